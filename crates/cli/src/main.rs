@@ -1,0 +1,3 @@
+//! The `echogen` command.
+
+fn main() {}

@@ -1,0 +1,55 @@
+//! Compares our networks with reference numbers: `parity DIR...`.
+//!
+//! The folder's name (up to the first further `-`, `_` or digit group) says which network it is for; `FIXTURES.md`
+//! beside this file documents the layouts. One line is printed per output tensor, then the worst relative error.
+#![allow(clippy::print_stdout, reason = "an example that reports to a person")]
+
+mod bsq;
+mod compare;
+mod dinov2;
+mod echogen;
+mod flux_vae;
+mod preprocess;
+mod t5;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use compare::Comparison;
+
+/// Largest allowed error, relative to the largest magnitude of the expected tensor.
+const TOLERANCE: f64 = 1e-4;
+
+/// Compares the networks with fixture folders; exit code 1 if any tensor is off by more than 1e-4 of its magnitude.
+#[derive(Parser)]
+struct Arguments {
+    /// Fixture folders; the name says which network: t5, dinov2, flux-vae, bsq, echogen, preprocess.
+    #[arg(required = true)]
+    folders: Vec<PathBuf>,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let mut worst: f64 = 0.0;
+    for folder in Arguments::parse().folders {
+        for comparison in compare_folder(&folder).with_context(|| folder.display().to_string())? {
+            println!("{comparison}");
+            worst = worst.max(comparison.relative_error);
+        }
+    }
+    println!("worst {worst:.3e}");
+    Ok(if worst <= TOLERANCE { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn compare_folder(folder: &std::path::Path) -> anyhow::Result<Vec<Comparison>> {
+    let name = folder.canonicalize()?.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    match name.to_lowercase() {
+        n if n.starts_with("t5") => t5::run(folder),
+        n if n.starts_with("dinov2") => dinov2::run(folder),
+        n if n.starts_with("flux") => flux_vae::run(folder),
+        n if n.starts_with("bsq") => bsq::run(folder),
+        n if n.starts_with("echogen") => echogen::run(folder),
+        n if n.starts_with("preprocess") => preprocess::run(folder),
+        _ => bail!("no network has a name that {name:?} begins with; see FIXTURES.md"),
+    }
+}

@@ -1,0 +1,7 @@
+//! What several networks share: resampling, convolutions, attention, norms. Choice of device and kernel lives here only.
+
+pub mod attention;
+pub mod conv;
+pub mod kernels;
+pub mod norm;
+pub mod resize;

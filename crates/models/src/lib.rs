@@ -1,0 +1,15 @@
+//! The networks of EchoGen in candle: loading of published checkpoints, image preparation, encoding, sampling.
+//!
+//! Synchronous, and ignorant of queues and stores. Call it from threads of its own, never from async threads.
+
+pub mod bundle;
+pub mod checkpoint;
+pub mod dinov2;
+pub mod echogen;
+pub mod flux_vae;
+pub mod imaging;
+pub mod layers;
+pub mod subject_encoder;
+pub mod t5;
+pub mod text_encoder;
+pub mod visual_tokenizer;

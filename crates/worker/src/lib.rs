@@ -1,0 +1,1 @@
+//! EchoGen worker.

@@ -1,0 +1,12 @@
+#!/bin/sh
+# Installs the system packages that building and testing need, where they are missing.
+set -eu
+command -v cargo >/dev/null || { echo "EchoGen is built with Rust: install it from https://rustup.rs first" >&2; exit 2; }
+packages=""
+command -v cc >/dev/null || packages="$packages gcc libc6-dev"
+[ -z "$packages" ] && exit 0
+as_root=""
+[ "$(id -u)" -eq 0 ] || as_root="sudo"
+$as_root apt-get update -q
+# shellcheck disable=SC2086 -- a list of package names
+DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -q --no-install-recommends $packages

@@ -1,0 +1,6 @@
+#!/bin/sh
+# Passes all tests: installs what a fresh Debian machine lacks, then runs them.
+set -eu
+cd "$(dirname "$0")/.."
+sh deploy/setup-debian.sh
+exec cargo test --workspace --release --locked
