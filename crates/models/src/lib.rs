@@ -9,6 +9,7 @@ pub mod echogen;
 pub mod flux_vae;
 pub mod imaging;
 pub mod layers;
+pub mod random;
 pub mod subject_encoder;
 pub mod t5;
 pub mod text_encoder;
