@@ -1,1 +1,436 @@
-//! To come.
+//! DINOv2 vision transformer: images in, one class token and a grid of patch tokens out.
+//!
+//! Oquab et al., "DINOv2: Learning Robust Visual Features without Supervision" (2023); checked against
+//! `modeling_dinov2.py` of transformers 5.23. Loads the key names of the Hugging Face files and those of the torch-hub
+//! files. Registers and the SwiGLU feed-forward of the giant model are not covered and are refused.
+//!
+//! The table of position embeddings belongs to one grid of patches. Published pipelines resample it to their own grid
+//! in different ways, so that is a step of its own ([`Dinov2::with_grid`]), done once; an image of another grid is
+//! then refused instead of quietly interpolated. candle-transformers' version resamples by nearest neighbour where the
+//! original is bicubic and fixes the image at 518 px; its numbers differ from the reference, hence this one.
+//!
+//! Two constants are folded into weights when loading, since a pass over all activations costs more than one over the
+//! weights: 1/sqrt(head width) into the query rows, and the layer scales into the projections before them.
+
+use candle_core::{DType, Module, Result, Tensor, bail};
+use candle_nn::{LayerNorm, Linear, VarBuilder};
+use serde::Deserialize;
+
+use crate::layers::resize::{resize_bicubic, resize_bicubic_antialias};
+
+/// Mean of the red, green and blue values in [0, 1] of ImageNet, which the network was trained on.
+const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+/// Standard deviation of the same.
+const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
+
+/// Settings, read from a published `config.json`; what the file leaves out has the default of the reference's class.
+/// Torch-hub files come without settings and take the same.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Dinov2Config {
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Number of blocks.
+    pub num_hidden_layers: usize,
+    /// Number of attention heads; must divide `hidden_size`.
+    pub num_attention_heads: usize,
+    /// Inner width of the feed-forward in units of `hidden_size`.
+    pub mlp_ratio: f64,
+    /// Activation of the feed-forward.
+    pub hidden_act: HiddenActivation,
+    /// Added to the variance in the norms.
+    pub layer_norm_eps: f64,
+    /// Side in pixels of the images that the stored table of positions is for.
+    pub image_size: usize,
+    /// Side of a patch in pixels.
+    pub patch_size: usize,
+    /// Channels of the image.
+    pub num_channels: usize,
+    /// Whether query, key and value have a bias.
+    pub qkv_bias: bool,
+    /// Whether the feed-forward is the SwiGLU of the giant model, which is refused.
+    pub use_swiglu_ffn: bool,
+}
+
+/// The one activation that published DINOv2 models have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HiddenActivation {
+    /// GELU by the error function.
+    Gelu,
+}
+
+impl Default for Dinov2Config {
+    fn default() -> Self {
+        Self {
+            hidden_size: 768,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            mlp_ratio: 4.0,
+            hidden_act: HiddenActivation::Gelu,
+            layer_norm_eps: 1e-6,
+            image_size: 224,
+            patch_size: 14,
+            num_channels: 3,
+            qkv_bias: true,
+            use_swiglu_ffn: false,
+        }
+    }
+}
+
+impl Dinov2Config {
+    /// The settings of `facebook/dinov2-base` and of the torch-hub model `dinov2_vitb14`.
+    pub fn vit_b14() -> Self {
+        Self { image_size: 518, ..Self::default() }
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.use_swiglu_ffn {
+            bail!("use_swiglu_ffn is true; only DINOv2 models with the plain feed-forward can be loaded");
+        }
+        if self.num_attention_heads == 0 || !self.hidden_size.is_multiple_of(self.num_attention_heads) {
+            bail!("hidden_size {} is not a multiple of {} heads", self.hidden_size, self.num_attention_heads);
+        }
+        if self.patch_size == 0 || self.image_size < self.patch_size {
+            bail!("patch_size {} does not fit into image_size {}", self.patch_size, self.image_size);
+        }
+        Ok(())
+    }
+
+    fn mlp_size(&self) -> usize {
+        (self.hidden_size as f64 * self.mlp_ratio) as usize
+    }
+}
+
+/// How the table of position embeddings is brought to another grid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PositionResampling {
+    /// Bicubic with antialiasing, as timm's `resample_abs_pos_embed` and so EchoGen.
+    Antialiased,
+    /// Bicubic without antialiasing, as the network does by itself in transformers.
+    Plain,
+}
+
+/// The two published ways to name the same tensors.
+#[derive(Debug, Clone, Copy)]
+enum KeyLayout {
+    HuggingFace,
+    TorchHub,
+}
+
+impl KeyLayout {
+    fn of(vb: &VarBuilder) -> Self {
+        if vb.contains_tensor("pos_embed") { Self::TorchHub } else { Self::HuggingFace }
+    }
+}
+
+/// Multi-head self-attention with one matrix for query, key and value.
+#[derive(Debug, Clone)]
+struct Attention {
+    /// Rows: all queries (already divided by the root of the head width), all keys, all values.
+    qkv: Linear,
+    proj: Linear,
+    heads: usize,
+}
+
+impl Attention {
+    fn new(vb: VarBuilder, layout: KeyLayout, scale: &Tensor, config: &Dinov2Config) -> Result<Self> {
+        let width = config.hidden_size;
+        let (qkv, proj) = match layout {
+            KeyLayout::HuggingFace => {
+                let vb_attention = vb.pp("attention.attention");
+                let parts = ["query", "key", "value"]
+                    .map(|name| candle_nn::linear_b(width, width, config.qkv_bias, vb_attention.pp(name)));
+                (stack_rows(parts)?, vb.pp("attention.output.dense"))
+            }
+            KeyLayout::TorchHub => {
+                (candle_nn::linear_b(width, 3 * width, config.qkv_bias, vb.pp("attn.qkv"))?, vb.pp("attn.proj"))
+            }
+        };
+        let head_width = width / config.num_attention_heads;
+        let scales = [1.0 / (head_width as f64).sqrt(), 1.0, 1.0];
+        let row_scales = scales.map(|scale| Tensor::full(scale as f32, width, vb.device()));
+        let [q, k, v] = row_scales;
+        Ok(Self {
+            qkv: scale_rows(qkv, &Tensor::cat(&[q?, k?, v?], 0)?)?,
+            proj: scale_rows(candle_nn::linear(width, width, proj)?, scale)?,
+            heads: config.num_attention_heads,
+        })
+    }
+
+    fn forward(&self, xs: &Tensor) -> Result<Tensor> {
+        let (batch, tokens, width) = xs.dims3()?;
+        // (batch, 3, heads, tokens, head_width)
+        let qkv = self
+            .qkv
+            .forward(xs)?
+            .reshape((batch, tokens, 3, self.heads, width / self.heads))?
+            .permute((0, 2, 3, 1, 4))?;
+        // Image by image: then the heads of one are a plain stride apart, and the products can read the views.
+        let images = (0..batch).map(|n| attend(&qkv.get(n)?)).collect::<Result<Vec<_>>>()?;
+        self.proj.forward(&Tensor::stack(&images, 0)?)
+    }
+}
+
+/// (3, heads, tokens, head_width) to (tokens, heads * head_width)
+fn attend(qkv: &Tensor) -> Result<Tensor> {
+    let part = |n| -> Result<Tensor> {
+        let part = qkv.get(n)?;
+        // Only the CPU's product takes rows that lie apart.
+        if part.device().is_cpu() { Ok(part) } else { part.contiguous() }
+    };
+    // (heads, tokens, tokens)
+    let weights = candle_nn::ops::softmax_last_dim(&part(0)?.matmul(&part(1)?.t()?)?)?;
+    weights.matmul(&part(2)?)?.transpose(0, 1)?.flatten_from(1)
+}
+
+fn stack_rows(parts: [Result<Linear>; 3]) -> Result<Linear> {
+    let [q, k, v] = parts;
+    let (q, k, v) = (q?, k?, v?);
+    let weight = Tensor::cat(&[q.weight(), k.weight(), v.weight()], 0)?;
+    let bias = match (q.bias(), k.bias(), v.bias()) {
+        (Some(q), Some(k), Some(v)) => Some(Tensor::cat(&[q, k, v], 0)?),
+        _ => None,
+    };
+    Ok(Linear::new(weight, bias))
+}
+
+/// Multiplies each output of `linear` by its number in `scale` (outputs).
+fn scale_rows(linear: Linear, scale: &Tensor) -> Result<Linear> {
+    let dtype = linear.weight().dtype();
+    let scaled = |xs: Tensor, scale: &Tensor| xs.to_dtype(DType::F32)?.broadcast_mul(scale)?.to_dtype(dtype);
+    let weight = scaled(linear.weight().clone(), &scale.unsqueeze(1)?)?;
+    let bias = linear.bias().map(|bias| scaled(bias.clone(), scale)).transpose()?;
+    Ok(Linear::new(weight, bias))
+}
+
+#[derive(Debug, Clone)]
+struct Mlp {
+    fc1: Linear,
+    fc2: Linear,
+}
+
+impl Mlp {
+    fn new(vb: VarBuilder, scale: &Tensor, config: &Dinov2Config) -> Result<Self> {
+        let (width, inner) = (config.hidden_size, config.mlp_size());
+        let fc1 = candle_nn::linear(width, inner, vb.pp("fc1"))?;
+        let fc2 = scale_rows(candle_nn::linear(inner, width, vb.pp("fc2"))?, scale)?;
+        Ok(Self { fc1, fc2 })
+    }
+
+    fn forward(&self, xs: &Tensor) -> Result<Tensor> {
+        self.fc2.forward(&self.fc1.forward(xs)?.gelu_erf()?)
+    }
+}
+
+/// Attention, then feed-forward, each normed before, scaled per channel and added to the residual stream.
+#[derive(Debug, Clone)]
+struct Block {
+    norm1: LayerNorm,
+    attn: Attention,
+    norm2: LayerNorm,
+    mlp: Mlp,
+}
+
+impl Block {
+    fn new(vb: VarBuilder, layout: KeyLayout, config: &Dinov2Config) -> Result<Self> {
+        let width = config.hidden_size;
+        let (scale1, scale2) = match layout {
+            KeyLayout::HuggingFace => ("layer_scale1.lambda1", "layer_scale2.lambda1"),
+            KeyLayout::TorchHub => ("ls1.gamma", "ls2.gamma"),
+        };
+        let scale = |name| vb.get_with_hints_dtype(width, name, Default::default(), DType::F32);
+        Ok(Self {
+            norm1: candle_nn::layer_norm(width, config.layer_norm_eps, vb.pp("norm1"))?,
+            attn: Attention::new(vb.clone(), layout, &scale(scale1)?, config)?,
+            norm2: candle_nn::layer_norm(width, config.layer_norm_eps, vb.pp("norm2"))?,
+            mlp: Mlp::new(vb.pp("mlp"), &scale(scale2)?, config)?,
+        })
+    }
+
+    fn forward(&self, xs: &Tensor) -> Result<Tensor> {
+        let xs = (xs + self.attn.forward(&self.norm1.forward(xs)?)?)?;
+        &xs + self.mlp.forward(&self.norm2.forward(&xs)?)?
+    }
+}
+
+/// What the network makes of a batch of images, after the final norm.
+#[derive(Debug, Clone)]
+pub struct Dinov2Output {
+    /// The whole image: (batch, hidden_size).
+    pub cls_token: Tensor,
+    /// The patches, row by row: (batch, rows * columns, hidden_size).
+    pub patch_tokens: Tensor,
+}
+
+/// Position embeddings for one grid of patches.
+#[derive(Debug, Clone)]
+struct PositionTable {
+    /// (1, 1 + rows * columns, hidden_size); the class token's row comes first.
+    embeddings: Tensor,
+    rows: usize,
+    columns: usize,
+}
+
+impl PositionTable {
+    fn resampled(&self, rows: usize, columns: usize, how: PositionResampling) -> Result<Self> {
+        let (_, tokens, width) = self.embeddings.dims3()?;
+        let class = self.embeddings.narrow(1, 0, 1)?;
+        // (1, hidden_size, rows, columns)
+        let grid =
+            self.embeddings.narrow(1, 1, tokens - 1)?.transpose(1, 2)?.reshape((1, width, self.rows, self.columns))?;
+        let grid = match how {
+            PositionResampling::Antialiased => resize_bicubic_antialias(&grid, rows, columns)?,
+            PositionResampling::Plain => resize_bicubic(&grid, rows, columns)?,
+        };
+        let embeddings = Tensor::cat(&[class, grid.flatten_from(2)?.transpose(1, 2)?.contiguous()?], 1)?;
+        Ok(Self { embeddings, rows, columns })
+    }
+}
+
+/// A DINOv2 vision transformer. Cloning shares the weights.
+#[derive(Debug, Clone)]
+pub struct Dinov2 {
+    /// (1, 1, hidden_size)
+    cls_token: Tensor,
+    stored_positions: PositionTable,
+    positions: PositionTable,
+    /// A patch's values to its embedding: the patch convolution as a matrix.
+    patch_embed: Linear,
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+    config: Dinov2Config,
+}
+
+impl Dinov2 {
+    /// Builds the network for images of the stored table's size; see [`with_grid`](Self::with_grid).
+    pub fn new(vb: VarBuilder, config: &Dinov2Config) -> Result<Self> {
+        config.check()?;
+        let vb = if vb.contains_tensor("dinov2.embeddings.cls_token") { vb.pp("dinov2") } else { vb };
+        let layout = KeyLayout::of(&vb);
+        let (embeddings, positions, projection, blocks, norm) = match layout {
+            KeyLayout::HuggingFace => {
+                let embeddings = vb.pp("embeddings");
+                let projection = embeddings.pp("patch_embeddings.projection");
+                (embeddings, "position_embeddings", projection, vb.pp("encoder.layer"), vb.pp("layernorm"))
+            }
+            KeyLayout::TorchHub => (vb.clone(), "pos_embed", vb.pp("patch_embed.proj"), vb.pp("blocks"), vb.pp("norm")),
+        };
+        let side = config.image_size / config.patch_size;
+        let width = config.hidden_size;
+        let table = embeddings.get((1, 1 + side * side, width), positions)?;
+        let positions = PositionTable { embeddings: table, rows: side, columns: side };
+        Ok(Self {
+            cls_token: embeddings.get((1, 1, width), "cls_token")?,
+            stored_positions: positions.clone(),
+            positions,
+            patch_embed: patch_embed(projection, config)?,
+            blocks: (0..config.num_hidden_layers)
+                .map(|n| Block::new(blocks.pp(n), layout, config))
+                .collect::<Result<_>>()?,
+            norm: candle_nn::layer_norm(width, config.layer_norm_eps, norm)?,
+            config: config.clone(),
+        })
+    }
+
+    /// Returns the network for images of `rows` x `columns` patches, sharing the weights with this one. The table is
+    /// always resampled from the stored one.
+    pub fn with_grid(&self, rows: usize, columns: usize, how: PositionResampling) -> Result<Self> {
+        let positions = self.stored_positions.resampled(rows, columns, how)?;
+        Ok(Self { positions, ..self.clone() })
+    }
+
+    /// Returns whether a tensor of a published checkpoint is unused at inference.
+    pub fn is_ignored(name: &str) -> bool {
+        let name = name.strip_prefix("dinov2.").unwrap_or(name);
+        matches!(name, "mask_token" | "embeddings.mask_token") || name.starts_with("classifier.")
+    }
+
+    /// Returns the settings the network was built with.
+    pub fn config(&self) -> &Dinov2Config {
+        &self.config
+    }
+
+    /// Returns height and width in pixels of the images that [`forward`](Self::forward) takes.
+    pub fn image_size(&self) -> (usize, usize) {
+        (self.positions.rows * self.config.patch_size, self.positions.columns * self.config.patch_size)
+    }
+
+    /// Returns the table in use, (1, 1 + rows * columns, hidden_size), the class token's row first.
+    pub fn position_embeddings(&self) -> &Tensor {
+        &self.positions.embeddings
+    }
+
+    /// Brings images (batch, 3, height, width) in [-1, 1] to this network's size and value range, as EchoGen does:
+    /// first ImageNet's mean and deviation, then bicubic resizing without antialiasing or clipping.
+    pub fn prepare(&self, images: &Tensor) -> Result<Tensor> {
+        let (height, width) = self.image_size();
+        resize_bicubic(&imagenet_normalized(images)?, height, width)
+    }
+
+    /// Returns class token and patch tokens of prepared images (batch, channels, height, width) of exactly
+    /// [`image_size`](Self::image_size).
+    pub fn forward(&self, images: &Tensor) -> Result<Dinov2Output> {
+        self.normed(&self.run(images, |_| ())?)
+    }
+
+    /// As [`forward`](Self::forward), and before it the embedding and the state after each block, not normed:
+    /// (batch, 1 + rows * columns, hidden_size) each.
+    pub fn forward_with_hidden_states(&self, images: &Tensor) -> Result<(Vec<Tensor>, Dinov2Output)> {
+        let mut states = Vec::with_capacity(self.blocks.len() + 1);
+        let xs = self.run(images, |state| states.push(state.clone()))?;
+        Ok((states, self.normed(&xs)?))
+    }
+
+    fn run(&self, images: &Tensor, mut visit: impl FnMut(&Tensor)) -> Result<Tensor> {
+        let patches = self.patch_embed.forward(&self.patches(images)?)?;
+        let (batch, _, width) = patches.dims3()?;
+        let class = self.cls_token.broadcast_as((batch, 1, width))?;
+        let mut xs = Tensor::cat(&[&class, &patches], 1)?.broadcast_add(&self.positions.embeddings)?;
+        visit(&xs);
+        for block in &self.blocks {
+            xs = block.forward(&xs)?;
+            visit(&xs);
+        }
+        Ok(xs)
+    }
+
+    fn normed(&self, xs: &Tensor) -> Result<Dinov2Output> {
+        let xs = self.norm.forward(xs)?;
+        let tokens = xs.dim(1)?;
+        Ok(Dinov2Output { cls_token: xs.get_on_dim(1, 0)?, patch_tokens: xs.narrow(1, 1, tokens - 1)? })
+    }
+
+    /// (batch, channels, height, width) to (batch, patches, channels * patch_size * patch_size)
+    fn patches(&self, images: &Tensor) -> Result<Tensor> {
+        let (batch, channels, height, width) = images.dims4()?;
+        if (height, width) != self.image_size() || channels != self.config.num_channels {
+            let (own_height, own_width) = self.image_size();
+            bail!(
+                "image has {channels} channels and {height} x {width} pixels; this network is set up for {} and \
+                 {own_height} x {own_width}",
+                self.config.num_channels
+            );
+        }
+        let (side, PositionTable { rows, columns, .. }) = (self.config.patch_size, &self.positions);
+        images
+            .to_dtype(self.cls_token.dtype())?
+            .reshape(&[batch, channels, *rows, side, *columns, side])?
+            .permute(vec![0, 2, 4, 1, 3, 5])?
+            .reshape((batch, rows * columns, channels * side * side))
+    }
+}
+
+/// The convolution of patch size and stride as the matrix it is: (hidden_size, channels * patch_size * patch_size).
+fn patch_embed(vb: VarBuilder, config: &Dinov2Config) -> Result<Linear> {
+    let (width, side) = (config.hidden_size, config.patch_size);
+    let weight = vb.get((width, config.num_channels, side, side), "weight")?.flatten_from(1)?;
+    Ok(Linear::new(weight, Some(vb.get(width, "bias")?)))
+}
+
+/// Values in [-1, 1] to values less ImageNet's mean over its deviation, channel by channel.
+fn imagenet_normalized(images: &Tensor) -> Result<Tensor> {
+    let channel = |values: [f32; 3]| Tensor::from_slice(&values, (1, 3, 1, 1), images.device());
+    let images = images.to_dtype(DType::F32)?.affine(0.5, 0.5)?;
+    images.broadcast_sub(&channel(IMAGENET_MEAN)?)?.broadcast_div(&channel(IMAGENET_STD)?)
+}

@@ -1,9 +1,67 @@
-//! To come.
+//! DINOv2: preparation, resampled position table, state after each block, both outputs; every key layout there is.
 
 use std::path::Path;
 
+use anyhow::{Context, ensure};
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use echogen_models::dinov2::{Dinov2, Dinov2Config, Dinov2Output, PositionResampling};
+
 use crate::compare::{Comparison, Fixture};
 
+/// Weight files by key layout, and what is put behind a tensor's name in the report.
+const WEIGHTS: [(&str, &str); 2] = [("model.safetensors", ""), ("model.torchhub.safetensors", " (torch hub)")];
+
 pub(crate) fn run(folder: &Path) -> anyhow::Result<Vec<Comparison>> {
-    Fixture::open(folder)?.finish()
+    let mut fixture = Fixture::open(folder)?;
+    let config = std::fs::read(folder.join("config.json")).context("config.json")?;
+    let config: Dinov2Config = serde_json::from_slice(&config).context("config.json")?;
+    let mut found = false;
+    for (file, label) in WEIGHTS {
+        let file = folder.join(file);
+        if file.exists() {
+            found = true;
+            let weights = candle_core::safetensors::load(file, &Device::Cpu)?;
+            let vb = VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu);
+            check_layout(&mut fixture, label, &Dinov2::new(vb, &config)?)?;
+        }
+    }
+    ensure!(found, "the folder has none of the weight files {WEIGHTS:?}");
+    fixture.finish()
+}
+
+fn check_layout(fixture: &mut Fixture, label: &str, network: &Dinov2) -> anyhow::Result<()> {
+    let (rows, columns) = grid(fixture, network.config())?;
+    let image = fixture.get("in.image")?.clone();
+    let mut check = |name: &str, actual: &Tensor| -> anyhow::Result<()> {
+        if fixture.has(name) { fixture.check_as(&format!("{name}{label}"), name, actual) } else { Ok(()) }
+    };
+    let echogen = network.with_grid(rows, columns, PositionResampling::Antialiased)?;
+    let prepared = echogen.prepare(&image)?;
+    check("out.resized", &prepared)?;
+    check("out.pos_embed_resampled", echogen.position_embeddings())?;
+    let (states, output) = echogen.forward_with_hidden_states(&prepared)?;
+    for (n, state) in states.iter().enumerate() {
+        check(&format!("out.hidden.{n}"), state)?;
+    }
+    check("out.x_norm_clstoken", &output.cls_token)?;
+    check("out.x_norm_patchtokens", &output.patch_tokens)?;
+    let native = network.with_grid(rows, columns, PositionResampling::Plain)?;
+    check("out.native_interp.last_hidden_state", &last_hidden_state(&native.forward(&prepared)?)?)
+}
+
+fn last_hidden_state(output: &Dinov2Output) -> candle_core::Result<Tensor> {
+    Tensor::cat(&[&output.cls_token.unsqueeze(1)?, &output.patch_tokens], 1)
+}
+
+/// Rows and columns of patches: of the prepared image if the fixture has it, else the square of as many tokens.
+fn grid(fixture: &Fixture, config: &Dinov2Config) -> anyhow::Result<(usize, usize)> {
+    if fixture.has("out.resized") {
+        let (_, _, height, width) = fixture.get("out.resized")?.dims4()?;
+        return Ok((height / config.patch_size, width / config.patch_size));
+    }
+    let patches = fixture.get("out.x_norm_patchtokens")?.dim(1)?;
+    let side = patches.isqrt();
+    ensure!(side * side == patches, "{patches} patches are no square, and there is no out.resized to tell the grid");
+    Ok((side, side))
 }
