@@ -6,42 +6,52 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::{AspectRatio, ContentHash, ImageSource, PerScale, Seeds, limits};
+
 /// One request: a subject, a sentence, and how to sample.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Job {
-    /// Idempotency key: the same id names the same job, however often it is sent.
+    /// Idempotency key: the same id names the same job, however often it is sent. Absent: derived from all the other
+    /// fields, so that the same line in a jobs file is the same job.
+    #[serde(default)]
     pub id: JobId,
-    /// Whose job it is; for fairness and accounting.
+    /// Whose job it is, in letters, digits, `.`, `_`, `-`; for fairness and accounting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = limits::MAX_TENANT_CHARS), regex(pattern = r"^[A-Za-z0-9._-]+$"))]
     pub tenant: Option<String>,
     /// What to put into the scene.
     pub subject: Subject,
-    /// The scene, in words.
+    /// The scene, in words; at most 2,000 characters.
+    #[schemars(length(min = 1, max = limits::MAX_PROMPT_CHARS))]
     pub prompt: String,
     /// What the picture should not show; takes the place of "no text" in the guidance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = limits::MAX_PROMPT_CHARS))]
     pub negative_prompt: Option<String>,
     /// One picture is made for each seed.
     #[serde(default)]
     pub seeds: Seeds,
-    /// Width to height, such as `"1:1"` or `"16:9"`.
-    #[serde(default = "default_aspect_ratio")]
-    pub aspect_ratio: String,
+    /// Width to height, such as `"1:1"`, `"16:9"` or 1.5; from 1:3 to 3:1. The nearest shape that the networks know
+    /// is taken.
+    #[serde(default)]
+    pub aspect_ratio: AspectRatio,
     /// About how many pixels a picture has. Absent: the bundle's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pixel_budget: Option<PixelBudget>,
     /// Strength of text and subject. Absent: the bundle's defaults.
     #[serde(default)]
     pub guidance: Guidance,
-    /// Divides the logits: above 1 is more varied, below 1 is safer. Absent: the bundle's default.
+    /// Divides the logits, above 0: above 1 is more varied, below 1 is safer. Absent: the bundle's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<PerScale>,
     /// 1 takes the likelier value of every bit (greedy); more changes nothing, since a bit has two values.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub top_k: Option<u32>,
-    /// A bit value as rare as `1 - top_p` is never drawn. Absent: the bundle's default.
+    /// A bit value as rare as `1 - top_p` is never drawn; above 0, at most 1. Absent: the bundle's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0.0))]
     pub top_p: Option<f64>,
     /// How and where the pictures are written.
     #[serde(default)]
@@ -54,16 +64,85 @@ pub struct Job {
     pub deadline: Option<Timestamp>,
     /// An `https://` address that is told when the job has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = limits::MAX_CALLBACK_CHARS), regex(pattern = "^https://[^/]"))]
     pub callback: Option<String>,
-    /// The client's own notes; returned with the result as they came.
+    /// The client's own notes; returned with the result as they came. At most 64 of them, keys to 64 characters,
+    /// values to 1,024.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = limits::MAX_METADATA_ENTRIES))]
     pub metadata: BTreeMap<String, String>,
 }
 
-/// Names a job: 1 to 128 letters, digits, `.`, `_`, `-`; it does not begin with a dot.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+impl Job {
+    /// A job of one picture with every setting at its default, and no id yet.
+    pub fn new(image: ImageSource, prompt: impl Into<String>) -> Self {
+        Self {
+            id: JobId::default(),
+            tenant: None,
+            subject: Subject { image, name: None, bounding_box: None, mask: MaskMode::default() },
+            prompt: prompt.into(),
+            negative_prompt: None,
+            seeds: Seeds::default(),
+            aspect_ratio: AspectRatio::default(),
+            pixel_budget: None,
+            guidance: Guidance::default(),
+            temperature: None,
+            top_k: None,
+            top_p: None,
+            output: OutputOptions::default(),
+            lane: Lane::default(),
+            deadline: None,
+            callback: None,
+            metadata: BTreeMap::new(),
+        }
+    }
+
+    /// Gives the job the id that follows from its other fields, unless it has one.
+    #[must_use]
+    pub fn with_id(mut self) -> Self {
+        if self.id.0.is_empty() {
+            // A struct's fields are written in one fixed order and its map is sorted: equal jobs have equal bytes.
+            let canonical = serde_json::to_vec(&self).unwrap_or_default();
+            let hash = ContentHash::of(&canonical).to_string();
+            self.id = JobId(format!("job-{}", &hash[..32]));
+        }
+        self
+    }
+
+    /// Where the job's results stand in the result store: `<destination>/<id>`, or `<id>`.
+    pub fn result_prefix(&self) -> String {
+        match &self.output.destination {
+            Some(destination) => format!("{destination}/{}", self.id),
+            None => self.id.0.clone(),
+        }
+    }
+
+    /// The key of the job's `result.json`, whose presence says that the job has ended.
+    pub fn result_key(&self) -> String {
+        format!("{}/result.json", self.result_prefix())
+    }
+}
+
+/// Names a job: 1 to 128 letters, digits, `.`, `_`, `-`; it does not begin with a dot. The default, empty, stands for
+/// "not given yet" and does not validate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
-pub struct JobId(pub String);
+pub struct JobId(
+    #[schemars(length(min = 1, max = limits::MAX_ID_CHARS), regex(pattern = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$"))] pub String,
+);
+
+impl JobId {
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for JobId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// The subject's picture and where in it the subject is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -73,6 +152,7 @@ pub struct Subject {
     pub image: ImageSource,
     /// What the subject is called. Absent: it is asked of the namer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = limits::MAX_NAME_CHARS))]
     pub name: Option<String>,
     /// Where the subject is. Absent: the detector looks for it.
     #[serde(default, rename = "box", skip_serializing_if = "Option::is_none")]
@@ -81,11 +161,6 @@ pub struct Subject {
     #[serde(default)]
     pub mask: MaskMode,
 }
-
-/// Where an image comes from, as the client wrote it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(transparent)]
-pub struct ImageSource(pub String);
 
 /// A rectangle in pixels of the upright picture; the right and lower edges are exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -114,30 +189,8 @@ pub enum MaskMode {
     None,
 }
 
-/// Which seeds to sample with: a list, or a first seed and a count.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum Seeds {
-    /// These seeds.
-    List(Vec<u64>),
-    /// `count` seeds, from `first` upwards.
-    Range {
-        /// The first seed.
-        #[serde(default)]
-        first: u64,
-        /// How many.
-        count: u32,
-    },
-}
-
-impl Default for Seeds {
-    fn default() -> Self {
-        Self::Range { first: 42, count: 1 }
-    }
-}
-
 /// The pixel budgets of the schedule table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum PixelBudget {
     /// About 256 x 256.
     #[serde(rename = "0.06M")]
@@ -153,6 +206,18 @@ pub enum PixelBudget {
     M1,
 }
 
+impl PixelBudget {
+    /// The name in the schedule table, such as `0.06M`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::M0_06 => "0.06M",
+            Self::M0_25 => "0.25M",
+            Self::M0_60 => "0.60M",
+            Self::M1 => "1M",
+        }
+    }
+}
+
 /// Classifier-free guidance on its two axes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -165,16 +230,6 @@ pub struct Guidance {
     pub subject: Option<PerScale>,
 }
 
-/// One number for all scales, or one for each.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum PerScale {
-    /// The same at every scale.
-    All(f64),
-    /// One number a scale, coarse to fine.
-    Each(Vec<f64>),
-}
-
 /// How the pictures are written.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -184,9 +239,12 @@ pub struct OutputOptions {
     pub format: OutputFormat,
     /// JPEG quality, 1 to 100; other formats are lossless. Absent: 90.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
     pub quality: Option<u8>,
-    /// Key prefix of the results in the result store. Absent: the job's id.
+    /// Key prefix in the result store, in parts joined by `/`; below it the results stand under the job's id. Absent:
+    /// the id alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$"))]
     pub destination: Option<String>,
 }
 
@@ -203,6 +261,17 @@ pub enum OutputFormat {
     Webp,
 }
 
+impl OutputFormat {
+    /// The ending of a file of this format, without the dot.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Png => "png",
+            Self::Jpeg => "jpg",
+            Self::Webp => "webp",
+        }
+    }
+}
+
 /// Intake queues, served by weight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -216,6 +285,13 @@ pub enum Lane {
     Bulk,
 }
 
-fn default_aspect_ratio() -> String {
-    "1:1".to_owned()
+impl Lane {
+    /// The lane's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Interactive => "interactive",
+            Self::Standard => "standard",
+            Self::Bulk => "bulk",
+        }
+    }
 }

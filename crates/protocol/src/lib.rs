@@ -2,14 +2,43 @@
 //!
 //! Pure data. This crate does no input or output and reads no clock: a value is valid or it is not, and
 //! [`Job::parse`] says which, with a message that tells the reader what to change.
+//!
+//! | what | type |
+//! |---|---|
+//! | what a client asks | [`Job`], bounded by [`limits`] |
+//! | one message for one stage | [`Task`], with [`TaskHeaders`] beside it |
+//! | what became of a job | [`JobResult`], the content of its `result.json` |
+//! | what happens on the way | [`JobEvent`], a CloudEvent |
+#![warn(missing_docs)]
 
+mod aspect_ratio;
+mod error;
+mod event;
 mod hash;
+mod headers;
+mod image_source;
 mod job;
+mod key;
+pub mod limits;
+mod parse;
+mod per_scale;
+mod result;
+mod schema;
+mod seeds;
 mod task;
+mod validate;
 
+pub use aspect_ratio::AspectRatio;
+pub use error::JobError;
+pub use event::{EventKind, JobEvent};
 pub use hash::{ContentHash, ParseHashError};
+pub use headers::TaskHeaders;
+pub use image_source::{ImageLocation, ImageSource};
 pub use job::{
-    BoundingBox, Guidance, ImageSource, Job, JobId, Lane, MaskMode, OutputFormat, OutputOptions, PerScale, PixelBudget,
-    Seeds, Subject,
+    BoundingBox, Guidance, Job, JobId, Lane, MaskMode, OutputFormat, OutputOptions, PixelBudget, Subject,
 };
-pub use task::{EncodeTask, SampleTask, SegmentTask, Task};
+pub use key::{KeyError, check_object_key};
+pub use per_scale::PerScale;
+pub use result::{Failure, FailureKind, FoundBy, JobResult, JobStatus, Parameters, ResultImage, SubjectFound};
+pub use seeds::Seeds;
+pub use task::{EncodeTask, Progress, SampleTask, SegmentTask, Task};

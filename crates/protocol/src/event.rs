@@ -1,0 +1,162 @@
+//! What happens on a job's way, as CloudEvents 1.0 in their JSON form
+//! (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md>).
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{JobId, JobResult, JobStatus};
+
+/// One event of one job.
+///
+/// Its id follows from the job and the kind, so that a listener who is told twice can tell: deliveries are at least
+/// once, and the id is what makes them count once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JobEvent {
+    /// The version of the CloudEvents specification, `1.0`.
+    pub specversion: String,
+    /// Unique together with `source`; the same for every telling of the same event.
+    pub id: String,
+    /// Always `echogen`.
+    pub source: String,
+    /// What happened.
+    #[serde(rename = "type")]
+    pub kind: EventKind,
+    /// The job's id.
+    pub subject: JobId,
+    /// When it happened.
+    pub time: Timestamp,
+    /// Always `application/json`.
+    pub datacontenttype: String,
+    /// More about it; of an event that ends a job, its [`JobResult`].
+    pub data: Value,
+}
+
+/// The kinds of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum EventKind {
+    /// The job is valid and on its way.
+    #[serde(rename = "echogen.job.accepted")]
+    Accepted,
+    /// The subject is cut out.
+    #[serde(rename = "echogen.job.segmented")]
+    Segmented,
+    /// The subject is encoded.
+    #[serde(rename = "echogen.job.encoded")]
+    Encoded,
+    /// The pictures are being made.
+    #[serde(rename = "echogen.job.sampling")]
+    Sampling,
+    /// A try failed; another follows.
+    #[serde(rename = "echogen.job.retrying")]
+    Retrying,
+    /// The last try failed: the task waits among the dead letters, and the job has no result yet.
+    #[serde(rename = "echogen.job.parked")]
+    Parked,
+    /// The pictures are there.
+    #[serde(rename = "echogen.job.completed")]
+    Completed,
+    /// The job failed for good.
+    #[serde(rename = "echogen.job.failed")]
+    Failed,
+    /// The client took the job back.
+    #[serde(rename = "echogen.job.cancelled")]
+    Cancelled,
+    /// The job's deadline passed.
+    #[serde(rename = "echogen.job.expired")]
+    Expired,
+}
+
+impl EventKind {
+    /// The last word of the type, such as `completed`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Segmented => "segmented",
+            Self::Encoded => "encoded",
+            Self::Sampling => "sampling",
+            Self::Retrying => "retrying",
+            Self::Parked => "parked",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+        }
+    }
+
+    /// Whether the job has a result now.
+    pub fn ends_job(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled | Self::Expired)
+    }
+}
+
+impl From<JobStatus> for EventKind {
+    fn from(status: JobStatus) -> Self {
+        match status {
+            JobStatus::Completed => Self::Completed,
+            JobStatus::Failed => Self::Failed,
+            JobStatus::Cancelled => Self::Cancelled,
+            JobStatus::Expired => Self::Expired,
+        }
+    }
+}
+
+impl JobEvent {
+    /// An event of `job` at `time`.
+    pub fn new(kind: EventKind, job: &JobId, time: Timestamp, data: Value) -> Self {
+        Self {
+            specversion: "1.0".to_owned(),
+            id: format!("{job}/{}", kind.as_str()),
+            source: "echogen".to_owned(),
+            kind,
+            subject: job.clone(),
+            time,
+            datacontenttype: "application/json".to_owned(),
+            data,
+        }
+    }
+
+    /// The event that tells of a job's end.
+    pub fn of_result(result: &JobResult) -> Self {
+        let data = serde_json::to_value(result).unwrap_or_default();
+        Self::new(result.status.into(), &result.id, result.finished, data)
+    }
+
+    /// Tells events of one kind apart: try 2, scale 7.
+    #[must_use]
+    pub fn with_part(mut self, part: impl std::fmt::Display) -> Self {
+        self.id = format!("{}/{part}", self.id);
+        self
+    }
+
+    /// Where listeners find it: `job.<kind>.<job id>`.
+    pub fn topic(&self) -> String {
+        format!("job.{}.{}", self.kind.as_str(), self.subject)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Failure, FailureKind, Job};
+
+    #[test]
+    fn an_end_is_told_with_the_same_id_every_time() {
+        let mut job = Job::new("dog.png".into(), "a dog");
+        job.id = JobId("one".to_owned());
+        let failure = Failure { kind: FailureKind::Expired, message: "too late".to_owned() };
+        let result = JobResult::failed(&job, failure, "1.2.3", Timestamp::UNIX_EPOCH);
+        let event = JobEvent::of_result(&result);
+        assert_eq!(event, JobEvent::of_result(&result));
+        assert_eq!(event.topic(), "job.expired.one");
+        insta::assert_json_snapshot!(event);
+    }
+
+    #[test]
+    fn the_type_is_the_namespace_and_the_short_name() {
+        for kind in [EventKind::Accepted, EventKind::Sampling, EventKind::Parked, EventKind::Cancelled] {
+            assert_eq!(serde_json::to_value(kind).unwrap(), format!("echogen.job.{}", kind.as_str()));
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What stands beside a task in its message: text that a broker can show and a person can read.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+/// The headers of a task's message. Unreadable ones count as absent: a task is never refused for its headers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TaskHeaders {
+    /// How often the stage has tried and failed before.
+    pub failures: u32,
+    /// When the task was first published.
+    pub first_seen: Option<Timestamp>,
+    /// The last failure, in one line.
+    pub last_error: Option<String>,
+    /// The W3C trace context.
+    pub traceparent: Option<String>,
+    /// The job's id, for whoever looks at the queue.
+    pub job: Option<String>,
+}
+
+const FAILURES: &str = "echogen-failures";
+const FIRST_SEEN: &str = "echogen-first-seen";
+const LAST_ERROR: &str = "echogen-last-error";
+const JOB: &str = "echogen-job";
+const TRACEPARENT: &str = "traceparent";
+
+impl TaskHeaders {
+    /// Reads headers.
+    pub fn from_map(map: &BTreeMap<String, String>) -> Self {
+        Self {
+            failures: map.get(FAILURES).and_then(|text| text.parse().ok()).unwrap_or(0),
+            first_seen: map.get(FIRST_SEEN).and_then(|text| text.parse().ok()),
+            last_error: map.get(LAST_ERROR).cloned(),
+            traceparent: map.get(TRACEPARENT).cloned(),
+            job: map.get(JOB).cloned(),
+        }
+    }
+
+    /// Writes headers; absent ones are left out.
+    pub fn to_map(&self) -> BTreeMap<String, String> {
+        let failures = (self.failures > 0).then(|| self.failures.to_string());
+        let entries = [
+            (FAILURES, failures),
+            (FIRST_SEEN, self.first_seen.map(|time| time.to_string())),
+            (LAST_ERROR, self.last_error.clone()),
+            (TRACEPARENT, self.traceparent.clone()),
+            (JOB, self.job.clone()),
+        ];
+        entries.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_survive_the_way() {
+        let headers = TaskHeaders {
+            failures: 3,
+            first_seen: Some(Timestamp::UNIX_EPOCH),
+            last_error: Some("store is full".to_owned()),
+            traceparent: Some("00-1-2-01".to_owned()),
+            job: Some("one".to_owned()),
+        };
+        assert_eq!(TaskHeaders::from_map(&headers.to_map()), headers);
+        assert_eq!(TaskHeaders::from_map(&BTreeMap::new()), TaskHeaders::default());
+        assert!(TaskHeaders::default().to_map().is_empty());
+    }
+
+    #[test]
+    fn unreadable_headers_count_as_absent() {
+        let map = BTreeMap::from([(FAILURES.to_owned(), "many".to_owned()), (FIRST_SEEN.to_owned(), "?".to_owned())]);
+        assert_eq!(TaskHeaders::from_map(&map), TaskHeaders::default());
+    }
+}

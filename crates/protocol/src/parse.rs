@@ -1,0 +1,218 @@
+//! From a client's JSON to a valid [`Job`], or to one line that says what to change.
+//!
+//! The fast way is plain serde. Only when that fails is the text read again, slowly and beside the JSON Schema, to find
+//! the field at fault: so the fields' names stand in one place, the types.
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use crate::{AspectRatio, Job, JobError, error::quoted, limits};
+
+impl Job {
+    /// Parses and validates a job. Without an `id` it gets one that follows from its other fields.
+    pub fn parse(json: &[u8]) -> Result<Self, JobError> {
+        let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
+        if json.len() > limits::MAX_JOB_JSON_BYTES {
+            let (size, limit) = (json.len(), limits::MAX_JOB_JSON_BYTES);
+            return Err(JobError::new("", format!("the job's JSON has {size} bytes; the limit is {limit}")));
+        }
+        let job: Self = serde_json::from_slice(json).map_err(|error| diagnose(json, &error))?;
+        let job = job.with_id();
+        job.validate()?;
+        Ok(job)
+    }
+}
+
+/// Finds the field at fault, or passes serde's own words on.
+fn diagnose(json: &[u8], error: &serde_json::Error) -> JobError {
+    let Ok(value) = serde_json::from_slice::<Value>(json) else {
+        return JobError::new("", format!("this is not valid JSON: {error}"));
+    };
+    let root = Job::schema();
+    match examine(&value, root, root, "") {
+        Err(fault) => fault,
+        Ok(()) => JobError::new("", error.to_string()),
+    }
+}
+
+/// Compares `value` with `schema` as far as serde does: types, names, formats; not lengths and ranges, save of integers.
+fn examine(value: &Value, schema: &Value, root: &Value, path: &str) -> Result<(), JobError> {
+    let schema = resolve(schema, root);
+    check_format(value, schema, path)?;
+    let alternatives = alternatives(schema, root);
+    if !alternatives.is_empty() {
+        return examine_one_of(value, &alternatives, root, path);
+    }
+    if !type_fits(value, schema) {
+        return Err(JobError::new(path, format!("expected {}, got {}", describe(&[schema]), shown(value))));
+    }
+    match value {
+        Value::Object(fields) => examine_fields(fields, schema, root, path),
+        Value::Array(items) => {
+            let Some(schema) = schema.get("items") else { return Ok(()) };
+            for (index, item) in items.iter().enumerate() {
+                examine(item, schema, root, &format!("{path}[{index}]"))?;
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn examine_one_of(value: &Value, alternatives: &[&Value], root: &Value, path: &str) -> Result<(), JobError> {
+    let fitting = alternatives.iter().find(|schema| type_fits(value, schema));
+    if let Some(schema) = fitting {
+        return examine(value, schema, root, path);
+    }
+    let known: Vec<&str> = alternatives.iter().flat_map(|schema| constants(schema)).collect();
+    if let (Value::String(text), false) = (value, known.is_empty()) {
+        return Err(JobError::new(path, format!("unknown value {}; {}", quoted(text), suggestion(text, &known))));
+    }
+    Err(JobError::new(path, format!("expected {}, got {}", describe(alternatives), shown(value))))
+}
+
+fn examine_fields(fields: &Map<String, Value>, schema: &Value, root: &Value, path: &str) -> Result<(), JobError> {
+    let empty = Map::new();
+    let known = schema.get("properties").and_then(Value::as_object).unwrap_or(&empty);
+    let closed = schema.get("additionalProperties") == Some(&Value::Bool(false));
+    for (name, value) in fields {
+        let below = join(path, name);
+        match known.get(name) {
+            Some(schema) => examine(value, schema, root, &below)?,
+            None if closed => {
+                let names: Vec<&str> = known.keys().map(String::as_str).collect();
+                let message = format!("unknown field {}; {}", quoted(name), suggestion(name, &names));
+                return Err(JobError::new(path, message));
+            }
+            None => {
+                let Some(schema) = schema.get("additionalProperties") else { continue };
+                examine(value, schema, root, &below)?;
+            }
+        }
+    }
+    let required = schema.get("required").and_then(Value::as_array).into_iter().flatten();
+    match required.filter_map(Value::as_str).find(|name| !fields.contains_key(*name)) {
+        Some(missing) => Err(JobError::new(path, format!("the field {missing:?} is missing"))),
+        None => Ok(()),
+    }
+}
+
+fn join(path: &str, name: &str) -> String {
+    // A name from outside may be as long as the whole job.
+    let name: String = name.chars().take(64).collect();
+    if path.is_empty() { name } else { format!("{path}.{name}") }
+}
+
+fn check_format(value: &Value, schema: &Value, path: &str) -> Result<(), JobError> {
+    let format = schema.get("format").and_then(Value::as_str);
+    match (format, value) {
+        (Some("date-time"), Value::String(text)) if text.parse::<Timestamp>().is_err() => {
+            let message = format!("{} is no moment; write it like 2030-12-31T23:59:00Z", quoted(text));
+            Err(JobError::new(path, message))
+        }
+        (Some(AspectRatio::FORMAT), Value::String(_) | Value::Number(_)) => {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            text.parse::<AspectRatio>().map(|_| ())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn resolve<'a>(schema: &'a Value, root: &'a Value) -> &'a Value {
+    let Some(reference) = schema.get("$ref").and_then(Value::as_str) else { return schema };
+    reference.strip_prefix('#').and_then(|pointer| root.pointer(pointer)).unwrap_or(schema)
+}
+
+/// The alternatives of a schema, those of alternatives included.
+fn alternatives<'a>(schema: &'a Value, root: &'a Value) -> Vec<&'a Value> {
+    let listed = schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Value::as_array);
+    let mut all = Vec::new();
+    for schema in listed.into_iter().flatten() {
+        let schema = resolve(schema, root);
+        let deeper = alternatives(schema, root);
+        if deeper.is_empty() { all.push(schema) } else { all.extend(deeper) }
+    }
+    all
+}
+
+fn type_fits(value: &Value, schema: &Value) -> bool {
+    let constants = constants(schema);
+    if !constants.is_empty() && !value.is_null() {
+        return value.as_str().is_some_and(|text| constants.contains(&text));
+    }
+    let types = types(schema);
+    types.is_empty() || types.iter().any(|name| is_of_type(value, name, schema))
+}
+
+fn is_of_type(value: &Value, name: &str, schema: &Value) -> bool {
+    match (name, value) {
+        ("integer", Value::Number(_)) => {
+            let most = match schema.get("format").and_then(Value::as_str) {
+                Some("uint8") => u64::from(u8::MAX),
+                Some("uint32") => u64::from(u32::MAX),
+                _ => u64::MAX,
+            };
+            value.as_u64().is_some_and(|number| number <= most)
+        }
+        ("number", Value::Number(_))
+        | ("string", Value::String(_))
+        | ("array", Value::Array(_))
+        | ("object", Value::Object(_))
+        | ("boolean", Value::Bool(_))
+        | ("null", Value::Null) => true,
+        _ => false,
+    }
+}
+
+fn types(schema: &Value) -> Vec<&str> {
+    match schema.get("type") {
+        Some(Value::String(name)) => vec![name],
+        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn constants(schema: &Value) -> Vec<&str> {
+    let listed = schema.get("enum").and_then(Value::as_array).into_iter().flatten();
+    listed.chain(schema.get("const")).filter_map(Value::as_str).collect()
+}
+
+fn describe(schemas: &[&Value]) -> String {
+    let mut words: Vec<&str> = Vec::new();
+    for name in schemas.iter().flat_map(|schema| types(schema)) {
+        let word = match name {
+            "integer" => "a whole number, 0 or more",
+            "number" => "a number",
+            "string" => "a string",
+            "array" => "a list",
+            "object" => "an object",
+            "boolean" => "true or false",
+            _ => continue,
+        };
+        if !words.contains(&word) {
+            words.push(word);
+        }
+    }
+    words.join(" or ")
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(value) => value.to_string(),
+        Value::Number(number) => number.to_string(),
+        Value::String(text) => format!("the string {}", quoted(text)),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+    }
+}
+
+/// The nearest known name if it is near, or else all of them.
+fn suggestion(name: &str, known: &[&str]) -> String {
+    let short: String = name.to_lowercase().chars().take(64).collect();
+    let nearest = known.iter().map(|known| (strsim::damerau_levenshtein(&short, known), *known)).min();
+    match nearest {
+        Some((distance, nearest)) if distance <= 1 + nearest.len() / 4 => format!("did you mean {nearest:?}?"),
+        _ => format!("known are {}", known.join(", ")),
+    }
+}

@@ -1,0 +1,221 @@
+//! What became of a job: the content of its `result.json`.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{BoundingBox, ContentHash, Job, JobId, OutputFormat, PerScale, PixelBudget};
+
+/// A job's end. It is written once, and only if absent: its presence is the job's commit mark.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JobResult {
+    /// The job.
+    pub id: JobId,
+    /// How it ended.
+    pub status: JobStatus,
+    /// Why it ended so, unless it completed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+    /// The pictures, in the order of the seeds.
+    #[serde(default)]
+    pub images: Vec<ResultImage>,
+    /// The seeds, in the order of the pictures.
+    #[serde(default)]
+    pub seeds: Vec<u64>,
+    /// The settings that were in force, the bundle's defaults filled in. Absent if the job never came so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<Parameters>,
+    /// What was taken for the subject. Absent if the job never came so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<SubjectFound>,
+    /// SHA-256 of the checkpoint of each network that took part, by the network's name.
+    #[serde(default)]
+    pub models: BTreeMap<String, String>,
+    /// The version of EchoGen.
+    pub version: String,
+    /// Seconds that each stage, or step of a stage, took.
+    #[serde(default)]
+    pub timings: BTreeMap<String, f64>,
+    /// Whether each stage found its product ready.
+    #[serde(default)]
+    pub cached: BTreeMap<String, bool>,
+    /// When it ended.
+    pub finished: Timestamp,
+    /// The client's own notes, as they came.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl JobResult {
+    /// A job that ended without pictures, for the reason given.
+    pub fn failed(job: &Job, failure: Failure, version: &str, finished: Timestamp) -> Self {
+        let status = match failure.kind {
+            FailureKind::Expired => JobStatus::Expired,
+            FailureKind::Cancelled => JobStatus::Cancelled,
+            _ => JobStatus::Failed,
+        };
+        Self { error: Some(failure), ..Self::empty(job, status, version, finished) }
+    }
+
+    /// A job that completed; the caller fills in what was made and how.
+    pub fn completed(job: &Job, images: Vec<ResultImage>, version: &str, finished: Timestamp) -> Self {
+        Self { images, ..Self::empty(job, JobStatus::Completed, version, finished) }
+    }
+
+    fn empty(job: &Job, status: JobStatus, version: &str, finished: Timestamp) -> Self {
+        Self {
+            id: job.id.clone(),
+            status,
+            error: None,
+            images: Vec::new(),
+            seeds: job.seeds.values(),
+            parameters: None,
+            subject: None,
+            models: BTreeMap::new(),
+            version: version.to_owned(),
+            timings: BTreeMap::new(),
+            cached: BTreeMap::new(),
+            finished,
+            metadata: job.metadata.clone(),
+        }
+    }
+}
+
+/// How a job ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum JobStatus {
+    /// All pictures are there.
+    Completed,
+    /// Something is wrong with the job; sending it again as it is would fail again.
+    Failed,
+    /// The client took it back.
+    Cancelled,
+    /// Its deadline passed first.
+    Expired,
+}
+
+/// Why a job ended without pictures.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Failure {
+    /// The kind, for programs.
+    pub kind: FailureKind,
+    /// One line that says what to change, for people.
+    pub message: String,
+}
+
+/// The kinds of failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// A field of the job is wrong.
+    InvalidJob,
+    /// The subject's picture is missing or unreadable, or too large.
+    BadImage,
+    /// The job asks for something that this installation does not offer.
+    Unsupported,
+    /// The deadline passed.
+    Expired,
+    /// The client took it back.
+    Cancelled,
+    /// A fault of ours.
+    Internal,
+}
+
+impl FailureKind {
+    /// The name as it stands in `result.json`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidJob => "invalid_job",
+            Self::BadImage => "bad_image",
+            Self::Unsupported => "unsupported",
+            Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// One picture of a result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ResultImage {
+    /// Its key in the result store.
+    pub key: String,
+    /// The seed it was drawn with.
+    pub seed: u64,
+    /// Pixels from left to right.
+    pub width: u32,
+    /// Pixels from top to bottom.
+    pub height: u32,
+    /// SHA-256 of the file.
+    #[schemars(with = "String")]
+    pub sha256: ContentHash,
+}
+
+/// The settings a job was sampled with: what the client asked, completed by the bundle's defaults.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Parameters {
+    /// The model bundle's name.
+    pub bundle: String,
+    /// The prompt.
+    pub prompt: String,
+    /// The negative prompt, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negative_prompt: Option<String>,
+    /// The aspect ratio as asked.
+    pub aspect_ratio: String,
+    /// The pixel budget.
+    pub pixel_budget: PixelBudget,
+    /// Pixels from left to right, of the nearest shape in the schedule table.
+    pub width: u32,
+    /// Pixels from top to bottom.
+    pub height: u32,
+    /// Guidance towards the prompt.
+    pub text_guidance: PerScale,
+    /// Guidance towards the subject.
+    pub subject_guidance: PerScale,
+    /// The temperature.
+    pub temperature: PerScale,
+    /// 1 for greedy; anything else draws.
+    pub top_k: u32,
+    /// The rarer value of a bit is excluded at a probability of `1 - top_p` or less.
+    pub top_p: f64,
+    /// The file format.
+    pub format: OutputFormat,
+    /// The quality of a JPEG.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<u8>,
+}
+
+/// What was taken for the subject.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SubjectFound {
+    /// SHA-256 of the subject's picture as it came.
+    #[schemars(with = "String")]
+    pub image: ContentHash,
+    /// Its name, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Where it is in the upright picture.
+    #[serde(rename = "box")]
+    pub bounding_box: BoundingBox,
+    /// How sure the detector was, 0 to 1, where one was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
+    /// Who said so.
+    pub how: FoundBy,
+}
+
+/// Who said where the subject is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FoundBy {
+    /// The job gave the box.
+    Job,
+    /// Nobody: the whole picture was taken.
+    WholeImage,
+    /// The detector.
+    Detector,
+}

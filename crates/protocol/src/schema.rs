@@ -1,0 +1,17 @@
+//! The published JSON Schema of a job.
+
+use std::sync::LazyLock;
+
+use serde_json::Value;
+
+use crate::Job;
+
+static JOB: LazyLock<Value> = LazyLock::new(|| schemars::schema_for!(Job).to_value());
+
+impl Job {
+    /// Returns the JSON Schema of a job (draft 2020-12). Whatever it refuses [`Job::parse`] refuses; the parser also
+    /// checks what a schema cannot say, such as that a box is not empty.
+    pub fn schema() -> &'static Value {
+        &JOB
+    }
+}
