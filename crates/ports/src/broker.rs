@@ -4,12 +4,62 @@ use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use echogen_protocol::{JobEvent, Lane, Task};
 
 use crate::PortError;
 
-/// The name of a queue, such as `echogen.segment`.
+/// The name of a queue, such as `echogen.segment`. An installation's own prefix is the adapter's affair.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QueueName(pub String);
+
+impl QueueName {
+    /// The intake queue of a lane.
+    pub fn dispatch(lane: Lane) -> Self {
+        Self(format!("echogen.dispatch.{}", lane.as_str()))
+    }
+
+    /// The segmenter's queue.
+    pub fn segment() -> Self {
+        Self("echogen.segment".to_owned())
+    }
+
+    /// The encoder's queue.
+    pub fn encode() -> Self {
+        Self("echogen.encode".to_owned())
+    }
+
+    /// The sampler's queue.
+    pub fn sample() -> Self {
+        Self("echogen.sample".to_owned())
+    }
+
+    /// The queue that a task belongs in.
+    pub fn of(task: &Task) -> Self {
+        match task {
+            Task::Dispatch(job) => Self::dispatch(job.lane),
+            Task::Segment(_) => Self::segment(),
+            Task::Encode(_) => Self::encode(),
+            Task::Sample(_) => Self::sample(),
+        }
+    }
+
+    /// The queue where [`Broker::dead_letter`] parks messages of this one. It can be consumed like any other.
+    #[must_use]
+    pub fn dead_letters(&self) -> Self {
+        Self(format!("{}.dead", self.0))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for QueueName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// One message as it is published: a JSON body and text headers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,38 +70,71 @@ pub struct Message {
     pub headers: BTreeMap<String, String>,
 }
 
+impl Message {
+    /// A task with its headers.
+    pub fn of_task(task: &Task, headers: BTreeMap<String, String>) -> Self {
+        Self { body: task.to_json().into(), headers }
+    }
+}
+
+/// The header in which a dead letter carries its reason.
+pub const DEAD_LETTER_REASON: &str = "echogen-dead-letter-reason";
+
 /// Something that happened to a job, for whoever listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Such as `job.completed.<id>`.
+    /// Words joined by dots, such as `job.completed.<id>`.
     pub topic: String,
     /// JSON.
     pub body: Bytes,
 }
 
-/// Queues with acknowledgement. At least once: a message may come twice, never not at all.
+impl Event {
+    /// A job's event under its topic.
+    pub fn of_job(event: &JobEvent) -> Self {
+        Self { topic: event.topic(), body: serde_json::to_vec(event).unwrap_or_default().into() }
+    }
+
+    /// Reads a job's event; `None` if it is something else.
+    pub fn to_job(&self) -> Option<JobEvent> {
+        serde_json::from_slice(&self.body).ok()
+    }
+
+    /// Whether the topic is `prefix` or goes on from it with further words. The empty prefix covers every topic.
+    pub fn is_under(&self, prefix: &str) -> bool {
+        let Some(rest) = self.topic.strip_prefix(prefix) else { return false };
+        prefix.is_empty() || rest.is_empty() || rest.starts_with('.')
+    }
+}
+
+/// Queues with acknowledgement. At least once: a message may come twice, never not at all. Messages of one queue come
+/// about in the order of publishing; nothing may depend on it.
 #[async_trait]
 pub trait Broker: Send + Sync + std::fmt::Debug {
     /// Publishes to a queue; returns only when the broker has taken the message over (a confirm that is an ack).
+    /// After a failure it may have been taken over all the same: the caller publishes again.
     async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), PortError>;
 
-    /// The same, but the message is seen by consumers only after `delay`.
+    /// The same, but consumers see the message only after `delay`, or somewhat later. It is as durable meanwhile.
     async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), PortError>;
 
-    /// Parks a message in the dead-letter queue of `queue`, with the reason in its headers.
+    /// Parks a message in [`QueueName::dead_letters`] of `queue`, its headers completed by [`DEAD_LETTER_REASON`];
+    /// returns only when the broker has taken it over.
     async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), PortError>;
 
-    /// Starts to consume. At most `prefetch` deliveries are out and unacknowledged at any time.
+    /// Starts to consume. At most `prefetch` deliveries (at least 1) are out and unsettled at any time. Any number of
+    /// consumers may share a queue; each message goes to one of them.
     async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, PortError>;
 
     /// Tells whoever listens; not durable for those who don't.
     async fn publish_event(&self, event: Event) -> Result<(), PortError>;
 
-    /// Listens to events from now on whose topic begins with `prefix`.
+    /// Listens, from now on, to events that are [under](Event::is_under) `prefix`.
     async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, PortError>;
 }
 
-/// A running consumer of one queue. Dropping it puts back what was not acknowledged.
+/// A running consumer of one queue. Dropping it puts back what was not settled; settling such a delivery later is a
+/// transient error. So it is kept until the last delivery is settled.
 #[async_trait]
 pub trait Consumer: Send {
     /// Waits for the next delivery; `None` when the consumer has ended. Cancel safe.
@@ -72,15 +155,16 @@ pub trait Settle: Send + Sync {
 pub struct Delivery {
     /// What was published.
     pub message: Message,
-    /// Whether the broker has handed it out before.
-    pub redelivered: bool,
+    /// How often the broker has handed it out before without its being settled by an ack; 0 the first time. A broker
+    /// that knows only whether, not how often, says 1.
+    pub redeliveries: u32,
     settle: Box<dyn Settle>,
 }
 
 impl Delivery {
     /// For adapters: a message and how to settle it.
-    pub fn new(message: Message, redelivered: bool, settle: Box<dyn Settle>) -> Self {
-        Self { message, redelivered, settle }
+    pub fn new(message: Message, redeliveries: u32, settle: Box<dyn Settle>) -> Self {
+        Self { message, redeliveries, settle }
     }
 
     /// Acknowledges; see [`Settle::ack`].
@@ -98,7 +182,7 @@ impl std::fmt::Debug for Delivery {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Delivery")
             .field("message", &self.message)
-            .field("redelivered", &self.redelivered)
+            .field("redeliveries", &self.redeliveries)
             .finish_non_exhaustive()
     }
 }
@@ -108,4 +192,20 @@ impl std::fmt::Debug for Delivery {
 pub trait EventStream: Send {
     /// Waits for the next event; `None` when the broker is gone. Cancel safe.
     async fn next(&mut self) -> Option<Event>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_covers_whole_words() {
+        let event = Event { topic: "job.completed.one".to_owned(), body: Bytes::new() };
+        for prefix in ["", "job", "job.completed", "job.completed.one"] {
+            assert!(event.is_under(prefix), "{prefix}");
+        }
+        for prefix in ["job.comp", "job.completed.on", "completed", "job.completed.one.two"] {
+            assert!(!event.is_under(prefix), "{prefix}");
+        }
+    }
 }

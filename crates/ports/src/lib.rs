@@ -1,16 +1,22 @@
 //! What a stage may ask of the world: a broker, a cache, an object store, an image fetcher.
 //!
-//! Only traits, their errors, the in-memory twins and (feature `contract-tests`) the suites that every adapter
-//! passes. Deliberately absent: any client library. A stage that wants Redis cannot reach it from here.
+//! Only traits, their errors, the in-memory twins ([`memory`]) and (feature `contract-tests`) the suites that every
+//! adapter passes. Deliberately absent: any client library. A stage that wants Redis cannot reach it from here.
+#![warn(missing_docs)]
 
 mod broker;
 mod cache;
+#[cfg(any(test, feature = "contract-tests"))]
+pub mod contract;
 mod error;
 mod image_fetcher;
+pub mod memory;
 mod object_store;
 
-pub use broker::{Broker, Consumer, Delivery, Event, EventStream, Message, QueueName, Settle};
+pub use broker::{Broker, Consumer, DEAD_LETTER_REASON, Delivery, Event, EventStream, Message, QueueName, Settle};
 pub use cache::Cache;
+pub use echogen_protocol::KeyError;
 pub use error::PortError;
 pub use image_fetcher::ImageFetcher;
-pub use object_store::{ObjectKey, ObjectStore};
+pub use memory::{MemoryBroker, MemoryCache, MemoryImageFetcher, MemoryObjectStore};
+pub use object_store::{ObjectKey, ObjectStore, object_too_large};

@@ -2,14 +2,70 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use echogen_protocol::{ContentHash, Job, KeyError, check_object_key};
 
 use crate::PortError;
 
-/// A key in the object store: parts of letters, digits, `.`, `_`, `-`, joined by `/`; no part is empty, `.` or `..`.
+/// A key in the object store: parts of letters, digits, `.`, `_`, `-`, joined by `/`; no part is empty or begins with
+/// a dot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKey(String);
 
+impl ObjectKey {
+    /// Checks a key; see [`check_object_key`] for the rules.
+    pub fn new(key: impl Into<String>) -> Result<Self, KeyError> {
+        let key = key.into();
+        check_object_key(&key)?;
+        Ok(Self(key))
+    }
+
+    /// The key below this one: `self/part`; `part` may itself have parts.
+    pub fn join(&self, part: &str) -> Result<Self, KeyError> {
+        Self::new(format!("{}/{part}", self.0))
+    }
+
+    /// Where bytes stand under their own hash: `<kind>/<two digits>/<hash>`. The two digits keep folders small.
+    pub fn of_content(kind: &str, hash: &ContentHash) -> Result<Self, KeyError> {
+        let hash = hash.to_string();
+        Self::new(format!("{kind}/{}/{hash}", &hash[..2]))
+    }
+
+    /// The key of a job's `result.json`.
+    pub fn of_result(job: &Job) -> Result<Self, KeyError> {
+        Self::new(job.result_key())
+    }
+
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::str::FromStr for ObjectKey {
+    type Err = KeyError;
+
+    fn from_str(key: &str) -> Result<Self, KeyError> {
+        Self::new(key)
+    }
+}
+
+/// A key that breaks the rules does so every time.
+impl From<KeyError> for PortError {
+    fn from(error: KeyError) -> Self {
+        Self::permanent(format!("the object key {error}"))
+    }
+}
+
 /// Durable storage of whole objects.
+///
+/// A key that is a proper beginning of another (`a` and `a/b`) must not be used for an object: a directory cannot
+/// hold both.
 #[async_trait]
 pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     /// Returns the object, or `None` if there is none. An object over `max_bytes` is a permanent error.
@@ -20,6 +76,7 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), PortError>;
 
     /// Stores the object only if the key is free; returns whether it did. Of many callers at once exactly one wins.
+    /// After a failure it may have been stored all the same: the caller asks again.
     async fn put_if_absent(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, PortError>;
 
     /// Returns whether an object stands at the key.
@@ -27,4 +84,30 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
 
     /// Removes the object if it is there. Idempotent.
     async fn delete(&self, key: &ObjectKey) -> Result<(), PortError>;
+}
+
+/// The error of an object over the limit, the same from every store.
+pub fn object_too_large(key: &ObjectKey, size: u64, max_bytes: u64) -> PortError {
+    PortError::permanent(format!("the object {key} has {size} bytes; the limit is {max_bytes}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_checked_and_joined() {
+        let key = ObjectKey::new("results/one").unwrap();
+        assert_eq!(key.join("0.png").unwrap().as_str(), "results/one/0.png");
+        for part in ["..", "/etc", "", "a//b"] {
+            assert!(key.join(part).is_err(), "{part}");
+        }
+    }
+
+    #[test]
+    fn content_stands_under_its_hash() {
+        let hash = ContentHash::of(b"dog");
+        let key = ObjectKey::of_content("images", &hash).unwrap();
+        assert_eq!(key.as_str(), format!("images/{}/{hash}", &hash.to_string()[..2]));
+    }
 }

@@ -128,7 +128,8 @@ impl Job {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct JobId(
-    #[schemars(length(min = 1, max = limits::MAX_ID_CHARS), regex(pattern = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$"))] pub String,
+    #[schemars(length(min = 1, max = limits::MAX_ID_CHARS), regex(pattern = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$"))]
+    pub  String,
 );
 
 impl JobId {

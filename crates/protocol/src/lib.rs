@@ -34,9 +34,7 @@ pub use event::{EventKind, JobEvent};
 pub use hash::{ContentHash, ParseHashError};
 pub use headers::TaskHeaders;
 pub use image_source::{ImageLocation, ImageSource};
-pub use job::{
-    BoundingBox, Guidance, Job, JobId, Lane, MaskMode, OutputFormat, OutputOptions, PixelBudget, Subject,
-};
+pub use job::{BoundingBox, Guidance, Job, JobId, Lane, MaskMode, OutputFormat, OutputOptions, PixelBudget, Subject};
 pub use key::{KeyError, check_object_key};
 pub use per_scale::PerScale;
 pub use result::{Failure, FailureKind, FoundBy, JobResult, JobStatus, Parameters, ResultImage, SubjectFound};

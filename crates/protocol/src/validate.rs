@@ -70,10 +70,12 @@ impl Job {
             return Err(JobError::new("output.quality", format!("is {quality}; give a number from 1 to 100")));
         }
         if let Some(destination) = &self.output.destination {
-            key::check_object_key(destination).map_err(|error| JobError::new("output.destination", error.to_string()))?;
+            key::check_object_key(destination)
+                .map_err(|error| JobError::new("output.destination", error.to_string()))?;
         }
         // The id and a file's name follow; so the longest of the job's keys has to fit as well.
-        key::check_object_key(&self.result_key()).map_err(|error| JobError::new("output.destination", error.to_string()))
+        key::check_object_key(&self.result_key())
+            .map_err(|error| JobError::new("output.destination", error.to_string()))
     }
 
     fn validate_callback(&self) -> Result<(), JobError> {
@@ -108,7 +110,10 @@ impl Job {
             }
             if value_chars > limits::MAX_METADATA_VALUE_CHARS {
                 let limit = limits::MAX_METADATA_VALUE_CHARS;
-                return fault(format!("the value of {} has {value_chars} characters; the limit is {limit}", quoted(key)));
+                return fault(format!(
+                    "the value of {} has {value_chars} characters; the limit is {limit}",
+                    quoted(key)
+                ));
             }
         }
         Ok(())

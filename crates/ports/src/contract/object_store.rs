@@ -1,0 +1,122 @@
+//! The contract of [`ObjectStore`].
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::{ObjectKey, ObjectStore};
+
+/// Checks an object store.
+pub async fn object_store_contract(fresh: impl AsyncFn() -> Arc<dyn ObjectStore>) {
+    an_absent_object_is_none(&*fresh().await).await;
+    what_was_put_is_there_whole(&*fresh().await).await;
+    putting_again_replaces(&*fresh().await).await;
+    the_size_limit_holds_exactly(&*fresh().await).await;
+    put_if_absent_keeps_the_first(&*fresh().await).await;
+    deleting_is_idempotent(&*fresh().await).await;
+    keys_of_every_shape_work(&*fresh().await).await;
+    of_many_writers_one_wins(fresh().await).await;
+    readers_see_whole_objects(fresh().await).await;
+}
+
+fn key(text: &str) -> ObjectKey {
+    ObjectKey::new(text).expect("the contract's keys are valid")
+}
+
+async fn read(store: &dyn ObjectStore, at: &str) -> Option<Bytes> {
+    store.get(&key(at), 1 << 30).await.expect("a read of a healthy store works")
+}
+
+async fn put(store: &dyn ObjectStore, at: &str, bytes: &'static [u8]) {
+    store.put(&key(at), Bytes::from_static(bytes)).await.expect("a write to a healthy store works");
+}
+
+async fn an_absent_object_is_none(store: &dyn ObjectStore) {
+    assert_eq!(read(store, "a/b").await, None);
+    assert!(!store.exists(&key("a/b")).await.expect("exists works"));
+}
+
+async fn what_was_put_is_there_whole(store: &dyn ObjectStore) {
+    for bytes in [&b""[..], b"x", b"\0\xff\r\n"] {
+        put(store, "a/b", bytes).await;
+        assert_eq!(read(store, "a/b").await.as_deref(), Some(bytes));
+        assert!(store.exists(&key("a/b")).await.expect("exists works"));
+    }
+}
+
+async fn putting_again_replaces(store: &dyn ObjectStore) {
+    put(store, "a", b"a long first version").await;
+    put(store, "a", b"second").await;
+    assert_eq!(read(store, "a").await.as_deref(), Some(&b"second"[..]));
+}
+
+async fn the_size_limit_holds_exactly(store: &dyn ObjectStore) {
+    put(store, "a", b"12345").await;
+    assert!(store.get(&key("a"), 5).await.expect("at the limit is fine").is_some());
+    let error = store.get(&key("a"), 4).await.expect_err("over the limit is refused");
+    assert!(error.is_permanent(), "{error}");
+    assert!(error.to_string().contains("the limit is 4"), "{error}");
+}
+
+async fn put_if_absent_keeps_the_first(store: &dyn ObjectStore) {
+    let at = key("jobs/one/result.json");
+    assert!(store.put_if_absent(&at, Bytes::from_static(b"first")).await.expect("the key is free"));
+    assert!(!store.put_if_absent(&at, Bytes::from_static(b"second")).await.expect("the key is taken"));
+    assert_eq!(read(store, "jobs/one/result.json").await.as_deref(), Some(&b"first"[..]));
+    store.delete(&at).await.expect("delete works");
+    assert!(store.put_if_absent(&at, Bytes::from_static(b"third")).await.expect("the key is free again"));
+}
+
+async fn deleting_is_idempotent(store: &dyn ObjectStore) {
+    put(store, "a/b", b"1").await;
+    put(store, "a/c", b"2").await;
+    for _ in 0..2 {
+        store.delete(&key("a/b")).await.expect("delete works");
+        assert_eq!(read(store, "a/b").await, None);
+    }
+    assert!(read(store, "a/c").await.is_some(), "the neighbour stays");
+}
+
+async fn keys_of_every_shape_work(store: &dyn ObjectStore) {
+    let long = format!("{}/{}", "x".repeat(200), "y".repeat(200));
+    for at in ["a", "a.b", "A-1_2/b.c/d", "deep/er/and/deep/er/still", &long] {
+        put(store, at, b"1").await;
+        assert!(read(store, at).await.is_some(), "{at}");
+    }
+}
+
+async fn of_many_writers_one_wins(store: Arc<dyn ObjectStore>) {
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..16_u8 {
+        let store = Arc::clone(&store);
+        writers.spawn(async move {
+            let won = store.put_if_absent(&key("race"), Bytes::from(vec![writer; 1_000])).await;
+            (writer, won.expect("a race is no error"))
+        });
+    }
+    let winners: Vec<u8> = writers.join_all().await.into_iter().filter(|(_, won)| *won).map(|(who, _)| who).collect();
+    assert_eq!(winners.len(), 1, "winners: {winners:?}");
+    assert_eq!(read(&*store, "race").await.as_deref(), Some(&vec![winners[0]; 1_000][..]));
+}
+
+async fn readers_see_whole_objects(store: Arc<dyn ObjectStore>) {
+    const SIZE: usize = 200_000;
+    store.put(&key("a"), Bytes::from(vec![0; SIZE])).await.expect("put works");
+    let writer = {
+        let store = Arc::clone(&store);
+        async move {
+            for version in 1..=20_u8 {
+                store.put(&key("a"), Bytes::from(vec![version; SIZE])).await.expect("put works");
+            }
+        }
+    };
+    let reader = async {
+        for _ in 0..40 {
+            let bytes = read(&*store, "a").await.expect("the object is always there");
+            assert_eq!(bytes.len(), SIZE);
+            assert!(bytes.iter().all(|byte| *byte == bytes[0]), "a reader saw two versions at once");
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::join!(writer, reader);
+}

@@ -1,0 +1,306 @@
+//! The broker's twin: queues in one process, with prefetch, redelivery, delay, dead letters and events.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
+    time::{Instant, sleep_until},
+};
+
+use super::lock;
+use crate::{
+    Broker, Consumer, DEAD_LETTER_REASON, Delivery, Event, EventStream, Message, PortError, QueueName, Settle,
+};
+
+/// Queues and events in memory. A queue comes into being when it is first named.
+#[derive(Clone, Default)]
+pub struct MemoryBroker {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// Told whenever a message may have become visible.
+    arrived: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    queues: HashMap<QueueName, Queue>,
+    /// What is out, by tag.
+    unsettled: HashMap<u64, Unsettled>,
+    last_number: u64,
+    listeners: Vec<Listener>,
+}
+
+#[derive(Default)]
+struct Queue {
+    ready: VecDeque<Entry>,
+    /// Messages to come, by moment; the number tells apart those of one moment.
+    delayed: BTreeMap<(Instant, u64), Entry>,
+}
+
+struct Entry {
+    message: Message,
+    redeliveries: u32,
+}
+
+struct Unsettled {
+    queue: QueueName,
+    consumer: u64,
+    entry: Entry,
+}
+
+struct Listener {
+    prefix: String,
+    events: mpsc::UnboundedSender<Event>,
+}
+
+impl MemoryBroker {
+    /// A broker without messages.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many messages wait in a queue, delayed ones included, those handed out not.
+    pub fn waiting(&self, queue: &QueueName) -> usize {
+        lock(&self.shared.state).queues.get(queue).map_or(0, |queue| queue.ready.len() + queue.delayed.len())
+    }
+
+    /// How many deliveries are out and unsettled, of all queues.
+    pub fn unsettled(&self) -> usize {
+        lock(&self.shared.state).unsettled.len()
+    }
+
+    /// The messages parked for a queue, oldest first; they stay parked.
+    pub fn dead_letters(&self, queue: &QueueName) -> Vec<Message> {
+        let state = lock(&self.shared.state);
+        let dead = state.queues.get(&queue.dead_letters());
+        dead.map(|queue| queue.ready.iter().map(|entry| entry.message.clone()).collect()).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for MemoryBroker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = lock(&self.shared.state);
+        f.debug_struct("MemoryBroker").field("queues", &state.queues.len()).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Broker for MemoryBroker {
+    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), PortError> {
+        let mut state = lock(&self.shared.state);
+        state.queue(queue).ready.push_back(Entry { message, redeliveries: 0 });
+        self.shared.arrived.notify_waiters();
+        Ok(())
+    }
+
+    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), PortError> {
+        let Some(due) = Instant::now().checked_add(delay) else {
+            return Err(PortError::permanent(format!("a delay of {delay:?} ends after the end of time; shorten it")));
+        };
+        let mut state = lock(&self.shared.state);
+        let number = state.next_number();
+        state.queue(queue).delayed.insert((due, number), Entry { message, redeliveries: 0 });
+        self.shared.arrived.notify_waiters();
+        Ok(())
+    }
+
+    async fn dead_letter(&self, queue: &QueueName, mut message: Message, reason: &str) -> Result<(), PortError> {
+        message.headers.insert(DEAD_LETTER_REASON.to_owned(), reason.to_owned());
+        self.publish(&queue.dead_letters(), message).await
+    }
+
+    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, PortError> {
+        let number = lock(&self.shared.state).next_number();
+        let room = Arc::new(Semaphore::new(usize::from(prefetch.max(1))));
+        Ok(Box::new(MemoryConsumer { shared: Arc::clone(&self.shared), queue: queue.clone(), number, room }))
+    }
+
+    async fn publish_event(&self, event: Event) -> Result<(), PortError> {
+        let mut state = lock(&self.shared.state);
+        // Listeners that are gone are forgotten on the way.
+        state
+            .listeners
+            .retain(|listener| !event.is_under(&listener.prefix) || listener.events.send(event.clone()).is_ok());
+        Ok(())
+    }
+
+    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, PortError> {
+        let (events, received) = mpsc::unbounded_channel();
+        lock(&self.shared.state).listeners.push(Listener { prefix: prefix.to_owned(), events });
+        Ok(Box::new(MemoryEvents(received)))
+    }
+}
+
+impl State {
+    fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    fn queue(&mut self, name: &QueueName) -> &mut Queue {
+        self.queues.entry(name.clone()).or_default()
+    }
+
+    /// Hands out the next message of a queue, or says when the next delayed one is due.
+    fn take(&mut self, name: &QueueName, consumer: u64) -> Result<(u64, Message, u32), Option<Instant>> {
+        let queue = self.queue(name);
+        queue.wake(Instant::now());
+        let Some(entry) = queue.ready.pop_front() else {
+            return Err(queue.delayed.first_key_value().map(|((due, _), _)| *due));
+        };
+        let tag = self.next_number();
+        let (message, redeliveries) = (entry.message.clone(), entry.redeliveries);
+        self.unsettled.insert(tag, Unsettled { queue: name.clone(), consumer, entry });
+        Ok((tag, message, redeliveries))
+    }
+
+    fn put_back(&mut self, tag: u64) -> bool {
+        let Some(Unsettled { queue, mut entry, .. }) = self.unsettled.remove(&tag) else { return false };
+        entry.redeliveries += 1;
+        self.queue(&queue).ready.push_front(entry);
+        true
+    }
+}
+
+impl Queue {
+    fn wake(&mut self, now: Instant) {
+        while let Some(first) = self.delayed.first_entry()
+            && first.key().0 <= now
+        {
+            self.ready.push_back(first.remove());
+        }
+    }
+}
+
+struct MemoryConsumer {
+    shared: Arc<Shared>,
+    queue: QueueName,
+    number: u64,
+    /// One permit for each delivery that may be out.
+    room: Arc<Semaphore>,
+}
+
+#[async_trait]
+impl Consumer for MemoryConsumer {
+    async fn receive(&mut self) -> Result<Option<Delivery>, PortError> {
+        let Ok(permit) = Arc::clone(&self.room).acquire_owned().await else { return Ok(None) };
+        loop {
+            // The wait begins before the look, so that a message in between is not missed.
+            let arrived = self.shared.arrived.notified();
+            let taken = lock(&self.shared.state).take(&self.queue, self.number);
+            match taken {
+                Ok((tag, message, redeliveries)) => {
+                    let settle =
+                        MemorySettle { shared: Arc::clone(&self.shared), tag, settled: false, _permit: permit };
+                    return Ok(Some(Delivery::new(message, redeliveries, Box::new(settle))));
+                }
+                Err(None) => arrived.await,
+                Err(Some(due)) => tokio::select! {
+                    () = arrived => {}
+                    () = sleep_until(due) => {}
+                },
+            }
+        }
+    }
+}
+
+impl Drop for MemoryConsumer {
+    fn drop(&mut self) {
+        let mut state = lock(&self.shared.state);
+        let mut mine: Vec<u64> =
+            state.unsettled.iter().filter(|(_, out)| out.consumer == self.number).map(|(tag, _)| *tag).collect();
+        // Latest first, each to the front: the queue's order is as it was.
+        mine.sort_unstable_by(|a, b| b.cmp(a));
+        for tag in mine {
+            state.put_back(tag);
+        }
+        self.shared.arrived.notify_waiters();
+    }
+}
+
+struct MemorySettle {
+    shared: Arc<Shared>,
+    tag: u64,
+    settled: bool,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl MemorySettle {
+    fn gone() -> PortError {
+        PortError::transient("the consumer of this delivery has ended; the message is back in its queue")
+    }
+}
+
+#[async_trait]
+impl Settle for MemorySettle {
+    async fn ack(mut self: Box<Self>) -> Result<(), PortError> {
+        self.settled = true;
+        lock(&self.shared.state).unsettled.remove(&self.tag).map(drop).ok_or_else(Self::gone)
+    }
+
+    async fn requeue(mut self: Box<Self>) -> Result<(), PortError> {
+        self.settled = true;
+        let was_out = lock(&self.shared.state).put_back(self.tag);
+        self.shared.arrived.notify_waiters();
+        if was_out { Ok(()) } else { Err(Self::gone()) }
+    }
+}
+
+impl Drop for MemorySettle {
+    fn drop(&mut self) {
+        if !self.settled {
+            lock(&self.shared.state).put_back(self.tag);
+            self.shared.arrived.notify_waiters();
+        }
+    }
+}
+
+struct MemoryEvents(mpsc::UnboundedReceiver<Event>);
+
+#[async_trait]
+impl EventStream for MemoryEvents {
+    async fn next(&mut self) -> Option<Event> {
+        self.0.recv().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract;
+
+    #[tokio::test(start_paused = true)]
+    async fn keeps_the_contract() {
+        contract::broker_contract(|| async { Arc::new(MemoryBroker::new()) as Arc<dyn Broker> }).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_counters_tell_where_messages_are() {
+        let (broker, queue) = (MemoryBroker::new(), QueueName::sample());
+        broker.publish(&queue, Message::default()).await.unwrap();
+        broker.publish_after(&queue, Message::default(), Duration::from_secs(1)).await.unwrap();
+        assert_eq!((broker.waiting(&queue), broker.unsettled()), (2, 0));
+        let mut consumer = broker.consume(&queue, 1).await.unwrap();
+        let delivery = consumer.receive().await.unwrap().unwrap();
+        assert_eq!((broker.waiting(&queue), broker.unsettled()), (1, 1));
+        delivery.ack().await.unwrap();
+        assert_eq!((broker.waiting(&queue), broker.unsettled()), (1, 0));
+        broker.dead_letter(&queue, Message::default(), "poison").await.unwrap();
+        assert_eq!(broker.dead_letters(&queue)[0].headers[DEAD_LETTER_REASON], "poison");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_delay_past_the_end_of_time_is_an_error() {
+        let error = MemoryBroker::new().publish_after(&QueueName::sample(), Message::default(), Duration::MAX).await;
+        assert!(error.unwrap_err().is_permanent());
+    }
+}

@@ -1,0 +1,21 @@
+//! In-memory twins of the ports: the real thing for a single process, and the stand-in for tests.
+//!
+//! They keep every promise of their trait and pass the contract suites; what they lack is durability. Time is tokio's,
+//! so a test can pause it.
+
+mod broker;
+mod cache;
+mod image_fetcher;
+mod object_store;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use broker::MemoryBroker;
+pub use cache::MemoryCache;
+pub use image_fetcher::MemoryImageFetcher;
+pub use object_store::MemoryObjectStore;
+
+/// Locks even after a panic elsewhere: every change under these locks is complete before anything can panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

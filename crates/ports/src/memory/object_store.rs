@@ -1,0 +1,79 @@
+//! The object store's twin: a map.
+
+use std::{collections::BTreeMap, sync::Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::lock;
+use crate::{ObjectKey, ObjectStore, PortError, object_too_large};
+
+/// Objects in memory.
+#[derive(Default)]
+pub struct MemoryObjectStore {
+    objects: Mutex<BTreeMap<ObjectKey, Bytes>>,
+}
+
+impl MemoryObjectStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// All keys, sorted.
+    pub fn keys(&self) -> Vec<ObjectKey> {
+        lock(&self.objects).keys().cloned().collect()
+    }
+}
+
+impl std::fmt::Debug for MemoryObjectStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryObjectStore").field("objects", &lock(&self.objects).len()).finish()
+    }
+}
+
+#[async_trait]
+impl ObjectStore for MemoryObjectStore {
+    async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
+        match lock(&self.objects).get(key) {
+            Some(bytes) if bytes.len() as u64 > max_bytes => Err(object_too_large(key, bytes.len() as u64, max_bytes)),
+            found => Ok(found.cloned()),
+        }
+    }
+
+    async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), PortError> {
+        lock(&self.objects).insert(key.clone(), bytes);
+        Ok(())
+    }
+
+    async fn put_if_absent(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, PortError> {
+        let mut objects = lock(&self.objects);
+        if objects.contains_key(key) {
+            return Ok(false);
+        }
+        objects.insert(key.clone(), bytes);
+        Ok(true)
+    }
+
+    async fn exists(&self, key: &ObjectKey) -> Result<bool, PortError> {
+        Ok(lock(&self.objects).contains_key(key))
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), PortError> {
+        lock(&self.objects).remove(key);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::contract;
+
+    #[tokio::test]
+    async fn keeps_the_contract() {
+        contract::object_store_contract(|| async { Arc::new(MemoryObjectStore::new()) as Arc<dyn ObjectStore> }).await;
+    }
+}
