@@ -40,6 +40,8 @@ pub struct T5Config {
     pub layer_norm_epsilon: f64,
     /// Kind of feed-forward.
     pub feed_forward_proj: FeedForwardProjection,
+    /// The token that ends a text.
+    pub eos_token_id: u32,
 }
 
 /// The two published kinds of feed-forward; others are refused when the configuration is read.
@@ -65,6 +67,7 @@ impl Default for T5Config {
             relative_attention_max_distance: 128,
             layer_norm_epsilon: 1e-6,
             feed_forward_proj: FeedForwardProjection::Relu,
+            eos_token_id: 1,
         }
     }
 }
