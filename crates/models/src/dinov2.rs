@@ -434,3 +434,123 @@ fn imagenet_normalized(images: &Tensor) -> Result<Tensor> {
     let images = images.to_dtype(DType::F32)?.affine(0.5, 0.5)?;
     images.broadcast_sub(&channel(IMAGENET_MEAN)?)?.broadcast_div(&channel(IMAGENET_STD)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashMap, path::Path};
+
+    use candle_core::Device;
+
+    use super::*;
+
+    fn fixture(file: &str) -> HashMap<String, Tensor> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/dinov2");
+        candle_core::safetensors::load(folder.join(file), &Device::Cpu).unwrap()
+    }
+
+    fn fixture_config() -> Dinov2Config {
+        serde_json::from_str(include_str!("../../../tests/fixtures/dinov2/config.json")).unwrap()
+    }
+
+    fn build(weights: HashMap<String, Tensor>, dtype: DType, config: &Dinov2Config) -> Result<Dinov2> {
+        Dinov2::new(VarBuilder::from_tensors(weights, dtype, &Device::Cpu), config)
+    }
+
+    fn network(file: &str) -> Dinov2 {
+        build(fixture(file), DType::F32, &fixture_config()).unwrap()
+    }
+
+    fn largest(xs: &Tensor) -> f32 {
+        xs.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap()
+    }
+
+    /// Returns the largest difference in units of the largest magnitude of `expected`.
+    fn error(actual: &Tensor, expected: &Tensor) -> f32 {
+        assert_eq!(actual.dims(), expected.dims());
+        let actual = actual.to_dtype(DType::F32).unwrap();
+        largest(&(actual - expected).unwrap()) / largest(expected)
+    }
+
+    #[test]
+    fn both_key_layouts_equal_the_reference() {
+        let io = fixture("io.safetensors");
+        for file in ["model.safetensors", "model.torchhub.safetensors"] {
+            let network = network(file).with_grid(4, 4, PositionResampling::Antialiased).unwrap();
+            let prepared = network.prepare(&io["in.image"]).unwrap();
+            let output = network.forward(&prepared).unwrap();
+            assert!(error(&prepared, &io["out.resized"]) < 1e-5, "{file}");
+            assert!(error(&output.cls_token, &io["out.x_norm_clstoken"]) < 1e-5, "{file}");
+            assert!(error(&output.patch_tokens, &io["out.x_norm_patchtokens"]) < 1e-5, "{file}");
+        }
+    }
+
+    #[test]
+    fn half_precision_stays_near() {
+        let io = fixture("io.safetensors");
+        for (dtype, tolerance) in [(DType::F16, 1e-2), (DType::BF16, 8e-2)] {
+            let network = build(fixture("model.safetensors"), dtype, &fixture_config()).unwrap();
+            let network = network.with_grid(4, 4, PositionResampling::Antialiased).unwrap();
+            let output = network.forward(&io["out.resized"]).unwrap();
+            let error = error(&output.patch_tokens, &io["out.x_norm_patchtokens"]);
+            assert!(error < tolerance, "{dtype:?} is off by {error}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_before_all_names_is_taken_off() {
+        let weights = fixture("model.safetensors");
+        let prefixed = weights.into_iter().map(|(name, tensor)| (format!("dinov2.{name}"), tensor)).collect();
+        let network = build(prefixed, DType::F32, &fixture_config()).unwrap();
+        let network = network.with_grid(4, 4, PositionResampling::Plain).unwrap();
+        let io = fixture("io.safetensors");
+        let output = network.forward(&io["out.resized"]).unwrap();
+        let patches = io["out.native_interp.last_hidden_state"].narrow(1, 1, 16).unwrap();
+        assert!(error(&output.patch_tokens, &patches) < 1e-5);
+    }
+
+    #[test]
+    fn a_grid_need_not_be_square_and_is_always_made_from_the_stored_table() {
+        let stored = network("model.safetensors");
+        assert_eq!(stored.image_size(), (70, 70));
+        let wide = stored.with_grid(3, 7, PositionResampling::Antialiased).unwrap();
+        assert_eq!(wide.image_size(), (42, 98));
+        assert_eq!(wide.position_embeddings().dims(), [1, 22, 64]);
+        let images = Tensor::zeros((2, 3, 42, 98), DType::F32, &Device::Cpu).unwrap();
+        assert_eq!(wide.forward(&images).unwrap().patch_tokens.dims(), [2, 21, 64]);
+        let back = wide.with_grid(5, 5, PositionResampling::Antialiased).unwrap();
+        assert_eq!(error(back.position_embeddings(), stored.position_embeddings()), 0.0);
+    }
+
+    #[test]
+    fn an_image_of_another_size_is_refused() {
+        let images = Tensor::zeros((1, 3, 56, 56), DType::F32, &Device::Cpu).unwrap();
+        let message = network("model.safetensors").forward(&images).unwrap_err().to_string();
+        assert!(message.contains("56 x 56 pixels; this network is set up for 3 and 70 x 70"), "{message}");
+    }
+
+    #[test]
+    fn what_cannot_be_loaded_is_refused() {
+        let message = |config: &Dinov2Config| build(HashMap::new(), DType::F32, config).unwrap_err().to_string();
+        let swiglu = Dinov2Config { use_swiglu_ffn: true, ..Dinov2Config::default() };
+        assert!(message(&swiglu).contains("use_swiglu_ffn is true"));
+        let heads = Dinov2Config { num_attention_heads: 7, ..Dinov2Config::default() };
+        assert!(message(&heads).contains("768 is not a multiple of 7 heads"));
+        let patch = Dinov2Config { patch_size: 0, ..Dinov2Config::default() };
+        assert!(message(&patch).contains("patch_size 0 does not fit"));
+        assert!(serde_json::from_str::<Dinov2Config>(r#"{"hidden_act": "silu"}"#).is_err());
+    }
+
+    #[test]
+    fn a_sparse_config_has_the_class_defaults() {
+        let config: Dinov2Config = serde_json::from_str(r#"{"model_type": "dinov2", "image_size": 518}"#).unwrap();
+        assert_eq!(config, Dinov2Config::vit_b14());
+    }
+
+    #[test]
+    fn unused_tensors_are_known() {
+        let unused: Vec<_> = fixture("model.safetensors").into_keys().filter(|name| Dinov2::is_ignored(name)).collect();
+        assert_eq!(unused, ["embeddings.mask_token"]);
+        assert!(Dinov2::is_ignored("dinov2.embeddings.mask_token"));
+        assert!(!Dinov2::is_ignored("dinov2.embeddings.cls_token"));
+    }
+}
