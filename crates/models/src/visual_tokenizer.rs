@@ -1,1 +1,324 @@
-//! To come.
+//! Infinity's visual tokenizer: pictures to bits at several scales, and back.
+//!
+//! A convolutional encoder gives a latent with one channel per bit. Coarse to fine, the part of it not yet explained is
+//! averaged to the scale's size and each number's sign becomes one bit (binary spherical quantisation: every code is a
+//! corner of a cube inside the unit sphere); the decoder turns the sum of all scales' codes into the picture. EchoGen
+//! draws the bits itself and needs the [`CodeSum`] and the [`TokenizerDecoder`]; encoding serves training and previews.
+//!
+//! Paper: Infinity (arXiv:2412.04431). The published files wrap every layer (`encoder.conv_in.conv.weight`), others do
+//! not, and everything may lie below `vae`; all of these load.
+
+use candle_core::{DType, Device, Result, Tensor, bail};
+use candle_nn::VarBuilder;
+use serde::{Deserialize, Serialize};
+
+use crate::layers::{
+    conv::{Names, PyramidConfig, PyramidDecoder, PyramidEncoder},
+    resize::{resize_area, resize_bilinear},
+};
+
+/// Settings of the tokenizer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizerConfig {
+    /// Bits per token, which is the latent's number of channels.
+    pub bits: usize,
+    /// Base width.
+    #[serde(default = "published_channels")]
+    pub channels: usize,
+    /// Width of each level in base widths, full resolution first; each level but the last halves the picture.
+    #[serde(default = "published_multipliers")]
+    pub multipliers: Vec<usize>,
+    /// Residual blocks per level of the encoder; the decoder has one more.
+    #[serde(default = "published_res_blocks")]
+    pub res_blocks: usize,
+    /// Groups of the norms; widths that it does not divide have [`ODD_NORM_GROUPS`].
+    #[serde(default = "published_norm_groups")]
+    pub norm_groups: usize,
+    /// Constant of all norms.
+    #[serde(default = "published_norm_eps")]
+    pub norm_eps: f64,
+}
+
+/// Groups of a norm whose width the configured number does not divide, as in the published code.
+pub const ODD_NORM_GROUPS: usize = 24;
+
+fn published_channels() -> usize {
+    128
+}
+
+fn published_multipliers() -> Vec<usize> {
+    vec![1, 2, 4, 4, 4]
+}
+
+fn published_res_blocks() -> usize {
+    2
+}
+
+fn published_norm_groups() -> usize {
+    32
+}
+
+fn published_norm_eps() -> f64 {
+    1e-6
+}
+
+impl TokenizerConfig {
+    /// The published tokenizer of so many bits: 16 (EchoGen 125M) or 32 (EchoGen 2B).
+    pub fn published(bits: usize) -> Self {
+        Self {
+            bits,
+            channels: published_channels(),
+            multipliers: published_multipliers(),
+            res_blocks: published_res_blocks(),
+            norm_groups: published_norm_groups(),
+            norm_eps: published_norm_eps(),
+        }
+    }
+
+    /// Pixels per latent cell along one side.
+    pub fn patch_size(&self) -> usize {
+        1 << self.multipliers.len().saturating_sub(1).min(usize::BITS as usize - 1)
+    }
+
+    fn pyramid(&self) -> Result<PyramidConfig> {
+        let counts = [self.bits, self.channels, self.norm_groups];
+        if self.multipliers.is_empty() || self.multipliers.iter().chain(&counts).any(|&n| n == 0) {
+            bail!("tokenizer configuration: give at least one multiplier, and no count of zero");
+        }
+        Ok(PyramidConfig {
+            image_channels: 3,
+            latent_channels: self.bits,
+            widths: self.multipliers.iter().map(|factor| self.channels.saturating_mul(*factor)).collect(),
+            stem: self.channels,
+            res_blocks: self.res_blocks,
+            attention: false,
+            norm_groups: self.norm_groups,
+            odd_norm_groups: ODD_NORM_GROUPS,
+            norm_eps: self.norm_eps,
+        })
+    }
+}
+
+/// Whether a tensor of the tokenizer's checkpoint is none of the encoder's or decoder's: a buffer of the quantiser
+/// that nothing reads.
+fn is_leftover(name: &str) -> bool {
+    name.strip_prefix("vae.").unwrap_or(name) == "quantizer.lfq.mask"
+}
+
+/// Where the tensors lie and how they are named, told by the names of the first convolution of `part`.
+fn layout<'a>(vb: VarBuilder<'a>, part: &str) -> (VarBuilder<'a>, Names) {
+    let (wrapped, bare) = (format!("{part}.conv_in.conv.weight"), format!("{part}.conv_in.weight"));
+    let nested = vb.pp("vae");
+    let is_nested = nested.contains_tensor(&wrapped) || nested.contains_tensor(&bare);
+    let vb = if is_nested { nested } else { vb };
+    let names = if vb.contains_tensor(&bare) { Names::Levels } else { Names::WrappedLevels };
+    (vb.pp(part), names)
+}
+
+/// The encoder.
+#[derive(Debug, Clone)]
+pub struct TokenizerEncoder {
+    encoder: PyramidEncoder,
+}
+
+impl TokenizerEncoder {
+    /// Takes the tensors below `encoder` of the tokenizer's checkpoint, in whichever layout it has.
+    pub fn new(vb: VarBuilder, config: &TokenizerConfig) -> Result<Self> {
+        let (vb, names) = layout(vb, "encoder");
+        Ok(Self { encoder: PyramidEncoder::new(&vb, &config.pyramid()?, names)? })
+    }
+
+    /// Whether a tensor of the tokenizer's checkpoint may be passed over when only the encoder is loaded.
+    pub fn ignores(name: &str) -> bool {
+        is_leftover(name) || name.strip_prefix("vae.").unwrap_or(name).starts_with("decoder.")
+    }
+
+    /// Pictures (batch, 3, height, width) in [-1, 1] to latents (batch, bits, height / 16, width / 16), not quantised.
+    pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
+        self.encoder.forward_with_tap(images, |_, _| Ok(()))
+    }
+}
+
+/// The decoder.
+#[derive(Debug, Clone)]
+pub struct TokenizerDecoder {
+    decoder: PyramidDecoder,
+}
+
+impl TokenizerDecoder {
+    /// Takes the tensors below `decoder` of the tokenizer's checkpoint, in whichever layout it has.
+    pub fn new(vb: VarBuilder, config: &TokenizerConfig) -> Result<Self> {
+        let (vb, names) = layout(vb, "decoder");
+        Ok(Self { decoder: PyramidDecoder::new(&vb, &config.pyramid()?, names)? })
+    }
+
+    /// Whether a tensor of the tokenizer's checkpoint may be passed over when only the decoder is loaded.
+    pub fn ignores(name: &str) -> bool {
+        is_leftover(name) || name.strip_prefix("vae.").unwrap_or(name).starts_with("encoder.")
+    }
+
+    /// Code sums (batch, bits, height, width) to pictures (batch, 3, 16 · height, 16 · width) in [-1, 1].
+    pub fn forward(&self, summed: &Tensor) -> Result<Tensor> {
+        self.decoder.forward_with_tap(summed, |_, _| Ok(()))?.clamp(-1.0, 1.0)
+    }
+}
+
+/// Height and width of each scale in tokens, coarse to fine; the last is the latent's size.
+pub type Scales = [(usize, usize)];
+
+/// A latent as bits.
+#[derive(Debug, Clone)]
+pub struct Quantised {
+    /// Per scale (batch, height, width, bits), 0 or 1 as u8.
+    pub bits: Vec<Tensor>,
+    /// The codes of all scales (batch, bits, height, width).
+    pub summed: Tensor,
+    /// What the transformer is fed at each scale but the first, (batch, height · width, bits).
+    pub transformer_inputs: Vec<Tensor>,
+}
+
+/// Quantises latents (batch, bits, height, width), each scale taking what the scales before left over.
+pub fn quantise(latent: &Tensor, scales: &Scales) -> Result<Quantised> {
+    let mut sum = CodeSum::zeros_like(latent)?;
+    let mut bits = Vec::with_capacity(scales.len());
+    let mut transformer_inputs = Vec::new();
+    for (index, &size) in scales.iter().enumerate() {
+        let residual = resize_to(&(latent - sum.tensor())?, size, resize_area)?;
+        let scale = residual.gt(0f64)?.permute((0, 2, 3, 1))?.contiguous()?; // (batch, height, width, bits)
+        sum.add(&scale)?;
+        bits.push(scale);
+        if let Some(&next) = scales.get(index + 1) {
+            transformer_inputs.push(sum.transformer_input(next)?);
+        }
+    }
+    Ok(Quantised { bits, summed: sum.into_tensor(), transformer_inputs })
+}
+
+/// The codes of the scales so far, at the latent's size.
+#[derive(Debug, Clone)]
+pub struct CodeSum {
+    summed: Tensor,
+}
+
+impl CodeSum {
+    /// No codes yet: zeros (batch, bits, height, width) on the device.
+    pub fn zeros(batch: usize, bits: usize, (height, width): (usize, usize), device: &Device) -> Result<Self> {
+        Ok(Self { summed: Tensor::zeros((batch, bits, height, width), DType::F32, device)? })
+    }
+
+    /// No codes yet, in the shape of a latent (batch, bits, height, width).
+    pub fn zeros_like(latent: &Tensor) -> Result<Self> {
+        Ok(Self { summed: latent.zeros_like()? })
+    }
+
+    /// Adds one scale's bits (batch, height, width, bits).
+    pub fn add(&mut self, bits: &Tensor) -> Result<()> {
+        let (_, _, height, width) = self.summed.dims4()?;
+        let codes = bits_to_codes(bits, self.summed.dtype())?;
+        self.summed = (&self.summed + resize_to(&codes, (height, width), resize_bilinear)?)?;
+        Ok(())
+    }
+
+    /// What the transformer is fed at a scale of that size: the sum so far, resized with four neighbours also when
+    /// shrinking, as (batch, height · width, bits).
+    pub fn transformer_input(&self, size: (usize, usize)) -> Result<Tensor> {
+        resize_to(&self.summed, size, resize_bilinear)?.flatten_from(2)?.transpose(1, 2)?.contiguous()
+    }
+
+    /// (batch, bits, height, width).
+    pub fn tensor(&self) -> &Tensor {
+        &self.summed
+    }
+
+    /// (batch, bits, height, width).
+    pub fn into_tensor(self) -> Tensor {
+        self.summed
+    }
+}
+
+/// Bits (batch, height, width, bits) to codes (batch, bits, height, width): ±1 / √bits.
+fn bits_to_codes(bits: &Tensor, dtype: DType) -> Result<Tensor> {
+    let scale = 1.0 / (bits.dim(3)? as f64).sqrt();
+    bits.to_dtype(dtype)?.affine(2.0 * scale, -scale)?.permute((0, 3, 1, 2))?.contiguous()
+}
+
+/// `xs` resized by `resize`, or as it is where it has that size already.
+fn resize_to(
+    xs: &Tensor,
+    (height, width): (usize, usize),
+    resize: fn(&Tensor, usize, usize) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let (_, _, has_height, has_width) = xs.dims4()?;
+    if (has_height, has_width) == (height, width) { Ok(xs.clone()) } else { resize(xs, height, width) }
+}
+
+/// Pictures (batch, 3, height, width) in [-1, 1] to bytes (batch, height, width, 3): floor((x + 1) / 2 · 255), cut and
+/// not rounded, as the published code does.
+pub fn to_rgb8(images: &Tensor) -> Result<Tensor> {
+    let levels = images.to_dtype(DType::F32)?.affine(0.5, 0.5)?.affine(255.0, 0.0)?;
+    levels.clamp(0.0, 255.0)?.floor()?.permute((0, 2, 3, 1))?.to_dtype(DType::U8)?.contiguous()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    #[test]
+    fn published_configuration_is_the_default() {
+        let config: TokenizerConfig = serde_json::from_str(r#"{"bits": 32}"#).unwrap();
+        assert_eq!(config, TokenizerConfig::published(32));
+        assert_eq!(config.patch_size(), 16);
+        let pyramid = config.pyramid().unwrap();
+        assert_eq!(pyramid.widths, [128, 256, 512, 512, 512]);
+        assert!(TokenizerConfig { multipliers: vec![], ..config }.pyramid().is_err());
+    }
+
+    #[test]
+    fn codes_lie_on_the_unit_sphere() -> Result<()> {
+        let bits = Tensor::new(&[[[[0u8, 1, 1, 0]]]], &Device::Cpu)?;
+        let codes = bits_to_codes(&bits, DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        assert_eq!(codes, [-0.5, 0.5, 0.5, -0.5]);
+        Ok(())
+    }
+
+    #[test]
+    fn each_scale_codes_what_is_left() -> Result<()> {
+        // One bit: the first scale's sign is that of the mean, +1 everywhere; left over are -0.5 and +1.5.
+        let latent = Tensor::new(&[[[[0.5f32, 2.5]]]], &Device::Cpu)?;
+        let quantised = quantise(&latent, &[(1, 1), (1, 2)])?;
+        assert_eq!(quantised.bits[0].flatten_all()?.to_vec1::<u8>()?, [1]);
+        assert_eq!(quantised.bits[1].flatten_all()?.to_vec1::<u8>()?, [0, 1]);
+        assert_eq!(quantised.summed.flatten_all()?.to_vec1::<f32>()?, [0.0, 2.0]);
+        assert_eq!(quantised.transformer_inputs.len(), 1);
+        assert_eq!(quantised.transformer_inputs[0].to_vec3::<f32>()?, [[[1.0], [1.0]]]);
+        Ok(())
+    }
+
+    #[test]
+    fn bytes_are_cut_and_not_rounded() -> Result<()> {
+        let image = Tensor::new(&[-1f32, -0.0001, 0.999, 1.0, 7.0, -7.0], &Device::Cpu)?.reshape((1, 3, 1, 2))?;
+        let bytes = to_rgb8(&image)?;
+        assert_eq!(bytes.dims(), [1, 1, 2, 3]);
+        assert_eq!(bytes.flatten_all()?.to_vec1::<u8>()?, [0, 254, 255, 127, 255, 0]);
+        Ok(())
+    }
+
+    #[test]
+    fn every_layout_of_names_is_recognised() -> Result<()> {
+        for (name, nested, names) in [
+            ("decoder.conv_in.conv.weight", false, Names::WrappedLevels),
+            ("decoder.conv_in.weight", false, Names::Levels),
+            ("vae.decoder.conv_in.conv.weight", true, Names::WrappedLevels),
+            ("vae.decoder.conv_in.weight", true, Names::Levels),
+        ] {
+            let tensors = HashMap::from([(name.to_owned(), Tensor::zeros(1, DType::F32, &Device::Cpu)?)]);
+            let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
+            let (vb, found) = layout(vb, "decoder");
+            assert_eq!(found, names, "{name}");
+            assert_eq!(vb.prefix(), if nested { "vae.decoder" } else { "decoder" });
+        }
+        Ok(())
+    }
+}

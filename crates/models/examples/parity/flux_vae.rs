@@ -1,9 +1,70 @@
-//! To come.
+//! FLUX's autoencoder, through whichever of the two key layouts the folder has.
 
 use std::path::Path;
 
+use anyhow::{Context, ensure};
+use candle_core::{DType, Device};
+use candle_nn::VarBuilder;
+use echogen_models::{
+    flux_vae::{FluxVaeConfig, FluxVaeDecoder, FluxVaeEncoder},
+    layers::conv::Stage,
+};
+
 use crate::compare::{Comparison, Fixture};
 
+/// Configuration and weights of each layout, and what the comparison's label says of it.
+const LAYOUTS: [(&str, &str, &str); 2] =
+    [("config.json", "model.safetensors", ""), ("config.bfl.json", "model.bfl.safetensors", " (ae names)")];
+
 pub(crate) fn run(folder: &Path) -> anyhow::Result<Vec<Comparison>> {
-    Fixture::open(folder)?.finish()
+    let mut fixture = Fixture::open(folder)?;
+    let mut found = false;
+    for (config, weights, note) in LAYOUTS {
+        if folder.join(weights).exists() {
+            compare_layout(&mut fixture, &folder.join(config), &folder.join(weights), note).context(weights)?;
+            found = true;
+        }
+    }
+    ensure!(found, "the folder has neither model.safetensors nor model.bfl.safetensors");
+    fixture.finish()
+}
+
+fn compare_layout(fixture: &mut Fixture, config: &Path, weights: &Path, note: &str) -> anyhow::Result<()> {
+    let config: FluxVaeConfig = serde_json::from_slice(&std::fs::read(config)?)?;
+    let tensors = candle_core::safetensors::load(weights, &Device::Cpu)?;
+    let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
+
+    let mut taps = Vec::new();
+    let encoder = FluxVaeEncoder::new(vb.clone(), &config)?;
+    let posterior = encoder.forward_with_tap(fixture.get("in.image")?, |stage, xs| {
+        taps.push((stage_name("enc", "down", stage), xs.clone()));
+        Ok(())
+    })?;
+    let decoder = FluxVaeDecoder::new(vb, &config)?;
+    let decoded = decoder.forward_with_tap(&posterior.mean, |stage, xs| {
+        taps.push((stage_name("dec", "up", stage), xs.clone()));
+        Ok(())
+    })?;
+    for (name, xs) in taps.into_iter().filter(|(name, _)| fixture.has(name)).collect::<Vec<_>>() {
+        fixture.check_as(&format!("{name}{note}"), &name, &xs)?;
+    }
+    let sample = posterior.sample(fixture.get("in.noise")?)?;
+    let scaled_mean = config.normalise(&posterior.mean)?;
+    for (name, xs) in [
+        ("out.mean", &posterior.mean),
+        ("out.logvar", &posterior.logvar),
+        ("out.sample", &sample),
+        ("out.scaled_mean", &scaled_mean),
+        ("out.decoded", &decoded),
+    ] {
+        fixture.check_as(&format!("{name}{note}"), name, xs)?;
+    }
+    Ok(())
+}
+
+fn stage_name(part: &str, direction: &str, stage: Stage) -> String {
+    match stage {
+        Stage::Level(index) => format!("out.dbg.{part}.{direction}.{index}"),
+        Stage::Middle => format!("out.dbg.{part}.mid"),
+    }
 }

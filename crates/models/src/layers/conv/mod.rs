@@ -1,0 +1,185 @@
+//! Two-dimensional convolutions and what stands around them in image autoencoders.
+//!
+//! Feature maps are tensors (batch, channels, height, width) everywhere. On a CPU in f32 the kernels of this folder
+//! compute, and they hold their results *channels last*: the tensor is a transposed view, so that every pixel is one
+//! contiguous run of channels, the transforms vectorise without shuffling, and a 1x1 convolution is a plain product.
+//! Layers hand such maps on to each other without a copy; any other memory order is accepted and copied once.
+//! Other devices and dtypes take candle's own operations.
+//!
+//! Which way a CPU convolution goes:
+//! - 3x3, stride 1 on maps that are not tiny: [`winograd`], four times fewer multiplications;
+//! - everything else: [`im2col`], patches times weights.
+//!
+//! Both work through the map in bands, so that scratch memory stays bounded whatever the picture's size.
+
+mod attention;
+mod channels_last;
+mod group_norm;
+mod im2col;
+mod names;
+mod pyramid;
+mod res_block;
+mod winograd;
+
+pub use attention::Attention;
+use candle_core::{DType, Device, Module, Result, Tensor, bail};
+use candle_nn::VarBuilder;
+use channels_last::{FeatureMap, Finish, channels_last, channels_last_view};
+pub use group_norm::{GroupNorm, NormConfig};
+pub use names::Names;
+pub use pyramid::{PyramidConfig, PyramidDecoder, PyramidEncoder, Stage};
+pub use res_block::ResBlock;
+
+/// Size, step and zero lines of a square convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Geometry {
+    /// Side of the kernel.
+    pub kernel: usize,
+    /// Step between output pixels.
+    pub stride: usize,
+    /// Zero lines above and to the left.
+    pub before: usize,
+    /// Zero lines below and to the right.
+    pub after: usize,
+}
+
+impl Geometry {
+    /// 1x1.
+    pub const POINTWISE: Self = Self { kernel: 1, stride: 1, before: 0, after: 0 };
+    /// 3x3 that keeps the size.
+    pub const SAME_3X3: Self = Self { kernel: 3, stride: 1, before: 1, after: 1 };
+    /// 3x3 with stride 2 whose only zero line is below and to the right: halves the size.
+    pub const HALVING_3X3: Self = Self { kernel: 3, stride: 2, before: 0, after: 1 };
+
+    /// Output length along a side of the given length; an error if the kernel does not fit.
+    fn output(&self, length: usize) -> Result<usize> {
+        let padded = length + self.before + self.after;
+        if padded < self.kernel {
+            bail!("a side of {length} pixels is too short for a {0}x{0} convolution", self.kernel);
+        }
+        Ok((padded - self.kernel) / self.stride + 1)
+    }
+}
+
+/// A convolution with bias, all channels connected.
+#[derive(Debug, Clone)]
+pub struct Conv2d {
+    weight: Weight,
+    bias: Tensor,
+    geometry: Geometry,
+    in_channels: usize,
+}
+
+/// The weights in the order that the device's way wants.
+#[derive(Debug, Clone)]
+enum Weight {
+    /// (kernel · kernel · in, out): for our CPU kernels.
+    Patches(Tensor),
+    /// (out, in, kernel, kernel): for candle.
+    Plain(Tensor),
+}
+
+impl Conv2d {
+    /// Takes `weight` (out, in, kernel, kernel) and `bias` (out) below `vb`.
+    pub fn new(vb: &VarBuilder, in_channels: usize, out_channels: usize, geometry: Geometry) -> Result<Self> {
+        let weight = vb.get((out_channels, in_channels, geometry.kernel, geometry.kernel), "weight")?;
+        Self::from_tensors(&weight, vb.get(out_channels, "bias")?, geometry)
+    }
+
+    /// A convolution of `weight` (out, in, kernel, kernel) and `bias` (out).
+    pub fn from_tensors(weight: &Tensor, bias: Tensor, geometry: Geometry) -> Result<Self> {
+        let (out_channels, in_channels, kernel, _) = weight.dims4()?;
+        let weight = if has_own_kernels(weight) {
+            let patches = weight.permute((2, 3, 1, 0))?.contiguous()?;
+            Weight::Patches(patches.reshape((kernel * kernel * in_channels, out_channels))?)
+        } else {
+            Weight::Plain(weight.contiguous()?)
+        };
+        Ok(Self { weight, bias: bias.contiguous()?, geometry, in_channels })
+    }
+
+    /// The convolution of `xs` plus `residual`, which has the result's shape.
+    pub fn forward_onto(&self, xs: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        match &self.weight {
+            Weight::Patches(weight) => self.forward_own(weight, xs, Scale::One, Some(residual)),
+            Weight::Plain(weight) => self.forward_candle(weight, xs)? + residual,
+        }
+    }
+
+    /// The convolution of `xs` enlarged to twice its height and width by repeating every pixel.
+    pub fn forward_doubled(&self, xs: &Tensor) -> Result<Tensor> {
+        match &self.weight {
+            Weight::Patches(weight) => self.forward_own(weight, xs, Scale::Two, None),
+            Weight::Plain(weight) => {
+                let (_, _, height, width) = xs.dims4()?;
+                self.forward_candle(weight, &xs.upsample_nearest2d(2 * height, 2 * width)?)
+            }
+        }
+    }
+
+    fn forward_own(&self, weight: &Tensor, xs: &Tensor, scale: Scale, residual: Option<&Tensor>) -> Result<Tensor> {
+        self.check_channels(xs)?;
+        let xs = channels_last(xs)?; // (batch, height, width, in)
+        let map = FeatureMap::shape_of(&xs, scale)?;
+        let (rows, columns) = (self.geometry.output(map.height)?, self.geometry.output(map.width)?);
+        let shape = (map.batch, rows, columns, self.bias.elem_count());
+        let residual = residual.map(channels_last).transpose()?;
+        if let Some(residual) = &residual
+            && residual.dims4()? != shape
+        {
+            bail!("cannot add {:?} (channels last) to a convolution's result {shape:?}", residual.dims());
+        }
+        let finish = Finish { bias: &self.bias, residual: residual.as_ref() };
+        let ys = if self.geometry == Geometry::SAME_3X3 && winograd::pays(&map) {
+            winograd::conv3x3(&xs, &map, weight, &finish)?
+        } else {
+            im2col::conv(&xs, &map, weight, self.geometry, (rows, columns), &finish)?
+        };
+        channels_last_view(ys, shape)
+    }
+
+    /// candle's convolution, whose zero lines are the same on all sides: uneven ones are added beforehand.
+    fn forward_candle(&self, weight: &Tensor, xs: &Tensor) -> Result<Tensor> {
+        let Geometry { stride, before, after, .. } = self.geometry;
+        let (xs, padding) = if before == after {
+            (xs.clone(), before)
+        } else {
+            (xs.pad_with_zeros(2, before, after)?.pad_with_zeros(3, before, after)?, 0)
+        };
+        let ys = xs.contiguous()?.conv2d(weight, padding, stride, 1, 1)?;
+        ys.broadcast_add(&self.bias.reshape((1, (), 1, 1))?)
+    }
+
+    fn check_channels(&self, xs: &Tensor) -> Result<()> {
+        let (_, channels, _, _) = xs.dims4()?;
+        if channels != self.in_channels {
+            bail!("the convolution takes {} channels, the map has {channels}", self.in_channels);
+        }
+        Ok(())
+    }
+}
+
+impl Module for Conv2d {
+    /// (batch, in, height, width) to (batch, out, height', width').
+    fn forward(&self, xs: &Tensor) -> Result<Tensor> {
+        match &self.weight {
+            Weight::Patches(weight) => self.forward_own(weight, xs, Scale::One, None),
+            Weight::Plain(weight) => self.forward_candle(weight, xs),
+        }
+    }
+}
+
+/// How much larger than stored a map is read: every pixel repeated in both directions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scale {
+    One,
+    Two,
+}
+
+/// Whether tensors like this one are computed by the kernels of this folder.
+fn has_own_kernels(xs: &Tensor) -> bool {
+    matches!(xs.device(), Device::Cpu) && xs.dtype() == DType::F32
+}
+
+#[cfg(test)]
+mod tests;
