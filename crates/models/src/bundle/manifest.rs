@@ -1,0 +1,281 @@
+//! What a bundle's TOML file may say. Unknown fields are refused, so that a misspelt one is not silently a default.
+
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path};
+
+/// A whole bundle: what it is, how to sample from it, and its networks.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The name by which commands call the bundle.
+    pub name: String,
+    /// What it is, in a sentence or two.
+    pub description: String,
+    /// The licence, or licences, of the whole.
+    pub licence: String,
+    /// Parameters for jobs that do not give their own.
+    pub sampling: SamplingDefaults,
+    /// Prompt to features.
+    pub text_encoder: NetworkManifest,
+    /// Subject picture to semantic features.
+    pub dinov2: NetworkManifest,
+    /// Subject picture to content latents.
+    pub flux_vae: NetworkManifest,
+    /// Bits to picture.
+    pub visual_tokenizer: NetworkManifest,
+    /// Features to bits: the network that draws.
+    pub transformer: NetworkManifest,
+    /// Finds the subject by its name.
+    #[serde(default)]
+    pub detector: Option<NetworkManifest>,
+    /// Names the subject.
+    #[serde(default)]
+    pub namer: Option<NetworkManifest>,
+    /// Finds the subject's outline.
+    #[serde(default)]
+    pub segment_anything: Option<NetworkManifest>,
+}
+
+/// Sampling parameters, and which sizes the networks were made for.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SamplingDefaults {
+    /// Guidance by text; 1 turns it off.
+    pub guidance_text: f64,
+    /// Guidance by the subject; 0 turns it off.
+    pub guidance_subject: f64,
+    /// Divisor of the logits.
+    pub temperature: f64,
+    /// Values kept per bit; 1 is greedy, 2 and more keep both.
+    pub top_k: u32,
+    /// A value as rare as `1 - top_p` is never drawn; 0 keeps all.
+    pub top_p: f64,
+    /// The seed of a job that names none.
+    pub seed: u64,
+    /// The pixel budget of a job that names none, by its name in the schedule table: "0.06M", "0.25M", "0.60M", "1M".
+    pub pixel_budget: String,
+    /// Height over width of a job that names no aspect ratio.
+    pub height_to_width: f64,
+    /// For every pixel budget the bundle supports, the side in pixels of the subject picture its networks see.
+    pub subject_resolution: BTreeMap<String, u32>,
+}
+
+/// One network: its architecture and its files.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkManifest {
+    /// Architecture parameters, under the names of the published `config.json`.
+    #[serde(default)]
+    pub config: Option<toml::Table>,
+    /// One of `files`, in JSON, to take the architecture from instead.
+    #[serde(default)]
+    pub config_file: Option<String>,
+    /// Those of `files` that are opened as checkpoint: an index stands for its shards.
+    pub weights: Vec<String>,
+    /// One of `files`: the tokenizer.
+    #[serde(default)]
+    pub tokenizer: Option<String>,
+    /// The part of the checkpoint that the network lies under, such as `vae`; files without it are taken as they are.
+    #[serde(default)]
+    pub prefix: Option<String>,
+    /// Every file the network needs.
+    pub files: Vec<FileManifest>,
+}
+
+/// One file of a network.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileManifest {
+    /// Where it lies, below the bundle's folder of weights.
+    pub path: String,
+    /// The hub repository it comes from; absent for files that ship with the bundle.
+    #[serde(default)]
+    pub repository: Option<String>,
+    /// Its path in the repository, where that is not the last part of `path`.
+    #[serde(default)]
+    pub source: Option<String>,
+    /// Branch, tag or commit in the repository; `main` if absent.
+    #[serde(default)]
+    pub revision: Option<String>,
+    /// Length in bytes, where published.
+    #[serde(default)]
+    pub size: Option<u64>,
+    /// SHA-256 in lower-case hexadecimal, where published.
+    #[serde(default)]
+    pub sha256: Option<String>,
+    /// Licence of the file.
+    pub licence: String,
+}
+
+impl FileManifest {
+    /// Returns the file's path in its repository.
+    pub fn source(&self) -> &str {
+        let last = self.path.rsplit('/').next().unwrap_or(&self.path);
+        self.source.as_deref().unwrap_or(last)
+    }
+
+    /// Returns the branch, tag or commit to take it from.
+    pub fn revision(&self) -> &str {
+        self.revision.as_deref().unwrap_or("main")
+    }
+}
+
+/// The roles networks play in a bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Network {
+    /// T5.
+    TextEncoder,
+    /// DINOv2.
+    Dinov2,
+    /// The FLUX autoencoder.
+    FluxVae,
+    /// The bitwise visual tokenizer.
+    VisualTokenizer,
+    /// The EchoGen transformer.
+    Transformer,
+    /// GroundingDINO.
+    Detector,
+    /// Qwen2.5-VL.
+    Namer,
+    /// SAM.
+    SegmentAnything,
+}
+
+impl Network {
+    /// Every role, in the order of a manifest.
+    pub const ALL: [Self; 8] = [
+        Self::TextEncoder,
+        Self::Dinov2,
+        Self::FluxVae,
+        Self::VisualTokenizer,
+        Self::Transformer,
+        Self::Detector,
+        Self::Namer,
+        Self::SegmentAnything,
+    ];
+
+    /// Returns the name of its table in a manifest.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TextEncoder => "text_encoder",
+            Self::Dinov2 => "dinov2",
+            Self::FluxVae => "flux_vae",
+            Self::VisualTokenizer => "visual_tokenizer",
+            Self::Transformer => "transformer",
+            Self::Detector => "detector",
+            Self::Namer => "namer",
+            Self::SegmentAnything => "segment_anything",
+        }
+    }
+
+    /// Returns whether pictures can be made without it.
+    pub fn is_optional(self) -> bool {
+        matches!(self, Self::Detector | Self::Namer | Self::SegmentAnything)
+    }
+}
+
+impl std::fmt::Display for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Manifest {
+    /// Returns a network's table, if the bundle has that network.
+    pub fn network(&self, network: Network) -> Option<&NetworkManifest> {
+        match network {
+            Network::TextEncoder => Some(&self.text_encoder),
+            Network::Dinov2 => Some(&self.dinov2),
+            Network::FluxVae => Some(&self.flux_vae),
+            Network::VisualTokenizer => Some(&self.visual_tokenizer),
+            Network::Transformer => Some(&self.transformer),
+            Network::Detector => self.detector.as_ref(),
+            Network::Namer => self.namer.as_ref(),
+            Network::SegmentAnything => self.segment_anything.as_ref(),
+        }
+    }
+
+    /// Returns the networks the bundle has, each with its table.
+    pub fn networks(&self) -> impl Iterator<Item = (Network, &NetworkManifest)> {
+        Network::ALL.into_iter().filter_map(|network| Some((network, self.network(network)?)))
+    }
+
+    /// Checks what types cannot say; the error is the reason.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let name_is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if self.name.is_empty() || self.name.starts_with('.') || !self.name.chars().all(name_is_plain) {
+            return Err(format!("name {:?} must be letters, digits, '-', '_' and '.'", self.name));
+        }
+        self.sampling.check()?;
+        let mut paths = BTreeSet::new();
+        for (network, table) in self.networks() {
+            table.check(&mut paths).map_err(|reason| format!("{network}: {reason}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl SamplingDefaults {
+    fn check(&self) -> Result<(), String> {
+        let known = ["0.06M", "0.25M", "0.60M", "1M"];
+        if let Some(budget) = self.subject_resolution.keys().find(|budget| !known.contains(&budget.as_str())) {
+            return Err(format!("sampling.subject_resolution: {budget:?} is none of {}", known.join(", ")));
+        }
+        if let Some((budget, side)) = self.subject_resolution.iter().find(|(_, side)| ![256, 512].contains(*side)) {
+            return Err(format!("sampling.subject_resolution: {budget} has {side}; subjects are 256 or 512 pixels"));
+        }
+        if !self.subject_resolution.contains_key(&self.pixel_budget) {
+            return Err(format!("sampling.pixel_budget {:?} has no subject_resolution", self.pixel_budget));
+        }
+        let finite = [self.guidance_text, self.guidance_subject].iter().all(|value| value.is_finite());
+        let positive = [self.temperature, self.height_to_width].iter().all(|value| value.is_finite() && *value > 0.0);
+        if !finite || !positive || self.top_k == 0 || !(0.0..=1.0).contains(&self.top_p) {
+            return Err("sampling: guidance must be finite, temperature and height_to_width above 0, \
+                        top_k at least 1, top_p from 0 to 1"
+                .to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl NetworkManifest {
+    /// Returns the entry of one of its files.
+    pub fn file(&self, path: &str) -> Option<&FileManifest> {
+        self.files.iter().find(|file| file.path == path)
+    }
+
+    fn check<'a>(&'a self, paths: &mut BTreeSet<&'a str>) -> Result<(), String> {
+        for file in &self.files {
+            file.check()?;
+            if !paths.insert(&file.path) {
+                return Err(format!("{} is listed twice", file.path));
+            }
+        }
+        if self.weights.is_empty() {
+            return Err("weights names no file".to_owned());
+        }
+        let named = self.weights.iter().chain(&self.config_file).chain(&self.tokenizer);
+        if let Some(stray) = named.into_iter().find(|path| self.file(path).is_none()) {
+            return Err(format!("{stray} is not among its files"));
+        }
+        match (&self.config, &self.config_file) {
+            (Some(_), Some(_)) => Err("give config or config_file, not both".to_owned()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl FileManifest {
+    fn check(&self) -> Result<(), String> {
+        let normal = Path::new(&self.path).components().all(|part| matches!(part, Component::Normal(_)));
+        if self.path.is_empty() || !normal {
+            return Err(format!("path {:?} must stay below the bundle's folder", self.path));
+        }
+        let digits = |sum: &str| sum.len() == 64 && sum.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if self.sha256.as_deref().is_some_and(|sum| !digits(sum)) {
+            return Err(format!("sha256 of {} must be 64 lower-case hexadecimal digits", self.path));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,130 @@
+//! What can be wrong with a checkpoint, in words that say what to change.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Names printed of each kind in a [`Mismatch`]; the rest is counted.
+const LISTED: usize = 20;
+
+/// A checkpoint could not be opened, read, fitted or converted.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The file cannot be opened, read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried: "open", "map", "write" and so on.
+        action: &'static str,
+        /// The file in question.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The file's contents break its own format: truncated, hostile, or another format altogether.
+    #[error("{} is not a usable checkpoint: {reason}", path.display())]
+    Malformed {
+        /// The file in question.
+        path: PathBuf,
+        /// What is wrong, and where known what to do.
+        reason: String,
+    },
+    /// Two tensors share one name.
+    #[error("tensor {name} stands in both {} and {}; give one file of each set only", first.display(), second.display())]
+    Duplicate {
+        /// The name met twice.
+        name: String,
+        /// The file that had it first.
+        first: PathBuf,
+        /// The file that has it again (may be the same file).
+        second: PathBuf,
+    },
+    /// The tensors do not fit the network that was built.
+    #[error("{0}")]
+    Mismatch(Box<Mismatch>),
+    /// A tensor was asked for by name and is not there.
+    #[error("no tensor named {0}; `Checkpoint::names` lists what there is")]
+    NoSuchTensor(String),
+    /// The target of a conversion exists already.
+    #[error("{} exists already; choose another name or overwrite it with --force", .0.display())]
+    TargetExists(PathBuf),
+    /// The network's constructor failed for a reason of its own.
+    #[error("cannot build the network from {origin}: {source}")]
+    Build {
+        /// The checkpoint's file, or the first of several.
+        origin: String,
+        /// The constructor's error.
+        source: candle_core::Error,
+    },
+}
+
+impl CheckpointError {
+    pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
+        Self::Io { action, path: path.to_owned(), source }
+    }
+
+    pub(crate) fn malformed(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Malformed { path: path.to_owned(), reason: reason.into() }
+    }
+}
+
+/// Everything that did not fit between a checkpoint and a network, found in one pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mismatch {
+    /// The checkpoint's file, or the first of several.
+    pub origin: String,
+    /// Names the network asked for and the checkpoint lacks.
+    pub missing: Vec<String>,
+    /// Tensors whose shape is another than the network's.
+    pub misshaped: Vec<Misshaped>,
+    /// Names in the checkpoint that nobody asked for and nobody ignored.
+    pub unexpected: Vec<String>,
+    /// Tensors that fit but cannot be read, each with the reason.
+    pub unreadable: Vec<String>,
+}
+
+/// One tensor of the wrong shape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misshaped {
+    /// The tensor's name in the checkpoint.
+    pub name: String,
+    /// The shape the network wants.
+    pub expected: Vec<usize>,
+    /// The shape the checkpoint has.
+    pub found: Vec<usize>,
+}
+
+impl fmt::Display for Misshaped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (expected {:?}, found {:?})", self.name, self.expected, self.found)
+    }
+}
+
+impl Mismatch {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.missing.is_empty() && self.misshaped.is_empty() && self.unexpected.is_empty() && self.unreadable.is_empty()
+    }
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "checkpoint {} does not fit the configured network", self.origin)?;
+        list(f, "missing", &self.missing)?;
+        list(f, "mis-shaped", &self.misshaped)?;
+        list(f, "unexpected", &self.unexpected)?;
+        list(f, "unreadable", &self.unreadable)
+    }
+}
+
+fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, kind: &str, items: &[T]) -> fmt::Result {
+    if items.is_empty() {
+        return Ok(());
+    }
+    write!(f, "; {} {kind}: ", items.len())?;
+    for (index, item) in items.iter().take(LISTED).enumerate() {
+        let comma = if index == 0 { "" } else { ", " };
+        write!(f, "{comma}{item}")?;
+    }
+    match items.len().saturating_sub(LISTED) {
+        0 => Ok(()),
+        more => write!(f, " and {more} more"),
+    }
+}
