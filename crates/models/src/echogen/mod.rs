@@ -1,1 +1,21 @@
-//! To come.
+//! EchoGen: subject-driven next-scale prediction.
+//!
+//! [`model::EchoGen`] is the transformer, [`sampling::Sampler`] draws images from it, [`schedule`] says at which scales.
+
+pub mod bits;
+mod block;
+mod condition_cache;
+mod conditions;
+pub mod config;
+pub mod guidance;
+pub mod model;
+mod rotary;
+pub mod sampling;
+pub mod schedule;
+
+pub use condition_cache::CacheUse;
+pub use config::EchoGenConfig;
+pub use guidance::{PerScale, SamplingOptions};
+pub use model::{EchoGen, SubjectFeatures, is_ignored};
+pub use sampling::{Rows, SampleError, SampleRequest, Sampler, Sampling};
+pub use schedule::{PixelBudget, Schedule, ScheduleError};

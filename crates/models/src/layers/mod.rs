@@ -3,5 +3,6 @@
 pub mod attention;
 pub mod conv;
 pub mod kernels;
+pub mod linear;
 pub mod norm;
 pub mod resize;

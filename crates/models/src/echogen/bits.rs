@@ -1,0 +1,84 @@
+//! Drawing bits from logits, and bits as codes.
+
+use candle_core::{Device, Result, Tensor};
+
+use super::{guidance::SamplingOptions, schedule::Scale};
+use crate::random::CounterRng;
+
+/// The stream of a seed that bits are drawn from; the posterior's noise has another.
+pub const BIT_STREAM: u64 = 1;
+
+/// Draws every bit alone from its pair of logits. One uniform number is taken for each bit, in the order (scale, token,
+/// bit), also where the outcome is settled, so the n-th bit of a picture always meets the n-th number of its seed.
+/// `logits` holds pairs (bit 0, bit 1); returns one byte a bit.
+pub fn draw_bits(logits: &[f32], options: &SamplingOptions, rng: &mut CounterRng) -> Vec<u8> {
+    let mut uniforms = vec![0f32; logits.len() / 2];
+    rng.fill_uniform(&mut uniforms);
+    let pairs = logits.chunks_exact(2);
+    if options.top_k == 1 {
+        return pairs.map(|pair| u8::from(pair[1] > pair[0])).collect();
+    }
+    pairs.zip(uniforms).map(|(pair, u)| u8::from(f64::from(u) < probability_of_one(pair, options.top_p))).collect()
+}
+
+/// The probability that a bit is one, after the rarer value has been dropped if it is as rare as 1 − top_p.
+fn probability_of_one(pair: &[f32], top_p: f64) -> f64 {
+    let one = 1.0 / (1.0 + (f64::from(pair[0]) - f64::from(pair[1])).exp());
+    if top_p > 0.0 && one <= 1.0 - top_p {
+        0.0
+    } else if top_p > 0.0 && 1.0 - one <= 1.0 - top_p {
+        1.0
+    } else {
+        one
+    }
+}
+
+/// Bits (token, bit), row-major over (height, width), as codes ±1/sqrt(d): (1, d, height, width) on the CPU.
+pub fn bits_to_codes(bits: &[u8], depth: usize, (height, width): Scale) -> Result<Tensor> {
+    let unit = 1.0 / (depth as f32).sqrt();
+    let codes = bits.iter().map(|bit| if *bit == 0 { -unit } else { unit }).collect();
+    Tensor::from_vec(codes, (1, height, width, depth), &Device::Cpu)?.permute((0, 3, 1, 2))?.contiguous()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draws(pair: [f32; 2], options: &SamplingOptions) -> f64 {
+        let logits: Vec<f32> = pair.iter().copied().cycle().take(40_000).collect();
+        let bits = draw_bits(&logits, options, &mut CounterRng::new(7, BIT_STREAM));
+        bits.iter().map(|bit| f64::from(*bit)).sum::<f64>() / bits.len() as f64
+    }
+
+    #[test]
+    fn frequencies_follow_the_probabilities() {
+        let options = SamplingOptions::default();
+        assert!((draws([0.0, 1.0], &options) - 0.7311).abs() < 0.01);
+        assert!((draws([1.0, 0.0], &options) - 0.2689).abs() < 0.01);
+    }
+
+    #[test]
+    fn top_p_settles_rare_values_and_top_k_one_is_greedy() {
+        let options = SamplingOptions::default();
+        assert_eq!(draws([0.0, 3.6], &options), 1.0);
+        assert_eq!(draws([3.6, 0.0], &options), 0.0);
+        assert!(draws([0.0, 3.6], &SamplingOptions { top_p: 0.0, ..options.clone() }) < 1.0);
+        let greedy = SamplingOptions { top_k: 1, ..options };
+        assert_eq!((draws([0.1, 0.2], &greedy), draws([0.2, 0.1], &greedy)), (1.0, 0.0));
+    }
+
+    #[test]
+    fn settled_bits_use_up_their_number_too() {
+        let mut rng = CounterRng::new(1, BIT_STREAM);
+        draw_bits(&[0.0, 50.0, 50.0, 0.0], &SamplingOptions::default(), &mut rng);
+        assert_eq!(rng.position(), 2);
+    }
+
+    #[test]
+    fn codes_are_unit_vectors_in_channel_order() {
+        let codes = bits_to_codes(&[1, 0, 0, 1, 1, 1, 0, 0], 4, (1, 2)).unwrap();
+        assert_eq!(codes.dims(), [1, 4, 1, 2]);
+        let first = codes.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(first, [0.5, 0.5, -0.5, 0.5, -0.5, -0.5, 0.5, -0.5]);
+    }
+}

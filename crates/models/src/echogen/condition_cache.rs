@@ -1,0 +1,166 @@
+//! Conditions kept across jobs, in bounded caches.
+//!
+//! Keyed by content, so nobody can pass a wrong key: text by its features (or, for "no text", by its length alone),
+//! subject by its features (or, for "no subject", by its token counts). Hence a prompt's row without subject serves
+//! every subject, the row without text and subject is a table by length, and the full row serves all seeds.
+
+use std::sync::Arc;
+
+use candle_core::{Result, Tensor};
+use moka::{policy::EvictionPolicy, sync::Cache};
+use sha2::{Digest, Sha256};
+
+use super::{
+    conditions::{RowCondition, SubjectCondition, TextCondition},
+    model::{EchoGen, SubjectFeatures},
+};
+
+/// A text of a guidance row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Text<'a> {
+    /// Features (T, text_channels).
+    Features(&'a Tensor),
+    /// The learned "no text" of that many tokens.
+    Nothing(usize),
+}
+
+/// A subject of a guidance row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Subject<'a> {
+    /// A subject's features.
+    Features(&'a SubjectFeatures),
+    /// The learned "no subject".
+    Nothing {
+        /// Content tokens.
+        content: usize,
+        /// Patches.
+        patches: usize,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum TextKey {
+    Features([u8; 32]),
+    Nothing(usize),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum SubjectKey {
+    Features([u8; 32]),
+    Nothing(usize, usize),
+}
+
+/// Three caches (texts, subjects, pairs) that together hold at most a given number of bytes.
+pub(crate) struct ConditionCache {
+    texts: Cache<TextKey, Arc<TextCondition>>,
+    subjects: Cache<SubjectKey, Arc<SubjectCondition>>,
+    rows: Cache<(TextKey, SubjectKey), Arc<RowCondition>>,
+}
+
+/// How often a kept condition was used and how often one had to be computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheUse {
+    /// Rows that were there.
+    pub hits: usize,
+    /// Rows that were computed.
+    pub misses: usize,
+}
+
+/// Weights are counted in KiB, so that they fit moka's 32 bits.
+fn weight(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
+}
+
+fn lru<K, V>(bytes: usize, size: fn(&V) -> usize) -> Cache<K, Arc<V>>
+where
+    K: std::hash::Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    Cache::builder()
+        .max_capacity((bytes / 1024) as u64)
+        .weigher(move |_, value: &Arc<V>| weight(size(value)))
+        .eviction_policy(EvictionPolicy::lru())
+        .build()
+}
+
+impl ConditionCache {
+    /// A cache of at most `bytes`: the pairs, which are the dearest to compute, get five eighths, the texts a quarter,
+    /// the subjects an eighth.
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self {
+            texts: lru(bytes / 4, TextCondition::bytes),
+            subjects: lru(bytes / 8, SubjectCondition::bytes),
+            rows: lru(bytes / 8 * 5, RowCondition::bytes),
+        }
+    }
+
+    /// The conditions of a row, kept or computed; counts which in `usage`.
+    pub(crate) fn row(
+        &self,
+        model: &EchoGen,
+        text: Text,
+        subject: Subject,
+        usage: &mut CacheUse,
+    ) -> Result<Arc<RowCondition>> {
+        let key = (text_key(text)?, subject_key(subject)?);
+        if let Some(row) = self.rows.get(&key) {
+            usage.hits += 1;
+            return Ok(row);
+        }
+        usage.misses += 1;
+        let text = self.text(model, key.0, text)?;
+        let subject = self.subject(model, key.1, subject)?;
+        let row = Arc::new(model.row_condition(text, &subject, |_| ())?);
+        self.rows.insert(key, Arc::clone(&row));
+        Ok(row)
+    }
+
+    fn text(&self, model: &EchoGen, key: TextKey, text: Text) -> Result<Arc<TextCondition>> {
+        if let Some(kept) = self.texts.get(&key) {
+            return Ok(kept);
+        }
+        let computed = Arc::new(match text {
+            Text::Features(features) => model.text_condition(features)?,
+            Text::Nothing(length) => model.text_condition(&model.no_text(length)?)?,
+        });
+        self.texts.insert(key, Arc::clone(&computed));
+        Ok(computed)
+    }
+
+    fn subject(&self, model: &EchoGen, key: SubjectKey, subject: Subject) -> Result<Arc<SubjectCondition>> {
+        if let Some(kept) = self.subjects.get(&key) {
+            return Ok(kept);
+        }
+        let computed = Arc::new(match subject {
+            Subject::Features(features) => model.subject_condition(features)?,
+            Subject::Nothing { content, patches } => model.subject_condition(&model.no_subject(content, patches)?)?,
+        });
+        self.subjects.insert(key, Arc::clone(&computed));
+        Ok(computed)
+    }
+}
+
+fn text_key(text: Text) -> Result<TextKey> {
+    Ok(match text {
+        Text::Features(features) => TextKey::Features(hash(&[features])?),
+        Text::Nothing(length) => TextKey::Nothing(length),
+    })
+}
+
+fn subject_key(subject: Subject) -> Result<SubjectKey> {
+    Ok(match subject {
+        Subject::Features(s) => SubjectKey::Features(hash(&[&s.cls_token, &s.patch_tokens, &s.content])?),
+        Subject::Nothing { content, patches } => SubjectKey::Nothing(content, patches),
+    })
+}
+
+fn hash(tensors: &[&Tensor]) -> Result<[u8; 32]> {
+    let mut hasher = Sha256::new();
+    for tensor in tensors {
+        hasher.update((tensor.elem_count() as u64).to_le_bytes());
+        for value in tensor.flatten_all()?.to_dtype(candle_core::DType::F32)?.to_vec1::<f32>()? {
+            hasher.update(value.to_le_bytes());
+        }
+    }
+    Ok(hasher.finalize().into())
+}

@@ -1,0 +1,136 @@
+//! Sizes of the transformer.
+
+use serde::{Deserialize, Serialize};
+
+/// Sizes of an EchoGen transformer; the published ones are [`EchoGenConfig::layer12`] and [`EchoGenConfig::echogen_2b`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EchoGenConfig {
+    /// Blocks.
+    pub depth: usize,
+    /// Width C of both streams.
+    pub dim: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Groups that the checkpoint stores the blocks in.
+    pub block_chunks: usize,
+    /// Bits per token, d.
+    pub bits: usize,
+    /// Channels of the text features.
+    pub text_channels: usize,
+    /// Rows of the learned "no text" table: the longest prompt.
+    pub text_maxlen: usize,
+    /// Content tokens K.
+    pub content_len: usize,
+    /// Channels of a content token.
+    pub content_dim: usize,
+    /// Semantic tokens: one global row and S patches.
+    pub semantic_len: usize,
+    /// Channels of a semantic token.
+    pub semantic_dim: usize,
+    /// Hidden width of the feed-forward networks over C, before rounding to a multiple of 256.
+    pub mlp_ratio: f64,
+    /// Rows of the level embedding.
+    pub levels: usize,
+    /// Epsilon of every norm.
+    pub norm_eps: f64,
+    /// Whether the level embedding is added once, before the first block, or again before every chunk.
+    pub level_embed_once: bool,
+}
+
+impl Default for EchoGenConfig {
+    fn default() -> Self {
+        Self::layer12()
+    }
+}
+
+impl EchoGenConfig {
+    /// The published 125M model (`echogen_layer12`).
+    pub fn layer12() -> Self {
+        Self {
+            depth: 12,
+            dim: 768,
+            heads: 8,
+            block_chunks: 4,
+            bits: 16,
+            text_channels: 2048,
+            text_maxlen: 512,
+            content_len: 1024,
+            content_dim: 16,
+            semantic_len: 257,
+            semantic_dim: 768,
+            mlp_ratio: 4.0,
+            levels: 15,
+            norm_eps: 1e-6,
+            level_embed_once: true,
+        }
+    }
+
+    /// The published 2B model (`echogen_2b`).
+    pub fn echogen_2b() -> Self {
+        Self {
+            depth: 32,
+            dim: 2048,
+            heads: 16,
+            block_chunks: 8,
+            bits: 32,
+            content_len: 4096,
+            semantic_len: 1025,
+            ..Self::layer12()
+        }
+    }
+
+    /// Channels of a head.
+    pub fn head_dim(&self) -> usize {
+        self.dim / self.heads
+    }
+
+    /// Hidden width of the feed-forward networks.
+    pub fn hidden(&self) -> usize {
+        (self.dim as f64 * self.mlp_ratio / 256.0).round_ties_even() as usize * 256
+    }
+
+    /// Heads of the pooling attention over the text.
+    pub fn pool_heads(&self) -> usize {
+        self.text_channels / if self.dim > 4096 { 64 } else { 128 }
+    }
+
+    /// Blocks in a chunk.
+    pub fn chunk_depth(&self) -> usize {
+        self.depth / self.block_chunks
+    }
+
+    /// The checkpoint's prefix of block `index`.
+    pub fn block_prefix(&self, index: usize) -> String {
+        match self.block_chunks {
+            1 => format!("blocks.{index}"),
+            _ => format!("block_chunks.{}.module.{}", index / self.chunk_depth(), index % self.chunk_depth()),
+        }
+    }
+
+    /// Refuses sizes that do not divide, with the numbers.
+    pub fn validate(&self) -> Result<(), String> {
+        let Self { depth, dim, heads, block_chunks, text_channels, .. } = *self;
+        if [depth, dim, heads, block_chunks, self.bits, self.content_len, self.content_dim, self.semantic_dim]
+            .contains(&0)
+        {
+            return Err("every size of the transformer must be at least 1".to_owned());
+        }
+        if dim % heads != 0 || !(dim / heads).is_multiple_of(4) {
+            return Err(format!("dim {dim} over {heads} heads must give a multiple of 4 channels a head"));
+        }
+        if depth % block_chunks != 0 {
+            return Err(format!("depth {depth} does not divide into {block_chunks} chunks"));
+        }
+        let pool_heads = self.pool_heads();
+        if pool_heads == 0 || dim % pool_heads != 0 {
+            return Err(format!(
+                "text_channels {text_channels} give {pool_heads} pooling heads, which must divide dim {dim}"
+            ));
+        }
+        if self.hidden() == 0 || self.semantic_len < 2 || self.text_maxlen == 0 {
+            return Err("mlp_ratio, semantic_len or text_maxlen is too small".to_owned());
+        }
+        Ok(())
+    }
+}
