@@ -1,0 +1,207 @@
+//! From the bytes of a picture file to 8-bit RGB pixels, within bounds.
+//!
+//! PNG, JPEG and WebP in all usual flavours: grey, palette, transparent, 16 bits a channel, CMYK. Of an animation the
+//! first picture is taken. Colour profiles are ignored.
+
+use std::io::Cursor;
+
+use image::codecs::{jpeg::JpegDecoder, png::PngDecoder, webp::WebPDecoder};
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, RgbImage};
+
+use super::container::{Container, png_dimensions};
+use super::error::ImageError;
+
+/// What is refused before anything is decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageLimits {
+    /// Longest file.
+    pub max_bytes: u64,
+    /// Longest side in pixels.
+    pub max_side: u32,
+    /// Most pixels; memory while decoding is within about 12 bytes for each of them.
+    pub max_pixels: u64,
+}
+
+impl Default for ImageLimits {
+    fn default() -> Self {
+        Self { max_bytes: 64 << 20, max_side: 16_384, max_pixels: 64_000_000 }
+    }
+}
+
+impl ImageLimits {
+    fn check_bytes(&self, bytes: &[u8]) -> Result<(), ImageError> {
+        let (bytes, limit) = (bytes.len() as u64, self.max_bytes);
+        if bytes > limit { Err(ImageError::TooManyBytes { bytes, limit }) } else { Ok(()) }
+    }
+
+    fn check_size(&self, (width, height): (u32, u32)) -> Result<(), ImageError> {
+        let Self { max_side, max_pixels, .. } = *self;
+        if width == 0 || height == 0 {
+            return Err(ImageError::NoPixels { width, height });
+        }
+        if width.max(height) > max_side || u64::from(width) * u64::from(height) > max_pixels {
+            return Err(ImageError::TooLarge { width, height, max_side, max_pixels });
+        }
+        Ok(())
+    }
+
+    /// The same for the decoders' own bookkeeping: four channels of 16 bits, and the file's extra chunks.
+    fn for_decoder(&self) -> image::Limits {
+        let mut limits = image::Limits::no_limits();
+        limits.max_image_width = Some(self.max_side);
+        limits.max_image_height = Some(self.max_side);
+        limits.max_alloc = Some(self.max_pixels.saturating_mul(8).saturating_add(self.max_bytes));
+        limits
+    }
+}
+
+/// Reads a picture as a person sees it: turned upright by its EXIF orientation, transparency put on white, 16-bit
+/// channels rounded to 8.
+///
+/// # Errors
+///
+/// If the file is no complete PNG, JPEG or WebP within `limits`. Size is checked on the header, before pixels are decoded.
+pub fn decode_image(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, ImageError> {
+    let (mut picture, orientation) = decode(bytes, limits)?;
+    picture.apply_orientation(orientation);
+    Ok(to_rgb(picture, Reading::AsSeen))
+}
+
+/// Reads a picture as the published code does (Pillow's `convert("RGB")`): stored orientation, alpha dropped with the
+/// colours below it untouched, upper 8 of 16 bits.
+///
+/// # Errors
+///
+/// As [`decode_image`].
+pub fn decode_as_published(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, ImageError> {
+    Ok(to_rgb(decode(bytes, limits)?.0, Reading::AsPublished))
+}
+
+fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<(DynamicImage, Orientation), ImageError> {
+    let container = Container::sniff(bytes)?;
+    limits.check_bytes(bytes)?;
+    if container == Container::Png {
+        limits.check_size(png_dimensions(bytes).ok_or(ImageError::Truncated { format: "png" })?)?;
+    }
+    container.require_complete(bytes)?;
+    let input = Cursor::new(bytes);
+    let picture = match container {
+        Container::Png => PngDecoder::with_limits(input, limits.for_decoder()).map(|d| decode_with(d, limits)),
+        Container::Jpeg => JpegDecoder::new(input).map(|d| decode_with(d, limits)),
+        Container::Webp => WebPDecoder::new(input).map(|d| decode_with(d, limits)),
+    };
+    picture.map_err(Failure::Decoder).and_then(|picture| picture).map_err(|failure| failure.explain(container))
+}
+
+fn decode_with(mut decoder: impl ImageDecoder, limits: &ImageLimits) -> Result<(DynamicImage, Orientation), Failure> {
+    limits.check_size(decoder.dimensions())?;
+    decoder.set_limits(limits.for_decoder())?;
+    // Unreadable EXIF data does not make the picture unreadable.
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    Ok((DynamicImage::from_decoder(decoder)?, orientation))
+}
+
+/// Our own refusal, or the decoder's.
+enum Failure {
+    Ours(ImageError),
+    Decoder(image::ImageError),
+}
+
+impl From<ImageError> for Failure {
+    fn from(error: ImageError) -> Self {
+        Self::Ours(error)
+    }
+}
+
+impl From<image::ImageError> for Failure {
+    fn from(error: image::ImageError) -> Self {
+        Self::Decoder(error)
+    }
+}
+
+impl Failure {
+    fn explain(self, container: Container) -> ImageError {
+        let format = container.name();
+        match self {
+            Self::Ours(error) => error,
+            Self::Decoder(image::ImageError::Unsupported(error)) => {
+                ImageError::UnsupportedFlavour { format, reason: one_line(&error.to_string()) }
+            }
+            Self::Decoder(image::ImageError::IoError(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                ImageError::Truncated { format }
+            }
+            Self::Decoder(error) => ImageError::Damaged { format, reason: one_line(&error.to_string()) },
+        }
+    }
+}
+
+/// The text without line breaks, shortened: decoders may quote the file.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
+/// What becomes of transparency and of 16-bit channels.
+#[derive(Clone, Copy)]
+enum Reading {
+    AsSeen,
+    AsPublished,
+}
+
+impl Reading {
+    fn byte(self, value: u16) -> u8 {
+        match self {
+            // 65535 / 255 = 257, odd, so that adding half of it rounds to the nearest and there are no ties.
+            Self::AsSeen => ((u32::from(value) + 128) / 257) as u8,
+            Self::AsPublished => (value >> 8) as u8,
+        }
+    }
+
+    fn on_white(self, value: u8, alpha: u8) -> u8 {
+        match self {
+            Self::AsSeen => ((u32::from(value) * u32::from(alpha) + 255 * (255 - u32::from(alpha)) + 127) / 255) as u8,
+            Self::AsPublished => value,
+        }
+    }
+
+    fn on_white_16(self, value: u16, alpha: u16) -> u8 {
+        let (value, alpha) = (u64::from(value), u64::from(alpha));
+        match self {
+            Self::AsSeen => {
+                let sum = value * alpha + 65_535 * (65_535 - alpha);
+                // Blend and narrow in one rounding: to bytes is a division by 257.
+                ((sum + 65_535 * 257 / 2) / (65_535 * 257)) as u8
+            }
+            Self::AsPublished => (value >> 8) as u8,
+        }
+    }
+}
+
+fn to_rgb(picture: DynamicImage, reading: Reading) -> RgbImage {
+    let (width, height) = (picture.width(), picture.height());
+    let grey = |value: u8| [value; 3];
+    let bytes = match picture {
+        DynamicImage::ImageRgb8(pixels) => return pixels,
+        DynamicImage::ImageLuma8(pixels) => pixels.iter().flat_map(|v| grey(*v)).collect(),
+        DynamicImage::ImageLumaA8(pixels) => {
+            pixels.pixels().flat_map(|p| grey(reading.on_white(p.0[0], p.0[1]))).collect()
+        }
+        DynamicImage::ImageRgba8(pixels) => {
+            pixels.pixels().flat_map(|p| [0, 1, 2].map(|c| reading.on_white(p.0[c], p.0[3]))).collect()
+        }
+        DynamicImage::ImageLuma16(pixels) => pixels.iter().flat_map(|v| grey(reading.byte(*v))).collect(),
+        DynamicImage::ImageLumaA16(pixels) => {
+            pixels.pixels().flat_map(|p| grey(reading.on_white_16(p.0[0], p.0[1]))).collect()
+        }
+        DynamicImage::ImageRgb16(pixels) => pixels.iter().map(|v| reading.byte(*v)).collect(),
+        DynamicImage::ImageRgba16(pixels) => {
+            pixels.pixels().flat_map(|p| [0, 1, 2].map(|c| reading.on_white_16(p.0[c], p.0[3]))).collect()
+        }
+        other => other.to_rgb8().into_raw(),
+    };
+    RgbImage::from_raw(width, height, bytes).expect("three bytes were made of every pixel")
+}
+
+#[cfg(test)]
+#[path = "decode_tests.rs"]
+mod tests;
