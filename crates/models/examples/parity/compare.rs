@@ -70,7 +70,18 @@ impl Fixture {
 
     /// Compares `actual` with the stored tensor `name`, reported as `label` (for a second way to the same numbers).
     pub(crate) fn check_as(&mut self, label: &str, name: &str, actual: &Tensor) -> anyhow::Result<()> {
-        let expected = self.get(name)?;
+        let expected = self.get(name)?.clone();
+        self.check_against(label, &expected, actual, 0.0)
+    }
+
+    /// Compares `actual` with `expected`; a largest difference within `allowance` counts as a relative error of zero.
+    pub(crate) fn check_against(
+        &mut self,
+        label: &str,
+        expected: &Tensor,
+        actual: &Tensor,
+        allowance: f64,
+    ) -> anyhow::Result<()> {
         ensure!(
             expected.dims() == actual.dims(),
             "{label}: expected shape {:?}, computed {:?}",
@@ -89,7 +100,7 @@ impl Fixture {
                 magnitude = magnitude.max(e.abs());
             }
         }
-        let relative_error = if max_abs_error == 0.0 { 0.0 } else { max_abs_error / magnitude };
+        let relative_error = if max_abs_error <= allowance { 0.0 } else { max_abs_error / magnitude };
         let (folder, tensor) = (self.folder.clone(), label.to_owned());
         self.comparisons.push(Comparison { folder, tensor, max_abs_error, relative_error });
         Ok(())
