@@ -222,7 +222,7 @@ mod tests {
             (Filter::Bilinear, [642_181, 942_940, 312_649, 75_306, 578_052]),
         ] {
             for ((width, height), expected) in sizes.into_iter().zip(expected) {
-                let checksum = |sum, byte: &u8| (sum * 31 + u64::from(*byte)) % 1_000_003;
+                let checksum = |sum: u64, byte: &u8| (sum * 31 + u64::from(*byte)) % 1_000_003;
                 let sum = resized(filter, width, height).iter().fold(0, checksum);
                 assert_eq!(sum, expected, "{filter:?} {width} x {height}");
             }
