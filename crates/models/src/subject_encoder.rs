@@ -1,1 +1,465 @@
-//! To come.
+//! From a cut-out to what the sampler needs of a subject: DINOv2's features and the posterior of the FLUX autoencoder.
+//!
+//! The cut-out is made square (shorter side to the resolution, Lanczos, centre crop); DINOv2 sees it at 224 pixels for
+//! every 256, the autoencoder as it is. The posterior is kept, not a sample of it: the published code draws the sample
+//! from an unseeded source, here [`EncodedSubject::content`] draws it from a seed. The encoded form is a safetensors
+//! file, so that it can be stored, shared between machines, and read by other programs.
+
+use std::collections::HashMap;
+
+use candle_core::{DType, Device, Tensor};
+use safetensors::tensor::{Dtype, SafeTensors};
+use serde::{Deserialize, Serialize};
+
+use crate::dinov2::{Dinov2, PositionResampling};
+use crate::flux_vae::{FluxVaeEncoder, Posterior};
+use crate::imaging::{ImageError, RgbImage, cover_and_crop, to_unit_tensor};
+use crate::random::CounterRng;
+
+/// The sides at which a subject can be encoded: 512 for the pixel budget 1M, 256 for all smaller ones.
+pub const SUBJECT_RESOLUTIONS: [usize; 2] = [256, 512];
+
+/// Side that DINOv2 sees of a subject of 256 pixels.
+const DINOV2_SIDE: usize = 224;
+
+/// The stream of a seed from which the posterior's noise is drawn; the sampler's bits have another one.
+pub const SUBJECT_NOISE_STREAM: u64 = 2;
+
+/// Longest encoded subject that is read; the published networks need 3.7 MiB at 512 pixels.
+const MAX_BYTES: usize = 64 << 20;
+
+/// The one entry of the file's metadata. One, since several would be written in a random order.
+const METADATA_KEY: &str = "echogen_encoded_subject";
+const VERSION: u32 = 1;
+
+/// Log-variances outside cannot come from the encoder, which clamps them to this.
+const LOGVAR_RANGE: std::ops::RangeInclusive<f32> = -30.0..=20.0;
+
+/// Why a subject could not be encoded or read.
+#[derive(Debug, thiserror::Error)]
+pub enum SubjectError {
+    /// The cut-out is unusable.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The networks were asked for a side they were not made for.
+    #[error("subjects are encoded at 256 or 512 pixels, not at {0}")]
+    Resolution(usize),
+    /// A network failed.
+    #[error("encoding the subject failed")]
+    Network(#[from] candle_core::Error),
+    /// The bytes are no encoded subject of this version.
+    #[error("encoded subject is unusable ({0}); encode it anew")]
+    Malformed(String),
+}
+
+impl SubjectError {
+    /// Whether trying again with the same input is pointless. A network may have failed for want of memory.
+    pub fn is_permanent(&self) -> bool {
+        !matches!(self, Self::Network(_))
+    }
+}
+
+/// The two networks that look at a subject.
+#[derive(Debug, Clone)]
+pub struct SubjectEncoder {
+    /// DINOv2 for each of [`SUBJECT_RESOLUTIONS`], sharing their weights.
+    dinov2: [Dinov2; 2],
+    vae_encoder: FluxVaeEncoder,
+    dtype: DType,
+    device: Device,
+}
+
+impl SubjectEncoder {
+    /// Takes the networks, both on one device and in one type.
+    ///
+    /// # Errors
+    ///
+    /// If DINOv2's patches do not divide 224 pixels.
+    pub fn new(dinov2: &Dinov2, vae_encoder: FluxVaeEncoder) -> candle_core::Result<Self> {
+        let patch = dinov2.config().patch_size;
+        if !DINOV2_SIDE.is_multiple_of(patch) {
+            candle_core::bail!("subjects are seen at {DINOV2_SIDE} pixels, which patches of {patch} do not divide");
+        }
+        let grid = |resolution: usize| {
+            let side = DINOV2_SIDE * (resolution / 256) / patch;
+            dinov2.with_grid(side, side, PositionResampling::Antialiased)
+        };
+        let table = dinov2.position_embeddings();
+        let (dtype, device) = (table.dtype(), table.device().clone());
+        Ok(Self { dinov2: [grid(SUBJECT_RESOLUTIONS[0])?, grid(SUBJECT_RESOLUTIONS[1])?], vae_encoder, dtype, device })
+    }
+
+    /// Encodes a cut-out at `resolution` x `resolution` pixels.
+    ///
+    /// # Errors
+    ///
+    /// If the picture has no pixels, the resolution is neither 256 nor 512, or a network fails.
+    pub fn encode(&self, cutout: &RgbImage, resolution: usize) -> Result<EncodedSubject, SubjectError> {
+        let position = SUBJECT_RESOLUTIONS.iter().position(|known| *known == resolution);
+        let dinov2 = &self.dinov2[position.ok_or(SubjectError::Resolution(resolution))?];
+        let square = cover_and_crop(cutout, resolution as u32, resolution as u32)?;
+        let image = to_unit_tensor(&square)?.unsqueeze(0)?; // (1, 3, resolution, resolution)
+        let features = dinov2.forward(&self.input(&dinov2.prepare(&image)?)?)?;
+        let posterior = self.vae_encoder.forward(&self.input(&image)?)?;
+        Ok(EncodedSubject {
+            cls: stored(&features.cls_token)?,
+            patches: stored(&features.patch_tokens)?,
+            mean: stored(&posterior.mean)?,
+            logvar: stored(&posterior.logvar)?,
+            resolution,
+        })
+    }
+
+    fn input(&self, xs: &Tensor) -> candle_core::Result<Tensor> {
+        xs.to_device(&self.device)?.to_dtype(self.dtype)
+    }
+}
+
+/// The only one of a batch, as it is kept.
+fn stored(xs: &Tensor) -> candle_core::Result<Tensor> {
+    xs.get(0)?.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()
+}
+
+/// All that the sampler needs of a subject; f32, on the CPU.
+#[derive(Debug, Clone)]
+pub struct EncodedSubject {
+    /// DINOv2's class token: (channels).
+    pub cls: Tensor,
+    /// DINOv2's patches, row by row: (patches, channels).
+    pub patches: Tensor,
+    /// Mean of the autoencoder's posterior: (latent channels, rows, columns).
+    pub mean: Tensor,
+    /// Logarithm of its variance, shaped as the mean.
+    pub logvar: Tensor,
+    /// Side in pixels at which the subject was looked at.
+    pub resolution: usize,
+}
+
+/// Sizes of an encoded subject, to hold against those that a generator was made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SubjectShape {
+    /// Channels of DINOv2's tokens.
+    pub channels: usize,
+    /// Number of patches.
+    pub patches: usize,
+    /// Channels of the autoencoder's latent.
+    pub latent_channels: usize,
+    /// Number of content tokens: rows times columns of the latent.
+    pub content_tokens: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Metadata {
+    version: u32,
+    resolution: usize,
+}
+
+impl EncodedSubject {
+    /// Returns the sizes.
+    pub fn shape(&self) -> SubjectShape {
+        let (patches, mean) = (self.patches.dims(), self.mean.dims());
+        SubjectShape {
+            channels: patches[1],
+            patches: patches[0],
+            latent_channels: mean[0],
+            content_tokens: mean[1] * mean[2],
+        }
+    }
+
+    /// Draws the content tokens (rows * columns, latent channels) from the posterior.
+    ///
+    /// The noise is the stream [`SUBJECT_NOISE`] of the seed, normals 0, 1, ... in the order of the mean's memory:
+    /// channel by channel, row by row.
+    ///
+    /// # Errors
+    ///
+    /// If the tensors are not those of an encoded subject.
+    pub fn content(&self, seed: u64) -> candle_core::Result<Tensor> {
+        let mut noise = vec![0.0; self.mean.elem_count()];
+        CounterRng::new(seed, SUBJECT_NOISE_STREAM).fill_normal(&mut noise);
+        let noise = Tensor::from_vec(noise, self.mean.shape(), &Device::Cpu)?;
+        let posterior = Posterior { mean: self.mean.clone(), logvar: self.logvar.clone() };
+        // (latent channels, rows, columns) -> (rows * columns, latent channels)
+        posterior.sample(&noise)?.flatten_from(1)?.t()?.contiguous()
+    }
+
+    /// Returns the subject as a safetensors file; the same subject gives the same bytes.
+    ///
+    /// # Errors
+    ///
+    /// If the tensors are not f32 on the CPU.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, SubjectError> {
+        let metadata = Metadata { version: VERSION, resolution: self.resolution };
+        let metadata = serde_json::to_string(&metadata).map_err(malformed)?;
+        let metadata = HashMap::from([(METADATA_KEY.to_owned(), metadata)]);
+        let named = [("cls", &self.cls), ("patches", &self.patches), ("mean", &self.mean), ("logvar", &self.logvar)];
+        safetensors::serialize(named, Some(metadata)).map_err(malformed)
+    }
+
+    /// Reads what [`to_bytes`](Self::to_bytes) wrote. Nothing is allocated beyond what the bytes themselves hold.
+    ///
+    /// # Errors
+    ///
+    /// If the bytes are anything else: damaged, of another version, with tensors of other types or shapes that do not
+    /// fit together, or with numbers that no encoder gives (not finite, log-variances out of bounds).
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, SubjectError> {
+        if bytes.len() > MAX_BYTES {
+            return Err(malformed(format!("{} bytes; the limit is {MAX_BYTES}", bytes.len())));
+        }
+        let resolution = read_resolution(bytes)?;
+        let file = SafeTensors::deserialize(bytes).map_err(malformed)?;
+        if file.len() != 4 {
+            return Err(malformed(format!("{} tensors instead of 4", file.len())));
+        }
+        let subject = Self {
+            cls: read_tensor(&file, "cls", 1)?,
+            patches: read_tensor(&file, "patches", 2)?,
+            mean: read_tensor(&file, "mean", 3)?,
+            logvar: read_tensor(&file, "logvar", 3)?,
+            resolution,
+        };
+        subject.check()?;
+        Ok(subject)
+    }
+
+    /// Checks that the tensors belong together and hold possible values.
+    fn check(&self) -> Result<(), SubjectError> {
+        let (cls, patches) = (self.cls.dims(), self.patches.dims());
+        if cls[0] != patches[1] {
+            return Err(malformed(format!("cls has {} channels and patches have {}", cls[0], patches[1])));
+        }
+        let (mean, logvar) = (self.mean.dims(), self.logvar.dims());
+        if mean != logvar {
+            return Err(malformed(format!("mean has shape {mean:?} and logvar {logvar:?}")));
+        }
+        if mean[1] != mean[2] || !self.resolution.is_multiple_of(mean[1]) {
+            return Err(malformed(format!("a latent of {} x {} for {} pixels", mean[1], mean[2], self.resolution)));
+        }
+        let values = self.logvar.flatten_all()?.to_vec1::<f32>()?;
+        if let Some(value) = values.iter().find(|value| !LOGVAR_RANGE.contains(*value)) {
+            return Err(malformed(format!("log-variance {value} is out of bounds")));
+        }
+        Ok(())
+    }
+}
+
+fn malformed(reason: impl std::fmt::Display) -> SubjectError {
+    SubjectError::Malformed(reason.to_string())
+}
+
+/// The resolution in the metadata, whose version must be ours.
+fn read_resolution(bytes: &[u8]) -> Result<usize, SubjectError> {
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(malformed)?;
+    let entry = header.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY));
+    let entry = entry.ok_or_else(|| malformed("it is another kind of file"))?;
+    let metadata: Metadata = serde_json::from_str(entry).map_err(malformed)?;
+    if metadata.version != VERSION {
+        return Err(malformed(format!("version {} instead of {VERSION}", metadata.version)));
+    }
+    if !SUBJECT_RESOLUTIONS.contains(&metadata.resolution) {
+        return Err(malformed(format!("resolution {}", metadata.resolution)));
+    }
+    Ok(metadata.resolution)
+}
+
+fn read_tensor(file: &SafeTensors<'_>, name: &str, rank: usize) -> Result<Tensor, SubjectError> {
+    let view = file.tensor(name).map_err(malformed)?;
+    let shape = view.shape();
+    if view.dtype() != Dtype::F32 || shape.len() != rank || shape.contains(&0) {
+        return Err(malformed(format!("{name} is {:?} {shape:?}", view.dtype())));
+    }
+    let values: Vec<f32> = view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+    if !values.iter().all(|value| value.is_finite()) {
+        return Err(malformed(format!("{name} has numbers that are not finite")));
+    }
+    Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use candle_nn::VarBuilder;
+
+    use super::*;
+
+    fn fixture(name: &str) -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
+    }
+
+    fn weights(name: &str) -> VarBuilder<'static> {
+        let tensors = candle_core::safetensors::load(fixture(name).join("model.safetensors"), &Device::Cpu).unwrap();
+        VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu)
+    }
+
+    fn config<T: serde::de::DeserializeOwned>(name: &str) -> T {
+        serde_json::from_slice(&std::fs::read(fixture(name).join("config.json")).unwrap()).unwrap()
+    }
+
+    fn encoder() -> SubjectEncoder {
+        let dinov2 = Dinov2::new(weights("dinov2"), &config("dinov2")).unwrap();
+        let vae_encoder = FluxVaeEncoder::new(weights("flux-vae"), &config("flux-vae")).unwrap();
+        SubjectEncoder::new(&dinov2, vae_encoder).unwrap()
+    }
+
+    fn picture(width: u32, height: u32) -> RgbImage {
+        RgbImage::from_fn(width, height, |x, y| image::Rgb([(x * 3) as u8, (y * 2) as u8, (x + y) as u8]))
+    }
+
+    /// A made-up subject with 2 channels, 3 patches, and a latent of 2 x 4 x 4.
+    fn small() -> EncodedSubject {
+        let tensor = |shape: &[usize], scale: f64| {
+            let count = shape.iter().product::<usize>() as u32;
+            let values = Tensor::arange(0, count, &Device::Cpu).unwrap().to_dtype(DType::F32).unwrap();
+            values.affine(scale, 0.5).unwrap().reshape(shape).unwrap()
+        };
+        EncodedSubject {
+            cls: tensor(&[2], 1.0),
+            patches: tensor(&[3, 2], 1.0),
+            mean: tensor(&[2, 4, 4], 1.0),
+            logvar: tensor(&[2, 4, 4], -0.1),
+            resolution: 256,
+        }
+    }
+
+    fn values(xs: &Tensor) -> Vec<f32> {
+        xs.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    fn reason(bytes: &[u8]) -> String {
+        let error = EncodedSubject::from_bytes(bytes).unwrap_err();
+        assert!(error.is_permanent());
+        error.to_string()
+    }
+
+    #[test]
+    fn both_resolutions_give_the_shapes_that_the_sampler_expects() {
+        let encoder = encoder();
+        for (resolution, patches, content_tokens) in [(256, 256, 1024), (512, 1024, 4096)] {
+            let subject = encoder.encode(&picture(90, 60), resolution).unwrap();
+            let shape = SubjectShape { channels: 64, patches, latent_channels: 16, content_tokens };
+            assert_eq!(subject.shape(), shape);
+            assert_eq!(subject.cls.dims(), [64]);
+            assert_eq!(subject.content(1).unwrap().dims(), [content_tokens, 16]);
+            assert!(EncodedSubject::from_bytes(&subject.to_bytes().unwrap()).is_ok());
+        }
+    }
+
+    #[test]
+    fn the_networks_see_the_square_cut_and_equal_their_direct_use() {
+        let subject = encoder().encode(&picture(300, 200), 256).unwrap();
+        let square = cover_and_crop(&picture(300, 200), 256, 256).unwrap();
+        let image = to_unit_tensor(&square).unwrap().unsqueeze(0).unwrap();
+        let dinov2 = Dinov2::new(weights("dinov2"), &config("dinov2")).unwrap();
+        let dinov2 = dinov2.with_grid(16, 16, PositionResampling::Antialiased).unwrap();
+        let features = dinov2.forward(&dinov2.prepare(&image).unwrap()).unwrap();
+        assert_eq!(values(&subject.cls), values(&features.cls_token));
+        assert_eq!(values(&subject.patches), values(&features.patch_tokens));
+        let vae_encoder = FluxVaeEncoder::new(weights("flux-vae"), &config("flux-vae")).unwrap();
+        let posterior = vae_encoder.forward(&image).unwrap();
+        assert_eq!(values(&subject.mean), values(&posterior.mean));
+        assert_eq!(values(&subject.logvar), values(&posterior.logvar));
+    }
+
+    #[test]
+    fn other_resolutions_and_empty_pictures_are_refused() {
+        let encoder = encoder();
+        assert!(matches!(encoder.encode(&picture(9, 9), 384), Err(SubjectError::Resolution(384))));
+        assert!(matches!(encoder.encode(&RgbImage::new(0, 0), 256), Err(SubjectError::Image(_))));
+    }
+
+    #[test]
+    fn the_way_through_bytes_loses_nothing_and_is_always_the_same() {
+        let bytes = small().to_bytes().unwrap();
+        assert_eq!(bytes, small().to_bytes().unwrap());
+        let back = EncodedSubject::from_bytes(&bytes).unwrap();
+        assert_eq!(back.resolution, 256);
+        for (a, b) in [
+            (&back.cls, &small().cls),
+            (&back.patches, &small().patches),
+            (&back.mean, &small().mean),
+            (&back.logvar, &small().logvar),
+        ] {
+            assert_eq!((a.dims(), values(a)), (b.dims(), values(b)));
+        }
+    }
+
+    #[test]
+    fn content_is_mean_plus_deviation_times_the_documented_noise() {
+        let subject = small();
+        let content = subject.content(9).unwrap();
+        assert_eq!(content.dims(), [16, 2]);
+        let content = content.to_vec2::<f32>().unwrap();
+        let (mean, logvar) = (values(&subject.mean), values(&subject.logvar));
+        let rng = CounterRng::new(9, SUBJECT_NOISE_STREAM);
+        for (token, channel) in (0..16).flat_map(|token| [(token, 0), (token, 1)]) {
+            let index = channel * 16 + token;
+            let expected = mean[index] + (logvar[index] / 2.0).exp() * rng.normal_at(index as u64);
+            assert!((content[token][channel] - expected).abs() < 1e-5, "{token} {channel}");
+        }
+        assert_ne!(values(&subject.content(9).unwrap()), values(&subject.content(10).unwrap()));
+    }
+
+    #[test]
+    fn a_file_cut_off_anywhere_is_refused() {
+        let bytes = small().to_bytes().unwrap();
+        for length in 0..bytes.len() {
+            assert!(EncodedSubject::from_bytes(&bytes[..length]).is_err(), "{length}");
+        }
+        assert!(EncodedSubject::from_bytes(&[&bytes[..], b"more"].concat()).is_err());
+    }
+
+    #[test]
+    fn tensors_that_do_not_belong_together_are_refused() {
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+        let with = |change: &dyn Fn(&mut EncodedSubject)| {
+            let mut subject = small();
+            change(&mut subject);
+            reason(&subject.to_bytes().unwrap())
+        };
+        assert!(with(&|s| s.cls = zeros(&[3])).contains("cls has 3 channels and patches have 2"));
+        assert!(with(&|s| s.patches = zeros(&[3, 2, 1])).contains("patches is F32 [3, 2, 1]"));
+        assert!(with(&|s| s.patches = zeros(&[0, 2])).contains("patches is F32 [0, 2]"));
+        assert!(with(&|s| s.mean = zeros(&[2, 4, 2])).contains("mean has shape [2, 4, 2] and logvar [2, 4, 4]"));
+        assert!(
+            with(&|s| (s.mean, s.logvar) = (zeros(&[2, 3, 3]), zeros(&[2, 3, 3]))).contains("3 x 3 for 256 pixels")
+        );
+        assert!(with(&|s| s.cls = s.cls.to_dtype(DType::F64).unwrap()).contains("cls is F64"));
+        assert!(with(&|s| s.resolution = 100).contains("resolution 100"));
+    }
+
+    #[test]
+    fn impossible_numbers_are_refused() {
+        let with = |value: f32, name: &str| {
+            let mut subject = small();
+            let tensor = Tensor::full(value, &[2, 4, 4], &Device::Cpu).unwrap();
+            if name == "mean" {
+                subject.mean = tensor
+            } else {
+                subject.logvar = tensor
+            }
+            EncodedSubject::from_bytes(&subject.to_bytes().unwrap()).map_err(|error| error.to_string())
+        };
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert!(with(value, "mean").unwrap_err().contains("mean has numbers that are not finite"));
+        }
+        assert!(with(20.5, "logvar").unwrap_err().contains("log-variance 20.5 is out of bounds"));
+        assert!(with(20.0, "logvar").is_ok() && with(-30.0, "logvar").is_ok());
+    }
+
+    #[test]
+    fn other_files_and_versions_are_refused() {
+        assert!(reason(b"").contains("encode it anew"));
+        assert!(reason(&[255; 64]).contains("encode it anew"));
+        let plain = safetensors::serialize([("cls", &small().cls)], None).unwrap();
+        assert!(reason(&plain).contains("another kind of file"));
+        let later = |metadata: &str| {
+            let metadata = HashMap::from([(METADATA_KEY.to_owned(), metadata.to_owned())]);
+            reason(&safetensors::serialize([("cls", &small().cls)], Some(metadata)).unwrap())
+        };
+        assert!(later(r#"{"version":2,"resolution":256}"#).contains("version 2 instead of 1"));
+        assert!(later(r#"{"version":1,"resolution":256}"#).contains("1 tensors instead of 4"));
+        assert!(later("nonsense").contains("encode it anew"));
+    }
+}
