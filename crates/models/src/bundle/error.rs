@@ -1,12 +1,20 @@
 //! What can be wrong with a bundle. Each message is one line and says what to do.
 
-use super::Network;
+use super::{LOCK_FILE, Network};
 use crate::checkpoint::CheckpointError;
 use std::path::PathBuf;
 
 /// A bundle could not be opened, checked or read.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
+    /// No searched folder has a bundle of the name.
+    #[error("no bundle is called {name:?}; {}", known_names(known))]
+    Unknown {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
     /// There is no manifest at the path.
     #[error("no bundle at {}: {source}; `echogen models list` shows those that are installed", path.display())]
     NotFound {
@@ -43,14 +51,33 @@ pub enum BundleError {
         /// The length found.
         found: u64,
     },
-    /// A file has other contents than published, or than were first pulled.
-    #[error("bundle {bundle}: {path} has SHA-256 {found} instead of {expected}; delete it, then {}", pull_hint(bundle))]
+    /// A file has other contents than published.
+    #[error(
+        "bundle {bundle}: {path} has SHA-256 {found} instead of {expected}; {} to fetch it again",
+        pull_hint(bundle)
+    )]
     WrongDigest {
         /// The bundle's name.
         bundle: String,
         /// The file, below the bundle's folder.
         path: String,
-        /// The sum published or recorded.
+        /// The sum published.
+        expected: String,
+        /// The sum found.
+        found: String,
+    },
+    /// A file without a published sum has other contents than when it was first pulled.
+    #[error(
+        "bundle {bundle}: {path} has SHA-256 {found}, not {expected} as first recorded; delete it, then {}, or, if the \
+         change is meant, delete {LOCK_FILE} beside it",
+        pull_hint(bundle)
+    )]
+    Changed {
+        /// The bundle's name.
+        bundle: String,
+        /// The file, below the bundle's folder.
+        path: String,
+        /// The sum recorded.
         expected: String,
         /// The sum found.
         found: String,
@@ -92,4 +119,11 @@ pub enum BundleError {
 
 fn pull_hint(bundle: &str) -> String {
     format!("run `echogen models pull {bundle}`")
+}
+
+fn known_names(known: &[String]) -> String {
+    match known {
+        [] => "no bundle is installed; name the folder of bundles with --bundles".to_owned(),
+        _ => format!("there are {}", known.join(", ")),
+    }
 }

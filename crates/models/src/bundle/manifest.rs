@@ -1,11 +1,11 @@
 //! What a bundle's TOML file may say. Unknown fields are refused, so that a misspelt one is not silently a default.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
 
 /// A whole bundle: what it is, how to sample from it, and its networks.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// The name by which commands call the bundle.
@@ -27,18 +27,18 @@ pub struct Manifest {
     /// Features to bits: the network that draws.
     pub transformer: NetworkManifest,
     /// Finds the subject by its name.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detector: Option<NetworkManifest>,
     /// Names the subject.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namer: Option<NetworkManifest>,
     /// Finds the subject's outline.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segment_anything: Option<NetworkManifest>,
 }
 
 /// Sampling parameters, and which sizes the networks were made for.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct SamplingDefaults {
     /// Guidance by text; 1 turns it off.
@@ -62,47 +62,47 @@ pub struct SamplingDefaults {
 }
 
 /// One network: its architecture and its files.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkManifest {
     /// Architecture parameters, under the names of the published `config.json`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<toml::Table>,
     /// One of `files`, in JSON, to take the architecture from instead.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_file: Option<String>,
     /// Those of `files` that are opened as checkpoint: an index stands for its shards.
     pub weights: Vec<String>,
     /// One of `files`: the tokenizer.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<String>,
     /// The part of the checkpoint that the network lies under, such as `vae`; files without it are taken as they are.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
     /// Every file the network needs.
     pub files: Vec<FileManifest>,
 }
 
 /// One file of a network.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileManifest {
     /// Where it lies, below the bundle's folder of weights.
     pub path: String,
     /// The hub repository it comes from; absent for files that ship with the bundle.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repository: Option<String>,
     /// Its path in the repository, where that is not the last part of `path`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// Branch, tag or commit in the repository; `main` if absent.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
     /// Length in bytes, where published.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
     /// SHA-256 in lower-case hexadecimal, where published.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
     /// Licence of the file.
     pub licence: String,

@@ -8,10 +8,14 @@
 mod error;
 mod lock;
 mod manifest;
+mod search;
+#[cfg(test)]
+mod tests;
 
 pub use error::BundleError;
 pub use lock::LOCK_FILE;
 pub use manifest::{FileManifest, Manifest, Network, NetworkManifest, SamplingDefaults};
+pub use search::installed;
 
 use crate::checkpoint::Checkpoint;
 use lock::{Lock, sha256_of};
@@ -219,6 +223,27 @@ impl Bundle {
         Ok(verified)
     }
 
+    /// Returns the sum of a file that is known to be right: remembered if the file is unchanged, else computed.
+    ///
+    /// # Errors
+    /// As [`Bundle::verify_file`].
+    pub fn sum(&self, file: &FileManifest) -> Result<String, BundleError> {
+        let mut lock = Lock::read(&self.weights);
+        let sum = self.checked_sum(&mut lock, file)?;
+        self.write_lock(&lock)?;
+        Ok(sum)
+    }
+
+    /// Forgets the recorded sum of a file, before a new version of it is pulled.
+    ///
+    /// # Errors
+    /// The lock cannot be written.
+    pub fn forget(&self, file: &FileManifest) -> Result<(), BundleError> {
+        let mut lock = Lock::read(&self.weights);
+        lock.forget(&file.path);
+        self.write_lock(&lock)
+    }
+
     /// Returns the SHA-256 of each network that makes pictures, and of each optional one that is there, by name.
     ///
     /// A network of one file has that file's sum; of several, the sum of their list as `sha256sum` prints it. Computed
@@ -266,7 +291,7 @@ impl Bundle {
             Some(sum) => sum,
             None => self.hash(file, &mut |_| {})?,
         };
-        self.compare(file, &sum)?;
+        self.compare(lock, file, &sum)?;
         self.remember(lock, file, &metadata, &sum);
         Ok(sum)
     }
@@ -280,13 +305,7 @@ impl Bundle {
         let metadata = self.metadata(file)?;
         self.check_size(file, &metadata)?;
         let sha256 = self.hash(file, progress)?;
-        self.compare(file, &sha256)?;
-        let compared = match (&file.sha256, lock.get(&file.path)) {
-            (Some(_), _) => Compared::Published,
-            (None, None) => Compared::FirstRecord,
-            (None, Some(recorded)) if recorded.sha256 == sha256 => Compared::Recorded,
-            (None, Some(recorded)) => return Err(self.wrong_digest(file, &recorded.sha256, &sha256)),
-        };
+        let compared = self.compare(lock, file, &sha256)?;
         self.remember(lock, file, &metadata, &sha256);
         Ok(VerifiedFile { path: file.path.clone(), size: metadata.len(), sha256, compared })
     }
@@ -303,19 +322,15 @@ impl Bundle {
         }
     }
 
-    fn compare(&self, file: &FileManifest, found: &str) -> Result<(), BundleError> {
-        match &file.sha256 {
-            Some(expected) if expected != found => Err(self.wrong_digest(file, expected, found)),
-            _ => Ok(()),
-        }
-    }
-
-    fn wrong_digest(&self, file: &FileManifest, expected: &str, found: &str) -> BundleError {
-        BundleError::WrongDigest {
-            bundle: self.name().to_owned(),
-            path: file.path.clone(),
-            expected: expected.to_owned(),
-            found: found.to_owned(),
+    /// Compares a sum with the published one, or else with the recorded one.
+    fn compare(&self, lock: &Lock, file: &FileManifest, found: &str) -> Result<Compared, BundleError> {
+        let (bundle, path, found) = (self.name().to_owned(), file.path.clone(), found.to_owned());
+        match (file.sha256.clone(), lock.get(&file.path).map(|recorded| recorded.sha256.clone())) {
+            (Some(expected), _) if expected == found => Ok(Compared::Published),
+            (Some(expected), _) => Err(BundleError::WrongDigest { bundle, path, expected, found }),
+            (None, Some(expected)) if expected == found => Ok(Compared::Recorded),
+            (None, Some(expected)) => Err(BundleError::Changed { bundle, path, expected, found }),
+            (None, None) => Ok(Compared::FirstRecord),
         }
     }
 

@@ -1,0 +1,48 @@
+//! Bundles by name: in each folder, `NAME/bundle.toml` or `NAME.toml`.
+
+use super::{Bundle, BundleError, MANIFEST_FILE};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+impl Bundle {
+    /// Opens a bundle by the name of its folder or TOML file in one of `folders`, the first that has it, or by path.
+    ///
+    /// What contains a separator, ends in `.toml`, or is a folder with a manifest counts as a path.
+    ///
+    /// # Errors
+    /// There is no such bundle, or its manifest is malformed.
+    pub fn find(name: &str, folders: &[PathBuf]) -> Result<Self, BundleError> {
+        let path = Path::new(name);
+        if path.components().count() > 1 || name.ends_with(".toml") || path.join(MANIFEST_FILE).is_file() {
+            return Self::open(path);
+        }
+        match installed(folders).remove(name) {
+            Some(path) => Self::open(&path),
+            None => {
+                let known = installed(folders).into_keys().collect();
+                Err(BundleError::Unknown { name: name.to_owned(), known })
+            }
+        }
+    }
+}
+
+/// Returns the manifests in `folders` by name. An earlier folder hides the same name in later ones; folders that
+/// cannot be read count as empty.
+pub fn installed(folders: &[PathBuf]) -> BTreeMap<String, PathBuf> {
+    let mut found = BTreeMap::new();
+    for entry in folders.iter().filter_map(|folder| folder.read_dir().ok()).flatten().flatten() {
+        let path = entry.path();
+        let manifest = path.join(MANIFEST_FILE);
+        let is_file = path.extension().is_some_and(|extension| extension == "toml");
+        let manifest = match () {
+            () if manifest.is_file() => manifest,
+            () if is_file && !path.ends_with(MANIFEST_FILE) => path.clone(),
+            () => continue,
+        };
+        let name = if is_file { path.file_stem() } else { path.file_name() };
+        if let Some(name) = name.and_then(|name| name.to_str()) {
+            found.entry(name.to_owned()).or_insert(manifest);
+        }
+    }
+    found
+}
