@@ -9,6 +9,7 @@ use candle_nn::VarBuilder;
 use echogen_models::bundle::{Bundle, Network};
 use echogen_models::checkpoint::Checkpoint;
 use echogen_models::dinov2::{Dinov2, Dinov2Config};
+use echogen_models::echogen::{EchoGen, EchoGenConfig, is_ignored};
 use echogen_models::flux_vae::{FluxVaeConfig, FluxVaeEncoder};
 use echogen_models::t5::{T5Config, T5Encoder};
 use echogen_models::visual_tokenizer::{TokenizerConfig, TokenizerDecoder, TokenizerEncoder};
@@ -57,6 +58,10 @@ fn every_network_loads_strictly_from_the_mini_bundle() {
         TokenizerEncoder::new(vb.clone(), &tokenizer)?;
         TokenizerDecoder::new(vb, &tokenizer)
     });
+    let echogen: EchoGenConfig = mini.config(Network::Transformer).unwrap();
+    let checkpoint = mini.checkpoint(Network::Transformer).unwrap();
+    let ignored = |name: &str| is_ignored(&echogen, name);
+    checkpoint.load(DType::F32, &Device::Cpu, ignored, |vb| EchoGen::new(vb, &echogen, DType::F32)).unwrap();
     let sizes: TransformerSizes = mini.config(Network::Transformer).unwrap();
     assert_eq!(shapes(&mini.checkpoint(Network::Transformer).unwrap()), transformer_shapes(&sizes));
     assert!(mini.tokenizer(Network::TextEncoder).unwrap().is_file());
