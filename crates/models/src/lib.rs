@@ -7,6 +7,7 @@ pub mod checkpoint;
 pub mod dinov2;
 pub mod echogen;
 pub mod flux_vae;
+pub mod generator;
 pub mod imaging;
 pub mod layers;
 pub mod random;

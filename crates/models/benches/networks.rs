@@ -1,0 +1,179 @@
+//! Times the heavy networks at the published 125M size and 256 pixels, float32 on the CPU.
+//!
+//! `cargo bench -p echogen-models` runs all parts on weights drawn from a fixed seed. `tests/bench/compare.py` runs one
+//! part a process on weights it wrote itself, beside PyTorch on the same weights. One JSON line a part: seconds of every
+//! counted run, and the peak of the process's memory.
+#![allow(clippy::print_stdout, reason = "a benchmark reports to a person")]
+
+use std::{collections::HashMap, ops::ControlFlow, path::PathBuf, time::Instant};
+
+use anyhow::{Context, bail};
+use candle_core::{DType, Device, Shape, Tensor};
+use candle_nn::{Init, VarBuilder, var_builder::SimpleBackend};
+use clap::Parser;
+use echogen_models::{
+    checkpoint::Checkpoint,
+    dinov2::{Dinov2, Dinov2Config, PositionResampling},
+    echogen::{
+        EchoGen, EchoGenConfig, PerScale, PixelBudget, SampleRequest, Sampler, SamplingOptions, Schedule,
+        SubjectFeatures, is_ignored,
+    },
+    flux_vae::{FluxVaeConfig, FluxVaeEncoder},
+    random::CounterRng,
+    visual_tokenizer::{TokenizerConfig, TokenizerDecoder},
+};
+
+/// Words in the prompt.
+const TEXT_TOKENS: usize = 32;
+
+/// Times networks at their published sizes.
+#[derive(Parser)]
+struct Arguments {
+    /// Which parts to run; all if none is named.
+    parts: Vec<String>,
+    /// A safetensors file with the part's weights; drawn from a fixed seed if absent.
+    #[arg(long)]
+    weights: Option<PathBuf>,
+    /// Counted runs, after one that is not counted.
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// Passed by `cargo bench`.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+const PARTS: [&str; 6] =
+    ["sampling-three-rows", "sampling-default", "sampling-second", "decode", "dinov2", "vae-encoder"];
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let named = arguments.parts.iter().map(String::as_str);
+    let parts: Vec<_> = if arguments.parts.is_empty() { PARTS.to_vec() } else { named.collect() };
+    for part in parts {
+        let mut run = prepare(part, &arguments)?;
+        run()?;
+        let seconds = (0..arguments.runs).map(|_| {
+            let start = Instant::now();
+            run()?;
+            Ok(start.elapsed().as_secs_f64())
+        });
+        let seconds = seconds.collect::<anyhow::Result<Vec<_>>>()?;
+        println!("{}", serde_json::json!({ "part": part, "seconds": seconds, "peak_mib": peak_mib()? }));
+    }
+    Ok(())
+}
+
+type Run = Box<dyn FnMut() -> anyhow::Result<()>>;
+
+fn prepare(part: &str, arguments: &Arguments) -> anyhow::Result<Run> {
+    Ok(match part {
+        "sampling-three-rows" => sampling(
+            arguments,
+            SamplingOptions { guidance_text: PerScale::All(3.0), ..SamplingOptions::default() },
+            false,
+        )?,
+        "sampling-default" => sampling(arguments, SamplingOptions::default(), false)?,
+        "sampling-second" => sampling(arguments, SamplingOptions::default(), true)?,
+        "decode" => {
+            let config = TokenizerConfig::published(16);
+            let decoder = load(arguments, TokenizerDecoder::ignores, |vb| TokenizerDecoder::new(vb, &config))?;
+            let codes = noise(&[1, 16, 16, 16], 1)?;
+            Box::new(move || Ok(drop(decoder.forward(&codes)?)))
+        }
+        "dinov2" => {
+            let config = Dinov2Config::vit_b14();
+            let network = load(arguments, Dinov2::is_ignored, |vb| Dinov2::new(vb, &config))?;
+            let network = network.with_grid(16, 16, PositionResampling::Antialiased)?;
+            let image = noise(&[1, 3, 256, 256], 2)?;
+            Box::new(move || Ok(drop(network.forward(&network.prepare(&image)?)?)))
+        }
+        "vae-encoder" => {
+            let config = FluxVaeConfig::flux1();
+            let encoder = load(arguments, FluxVaeEncoder::ignores, |vb| FluxVaeEncoder::new(vb, &config))?;
+            let image = noise(&[1, 3, 256, 256], 3)?;
+            Box::new(move || Ok(drop(encoder.forward(&image)?)))
+        }
+        _ => bail!("no part is called {part}; there are {}", PARTS.join(", ")),
+    })
+}
+
+/// One picture a run. Unless `keep`, nothing is kept from run to run, as for the first picture of a process.
+fn sampling(arguments: &Arguments, options: SamplingOptions, keep: bool) -> anyhow::Result<Run> {
+    let config = EchoGenConfig::layer12();
+    let model = load(arguments, |name| is_ignored(&config, name), |vb| EchoGen::new(vb, &config, DType::F32))?;
+    let sampler = Sampler::new(model, if keep { 1 << 30 } else { 0 });
+    let schedule = Schedule::nearest(1.0, PixelBudget::M0_06)?;
+    let request = SampleRequest {
+        text: noise(&[TEXT_TOKENS, config.text_channels], 4)?,
+        negative_text: None,
+        subject: SubjectFeatures {
+            cls_token: noise(&[config.semantic_dim], 5)?,
+            patch_tokens: noise(&[config.semantic_len - 1, config.semantic_dim], 6)?,
+            content: noise(&[config.content_len, config.content_dim], 7)?,
+        },
+        seed: 0,
+        options,
+    };
+    let mut seed = 0;
+    Ok(Box::new(move || {
+        seed += 1;
+        let requests = [SampleRequest { seed, ..request.clone() }];
+        sampler.sample(&requests, &schedule, |_, _| ControlFlow::Continue(()))?;
+        Ok(())
+    }))
+}
+
+fn load<T>(
+    arguments: &Arguments,
+    ignored: impl Fn(&str) -> bool,
+    build: impl FnOnce(VarBuilder<'static>) -> candle_core::Result<T>,
+) -> anyhow::Result<T> {
+    match &arguments.weights {
+        Some(path) => Ok(Checkpoint::open(path)?.load(DType::F32, &Device::Cpu, ignored, build)?),
+        None => Ok(build(VarBuilder::from_backend(Box::new(Drawn), DType::F32, Device::Cpu))?),
+    }
+}
+
+fn noise(shape: &[usize], seed: u64) -> candle_core::Result<Tensor> {
+    let mut values = vec![0f32; shape.iter().product()];
+    CounterRng::new(seed, 0).fill_normal(&mut values);
+    Tensor::from_vec(values, shape, &Device::Cpu)
+}
+
+/// Answers every request for a weight with numbers of a fixed seed: ones for the weights of norms, else noise that
+/// keeps activations in range.
+struct Drawn;
+
+impl SimpleBackend for Drawn {
+    fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+        let inputs: usize = shape.dims().iter().skip(1).product::<usize>().max(1);
+        let spread = if shape.rank() > 1 { (1.0 / inputs as f64).sqrt() } else { 0.02 };
+        let seed = name.bytes().fold(0, |hash: u64, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
+        let is_norm = shape.rank() == 1 && name.ends_with("weight");
+        let drawn = noise(shape.dims(), seed)?.affine(spread, if is_norm { 1.0 } else { 0.0 })?;
+        drawn.to_dtype(dtype)?.to_device(device)
+    }
+
+    fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+        let config = EchoGenConfig::layer12();
+        let tables = HashMap::from([
+            ("cfg_uncond", (config.text_maxlen, config.text_channels)),
+            ("control_features_uncond", (config.semantic_len, config.semantic_dim)),
+            ("control_features_refer_uncond", (config.content_len, config.content_dim)),
+        ]);
+        let Some(shape) = tables.get(name) else { candle_core::bail!("{name} has no shape of its own") };
+        self.get(Shape::from(*shape), name, Init::Const(0.0), dtype, device)
+    }
+
+    fn contains_tensor(&self, _: &str) -> bool {
+        true
+    }
+}
+
+/// The most memory that this process ever held, in MiB.
+fn peak_mib() -> anyhow::Result<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").context("the peak of memory is read from /proc")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;
+    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
+    Ok(kib / 1024.0)
+}

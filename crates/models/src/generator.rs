@@ -1,0 +1,238 @@
+//! From words and an encoded subject to pictures: the text encoder, transformer and visual tokenizer of one bundle.
+
+use std::{ops::ControlFlow, sync::Arc};
+
+use candle_core::{DType, Device, Tensor};
+use image::RgbImage;
+use moka::sync::Cache;
+
+use crate::{
+    bundle::{Bundle, BundleError, Network},
+    checkpoint::CheckpointError,
+    dinov2::Dinov2,
+    echogen::{
+        EchoGen, EchoGenConfig, PixelBudget, SampleError, SampleRequest, Sampler, SamplingOptions, Schedule,
+        ScheduleError, SubjectFeatures, is_ignored,
+    },
+    flux_vae::{FluxVaeConfig, FluxVaeEncoder},
+    subject_encoder::{EncodedSubject, SubjectEncoder},
+    t5::T5Encoder,
+    text_encoder::{TextEncoder, TextEncoderError, load_tokenizer},
+    visual_tokenizer::{TokenizerDecoder, to_rgb8},
+};
+
+/// Seed of the noise that samples the subject's posterior. A constant, so that a subject has one content whatever the
+/// job: the published code leaves this noise to chance, and one draw serves all seeds and prompts of a subject.
+const CONTENT_SEED: u64 = 0;
+
+/// Prompts whose features are kept.
+const KEPT_PROMPTS: u64 = 256;
+
+/// One picture to make.
+#[derive(Clone, Debug)]
+pub struct ImageRequest {
+    /// The scene, in words.
+    pub prompt: String,
+    /// What takes the place of "no text".
+    pub negative_prompt: Option<String>,
+    /// The subject.
+    pub subject: Arc<EncodedSubject>,
+    /// Seed of the drawn bits.
+    pub seed: u64,
+    /// Guidance, temperature and the like.
+    pub options: SamplingOptions,
+}
+
+/// Why there is no picture.
+#[derive(Debug, thiserror::Error)]
+pub enum GeneratorError {
+    /// The bundle is incomplete or malformed.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// A checkpoint does not fit its network.
+    #[error("the weights of the {network} do not fit")]
+    Checkpoint {
+        /// Which network.
+        network: &'static str,
+        /// What does not fit.
+        #[source]
+        source: CheckpointError,
+    },
+    /// The prompt cannot be encoded, or the text encoder not be built.
+    #[error(transparent)]
+    Text(#[from] TextEncoderError),
+    /// The shape or the pixel budget is none of the model's.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// The bundle was not made for this pixel budget.
+    #[error("the bundle makes no pictures of {budget} pixels; it offers {offered}")]
+    Budget {
+        /// What was asked for.
+        budget: PixelBudget,
+        /// What there is.
+        offered: String,
+    },
+    /// Sampling stopped.
+    #[error(transparent)]
+    Sample(#[from] SampleError),
+    /// A network failed.
+    #[error("a network failed")]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl GeneratorError {
+    /// Whether trying the same again is pointless; a network may have failed for want of memory.
+    pub fn is_permanent(&self) -> bool {
+        !matches!(
+            self,
+            Self::Tensor(_) | Self::Text(TextEncoderError::Network(_)) | Self::Sample(SampleError::Tensor(_))
+        )
+    }
+}
+
+/// The networks that make pictures.
+pub struct Generator {
+    text_encoder: TextEncoder,
+    prompts: Cache<String, Tensor>,
+    sampler: Sampler,
+    decoder: TokenizerDecoder,
+    budgets: Vec<PixelBudget>,
+    device: Device,
+}
+
+impl Generator {
+    /// Loads the networks of `bundle`; `dtype` is what the heavy parts compute in (float32 on the CPU). Conditions of
+    /// prompts and subjects are kept across calls in at most `cache_bytes`.
+    pub fn load(bundle: &Bundle, device: &Device, dtype: DType, cache_bytes: usize) -> Result<Self, GeneratorError> {
+        let config: EchoGenConfig = bundle.config(Network::Transformer)?;
+        config.validate().map_err(SampleError::Invalid)?;
+        let model = network(
+            bundle,
+            Network::Transformer,
+            device,
+            DType::F32,
+            |name| is_ignored(&config, name),
+            |vb| EchoGen::new(vb, &config, dtype),
+        )?;
+        let tokenizer_config = bundle.config(Network::VisualTokenizer)?;
+        let decoder = network(bundle, Network::VisualTokenizer, device, dtype, TokenizerDecoder::ignores, |vb| {
+            TokenizerDecoder::new(vb, &tokenizer_config)
+        })?;
+        let t5_config = bundle.config(Network::TextEncoder)?;
+        let encoder = network(bundle, Network::TextEncoder, device, dtype, T5Encoder::is_ignored, |vb| {
+            T5Encoder::new(vb, &t5_config)
+        })?;
+        let tokenizer = load_tokenizer(&bundle.tokenizer(Network::TextEncoder)?)?;
+        Ok(Self {
+            text_encoder: TextEncoder::new(tokenizer, encoder, config.text_maxlen)?,
+            prompts: Cache::new(KEPT_PROMPTS),
+            sampler: Sampler::new(model, cache_bytes),
+            decoder,
+            budgets: budgets(bundle),
+            device: device.clone(),
+        })
+    }
+
+    /// The scales of a picture of about `budget` pixels whose height is `h_div_w` times its width.
+    pub fn schedule(&self, h_div_w: f64, budget: PixelBudget) -> Result<Schedule, GeneratorError> {
+        if !self.budgets.contains(&budget) {
+            let offered = self.budgets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            return Err(GeneratorError::Budget { budget, offered });
+        }
+        Ok(Schedule::nearest(h_div_w, budget)?)
+    }
+
+    /// The transformer and the conditions it keeps.
+    pub fn sampler(&self) -> &Sampler {
+        &self.sampler
+    }
+
+    /// Makes one picture for each request, all of one schedule. A picture does not depend on the others of its batch.
+    /// `observe` is told before each scale which of how many comes, and may stop the batch.
+    pub fn generate(
+        &self,
+        requests: &[ImageRequest],
+        schedule: &Schedule,
+        observe: impl FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<Vec<RgbImage>, GeneratorError> {
+        let requests = requests.iter().map(|request| self.features(request)).collect::<Result<Vec<_>, _>>()?;
+        let summed = self.sampler.sample(&requests, schedule, observe)?;
+        // One at a time: the decoder's widest activation is the peak of the whole job's memory.
+        summed.iter().map(|codes| self.decode(codes)).collect()
+    }
+
+    fn features(&self, request: &ImageRequest) -> Result<SampleRequest, GeneratorError> {
+        let subject = &request.subject;
+        let negative = request.negative_prompt.as_deref().map(|prompt| self.encode(prompt)).transpose()?;
+        Ok(SampleRequest {
+            text: self.encode(&request.prompt)?,
+            negative_text: negative,
+            subject: SubjectFeatures {
+                cls_token: subject.cls.to_device(&self.device)?,
+                patch_tokens: subject.patches.to_device(&self.device)?,
+                content: subject.content(CONTENT_SEED)?.to_device(&self.device)?,
+            },
+            seed: request.seed,
+            options: request.options.clone(),
+        })
+    }
+
+    /// T5 features of a prompt, (tokens, text_channels), float32.
+    fn encode(&self, prompt: &str) -> Result<Tensor, GeneratorError> {
+        if let Some(features) = self.prompts.get(prompt) {
+            return Ok(features);
+        }
+        let features = self.text_encoder.encode(prompt)?.to_dtype(DType::F32)?;
+        self.prompts.insert(prompt.to_owned(), features.clone());
+        Ok(features)
+    }
+
+    /// Summed codes (d, H, W) to a picture.
+    fn decode(&self, codes: &Tensor) -> Result<RgbImage, GeneratorError> {
+        let picture = self.decoder.forward(&codes.unsqueeze(0)?.to_device(&self.device)?)?;
+        let bytes = to_rgb8(&picture)?.squeeze(0)?; // (height, width, 3)
+        let (height, width, _) = bytes.dims3()?;
+        let bytes = bytes.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<u8>()?;
+        let picture = RgbImage::from_raw(width as u32, height as u32, bytes);
+        picture.ok_or_else(|| candle_core::Error::Msg("the decoder gave too few bytes".to_owned()).into())
+    }
+}
+
+impl std::fmt::Debug for Generator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Generator")
+            .field("budgets", &self.budgets)
+            .field("device", &self.device)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Loads the networks of `bundle` that look at a subject.
+pub fn load_subject_encoder(bundle: &Bundle, device: &Device, dtype: DType) -> Result<SubjectEncoder, GeneratorError> {
+    let config = bundle.config(Network::Dinov2)?;
+    let dinov2 = network(bundle, Network::Dinov2, device, dtype, Dinov2::is_ignored, |vb| Dinov2::new(vb, &config))?;
+    let config: FluxVaeConfig = bundle.config(Network::FluxVae)?;
+    let vae = network(bundle, Network::FluxVae, device, dtype, FluxVaeEncoder::ignores, |vb| {
+        FluxVaeEncoder::new(vb, &config)
+    })?;
+    Ok(SubjectEncoder::new(&dinov2, vae)?)
+}
+
+fn network<T>(
+    bundle: &Bundle,
+    network: Network,
+    device: &Device,
+    dtype: DType,
+    ignored: impl Fn(&str) -> bool,
+    build: impl FnOnce(candle_nn::VarBuilder<'static>) -> candle_core::Result<T>,
+) -> Result<T, GeneratorError> {
+    let checkpoint = bundle.checkpoint(network)?;
+    let loaded = checkpoint.load(dtype, device, ignored, build);
+    loaded.map_err(|source| GeneratorError::Checkpoint { network: network.name(), source })
+}
+
+/// The pixel budgets that the bundle's manifest offers, smallest first.
+fn budgets(bundle: &Bundle) -> Vec<PixelBudget> {
+    let offered = &bundle.manifest().sampling.subject_resolution;
+    PixelBudget::ALL.into_iter().filter(|budget| offered.contains_key(&budget.to_string())).collect()
+}
