@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_protocol::{JobEvent, Lane, Task};
+use echogen_protocol::{Job, JobEvent, Lane, Task, TaskHeaders};
+use jiff::Timestamp;
 
 use crate::PortError;
 
@@ -72,8 +73,14 @@ pub struct Message {
 
 impl Message {
     /// A task with its headers.
-    pub fn of_task(task: &Task, headers: BTreeMap<String, String>) -> Self {
-        Self { body: task.to_json().into(), headers }
+    pub fn of_task(task: &Task, headers: &TaskHeaders) -> Self {
+        Self { body: task.to_json().into(), headers: headers.to_map() }
+    }
+
+    /// A new job for its [intake queue](QueueName::dispatch).
+    pub fn of_job(job: &Job, now: Timestamp) -> Self {
+        let headers = TaskHeaders { first_seen: Some(now), job: Some(job.id.to_string()), ..TaskHeaders::default() };
+        Self::of_task(&Task::Dispatch(job.clone()), &headers)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::{AspectRatio, ContentHash, ImageSource, PerScale, Seeds, limits};
 
@@ -14,7 +14,8 @@ use crate::{AspectRatio, ContentHash, ImageSource, PerScale, Seeds, limits};
 pub struct Job {
     /// Idempotency key: the same id names the same job, however often it is sent. Absent: derived from all the other
     /// fields, so that the same line in a jobs file is the same job.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "given_id")]
+    #[schemars(transform = without_default)]
     pub id: JobId,
     /// Whose job it is, in letters, digits, `.`, `_`, `-`; for fairness and accounting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -42,7 +43,7 @@ pub struct Job {
     /// Strength of text and subject. Absent: the bundle's defaults.
     #[serde(default)]
     pub guidance: Guidance,
-    /// Divides the logits, above 0: above 1 is more varied, below 1 is safer. Absent: the bundle's default.
+    /// Divides the logits, above 0 and at most 100: above 1 is more varied, below 1 is safer. Absent: the bundle's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<PerScale>,
     /// 1 takes the likelier value of every bit (greedy); more changes nothing, since a bit has two values.
@@ -128,11 +129,17 @@ impl Job {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct JobId(
-    #[schemars(length(min = 1, max = limits::MAX_ID_CHARS), regex(pattern = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$"))]
-    pub  String,
+    #[schemars(length(min = 1, max = limits::MAX_ID_CHARS), extend("format" = Self::FORMAT), regex(pattern = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$"))]
+    pub String,
 );
 
 impl JobId {
+    /// The `format` of its JSON Schema.
+    pub(crate) const FORMAT: &'static str = "job-id";
+
+    /// What is said of an id that is there but empty.
+    pub(crate) const EMPTY: &'static str = "is empty; leave it out to have one made";
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -223,10 +230,10 @@ impl PixelBudget {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Guidance {
-    /// How strongly the picture follows the prompt.
+    /// How strongly the picture follows the prompt, 0 to 30.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<PerScale>,
-    /// How strongly the picture follows the subject.
+    /// How strongly the picture follows the subject, 0 to 30.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<PerScale>,
 }
@@ -295,4 +302,15 @@ impl Lane {
             Self::Bulk => "bulk",
         }
     }
+}
+
+/// An id that stands there but is empty is a slip, not a wish for one to be made.
+fn given_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<JobId, D::Error> {
+    let id = JobId::deserialize(deserializer)?;
+    if id.0.is_empty() { Err(de::Error::custom(JobId::EMPTY)) } else { Ok(id) }
+}
+
+/// An absent id is not the empty one that stands for it here.
+fn without_default(schema: &mut schemars::Schema) {
+    schema.remove("default");
 }

@@ -1,12 +1,13 @@
 //! From a client's JSON to a valid [`Job`], or to one line that says what to change.
 //!
-//! The fast way is plain serde. Only when that fails is the text read again, slowly and beside the JSON Schema, to find
-//! the field at fault: so the fields' names stand in one place, the types.
+//! The text is compared with the JSON Schema first, which finds the field at fault and the names that are known; so those
+//! stand in one place, the types. Then plain serde reads it, which by itself would name no field, and would take a list
+//! for an object.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::{AspectRatio, Job, JobError, error::quoted, limits};
+use crate::{AspectRatio, Job, JobError, JobId, error::quoted, limits};
 
 impl Job {
     /// Parses and validates a job. Without an `id` it gets one that follows from its other fields.
@@ -16,22 +17,14 @@ impl Job {
             let (size, limit) = (json.len(), limits::MAX_JOB_JSON_BYTES);
             return Err(JobError::new("", format!("the job's JSON has {size} bytes; the limit is {limit}")));
         }
-        let job: Self = serde_json::from_slice(json).map_err(|error| diagnose(json, &error))?;
+        let value: Value = serde_json::from_slice(json)
+            .map_err(|error| JobError::new("", format!("this is not valid JSON: {error}")))?;
+        examine(&value, Self::schema(), Self::schema(), "")?;
+        // What is left for serde to find is a field that stands there twice.
+        let job: Self = serde_json::from_slice(json).map_err(|error| JobError::new("", error.to_string()))?;
         let job = job.with_id();
         job.validate()?;
         Ok(job)
-    }
-}
-
-/// Finds the field at fault, or passes serde's own words on.
-fn diagnose(json: &[u8], error: &serde_json::Error) -> JobError {
-    let Ok(value) = serde_json::from_slice::<Value>(json) else {
-        return JobError::new("", format!("this is not valid JSON: {error}"));
-    };
-    let root = Job::schema();
-    match examine(&value, root, root, "") {
-        Err(fault) => fault,
-        Ok(()) => JobError::new("", error.to_string()),
     }
 }
 
@@ -80,7 +73,8 @@ fn examine_fields(fields: &Map<String, Value>, schema: &Value, root: &Value, pat
         match known.get(name) {
             Some(schema) => examine(value, schema, root, &below)?,
             None if closed => {
-                let names: Vec<&str> = known.keys().map(String::as_str).collect();
+                let mut names: Vec<&str> = known.keys().map(String::as_str).collect();
+                names.sort_unstable();
                 let message = format!("unknown field {}; {}", quoted(name), suggestion(name, &names));
                 return Err(JobError::new(path, message));
             }
@@ -110,6 +104,7 @@ fn check_format(value: &Value, schema: &Value, path: &str) -> Result<(), JobErro
             let message = format!("{} is no moment; write it like 2030-12-31T23:59:00Z", quoted(text));
             Err(JobError::new(path, message))
         }
+        (Some(JobId::FORMAT), Value::String(text)) if text.is_empty() => Err(JobError::new(path, JobId::EMPTY)),
         (Some(AspectRatio::FORMAT), Value::String(_) | Value::Number(_)) => {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             text.parse::<AspectRatio>().map(|_| ())
@@ -210,9 +205,13 @@ fn shown(value: &Value) -> String {
 /// The nearest known name if it is near, or else all of them.
 fn suggestion(name: &str, known: &[&str]) -> String {
     let short: String = name.to_lowercase().chars().take(64).collect();
-    let nearest = known.iter().map(|known| (strsim::damerau_levenshtein(&short, known), *known)).min();
+    let distance = |known: &str| strsim::damerau_levenshtein(&short, &known.to_lowercase());
+    let nearest = known.iter().map(|known| (distance(known), *known)).min();
     match nearest {
         Some((distance, nearest)) if distance <= 1 + nearest.len() / 4 => format!("did you mean {nearest:?}?"),
         _ => format!("known are {}", known.join(", ")),
     }
 }
+
+#[cfg(test)]
+mod tests;

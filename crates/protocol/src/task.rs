@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ContentHash, Job, JobError, SubjectFound, limits};
+use crate::{ContentHash, ImageSource, Job, JobError, JobId, SubjectFound, limits};
 
 /// One message for one stage.
+///
+/// On the wire a task is JSON with its `stage`; one for the dispatcher is the bare job as the client wrote it, so that
+/// a client can put jobs into an intake queue by itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "stage", rename_all = "snake_case")]
 pub enum Task {
@@ -108,8 +111,12 @@ impl Task {
 
     /// The task as a message's body.
     pub fn to_json(&self) -> Vec<u8> {
+        let json = match self {
+            Self::Dispatch(job) => serde_json::to_vec(job),
+            task => serde_json::to_vec(task),
+        };
         // Maps have text keys and numbers are finite in a valid job, so writing to memory cannot fail.
-        serde_json::to_vec(self).unwrap_or_default()
+        json.unwrap_or_default()
     }
 
     /// Reads a message's body, within bounds, and validates its job again: a queue is outside too.
@@ -118,10 +125,38 @@ impl Task {
             let (size, limit) = (json.len(), limits::MAX_TASK_JSON_BYTES);
             return Err(JobError::new("", format!("the task has {size} bytes; the limit is {limit}")));
         }
+        if Header::of(json).stage.is_none() {
+            return Job::parse(json).map(Self::Dispatch);
+        }
         let task: Self =
             serde_json::from_slice(json).map_err(|error| JobError::new("", format!("this is no task: {error}")))?;
         task.job().validate()?;
         Ok(task)
+    }
+
+    /// For a body that [`Task::parse`] refuses: a stand-in for its job that bears its id, if the body is a job and so
+    /// much of it is readable. It lets the job fail under its own name.
+    pub fn unreadable_job(json: &[u8]) -> Option<Job> {
+        if json.len() > limits::MAX_TASK_JSON_BYTES {
+            return None;
+        }
+        let header = Header::of(json);
+        let id = JobId(header.id?.as_str()?.to_owned());
+        let job = Job { id, ..Job::new(ImageSource("unreadable".to_owned()), "unreadable") };
+        (header.stage.is_none() && job.validate().is_ok()).then_some(job)
+    }
+}
+
+/// What is read of a body to see what it is.
+#[derive(Default, Deserialize)]
+struct Header {
+    stage: Option<String>,
+    id: Option<serde_json::Value>,
+}
+
+impl Header {
+    fn of(json: &[u8]) -> Self {
+        serde_json::from_slice(json).unwrap_or_default()
     }
 }
 
@@ -157,5 +192,25 @@ mod tests {
         assert!(Task::parse(b"{\"stage\":\"paint\"}").is_err());
         assert!(Task::parse(b"").is_err());
         assert!(Task::parse(&vec![b' '; limits::MAX_TASK_JSON_BYTES + 1]).is_err());
+    }
+
+    #[test]
+    fn an_intake_message_is_the_bare_job() {
+        let json = br#"{"id":"one","subject":{"image":"dog.png"},"prompt":"a dog"}"#;
+        let Task::Dispatch(job) = Task::parse(json).unwrap() else { panic!("not for the dispatcher") };
+        assert_eq!(job.id.as_str(), "one");
+        let error = Task::parse(br#"{"id":"one","promt":"a dog"}"#).unwrap_err();
+        assert!(error.message.contains("did you mean \"prompt\"?"), "{error}");
+    }
+
+    #[test]
+    fn an_unreadable_job_keeps_its_id_if_that_is_a_good_one() {
+        let id = |json: &[u8]| Task::unreadable_job(json).map(|job| job.id.0);
+        assert_eq!(id(br#"{"id":"one","promt":"a dog"}"#).as_deref(), Some("one"));
+        assert_eq!(id(br#"{"id":"../one","promt":"a dog"}"#), None);
+        assert_eq!(id(br#"{"id":7}"#), None);
+        assert_eq!(id(br#"{"promt":"a dog"}"#), None);
+        assert_eq!(id(br#"{"stage":"sample","id":"one"}"#), None);
+        assert_eq!(id(b"\xff"), None);
     }
 }

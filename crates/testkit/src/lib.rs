@@ -1,1 +1,11 @@
-//! EchoGen testkit.
+//! What the tests of several crates share: wrappers that make faults on purpose, builders, and waiting on conditions.
+//!
+//! A dev-dependency only. Each wrapper is itself the port it wraps, so a test puts it where the port goes.
+
+mod conditions;
+mod faults;
+mod jobs;
+
+pub use conditions::eventually;
+pub use faults::{Duplicating, FailFirst, LostAcks};
+pub use jobs::job;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use echogen_ports::{Broker, Event, ObjectKey, ObjectStore, PortError};
-use echogen_protocol::{Failure, FailureKind, Job, JobEvent, JobResult};
+use echogen_protocol::{Failure, Job, JobEvent, JobResult};
 
 use crate::Clock;
 
@@ -70,12 +70,10 @@ impl ResultWriter {
 impl FailureHandler for ResultWriter {
     async fn fail(&self, job: &Job, failure: Failure) -> Result<(), PortError> {
         // A job that is refused for its very id or destination has no place for a result; its event is all there is.
-        if job.validate().is_err() && ObjectKey::of_result(job).is_err() {
-            let failure = Failure { kind: FailureKind::InvalidJob, ..failure };
-            let result = JobResult::failed(job, failure, &self.version, self.clock.now());
+        let result = JobResult::failed(job, failure, &self.version, self.clock.now());
+        if ObjectKey::of_result(job).is_err() {
             return self.broker.publish_event(Event::of_job(&JobEvent::of_result(&result))).await;
         }
-        let result = JobResult::failed(job, failure, &self.version, self.clock.now());
         self.commit(job, &result).await.map(drop)
     }
 }
@@ -85,7 +83,7 @@ mod tests {
     use std::time::Duration;
 
     use echogen_ports::{EventStream, MemoryBroker, MemoryObjectStore};
-    use echogen_protocol::{EventKind, JobId, JobStatus};
+    use echogen_protocol::{EventKind, FailureKind, JobId, JobStatus};
     use jiff::Timestamp;
 
     use super::*;

@@ -1,0 +1,262 @@
+//! Ports that fail on purpose: the first N calls, twice the message, a cut between publish and ack.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use echogen_ports::{
+    Broker, Cache, Consumer, Delivery, Event, EventStream, Message, ObjectKey, ObjectStore, PortError, QueueName,
+    Settle,
+};
+
+/// Fails the first N calls that would change something or read (not `consume` and `subscribe`), transiently.
+#[derive(Debug)]
+pub struct FailFirst<P> {
+    inner: P,
+    left: AtomicU32,
+}
+
+impl<P> FailFirst<P> {
+    /// `inner`, whose next `calls` calls fail.
+    pub fn new(inner: P, calls: u32) -> Self {
+        Self { inner, left: AtomicU32::new(calls) }
+    }
+
+    /// How many calls are still to fail.
+    pub fn left(&self) -> u32 {
+        self.left.load(Ordering::SeqCst)
+    }
+
+    fn call(&self) -> Result<&P, PortError> {
+        if take_one(&self.left) { Err(PortError::transient("failed on purpose")) } else { Ok(&self.inner) }
+    }
+}
+
+fn take_one(left: &AtomicU32) -> bool {
+    left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+}
+
+#[async_trait]
+impl<P: ObjectStore> ObjectStore for FailFirst<P> {
+    async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
+        self.call()?.get(key, max_bytes).await
+    }
+
+    async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), PortError> {
+        self.call()?.put(key, bytes).await
+    }
+
+    async fn put_if_absent(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, PortError> {
+        self.call()?.put_if_absent(key, bytes).await
+    }
+
+    async fn exists(&self, key: &ObjectKey) -> Result<bool, PortError> {
+        self.call()?.exists(key).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), PortError> {
+        self.call()?.delete(key).await
+    }
+}
+
+#[async_trait]
+impl<P: Cache> Cache for FailFirst<P> {
+    async fn get(&self, key: &str) -> Result<Option<Bytes>, PortError> {
+        self.call()?.get(key).await
+    }
+
+    async fn put(&self, key: &str, value: Bytes, ttl: Duration) -> Result<(), PortError> {
+        self.call()?.put(key, value, ttl).await
+    }
+
+    async fn put_if_absent(&self, key: &str, value: Bytes, ttl: Duration) -> Result<bool, PortError> {
+        self.call()?.put_if_absent(key, value, ttl).await
+    }
+
+    async fn delete_if_equal(&self, key: &str, expected: &[u8]) -> Result<bool, PortError> {
+        self.call()?.delete_if_equal(key, expected).await
+    }
+}
+
+#[async_trait]
+impl<P: Broker> Broker for FailFirst<P> {
+    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), PortError> {
+        self.call()?.publish(queue, message).await
+    }
+
+    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), PortError> {
+        self.call()?.publish_after(queue, message, delay).await
+    }
+
+    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), PortError> {
+        self.call()?.dead_letter(queue, message, reason).await
+    }
+
+    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, PortError> {
+        self.inner.consume(queue, prefetch).await
+    }
+
+    async fn publish_event(&self, event: Event) -> Result<(), PortError> {
+        self.call()?.publish_event(event).await
+    }
+
+    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, PortError> {
+        self.inner.subscribe(prefix).await
+    }
+}
+
+/// Publishes every message twice, as a broker may that lost its own confirm.
+#[derive(Debug)]
+pub struct Duplicating<B>(pub B);
+
+#[async_trait]
+impl<B: Broker> Broker for Duplicating<B> {
+    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), PortError> {
+        self.0.publish(queue, message.clone()).await?;
+        self.0.publish(queue, message).await
+    }
+
+    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), PortError> {
+        self.0.publish_after(queue, message.clone(), delay).await?;
+        self.0.publish_after(queue, message, delay).await
+    }
+
+    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), PortError> {
+        self.0.dead_letter(queue, message.clone(), reason).await?;
+        self.0.dead_letter(queue, message, reason).await
+    }
+
+    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, PortError> {
+        self.0.consume(queue, prefetch).await
+    }
+
+    async fn publish_event(&self, event: Event) -> Result<(), PortError> {
+        self.0.publish_event(event.clone()).await?;
+        self.0.publish_event(event).await
+    }
+
+    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, PortError> {
+        self.0.subscribe(prefix).await
+    }
+}
+
+/// Loses the first N acks: the message goes back to its queue though its work is done, as when a worker dies between
+/// publish and ack.
+#[derive(Debug)]
+pub struct LostAcks<B> {
+    inner: B,
+    left: Arc<AtomicU32>,
+}
+
+impl<B> LostAcks<B> {
+    /// `inner`, whose next `acks` acks are lost.
+    pub fn new(inner: B, acks: u32) -> Self {
+        Self { inner, left: Arc::new(AtomicU32::new(acks)) }
+    }
+}
+
+#[async_trait]
+impl<B: Broker> Broker for LostAcks<B> {
+    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), PortError> {
+        self.inner.publish(queue, message).await
+    }
+
+    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), PortError> {
+        self.inner.publish_after(queue, message, delay).await
+    }
+
+    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), PortError> {
+        self.inner.dead_letter(queue, message, reason).await
+    }
+
+    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, PortError> {
+        let inner = self.inner.consume(queue, prefetch).await?;
+        Ok(Box::new(LosingConsumer { inner, left: Arc::clone(&self.left) }))
+    }
+
+    async fn publish_event(&self, event: Event) -> Result<(), PortError> {
+        self.inner.publish_event(event).await
+    }
+
+    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, PortError> {
+        self.inner.subscribe(prefix).await
+    }
+}
+
+struct LosingConsumer {
+    inner: Box<dyn Consumer>,
+    left: Arc<AtomicU32>,
+}
+
+#[async_trait]
+impl Consumer for LosingConsumer {
+    async fn receive(&mut self) -> Result<Option<Delivery>, PortError> {
+        let Some(delivery) = self.inner.receive().await? else { return Ok(None) };
+        let (message, redeliveries) = (delivery.message.clone(), delivery.redeliveries);
+        let settle = LosingSettle { delivery, left: Arc::clone(&self.left) };
+        Ok(Some(Delivery::new(message, redeliveries, Box::new(settle))))
+    }
+}
+
+struct LosingSettle {
+    delivery: Delivery,
+    left: Arc<AtomicU32>,
+}
+
+#[async_trait]
+impl Settle for LosingSettle {
+    async fn ack(self: Box<Self>) -> Result<(), PortError> {
+        if take_one(&self.left) {
+            self.delivery.requeue().await?;
+            return Err(PortError::transient("ack lost on purpose"));
+        }
+        self.delivery.ack().await
+    }
+
+    async fn requeue(self: Box<Self>) -> Result<(), PortError> {
+        self.delivery.requeue().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use echogen_ports::{MemoryBroker, MemoryObjectStore};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_first_calls_fail_and_change_nothing() {
+        let store = FailFirst::new(MemoryObjectStore::new(), 2);
+        let key = ObjectKey::new("a").unwrap();
+        assert!(!store.put(&key, "1".into()).await.unwrap_err().is_permanent());
+        assert!(store.exists(&key).await.is_err());
+        assert_eq!(store.left(), 0);
+        assert!(!store.exists(&key).await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_ack_brings_the_message_again() {
+        let broker = LostAcks::new(MemoryBroker::new(), 1);
+        let queue = QueueName::sample();
+        broker.publish(&queue, Message::default()).await.unwrap();
+        let mut consumer = broker.consume(&queue, 1).await.unwrap();
+        assert!(consumer.receive().await.unwrap().unwrap().ack().await.is_err());
+        let again = consumer.receive().await.unwrap().unwrap();
+        assert_eq!(again.redeliveries, 1);
+        again.ack().await.unwrap();
+        assert_eq!((broker.inner.waiting(&queue), broker.inner.unsettled()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn duplicates_come_twice() {
+        let broker = Duplicating(MemoryBroker::new());
+        broker.publish(&QueueName::sample(), Message::default()).await.unwrap();
+        assert_eq!(broker.0.waiting(&QueueName::sample()), 2);
+    }
+}

@@ -1,0 +1,373 @@
+//! The loop against the twins: duplicates, poison, retries, drain.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use echogen_ports::{DEAD_LETTER_REASON, MemoryBroker, MemoryObjectStore, ObjectKey, ObjectStore};
+use echogen_protocol::{ContentHash, JobResult, JobStatus, Progress, SegmentTask};
+use echogen_testkit::{Duplicating, FailFirst, LostAcks, eventually, job};
+use jiff::{Timestamp, ToSpan};
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::{Backoff, ResultWriter};
+
+/// What the test stage does with a job, by its id's beginning.
+#[derive(Debug, Default)]
+struct Script {
+    /// Tries by job.
+    tries: Mutex<HashMap<String, u32>>,
+    at_work: AtomicU32,
+    most_at_work: AtomicU32,
+}
+
+impl Script {
+    fn tries(&self, job: &str) -> u32 {
+        self.tries.lock().unwrap().get(job).copied().unwrap_or(0)
+    }
+}
+
+#[async_trait]
+impl Stage for Script {
+    fn name(&self) -> &'static str {
+        "script"
+    }
+
+    async fn run(&self, task: Task, context: &StageContext) -> Result<Outcome, StageError> {
+        let job = task.job().clone();
+        let tries = {
+            let mut tries = self.tries.lock().unwrap();
+            let tries = tries.entry(job.id.0.clone()).or_default();
+            *tries += 1;
+            *tries
+        };
+        match job.id.as_str().split('-').next().unwrap() {
+            "flaky" if tries < 3 => Err(StageError::transient("store is busy").because("503")),
+            "never" => Err(StageError::transient("store is gone")),
+            "panic" if tries < 2 => panic!("oh no"),
+            "wrong" => Err(StageError::permanent(FailureKind::BadImage, "not an image")),
+            "slow" => {
+                let at_work = self.at_work.fetch_add(1, Ordering::SeqCst) + 1;
+                self.most_at_work.fetch_max(at_work, Ordering::SeqCst);
+                sleep(Duration::from_secs(5)).await;
+                self.at_work.fetch_sub(1, Ordering::SeqCst);
+                Ok(next(job))
+            }
+            "stuck" => {
+                sleep(Duration::from_secs(100_000)).await;
+                Ok(Outcome::Done)
+            }
+            _ => {
+                assert_eq!(context.attempt, tries);
+                Ok(next(job))
+            }
+        }
+    }
+}
+
+fn next(job: Job) -> Outcome {
+    let image = ContentHash::of(b"picture");
+    Outcome::next(Task::Segment(SegmentTask { job, image, progress: Progress::default() }))
+}
+
+struct Bench {
+    broker: MemoryBroker,
+    store: Arc<MemoryObjectStore>,
+    stage: Arc<Script>,
+    shutdown: CancellationToken,
+    clock: Clock,
+    worker: JoinHandle<Result<(), PortError>>,
+}
+
+fn queue() -> QueueName {
+    QueueName::dispatch(echogen_protocol::Lane::Standard)
+}
+
+fn config() -> WorkerConfig {
+    let backoff = Backoff { first_seconds: 1.0, factor: 2.0, max_seconds: 60.0 };
+    WorkerConfig {
+        concurrency: 2,
+        task_timeout_seconds: 10.0,
+        max_attempts: 4,
+        max_redeliveries: 3,
+        backoff,
+        grace_seconds: 8.0,
+    }
+}
+
+impl Bench {
+    /// A worker at a broker that `wrap` makes of the twin, and a store whose first calls fail.
+    fn start(wrap: impl FnOnce(MemoryBroker) -> Arc<dyn Broker>, store_failures: u32) -> Self {
+        let (broker, store, stage) =
+            (MemoryBroker::new(), Arc::new(MemoryObjectStore::new()), Arc::new(Script::default()));
+        let (wrapped, clock) = (wrap(broker.clone()), Clock::fixed(Timestamp::UNIX_EPOCH));
+        let flaky = Arc::new(FailFirst::new(SharedStore(Arc::clone(&store)), store_failures));
+        let results = ResultWriter::new(flaky, Arc::clone(&wrapped), clock.clone(), "1.2.3");
+        let worker = Worker::new(Arc::clone(&stage) as Arc<dyn Stage>, queue(), wrapped, Arc::new(results), config())
+            .with_clock(clock.clone());
+        let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
+        let worker = tracker.spawn(worker.run(shutdown.clone()));
+        Self { broker, store, stage, shutdown, clock, worker }
+    }
+
+    fn plain() -> Self {
+        Self::start(|broker| Arc::new(broker), 0)
+    }
+
+    async fn send(&self, id: &str) {
+        self.send_job(&job(id)).await;
+    }
+
+    async fn send_job(&self, job: &Job) {
+        self.broker.publish(&queue(), Message::of_job(job, self.clock.now())).await.unwrap();
+    }
+
+    async fn idle(&self) {
+        let queue = queue();
+        eventually("all tasks are settled", || self.broker.waiting(&queue) == 0 && self.broker.unsettled() == 0).await;
+    }
+
+    fn followed(&self) -> usize {
+        self.broker.waiting(&QueueName::segment())
+    }
+
+    async fn result(&self, id: &str) -> Option<JobResult> {
+        let key = ObjectKey::new(format!("{id}/result.json")).unwrap();
+        let bytes = self.store.get(&key, 1 << 20).await.unwrap()?;
+        Some(serde_json::from_slice(&bytes).unwrap())
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.worker.await.unwrap().unwrap();
+        assert_eq!(self.broker.unsettled(), 0, "nothing stays out after the end");
+    }
+}
+
+/// A store that the test looks into while the worker writes.
+#[derive(Debug)]
+struct SharedStore(Arc<MemoryObjectStore>);
+
+#[async_trait]
+impl ObjectStore for SharedStore {
+    async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<bytes::Bytes>, PortError> {
+        self.0.get(key, max_bytes).await
+    }
+
+    async fn put(&self, key: &ObjectKey, bytes: bytes::Bytes) -> Result<(), PortError> {
+        self.0.put(key, bytes).await
+    }
+
+    async fn put_if_absent(&self, key: &ObjectKey, bytes: bytes::Bytes) -> Result<bool, PortError> {
+        self.0.put_if_absent(key, bytes).await
+    }
+
+    async fn exists(&self, key: &ObjectKey) -> Result<bool, PortError> {
+        self.0.exists(key).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), PortError> {
+        self.0.delete(key).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_is_done_and_followed_by_the_next() {
+    let bench = Bench::plain();
+    bench.send("one").await;
+    bench.idle().await;
+    let mut consumer = bench.broker.consume(&QueueName::segment(), 1).await.unwrap();
+    let delivery = consumer.receive().await.unwrap().unwrap();
+    assert_eq!(Task::parse(&delivery.message.body).unwrap().job().id.as_str(), "one");
+    let headers = TaskHeaders::from_map(&delivery.message.headers);
+    assert_eq!((headers.failures, headers.job.as_deref()), (0, Some("one")));
+    delivery.ack().await.unwrap();
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transient_failure_is_tried_again_after_growing_waits() {
+    let bench = Bench::plain();
+    let began = Instant::now();
+    bench.send("flaky").await;
+    bench.idle().await;
+    let took = began.elapsed().as_secs_f64();
+    assert_eq!((bench.stage.tries("flaky"), bench.followed()), (3, 1));
+    // Between half and all of 1 + 2 seconds; the look itself is good to milliseconds.
+    assert!((1.5..3.01).contains(&took), "{took} seconds");
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_never_works_ends_among_the_dead_letters_with_its_story() {
+    let bench = Bench::plain();
+    let mut events = bench.broker.subscribe("job.parked").await.unwrap();
+    bench.send("never").await;
+    bench.idle().await;
+    assert_eq!(bench.stage.tries("never"), 4);
+    let dead = bench.broker.dead_letters(&queue());
+    assert_eq!(dead.len(), 1);
+    assert_eq!(dead[0].headers[DEAD_LETTER_REASON], "4 tries failed, the last one: store is gone");
+    let headers = TaskHeaders::from_map(&dead[0].headers);
+    assert_eq!((headers.failures, headers.first_seen), (4, Some(Timestamp::UNIX_EPOCH)));
+    assert_eq!(Task::parse(&dead[0].body).unwrap().job().id.as_str(), "never", "it can be sent again as it is");
+    assert_eq!(events.next().await.unwrap().to_job().unwrap().subject.as_str(), "never");
+    assert_eq!(bench.result("never").await, None, "a parked job has not ended");
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permanent_failure_ends_the_job_at_once() {
+    let bench = Bench::plain();
+    let mut events = bench.broker.subscribe("job.failed").await.unwrap();
+    bench.send("wrong").await;
+    bench.idle().await;
+    let result = bench.result("wrong").await.unwrap();
+    assert_eq!((result.status, result.error.unwrap().message.as_str()), (JobStatus::Failed, "not an image"));
+    assert_eq!(events.next().await.unwrap().to_job().unwrap().subject.as_str(), "wrong");
+    assert_eq!((bench.stage.tries("wrong"), bench.broker.dead_letters(&queue()).len()), (1, 0));
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_cannot_be_written_down_comes_again() {
+    let bench = Bench::start(|broker| Arc::new(broker), 2);
+    bench.send("wrong").await;
+    bench.idle().await;
+    assert_eq!(bench.result("wrong").await.unwrap().status, JobStatus::Failed);
+    assert_eq!(bench.stage.tries("wrong"), 3);
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_is_a_failed_try_and_the_worker_lives_on() {
+    let bench = Bench::plain();
+    bench.send("panic").await;
+    bench.send("one").await;
+    bench.idle().await;
+    assert_eq!((bench.stage.tries("panic"), bench.followed()), (2, 2));
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_between_publish_and_ack_repeats_and_loses_nothing() {
+    let bench = Bench::start(|broker| Arc::new(LostAcks::new(broker, 1)), 0);
+    bench.broker.publish(&queue(), Message::of_job(&job("slow-one"), bench.clock.now())).await.unwrap();
+    bench.idle().await;
+    assert_eq!(bench.stage.tries("slow-one"), 2);
+    assert_eq!(bench.followed(), 2, "the follow-up comes twice; the next stage settles it by content");
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn duplicates_make_one_result() {
+    let bench = Bench::start(|broker| Arc::new(Duplicating(broker)), 0);
+    for _ in 0..3 {
+        bench.send("wrong").await;
+    }
+    bench.idle().await;
+    assert_eq!(bench.store.keys().len(), 1);
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publish_that_fails_puts_the_task_back() {
+    let bench = Bench::start(|broker| Arc::new(FailFirst::new(broker, 2)), 0);
+    bench.send("slow-one").await;
+    bench.idle().await;
+    assert_eq!((bench.stage.tries("slow-one"), bench.followed()), (3, 1));
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_never_settled_is_parked_in_the_end() {
+    // Every publish fails, that of the dead letter not: it comes after max_redeliveries + 1 tries.
+    let bench = Bench::start(|broker| Arc::new(FailFirst::new(broker, 4)), 0);
+    bench.send("slow-one").await;
+    bench.idle().await;
+    assert_eq!((bench.stage.tries("slow-one"), bench.followed()), (4, 0));
+    let reason = bench.broker.dead_letters(&queue())[0].headers[DEAD_LETTER_REASON].clone();
+    assert!(reason.starts_with("handed out 4 times"), "{reason}");
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_task_is_parked_and_a_bad_job_fails_under_its_id() {
+    let bench = Bench::plain();
+    for body in ["\u{1}", "{\"stage\":\"paint\"}", "{\"promt\":1}", "{\"id\":\"typo\",\"promt\":1}"] {
+        bench.broker.publish(&queue(), Message { body: body.into(), headers: Default::default() }).await.unwrap();
+    }
+    bench.idle().await;
+    assert_eq!(bench.broker.dead_letters(&queue()).len(), 3);
+    let error = bench.result("typo").await.unwrap().error.unwrap();
+    assert_eq!(error.kind, FailureKind::InvalidJob);
+    assert_eq!(error.message, "unknown field \"promt\"; did you mean \"prompt\"?");
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_past_its_deadline_is_not_begun() {
+    let bench = Bench::plain();
+    let late = Job { deadline: Some(Timestamp::UNIX_EPOCH), ..job("late") };
+    bench.send_job(&late).await;
+    let early = Job { deadline: Some(Timestamp::UNIX_EPOCH + 1.hour()), ..job("early") };
+    bench.send_job(&early).await;
+    bench.idle().await;
+    assert_eq!(bench.result("late").await.unwrap().status, JobStatus::Expired);
+    assert_eq!((bench.stage.tries("late"), bench.stage.tries("early"), bench.followed()), (0, 1, 1));
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_try_that_takes_too_long_is_a_failed_try() {
+    let bench = Bench::plain();
+    bench.send("stuck").await;
+    bench.idle().await;
+    let reason = bench.broker.dead_letters(&queue())[0].headers[DEAD_LETTER_REASON].clone();
+    assert_eq!(reason, "4 tries failed, the last one: the script stage took longer than 10 seconds");
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_tasks_are_at_work_than_allowed() {
+    let bench = Bench::plain();
+    for index in 0..7 {
+        bench.send(&format!("slow-{index}")).await;
+    }
+    bench.idle().await;
+    assert_eq!((bench.followed(), bench.stage.most_at_work.load(Ordering::SeqCst)), (7, 2));
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_lets_what_runs_end_and_takes_nothing_more() {
+    let bench = Bench::plain();
+    for index in 0..5 {
+        bench.send(&format!("slow-{index}")).await;
+    }
+    let stage = Arc::clone(&bench.stage);
+    eventually("two are at work", || stage.at_work.load(Ordering::SeqCst) == 2).await;
+    let broker = bench.broker.clone();
+    bench.stop().await;
+    assert_eq!((broker.waiting(&QueueName::segment()), broker.waiting(&queue())), (2, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_grace_period_tasks_go_back_as_they_came() {
+    let bench = Bench::plain();
+    bench.send("stuck").await;
+    let stage = Arc::clone(&bench.stage);
+    eventually("it is at work", || stage.tries("stuck") == 1).await;
+    let (broker, began) = (bench.broker.clone(), Instant::now());
+    bench.stop().await;
+    assert_eq!(began.elapsed(), config().grace());
+    let mut consumer = broker.consume(&queue(), 1).await.unwrap();
+    let delivery = consumer.receive().await.unwrap().unwrap();
+    assert_eq!(TaskHeaders::from_map(&delivery.message.headers).failures, 0, "being put back is no failure");
+}
