@@ -129,6 +129,8 @@ fn caption_lines(row: &SheetRow<'_>, card_width: u32) -> Vec<String> {
 
 /// The picture in the middle of its square well.
 fn draw_thumbnail(canvas: &mut Canvas, picture: &RgbImage, x: u32, y: u32) {
+    // A thin frame, without which a white picture would have no edge on the white card.
+    canvas.fill(Area { x: x - 1, y: y - 1, width: THUMBNAIL + 2, height: THUMBNAIL + 2 }, 9.0, EDGE);
     canvas.fill(Area { x, y, width: THUMBNAIL, height: THUMBNAIL }, 8.0, WELL);
     let (width, height) = picture.dimensions();
     let scale = f64::from(THUMBNAIL) / f64::from(width.max(height).max(1));
