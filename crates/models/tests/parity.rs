@@ -1,4 +1,62 @@
 //! The parity example's comparisons as tests over the shipped fixtures.
 
+#[path = "../examples/parity/bsq.rs"]
+mod bsq;
 #[path = "../examples/parity/compare.rs"]
 mod compare;
+#[path = "../examples/parity/dinov2.rs"]
+mod dinov2;
+#[path = "../examples/parity/echogen.rs"]
+mod echogen;
+#[path = "../examples/parity/flux_vae.rs"]
+mod flux_vae;
+#[path = "../examples/parity/preprocess.rs"]
+mod preprocess;
+#[path = "../examples/parity/t5.rs"]
+mod t5;
+
+use std::path::Path;
+
+use compare::Comparison;
+
+/// Largest allowed error, relative to the largest magnitude of the expected tensor.
+const TOLERANCE: f64 = 1e-4;
+
+fn check(name: &str, at_least: usize, run: fn(&Path) -> anyhow::Result<Vec<Comparison>>) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name);
+    let comparisons = run(&folder).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+    assert!(comparisons.len() >= at_least, "{name}: only {} tensors were compared", comparisons.len());
+    for comparison in comparisons {
+        assert!(comparison.relative_error <= TOLERANCE, "{comparison}");
+    }
+}
+
+#[test]
+fn t5() {
+    check("t5", 6, t5::run);
+}
+
+#[test]
+fn dinov2() {
+    check("dinov2", 9, dinov2::run);
+}
+
+#[test]
+fn flux_vae() {
+    check("flux-vae", 10, flux_vae::run);
+}
+
+#[test]
+fn visual_tokenizer() {
+    check("bsq-tiny", 9, bsq::run);
+}
+
+#[test]
+fn echogen() {
+    check("echogen-tiny", 100, echogen::run);
+}
+
+#[test]
+fn preprocess() {
+    check("preprocess", 21, preprocess::run);
+}

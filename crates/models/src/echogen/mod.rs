@@ -12,6 +12,8 @@ pub mod model;
 mod rotary;
 pub mod sampling;
 pub mod schedule;
+#[cfg(test)]
+mod tests;
 
 pub use condition_cache::CacheUse;
 pub use config::EchoGenConfig;

@@ -1,0 +1,220 @@
+//! The savings change nothing, and an image depends on its own request alone. On the weights of the shipped fixture.
+
+use std::{collections::HashMap, ops::ControlFlow, path::Path};
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+
+use super::*;
+use crate::random::CounterRng;
+
+fn fixture() -> (EchoGenConfig, HashMap<String, Tensor>) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/echogen-tiny");
+    let description = std::fs::read_to_string(folder.join("config.json")).unwrap();
+    let description: serde_json::Value = serde_json::from_str(&description).unwrap();
+    let config = serde_json::from_value(description["model"].clone()).unwrap();
+    (config, candle_core::safetensors::load(folder.join("model.safetensors"), &Device::Cpu).unwrap())
+}
+
+fn model_of(config: &EchoGenConfig, tensors: HashMap<String, Tensor>) -> candle_core::Result<EchoGen> {
+    EchoGen::new(VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu), config, DType::F32)
+}
+
+fn sampler(cache_bytes: usize) -> Sampler {
+    let (config, tensors) = fixture();
+    Sampler::new(model_of(&config, tensors).unwrap(), cache_bytes)
+}
+
+fn noise(shape: &[usize], seed: u64) -> Tensor {
+    let mut values = vec![0f32; shape.iter().product()];
+    CounterRng::new(seed, 99).fill_normal(&mut values);
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+fn request(words: usize, seed: u64, options: SamplingOptions) -> SampleRequest {
+    SampleRequest {
+        text: noise(&[words, 256], words as u64),
+        negative_text: None,
+        subject: SubjectFeatures {
+            cls_token: noise(&[24], 1),
+            patch_tokens: noise(&[16, 24], 2),
+            content: noise(&[64, 16], 3),
+        },
+        seed,
+        options,
+    }
+}
+
+fn guided(text: f64, subject: f64) -> SamplingOptions {
+    SamplingOptions {
+        guidance_text: PerScale::All(text),
+        guidance_subject: PerScale::All(subject),
+        ..SamplingOptions::default()
+    }
+}
+
+fn square() -> Schedule {
+    Schedule::nearest(1.0, PixelBudget::M0_06).unwrap()
+}
+
+fn sample(sampler: &Sampler, requests: &[SampleRequest], schedule: &Schedule) -> Vec<Vec<f32>> {
+    let summed = sampler.sample(requests, schedule, |_, _| ControlFlow::Continue(())).unwrap();
+    summed.iter().map(|codes| codes.flatten_all().unwrap().to_vec1().unwrap()).collect()
+}
+
+#[test]
+fn an_image_is_the_same_alone_and_in_any_batch() {
+    let (sampler, schedule) = (sampler(0), square());
+    let mut negative = request(7, 4, guided(3.0, 1.5));
+    negative.negative_text = Some(noise(&[3, 256], 77));
+    let lists = SamplingOptions {
+        guidance_text: PerScale::Each(vec![2.0, 3.0, 1.0, 1.0, 1.0, 1.0, 1.0]),
+        guidance_subject: PerScale::Each(vec![2.0, 2.5, 1.0, 1.0, 1.0, 1.0, 1.0]),
+        ..SamplingOptions::default()
+    };
+    let requests = [
+        request(5, 1, guided(2.5, 2.5)),
+        request(11, 2, guided(1.0, 1.0)),
+        request(5, 3, guided(4.0, 2.0)),
+        negative,
+        request(9, 5, lists),
+    ];
+    let together = sample(&sampler, &requests, &schedule);
+    for (request, together) in requests.iter().zip(&together) {
+        assert_eq!(&sample(&sampler, std::slice::from_ref(request), &schedule)[0], together);
+    }
+    let reversed: Vec<_> = requests.iter().rev().cloned().collect();
+    assert_eq!(sample(&sampler, &reversed, &schedule).into_iter().rev().collect::<Vec<_>>(), together);
+}
+
+#[test]
+fn a_seed_decides_the_image() {
+    let (sampler, schedule) = (sampler(1 << 24), square());
+    let of = |seed| sample(&sampler, &[request(5, seed, guided(2.5, 2.5))], &schedule);
+    assert_eq!(of(1), of(1));
+    assert_ne!(of(1), of(2));
+}
+
+#[test]
+fn kept_conditions_change_nothing_and_are_used() {
+    let (keeping, forgetting, schedule) = (sampler(1 << 26), sampler(0), square());
+    let first = request(5, 1, guided(3.0, 2.0));
+    let mut other_subject = request(5, 2, guided(3.0, 2.0));
+    other_subject.subject.cls_token = noise(&[24], 50);
+    let other_prompt = request(8, 3, guided(3.0, 2.0));
+    let usage = |request: &SampleRequest| {
+        let usage = keeping.start(std::slice::from_ref(request), &schedule, Rows::Needed).unwrap().cache_use();
+        (usage.hits, usage.misses)
+    };
+    assert_eq!(usage(&first), (0, 3), "nothing is known yet");
+    assert_eq!(usage(&SampleRequest { seed: 9, ..first.clone() }), (3, 0), "seeds share every row");
+    assert_eq!(usage(&other_subject), (2, 1), "a prompt's rows without subject serve every subject");
+    assert_eq!(usage(&other_prompt), (0, 3), "another prompt of another length has nothing in common");
+    let same_length = SampleRequest { text: noise(&[5, 256], 123), ..first.clone() };
+    assert_eq!(usage(&same_length), (1, 2), "the row of nothing depends on the text's length alone");
+    for request in [first, other_subject, other_prompt, same_length] {
+        let kept = sample(&keeping, std::slice::from_ref(&request), &schedule);
+        assert_eq!(kept, sample(&forgetting, &[request], &schedule));
+    }
+}
+
+#[test]
+fn rows_without_weight_change_nothing() {
+    let (sampler, schedule) = (sampler(0), square());
+    for (text, subject, needed) in [(2.5, 2.5, 2), (1.0, 3.0, 2), (2.0, 0.0, 2), (1.0, 1.0, 1), (3.0, 2.0, 3)] {
+        let requests = [request(5, 1, guided(text, subject))];
+        let [all, few] = [Rows::All, Rows::Needed].map(|rows| {
+            let mut sampling = sampler.start(&requests, &schedule, rows).unwrap();
+            let mut logits = Vec::new();
+            for _ in schedule.scales() {
+                let guided = sampling.logits().unwrap();
+                assert_eq!(sampling.row_logits().len(), if rows == Rows::All { 3 } else { needed });
+                let bits = sampling.draw(&guided).unwrap();
+                logits.extend(guided[0].flatten_all().unwrap().to_vec1::<f32>().unwrap());
+                sampling.accept(&bits).unwrap();
+            }
+            logits
+        });
+        assert_eq!(all, few);
+    }
+}
+
+#[test]
+fn the_last_block_leaves_its_content_alone() {
+    let (config, mut tensors) = fixture();
+    let before = model_of(&config, tensors.clone()).unwrap();
+    let unread: Vec<_> = tensors.keys().filter(|name| is_ignored(&config, name)).cloned().collect();
+    assert!(unread.iter().any(|name| name.contains("control_ffn")));
+    tensors.retain(|name, _| !is_ignored(&config, name));
+    let after = model_of(&config, tensors).unwrap();
+    let requests = [request(5, 1, guided(3.0, 2.0))];
+    let of = |model| sample(&Sampler::new(model, 0), &requests, &square());
+    assert_eq!(of(before), of(after));
+}
+
+#[test]
+fn tables_of_another_length_are_cut_or_followed_by_zeros() {
+    let (config, tensors) = fixture();
+    let cut = EchoGenConfig { content_len: 32, text_maxlen: 8, ..config.clone() };
+    let model = model_of(&cut, tensors.clone()).unwrap();
+    let stored = tensors["control_features_refer_uncond"].narrow(0, 0, 32).unwrap();
+    let content = model.no_subject(32, 16).unwrap().content;
+    assert_eq!(content.to_vec2::<f32>().unwrap(), stored.to_vec2::<f32>().unwrap());
+    let longer = EchoGenConfig { content_len: 100, ..config };
+    let content = model_of(&longer, tensors).unwrap().no_subject(100, 16).unwrap().content;
+    assert_eq!(content.get(99).unwrap().to_vec1::<f32>().unwrap(), vec![0.0; 16]);
+}
+
+#[test]
+fn every_shape_of_the_table_can_be_sampled() {
+    let sampler = sampler(1 << 26);
+    let sizes = |schedule: &Schedule| {
+        let summed = sampler.sample(&[request(3, 1, guided(2.5, 2.5))], schedule, |_, _| ControlFlow::Continue(()));
+        summed.unwrap()[0].dims().to_vec()
+    };
+    for ratio in schedule::template_ratios() {
+        let schedule = Schedule::nearest(ratio, PixelBudget::M0_06).unwrap();
+        assert_eq!(sizes(&schedule), [8, schedule.last().0, schedule.last().1]);
+    }
+    for (ratio, budget) in [(1.333, PixelBudget::M0_25), (0.571, PixelBudget::M0_60), (1.0, PixelBudget::M1)] {
+        let schedule = Schedule::nearest(ratio, budget).unwrap();
+        assert_eq!(sizes(&schedule), [8, schedule.last().0, schedule.last().1]);
+    }
+}
+
+#[test]
+fn an_observer_sees_every_scale_and_may_stop() {
+    let (sampler, schedule, requests) = (sampler(0), square(), [request(5, 1, guided(2.5, 2.5))]);
+    let mut seen = Vec::new();
+    let stopped = sampler.sample(&requests, &schedule, |scale, scales| {
+        seen.push((scale, scales));
+        if scale == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert!(matches!(stopped, Err(SampleError::Cancelled { scale: 2 })));
+    assert_eq!(seen, [(0, 7), (1, 7), (2, 7)]);
+}
+
+#[test]
+fn features_that_do_not_fit_are_refused() {
+    let (sampler, schedule) = (sampler(0), square());
+    let good = request(5, 1, guided(2.5, 2.5));
+    let subject = &good.subject;
+    let wrong = [
+        SampleRequest { text: noise(&[33, 256], 1), ..good.clone() },
+        SampleRequest { text: noise(&[5, 255], 1), ..good.clone() },
+        SampleRequest { subject: SubjectFeatures { content: noise(&[65, 16], 1), ..subject.clone() }, ..good.clone() },
+        SampleRequest { subject: SubjectFeatures { cls_token: noise(&[23], 1), ..subject.clone() }, ..good.clone() },
+        SampleRequest { options: guided(f64::NAN, 2.5), ..good.clone() },
+    ];
+    for request in wrong {
+        assert!(sampler.start(&[request], &schedule, Rows::Needed).is_err());
+    }
+}
+
+#[test]
+fn key_value_memory_is_what_admission_is_told() {
+    let sampler = sampler(0);
+    let caches = sampler.model().empty_caches(square().image_tokens() + 1).unwrap();
+    let held: usize = caches.iter().map(crate::layers::attention::KeyValue::bytes).sum();
+    assert_eq!(sampler.model().kv_cache_bytes(&square()), held);
+}

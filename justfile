@@ -1,0 +1,29 @@
+# Recipes; the test command itself is tests/run.sh.
+
+# Lists the recipes.
+default:
+    @just --list
+
+# Makes the example pictures.
+example:
+    ./examples/run.sh
+
+# Passes all tests.
+test:
+    ./tests/run.sh
+
+# What a change has to pass.
+check:
+    .ci/run
+
+# Compares the networks with the shipped reference numbers.
+parity:
+    cargo run --release --locked -p echogen-models --example parity -- tests/fixtures/*/
+
+# Licences, advisories, duplicates, one TLS stack (needs cargo-deny).
+deny:
+    cargo deny check
+
+# Times the heavy networks at their published sizes.
+bench:
+    cargo bench --locked -p echogen-models
