@@ -189,6 +189,37 @@ impl<B: Broker> Broker for LostAcks<B> {
     }
 }
 
+/// Hands out as much as is asked for, whatever prefetch was agreed.
+#[derive(Debug)]
+pub struct IgnoresPrefetch<B>(pub B);
+
+#[async_trait]
+impl<B: Broker> Broker for IgnoresPrefetch<B> {
+    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), PortError> {
+        self.0.publish(queue, message).await
+    }
+
+    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), PortError> {
+        self.0.publish_after(queue, message, delay).await
+    }
+
+    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), PortError> {
+        self.0.dead_letter(queue, message, reason).await
+    }
+
+    async fn consume(&self, queue: &QueueName, _: u16) -> Result<Box<dyn Consumer>, PortError> {
+        self.0.consume(queue, u16::MAX).await
+    }
+
+    async fn publish_event(&self, event: Event) -> Result<(), PortError> {
+        self.0.publish_event(event).await
+    }
+
+    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, PortError> {
+        self.0.subscribe(prefix).await
+    }
+}
+
 struct LosingConsumer {
     inner: Box<dyn Consumer>,
     left: Arc<AtomicU32>,

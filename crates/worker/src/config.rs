@@ -68,6 +68,11 @@ impl Default for Backoff {
 }
 
 impl Backoff {
+    /// The wait that the other side asked for, up to a day, or else that of [`Backoff::wait`].
+    pub fn wait_asked(&self, asked: Option<Duration>, failures: u32, jitter: f64) -> Duration {
+        asked.map_or_else(|| self.wait(failures, jitter), |asked| seconds(asked.as_secs_f64()))
+    }
+
     /// The wait after `failures` failures (1 or more). `jitter`, from 0 to 1, spreads those who failed together; it is
     /// an argument so that a test can fix it.
     pub fn wait(&self, failures: u32, jitter: f64) -> Duration {
@@ -77,9 +82,10 @@ impl Backoff {
     }
 }
 
+const DAY: f64 = 86_400.0;
+
 /// Seconds from a configuration; nonsense (negative, not a number) is no time at all, and a day is the most.
 fn seconds(seconds: f64) -> Duration {
-    const DAY: f64 = 86_400.0;
     Duration::try_from_secs_f64(seconds.min(DAY)).unwrap_or_default()
 }
 
@@ -101,6 +107,9 @@ mod tests {
         assert_eq!(backoff.wait(1, 0.0).as_secs_f64(), 0.5);
         assert_eq!(backoff.wait(u32::MAX, 1.0).as_secs_f64(), 60.0);
         assert_eq!(backoff.wait(0, 1.0).as_secs_f64(), 1.0);
+        assert_eq!(backoff.wait_asked(None, 2, 1.0).as_secs_f64(), 4.0);
+        assert_eq!(backoff.wait_asked(Some(Duration::from_secs(90)), 2, 1.0).as_secs_f64(), 90.0);
+        assert_eq!(backoff.wait_asked(Some(Duration::MAX), 2, 1.0).as_secs_f64(), DAY);
     }
 
     #[test]

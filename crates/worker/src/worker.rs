@@ -86,7 +86,7 @@ impl Worker {
                 return Err(error);
             }
             failures += 1;
-            let wait = error.retry_after().unwrap_or_else(|| self.config.backoff.wait(failures, jitter()));
+            let wait = self.config.backoff.wait_asked(error.retry_after(), failures, jitter());
             warn!(stage = self.stage.name(), queue = %self.queue, %error, ?wait, "broker lost, will consume again");
             pause(wait, &shutdown).await;
         }
@@ -250,7 +250,7 @@ impl Worker {
             let reason = format!("{failures} tries failed, the last one: {}", story(error));
             return self.park(message, headers, Some(job), &reason).await;
         }
-        let wait = error.retry_after().unwrap_or_else(|| self.config.backoff.wait(failures, jitter()));
+        let wait = self.config.backoff.wait_asked(error.retry_after(), failures, jitter());
         warn!(job = %job.id, attempt = failures, error = %story(error), ?wait, "stage failed, will retry");
         let again = Message { body: message.body.clone(), headers: headers.to_map() };
         self.broker.publish_after(&self.queue, again, wait).await?;

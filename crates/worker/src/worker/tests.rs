@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use echogen_ports::{DEAD_LETTER_REASON, MemoryBroker, MemoryObjectStore, ObjectKey, ObjectStore};
 use echogen_protocol::{ContentHash, JobResult, JobStatus, Progress, SegmentTask};
-use echogen_testkit::{Duplicating, FailFirst, LostAcks, eventually, job};
+use echogen_testkit::{Duplicating, FailFirst, IgnoresPrefetch, LostAcks, eventually, job};
 use jiff::{Timestamp, ToSpan};
 use tokio::task::JoinHandle;
 
@@ -336,7 +336,7 @@ async fn a_try_that_takes_too_long_is_a_failed_try() {
 
 #[tokio::test(start_paused = true)]
 async fn no_more_tasks_are_at_work_than_allowed() {
-    let bench = Bench::plain();
+    let bench = Bench::start(|broker| Arc::new(IgnoresPrefetch(broker)), 0);
     for index in 0..7 {
         bench.send(&format!("slow-{index}")).await;
     }

@@ -1,0 +1,157 @@
+//! Which crate may use which, proven from what Cargo itself knows.
+//!
+//! The table is the one of the project's layout: data flows one way, stages never depend on each other, a stage sees
+//! ports and never adapters, and only the binary joins the two.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
+
+/// For each crate, those of ours that it may use outside its tests.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("protocol", &[]),
+    ("telemetry", &[]),
+    ("models", &[]),
+    ("ports", &["protocol"]),
+    ("worker", &["protocol", "ports", "telemetry"]),
+    ("adapters", &["protocol", "ports", "telemetry"]),
+    ("dispatcher", &["protocol", "ports", "worker", "telemetry"]),
+    ("segmenter", &["protocol", "ports", "worker", "telemetry", "models"]),
+    ("encoder", &["protocol", "ports", "worker", "telemetry", "models"]),
+    ("sampler", &["protocol", "ports", "worker", "telemetry", "models"]),
+    ("gateway", &["protocol", "ports", "telemetry"]),
+    ("testkit", &["protocol", "ports"]),
+    (
+        "cli",
+        &[
+            "protocol",
+            "telemetry",
+            "ports",
+            "models",
+            "worker",
+            "adapters",
+            "dispatcher",
+            "segmenter",
+            "encoder",
+            "sampler",
+            "gateway",
+        ],
+    ),
+];
+
+/// What a crate must not use at all, and why.
+const MUST_NOT_USE: &[(&str, &str, &str)] = &[
+    ("protocol", "tokio", "it is pure data"),
+    ("models", "tokio", "it is synchronous; threads are the worker's affair"),
+    ("ports", "tempfile", "it does no input or output"),
+];
+
+/// Whole-system tests may use everything, and nothing uses them.
+const TESTS: &str = "tests";
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn workspace() -> Metadata {
+    // Without dependencies Cargo reads the members' manifests only, and needs neither network nor lock file.
+    let mut command = MetadataCommand::new();
+    command.manifest_path(root().join("Cargo.toml")).no_deps();
+    command.exec().expect("cargo metadata reads this workspace")
+}
+
+/// The name without the project's prefix.
+fn short(name: &str) -> Option<&str> {
+    name.strip_prefix("echogen-")
+}
+
+/// What a package uses outside its tests, build scripts included.
+fn uses(package: &Package) -> BTreeSet<&str> {
+    let shipped = package.dependencies.iter().filter(|dependency| dependency.kind != DependencyKind::Development);
+    shipped.map(|dependency| dependency.name.as_str()).collect()
+}
+
+/// The faults of a package against the tables.
+fn faults(name: &str, uses: &BTreeSet<&str>) -> Vec<String> {
+    let table: BTreeMap<&str, &[&str]> = MAY_USE.iter().copied().collect();
+    let Some(allowed) = table.get(name) else {
+        return vec![format!("{name} is not in the table of crates; add it with what it may use")];
+    };
+    let ours = uses.iter().filter_map(|used| short(used));
+    let mut faults: Vec<String> = ours
+        .filter(|used| !allowed.contains(used))
+        .map(|used| format!("{name} must not use {used}; it may use {allowed:?}"))
+        .collect();
+    let forbidden = MUST_NOT_USE.iter().filter(|(crate_name, used, _)| *crate_name == name && uses.contains(used));
+    faults.extend(forbidden.map(|(_, used, why)| format!("{name} must not use {used}: {why}")));
+    faults
+}
+
+#[test]
+fn no_crate_uses_one_that_the_table_does_not_allow() {
+    let workspace = workspace();
+    let packages = workspace.workspace_packages();
+    assert!(packages.len() > 10, "the workspace has been read");
+    let mut found = Vec::new();
+    for package in packages {
+        match short(package.name.as_str()) {
+            Some(TESTS) => {}
+            Some(name) => found.extend(faults(name, &uses(package))),
+            None => found.push(format!("the package {} does not begin with echogen-", package.name)),
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn the_check_sees_what_it_is_for() {
+    let check = |name: &str, uses: &[&str]| faults(name, &uses.iter().copied().collect()).len();
+    assert_eq!(check("dispatcher", &["echogen-protocol", "echogen-worker", "serde"]), 0);
+    assert_eq!(check("dispatcher", &["echogen-adapters"]), 1);
+    assert_eq!(check("sampler", &["echogen-encoder", "echogen-models"]), 1);
+    assert_eq!(check("cli", &["echogen-adapters", "echogen-sampler"]), 0);
+    assert_eq!(check("cli", &["echogen-testkit"]), 1);
+    assert_eq!(check("models", &["tokio"]), 1);
+    assert_eq!(check("newcomer", &[]), 1);
+}
+
+#[test]
+fn every_package_takes_the_lints_and_the_name_of_its_folder() {
+    for package in workspace().workspace_packages() {
+        let manifest = fs::read_to_string(&package.manifest_path).expect("the manifest is readable");
+        let manifest: toml::Table = manifest.parse().expect("the manifest is TOML");
+        let inherits = manifest.get("lints").and_then(|lints| lints.get("workspace")).and_then(toml::Value::as_bool);
+        assert_eq!(inherits, Some(true), "{}: write [lints] workspace = true", package.manifest_path);
+        let folder = package.manifest_path.parent().and_then(|folder| folder.file_name());
+        assert_eq!(short(package.name.as_str()), folder, "{}: name it after its folder", package.manifest_path);
+    }
+}
+
+#[test]
+fn every_source_file_begins_with_what_it_is_for() {
+    let mut bare = Vec::new();
+    for folder in ["crates", "tests"] {
+        visit(&root().join(folder), &mut |path| {
+            let text = fs::read_to_string(path).expect("the source is readable");
+            if !text.starts_with("//!") {
+                bare.push(path.display().to_string());
+            }
+        });
+    }
+    assert!(bare.is_empty(), "begin these with a //! sentence:\n{}", bare.join("\n"));
+}
+
+fn visit(folder: &Path, each: &mut impl FnMut(&Path)) {
+    for entry in fs::read_dir(folder).expect("the folder is readable") {
+        let path = entry.expect("the entry is readable").path();
+        if path.is_dir() {
+            visit(&path, each);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            each(&path);
+        }
+    }
+}
