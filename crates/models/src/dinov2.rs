@@ -23,6 +23,9 @@ const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 /// Standard deviation of the same.
 const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 
+/// How many attention scores are computed at a time on the CPU: 8 MB, which an allocator keeps for the next time.
+const MAX_SCORES: usize = 2 << 20;
+
 /// Settings, read from a published `config.json`; what the file leaves out has the default of the reference's class.
 /// Torch-hub files come without settings and take the same.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -174,14 +177,20 @@ impl Attention {
 
 /// (3, heads, tokens, head_width) to (tokens, heads * head_width)
 fn attend(qkv: &Tensor) -> Result<Tensor> {
-    let part = |n| -> Result<Tensor> {
-        let part = qkv.get(n)?;
-        // Only the CPU's product takes rows that lie apart.
-        if part.device().is_cpu() { Ok(part) } else { part.contiguous() }
-    };
-    // (heads, tokens, tokens)
-    let weights = candle_nn::ops::softmax_last_dim(&part(0)?.matmul(&part(1)?.t()?)?)?;
-    weights.matmul(&part(2)?)?.transpose(0, 1)?.flatten_from(1)
+    let (_, heads, tokens, _) = qkv.dims4()?;
+    // Only the CPU's product takes rows that lie apart.
+    let qkv = if qkv.device().is_cpu() { qkv.clone() } else { qkv.contiguous()? };
+    let (q, k, v) = (qkv.get(0)?, qkv.get(1)?, qkv.get(2)?);
+    // All scores at once would be memory fresh from the system, block after block; a few heads' are reused.
+    let step = if qkv.device().is_cpu() { (MAX_SCORES / (tokens * tokens)).clamp(1, heads) } else { heads };
+    let mut parts = Vec::with_capacity(heads.div_ceil(step));
+    for first in (0..heads).step_by(step) {
+        let some = |xs: &Tensor| xs.narrow(0, first, step.min(heads - first));
+        // (some heads, tokens, tokens)
+        let weights = candle_nn::ops::softmax_last_dim(&some(&q)?.matmul(&some(&k)?.t()?)?)?;
+        parts.push(weights.matmul(&some(&v)?)?);
+    }
+    Tensor::cat(&parts, 0)?.transpose(0, 1)?.flatten_from(1)
 }
 
 fn stack_rows(parts: [Result<Linear>; 3]) -> Result<Linear> {
