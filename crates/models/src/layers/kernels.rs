@@ -212,7 +212,7 @@ fn map_rows(data: &mut [f32], width: usize, bias: &[f32], f: impl Fn(f32) -> f32
 fn row_of(xs: Option<&Tensor>, width: usize) -> Result<Vec<f32>> {
     match xs {
         None => Ok(vec![0.0; width]),
-        Some(xs) if xs.elem_count() == width => with_slice(xs, |slice| Ok(slice.to_vec())),
+        Some(xs) if xs.elem_count() == width => with_slice(&xs.to_dtype(DType::F32)?, |slice| Ok(slice.to_vec())),
         Some(xs) => bail!("expected {width} numbers, got the shape {:?}", xs.dims()),
     }
 }
