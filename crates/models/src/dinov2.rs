@@ -9,14 +9,20 @@
 //! then refused instead of quietly interpolated. candle-transformers' version resamples by nearest neighbour where the
 //! original is bicubic and fixes the image at 518 px; its numbers differ from the reference, hence this one.
 //!
-//! Two constants are folded into weights when loading, since a pass over all activations costs more than one over the
-//! weights: 1/sqrt(head width) into the query rows, and the layer scales into the projections before them.
+//! The layer scales are folded into the projections before them when loading: one pass over the weights instead of
+//! one over all activations in every run. Matrix products run in the weights' type; the residual stream, norms and
+//! softmax are f32.
 
 use candle_core::{DType, Module, Result, Tensor, bail};
-use candle_nn::{LayerNorm, Linear, VarBuilder};
+use candle_nn::{Linear, VarBuilder};
 use serde::Deserialize;
 
-use crate::layers::resize::{resize_bicubic, resize_bicubic_antialias};
+use crate::layers::{
+    attention::{KeyValue, attend},
+    kernels::{Activation, activate, residual},
+    norm::LayerNorm,
+    resize::{resize_bicubic, resize_bicubic_antialias},
+};
 
 /// Mean of the red, green and blue values in [0, 1] of ImageNet, which the network was trained on.
 const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -127,7 +133,7 @@ impl KeyLayout {
 /// Multi-head self-attention with one matrix for query, key and value.
 #[derive(Debug, Clone)]
 struct Attention {
-    /// Rows: all queries (already divided by the root of the head width), all keys, all values.
+    /// Rows: all queries, all keys, all values.
     qkv: Linear,
     proj: Linear,
     heads: usize,
@@ -147,41 +153,36 @@ impl Attention {
                 (candle_nn::linear_b(width, 3 * width, config.qkv_bias, vb.pp("attn.qkv"))?, vb.pp("attn.proj"))
             }
         };
-        let head_width = width / config.num_attention_heads;
-        let scales = [1.0 / (head_width as f64).sqrt(), 1.0, 1.0];
-        let row_scales = scales.map(|scale| Tensor::full(scale as f32, width, vb.device()));
-        let [q, k, v] = row_scales;
-        Ok(Self {
-            qkv: scale_rows(qkv, &Tensor::cat(&[q?, k?, v?], 0)?)?,
-            proj: scale_rows(candle_nn::linear(width, width, proj)?, scale)?,
-            heads: config.num_attention_heads,
-        })
+        let proj = scale_rows(candle_nn::linear(width, width, proj)?, scale)?;
+        Ok(Self { qkv, proj, heads: config.num_attention_heads })
     }
 
-    fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        let (batch, tokens, width) = xs.dims3()?;
+    /// What to add to the residual stream `xs`, (batch * tokens, width), but for the bias of `proj`.
+    fn forward(&self, xs: &Tensor, batch: usize) -> Result<Tensor> {
+        let (rows, width) = xs.dims2()?;
         // (batch, 3, heads, tokens, head_width)
         let qkv = self
             .qkv
             .forward(xs)?
-            .reshape((batch, tokens, 3, self.heads, width / self.heads))?
+            .reshape((batch, rows / batch, 3, self.heads, width / self.heads))?
             .permute((0, 2, 3, 1, 4))?;
         // Image by image: then the heads of one are a plain stride apart, and the products can read the views.
-        let images = (0..batch).map(|n| attend(&qkv.get(n)?)).collect::<Result<Vec<_>>>()?;
-        self.proj.forward(&Tensor::stack(&images, 0)?)
+        let images = (0..batch).map(|n| attend_image(&qkv.get(n)?)).collect::<Result<Vec<_>>>()?;
+        product(&Tensor::cat(&images, 0)?, &self.proj)
     }
 }
 
 /// (3, heads, tokens, head_width) to (tokens, heads * head_width)
-fn attend(qkv: &Tensor) -> Result<Tensor> {
-    let part = |n| -> Result<Tensor> {
-        let part = qkv.get(n)?;
-        // Only the CPU's product takes rows that lie apart.
-        if part.device().is_cpu() { Ok(part) } else { part.contiguous() }
-    };
-    // (heads, tokens, tokens)
-    let weights = candle_nn::ops::softmax_last_dim(&part(0)?.matmul(&part(1)?.t()?)?)?;
-    weights.matmul(&part(2)?)?.transpose(0, 1)?.flatten_from(1)
+fn attend_image(qkv: &Tensor) -> Result<Tensor> {
+    // Only the CPU's product takes rows that lie apart.
+    let qkv = if qkv.device().is_cpu() { qkv.clone() } else { qkv.contiguous()? };
+    let scale = 1.0 / (qkv.dim(3)? as f64).sqrt();
+    attend(&qkv.get(0)?, &[&KeyValue { keys: qkv.get(1)?, values: qkv.get(2)? }], scale)
+}
+
+/// `xs` (rows, inputs) through `linear` without its bias, which the next step adds along with its own work.
+fn product(xs: &Tensor, linear: &Linear) -> Result<Tensor> {
+    xs.matmul(&linear.weight().t()?)
 }
 
 fn stack_rows(parts: [Result<Linear>; 3]) -> Result<Linear> {
@@ -218,8 +219,9 @@ impl Mlp {
         Ok(Self { fc1, fc2 })
     }
 
+    /// What to add to the residual stream `xs`, (rows, width), but for the bias of `fc2`.
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        self.fc2.forward(&self.fc1.forward(xs)?.gelu_erf()?)
+        product(&activate(product(xs, &self.fc1)?, self.fc1.bias(), Activation::GeluErf)?, &self.fc2)
     }
 }
 
@@ -241,16 +243,20 @@ impl Block {
         };
         let scale = |name| vb.get_with_hints_dtype(width, name, Default::default(), DType::F32);
         Ok(Self {
-            norm1: candle_nn::layer_norm(width, config.layer_norm_eps, vb.pp("norm1"))?,
+            norm1: LayerNorm::new(vb.pp("norm1"), width, config.layer_norm_eps)?,
             attn: Attention::new(vb.clone(), layout, &scale(scale1)?, config)?,
-            norm2: candle_nn::layer_norm(width, config.layer_norm_eps, vb.pp("norm2"))?,
+            norm2: LayerNorm::new(vb.pp("norm2"), width, config.layer_norm_eps)?,
             mlp: Mlp::new(vb.pp("mlp"), &scale(scale2)?, config)?,
         })
     }
 
-    fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        let xs = (xs + self.attn.forward(&self.norm1.forward(xs)?)?)?;
-        &xs + self.mlp.forward(&self.norm2.forward(&xs)?)?
+    /// `xs`: (batch * tokens, width), f32.
+    fn forward(&self, xs: &Tensor, batch: usize) -> Result<Tensor> {
+        let dtype = self.attn.proj.weight().dtype();
+        let ys = self.attn.forward(&self.norm1.forward(xs)?.to_dtype(dtype)?, batch)?;
+        let xs = residual(xs, &ys, self.attn.proj.bias(), None)?;
+        let ys = self.mlp.forward(&self.norm2.forward(&xs)?.to_dtype(dtype)?)?;
+        residual(&xs, &ys, self.mlp.fc2.bias(), None)
     }
 }
 
@@ -328,7 +334,7 @@ impl Dinov2 {
             blocks: (0..config.num_hidden_layers)
                 .map(|n| Block::new(blocks.pp(n), layout, config))
                 .collect::<Result<_>>()?,
-            norm: candle_nn::layer_norm(width, config.layer_norm_eps, norm)?,
+            norm: LayerNorm::new(norm, width, config.layer_norm_eps)?,
             config: config.clone(),
         })
     }
@@ -368,7 +374,7 @@ impl Dinov2 {
         resize_bicubic(&imagenet_normalized(images)?, height, width)
     }
 
-    /// Returns class token and patch tokens of prepared images (batch, channels, height, width) of exactly
+    /// Returns class token and patch tokens, f32, of prepared images (batch, channels, height, width) of exactly
     /// [`image_size`](Self::image_size).
     pub fn forward(&self, images: &Tensor) -> Result<Dinov2Output> {
         self.normed(&self.run(images, |_| ())?)
@@ -378,21 +384,24 @@ impl Dinov2 {
     /// (batch, 1 + rows * columns, hidden_size) each.
     pub fn forward_with_hidden_states(&self, images: &Tensor) -> Result<(Vec<Tensor>, Dinov2Output)> {
         let mut states = Vec::with_capacity(self.blocks.len() + 1);
-        let xs = self.run(images, |state| states.push(state.clone()))?;
+        let xs = self.run(images, |state| states.push(state))?;
         Ok((states, self.normed(&xs)?))
     }
 
-    fn run(&self, images: &Tensor, mut visit: impl FnMut(&Tensor)) -> Result<Tensor> {
+    fn run(&self, images: &Tensor, mut visit: impl FnMut(Tensor)) -> Result<Tensor> {
         let patches = self.patch_embed.forward(&self.patches(images)?)?;
         let (batch, _, width) = patches.dims3()?;
         let class = self.cls_token.broadcast_as((batch, 1, width))?;
-        let mut xs = Tensor::cat(&[&class, &patches], 1)?.broadcast_add(&self.positions.embeddings)?;
-        visit(&xs);
+        let xs = Tensor::cat(&[&class, &patches], 1)?.broadcast_add(&self.positions.embeddings)?;
+        let tokens = xs.dim(1)?;
+        let mut xs = xs.to_dtype(DType::F32)?.reshape((batch * tokens, width))?;
+        let by_image = |xs: &Tensor| xs.reshape((batch, tokens, width));
+        visit(by_image(&xs)?);
         for block in &self.blocks {
-            xs = block.forward(&xs)?;
-            visit(&xs);
+            xs = block.forward(&xs, batch)?;
+            visit(by_image(&xs)?);
         }
-        Ok(xs)
+        by_image(&xs)
     }
 
     fn normed(&self, xs: &Tensor) -> Result<Dinov2Output> {

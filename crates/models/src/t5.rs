@@ -16,6 +16,11 @@ use candle_core::{D, DType, Device, Module, Result, Tensor, bail};
 use candle_nn::{Embedding, Linear, VarBuilder};
 use serde::Deserialize;
 
+use crate::layers::{
+    kernels::{self, Activation},
+    norm::RmsNorm,
+};
+
 /// Settings, read from a published `config.json`; what the file leaves out has the default of the reference's class.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
@@ -113,24 +118,6 @@ impl T5Config {
     }
 }
 
-/// Root-mean-square norm without mean subtraction and bias: f32 in, f32 out.
-#[derive(Debug, Clone)]
-struct T5LayerNorm {
-    weight: Tensor,
-    eps: f32,
-}
-
-impl T5LayerNorm {
-    fn new(vb: VarBuilder, config: &T5Config) -> Result<Self> {
-        let weight = vb.get_with_hints_dtype(config.d_model, "weight", Default::default(), DType::F32)?;
-        Ok(Self { weight, eps: config.layer_norm_epsilon as f32 })
-    }
-
-    fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        candle_nn::ops::rms_norm(xs, &self.weight, self.eps)
-    }
-}
-
 /// `k`, `q`, `v`, `o`; scores are not divided by the root of the head width, which T5 trains into `q`.
 #[derive(Debug, Clone)]
 struct SelfAttention {
@@ -172,35 +159,38 @@ impl SelfAttention {
 }
 
 #[derive(Debug, Clone)]
-enum Activation {
+enum InnerProjection {
     Relu { wi: Linear },
     GatedGelu { wi_0: Linear, wi_1: Linear },
 }
 
 #[derive(Debug, Clone)]
 struct DenseReluDense {
-    activation: Activation,
+    wi: InnerProjection,
     wo: Linear,
 }
 
 impl DenseReluDense {
     fn new(vb: VarBuilder, config: &T5Config) -> Result<Self> {
         let linear = |name: &str| candle_nn::linear_no_bias(config.d_model, config.d_ff, vb.pp(name));
-        let activation = match config.feed_forward_proj {
-            FeedForwardProjection::Relu => Activation::Relu { wi: linear("wi")? },
-            FeedForwardProjection::GatedGelu => Activation::GatedGelu { wi_0: linear("wi_0")?, wi_1: linear("wi_1")? },
+        let wi = match config.feed_forward_proj {
+            FeedForwardProjection::Relu => InnerProjection::Relu { wi: linear("wi")? },
+            FeedForwardProjection::GatedGelu => {
+                InnerProjection::GatedGelu { wi_0: linear("wi_0")?, wi_1: linear("wi_1")? }
+            }
         };
         let wo_dtype = if vb.dtype() == DType::F16 { DType::F32 } else { vb.dtype() };
         let wo =
             vb.pp("wo").get_with_hints_dtype((config.d_model, config.d_ff), "weight", Default::default(), wo_dtype)?;
-        Ok(Self { activation, wo: Linear::new(wo, None) })
+        Ok(Self { wi, wo: Linear::new(wo, None) })
     }
 
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        let inner = match &self.activation {
-            Activation::Relu { wi } => wi.forward(xs)?.relu()?,
-            // `gelu` is the tanh form; `gelu_erf` would be the other.
-            Activation::GatedGelu { wi_0, wi_1 } => (wi_0.forward(xs)?.gelu()? * wi_1.forward(xs)?)?,
+        let inner = match &self.wi {
+            InnerProjection::Relu { wi } => wi.forward(xs)?.relu()?,
+            InnerProjection::GatedGelu { wi_0, wi_1 } => {
+                (kernels::activate(wi_0.forward(xs)?, None, Activation::GeluTanh)? * wi_1.forward(xs)?)?
+            }
         };
         self.wo.forward(&inner.to_dtype(self.wo.weight().dtype())?)
     }
@@ -210,9 +200,9 @@ impl DenseReluDense {
 #[derive(Debug, Clone)]
 struct Block {
     self_attention: SelfAttention,
-    self_attention_norm: T5LayerNorm,
+    self_attention_norm: RmsNorm,
     dense: DenseReluDense,
-    dense_norm: T5LayerNorm,
+    dense_norm: RmsNorm,
 }
 
 impl Block {
@@ -220,9 +210,9 @@ impl Block {
         let (attention, dense) = (vb.pp("layer.0"), vb.pp("layer.1"));
         Ok(Self {
             self_attention: SelfAttention::new(attention.pp("SelfAttention"), config)?,
-            self_attention_norm: T5LayerNorm::new(attention.pp("layer_norm"), config)?,
+            self_attention_norm: RmsNorm::new(attention.pp("layer_norm"), config.d_model, config.layer_norm_epsilon)?,
             dense: DenseReluDense::new(dense.pp("DenseReluDense"), config)?,
-            dense_norm: T5LayerNorm::new(dense.pp("layer_norm"), config)?,
+            dense_norm: RmsNorm::new(dense.pp("layer_norm"), config.d_model, config.layer_norm_epsilon)?,
         })
     }
 
@@ -239,7 +229,7 @@ impl Block {
 pub struct T5Encoder {
     embed_tokens: Embedding,
     block: Vec<Block>,
-    final_layer_norm: T5LayerNorm,
+    final_layer_norm: RmsNorm,
     /// (buckets, heads), f32; stored in block 0, added by every block.
     relative_attention_bias: Tensor,
     config: T5Config,
@@ -262,7 +252,11 @@ impl T5Encoder {
             block: (0..config.num_layers)
                 .map(|n| Block::new(vb_encoder.pp("block").pp(n), config))
                 .collect::<Result<_>>()?,
-            final_layer_norm: T5LayerNorm::new(vb_encoder.pp("final_layer_norm"), config)?,
+            final_layer_norm: RmsNorm::new(
+                vb_encoder.pp("final_layer_norm"),
+                config.d_model,
+                config.layer_norm_epsilon,
+            )?,
             config: config.clone(),
             dtype: vb.dtype(),
         })
@@ -497,7 +491,7 @@ mod tests {
         }
         let vb = VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu);
         let dense = DenseReluDense::new(vb.pp("encoder.block.0.layer.1.DenseReluDense"), &config).unwrap();
-        let Activation::Relu { wi } = &dense.activation else { panic!("wrong kind") };
+        let InnerProjection::Relu { wi } = &dense.wi else { panic!("wrong kind") };
         let xs = Tensor::ones((1, 2, config.d_model), DType::F32, &Device::Cpu).unwrap();
         let expected = dense.wo.forward(&wi.forward(&xs).unwrap().maximum(0f64).unwrap()).unwrap();
         check_close(&dense.forward(&xs).unwrap(), &expected, 1e-6);

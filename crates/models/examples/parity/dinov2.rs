@@ -4,8 +4,10 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 use candle_core::{DType, Device, Tensor};
-use candle_nn::VarBuilder;
-use echogen_models::dinov2::{Dinov2, Dinov2Config, Dinov2Output, PositionResampling};
+use echogen_models::{
+    checkpoint::Checkpoint,
+    dinov2::{Dinov2, Dinov2Config, Dinov2Output, PositionResampling},
+};
 
 use crate::compare::{Comparison, Fixture};
 
@@ -21,9 +23,9 @@ pub(crate) fn run(folder: &Path) -> anyhow::Result<Vec<Comparison>> {
         let file = folder.join(file);
         if file.exists() {
             found = true;
-            let weights = candle_core::safetensors::load(file, &Device::Cpu)?;
-            let vb = VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu);
-            check_layout(&mut fixture, label, &Dinov2::new(vb, &config)?)?;
+            let weights = Checkpoint::open(&file)?;
+            let network = weights.load(DType::F32, &Device::Cpu, Dinov2::is_ignored, |vb| Dinov2::new(vb, &config))?;
+            check_layout(&mut fixture, label, &network)?;
         }
     }
     ensure!(found, "the folder has none of the weight files {WEIGHTS:?}");

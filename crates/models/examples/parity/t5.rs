@@ -4,8 +4,10 @@ use std::path::Path;
 
 use anyhow::Context;
 use candle_core::{DType, Device, Tensor};
-use candle_nn::VarBuilder;
-use echogen_models::t5::{T5Config, T5Encoder};
+use echogen_models::{
+    checkpoint::Checkpoint,
+    t5::{T5Config, T5Encoder},
+};
 
 use crate::compare::{Comparison, Fixture};
 
@@ -21,8 +23,8 @@ pub(crate) fn run(folder: &Path) -> anyhow::Result<Vec<Comparison>> {
 fn open_encoder(folder: &Path) -> anyhow::Result<T5Encoder> {
     let config = std::fs::read(folder.join("config.json")).context("config.json")?;
     let config: T5Config = serde_json::from_slice(&config).context("config.json")?;
-    let weights = candle_core::safetensors::load(folder.join("model.safetensors"), &Device::Cpu)?;
-    Ok(T5Encoder::new(VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu), &config)?)
+    let weights = Checkpoint::open(&folder.join("model.safetensors"))?;
+    Ok(weights.load(DType::F32, &Device::Cpu, T5Encoder::is_ignored, |vb| T5Encoder::new(vb, &config))?)
 }
 
 /// What stands between `in.` and `input_ids`: "" for `in.input_ids`, "long." for `in.long.input_ids`.

@@ -74,12 +74,12 @@ fn exponentiate(scores: &Tensor, scale: f32) -> Result<(Vec<f32>, Vec<f32>)> {
     in_place(scores, |data| {
         let (mut max, mut sum) = (vec![0f32; rows], vec![0f32; rows]);
         let block = (kernels::BLOCK_ELEMENTS / width.max(1)).max(1);
-        let arch = pulp::Arch::new();
         data.par_chunks_mut(block * width).zip(max.par_chunks_mut(block)).zip(sum.par_chunks_mut(block)).for_each(
             |((data, max), sum)| {
-                arch.dispatch(
+                kernels::vectorized(
+                    (data, max, sum),
                     #[inline(always)]
-                    || {
+                    |(data, max, sum)| {
                         for ((row, max), sum) in data.chunks_exact_mut(width).zip(max).zip(sum) {
                             (*max, *sum) = exponentiate_row(row, scale);
                         }
@@ -115,14 +115,21 @@ fn merge(parts: &[Part], out: &mut [f32], heads: usize, head_dim: usize) -> Resu
     let tokens = out.len() / (heads * head_dim).max(1);
     for part in parts {
         with_slice(&part.weighted, |weighted| {
-            kernels::for_each_row(out, heads * head_dim, |token, row| {
-                for (head, row) in row.chunks_exact_mut(head_dim).enumerate() {
-                    let place = head * tokens + token;
-                    let factor = share(parts, part, place);
-                    let weighted = &weighted[place * head_dim..][..head_dim];
-                    row.iter_mut().zip(weighted).for_each(|(y, x)| *y = x.mul_add(factor, *y));
-                }
-            });
+            kernels::for_each_row(
+                out,
+                heads * head_dim,
+                #[inline(always)]
+                |token, row| {
+                    for (head, row) in row.chunks_exact_mut(head_dim).enumerate() {
+                        let place = head * tokens + token;
+                        let factor = share(parts, part, place);
+                        let weighted = &weighted[place * head_dim..][..head_dim];
+                        for (y, x) in row.iter_mut().zip(weighted) {
+                            *y = x.mul_add(factor, *y);
+                        }
+                    }
+                },
+            );
             Ok(())
         })?;
     }
@@ -212,34 +219,39 @@ pub fn split_heads(
     };
     let mut out = vec![0f32; count * heads * head_dim];
     with_slice(xs, |xs| {
-        kernels::for_each_row(&mut out, head_dim, |place, out| {
-            let (token, head, row) = (place % tokens, place / tokens % heads, place / tokens / heads);
-            let source = &xs[(row * tokens + token) * width + offset + head * head_dim..][..head_dim];
-            match &bias {
-                None => out.copy_from_slice(source),
-                Some(bias) => {
-                    let bias = &bias[head * head_dim..][..head_dim];
-                    out.iter_mut().zip(source).zip(bias).for_each(|((y, x), b)| *y = x + b);
+        kernels::for_each_row(
+            &mut out,
+            head_dim,
+            #[inline(always)]
+            |place, out| {
+                let (token, head, row) = (place % tokens, place / tokens % heads, place / tokens / heads);
+                let source = &xs[(row * tokens + token) * width + offset + head * head_dim..][..head_dim];
+                match &bias {
+                    None => out.copy_from_slice(source),
+                    Some(bias) => {
+                        let bias = &bias[head * head_dim..][..head_dim];
+                        out.iter_mut().zip(source).zip(bias).for_each(|((y, x), b)| *y = x + b);
+                    }
                 }
-            }
-            let mut factor = options.sharpness.map_or(1.0, |s| s[head]);
-            if options.unit {
-                factor /= lane_sum(
-                    out,
-                    #[inline(always)]
-                    |x| x * x,
-                )
-                .sqrt()
-                .max(1e-12);
-            }
-            if options.unit || options.sharpness.is_some() {
-                out.iter_mut().for_each(|x| *x *= factor);
-            }
-            if let Some((cos, sin)) = &angles {
-                let half = head_dim / 2;
-                rotate(out, &cos[token * half..][..half], &sin[token * half..][..half]);
-            }
-        });
+                let mut factor = options.sharpness.map_or(1.0, |s| s[head]);
+                if options.unit {
+                    factor /= lane_sum(
+                        out,
+                        #[inline(always)]
+                        |x| x * x,
+                    )
+                    .sqrt()
+                    .max(1e-12);
+                }
+                if options.unit || options.sharpness.is_some() {
+                    out.iter_mut().for_each(|x| *x *= factor);
+                }
+                if let Some((cos, sin)) = &angles {
+                    let half = head_dim / 2;
+                    rotate(out, &cos[token * half..][..half], &sin[token * half..][..half]);
+                }
+            },
+        );
         Ok(())
     })?;
     Tensor::from_vec(out, (rows, heads, tokens, head_dim), xs.device())

@@ -6,7 +6,7 @@
 //! (rows · tokens, channels).
 
 use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Storage, Tensor, bail};
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 /// Elements that one parallel task works on: large enough to hide the hand-over, small enough to stay in L2.
@@ -112,17 +112,37 @@ pub(crate) fn for_each_row(data: &mut [f32], width: usize, f: impl Fn(usize, &mu
         return;
     }
     let rows = (BLOCK_ELEMENTS / width).max(1);
-    let arch = Arch::new();
     data.par_chunks_mut(rows * width).enumerate().for_each(|(block, chunk)| {
-        arch.dispatch(
+        vectorized(
+            chunk,
             #[inline(always)]
-            || {
+            |chunk| {
                 for (index, row) in chunk.chunks_exact_mut(width).enumerate() {
                     f(block * rows + index, row);
                 }
             },
         );
     });
+}
+
+/// Runs `f(argument)` compiled for the widest instruction set of this machine.
+///
+/// `f` and every closure that it calls need `#[inline(always)]`: what is not inlined here is compiled for the oldest
+/// machine, where each `mul_add` is a call into the C library.
+pub(crate) fn vectorized<A, R>(argument: A, f: impl Fn(A) -> R) -> R {
+    /// A closure given to `dispatch` itself goes through a shim for `FnOnce` that the compiler may leave outlined.
+    struct Inlined<A, F>(A, F);
+
+    impl<A, R, F: Fn(A) -> R> WithSimd for Inlined<A, F> {
+        type Output = R;
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) -> R {
+            (self.1)(self.0)
+        }
+    }
+
+    Arch::new().dispatch(Inlined(argument, f))
 }
 
 /// Gives `f` the elements of a float32 CPU tensor in row-major order; copies only what is not contiguous.
@@ -187,9 +207,27 @@ pub fn activate(xs: Tensor, bias: Option<&Tensor>, activation: Activation) -> Re
     let width = xs.dim(candle_core::D::Minus1)?;
     let bias = row_of(bias, width)?;
     in_place(&xs, |data| match activation {
-        Activation::GeluTanh => map_rows(data, width, &bias, gelu_tanh_scalar),
-        Activation::GeluErf => map_rows(data, width, &bias, gelu_erf_scalar),
-        Activation::Silu => map_rows(data, width, &bias, silu_scalar),
+        Activation::GeluTanh => map_rows(
+            data,
+            width,
+            &bias,
+            #[inline(always)]
+            |x| gelu_tanh_scalar(x),
+        ),
+        Activation::GeluErf => map_rows(
+            data,
+            width,
+            &bias,
+            #[inline(always)]
+            |x| gelu_erf_scalar(x),
+        ),
+        Activation::Silu => map_rows(
+            data,
+            width,
+            &bias,
+            #[inline(always)]
+            |x| silu_scalar(x),
+        ),
     })?;
     Ok(xs)
 }
@@ -212,7 +250,7 @@ fn map_rows(data: &mut [f32], width: usize, bias: &[f32], f: impl Fn(f32) -> f32
 fn row_of(xs: Option<&Tensor>, width: usize) -> Result<Vec<f32>> {
     match xs {
         None => Ok(vec![0.0; width]),
-        Some(xs) if xs.elem_count() == width => with_slice(xs, |slice| Ok(slice.to_vec())),
+        Some(xs) if xs.elem_count() == width => with_slice(&xs.to_dtype(DType::F32)?, |slice| Ok(slice.to_vec())),
         Some(xs) => bail!("expected {width} numbers, got the shape {:?}", xs.dims()),
     }
 }
@@ -249,14 +287,19 @@ pub fn modulated_norm(xs: &Tensor, gains: &Tensor, scale: usize, shift: usize, e
     }
     let tokens = count / rows;
     let out = with_slice(gains, |gains| {
-        normed_rows(xs, eps, |index, row, out, mean, inverse| {
-            let base = index / tokens * kinds * channels;
-            let scale = &gains[base + scale * channels..][..channels];
-            let shift = &gains[base + shift * channels..][..channels];
-            for (((y, x), scale), shift) in out.iter_mut().zip(row).zip(scale).zip(shift) {
-                *y = ((x - mean) * inverse).mul_add(1.0 + scale, *shift);
-            }
-        })
+        normed_rows(
+            xs,
+            eps,
+            #[inline(always)]
+            |index, row, out, mean, inverse| {
+                let base = index / tokens * kinds * channels;
+                let scale = &gains[base + scale * channels..][..channels];
+                let shift = &gains[base + shift * channels..][..channels];
+                for (((y, x), scale), shift) in out.iter_mut().zip(row).zip(scale).zip(shift) {
+                    *y = ((x - mean) * inverse).mul_add(1.0 + scale, *shift);
+                }
+            },
+        )
     })?;
     Tensor::from_vec(out, (count, channels), xs.device())
 }
@@ -269,11 +312,16 @@ pub fn affine_norm(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Res
     }
     let width = xs.dim(candle_core::D::Minus1)?;
     let (weight, bias) = (row_of(Some(weight), width)?, row_of(Some(bias), width)?);
-    let out = normed_rows(xs, eps, |_, row, out, mean, inverse| {
-        for (((y, x), weight), bias) in out.iter_mut().zip(row).zip(&weight).zip(&bias) {
-            *y = ((x - mean) * inverse).mul_add(*weight, *bias);
-        }
-    })?;
+    let out = normed_rows(
+        xs,
+        eps,
+        #[inline(always)]
+        |_, row, out, mean, inverse| {
+            for (((y, x), weight), bias) in out.iter_mut().zip(row).zip(&weight).zip(&bias) {
+                *y = ((x - mean) * inverse).mul_add(*weight, *bias);
+            }
+        },
+    )?;
     Tensor::from_vec(out, xs.dims(), xs.device())
 }
 
