@@ -4,9 +4,9 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 use candle_core::{DType, Device, Tensor};
-use candle_nn::VarBuilder;
-use echogen_models::visual_tokenizer::{
-    CodeSum, TokenizerConfig, TokenizerDecoder, TokenizerEncoder, quantise, to_rgb8,
+use echogen_models::{
+    checkpoint::Checkpoint,
+    visual_tokenizer::{CodeSum, TokenizerConfig, TokenizerDecoder, TokenizerEncoder, quantise, to_rgb8},
 };
 use serde::Deserialize;
 
@@ -22,11 +22,12 @@ struct Config {
 pub(crate) fn run(folder: &Path) -> anyhow::Result<Vec<Comparison>> {
     let mut fixture = Fixture::open(folder)?;
     let config: Config = serde_json::from_slice(&std::fs::read(folder.join("config.json"))?)?;
-    let tensors = candle_core::safetensors::load(folder.join("model.safetensors"), &Device::Cpu)?;
-    let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
-    let decoder = TokenizerDecoder::new(vb.clone(), &config.model)?;
+    let checkpoint = Checkpoint::open(&folder.join("model.safetensors"))?;
+    let (dtype, device, model) = (DType::F32, Device::Cpu, &config.model);
+    let encoder = checkpoint.load(dtype, &device, TokenizerEncoder::ignores, |vb| TokenizerEncoder::new(vb, model))?;
+    let decoder = checkpoint.load(dtype, &device, TokenizerDecoder::ignores, |vb| TokenizerDecoder::new(vb, model))?;
 
-    let latent = TokenizerEncoder::new(vb, &config.model)?.forward(fixture.get("in.image")?)?;
+    let latent = encoder.forward(fixture.get("in.image")?)?;
     fixture.check("out.latent", &latent)?;
     let quantised = quantise(&latent, &config.scales)?;
     for (scale, bits) in quantised.bits.iter().enumerate() {

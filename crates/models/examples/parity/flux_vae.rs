@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 use candle_core::{DType, Device};
-use candle_nn::VarBuilder;
 use echogen_models::{
+    checkpoint::Checkpoint,
     flux_vae::{FluxVaeConfig, FluxVaeDecoder, FluxVaeEncoder},
     layers::conv::Stage,
 };
@@ -31,16 +31,16 @@ pub(crate) fn run(folder: &Path) -> anyhow::Result<Vec<Comparison>> {
 
 fn compare_layout(fixture: &mut Fixture, config: &Path, weights: &Path, note: &str) -> anyhow::Result<()> {
     let config: FluxVaeConfig = serde_json::from_slice(&std::fs::read(config)?)?;
-    let tensors = candle_core::safetensors::load(weights, &Device::Cpu)?;
-    let vb = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
+    let checkpoint = Checkpoint::open(weights)?;
+    let (dtype, device) = (DType::F32, Device::Cpu);
 
     let mut taps = Vec::new();
-    let encoder = FluxVaeEncoder::new(vb.clone(), &config)?;
+    let encoder = checkpoint.load(dtype, &device, FluxVaeEncoder::ignores, |vb| FluxVaeEncoder::new(vb, &config))?;
     let posterior = encoder.forward_with_tap(fixture.get("in.image")?, |stage, xs| {
         taps.push((stage_name("enc", "down", stage), xs.clone()));
         Ok(())
     })?;
-    let decoder = FluxVaeDecoder::new(vb, &config)?;
+    let decoder = checkpoint.load(dtype, &device, FluxVaeDecoder::ignores, |vb| FluxVaeDecoder::new(vb, &config))?;
     let decoded = decoder.forward_with_tap(&posterior.mean, |stage, xs| {
         taps.push((stage_name("dec", "up", stage), xs.clone()));
         Ok(())

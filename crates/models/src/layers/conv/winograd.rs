@@ -10,7 +10,10 @@
 //! Weights are transformed at each call: kept, they would take four times the memory of the weights themselves, and
 //! the transform costs little beside the products wherever the map is large enough for this way to pay.
 
+use std::ops::Range;
+
 use candle_core::{DType, Device, Result, Tensor};
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::channels_last::{FeatureMap, Finish, overwrite, parts_of_planes, with_values};
@@ -21,8 +24,6 @@ const TILE: usize = 4;
 const POINTS: usize = 6;
 /// Places of a transformed tile.
 const PLACES: usize = POINTS * POINTS;
-/// Channels worked on at a time: one AVX-512 register, two of AVX.
-const LANES: usize = 16;
 /// Transformed tiles held at a time, inputs and products together, in numbers (32 MiB).
 const BAND: usize = 8 << 20;
 
@@ -30,11 +31,12 @@ const BAND: usize = 8 << 20;
 const P: f32 = 0.75;
 const Q: f32 = 1.5;
 
-type Lanes = [f32; LANES];
+/// A transformed tile for as many channels as a register holds.
+type Tile<V> = [[V; POINTS]; POINTS];
 
 /// Whether this way is faster than [`super::im2col`]: only a map of many tiles repays transforming the weights.
 pub(super) fn pays(map: &FeatureMap) -> bool {
-    map.channels >= LANES && map.batch * map.height.div_ceil(TILE) * map.width.div_ceil(TILE) >= 32
+    map.channels >= 16 && map.batch * map.height.div_ceil(TILE) * map.width.div_ceil(TILE) >= 32
 }
 
 /// Convolves `xs` (batch, height, width, in) with `weight` (9 · in, out), one zero line on every side; the result is
@@ -69,12 +71,8 @@ fn transformed_weight(weight: &Tensor) -> Result<Tensor> {
     with_values(weight, |weight| {
         overwrite(&transformed, |transformed| {
             let parts = parts_of_planes(transformed, in_channels * out_channels, out_channels);
-            parts.into_par_iter().enumerate().with_min_len(8).for_each(|(channel, mut planes)| {
-                let kernel: [&[f32]; 9] = std::array::from_fn(|place| {
-                    let start = (place * in_channels + channel) * out_channels;
-                    &weight[start..start + out_channels]
-                });
-                pulp::Arch::new().dispatch(|| transform_kernels(&kernel, &mut planes));
+            parts.into_par_iter().enumerate().with_min_len(8).for_each(|(channel, planes)| {
+                Arch::new().dispatch(KernelLine { weight, in_channels, out_channels, channel, planes });
             });
         })
     })?;
@@ -82,19 +80,35 @@ fn transformed_weight(weight: &Tensor) -> Result<Tensor> {
 }
 
 /// The kernels of one input channel for all output channels: 3x3 rows to 6x6 rows, both (out).
-#[inline(always)]
-fn transform_kernels(kernel: &[&[f32]; 9], planes: &mut [&mut [f32]]) {
-    for at in (0..kernel[0].len()).step_by(LANES) {
-        let mut half = [[[0f32; LANES]; 3]; POINTS];
-        for column in 0..3 {
-            let ys = kernel_1d(std::array::from_fn(|row| load(Some(kernel[row * 3 + column]), at)));
-            for point in 0..POINTS {
-                half[point][column] = ys[point];
+struct KernelLine<'a> {
+    weight: &'a [f32],
+    in_channels: usize,
+    out_channels: usize,
+    channel: usize,
+    planes: Vec<&'a mut [f32]>,
+}
+
+impl WithSimd for KernelLine<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        for at in (0..self.out_channels).step_by(S::F32_LANES) {
+            let mut half = [[simd.splat_f32s(0.0); 3]; POINTS];
+            for column in 0..3 {
+                let mut taps = [simd.splat_f32s(0.0); 3];
+                for (row, tap) in taps.iter_mut().enumerate() {
+                    let start = ((row * 3 + column) * self.in_channels + self.channel) * self.out_channels;
+                    *tap = load(simd, Some(&self.weight[start..start + self.out_channels]), at);
+                }
+                for (half, y) in half.iter_mut().zip(kernel_1d(simd, taps)) {
+                    half[column] = y;
+                }
             }
-        }
-        for (row, half) in half.iter().enumerate() {
-            for (column, y) in kernel_1d(*half).iter().enumerate() {
-                store(planes[row * POINTS + column], at, y);
+            for (planes, half) in self.planes.chunks_exact_mut(POINTS).zip(half) {
+                for (plane, y) in planes.iter_mut().zip(kernel_1d(simd, half)) {
+                    store(simd, plane, at, y);
+                }
             }
         }
     }
@@ -106,40 +120,77 @@ fn transform_inputs(xs: &[f32], map: &FeatureMap, first: usize, count: usize, sc
     let lines = map.height.div_ceil(TILE);
     let part = map.width.div_ceil(TILE) * map.channels;
     let parts = parts_of_planes(scratch, scratch.len() / PLACES, part);
-    parts.into_par_iter().take(count).enumerate().for_each(|(index, mut planes)| {
+    parts.into_par_iter().take(count).enumerate().for_each(|(index, planes)| {
         let (image, line) = ((first + index) / lines, (first + index) % lines);
-        pulp::Arch::new().dispatch(|| transform_input_line(xs, map, image, line, &mut planes));
+        Arch::new().dispatch(InputLine { xs, map, image, line, planes });
     });
 }
 
-#[inline(always)]
-fn transform_input_line(xs: &[f32], map: &FeatureMap, image: usize, line: usize, planes: &mut [&mut [f32]]) {
-    for tile in 0..map.width.div_ceil(TILE) {
-        let mut pixels = [[None; POINTS]; POINTS];
-        for (row, pixels) in pixels.iter_mut().enumerate() {
-            for (column, pixel) in pixels.iter_mut().enumerate() {
-                let y = (line * TILE + row) as isize - 1;
-                let x = (tile * TILE + column) as isize - 1;
-                *pixel = map.pixel(xs, image, y, x);
-            }
-        }
-        for at in (0..map.channels).step_by(LANES) {
-            let mut half = [[[0f32; LANES]; POINTS]; POINTS];
-            for column in 0..POINTS {
-                let ys = input_1d(std::array::from_fn(|row| load(pixels[row][column], at)));
-                for point in 0..POINTS {
-                    half[point][column] = ys[point];
-                }
-            }
-            let end = (at + LANES).min(map.channels);
-            for (row, half) in half.iter().enumerate() {
-                for (column, y) in input_1d(*half).iter().enumerate() {
-                    let channels = &mut planes[row * POINTS + column][tile * map.channels..][..end];
-                    store(channels, at, y);
+/// One line of input tiles, into as many planes as a tile has places, each (tiles, in).
+struct InputLine<'a> {
+    xs: &'a [f32],
+    map: &'a FeatureMap,
+    image: usize,
+    line: usize,
+    planes: Vec<&'a mut [f32]>,
+}
+
+impl WithSimd for InputLine<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { xs, map, image, line, mut planes } = self;
+        for tile in 0..map.width.div_ceil(TILE) {
+            let pixels = pixels_of_tile(xs, map, image, line, tile);
+            for at in (0..map.channels).step_by(S::F32_LANES) {
+                let transformed = transformed_input(simd, &pixels, at);
+                for (planes, transformed) in planes.chunks_exact_mut(POINTS).zip(transformed) {
+                    for (plane, y) in planes.iter_mut().zip(transformed) {
+                        store(simd, &mut plane[tile * map.channels..][..map.channels], at, y);
+                    }
                 }
             }
         }
     }
+}
+
+/// The 6x6 pixels that a tile reads; nothing where only padding is.
+#[inline(always)]
+fn pixels_of_tile<'a>(
+    xs: &'a [f32],
+    map: &FeatureMap,
+    image: usize,
+    line: usize,
+    tile: usize,
+) -> Tile<Option<&'a [f32]>> {
+    let mut pixels = [[None; POINTS]; POINTS];
+    for (row, pixels) in pixels.iter_mut().enumerate() {
+        for (column, pixel) in pixels.iter_mut().enumerate() {
+            let (y, x) = (line * TILE + row, tile * TILE + column);
+            *pixel = map.pixel(xs, image, y as isize - 1, x as isize - 1);
+        }
+    }
+    pixels
+}
+
+/// B transposed · pixels · B for the channels from `at` on.
+#[inline(always)]
+fn transformed_input<S: Simd>(simd: S, pixels: &Tile<Option<&[f32]>>, at: usize) -> Tile<S::f32s> {
+    let mut tile = [[simd.splat_f32s(0.0); POINTS]; POINTS];
+    for column in 0..POINTS {
+        let mut inputs = [simd.splat_f32s(0.0); POINTS];
+        for (input, pixels) in inputs.iter_mut().zip(pixels) {
+            *input = load(simd, pixels[column], at);
+        }
+        for (tile, y) in tile.iter_mut().zip(input_1d(simd, inputs)) {
+            tile[column] = y;
+        }
+    }
+    for row in &mut tile {
+        *row = input_1d(simd, *row);
+    }
+    tile
 }
 
 /// Turns products (36, tiles, out) into the pixels of `strips`, tile lines from `first` on, and adds what `finish` says.
@@ -150,139 +201,154 @@ fn write_outputs(
     strips: &mut [&mut [f32]],
     finish: &Finish,
 ) -> Result<()> {
-    let lines = map.height.div_ceil(TILE);
+    let (lines, width) = (map.height.div_ceil(TILE), map.width);
     finish.with_values(|bias, residual| {
-        let plane = products.len() / PLACES;
-        let part = map.width.div_ceil(TILE) * bias.len();
+        let part = width.div_ceil(TILE) * bias.len();
         strips.par_iter_mut().enumerate().for_each(|(index, strip)| {
-            let planes: [&[f32]; PLACES] =
-                std::array::from_fn(|place| &products[place * plane + index * part..][..part]);
+            let planes: Vec<_> =
+                products.chunks_exact(products.len() / PLACES).map(|plane| &plane[index * part..][..part]).collect();
             let (image, line) = ((first + index) / lines, (first + index) % lines);
-            let start = (image * map.height + line * TILE) * map.width * bias.len();
+            let start = (image * map.height + line * TILE) * width * bias.len();
             let residual = residual.get(start..start + strip.len());
-            pulp::Arch::new().dispatch(|| write_output_line(&planes, map.width, bias, residual, strip));
+            Arch::new().dispatch(OutputLine { planes, width, bias, residual, strip });
         });
         Ok(())
     })
 }
 
-/// Writes a strip of up to four image lines (lines, width, out).
-#[inline(always)]
-fn write_output_line(
-    planes: &[&[f32]; PLACES],
+/// One line of output tiles.
+struct OutputLine<'a> {
+    /// Each (tiles, out).
+    planes: Vec<&'a [f32]>,
     width: usize,
-    bias: &[f32],
-    residual: Option<&[f32]>,
-    strip: &mut [f32],
-) {
-    let channels = bias.len();
-    let lines = strip.len() / (width * channels);
-    for tile in 0..width.div_ceil(TILE) {
-        for at in (0..channels).step_by(LANES) {
-            let bias = load(Some(bias), at);
-            let outputs = output_tile(planes, tile * channels, channels, at);
-            for (row, outputs) in outputs.iter().enumerate().take(lines) {
-                for (column, output) in outputs.iter().enumerate().take(width - tile * TILE) {
-                    let start = (row * width + tile * TILE + column) * channels;
-                    let added = load(residual.map(|residual| &residual[start..start + channels]), at);
-                    let sum = std::array::from_fn(|lane| output[lane] + bias[lane] + added[lane]);
-                    store(&mut strip[start..start + channels], at, &sum);
+    bias: &'a [f32],
+    /// As the strip.
+    residual: Option<&'a [f32]>,
+    /// Up to four image lines (lines, width, out).
+    strip: &'a mut [f32],
+}
+
+impl WithSimd for OutputLine<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { planes, width, bias, residual, strip } = self;
+        let channels = bias.len();
+        let lines = strip.len() / (width * channels);
+        for tile in 0..width.div_ceil(TILE) {
+            for at in (0..channels).step_by(S::F32_LANES) {
+                let bias = load(simd, Some(bias), at);
+                let outputs = output_tile(simd, &planes, tile * channels..(tile + 1) * channels, at);
+                for (row, outputs) in outputs.into_iter().enumerate().take(lines) {
+                    for (column, output) in outputs.into_iter().enumerate().take(width - tile * TILE) {
+                        let start = (row * width + tile * TILE + column) * channels;
+                        let pixel = start..start + channels;
+                        let added = load(simd, residual.map(|residual| &residual[pixel.clone()]), at);
+                        let sum = simd.add_f32s(simd.add_f32s(output, bias), added);
+                        store(simd, &mut strip[pixel], at, sum);
+                    }
                 }
             }
         }
     }
 }
 
-/// The 4x4 outputs of one tile for the channels from `at` on; `start` is the tile's place in each plane.
+/// A transposed · products · A: the 4x4 outputs of the tile at `place` in each plane, for the channels from `at` on.
 #[inline(always)]
-fn output_tile(planes: &[&[f32]; PLACES], start: usize, channels: usize, at: usize) -> [[Lanes; TILE]; TILE] {
-    let mut half = [[[0f32; LANES]; POINTS]; TILE];
+fn output_tile<S: Simd>(simd: S, planes: &[&[f32]], place: Range<usize>, at: usize) -> [[S::f32s; TILE]; TILE] {
+    let mut half = [[simd.splat_f32s(0.0); POINTS]; TILE];
     for column in 0..POINTS {
-        let ys = output_1d(std::array::from_fn(|row| {
-            load(Some(&planes[row * POINTS + column][start..start + channels]), at)
-        }));
-        for row in 0..TILE {
-            half[row][column] = ys[row];
+        let mut products = [simd.splat_f32s(0.0); POINTS];
+        for (product, planes) in products.iter_mut().zip(planes.chunks_exact(POINTS)) {
+            *product = load(simd, Some(&planes[column][place.clone()]), at);
+        }
+        for (half, y) in half.iter_mut().zip(output_1d(simd, products)) {
+            half[column] = y;
         }
     }
-    half.map(output_1d)
+    let mut tile = [[simd.splat_f32s(0.0); TILE]; TILE];
+    for (tile, half) in tile.iter_mut().zip(half) {
+        *tile = output_1d(simd, half);
+    }
+    tile
+}
+
+// Functions and not closures below: only what is forced inline is compiled for the wider registers.
+
+#[inline(always)]
+fn times<S: Simd>(simd: S, factor: f32, xs: S::f32s) -> S::f32s {
+    simd.mul_f32s(simd.splat_f32s(factor), xs)
+}
+
+/// xs + factor · ys.
+#[inline(always)]
+fn add_times<S: Simd>(simd: S, xs: S::f32s, factor: f32, ys: S::f32s) -> S::f32s {
+    simd.mul_add_e_f32s(simd.splat_f32s(factor), ys, xs)
+}
+
+/// a + b and a − b.
+#[inline(always)]
+fn sum_and_difference<S: Simd>(simd: S, a: S::f32s, b: S::f32s) -> [S::f32s; 2] {
+    [simd.add_f32s(a, b), simd.sub_f32s(a, b)]
 }
 
 /// G: a kernel of three taps evaluated at the six points, each divided by the product of its distances to the others.
 #[inline(always)]
-fn kernel_1d(g: [Lanes; 3]) -> [Lanes; POINTS] {
-    const ZERO: f32 = 1.0 / (P * P * Q * Q);
+fn kernel_1d<S: Simd>(simd: S, [g0, g1, g2]: [S::f32s; 3]) -> [S::f32s; POINTS] {
     const INNER: f32 = 1.0 / (2.0 * P * P * (P * P - Q * Q));
     const OUTER: f32 = 1.0 / (2.0 * Q * Q * (Q * Q - P * P));
-    let mut ys = [[0f32; LANES]; POINTS];
-    for lane in 0..LANES {
-        let (g0, g1, g2) = (g[0][lane], g[1][lane], g[2][lane]);
-        let (even_p, odd_p) = (g0 + P * P * g2, P * g1);
-        let (even_q, odd_q) = (g0 + Q * Q * g2, Q * g1);
-        ys[0][lane] = g0 * ZERO;
-        ys[1][lane] = (even_p + odd_p) * INNER;
-        ys[2][lane] = (even_p - odd_p) * INNER;
-        ys[3][lane] = (even_q + odd_q) * OUTER;
-        ys[4][lane] = (even_q - odd_q) * OUTER;
-        ys[5][lane] = g2;
-    }
-    ys
+    let (even_p, odd_p) = (add_times(simd, g0, P * P, g2), times(simd, P, g1));
+    let (even_q, odd_q) = (add_times(simd, g0, Q * Q, g2), times(simd, Q, g1));
+    let [plus_p, minus_p] = sum_and_difference(simd, times(simd, INNER, even_p), times(simd, INNER, odd_p));
+    let [plus_q, minus_q] = sum_and_difference(simd, times(simd, OUTER, even_q), times(simd, OUTER, odd_q));
+    [times(simd, 1.0 / (P * P * Q * Q), g0), plus_p, minus_p, plus_q, minus_q, g2]
 }
 
 /// B transposed: row i is the polynomial that vanishes at all points but the i-th.
 #[inline(always)]
-fn input_1d(d: [Lanes; POINTS]) -> [Lanes; POINTS] {
+fn input_1d<S: Simd>(simd: S, [d0, d1, d2, d3, d4, d5]: [S::f32s; POINTS]) -> [S::f32s; POINTS] {
     const SUM: f32 = P * P + Q * Q;
     const PRODUCT: f32 = P * P * Q * Q;
-    let mut ys = [[0f32; LANES]; POINTS];
-    for lane in 0..LANES {
-        let [d0, d1, d2, d3, d4, d5] = std::array::from_fn(|i| d[i][lane]);
-        let (even_p, odd_p) = (d4 - Q * Q * d2, P * (d3 - Q * Q * d1));
-        let (even_q, odd_q) = (d4 - P * P * d2, Q * (d3 - P * P * d1));
-        ys[0][lane] = PRODUCT * d0 - SUM * d2 + d4;
-        ys[1][lane] = even_p + odd_p;
-        ys[2][lane] = even_p - odd_p;
-        ys[3][lane] = even_q + odd_q;
-        ys[4][lane] = even_q - odd_q;
-        ys[5][lane] = PRODUCT * d1 - SUM * d3 + d5;
-    }
-    ys
+    let first = add_times(simd, add_times(simd, d4, -SUM, d2), PRODUCT, d0);
+    let last = add_times(simd, add_times(simd, d5, -SUM, d3), PRODUCT, d1);
+    let (even_p, odd_p) = (add_times(simd, d4, -Q * Q, d2), times(simd, P, add_times(simd, d3, -Q * Q, d1)));
+    let (even_q, odd_q) = (add_times(simd, d4, -P * P, d2), times(simd, Q, add_times(simd, d3, -P * P, d1)));
+    let [plus_p, minus_p] = sum_and_difference(simd, even_p, odd_p);
+    let [plus_q, minus_q] = sum_and_difference(simd, even_q, odd_q);
+    [first, plus_p, minus_p, plus_q, minus_q, last]
 }
 
 /// A transposed: row k sums the products, each times the k-th power of its point.
 #[inline(always)]
-fn output_1d(m: [Lanes; POINTS]) -> [Lanes; TILE] {
-    let mut ys = [[0f32; LANES]; TILE];
-    for lane in 0..LANES {
-        let [m0, m1, m2, m3, m4, m5] = std::array::from_fn(|i| m[i][lane]);
-        let (even_p, odd_p) = (m1 + m2, P * (m1 - m2));
-        let (even_q, odd_q) = (m3 + m4, Q * (m3 - m4));
-        ys[0][lane] = m0 + even_p + even_q;
-        ys[1][lane] = odd_p + odd_q;
-        ys[2][lane] = P * P * even_p + Q * Q * even_q;
-        ys[3][lane] = P * P * odd_p + Q * Q * odd_q + m5;
-    }
-    ys
+fn output_1d<S: Simd>(simd: S, [m0, m1, m2, m3, m4, m5]: [S::f32s; POINTS]) -> [S::f32s; TILE] {
+    let [even_p, odd_p] = sum_and_difference(simd, m1, m2);
+    let [even_q, odd_q] = sum_and_difference(simd, m3, m4);
+    [
+        simd.add_f32s(m0, simd.add_f32s(even_p, even_q)),
+        add_times(simd, times(simd, P, odd_p), Q, odd_q),
+        add_times(simd, times(simd, P * P, even_p), Q * Q, even_q),
+        add_times(simd, add_times(simd, m5, P * P * P, odd_p), Q * Q * Q, odd_q),
+    ]
 }
 
 /// The channels from `at` on; zeros past the end and for padding.
 #[inline(always)]
-fn load(channels: Option<&[f32]>, at: usize) -> Lanes {
-    let Some(channels) = channels else { return [0.0; LANES] };
+fn load<S: Simd>(simd: S, channels: Option<&[f32]>, at: usize) -> S::f32s {
+    let Some(channels) = channels else { return simd.splat_f32s(0.0) };
     let rest = &channels[at..];
-    if let Some(lanes) = rest.first_chunk() {
-        return *lanes;
+    match S::as_simd_f32s(rest).0.first() {
+        Some(first) => *first,
+        None => simd.partial_load_f32s(rest),
     }
-    std::array::from_fn(|lane| rest.get(lane).copied().unwrap_or(0.0))
 }
 
 /// Writes the channels from `at` on, as many as there are.
 #[inline(always)]
-fn store(channels: &mut [f32], at: usize, lanes: &Lanes) {
+fn store<S: Simd>(simd: S, channels: &mut [f32], at: usize, values: S::f32s) {
     let rest = &mut channels[at..];
-    if let Some(first) = rest.first_chunk_mut() {
-        *first = *lanes;
-    } else {
-        rest.copy_from_slice(&lanes[..rest.len()]);
+    match S::as_mut_simd_f32s(rest).0.first_mut() {
+        Some(first) => *first = values,
+        None => simd.partial_store_f32s(rest, values),
     }
 }
