@@ -58,10 +58,6 @@ impl Lock {
         self.files.insert(path.to_owned(), entry);
     }
 
-    pub(super) fn forget(&mut self, path: &str) {
-        self.files.remove(path);
-    }
-
     pub(super) fn write(&self, folder: &Path) -> io::Result<()> {
         let text = toml::to_string(self).map_err(io::Error::other)?;
         let target: PathBuf = folder.join(LOCK_FILE);

@@ -5,6 +5,7 @@
 //! folder `NAME` beside it. Opening reads the manifest alone; files are looked at when they are asked for. This
 //! module downloads nothing: that is the command line's part.
 
+mod check;
 mod error;
 mod lock;
 mod manifest;
@@ -12,15 +13,14 @@ mod search;
 #[cfg(test)]
 mod tests;
 
+pub use check::{Compared, VerifiedFile};
 pub use error::BundleError;
 pub use lock::LOCK_FILE;
 pub use manifest::{FileManifest, Manifest, Network, NetworkManifest, SamplingDefaults};
 pub use search::installed;
 
 use crate::checkpoint::Checkpoint;
-use lock::{Lock, sha256_of};
 use serde::de::DeserializeOwned;
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::Metadata;
 use std::io;
@@ -33,8 +33,6 @@ pub const MANIFEST_FILE: &str = "bundle.toml";
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 /// Architecture files are a few kilobytes, tokenizers a few megabytes; this bounds the former.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
-/// From this length on a file's sum is remembered in the lock even if the manifest states it.
-const LOCKED_FROM_BYTES: u64 = 64 << 20;
 
 /// A bundle on this machine: its manifest and where its weights lie (or will, once pulled).
 #[derive(Debug)]
@@ -43,30 +41,6 @@ pub struct Bundle {
     manifest_path: PathBuf,
     weights: PathBuf,
     digests: OnceLock<BTreeMap<String, String>>,
-}
-
-/// What [`Bundle::verify`] found out about one file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VerifiedFile {
-    /// The file, below the bundle's folder of weights.
-    pub path: String,
-    /// Its length in bytes.
-    pub size: u64,
-    /// Its SHA-256.
-    pub sha256: String,
-    /// What the sum was compared with.
-    pub compared: Compared,
-}
-
-/// What a sum was compared with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Compared {
-    /// The sum in the manifest.
-    Published,
-    /// The sum recorded when the file was first pulled, none being published.
-    Recorded,
-    /// Nothing: none is published, and this one is now recorded.
-    FirstRecord,
 }
 
 /// Whether a network's files are there.
@@ -188,169 +162,6 @@ impl Bundle {
             _ if present == files.len() => Presence::Complete,
             _ => Presence::Partial,
         }
-    }
-
-    /// Compares every file with its published length and sum, reading all of them, and goes on after a fault so
-    /// that all faults are known at once. Optional networks of which no file is there are passed over.
-    ///
-    /// A file without a published sum is compared with the one recorded when it was first seen, in [`LOCK_FILE`]
-    /// beside the weights. `progress` gets (file, bytes read since its last call).
-    pub fn verify(&self, progress: &mut dyn FnMut(&FileManifest, u64)) -> Vec<Result<VerifiedFile, BundleError>> {
-        let mut lock = Lock::read(&self.weights);
-        let mut results = Vec::new();
-        for (network, table) in self.manifest.networks() {
-            if network.is_optional() && self.presence(network) == Presence::Absent {
-                continue;
-            }
-            for file in &table.files {
-                results.push(self.verify_with(&mut lock, file, &mut |bytes| progress(file, bytes)));
-            }
-        }
-        if let Err(source) = self.write_lock(&lock) {
-            results.push(Err(source));
-        }
-        results
-    }
-
-    /// Verifies one file of the bundle, as [`Bundle::verify`] does.
-    ///
-    /// # Errors
-    /// It is missing, has another length or another sum, or cannot be read.
-    pub fn verify_file(&self, file: &FileManifest, progress: &mut dyn FnMut(u64)) -> Result<VerifiedFile, BundleError> {
-        let mut lock = Lock::read(&self.weights);
-        let verified = self.verify_with(&mut lock, file, progress)?;
-        self.write_lock(&lock)?;
-        Ok(verified)
-    }
-
-    /// Returns the sum of a file that is known to be right: remembered if the file is unchanged, else computed.
-    ///
-    /// # Errors
-    /// As [`Bundle::verify_file`].
-    pub fn sum(&self, file: &FileManifest) -> Result<String, BundleError> {
-        let mut lock = Lock::read(&self.weights);
-        let sum = self.checked_sum(&mut lock, file)?;
-        self.write_lock(&lock)?;
-        Ok(sum)
-    }
-
-    /// Forgets the recorded sum of a file, before a new version of it is pulled.
-    ///
-    /// # Errors
-    /// The lock cannot be written.
-    pub fn forget(&self, file: &FileManifest) -> Result<(), BundleError> {
-        let mut lock = Lock::read(&self.weights);
-        lock.forget(&file.path);
-        self.write_lock(&lock)
-    }
-
-    /// Returns the SHA-256 of each network that makes pictures, and of each optional one that is there, by name.
-    ///
-    /// A network of one file has that file's sum; of several, the sum of their list as `sha256sum` prints it. Computed
-    /// at the first call and kept; long files are hashed once in their life, see [`LOCK_FILE`].
-    ///
-    /// # Errors
-    /// A file is missing or does not have its published length or sum.
-    pub fn digests(&self) -> Result<&BTreeMap<String, String>, BundleError> {
-        if let Some(digests) = self.digests.get() {
-            return Ok(digests);
-        }
-        let mut lock = Lock::read(&self.weights);
-        let mut digests = BTreeMap::new();
-        for (network, table) in self.manifest.networks() {
-            if network.is_optional() && self.presence(network) != Presence::Complete {
-                continue;
-            }
-            digests.insert(network.name().to_owned(), self.digest(&mut lock, table)?);
-        }
-        // A folder that cannot be written to only costs the hashing at the next start.
-        if let Err(error) = self.write_lock(&lock) {
-            tracing::debug!(%error, "sums of long files are not remembered");
-        }
-        Ok(self.digests.get_or_init(|| digests))
-    }
-
-    fn digest(&self, lock: &mut Lock, table: &NetworkManifest) -> Result<String, BundleError> {
-        let mut listing = String::new();
-        for file in &table.files {
-            let sum = self.checked_sum(lock, file)?;
-            if table.files.len() == 1 {
-                return Ok(sum);
-            }
-            listing.push_str(&format!("{sum}  {}\n", file.path));
-        }
-        Ok(hex::encode(Sha256::digest(listing)))
-    }
-
-    /// The file's sum, remembered or computed, equal to the published one if there is one.
-    fn checked_sum(&self, lock: &mut Lock, file: &FileManifest) -> Result<String, BundleError> {
-        let metadata = self.metadata(file)?;
-        self.check_size(file, &metadata)?;
-        let remembered = lock.sum(&file.path, &metadata).map(str::to_owned);
-        let sum = match remembered {
-            Some(sum) => sum,
-            None => self.hash(file, &mut |_| {})?,
-        };
-        self.compare(lock, file, &sum)?;
-        self.remember(lock, file, &metadata, &sum);
-        Ok(sum)
-    }
-
-    fn verify_with(
-        &self,
-        lock: &mut Lock,
-        file: &FileManifest,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<VerifiedFile, BundleError> {
-        let metadata = self.metadata(file)?;
-        self.check_size(file, &metadata)?;
-        let sha256 = self.hash(file, progress)?;
-        let compared = self.compare(lock, file, &sha256)?;
-        self.remember(lock, file, &metadata, &sha256);
-        Ok(VerifiedFile { path: file.path.clone(), size: metadata.len(), sha256, compared })
-    }
-
-    fn check_size(&self, file: &FileManifest, metadata: &Metadata) -> Result<(), BundleError> {
-        match file.size {
-            Some(expected) if expected != metadata.len() => Err(BundleError::WrongSize {
-                bundle: self.name().to_owned(),
-                path: file.path.clone(),
-                expected,
-                found: metadata.len(),
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    /// Compares a sum with the published one, or else with the recorded one.
-    fn compare(&self, lock: &Lock, file: &FileManifest, found: &str) -> Result<Compared, BundleError> {
-        let (bundle, path, found) = (self.name().to_owned(), file.path.clone(), found.to_owned());
-        match (file.sha256.clone(), lock.get(&file.path).map(|recorded| recorded.sha256.clone())) {
-            (Some(expected), _) if expected == found => Ok(Compared::Published),
-            (Some(expected), _) => Err(BundleError::WrongDigest { bundle, path, expected, found }),
-            (None, Some(expected)) if expected == found => Ok(Compared::Recorded),
-            (None, Some(expected)) => Err(BundleError::Changed { bundle, path, expected, found }),
-            (None, None) => Ok(Compared::FirstRecord),
-        }
-    }
-
-    fn remember(&self, lock: &mut Lock, file: &FileManifest, metadata: &Metadata, sha256: &str) {
-        if file.sha256.is_none() || metadata.len() >= LOCKED_FROM_BYTES {
-            lock.record(&file.path, metadata, sha256);
-        }
-    }
-
-    /// Writes the lock if it says anything new.
-    fn write_lock(&self, lock: &Lock) -> Result<(), BundleError> {
-        if *lock == Lock::read(&self.weights) {
-            return Ok(());
-        }
-        lock.write(&self.weights).map_err(|source| self.io("write", self.weights.join(LOCK_FILE), source))
-    }
-
-    fn hash(&self, file: &FileManifest, progress: &mut dyn FnMut(u64)) -> Result<String, BundleError> {
-        let path = self.path_of(file);
-        sha256_of(&path, progress).map_err(|source| self.io("read", path, source))
     }
 
     fn network(&self, network: Network) -> Result<&NetworkManifest, BundleError> {

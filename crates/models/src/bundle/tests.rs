@@ -2,6 +2,7 @@
 
 use super::*;
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 use std::fs;
 use tempfile::TempDir;
 
@@ -188,7 +189,13 @@ fn a_sum_that_is_not_published_is_recorded_once_and_kept() {
     fs::write(&path, bytes).unwrap();
     assert!(faults(&bundle)[0].contains("as first recorded"));
     assert!(matches!(bundle.digests(), Err(BundleError::Changed { .. })));
-    bundle.forget(bundle.manifest().dinov2.file("dinov2.safetensors").unwrap()).unwrap();
+    let download = folder.path().join("download");
+    fs::rename(&path, &download).unwrap();
+    let file = bundle.manifest().dinov2.file("dinov2.safetensors").unwrap();
+    let refused = bundle.install(file, &download, Some(&"0".repeat(64)), &mut |_| {}).unwrap_err();
+    assert!(matches!(refused, BundleError::WrongDigest { .. }) && download.exists() && !path.exists());
+    let installed = bundle.install(file, &download, None, &mut |_| {}).unwrap();
+    assert_eq!((installed.compared, download.exists()), (Compared::FirstRecord, false));
     assert_eq!(faults(&bundle), Vec::<String>::new());
 }
 

@@ -15,8 +15,8 @@ pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 /// How to convert.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ConvertOptions {
-    /// The type floating-point tensors get; `None` keeps each as it is. Integers stay what they are.
-    pub dtype: Option<DType>,
+    /// The type floating-point tensors get: F64, F32, F16 or BF16. `None` keeps each as it is; integers stay what they are.
+    pub dtype: Option<StoredType>,
     /// Whether an existing target is replaced.
     pub overwrite: bool,
 }
@@ -59,13 +59,7 @@ pub(super) fn convert(
 }
 
 /// Decides each tensor's type, widest first so that every tensor starts aligned to its elements.
-fn plan(checkpoint: &Checkpoint, dtype: Option<DType>) -> Result<Vec<Planned<'_>>, CheckpointError> {
-    let wanted = match dtype {
-        None => None,
-        Some(dtype) => Some(StoredType::from_candle(dtype).ok_or_else(|| {
-            CheckpointError::malformed(&checkpoint.origin, format!("{dtype:?} is no type to convert to"))
-        })?),
-    };
+fn plan(checkpoint: &Checkpoint, wanted: Option<StoredType>) -> Result<Vec<Planned<'_>>, CheckpointError> {
     let mut planned = Vec::with_capacity(checkpoint.tensors.len());
     for (name, tensor) in checkpoint.tensors.iter() {
         let dtype = wanted.filter(|_| tensor.dtype().is_float()).unwrap_or(tensor.dtype());

@@ -96,22 +96,6 @@ impl StoredType {
             Self::I8 | Self::F8E4M3 | Self::F8E5M2 | Self::U16 | Self::U64 => return None,
         })
     }
-
-    /// Returns the stored type of a candle type, if weights of that type can be written.
-    pub(crate) fn from_candle(dtype: DType) -> Option<Self> {
-        Some(match dtype {
-            DType::U8 => Self::U8,
-            DType::U32 => Self::U32,
-            DType::I16 => Self::I16,
-            DType::I32 => Self::I32,
-            DType::I64 => Self::I64,
-            DType::F16 => Self::F16,
-            DType::BF16 => Self::BF16,
-            DType::F32 => Self::F32,
-            DType::F64 => Self::F64,
-            _ => return None,
-        })
-    }
 }
 
 /// Where one tensor lies. Every number in here has been checked against the file's length.

@@ -281,7 +281,7 @@ fn other_files_are_refused_in_words() {
     assert!(Checkpoint::open(&inside).unwrap_err().to_string().contains("folder"));
 }
 
-fn convert(source: &str, dtype: Option<DType>) -> (TempDir, Checkpoint, ConvertSummary) {
+fn convert(source: &str, dtype: Option<StoredType>) -> (TempDir, Checkpoint, ConvertSummary) {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("out.safetensors");
     let options = ConvertOptions { dtype, overwrite: false };
@@ -306,13 +306,23 @@ fn conversion_keeps_every_value_and_the_library_reads_it() {
 
 #[test]
 fn conversion_changes_the_type_of_floats_only() {
-    let (_folder, converted, _) = convert("flat.pth", Some(DType::BF16));
+    let (_folder, converted, _) = convert("flat.pth", Some(StoredType::BF16));
     assert_eq!(converted.stored_type("double"), Some(StoredType::BF16));
     assert_eq!(converted.stored_type("long"), Some(StoredType::I64));
     let original = Checkpoint::open(&data("flat.pth")).unwrap();
     let expected = original.tensor("permuted", DType::BF16, &Device::Cpu).unwrap();
     let expected: Vec<f32> = expected.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap();
     assert_eq!(values(&converted, "permuted"), expected);
+}
+
+#[test]
+fn conversion_to_an_integer_type_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = ConvertOptions { dtype: Some(StoredType::I32), overwrite: false };
+    let checkpoint = Checkpoint::open(&data("flat.pth")).unwrap();
+    let error = checkpoint.convert(&folder.path().join("out.safetensors"), options, &mut |_, _| {}).unwrap_err();
+    assert!(error.to_string().contains("not a floating-point type"), "{error}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left");
 }
 
 #[test]

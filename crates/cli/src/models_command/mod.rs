@@ -1,0 +1,107 @@
+//! `echogen models`: what bundles there are, what is in them, fetching, checking and converting their files.
+//!
+//! Everything is written to a given writer and every setting is an argument, so tests run the very same.
+
+mod convert;
+#[cfg(test)]
+mod hub_twin;
+mod list;
+mod pull;
+mod show;
+#[cfg(test)]
+mod tests;
+mod verify;
+
+use anyhow::Context;
+use echogen_models::bundle::{Bundle, Network};
+use serde::Serialize;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// What to do with model bundles.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum ModelsCommand {
+    /// List the bundles found, and whether their files are there
+    List,
+    /// Show a bundle's networks, files, licences and sampling defaults
+    Show {
+        /// Name of a bundle, or path of its TOML file or folder
+        bundle: String,
+    },
+    /// Fetch a bundle's files from their hub; goes on where an earlier run stopped
+    #[command(after_help = PULL_HELP)]
+    Pull(pull::PullArguments),
+    /// Read every file of a bundle and compare its length and SHA-256 with what is published
+    Verify {
+        /// Name of a bundle, or path of its TOML file or folder
+        bundle: String,
+    },
+    /// Rewrite a checkpoint (.pth, .bin, sharded or not) as one .safetensors file
+    #[command(after_help = CONVERT_HELP)]
+    Convert(convert::ConvertArguments),
+}
+
+const PULL_HELP: &str = "\
+Examples:
+  Everything, about 35 GB:
+    echogen models pull echogen-2b
+  Only two of the networks:
+    echogen models pull echogen-2b --network transformer --network visual_tokenizer
+
+Some repositories ask for consent on their page first; then give your token in HF_TOKEN. A file whose SHA-256 is
+not the published one is deleted and reported. Where none is published, the hub's own sum counts, and what was fetched
+is recorded in bundle.lock.toml beside the weights.";
+
+const CONVERT_HELP: &str = "\
+Examples:
+  The EchoGen checkpoint, without its outer dictionaries, in half the space:
+    echogen models convert echogen_2b.pth echogen_2b.safetensors --prefix trainer.gpt_fsdp --dtype bf16
+  A sharded checkpoint into one file:
+    echogen models convert model.safetensors.index.json model.safetensors";
+
+/// Runs a command. Bundles are looked for by name in `folders`, the first that has the name wins.
+///
+/// The exit code is 2 where files of a bundle are missing or wrong.
+///
+/// # Errors
+/// There is no such bundle, a file cannot be read, fetched or written, or standard output is closed.
+pub(crate) fn run(command: ModelsCommand, folders: &[PathBuf], json: bool) -> anyhow::Result<ExitCode> {
+    let mut output = Output { writer: &mut std::io::stdout().lock(), json };
+    run_with(command, folders, &mut output)
+}
+
+fn run_with(command: ModelsCommand, folders: &[PathBuf], output: &mut Output) -> anyhow::Result<ExitCode> {
+    match command {
+        ModelsCommand::List => list::list(folders, output),
+        ModelsCommand::Show { bundle } => show::show(&Bundle::find(&bundle, folders)?, output),
+        ModelsCommand::Pull(arguments) => pull::pull(&Bundle::find(&arguments.bundle, folders)?, &arguments, output),
+        ModelsCommand::Verify { bundle } => verify::verify(&Bundle::find(&bundle, folders)?, output),
+        ModelsCommand::Convert(arguments) => convert::convert(&arguments, output),
+    }
+}
+
+/// Where answers go, and in which form.
+struct Output<'a> {
+    writer: &'a mut dyn Write,
+    json: bool,
+}
+
+impl Output<'_> {
+    /// Writes one answer: `value` as one line of JSON, or the text.
+    fn answer(&mut self, value: &impl Serialize, text: &str) -> anyhow::Result<()> {
+        let line = if self.json { serde_json::to_string(value)? } else { text.to_owned() };
+        writeln!(self.writer, "{line}").context("cannot write the answer")
+    }
+}
+
+/// Bytes as people read them: `9.21 MB`.
+fn human(bytes: u64) -> String {
+    indicatif::DecimalBytes(bytes).to_string()
+}
+
+/// The bytes of a network's files that are there.
+fn bytes_present(bundle: &Bundle, network: Network) -> u64 {
+    let files = bundle.manifest().network(network).map(|table| table.files.as_slice()).unwrap_or_default();
+    files.iter().filter_map(|file| std::fs::metadata(bundle.path_of(file)).ok()).map(|metadata| metadata.len()).sum()
+}
