@@ -1,3 +1,5 @@
-//! The `echogen` command.
+//! The `echogen` program; everything is in the library, so that the whole-system tests run the very same.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    echogen_cli::main()
+}

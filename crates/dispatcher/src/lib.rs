@@ -1,1 +1,170 @@
-//! EchoGen dispatcher.
+//! The dispatcher: a job comes in, and takes the shortest way to its pictures.
+//!
+//! It checks the job, fetches the subject's picture once, bounds and hashes it, stores it, and looks up what exists
+//! already: a finished result, an encoded subject, a cut-out. What it hands on holds references only, never pixels.
+//!
+//! Deliberately absent: any decoding. Whether the bytes are a picture at all is the segmenter's to say, so this stage
+//! needs no image code and costs a bad job microseconds.
+
+use std::{sync::Arc, time::Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use echogen_ports::{ImageFetcher, ObjectKey, ObjectStore, PortError};
+use echogen_protocol::{
+    ContentHash, EncodeTask, EventKind, FailureKind, ImageLocation, ImageSource, Job, Progress, SampleTask,
+    SegmentTask, Segmentation, SubjectKeys, Task, layout, limits,
+};
+use echogen_worker::{Outcome, ResultWriter, Stage, StageContext, StageError};
+use serde::{Deserialize, Serialize};
+
+/// Bytes of a [`Segmentation`]: a handful of numbers and a name.
+const MAX_RECORD_BYTES: u64 = 64 * 1024;
+
+/// What the dispatcher has to know about the rest of the installation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DispatcherConfig {
+    /// Under which keys encoded subjects lie.
+    pub subjects: SubjectKeys,
+    /// Largest picture that is fetched, in bytes.
+    #[serde(default = "default_max_image_bytes")]
+    pub max_image_bytes: u64,
+}
+
+fn default_max_image_bytes() -> u64 {
+    limits::MAX_IMAGE_BYTES
+}
+
+/// The stage.
+#[derive(Clone, Debug)]
+pub struct Dispatcher {
+    config: DispatcherConfig,
+    fetcher: Arc<dyn ImageFetcher>,
+    work: Arc<dyn ObjectStore>,
+    results: ResultWriter,
+}
+
+impl Dispatcher {
+    /// The stage's name in logs, timings and metrics.
+    pub const NAME: &'static str = "dispatcher";
+
+    /// A dispatcher that fetches with `fetcher` and leaves pictures in `work`.
+    pub fn new(
+        config: DispatcherConfig,
+        fetcher: Arc<dyn ImageFetcher>,
+        work: Arc<dyn ObjectStore>,
+        results: ResultWriter,
+    ) -> Self {
+        Self { config, fetcher, work, results }
+    }
+
+    async fn dispatch(&self, mut job: Job, context: &StageContext) -> Result<Outcome, StageError> {
+        let started = Instant::now();
+        job.validate()?;
+        if let Some(result) = self.results.find(&job).await? {
+            // Committing again changes nothing but tells of the end once more, should the first telling have been lost.
+            self.results.commit(&job, &result).await?;
+            return Ok(Outcome::Done);
+        }
+        let resolution =
+            self.config.subjects.resolution(&job).map_err(|fault| StageError::permanent(FailureKind::Unsupported, fault))?;
+        let (image, known) = self.take_in(&job.subject.image).await?;
+        if job.subject.image.is_inline() {
+            job.subject.image = ImageSource::stored(image);
+        }
+        let task = self.shortest_way(job, image, resolution).await?;
+        let task = with_note(task, started, known);
+        context.tell(EventKind::Accepted, &task.job().id, serde_json::json!({ "image": image })).await;
+        Ok(Outcome::next(task))
+    }
+
+    /// Fetches and stores the picture; returns its hash and whether it was in the store already.
+    async fn take_in(&self, source: &ImageSource) -> Result<(ContentHash, bool), StageError> {
+        if let ImageLocation::Stored(image) = source.location()? {
+            return self.stored(image).await;
+        }
+        let bytes = self.fetch(source).await.map_err(|error| StageError::from_port(error, FailureKind::BadImage))?;
+        if bytes.is_empty() {
+            return Err(StageError::permanent(FailureKind::BadImage, format!("{source} is empty; send a png, jpeg or webp")));
+        }
+        let image = ContentHash::of(&bytes);
+        let key = ObjectKey::of_content(layout::IMAGES, &image)?;
+        let known = self.work.exists(&key).await?;
+        if !known {
+            self.work.put(&key, bytes).await?;
+        }
+        Ok((image, known))
+    }
+
+    async fn fetch(&self, source: &ImageSource) -> Result<Bytes, PortError> {
+        self.fetcher.fetch(source, self.config.max_image_bytes).await
+    }
+
+    async fn stored(&self, image: ContentHash) -> Result<(ContentHash, bool), StageError> {
+        if self.work.exists(&ObjectKey::of_content(layout::IMAGES, &image)?).await? {
+            return Ok((image, true));
+        }
+        let message = format!("no picture with the hash {image} is stored; send the picture itself");
+        Err(StageError::permanent(FailureKind::BadImage, message))
+    }
+
+    /// Looks for the latest product that exists: an encoded subject, a cut-out, or only the picture.
+    async fn shortest_way(&self, job: Job, image: ContentHash, resolution: u32) -> Result<Task, StageError> {
+        let Some(record) = self.segmentation(image, &job).await? else {
+            return Ok(Task::Segment(SegmentTask { job, image, progress: Progress::default() }));
+        };
+        let progress =
+            Progress { subject: Some(record.subject_of(&job)), cutout: Some(record.cutout), ..Progress::default() };
+        let subject =
+            ObjectKey::of_content(layout::SUBJECTS, &self.config.subjects.inputs(record.cutout, resolution))?;
+        if self.work.exists(&subject).await? {
+            let encoded_subject = subject.as_str().to_owned();
+            return Ok(Task::Sample(SampleTask { job, encoded_subject, progress }));
+        }
+        if self.work.exists(&ObjectKey::of_content(layout::CUTOUTS, &record.cutout)?).await? {
+            return Ok(Task::Encode(EncodeTask { job, cutout: record.cutout, progress }));
+        }
+        Ok(Task::Segment(SegmentTask { job, image, progress: Progress::default() }))
+    }
+
+    /// The record of the cut-out; an unreadable one counts as none and is made again.
+    async fn segmentation(&self, image: ContentHash, job: &Job) -> Result<Option<Segmentation>, StageError> {
+        let key = ObjectKey::of_content(layout::SEGMENTATIONS, &layout::segmentation_inputs(image, job))?;
+        let bytes = self.work.get(&key, MAX_RECORD_BYTES).await?;
+        Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    }
+}
+
+#[async_trait]
+impl Stage for Dispatcher {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    async fn run(&self, task: Task, context: &StageContext) -> Result<Outcome, StageError> {
+        let Task::Dispatch(job) = task else {
+            let message = format!("a task for {} came to the dispatcher's queue", task.stage());
+            return Err(StageError::permanent(FailureKind::Internal, message));
+        };
+        self.dispatch(job, context).await
+    }
+}
+
+/// Notes the dispatcher's own share, and which later stages the short way leaves out.
+fn with_note(mut task: Task, started: Instant, known: bool) -> Task {
+    let seconds = started.elapsed().as_secs_f64();
+    let (progress, skipped): (&mut Progress, &[&str]) = match &mut task {
+        Task::Dispatch(_) => return task,
+        Task::Segment(task) => (&mut task.progress, &[]),
+        Task::Encode(task) => (&mut task.progress, &["segmenter"]),
+        Task::Sample(task) => (&mut task.progress, &["segmenter", "encoder"]),
+    };
+    progress.note(Dispatcher::NAME, seconds, known);
+    for stage in skipped {
+        progress.note(stage, 0.0, true);
+    }
+    task
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,172 @@
-//! EchoGen encoder.
+//! The encoder: a cut-out becomes an encoded subject, once.
+//!
+//! The product lies in the object store, the durable hand-over, and in the cache, for the sampler's convenience, under
+//! a key of everything it depends on: the cut-out, the networks and the resolution. Many jobs that ask for the same
+//! subject at the same moment wait for one encoding.
+//!
+//! The networks are behind [`SubjectEncoder`], so that this stage's tests need no weights; [`NetworkEncoder`] is the
+//! real one.
+
+mod network_encoder;
+mod subject_encoder;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use echogen_models::imaging::{self, ImageLimits, RgbImage};
+use echogen_ports::{Cache, ObjectKey, ObjectStore, PortError};
+use echogen_protocol::{
+    ContentHash, EncodeTask, EventKind, FailureKind, Job, KeyError, Progress, SampleTask, SegmentTask, SubjectKeys, Task, layout,
+};
+use echogen_worker::{Outcome, SingleFlight, Stage, StageContext, StageError};
+
+pub use network_encoder::NetworkEncoder;
+pub use subject_encoder::{EncodeError, SubjectEncoder};
+
+/// Bytes of a cut-out: it has no more pixels than a picture may have.
+const MAX_CUTOUT_BYTES: u64 = 256 * 1024 * 1024;
+
+/// How long an encoded subject stays in the cache: prompts for one subject come close together.
+const SUBJECT_TTL: Duration = Duration::from_secs(3_600);
+
+/// The stage.
+#[derive(Debug)]
+pub struct Encoder {
+    keys: SubjectKeys,
+    networks: Arc<dyn SubjectEncoder>,
+    work: Arc<dyn ObjectStore>,
+    cache: Arc<dyn Cache>,
+    flights: SingleFlight<ObjectKey, ()>,
+}
+
+impl Encoder {
+    /// The stage's name in logs, timings and metrics.
+    pub const NAME: &'static str = "encoder";
+
+    /// An encoder that reads cut-outs from `work` and leaves encoded subjects there and in `cache`.
+    pub fn new(
+        keys: SubjectKeys,
+        networks: Arc<dyn SubjectEncoder>,
+        work: Arc<dyn ObjectStore>,
+        cache: Arc<dyn Cache>,
+    ) -> Self {
+        Self { keys, networks, work, cache, flights: SingleFlight::new() }
+    }
+
+    async fn encode(&self, task: EncodeTask, context: &StageContext) -> Result<Outcome, StageError> {
+        let started = Instant::now();
+        let EncodeTask { job, cutout, mut progress } = task;
+        let resolution =
+            self.keys.resolution(&job).map_err(|fault| StageError::permanent(FailureKind::Unsupported, fault))?;
+        let key = ObjectKey::of_content(layout::SUBJECTS, &self.keys.inputs(cutout, resolution))?;
+        let mut made = false;
+        let found = self
+            .flights
+            .run(&key, async {
+                if self.work.exists(&key).await? {
+                    return Ok(());
+                }
+                made = true;
+                self.make(&key, cutout, resolution, context).await
+            })
+            .await;
+        match found {
+            Ok(()) => {}
+            Err(Fault::CutoutGone) => return segment_again(job, progress),
+            Err(Fault::Stage(error)) => return Err(error),
+        }
+        progress.models.extend(self.networks.models());
+        progress.note(Self::NAME, started.elapsed().as_secs_f64(), !made);
+        context.tell(EventKind::Encoded, &job.id, serde_json::json!({ "subject": key.as_str() })).await;
+        let encoded_subject = key.as_str().to_owned();
+        Ok(Outcome::next(Task::Sample(SampleTask { job, encoded_subject, progress })))
+    }
+
+    async fn make(
+        &self,
+        key: &ObjectKey,
+        cutout: ContentHash,
+        resolution: u32,
+        context: &StageContext,
+    ) -> Result<(), Fault> {
+        let png = self.work.get(&ObjectKey::of_content(layout::CUTOUTS, &cutout)?, MAX_CUTOUT_BYTES).await?;
+        let picture = decode(png.ok_or(Fault::CutoutGone)?).await?;
+        let encoded = self.networks.encode(Arc::new(picture), resolution, context.time_limit).await;
+        let subject: Bytes = encoded.map_err(StageError::from)?.into();
+        self.work.put(key, subject.clone()).await?;
+        // A cache that fails costs time, never a job.
+        if let Err(error) = self.cache.put(key.as_str(), subject, SUBJECT_TTL).await {
+            tracing::warn!(%key, %error, "cache not written");
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Stage for Encoder {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    async fn run(&self, task: Task, context: &StageContext) -> Result<Outcome, StageError> {
+        let Task::Encode(task) = task else {
+            let message = format!("a task for {} came to the encoder's queue", task.stage());
+            return Err(StageError::permanent(FailureKind::Internal, message));
+        };
+        self.encode(task, context).await
+    }
+}
+
+/// Why there is no encoded subject.
+#[derive(Debug)]
+enum Fault {
+    /// The cut-out was deleted in between.
+    CutoutGone,
+    /// Anything else.
+    Stage(StageError),
+}
+
+impl From<StageError> for Fault {
+    fn from(error: StageError) -> Self {
+        Self::Stage(error)
+    }
+}
+
+impl From<PortError> for Fault {
+    fn from(error: PortError) -> Self {
+        Self::Stage(error.into())
+    }
+}
+
+impl From<KeyError> for Fault {
+    fn from(error: KeyError) -> Self {
+        Self::Stage(error.into())
+    }
+}
+
+/// The cut-out is made again from the picture.
+fn segment_again(job: Job, progress: Progress) -> Result<Outcome, StageError> {
+    let Some(subject) = &progress.subject else {
+        return Err(StageError::permanent(FailureKind::Internal, "the stored cut-out is gone; run the job again"));
+    };
+    let image = subject.image;
+    Ok(Outcome::next(Task::Segment(SegmentTask { job, image, progress })))
+}
+
+/// Decodes a cut-out. It is our own PNG of a picture that passed the limits, so only its size in bytes is bounded anew.
+async fn decode(png: Bytes) -> Result<RgbImage, StageError> {
+    let limits = ImageLimits { max_bytes: MAX_CUTOUT_BYTES, ..ImageLimits::default() };
+    let decoded = tokio::task::spawn_blocking(move || imaging::decode_image(&png, &limits)).await;
+    decoded.map_err(internal)?.map_err(internal)
+}
+
+fn internal(error: impl std::error::Error + Send + Sync + 'static) -> StageError {
+    StageError::permanent(FailureKind::Internal, error.to_string()).because(error)
+}
+
+#[cfg(test)]
+mod tests;

@@ -15,3 +15,5 @@ pub mod subject_encoder;
 pub mod t5;
 pub mod text_encoder;
 pub mod visual_tokenizer;
+
+pub use candle_core::{DType, Device};

@@ -1,1 +1,219 @@
-//! EchoGen sampler.
+//! The sampler: prompt and encoded subject in, pictures, `result.json` and one event of completion out.
+//!
+//! The pictures are stored first and `result.json` last, only if absent: it is the job's commit mark. A job whose
+//! result stands is not sampled again.
+//!
+//! The networks are behind [`ImageSampler`], so that this stage's tests need no weights; [`GeneratorSampler`] is the
+//! real one.
+
+mod generator_sampler;
+mod image_sampler;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use echogen_models::imaging::{self, ImageFormat, RgbImage};
+use echogen_ports::{Cache, ObjectKey, ObjectStore};
+use echogen_protocol::{
+    ContentHash, EncodeTask, EventKind, FailureKind, Job, JobEvent, JobResult, OutputFormat, Parameters, Progress,
+    ResultImage, SampleTask, Task, layout,
+};
+use echogen_worker::{Outcome, ResultWriter, Stage, StageContext, StageError};
+use tokio::sync::mpsc;
+
+pub use generator_sampler::GeneratorSampler;
+pub use image_sampler::{ImageSampler, SampleError, SampleRequest, Sampled, ScaleDone};
+
+/// Bytes of an encoded subject: at the largest pixel budget about 4 MiB in f32.
+const MAX_SUBJECT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// How long an encoded subject stays in the cache after it was read from the store.
+const SUBJECT_TTL: Duration = Duration::from_secs(3_600);
+
+/// JPEG quality of jobs that name none; as documented in the job's schema.
+const DEFAULT_QUALITY: u8 = 90;
+
+/// The stage.
+#[derive(Debug)]
+pub struct Sampler {
+    networks: Arc<dyn ImageSampler>,
+    work: Arc<dyn ObjectStore>,
+    cache: Arc<dyn Cache>,
+    pictures: Arc<dyn ObjectStore>,
+    results: ResultWriter,
+}
+
+impl Sampler {
+    /// The stage's name in logs, timings and metrics.
+    pub const NAME: &'static str = "sampler";
+
+    /// A sampler that reads encoded subjects from `work`, through `cache`, and writes into `pictures`, the same store
+    /// that `results` writes into.
+    pub fn new(
+        networks: Arc<dyn ImageSampler>,
+        work: Arc<dyn ObjectStore>,
+        cache: Arc<dyn Cache>,
+        pictures: Arc<dyn ObjectStore>,
+        results: ResultWriter,
+    ) -> Self {
+        Self { networks, work, cache, pictures, results }
+    }
+
+    async fn make(&self, task: SampleTask, context: &StageContext) -> Result<Outcome, StageError> {
+        let started = Instant::now();
+        let SampleTask { job, encoded_subject, mut progress } = task;
+        if let Some(result) = self.results.find(&job).await? {
+            self.results.commit(&job, &result).await?;
+            return Ok(Outcome::Done);
+        }
+        let parameters = self.networks.plan(&job)?;
+        let key = ObjectKey::new(encoded_subject)?;
+        let Some(subject) = self.subject(&key).await? else { return encode_again(job, progress) };
+        let sampled = self.sample(&job, &parameters, &key, subject, context).await?;
+        for (step, seconds) in &sampled.timings {
+            progress.timings.insert(format!("{}.{step}", Self::NAME), *seconds);
+        }
+        let images = self.store(&job, &parameters, sampled.images).await?;
+        progress.note(Self::NAME, started.elapsed().as_secs_f64(), false);
+        let result = self.result(&job, parameters, images, progress, context);
+        self.results.commit(&job, &result).await?;
+        Ok(Outcome::Done)
+    }
+
+    /// A cache that fails costs time, never a job.
+    async fn subject(&self, key: &ObjectKey) -> Result<Option<Bytes>, StageError> {
+        match self.cache.get(key.as_str()).await {
+            Ok(Some(subject)) => return Ok(Some(subject)),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%key, %error, "cache not read"),
+        }
+        let Some(subject) = self.work.get(key, MAX_SUBJECT_BYTES).await? else { return Ok(None) };
+        if let Err(error) = self.cache.put(key.as_str(), subject.clone(), SUBJECT_TTL).await {
+            tracing::warn!(%key, %error, "cache not written");
+        }
+        Ok(Some(subject))
+    }
+
+    /// Samples, telling listeners of every finished scale.
+    async fn sample(
+        &self,
+        job: &Job,
+        parameters: &Parameters,
+        key: &ObjectKey,
+        subject: Bytes,
+        context: &StageContext,
+    ) -> Result<Sampled, StageError> {
+        let (progress, mut steps) = mpsc::unbounded_channel();
+        let request = SampleRequest {
+            parameters: parameters.clone(),
+            seeds: job.seeds.values(),
+            subject_key: key.as_str().to_owned(),
+            subject,
+            progress,
+            deadline: context.time_limit,
+        };
+        let sampling = self.networks.sample(request);
+        tokio::pin!(sampling);
+        loop {
+            tokio::select! {
+                biased;
+                Some(step) = steps.recv() => tell_step(job, step, context).await,
+                sampled = &mut sampling => return Ok(sampled?),
+            }
+        }
+    }
+
+    async fn store(
+        &self,
+        job: &Job,
+        parameters: &Parameters,
+        images: Vec<RgbImage>,
+    ) -> Result<Vec<ResultImage>, StageError> {
+        let seeds = job.seeds.values();
+        if images.len() != seeds.len() {
+            let message = format!("{} pictures were made for {} seeds", images.len(), seeds.len());
+            return Err(StageError::permanent(FailureKind::Internal, message));
+        }
+        let (format, quality) = (file_format(parameters.format), parameters.quality.unwrap_or(DEFAULT_QUALITY));
+        let mut stored = Vec::with_capacity(images.len());
+        for (index, (image, seed)) in images.into_iter().zip(seeds).enumerate() {
+            let (width, height) = image.dimensions();
+            let encoded = tokio::task::spawn_blocking(move || imaging::encode_image(&image, format, quality)).await;
+            let bytes: Bytes = encoded.map_err(internal)?.map_err(internal)?.into();
+            let key = ObjectKey::new(layout::result_image_key(job, index))?;
+            let sha256 = ContentHash::of(&bytes);
+            self.pictures.put(&key, bytes).await?;
+            stored.push(ResultImage { key: key.as_str().to_owned(), seed, width, height, sha256 });
+        }
+        Ok(stored)
+    }
+
+    fn result(
+        &self,
+        job: &Job,
+        parameters: Parameters,
+        images: Vec<ResultImage>,
+        progress: Progress,
+        context: &StageContext,
+    ) -> JobResult {
+        let mut models = progress.models;
+        models.extend(self.networks.models());
+        JobResult {
+            parameters: Some(parameters),
+            subject: progress.subject,
+            models,
+            timings: progress.timings,
+            cached: progress.cached,
+            ..JobResult::completed(job, images, self.results.version(), context.clock.now())
+        }
+    }
+}
+
+#[async_trait]
+impl Stage for Sampler {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    async fn run(&self, task: Task, context: &StageContext) -> Result<Outcome, StageError> {
+        let Task::Sample(task) = task else {
+            let message = format!("a task for {} came to the sampler's queue", task.stage());
+            return Err(StageError::permanent(FailureKind::Internal, message));
+        };
+        self.make(task, context).await
+    }
+}
+
+/// The encoded subject was deleted in between: it is made again from the cut-out.
+fn encode_again(job: Job, progress: Progress) -> Result<Outcome, StageError> {
+    let Some(cutout) = progress.cutout else {
+        let message = "the encoded subject is gone; run the job again";
+        return Err(StageError::permanent(FailureKind::Internal, message));
+    };
+    Ok(Outcome::next(Task::Encode(EncodeTask { job, cutout, progress })))
+}
+
+async fn tell_step(job: &Job, step: ScaleDone, context: &StageContext) {
+    let data = serde_json::json!({ "scale": step.done, "scales": step.total });
+    let event = JobEvent::new(EventKind::Sampling, &job.id, context.clock.now(), data);
+    context.tell_event(event.with_part(step.done)).await;
+}
+
+fn file_format(format: OutputFormat) -> ImageFormat {
+    match format {
+        OutputFormat::Png => ImageFormat::Png,
+        OutputFormat::Jpeg => ImageFormat::Jpeg,
+        OutputFormat::Webp => ImageFormat::Webp,
+    }
+}
+
+fn internal(error: impl std::error::Error + Send + Sync + 'static) -> StageError {
+    StageError::permanent(FailureKind::Internal, error.to_string()).because(error)
+}
+
+#[cfg(test)]
+mod tests;

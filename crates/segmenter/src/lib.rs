@@ -1,1 +1,136 @@
-//! EchoGen segmenter.
+//! The segmenter: finds the subject in a picture and paints everything else white.
+//!
+//! It decodes the stored picture within limits, asks its [`Detector`] where the subject is, and leaves the cut-out, a
+//! PNG under its own hash, and a small record of how it was made. Both are named by content: the same picture, box and
+//! mask mode are cut out once, whatever the number of prompts.
+//!
+//! Deliberately absent: any network. [`GivenBox`] takes the job's own box or the whole picture; detection networks
+//! implement the same trait.
+
+mod detector;
+
+use std::{sync::Arc, time::Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use echogen_models::imaging::{self, ImageFormat, ImageLimits, PixelBox, RgbImage};
+use echogen_ports::{ObjectKey, ObjectStore};
+use echogen_protocol::{
+    BoundingBox, ContentHash, EncodeTask, EventKind, FailureKind, Job, MaskMode, SegmentTask, Segmentation,
+    SubjectFound, Task, layout, limits,
+};
+use echogen_worker::{Outcome, Stage, StageContext, StageError};
+
+pub use detector::{DetectError, Detector, Found, GivenBox};
+
+/// Bytes of a [`Segmentation`]: a handful of numbers and a name.
+const MAX_RECORD_BYTES: u64 = 64 * 1024;
+
+/// The stage.
+#[derive(Debug)]
+pub struct Segmenter {
+    limits: ImageLimits,
+    detector: Arc<dyn Detector>,
+    work: Arc<dyn ObjectStore>,
+}
+
+impl Segmenter {
+    /// The stage's name in logs, timings and metrics.
+    pub const NAME: &'static str = "segmenter";
+
+    /// A segmenter that decodes pictures within `limits` and asks `detector`.
+    pub fn new(limits: ImageLimits, detector: Arc<dyn Detector>, work: Arc<dyn ObjectStore>) -> Self {
+        Self { limits, detector, work }
+    }
+
+    async fn segment(&self, task: SegmentTask, context: &StageContext) -> Result<Outcome, StageError> {
+        let started = Instant::now();
+        let SegmentTask { job, image, mut progress } = task;
+        let key = ObjectKey::of_content(layout::SEGMENTATIONS, &layout::segmentation_inputs(image, &job))?;
+        let found = self.find(&key).await?;
+        let cached = found.is_some();
+        let record = match found {
+            Some(record) => record,
+            None => self.make(&key, &job, image).await?,
+        };
+        progress.subject = Some(record.subject_of(&job));
+        progress.cutout = Some(record.cutout);
+        progress.note(Self::NAME, started.elapsed().as_secs_f64(), cached);
+        context.tell(EventKind::Segmented, &job.id, serde_json::json!({ "cutout": record.cutout })).await;
+        Ok(Outcome::next(Task::Encode(EncodeTask { job, cutout: record.cutout, progress })))
+    }
+
+    /// A record counts only together with its cut-out; an unreadable one counts as none.
+    async fn find(&self, key: &ObjectKey) -> Result<Option<Segmentation>, StageError> {
+        let Some(bytes) = self.work.get(key, MAX_RECORD_BYTES).await? else { return Ok(None) };
+        let Ok(record) = serde_json::from_slice::<Segmentation>(&bytes) else { return Ok(None) };
+        let stands = self.work.exists(&ObjectKey::of_content(layout::CUTOUTS, &record.cutout)?).await?;
+        Ok(stands.then_some(record))
+    }
+
+    async fn make(&self, key: &ObjectKey, job: &Job, image: ContentHash) -> Result<Segmentation, StageError> {
+        let bytes = self.picture(image).await?;
+        let limits = self.limits;
+        let picture = off_thread(move || imaging::decode_image(&bytes, &limits)).await?.map_err(bad_image)?;
+        let picture = Arc::new(picture);
+        let found = self.detector.detect(Arc::clone(&picture), job).await?;
+        let (area, mask) = (found.bounding_box, job.subject.mask);
+        let png: Bytes = off_thread(move || cut_out(&picture, area, mask)).await?.map_err(bad_image)?.into();
+        let cutout = ContentHash::of(&png);
+        let Found { bounding_box, name, score, how } = found;
+        let record = Segmentation { cutout, subject: SubjectFound { image, name, bounding_box, score, how } };
+        self.work.put(&ObjectKey::of_content(layout::CUTOUTS, &cutout)?, png).await?;
+        // The record last: whoever finds it finds the cut-out too.
+        let record_bytes = serde_json::to_vec(&record).map_err(internal)?;
+        self.work.put(key, record_bytes.into()).await?;
+        Ok(record)
+    }
+
+    async fn picture(&self, image: ContentHash) -> Result<Bytes, StageError> {
+        let key = ObjectKey::of_content(layout::IMAGES, &image)?;
+        let bytes = self.work.get(&key, limits::MAX_IMAGE_BYTES.max(self.limits.max_bytes)).await?;
+        bytes.ok_or_else(|| {
+            let message = format!("the stored picture {image} is gone; run the job again");
+            StageError::permanent(FailureKind::Internal, message)
+        })
+    }
+}
+
+#[async_trait]
+impl Stage for Segmenter {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    async fn run(&self, task: Task, context: &StageContext) -> Result<Outcome, StageError> {
+        let Task::Segment(task) = task else {
+            let message = format!("a task for {} came to the segmenter's queue", task.stage());
+            return Err(StageError::permanent(FailureKind::Internal, message));
+        };
+        self.segment(task, context).await
+    }
+}
+
+fn cut_out(picture: &RgbImage, area: BoundingBox, mask: MaskMode) -> Result<Vec<u8>, imaging::ImageError> {
+    let BoundingBox { left, top, right, bottom } = area;
+    // A box outside the picture is a fault also where nothing is painted.
+    let cut = imaging::white_outside(picture, PixelBox { left, top, right, bottom })?;
+    let shown = if mask == MaskMode::None { picture } else { &cut };
+    imaging::encode_image(shown, ImageFormat::Png, 100)
+}
+
+/// Runs work that keeps a core busy where it does not hold up other tasks.
+async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StageError> {
+    tokio::task::spawn_blocking(work).await.map_err(internal)
+}
+
+fn bad_image(error: imaging::ImageError) -> StageError {
+    StageError::permanent(FailureKind::BadImage, error.to_string()).because(error)
+}
+
+fn internal(error: impl std::error::Error + Send + Sync + 'static) -> StageError {
+    StageError::permanent(FailureKind::Internal, error.to_string()).because(error)
+}
+
+#[cfg(test)]
+mod tests;

@@ -51,8 +51,8 @@ enum Verdict {
     Fail(Box<Job>, Failure),
     /// Another try after a while.
     Retry(Box<Job>, StageError),
-    /// Nobody can make anything of it.
-    Park(String),
+    /// Nobody can make anything of it; the job it is for, if that much is known.
+    Park(Option<Box<Job>>, String),
     /// There was no time: it goes back as it came.
     PutBack,
 }
@@ -171,7 +171,8 @@ impl Worker {
     async fn judge(&self, delivery: &Delivery, headers: &TaskHeaders, abort: &CancellationToken) -> Verdict {
         if delivery.redeliveries > self.config.max_redeliveries {
             let times = delivery.redeliveries;
-            return Verdict::Park(format!("handed out {times} times and never settled; it may kill its worker"));
+            let job = Task::parse(&delivery.message.body).ok().map(|task| Box::new(task.job().clone()));
+            return Verdict::Park(job, format!("handed out {times} times and never settled; it may kill its worker"));
         }
         let task = match Task::parse(&delivery.message.body) {
             Ok(task) => task,
@@ -227,10 +228,18 @@ impl Worker {
             }
             Verdict::Fail(job, failure) => {
                 info!(job = %job.id, kind = failure.kind.as_str(), error = %failure.message, "job failed");
-                self.failures.fail(&job, failure).await
+                let message_of_failure = failure.message.clone();
+                match self.failures.fail(&job, failure).await {
+                    // Where no result can ever be written, trying for ever would tell nobody.
+                    Err(error) if error.is_permanent() => {
+                        let reason = format!("{message_of_failure} (and its result cannot be written: {error})");
+                        self.park(message, headers, Some(&job), &reason).await
+                    }
+                    concluded => concluded,
+                }
             }
             Verdict::Retry(job, error) => self.retry(message, headers, &job, &error).await,
-            Verdict::Park(reason) => self.park(message, headers, None, &reason).await,
+            Verdict::Park(job, reason) => self.park(message, headers, job.as_deref(), &reason).await,
             Verdict::PutBack => Ok(()),
         }
     }
@@ -312,7 +321,7 @@ fn unreadable(body: &[u8], error: &JobError) -> Verdict {
         Some(job) => {
             Verdict::Fail(Box::new(job), Failure { kind: FailureKind::InvalidJob, message: error.to_string() })
         }
-        None => Verdict::Park(format!("unreadable: {error}")),
+        None => Verdict::Park(None, format!("unreadable: {error}")),
     }
 }
 

@@ -5,7 +5,7 @@ use echogen_models::checkpoint::{Checkpoint, ConvertOptions, StoredType};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use crate::failure::Exit;
 
 /// What to convert, and how.
 #[derive(Debug, clap::Args)]
@@ -41,7 +41,7 @@ struct Converted<'a> {
     bytes: u64,
 }
 
-pub(super) fn convert(arguments: &ConvertArguments, output: &mut Output) -> anyhow::Result<ExitCode> {
+pub(super) fn convert(arguments: &ConvertArguments, output: &mut Output) -> anyhow::Result<Exit> {
     let checkpoint = Checkpoint::open(&arguments.input)?;
     let checkpoint = match &arguments.prefix {
         Some(prefix) => checkpoint.below(prefix),
@@ -58,7 +58,7 @@ pub(super) fn convert(arguments: &ConvertArguments, output: &mut Output) -> anyh
     let text = format!("{}: {} tensors, {}", arguments.output.display(), summary.tensors, human(summary.bytes));
     let converted = Converted { output: &arguments.output, tensors: summary.tensors, bytes: summary.bytes };
     output.answer(&converted, &text)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(Exit::Success)
 }
 
 impl FloatType {

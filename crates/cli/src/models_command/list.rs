@@ -4,7 +4,7 @@ use super::{Output, bytes_present, human};
 use echogen_models::bundle::{Bundle, Presence, installed};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use crate::failure::Exit;
 
 /// One bundle in the list.
 #[derive(Serialize)]
@@ -18,7 +18,7 @@ struct Listed {
     description: String,
 }
 
-pub(super) fn list(folders: &[PathBuf], output: &mut Output) -> anyhow::Result<ExitCode> {
+pub(super) fn list(folders: &[PathBuf], output: &mut Output) -> anyhow::Result<Exit> {
     let bundles = installed(folders);
     if bundles.is_empty() && !output.json {
         let searched = folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ");
@@ -30,7 +30,7 @@ pub(super) fn list(folders: &[PathBuf], output: &mut Output) -> anyhow::Result<E
         let text = format!("{:<16} {:<11} {:>10}  {}", listed.name, listed.state, size, listed.description);
         output.answer(&listed, &text)?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(Exit::Success)
 }
 
 fn listed(name: String, path: &Path) -> Listed {

@@ -17,7 +17,7 @@ use echogen_models::bundle::{Bundle, Network};
 use serde::Serialize;
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use crate::failure::Exit;
 
 /// What to do with model bundles.
 #[derive(Debug, clap::Subcommand)]
@@ -66,12 +66,12 @@ Examples:
 ///
 /// # Errors
 /// There is no such bundle, a file cannot be read, fetched or written, or standard output is closed.
-pub(crate) fn run(command: ModelsCommand, folders: &[PathBuf], json: bool) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(command: ModelsCommand, folders: &[PathBuf], json: bool) -> anyhow::Result<Exit> {
     let mut output = Output { writer: &mut std::io::stdout().lock(), json };
     run_with(command, folders, &mut output)
 }
 
-fn run_with(command: ModelsCommand, folders: &[PathBuf], output: &mut Output) -> anyhow::Result<ExitCode> {
+fn run_with(command: ModelsCommand, folders: &[PathBuf], output: &mut Output) -> anyhow::Result<Exit> {
     match command {
         ModelsCommand::List => list::list(folders, output),
         ModelsCommand::Show { bundle } => show::show(&Bundle::find(&bundle, folders)?, output),

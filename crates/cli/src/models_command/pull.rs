@@ -11,7 +11,7 @@ use hf_hub::{Cache, Repo, RepoType};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use crate::failure::Exit;
 
 /// Downloads under way, below the bundle's folder of weights.
 const PULL_FOLDER: &str = ".pull";
@@ -47,7 +47,7 @@ struct Pulled<'a> {
     sha256: &'a str,
 }
 
-pub(super) fn pull(bundle: &Bundle, arguments: &PullArguments, output: &mut Output) -> anyhow::Result<ExitCode> {
+pub(super) fn pull(bundle: &Bundle, arguments: &PullArguments, output: &mut Output) -> anyhow::Result<Exit> {
     if let Some(absent) = arguments.network.iter().find(|network| bundle.manifest().network(**network).is_none()) {
         bail!(BundleError::NoNetwork { bundle: bundle.name().to_owned(), network: *absent });
     }
@@ -61,7 +61,7 @@ pub(super) fn pull(bundle: &Bundle, arguments: &PullArguments, output: &mut Outp
     }
     // Only the folder's frame is left, and nobody misses what is left of it.
     drop(std::fs::remove_dir(bundle.weights_folder().join(PULL_FOLDER)));
-    Ok(ExitCode::SUCCESS)
+    Ok(Exit::Success)
 }
 
 fn pull_file(

@@ -6,7 +6,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
-use std::process::ExitCode;
+use crate::failure::Exit;
 
 /// The answer for machines: the manifest, and what is on this machine.
 #[derive(Serialize)]
@@ -17,7 +17,7 @@ struct Shown<'a> {
     presence: BTreeMap<&'static str, &'static str>,
 }
 
-pub(super) fn show(bundle: &Bundle, output: &mut Output) -> anyhow::Result<ExitCode> {
+pub(super) fn show(bundle: &Bundle, output: &mut Output) -> anyhow::Result<Exit> {
     let presence = bundle.manifest().networks().map(|(network, _)| (network.name(), presence(bundle, network)));
     let shown = Shown {
         manifest: bundle.manifest(),
@@ -26,7 +26,7 @@ pub(super) fn show(bundle: &Bundle, output: &mut Output) -> anyhow::Result<ExitC
         presence: presence.collect(),
     };
     output.answer(&shown, text(bundle)?.trim_end())?;
-    Ok(ExitCode::SUCCESS)
+    Ok(Exit::Success)
 }
 
 fn presence(bundle: &Bundle, network: Network) -> &'static str {

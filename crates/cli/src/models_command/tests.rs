@@ -16,7 +16,7 @@ struct CommandLine {
 const NETWORKS: [&str; 5] = ["text_encoder", "dinov2", "flux_vae", "visual_tokenizer", "transformer"];
 
 /// Runs `echogen models ARGUMENTS` and returns its answer and exit code, or its error.
-fn run_line(arguments: &[&str], folders: &[PathBuf], json: bool) -> Result<(String, ExitCode), String> {
+fn run_line(arguments: &[&str], folders: &[PathBuf], json: bool) -> Result<(String, Exit), String> {
     let line = CommandLine::try_parse_from([&["models"], arguments].concat()).map_err(|error| error.to_string())?;
     let mut written = Vec::new();
     let mut output = Output { writer: &mut written, json };
@@ -59,7 +59,7 @@ fn on_hub(change: impl Fn(&mut Served)) -> (TempDir, [PathBuf; 1], HubTwin) {
     (folder, folders, HubTwin::start(files))
 }
 
-fn pull(folders: &[PathBuf], hub: &HubTwin, more: &[&str]) -> Result<(String, ExitCode), String> {
+fn pull(folders: &[PathBuf], hub: &HubTwin, more: &[&str]) -> Result<(String, Exit), String> {
     run_line(&[&["pull", "tiny", "--token", "t", "--endpoint", &hub.endpoint], more].concat(), folders, false)
 }
 
@@ -82,7 +82,7 @@ fn pulls_everything_once_and_records_the_sums() {
     assert_eq!(hub.starts.lock().unwrap().len(), requests, "nothing is fetched twice");
     let (text, exit) = run_line(&["verify", "tiny"], &folders, false).unwrap();
     assert!(text.contains("recorded when it was first pulled") && text.contains("all 5 files"), "{text}");
-    assert_eq!(exit, ExitCode::SUCCESS);
+    assert_eq!(exit, Exit::Success);
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn verify_reports_every_fault_and_exits_with_2() {
     fs::create_dir(folder.path().join("tiny")).unwrap();
     fs::write(pulled(&folder, "dinov2"), "x").unwrap();
     let (text, exit) = run_line(&["verify", "tiny"], &folders, false).unwrap();
-    assert_eq!(exit, ExitCode::from(2));
+    assert_eq!(exit, Exit::Usage);
     assert_eq!(text.lines().filter(|line| line.starts_with("wrong  bundle tiny: ")).count(), 4);
     let (json, _) = run_line(&["verify", "tiny"], &folders, true).unwrap();
     let lines: Vec<serde_json::Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -4,7 +4,7 @@ use super::{Output, human};
 use echogen_models::bundle::{Bundle, BundleError, Compared, VerifiedFile};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use std::process::ExitCode;
+use crate::failure::Exit;
 
 /// The answer for one file.
 #[derive(Serialize)]
@@ -14,7 +14,7 @@ enum Verdict<'a> {
     Wrong { error: String },
 }
 
-pub(super) fn verify(bundle: &Bundle, output: &mut Output) -> anyhow::Result<ExitCode> {
+pub(super) fn verify(bundle: &Bundle, output: &mut Output) -> anyhow::Result<Exit> {
     // Drawn on a terminal only.
     let bar =
         ProgressBar::no_length().with_style(ProgressStyle::with_template("{bytes} {binary_bytes_per_sec} {msg}")?);
@@ -28,13 +28,13 @@ pub(super) fn verify(bundle: &Bundle, output: &mut Output) -> anyhow::Result<Exi
         answer(result, output)?;
     }
     if faults > 0 {
-        return Ok(ExitCode::from(2));
+        return Ok(Exit::Usage);
     }
     if !output.json {
         let count = results.len();
         output.answer(&(), &format!("all {count} files of {} are right", bundle.name()))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(Exit::Success)
 }
 
 fn answer(result: &Result<VerifiedFile, BundleError>, output: &mut Output) -> anyhow::Result<()> {

@@ -289,9 +289,11 @@ async fn a_publish_that_fails_puts_the_task_back() {
 async fn a_task_that_is_never_settled_is_parked_in_the_end() {
     // Every publish fails, that of the dead letter not: it comes after max_redeliveries + 1 tries.
     let bench = Bench::start(|broker| Arc::new(FailFirst::new(broker, 4)), 0);
+    let mut events = bench.broker.subscribe("job.parked.slow-one").await.unwrap();
     bench.send("slow-one").await;
     bench.idle().await;
     assert_eq!((bench.stage.tries("slow-one"), bench.followed()), (4, 0));
+    assert!(events.next().await.is_some(), "whoever waits for the job is told");
     let reason = bench.broker.dead_letters(&queue())[0].headers[DEAD_LETTER_REASON].clone();
     assert!(reason.starts_with("handed out 4 times"), "{reason}");
     bench.stop().await;

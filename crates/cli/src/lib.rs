@@ -1,0 +1,105 @@
+//! The `echogen` command: reads options, joins adapters and stages, runs jobs, says how it went.
+//!
+//! This is the only crate that names adapters *and* stages, and the only one that reads files and the environment for
+//! settings. Its one public item is [`main`].
+
+mod arguments;
+mod batch;
+mod bundles;
+mod config;
+mod contact_sheet;
+mod failure;
+mod generate;
+mod job_lines;
+mod models_command;
+mod networks;
+mod pipeline;
+mod report;
+mod runner;
+mod sampling;
+mod session;
+mod values;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{FromArgMatches, error::ErrorKind};
+use echogen_protocol::{Job, JobResult};
+use echogen_telemetry::LogFormat;
+
+use arguments::{Arguments, Command, ConfigCommand, SchemaOf};
+use failure::{Exit, Failure};
+use report::print_line;
+
+/// Runs the program on the process's own arguments.
+pub fn main() -> ExitCode {
+    match run(std::env::args_os().collect()) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            eprintln!("error: {}", failure.message);
+            failure.exit.into()
+        }
+    }
+}
+
+fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
+    let command = config::command(&arguments)?;
+    let matches = match command.clone().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) => return shown(&error),
+    };
+    let Arguments { command: chosen, general } =
+        Arguments::from_arg_matches(&matches).map_err(|error| Failure::usage(config::one_line(&error)))?;
+    echogen_telemetry::init(LogFormat::Pretty, &general.log).map_err(|error| Failure::usage(error.to_string()))?;
+    match chosen {
+        Command::Generate(arguments) => session::generate(&arguments, &general),
+        Command::Batch(arguments) => session::batch(&arguments, &general),
+        Command::Schema { of } => {
+            print_schema(of);
+            Ok(Exit::Success)
+        }
+        Command::Models(arguments) => {
+            let folders = bundles::folders(arguments.bundles.as_deref());
+            models_command::run(arguments.command, &folders, general.json)
+                .map_err(|error| Failure::usage(format!("{error:#}")))
+        }
+        Command::Config(ConfigCommand::Show { command: shown }) => show_config(command, &shown, general.json),
+    }
+}
+
+/// Help and version are answers; anything else clap says is a mistake in the command line.
+fn shown(error: &clap::Error) -> Result<Exit, Failure> {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // Nobody is left to be told if this cannot be printed.
+            drop(error.print());
+            Ok(Exit::Success)
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            drop(error.print());
+            Ok(Exit::Usage)
+        }
+        _ => Err(Failure::usage(config::one_line(error))),
+    }
+}
+
+fn print_schema(of: SchemaOf) {
+    let schema = match of {
+        SchemaOf::Job => Job::schema().clone(),
+        SchemaOf::Result => schemars::schema_for!(JobResult).to_value(),
+    };
+    print_line(&format!("{schema:#}"));
+}
+
+fn show_config(command: clap::Command, shown: &[String], json: bool) -> Result<Exit, Failure> {
+    let default = ["generate".to_owned()];
+    let shown = if shown.is_empty() { &default } else { shown };
+    let settings = config::show(command, shown).map_err(|error| Failure::usage(config::one_line(&error)))?;
+    for setting in &settings {
+        if json {
+            report::print_json("setting", setting);
+        } else {
+            print_line(&format!("{} = {:?}  # {}", setting.name, setting.value, setting.source));
+        }
+    }
+    Ok(Exit::Success)
+}

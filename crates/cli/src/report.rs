@@ -1,0 +1,271 @@
+//! What the person, or the program, in front of the screen sees while jobs run.
+//!
+//! Three faces of one thing: a progress bar on a terminal, a line for each job elsewhere, JSON on request. Everything
+//! that a colour or a moving bar says is said in words too.
+
+use std::{io::Write, path::PathBuf, time::Duration};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+/// How one job ended.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct JobReport {
+    /// The job's id; absent if the line is no job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) id: Option<String>,
+    /// Its line in the jobs file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) line: Option<u64>,
+    /// `done`, `cached` (it was done before) or `failed`.
+    pub(crate) status: Status,
+    /// The pictures.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) images: Vec<PathBuf>,
+    /// Why it failed and what to change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
+    /// From its submission to its end.
+    pub(crate) seconds: f64,
+}
+
+/// The three ends a job can have here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Status {
+    Done,
+    Cached,
+    Failed,
+}
+
+/// The numbers at the end.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Tally {
+    /// Jobs that ran and completed.
+    pub(crate) done: u64,
+    /// Jobs that were complete before.
+    pub(crate) cached: u64,
+    /// Jobs and lines that failed.
+    pub(crate) failed: u64,
+    /// Seconds of the whole run.
+    pub(crate) seconds: f64,
+    /// The pictures of a run of one job.
+    #[serde(skip)]
+    pub(crate) images: Vec<PathBuf>,
+    /// What the first failure said.
+    #[serde(skip)]
+    pub(crate) first_error: Option<String>,
+    /// Whether Ctrl-C ended the run early.
+    pub(crate) interrupted: bool,
+    /// The picture of all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) contact_sheet: Option<PathBuf>,
+}
+
+impl Tally {
+    fn count(&mut self, report: &JobReport) {
+        match report.status {
+            Status::Done => self.done += 1,
+            Status::Cached => self.cached += 1,
+            Status::Failed => self.failed += 1,
+        }
+        if self.first_error.is_none() {
+            self.first_error.clone_from(&report.error);
+        }
+    }
+
+    fn jobs(&self) -> u64 {
+        self.done + self.cached + self.failed
+    }
+
+    /// Such as `3 done, 1 failed, 2 cached in 12.0 s (0.3 jobs/s)`; what was cached does not count as speed.
+    pub(crate) fn summary(&self) -> String {
+        let speed = (self.done + self.failed) as f64 / self.seconds.max(1e-3);
+        let Self { done, failed, cached, seconds, .. } = self;
+        format!("{done} done, {failed} failed, {cached} cached in {seconds:.1} s ({speed:.2} jobs/s)")
+    }
+}
+
+/// Shows how jobs end, and counts them.
+pub(crate) struct Reporter {
+    tally: Tally,
+    total: Option<u64>,
+    face: Face,
+}
+
+enum Face {
+    /// A JSON object for each job.
+    Json,
+    /// A line for each job.
+    Lines,
+    /// A bar of many jobs.
+    Bar(ProgressBar),
+    /// Of one job, its scales as they come; its end is the caller's to tell. Hidden where there is no terminal.
+    One(ProgressBar),
+}
+
+impl Reporter {
+    /// A reporter of a single job.
+    pub(crate) fn for_one_job(json: bool, terminal: bool) -> Self {
+        let face = match (json, terminal) {
+            (true, _) => Face::Json,
+            (false, true) => Face::One(spinner()),
+            (false, false) => Face::One(ProgressBar::hidden()),
+        };
+        Self { tally: Tally::default(), total: Some(1), face }
+    }
+
+    /// A reporter of many jobs; `total` is their number if known.
+    pub(crate) fn for_many_jobs(json: bool, terminal: bool, total: Option<u64>) -> Self {
+        let face = match (json, terminal) {
+            (true, _) => Face::Json,
+            (false, true) => Face::Bar(bar(total)),
+            (false, false) => Face::Lines,
+        };
+        Self { tally: Tally::default(), total, face }
+    }
+
+    /// Counts and shows a job's end.
+    pub(crate) fn job_ended(&mut self, report: &JobReport) {
+        self.tally.count(report);
+        match &self.face {
+            Face::Json => print_json("job", report),
+            Face::Lines => eprintln!("{}", line(report, self.tally.jobs(), self.total)),
+            Face::One(_) => self.tally.images.clone_from(&report.images),
+            Face::Bar(bar) => {
+                bar.set_message(format!("{} failed, {} cached", self.tally.failed, self.tally.cached));
+                if report.status == Status::Failed {
+                    bar.println(failure_line(report));
+                }
+                bar.set_position(self.tally.jobs());
+                if report.status == Status::Cached {
+                    // Jobs that were done before say nothing about the speed of those to come.
+                    bar.reset_eta();
+                }
+            }
+        }
+    }
+
+    /// Shows that a job's pictures grow.
+    pub(crate) fn scale_done(&self, scale: u64, scales: u64) {
+        if let Face::One(bar) = &self.face {
+            bar.set_message(format!("scale {scale} of {scales}"));
+        }
+    }
+
+    /// Says something in between, to people only.
+    pub(crate) fn note(&self, text: &str) {
+        match &self.face {
+            Face::Json => {}
+            Face::Lines => eprintln!("{text}"),
+            Face::Bar(bar) | Face::One(bar) => bar.println(text),
+        }
+    }
+
+    /// Ends the display; returns the numbers.
+    pub(crate) fn finish(self, elapsed: Duration, interrupted: bool) -> Tally {
+        if let Face::Bar(bar) | Face::One(bar) = &self.face {
+            bar.finish_and_clear();
+        }
+        Tally { seconds: elapsed.as_secs_f64(), interrupted, ..self.tally }
+    }
+}
+
+fn spinner() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    bar.set_style(style("{spinner} {msg} ({elapsed})"));
+    bar.set_message("encoding the subject");
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+fn bar(total: Option<u64>) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
+    let template = match total {
+        Some(_) => "{bar:30} {pos}/{len} done, {msg}, {per_sec}, {eta} left",
+        None => "{spinner} {pos} done, {msg}, {per_sec}",
+    };
+    let speed = |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
+        // A display that cannot be written is no reason to stop.
+        write!(out, "{:.2} jobs/s", state.per_sec()).unwrap_or_default();
+    };
+    bar.set_style(style(template).with_key("per_sec", speed));
+    bar.set_message("0 failed, 0 cached");
+    bar.enable_steady_tick(Duration::from_millis(500));
+    bar
+}
+
+fn line(report: &JobReport, number: u64, total: Option<u64>) -> String {
+    let count = total.map_or_else(|| number.to_string(), |total| format!("{number}/{total}"));
+    if report.status == Status::Failed {
+        return format!("[{count}] {}", failure_line(report));
+    }
+    let word = if report.status == Status::Done { "done  " } else { "cached" };
+    let images: Vec<String> = report.images.iter().map(|path| path.display().to_string()).collect();
+    let id = report.id.as_deref().unwrap_or("?");
+    format!("[{count}] {word} {id} ({:.1} s) {}", report.seconds, images.join(" "))
+}
+
+fn failure_line(report: &JobReport) -> String {
+    let place = report.line.map(|line| format!("line {line}")).into_iter();
+    let id = report.id.as_ref().map(|id| format!("job {id}")).into_iter();
+    let error = report.error.as_deref().unwrap_or("unknown error").to_owned();
+    format!("failed {}", place.chain(id).chain([error]).collect::<Vec<_>>().join(": "))
+}
+
+/// Prints one JSON object on one line of standard output.
+pub(crate) fn print_json<T: Serialize>(kind: &str, value: &T) {
+    let mut value = serde_json::to_value(value).unwrap_or_default();
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert("type".to_owned(), kind.into());
+    }
+    print_line(&value.to_string());
+}
+
+/// Prints a line to standard output. A reader that has gone away, such as `head`, is no error of ours.
+pub(crate) fn print_line(text: &str) {
+    drop(writeln!(std::io::stdout(), "{text}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(status: Status) -> JobReport {
+        JobReport {
+            id: Some("dog".into()),
+            line: Some(7),
+            status,
+            images: vec![PathBuf::from("out/dog/image-0.png")],
+            error: (status == Status::Failed).then(|| "prompt: is empty".to_owned()),
+            seconds: 2.25,
+        }
+    }
+
+    #[test]
+    fn a_line_says_how_far_what_and_where() {
+        assert_eq!(line(&report(Status::Done), 3, Some(9)), "[3/9] done   dog (2.2 s) out/dog/image-0.png");
+        assert_eq!(line(&report(Status::Cached), 3, None), "[3] cached dog (2.2 s) out/dog/image-0.png");
+        assert_eq!(line(&report(Status::Failed), 3, None), "[3] failed line 7: job dog: prompt: is empty");
+    }
+
+    #[test]
+    fn the_summary_counts_only_work_as_speed() {
+        let mut tally = Tally { seconds: 4.0, ..Tally::default() };
+        for status in [Status::Done, Status::Failed, Status::Cached, Status::Cached] {
+            tally.count(&report(status));
+        }
+        assert_eq!(tally.summary(), "1 done, 1 failed, 2 cached in 4.0 s (0.50 jobs/s)");
+    }
+
+    #[test]
+    fn json_has_no_empty_fields() {
+        let json = serde_json::to_value(report(Status::Done)).unwrap();
+        assert_eq!(json["status"], "done");
+        assert!(json.get("error").is_none());
+    }
+}

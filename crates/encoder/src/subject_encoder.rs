@@ -1,0 +1,48 @@
+//! The trait through which the stage reaches the networks that encode a subject.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use async_trait::async_trait;
+use echogen_models::imaging::RgbImage;
+use echogen_protocol::FailureKind;
+use echogen_worker::StageError;
+use tokio::time::Instant;
+
+/// Encodes a subject's cut-out into what the sampler needs of it.
+#[async_trait]
+pub trait SubjectEncoder: Send + Sync + std::fmt::Debug {
+    /// Returns the encoded subject as bytes. The same picture and resolution (the side of the square, in pixels) give
+    /// the same bytes. Runs on threads of its own and gives up at `deadline`.
+    async fn encode(&self, cutout: Arc<RgbImage>, resolution: u32, deadline: Instant) -> Result<Vec<u8>, EncodeError>;
+
+    /// SHA-256 of each checkpoint that takes part, by the network's name.
+    fn models(&self) -> BTreeMap<String, String>;
+}
+
+/// Why a subject was not encoded.
+#[derive(Debug, thiserror::Error)]
+pub enum EncodeError {
+    /// The cut-out cannot be brought into the square the networks need.
+    #[error("{0}")]
+    BadPicture(String),
+    /// The networks failed; another try may go better.
+    #[error("the subject encoder failed: {0}")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl EncodeError {
+    /// Whether trying again cannot help.
+    pub fn is_permanent(&self) -> bool {
+        matches!(self, Self::BadPicture(_))
+    }
+}
+
+impl From<EncodeError> for StageError {
+    fn from(error: EncodeError) -> Self {
+        let message = error.to_string();
+        match error {
+            EncodeError::BadPicture(_) => Self::permanent(FailureKind::BadImage, message),
+            EncodeError::Failed(_) => Self::transient(message).because(error),
+        }
+    }
+}

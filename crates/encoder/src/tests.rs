@@ -1,0 +1,162 @@
+//! The encoder stage on in-memory twins, with an encoder that writes down what it saw.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use echogen_models::imaging::{ImageFormat, RgbImage, encode_image};
+use echogen_ports::{Cache, MemoryBroker, MemoryCache, MemoryObjectStore, ObjectKey, ObjectStore};
+use echogen_protocol::{
+    BoundingBox, ContentHash, EncodeTask, FailureKind, FoundBy, Job, JobId, PixelBudget, Progress, SampleTask,
+    SubjectFound, SubjectKeys, Task, layout,
+};
+use echogen_worker::{Outcome, Stage, StageContext, StageError};
+use tokio::time::Instant;
+
+use crate::{EncodeError, Encoder, SubjectEncoder};
+
+#[derive(Debug, Default)]
+struct Clerk {
+    runs: AtomicUsize,
+}
+
+#[async_trait]
+impl SubjectEncoder for Clerk {
+    async fn encode(&self, cutout: Arc<RgbImage>, resolution: u32, _: Instant) -> Result<Vec<u8>, EncodeError> {
+        self.runs.fetch_add(1, Ordering::Relaxed);
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        match cutout.height() {
+            1 => Err(EncodeError::BadPicture("picture is too flat; send a higher one".into())),
+            2 => Err(EncodeError::Failed("out of memory".into())),
+            height => Ok(format!("{} x {height} at {resolution}", cutout.width()).into_bytes()),
+        }
+    }
+
+    fn models(&self) -> BTreeMap<String, String> {
+        [("clerk".to_owned(), "abc".to_owned())].into()
+    }
+}
+
+struct Bench {
+    clerk: Arc<Clerk>,
+    stage: Encoder,
+    work: Arc<MemoryObjectStore>,
+    cache: Arc<MemoryCache>,
+    context: StageContext,
+}
+
+fn bench() -> Bench {
+    let clerk = Arc::new(Clerk::default());
+    let (work, cache) = (Arc::new(MemoryObjectStore::new()), Arc::new(MemoryCache::new(1_000_000)));
+    let keys = SubjectKeys {
+        encoders: "clerk".into(),
+        default_pixel_budget: PixelBudget::M0_06,
+        resolutions: [(PixelBudget::M0_06, 256), (PixelBudget::M1, 512)].into(),
+    };
+    let stage = Encoder::new(keys, clerk.clone(), work.clone(), cache.clone());
+    Bench { clerk, stage, work, cache, context: StageContext::for_test(Arc::new(MemoryBroker::new())) }
+}
+
+fn job(id: &str) -> Job {
+    Job { id: JobId(id.into()), ..Job::new("dog.png".into(), format!("a dog, {id}")) }
+}
+
+impl Bench {
+    async fn put_cutout(&self, width: u32, height: u32) -> ContentHash {
+        let png = encode_image(&RgbImage::new(width, height), ImageFormat::Png, 100).unwrap();
+        let cutout = ContentHash::of(&png);
+        self.work.put(&ObjectKey::of_content(layout::CUTOUTS, &cutout).unwrap(), png.into()).await.unwrap();
+        cutout
+    }
+
+    async fn run(&self, job: Job, cutout: ContentHash) -> Result<SampleTask, StageError> {
+        match self.outcome(job, cutout, Progress::default()).await? {
+            Task::Sample(task) => Ok(task),
+            other => panic!("not to the sampler: {other:?}"),
+        }
+    }
+
+    async fn outcome(&self, job: Job, cutout: ContentHash, progress: Progress) -> Result<Task, StageError> {
+        let task = Task::Encode(EncodeTask { job, cutout, progress });
+        match self.stage.run(task, &self.context).await? {
+            Outcome::Next(mut tasks) => Ok(tasks.remove(0).1),
+            Outcome::Done => panic!("done too early"),
+        }
+    }
+
+    fn runs(&self) -> usize {
+        self.clerk.runs.load(Ordering::Relaxed)
+    }
+}
+
+#[tokio::test]
+async fn the_encoded_subject_lies_in_store_and_cache() {
+    let bench = bench();
+    let cutout = bench.put_cutout(8, 6).await;
+    let task = bench.run(job("one"), cutout).await.unwrap();
+    let key = ObjectKey::new(task.encoded_subject.clone()).unwrap();
+    assert_eq!(bench.work.get(&key, 1_000).await.unwrap().unwrap(), "8 x 6 at 256");
+    assert_eq!(bench.cache.get(key.as_str()).await.unwrap().unwrap(), "8 x 6 at 256");
+    assert_eq!(task.progress.cached.get("encoder"), Some(&false));
+    assert_eq!(task.progress.models.get("clerk").map(String::as_str), Some("abc"));
+}
+
+#[tokio::test]
+async fn many_prompts_at_the_same_moment_encode_once() {
+    let bench = bench();
+    let cutout = bench.put_cutout(8, 6).await;
+    let (first, second, third) =
+        tokio::join!(bench.run(job("one"), cutout), bench.run(job("two"), cutout), bench.run(job("three"), cutout));
+    assert_eq!(bench.runs(), 1);
+    let cached = [first, second, third].map(|task| *task.unwrap().progress.cached.get("encoder").unwrap());
+    assert_eq!(cached.iter().filter(|cached| !**cached).count(), 1);
+}
+
+#[tokio::test]
+async fn later_prompts_find_it_and_another_resolution_does_not() {
+    let bench = bench();
+    let cutout = bench.put_cutout(8, 6).await;
+    let first = bench.run(job("one"), cutout).await.unwrap();
+    let second = bench.run(job("two"), cutout).await.unwrap();
+    assert_eq!(first.encoded_subject, second.encoded_subject);
+    assert_eq!(second.progress.cached.get("encoder"), Some(&true));
+    assert_eq!(bench.runs(), 1);
+    let large = Job { pixel_budget: Some(PixelBudget::M1), ..job("three") };
+    let third = bench.run(large, cutout).await.unwrap();
+    assert_ne!(first.encoded_subject, third.encoded_subject);
+    assert_eq!(bench.runs(), 2);
+}
+
+#[tokio::test]
+async fn failures_keep_their_kind() {
+    let bench = bench();
+    let flat = bench.put_cutout(8, 1).await;
+    let error = bench.run(job("one"), flat).await.unwrap_err();
+    assert!(matches!(error, StageError::Permanent { kind: FailureKind::BadImage, .. }), "{error}");
+    let heavy = bench.put_cutout(8, 2).await;
+    let error = bench.run(job("one"), heavy).await.unwrap_err();
+    assert!(!error.is_permanent());
+    assert_eq!(error.to_string(), "the subject encoder failed: out of memory");
+    let unknown = Job { pixel_budget: Some(PixelBudget::M0_25), ..job("one") };
+    let error = bench.run(unknown, heavy).await.unwrap_err();
+    assert!(matches!(error, StageError::Permanent { kind: FailureKind::Unsupported, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_deleted_cutout_is_made_again() {
+    let bench = bench();
+    let image = ContentHash::of(b"picture");
+    let area = BoundingBox { left: 0, top: 0, right: 1, bottom: 1 };
+    let subject = SubjectFound { image, name: None, bounding_box: area, score: None, how: FoundBy::WholeImage };
+    let progress = Progress { subject: Some(subject), ..Progress::default() };
+    let task = bench.outcome(job("one"), ContentHash::of(b"gone"), progress).await.unwrap();
+    assert!(matches!(task, Task::Segment(task) if task.image == image));
+    assert!(bench.run(job("one"), ContentHash::of(b"gone")).await.is_err(), "without a picture there is no way back");
+}

@@ -1,0 +1,168 @@
+//! Where the stages leave what they make: the one place that names the kinds of objects and what each depends on.
+//!
+//! Results lie in the result store under the job's own prefix ([`Job::result_prefix`]). Everything in between lies in
+//! the work store as `<kind>/<hash>`, is named by content, and may be deleted at any time at the price of making it
+//! again.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{BoundingBox, ContentHash, Job, MaskMode, PixelBudget, SubjectFound};
+
+/// Subjects' pictures as they were fetched, under the SHA-256 of their bytes.
+pub const IMAGES: &str = "images";
+
+/// Cut-outs, as PNG, under the SHA-256 of their bytes.
+pub const CUTOUTS: &str = "cutouts";
+
+/// Records of how subjects were cut out ([`Segmentation`]), under [`segmentation_inputs`].
+pub const SEGMENTATIONS: &str = "segmentations";
+
+/// Encoded subjects, under [`SubjectKeys::inputs`].
+pub const SUBJECTS: &str = "subjects";
+
+/// The version of the rules by which a cut-out is made; part of its key, so that new rules make new cut-outs.
+pub const SEGMENTATION_VERSION: u32 = 1;
+
+/// The key of a job's picture number `index`, counted from 0.
+pub fn result_image_key(job: &Job, index: usize) -> String {
+    format!("{}/image-{index}.{}", job.result_prefix(), job.output.format.extension())
+}
+
+/// How a subject was cut out of a picture; stored as JSON.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Segmentation {
+    /// SHA-256 of the cut-out, a PNG.
+    pub cutout: ContentHash,
+    /// What was taken for the subject.
+    pub subject: SubjectFound,
+}
+
+impl Segmentation {
+    /// What was found, under the name that this job gives it: a record is shared by all jobs with the same cut-out.
+    pub fn subject_of(&self, job: &Job) -> SubjectFound {
+        let name = job.subject.name.clone().or_else(|| self.subject.name.clone());
+        SubjectFound { name, ..self.subject.clone() }
+    }
+}
+
+/// Everything a cut-out depends on. The name counts only where it may steer the search for a box.
+#[derive(Serialize)]
+struct SegmentationInputs<'a> {
+    version: u32,
+    image: ContentHash,
+    bounding_box: Option<BoundingBox>,
+    mask: MaskMode,
+    name: Option<&'a str>,
+}
+
+/// Hashes everything that the cut-out of this job's subject depends on.
+pub fn segmentation_inputs(image: ContentHash, job: &Job) -> ContentHash {
+    let bounding_box = job.subject.bounding_box;
+    let name = if bounding_box.is_none() { job.subject.name.as_deref() } else { None };
+    let mask = job.subject.mask;
+    let inputs = SegmentationInputs { version: SEGMENTATION_VERSION, image, bounding_box, mask, name };
+    // Plain numbers and text: writing them to memory cannot fail.
+    ContentHash::of(&serde_json::to_vec(&inputs).unwrap_or_default())
+}
+
+/// Under which key an encoded subject lies: the networks that encode it and the resolution a job needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubjectKeys {
+    /// Names the encoding networks exactly, such as the digests of their checkpoints joined.
+    pub encoders: String,
+    /// The pixel budget of jobs that name none.
+    pub default_pixel_budget: PixelBudget,
+    /// The side in pixels at which a subject is encoded, for each pixel budget that is served.
+    pub resolutions: BTreeMap<PixelBudget, u32>,
+}
+
+impl SubjectKeys {
+    /// The pixel budget of a job.
+    pub fn pixel_budget(&self, job: &Job) -> PixelBudget {
+        job.pixel_budget.unwrap_or(self.default_pixel_budget)
+    }
+
+    /// The side in pixels at which the job's subject is encoded, or one line on which pixel budgets are served.
+    pub fn resolution(&self, job: &Job) -> Result<u32, String> {
+        let budget = self.pixel_budget(job);
+        self.resolutions.get(&budget).copied().ok_or_else(|| {
+            let served: Vec<&str> = self.resolutions.keys().map(|budget| budget.as_str()).collect();
+            let served = if served.is_empty() { "none".to_owned() } else { served.join(", ") };
+            format!("the model bundle has no pixel budget {}; use one of: {served}", budget.as_str())
+        })
+    }
+
+    /// Hashes everything that the encoded subject depends on.
+    pub fn inputs(&self, cutout: ContentHash, resolution: u32) -> ContentHash {
+        ContentHash::of(format!("{cutout}\n{}\n{resolution}", self.encoders).as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{JobId, OutputFormat};
+
+    fn job() -> Job {
+        Job { id: JobId("j1".into()), ..Job::new("dog.png".into(), "a dog") }
+    }
+
+    #[test]
+    fn pictures_lie_beside_the_result() {
+        let mut job = job();
+        job.output.destination = Some("dogs".into());
+        job.output.format = OutputFormat::Jpeg;
+        assert_eq!(result_image_key(&job, 3), "dogs/j1/image-3.jpg");
+    }
+
+    #[test]
+    fn a_cutout_depends_on_picture_box_and_mask_but_not_on_the_prompt() {
+        let image = ContentHash::of(b"picture");
+        let first = job();
+        let mut other = Job { prompt: "a dog at sea".into(), ..first.clone() };
+        assert_eq!(segmentation_inputs(image, &first), segmentation_inputs(image, &other));
+        other.subject.bounding_box = Some(BoundingBox { left: 0, top: 0, right: 4, bottom: 4 });
+        let boxed = segmentation_inputs(image, &other);
+        assert_ne!(segmentation_inputs(image, &first), boxed);
+        other.subject.name = Some("dog".into());
+        assert_eq!(boxed, segmentation_inputs(image, &other), "a given box needs no name");
+        other.subject.mask = MaskMode::None;
+        assert_ne!(boxed, segmentation_inputs(image, &other));
+        assert_ne!(segmentation_inputs(ContentHash::of(b"another"), &first), segmentation_inputs(image, &first));
+    }
+
+    #[test]
+    fn an_encoded_subject_depends_on_cutout_networks_and_resolution() {
+        let keys = SubjectKeys {
+            encoders: "a".into(),
+            default_pixel_budget: PixelBudget::M0_06,
+            resolutions: [(PixelBudget::M0_06, 256)].into(),
+        };
+        let others = SubjectKeys { encoders: "b".into(), ..keys.clone() };
+        let cutout = ContentHash::of(b"cutout");
+        assert_ne!(keys.inputs(cutout, 256), keys.inputs(cutout, 512));
+        assert_ne!(keys.inputs(cutout, 256), others.inputs(cutout, 256));
+        assert_ne!(keys.inputs(cutout, 256), keys.inputs(ContentHash::of(b"other"), 256));
+        assert_eq!(keys.resolution(&job()), Ok(256));
+        let error = keys.resolution(&Job { pixel_budget: Some(PixelBudget::M1), ..job() }).unwrap_err();
+        assert_eq!(error, "the model bundle has no pixel budget 1M; use one of: 0.06M");
+    }
+
+    #[test]
+    fn a_shared_record_carries_each_jobs_own_name() {
+        let subject = SubjectFound {
+            image: ContentHash::of(b"picture"),
+            name: Some("dog".into()),
+            bounding_box: BoundingBox { left: 0, top: 0, right: 4, bottom: 4 },
+            score: None,
+            how: crate::FoundBy::Job,
+        };
+        let record = Segmentation { cutout: ContentHash::of(b"cutout"), subject };
+        let mut job = job();
+        assert_eq!(record.subject_of(&job).name.as_deref(), Some("dog"));
+        job.subject.name = Some("puppy".into());
+        assert_eq!(record.subject_of(&job).name.as_deref(), Some("puppy"));
+    }
+}

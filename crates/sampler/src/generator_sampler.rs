@@ -1,0 +1,211 @@
+//! [`ImageSampler`] on the networks of a model bundle.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::ControlFlow,
+    sync::Arc,
+    time::Instant,
+};
+
+use async_trait::async_trait;
+use echogen_models::{
+    bundle::{Bundle, SamplingDefaults},
+    echogen::{self, Schedule},
+    generator::{Generator, GeneratorError, ImageRequest},
+    subject_encoder::EncodedSubject,
+};
+use echogen_protocol::{Job, Parameters, PerScale, PixelBudget, SubjectKeys};
+use echogen_worker::{Asker, InferenceError, InferenceThread};
+
+use crate::{ImageSampler, SampleError, SampleRequest, Sampled, ScaleDone};
+
+/// Image tokens sampled side by side: some fifteen pictures of 256 pixels, one of 768 or more. More would not be
+/// faster on a processor and needs memory for each one's keys and values.
+const TOKENS_AT_ONCE: usize = 8_192;
+
+/// Requests that wait for the thread; the stage's own concurrency keeps it below.
+const WAITING: usize = 4;
+
+/// Decoded subjects kept on the thread: jobs of one subject come close together.
+const KEPT_SUBJECTS: usize = 8;
+
+/// Samples with a [`Generator`] on a thread of its own.
+#[derive(Debug)]
+pub struct GeneratorSampler {
+    bundle: String,
+    defaults: SamplingDefaults,
+    subjects: SubjectKeys,
+    models: BTreeMap<String, String>,
+    thread: InferenceThread<SampleRequest, Result<Sampled, SampleError>>,
+}
+
+impl GeneratorSampler {
+    /// Starts the thread. `models` are the digests for the result; `subjects` says which pixel budgets there are.
+    pub fn start(
+        bundle: &Bundle,
+        generator: Generator,
+        subjects: SubjectKeys,
+        models: BTreeMap<String, String>,
+    ) -> std::io::Result<Self> {
+        let mut artist = Artist { generator, subjects: VecDeque::new() };
+        let serve = move |request: SampleRequest, asker: &Asker<'_>| artist.sample(&request, asker);
+        let thread = InferenceThread::start("sampler-networks", WAITING, serve)?;
+        let (bundle, defaults) = (bundle.name().to_owned(), bundle.manifest().sampling.clone());
+        Ok(Self { bundle, defaults, subjects, models, thread })
+    }
+}
+
+#[async_trait]
+impl ImageSampler for GeneratorSampler {
+    fn plan(&self, job: &Job) -> Result<Parameters, SampleError> {
+        self.subjects.resolution(job).map_err(SampleError::Unsupported)?;
+        let pixel_budget = self.subjects.pixel_budget(job);
+        let schedule = schedule(job.aspect_ratio.width_to_height(), pixel_budget)?;
+        let (height, width) = schedule.pixels();
+        let or = |given: &Option<PerScale>, default: f64| given.clone().unwrap_or(PerScale::All(default));
+        let parameters = Parameters {
+            bundle: self.bundle.clone(),
+            prompt: job.prompt.clone(),
+            negative_prompt: job.negative_prompt.clone(),
+            aspect_ratio: job.aspect_ratio.to_string(),
+            pixel_budget,
+            width: u32::try_from(width).unwrap_or(u32::MAX),
+            height: u32::try_from(height).unwrap_or(u32::MAX),
+            text_guidance: or(&job.guidance.text, self.defaults.guidance_text),
+            subject_guidance: or(&job.guidance.subject, self.defaults.guidance_subject),
+            temperature: or(&job.temperature, self.defaults.temperature),
+            top_k: job.top_k.unwrap_or(self.defaults.top_k),
+            top_p: job.top_p.unwrap_or(self.defaults.top_p),
+            format: job.output.format,
+            quality: job.output.quality,
+        };
+        options(&parameters).validate(schedule.scales().len()).map_err(SampleError::Unsupported)?;
+        Ok(parameters)
+    }
+
+    async fn sample(&self, request: SampleRequest) -> Result<Sampled, SampleError> {
+        let deadline = request.deadline;
+        self.thread.ask(request, deadline).await?
+    }
+
+    fn models(&self) -> BTreeMap<String, String> {
+        self.models.clone()
+    }
+}
+
+impl From<InferenceError> for SampleError {
+    fn from(error: InferenceError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<GeneratorError> for SampleError {
+    fn from(error: GeneratorError) -> Self {
+        if error.is_permanent() { Self::Unsupported(error.to_string()) } else { Self::Failed(error.into()) }
+    }
+}
+
+/// What lives on the thread.
+struct Artist {
+    generator: Generator,
+    /// The latest last.
+    subjects: VecDeque<(String, Arc<EncodedSubject>)>,
+}
+
+impl Artist {
+    fn sample(&mut self, request: &SampleRequest, asker: &Asker<'_>) -> Result<Sampled, SampleError> {
+        let started = Instant::now();
+        let subject = self.subject(request)?;
+        let parameters = &request.parameters;
+        let width_to_height = f64::from(parameters.width) / f64::from(parameters.height);
+        let schedule = schedule(width_to_height, parameters.pixel_budget)?;
+        let at_once = (TOKENS_AT_ONCE / schedule.image_tokens().max(1)).max(1);
+        let total = schedule.scales().len() * request.seeds.len().div_ceil(at_once);
+        let (mut images, mut done) = (Vec::with_capacity(request.seeds.len()), 0);
+        for seeds in request.seeds.chunks(at_once) {
+            let requests: Vec<ImageRequest> =
+                seeds.iter().map(|seed| image_request(parameters, &subject, *seed)).collect();
+            let made = self.generator.generate(&requests, &schedule, |_, _| {
+                let told = request.progress.send(ScaleDone { done, total });
+                done += 1;
+                if told.is_err() || asker.is_gone() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+            images.extend(made);
+        }
+        let timings = [("networks".to_owned(), started.elapsed().as_secs_f64())].into();
+        Ok(Sampled { images, timings })
+    }
+
+    fn subject(&mut self, request: &SampleRequest) -> Result<Arc<EncodedSubject>, SampleError> {
+        if let Some((_, subject)) = self.subjects.iter().find(|(key, _)| *key == request.subject_key) {
+            return Ok(Arc::clone(subject));
+        }
+        let subject = EncodedSubject::from_bytes(&request.subject);
+        let subject = Arc::new(subject.map_err(|error| SampleError::BadSubject(error.into()))?);
+        if self.subjects.len() >= KEPT_SUBJECTS {
+            self.subjects.pop_front();
+        }
+        self.subjects.push_back((request.subject_key.clone(), Arc::clone(&subject)));
+        Ok(subject)
+    }
+}
+
+fn image_request(parameters: &Parameters, subject: &Arc<EncodedSubject>, seed: u64) -> ImageRequest {
+    ImageRequest {
+        prompt: parameters.prompt.clone(),
+        negative_prompt: parameters.negative_prompt.clone(),
+        subject: Arc::clone(subject),
+        seed,
+        options: options(parameters),
+    }
+}
+
+fn options(parameters: &Parameters) -> echogen::SamplingOptions {
+    echogen::SamplingOptions {
+        guidance_text: per_scale(&parameters.text_guidance),
+        guidance_subject: per_scale(&parameters.subject_guidance),
+        temperature: per_scale(&parameters.temperature),
+        top_k: parameters.top_k,
+        top_p: parameters.top_p,
+    }
+}
+
+fn per_scale(numbers: &PerScale) -> echogen::PerScale {
+    match numbers {
+        PerScale::All(number) => echogen::PerScale::All(*number),
+        PerScale::Each(numbers) => echogen::PerScale::Each(numbers.clone()),
+    }
+}
+
+fn schedule(width_to_height: f64, budget: PixelBudget) -> Result<Schedule, SampleError> {
+    let budget = match budget {
+        PixelBudget::M0_06 => echogen::PixelBudget::M0_06,
+        PixelBudget::M0_25 => echogen::PixelBudget::M0_25,
+        PixelBudget::M0_60 => echogen::PixelBudget::M0_60,
+        PixelBudget::M1 => echogen::PixelBudget::M1,
+    };
+    Schedule::nearest(1.0 / width_to_height, budget).map_err(|error| SampleError::Unsupported(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shape_that_is_planned_is_the_shape_that_is_sampled() {
+        for budget in [PixelBudget::M0_06, PixelBudget::M0_25, PixelBudget::M0_60, PixelBudget::M1] {
+            for hundredths in 34..300 {
+                let planned = schedule(f64::from(hundredths) / 100.0, budget).unwrap();
+                let (height, width) = planned.pixels();
+                let sampled = schedule(width as f64 / height as f64, budget).unwrap();
+                assert_eq!(planned.scales(), sampled.scales(), "{hundredths}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_wide_job_makes_a_wide_picture() {
+        let (height, width) = schedule(16.0 / 9.0, PixelBudget::M0_06).unwrap().pixels();
+        assert!(width > height, "{width} x {height}");
+    }
+}

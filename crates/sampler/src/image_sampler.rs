@@ -1,0 +1,91 @@
+//! The trait through which the stage reaches the networks that make pictures.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use echogen_models::imaging::RgbImage;
+use echogen_protocol::{FailureKind, Job, Parameters};
+use echogen_worker::StageError;
+use tokio::{sync::mpsc, time::Instant};
+
+/// Makes pictures of an encoded subject and a prompt.
+#[async_trait]
+pub trait ImageSampler: Send + Sync + std::fmt::Debug {
+    /// Fills in the defaults of everything the job leaves open, and refuses what these networks do not offer. Fast.
+    fn plan(&self, job: &Job) -> Result<Parameters, SampleError>;
+
+    /// Returns one picture for each seed, in their order. The same request gives the same pictures, whatever else runs
+    /// at the same time. Runs on threads of its own; dropping the future takes the request back.
+    async fn sample(&self, request: SampleRequest) -> Result<Sampled, SampleError>;
+
+    /// SHA-256 of each checkpoint that takes part, by the network's name.
+    fn models(&self) -> BTreeMap<String, String>;
+}
+
+/// What to make.
+#[derive(Clone, Debug)]
+pub struct SampleRequest {
+    /// As [`ImageSampler::plan`] returned them.
+    pub parameters: Parameters,
+    /// One picture each.
+    pub seeds: Vec<u64>,
+    /// Names the encoded subject: equal keys have equal bytes.
+    pub subject_key: String,
+    /// The encoded subject as the encoder left it.
+    pub subject: Bytes,
+    /// Told after every scale.
+    pub progress: mpsc::UnboundedSender<ScaleDone>,
+    /// When the pictures have to be there.
+    pub deadline: Instant,
+}
+
+/// Another scale of the pictures is finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScaleDone {
+    /// Scales finished, from 1 to `total`.
+    pub done: usize,
+    /// Scales of all pictures of the job.
+    pub total: usize,
+}
+
+/// What was made.
+#[derive(Clone, Debug, Default)]
+pub struct Sampled {
+    /// One for each seed.
+    pub images: Vec<RgbImage>,
+    /// Seconds of each step, such as `text`.
+    pub timings: BTreeMap<String, f64>,
+}
+
+/// Why there are no pictures.
+#[derive(Debug, thiserror::Error)]
+pub enum SampleError {
+    /// The job asks for what these networks do not offer.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The encoded subject cannot be read.
+    #[error("the encoded subject cannot be read; delete the work folder and run the job again")]
+    BadSubject(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The networks failed; another try may go better.
+    #[error("the sampler failed: {0}")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl SampleError {
+    /// Whether trying again cannot help.
+    pub fn is_permanent(&self) -> bool {
+        matches!(self, Self::Unsupported(_) | Self::BadSubject(_))
+    }
+}
+
+impl From<SampleError> for StageError {
+    fn from(error: SampleError) -> Self {
+        let message = error.to_string();
+        match error {
+            SampleError::Unsupported(_) => Self::permanent(FailureKind::Unsupported, message),
+            SampleError::BadSubject(_) => Self::permanent(FailureKind::Internal, message).because(error),
+            SampleError::Failed(_) => Self::transient(message).because(error),
+        }
+    }
+}

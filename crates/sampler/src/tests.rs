@@ -1,0 +1,185 @@
+//! The sampler stage on in-memory twins, with a sampler that paints its seed.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use echogen_models::imaging::{ImageLimits, RgbImage, decode_image};
+use echogen_ports::{Broker, Cache, MemoryBroker, MemoryCache, MemoryObjectStore, ObjectKey, ObjectStore};
+use echogen_protocol::{
+    ContentHash, EventKind, FailureKind, Job, JobId, OutputFormat, Parameters, PerScale, PixelBudget, Progress,
+    SampleTask, Seeds, Task,
+};
+use echogen_worker::{Clock, Outcome, ResultWriter, Stage, StageContext, StageError};
+
+use crate::{ImageSampler, SampleError, SampleRequest, Sampled, Sampler, ScaleDone};
+
+#[derive(Debug, Default)]
+struct Painter {
+    runs: AtomicUsize,
+}
+
+#[async_trait]
+impl ImageSampler for Painter {
+    fn plan(&self, job: &Job) -> Result<Parameters, SampleError> {
+        if job.prompt == "impossible" {
+            return Err(SampleError::Unsupported("prompt: is impossible; ask for less".into()));
+        }
+        let all = PerScale::All(1.0);
+        Ok(Parameters {
+            bundle: "paint".into(),
+            prompt: job.prompt.clone(),
+            negative_prompt: None,
+            aspect_ratio: job.aspect_ratio.to_string(),
+            pixel_budget: PixelBudget::M0_06,
+            width: 4,
+            height: 4,
+            text_guidance: all.clone(),
+            subject_guidance: all.clone(),
+            temperature: all,
+            top_k: 1,
+            top_p: 1.0,
+            format: job.output.format,
+            quality: job.output.quality,
+        })
+    }
+
+    async fn sample(&self, request: SampleRequest) -> Result<Sampled, SampleError> {
+        self.runs.fetch_add(1, Ordering::Relaxed);
+        for done in 1..=2 {
+            request.progress.send(ScaleDone { done, total: 2 }).map_err(|error| SampleError::Failed(error.into()))?;
+            tokio::task::yield_now().await;
+        }
+        if request.subject.is_empty() {
+            return Err(SampleError::Failed("out of memory".into()));
+        }
+        let images = request.seeds.iter().map(|seed| RgbImage::from_pixel(4, 4, [*seed as u8, 0, 0].into())).collect();
+        Ok(Sampled { images, timings: [("text".to_owned(), 0.5)].into() })
+    }
+
+    fn models(&self) -> BTreeMap<String, String> {
+        [("brush".to_owned(), "abc".to_owned())].into()
+    }
+}
+
+struct Bench {
+    painter: Arc<Painter>,
+    stage: Sampler,
+    broker: Arc<MemoryBroker>,
+    work: Arc<MemoryObjectStore>,
+    cache: Arc<MemoryCache>,
+    pictures: Arc<MemoryObjectStore>,
+    results: ResultWriter,
+    context: StageContext,
+}
+
+async fn bench() -> Bench {
+    let painter = Arc::new(Painter::default());
+    let broker = Arc::new(MemoryBroker::new());
+    let (work, pictures) = (Arc::new(MemoryObjectStore::new()), Arc::new(MemoryObjectStore::new()));
+    let cache = Arc::new(MemoryCache::new(1_000_000));
+    let results = ResultWriter::new(pictures.clone(), broker.clone(), Clock::system(), "1.2.3");
+    let stage = Sampler::new(painter.clone(), work.clone(), cache.clone(), pictures.clone(), results.clone());
+    work.put(&key("subjects/dog"), "a dog".into()).await.unwrap();
+    let context = StageContext::for_test(broker.clone());
+    Bench { painter, stage, broker, work, cache, pictures, results, context }
+}
+
+fn key(text: &str) -> ObjectKey {
+    ObjectKey::new(text).unwrap()
+}
+
+fn job() -> Job {
+    let seeds = Seeds::List(vec![7, 9]);
+    Job { id: JobId("one".into()), seeds, ..Job::new("dog.png".into(), "a dog") }
+}
+
+fn task(job: Job) -> Task {
+    let progress = Progress { cutout: Some(ContentHash::of(b"cut-out")), ..Progress::default() };
+    Task::Sample(SampleTask { job, encoded_subject: "subjects/dog".into(), progress })
+}
+
+#[tokio::test]
+async fn pictures_result_and_event_come_out() {
+    let bench = bench().await;
+    let mut events = bench.broker.subscribe("job").await.unwrap();
+    assert_eq!(bench.stage.run(task(job()), &bench.context).await.unwrap(), Outcome::Done);
+
+    let result = bench.results.find(&job()).await.unwrap().unwrap();
+    assert_eq!(result.images.iter().map(|image| image.seed).collect::<Vec<_>>(), [7, 9]);
+    assert_eq!(result.models.get("brush").map(String::as_str), Some("abc"));
+    assert_eq!(result.timings.get("sampler.text"), Some(&0.5));
+    assert_eq!(result.cached.get("sampler"), Some(&false));
+    for image in &result.images {
+        let bytes = bench.pictures.get(&key(&image.key), 10_000).await.unwrap().unwrap();
+        assert_eq!(ContentHash::of(&bytes), image.sha256);
+        let picture = decode_image(&bytes, &ImageLimits::default()).unwrap();
+        assert_eq!(u64::from(picture.get_pixel(0, 0).0[0]), image.seed);
+    }
+
+    let mut kinds = Vec::new();
+    while kinds.last() != Some(&EventKind::Completed) {
+        let event = tokio::time::timeout(Duration::from_secs(10), events.next()).await.unwrap().unwrap();
+        kinds.push(event.to_job().unwrap().kind);
+    }
+    assert_eq!(kinds, [EventKind::Sampling, EventKind::Sampling, EventKind::Completed]);
+}
+
+#[tokio::test]
+async fn a_job_with_a_result_is_not_sampled_again() {
+    let bench = bench().await;
+    bench.stage.run(task(job()), &bench.context).await.unwrap();
+    bench.stage.run(task(job()), &bench.context).await.unwrap();
+    assert_eq!(bench.painter.runs.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn the_format_names_the_file() {
+    let bench = bench().await;
+    let mut job = job();
+    job.output.format = OutputFormat::Jpeg;
+    bench.stage.run(task(job.clone()), &bench.context).await.unwrap();
+    let bytes = bench.pictures.get(&key("one/image-1.jpg"), 10_000).await.unwrap().unwrap();
+    assert!(bytes.starts_with(&[0xff, 0xd8]));
+}
+
+#[tokio::test]
+async fn the_cache_is_filled_and_then_used() {
+    let bench = bench().await;
+    bench.stage.run(task(job()), &bench.context).await.unwrap();
+    assert_eq!(bench.cache.get("subjects/dog").await.unwrap().unwrap(), "a dog");
+    bench.work.delete(&key("subjects/dog")).await.unwrap();
+    let other = Job { id: JobId("two".into()), ..job() };
+    assert_eq!(bench.stage.run(task(other), &bench.context).await.unwrap(), Outcome::Done);
+}
+
+#[tokio::test]
+async fn a_deleted_subject_is_encoded_again() {
+    let bench = bench().await;
+    bench.work.delete(&key("subjects/dog")).await.unwrap();
+    let Outcome::Next(tasks) = bench.stage.run(task(job()), &bench.context).await.unwrap() else { panic!("done") };
+    assert!(matches!(&tasks[0].1, Task::Encode(task) if task.cutout == ContentHash::of(b"cut-out")));
+}
+
+#[tokio::test]
+async fn what_is_not_offered_fails_for_good() {
+    let bench = bench().await;
+    let error = bench.stage.run(task(Job { prompt: "impossible".into(), ..job() }), &bench.context).await.unwrap_err();
+    assert!(matches!(error, StageError::Permanent { kind: FailureKind::Unsupported, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_failure_of_the_networks_leaves_no_result_and_may_be_tried_again() {
+    let bench = bench().await;
+    bench.work.put(&key("subjects/dog"), "".into()).await.unwrap();
+    let error = bench.stage.run(task(job()), &bench.context).await.unwrap_err();
+    assert!(!error.is_permanent(), "{error}");
+    assert_eq!(error.to_string(), "the sampler failed: out of memory");
+    assert_eq!(bench.results.find(&job()).await.unwrap(), None);
+}

@@ -1,0 +1,165 @@
+//! The segmenter on in-memory twins, with real pictures and no network.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use async_trait::async_trait;
+use echogen_models::imaging::{ImageFormat, ImageLimits, RgbImage, decode_image, encode_image};
+use echogen_ports::{MemoryBroker, MemoryObjectStore, ObjectKey, ObjectStore};
+use echogen_protocol::{
+    BoundingBox, ContentHash, EncodeTask, FailureKind, FoundBy, Job, JobId, MaskMode, Progress, SegmentTask, Task,
+    layout,
+};
+use echogen_worker::{Outcome, Stage, StageContext, StageError};
+
+use crate::{DetectError, Detector, Found, GivenBox, Segmenter};
+
+/// Counts how often it is asked.
+#[derive(Debug, Default)]
+struct Counting(AtomicUsize);
+
+#[async_trait]
+impl Detector for Counting {
+    async fn detect(&self, picture: Arc<RgbImage>, job: &Job) -> Result<Found, DetectError> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        GivenBox.detect(picture, job).await
+    }
+}
+
+struct Bench {
+    segmenter: Segmenter,
+    detector: Arc<Counting>,
+    work: Arc<MemoryObjectStore>,
+    context: StageContext,
+}
+
+fn bench() -> Bench {
+    let (work, detector) = (Arc::new(MemoryObjectStore::new()), Arc::new(Counting::default()));
+    let segmenter = Segmenter::new(ImageLimits::default(), detector.clone(), work.clone());
+    Bench { segmenter, detector, work, context: StageContext::for_test(Arc::new(MemoryBroker::new())) }
+}
+
+fn picture() -> RgbImage {
+    RgbImage::from_fn(8, 6, |x, y| [x as u8 * 20, y as u8 * 20, 99].into())
+}
+
+fn job(bounding_box: Option<[u32; 4]>) -> Job {
+    let mut job = Job { id: JobId("one".into()), ..Job::new("dog.png".into(), "a dog") };
+    job.subject.bounding_box =
+        bounding_box.map(|[left, top, right, bottom]| BoundingBox { left, top, right, bottom });
+    job
+}
+
+impl Bench {
+    async fn run(&self, job: Job, bytes: &[u8]) -> Result<EncodeTask, StageError> {
+        let image = ContentHash::of(bytes);
+        let key = ObjectKey::of_content(layout::IMAGES, &image).unwrap();
+        self.work.put(&key, bytes.to_vec().into()).await.unwrap();
+        let task = Task::Segment(SegmentTask { job, image, progress: Progress::default() });
+        match self.segmenter.run(task, &self.context).await? {
+            Outcome::Next(mut tasks) => match tasks.remove(0).1 {
+                Task::Encode(task) => Ok(task),
+                other => panic!("not to the encoder: {other:?}"),
+            },
+            Outcome::Done => panic!("done too early"),
+        }
+    }
+
+    async fn run_png(&self, job: Job) -> Result<EncodeTask, StageError> {
+        self.run(job, &encode_image(&picture(), ImageFormat::Png, 100).unwrap()).await
+    }
+
+    async fn cutout(&self, task: &EncodeTask) -> RgbImage {
+        let key = ObjectKey::of_content(layout::CUTOUTS, &task.cutout).unwrap();
+        let bytes = self.work.get(&key, 1_000_000).await.unwrap().unwrap();
+        assert_eq!(ContentHash::of(&bytes), task.cutout);
+        decode_image(&bytes, &ImageLimits::default()).unwrap()
+    }
+}
+
+#[track_caller]
+fn check_failure(result: Result<EncodeTask, StageError>, expected: FailureKind, part: &str) {
+    match result.unwrap_err() {
+        StageError::Permanent { kind, message, .. } => {
+            assert_eq!(kind, expected, "{message}");
+            assert!(message.contains(part), "{message}");
+        }
+        other => panic!("not permanent: {other}"),
+    }
+}
+
+#[tokio::test]
+async fn the_box_is_kept_and_the_rest_turns_white() {
+    let bench = bench();
+    let task = bench.run_png(job(Some([1, 2, 5, 4]))).await.unwrap();
+    let cutout = bench.cutout(&task).await;
+    for (x, y, pixel) in cutout.enumerate_pixels() {
+        let inside = (1..5).contains(&x) && (2..4).contains(&y);
+        let expected = if inside { *picture().get_pixel(x, y) } else { [255; 3].into() };
+        assert_eq!(*pixel, expected, "{x} {y}");
+    }
+    assert_eq!(task.progress.subject.unwrap().how, FoundBy::Job);
+}
+
+#[tokio::test]
+async fn without_a_box_the_whole_picture_is_the_subject() {
+    let bench = bench();
+    let task = bench.run_png(job(None)).await.unwrap();
+    assert_eq!(bench.cutout(&task).await, picture());
+    let subject = task.progress.subject.unwrap();
+    assert_eq!(subject.how, FoundBy::WholeImage);
+    assert_eq!(subject.bounding_box, BoundingBox { left: 0, top: 0, right: 8, bottom: 6 });
+}
+
+#[tokio::test]
+async fn the_mask_mode_none_keeps_the_background() {
+    let bench = bench();
+    let mut job = job(Some([1, 2, 5, 4]));
+    job.subject.mask = MaskMode::None;
+    let task = bench.run_png(job).await.unwrap();
+    assert_eq!(bench.cutout(&task).await, picture());
+}
+
+#[tokio::test]
+async fn many_prompts_cut_out_once() {
+    let bench = bench();
+    let first = bench.run_png(job(None)).await.unwrap();
+    let second = bench.run_png(Job { prompt: "a dog at sea".into(), ..job(None) }).await.unwrap();
+    assert_eq!(first.cutout, second.cutout);
+    assert_eq!(bench.detector.0.load(Ordering::Relaxed), 1);
+    assert_eq!(first.progress.cached.get("segmenter"), Some(&false));
+    assert_eq!(second.progress.cached.get("segmenter"), Some(&true));
+}
+
+#[tokio::test]
+async fn a_deleted_cutout_is_made_again() {
+    let bench = bench();
+    let first = bench.run_png(job(None)).await.unwrap();
+    bench.work.delete(&ObjectKey::of_content(layout::CUTOUTS, &first.cutout).unwrap()).await.unwrap();
+    let second = bench.run_png(job(None)).await.unwrap();
+    assert_eq!(second.progress.cached.get("segmenter"), Some(&false));
+    bench.cutout(&second).await;
+}
+
+#[tokio::test]
+async fn boxes_that_cannot_be_are_refused_with_numbers() {
+    let bench = bench();
+    check_failure(bench.run_png(job(Some([0, 0, 9, 6]))).await, FailureKind::BadImage, "outside the picture of 8 x 6");
+    check_failure(bench.run_png(job(Some([3, 0, 3, 6]))).await, FailureKind::BadImage, "is empty");
+    let mut outside = job(Some([0, 0, 9, 6]));
+    outside.subject.mask = MaskMode::None;
+    check_failure(bench.run_png(outside).await, FailureKind::BadImage, "outside the picture");
+}
+
+#[tokio::test]
+async fn what_is_no_picture_fails_for_good() {
+    let bench = bench();
+    check_failure(bench.run(job(None), b"hello").await, FailureKind::BadImage, "");
+    let png = encode_image(&picture(), ImageFormat::Png, 100).unwrap();
+    check_failure(bench.run(job(None), &png[..png.len() / 2]).await, FailureKind::BadImage, "png");
+    let mut sam = job(None);
+    sam.subject.mask = MaskMode::Sam;
+    check_failure(bench.run(sam, &png).await, FailureKind::Unsupported, "use \"box\" or \"none\"");
+}

@@ -1,0 +1,91 @@
+//! Runs the real program in a folder of its own.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use tempfile::TempDir;
+
+/// An empty folder in which the program is run.
+pub(crate) struct Folder(TempDir);
+
+/// What a run left behind.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// A file of the repository.
+pub(crate) fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+/// A subject that ships with the repository.
+pub(crate) fn subject(name: &str) -> String {
+    repository("examples/subjects").join(name).display().to_string()
+}
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().expect("the system has a folder for temporary files"))
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, content).expect("a temporary file can be written");
+        path
+    }
+
+    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    pub(crate) fn json(&self, name: &str) -> serde_json::Value {
+        serde_json::from_slice(&self.read(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    /// The program with nothing in its environment that could change what it does.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_echogen-under-test"));
+        let settings = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ECHOGEN_"));
+        for (name, _) in settings {
+            command.env_remove(name);
+        }
+        command.env("ECHOGEN_BUNDLES", repository("bundles")).current_dir(self.0.path()).args(arguments);
+        command
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Run {
+        Run::of(self.command(arguments))
+    }
+}
+
+impl Run {
+    pub(crate) fn of(mut command: Command) -> Self {
+        let Output { status, stdout, stderr } = command.output().expect("the program starts");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("the program writes UTF-8");
+        Self { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
+    }
+
+    /// Checks the exit code, and shows everything if it is another.
+    #[track_caller]
+    pub(crate) fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        self
+    }
+
+    /// Checks that the program refused in one line that contains `part`.
+    #[track_caller]
+    pub(crate) fn expect_error(self, code: i32, part: &str) {
+        let run = self.expect(code);
+        let lines: Vec<&str> = run.stderr.lines().collect();
+        assert!(matches!(lines.as_slice(), [line] if line.starts_with("error: ") && line.contains(part)), "{run:#?}");
+    }
+}
