@@ -55,7 +55,8 @@ fn the_same_seed_gives_the_same_bytes_whatever_the_company() {
 fn the_same_command_finds_its_job_done() {
     let folder = Folder::new();
     let robot = subject("robot.png");
-    let arguments = ["generate", "-s", &robot, "-p", "a robot in the rain", "--format", "jpeg", "--aspect-ratio", "16:9"];
+    let arguments =
+        ["generate", "-s", &robot, "-p", "a robot in the rain", "--format", "jpeg", "--aspect-ratio", "16:9"];
     let first = folder.run(&arguments).expect(0);
     let path = first.stdout.lines().next().expect("a path").to_owned();
     let (width, height) = size(&folder.read(&path));
@@ -68,7 +69,8 @@ fn the_same_command_finds_its_job_done() {
 #[test]
 fn json_is_for_programs() {
     let folder = Folder::new();
-    let run = folder.run(&["generate", "-s", &subject("cactus.png"), "-p", "a cactus", "--id", "c", "--json"]).expect(0);
+    let run =
+        folder.run(&["generate", "-s", &subject("cactus.png"), "-p", "a cactus", "--id", "c", "--json"]).expect(0);
     let lines: Vec<serde_json::Value> =
         run.stdout.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect();
     assert_eq!(lines[0]["type"], "job");

@@ -120,7 +120,14 @@ pub(crate) struct GeneralOptions {
     pub(crate) json: bool,
 
     /// What to log on standard error: off, error, warn, info, debug, trace, or a filter such as `echogen_worker=debug`
-    #[arg(long, global = true, env = "ECHOGEN_LOG", value_name = "FILTER", default_value = "off", help_heading = "General")]
+    #[arg(
+        long,
+        global = true,
+        env = "ECHOGEN_LOG",
+        value_name = "FILTER",
+        default_value = "off",
+        help_heading = "General"
+    )]
     pub(crate) log: String,
 }
 

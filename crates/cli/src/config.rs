@@ -78,7 +78,8 @@ fn with_defaults(mut command: Command, table: &toml::Table) -> Result<Command, S
         if !known.contains(&name) {
             return Err(unknown_option(&name, &known));
         }
-        let text = as_text(value).ok_or_else(|| format!("{key} must be text, a number, true, false or a list of these"))?;
+        let text =
+            as_text(value).ok_or_else(|| format!("{key} must be text, a number, true, false or a list of these"))?;
         command = set_default(command, &name, &text);
     }
     Ok(command)
@@ -201,7 +202,8 @@ mod tests {
 
     #[test]
     fn the_file_fills_in_what_no_flag_says() {
-        let file = "prompt = \"from the file\"\nsubject = \"dog.png\"\nseeds = [1, 2]\nguidance_text = [4, 3.5]\njson = true";
+        let file =
+            "prompt = \"from the file\"\nsubject = \"dog.png\"\nseeds = [1, 2]\nguidance_text = [4, 3.5]\njson = true";
         let arguments = parse(file, &["echogen", "generate", "--prompt", "from the flag"]);
         assert!(arguments.general.json);
         let Chosen::Generate(generate) = arguments.command else { panic!("not generate") };
@@ -224,10 +226,7 @@ mod tests {
         let command = with_defaults(Arguments::command(), &table("top-p = \"high\"")).unwrap();
         let given = ["echogen", "generate", "--subject", "a", "--prompt", "b"];
         let message = one_line(&command.try_get_matches_from(given).unwrap_err());
-        assert_eq!(
-            message,
-            "invalid value 'high' for '--top-p <P>': invalid float literal; see `echogen --help`"
-        );
+        assert_eq!(message, "invalid value 'high' for '--top-p <P>': invalid float literal; see `echogen --help`");
     }
 
     #[test]

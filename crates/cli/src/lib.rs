@@ -62,7 +62,11 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
             models_command::run(arguments.command, &folders, general.json)
                 .map_err(|error| Failure::usage(format!("{error:#}")))
         }
-        Command::Config(ConfigCommand::Show { command: shown }) => show_config(command, &shown, general.json),
+        Command::Config(ConfigCommand::Show { command: shown }) => {
+            // What follows the command's name is that command's, so an option of ours may stand there too.
+            let json = general.json || shown.iter().any(|argument| argument == "--json");
+            show_config(command, &shown, json)
+        }
     }
 }
 

@@ -66,8 +66,7 @@ impl Pipeline {
         let limits = ImageLimits { max_bytes: options.max_image_bytes, ..ImageLimits::default() };
         let segmenter = Segmenter::new(limits, networks.detector, Arc::clone(&work));
         let encoder = Encoder::new(networks.subjects, networks.encoder, Arc::clone(&work), Arc::clone(&cache));
-        let sampler =
-            Sampler::new(networks.sampler, Arc::clone(&work), cache, Arc::clone(&pictures), results.clone());
+        let sampler = Sampler::new(networks.sampler, Arc::clone(&work), cache, Arc::clone(&pictures), results.clone());
         let (workers, shutdown) = (TaskTracker::new(), CancellationToken::new());
         let pipeline = Self { broker, work, pictures, results, workers, shutdown };
         for lane in [Lane::Interactive, Lane::Standard, Lane::Bulk] {

@@ -35,7 +35,8 @@ impl SamplingOptions {
     /// Refuses values that no job may have, before any line is read.
     pub(crate) fn check(&self) -> Result<(), JobError> {
         if let (Some(count), true) = (self.count, self.seeds.len() > 1) {
-            let message = format!("gives {} seeds, and --count says {count} pictures; use one of them", self.seeds.len());
+            let message =
+                format!("gives {} seeds, and --count says {count} pictures; use one of them", self.seeds.len());
             return Err(JobError::new("seeds", message));
         }
         let mut job = Job::new("subject.png".into(), "a subject").with_id();
@@ -106,7 +107,8 @@ mod tests {
 
     #[test]
     fn a_line_counts_before_the_options_field_by_field() {
-        let line = br#"{"id": "a", "subject": {"image": "a.png"}, "prompt": "p", "guidance": {"text": 1}, "seeds": [5]}"#;
+        let line =
+            br#"{"id": "a", "subject": {"image": "a.png"}, "prompt": "p", "guidance": {"text": 1}, "seeds": [5]}"#;
         let job = job_of_line(line, &options().as_defaults()).unwrap();
         assert_eq!(job.guidance.text, Some(PerScale::All(1.0)));
         assert_eq!(job.guidance.subject, Some(PerScale::All(2.0)));

@@ -108,7 +108,9 @@ fn finish_one(tally: Tally, json: bool) -> Result<Exit, Failure> {
         }
     }
     match (tally.interrupted, tally.first_error) {
-        (true, _) => Err(Failure { exit: Exit::Interrupted, message: "interrupted; run the same command again".to_owned() }),
+        (true, _) => {
+            Err(Failure { exit: Exit::Interrupted, message: "interrupted; run the same command again".to_owned() })
+        }
         (false, Some(message)) => Err(Failure { exit: Exit::JobFailed, message }),
         (false, None) => Ok(Exit::Success),
     }

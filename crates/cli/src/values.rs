@@ -7,7 +7,8 @@ use echogen_protocol::{BoundingBox, MaskMode, OutputFormat, PerScale, PixelBudge
 pub(crate) fn per_scale(text: &str) -> Result<PerScale, String> {
     let number = |part: &str| {
         let part = part.trim();
-        part.parse::<f64>().map_err(|_| format!("{part:?} is no number; give one such as 3, or one for each scale such as 4,3,2.5"))
+        part.parse::<f64>()
+            .map_err(|_| format!("{part:?} is no number; give one such as 3, or one for each scale such as 4,3,2.5"))
     };
     if !text.contains(',') {
         return number(text).map(PerScale::All);
@@ -44,9 +45,7 @@ pub(crate) fn output_format() -> impl TypedValueParser<Value = OutputFormat> {
     one_of(&[("png", OutputFormat::Png), ("jpeg", OutputFormat::Jpeg), ("webp", OutputFormat::Webp)])
 }
 
-fn one_of<T: Copy + Send + Sync + 'static>(
-    values: &'static [(&'static str, T)],
-) -> impl TypedValueParser<Value = T> {
+fn one_of<T: Copy + Send + Sync + 'static>(values: &'static [(&'static str, T)]) -> impl TypedValueParser<Value = T> {
     PossibleValuesParser::new(values.iter().map(|(name, _)| *name)).try_map(move |text| {
         let found = values.iter().find(|(name, _)| *name == text);
         found.map(|(_, value)| *value).ok_or("not one of the possible values")

@@ -66,8 +66,11 @@ impl Dispatcher {
             self.results.commit(&job, &result).await?;
             return Ok(Outcome::Done);
         }
-        let resolution =
-            self.config.subjects.resolution(&job).map_err(|fault| StageError::permanent(FailureKind::Unsupported, fault))?;
+        let resolution = self
+            .config
+            .subjects
+            .resolution(&job)
+            .map_err(|fault| StageError::permanent(FailureKind::Unsupported, fault))?;
         let (image, known) = self.take_in(&job.subject.image).await?;
         if job.subject.image.is_inline() {
             job.subject.image = ImageSource::stored(image);
@@ -85,7 +88,10 @@ impl Dispatcher {
         }
         let bytes = self.fetch(source).await.map_err(|error| StageError::from_port(error, FailureKind::BadImage))?;
         if bytes.is_empty() {
-            return Err(StageError::permanent(FailureKind::BadImage, format!("{source} is empty; send a png, jpeg or webp")));
+            return Err(StageError::permanent(
+                FailureKind::BadImage,
+                format!("{source} is empty; send a png, jpeg or webp"),
+            ));
         }
         let image = ContentHash::of(&bytes);
         let key = ObjectKey::of_content(layout::IMAGES, &image)?;
@@ -115,8 +121,7 @@ impl Dispatcher {
         };
         let progress =
             Progress { subject: Some(record.subject_of(&job)), cutout: Some(record.cutout), ..Progress::default() };
-        let subject =
-            ObjectKey::of_content(layout::SUBJECTS, &self.config.subjects.inputs(record.cutout, resolution))?;
+        let subject = ObjectKey::of_content(layout::SUBJECTS, &self.config.subjects.inputs(record.cutout, resolution))?;
         if self.work.exists(&subject).await? {
             let encoded_subject = subject.as_str().to_owned();
             return Ok(Task::Sample(SampleTask { job, encoded_subject, progress }));

@@ -20,7 +20,8 @@ use bytes::Bytes;
 use echogen_models::imaging::{self, ImageLimits, RgbImage};
 use echogen_ports::{Cache, ObjectKey, ObjectStore, PortError};
 use echogen_protocol::{
-    ContentHash, EncodeTask, EventKind, FailureKind, Job, KeyError, Progress, SampleTask, SegmentTask, SubjectKeys, Task, layout,
+    ContentHash, EncodeTask, EventKind, FailureKind, Job, KeyError, Progress, SampleTask, SegmentTask, SubjectKeys,
+    Task, layout,
 };
 use echogen_worker::{Outcome, SingleFlight, Stage, StageContext, StageError};
 

@@ -26,10 +26,7 @@ pub struct NetworkEncoder {
 
 impl NetworkEncoder {
     /// Starts the thread. `models` are the digests for the result.
-    pub fn start(
-        networks: subject_encoder::SubjectEncoder,
-        models: BTreeMap<String, String>,
-    ) -> std::io::Result<Self> {
+    pub fn start(networks: subject_encoder::SubjectEncoder, models: BTreeMap<String, String>) -> std::io::Result<Self> {
         let serve = move |(cutout, resolution): Question, _: &Asker<'_>| {
             networks.encode(&cutout, resolution as usize)?.to_bytes()
         };

@@ -47,8 +47,7 @@ fn picture() -> RgbImage {
 
 fn job(bounding_box: Option<[u32; 4]>) -> Job {
     let mut job = Job { id: JobId("one".into()), ..Job::new("dog.png".into(), "a dog") };
-    job.subject.bounding_box =
-        bounding_box.map(|[left, top, right, bottom]| BoundingBox { left, top, right, bottom });
+    job.subject.bounding_box = bounding_box.map(|[left, top, right, bottom]| BoundingBox { left, top, right, bottom });
     job
 }
 

@@ -1,11 +1,11 @@
 //! `echogen models convert`: any checkpoint into one `.safetensors` file.
 
 use super::{Output, human};
+use crate::failure::Exit;
 use echogen_models::checkpoint::{Checkpoint, ConvertOptions, StoredType};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::path::PathBuf;
-use crate::failure::Exit;
 
 /// What to convert, and how.
 #[derive(Debug, clap::Args)]

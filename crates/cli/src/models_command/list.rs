@@ -1,10 +1,10 @@
 //! `echogen models list`: one line per bundle.
 
 use super::{Output, bytes_present, human};
+use crate::failure::Exit;
 use echogen_models::bundle::{Bundle, Presence, installed};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use crate::failure::Exit;
 
 /// One bundle in the list.
 #[derive(Serialize)]

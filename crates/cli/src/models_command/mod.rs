@@ -12,12 +12,12 @@ mod show;
 mod tests;
 mod verify;
 
+use crate::failure::Exit;
 use anyhow::Context;
 use echogen_models::bundle::{Bundle, Network};
 use serde::Serialize;
 use std::io::Write;
 use std::path::PathBuf;
-use crate::failure::Exit;
 
 /// What to do with model bundles.
 #[derive(Debug, clap::Subcommand)]

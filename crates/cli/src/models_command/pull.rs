@@ -4,6 +4,7 @@
 //! right: a file in its place is whole, whenever the process died.
 
 use super::{Output, human};
+use crate::failure::Exit;
 use anyhow::{Context, bail};
 use echogen_models::bundle::{Bundle, BundleError, FileManifest, Network, VerifiedFile};
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
@@ -11,7 +12,6 @@ use hf_hub::{Cache, Repo, RepoType};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use crate::failure::Exit;
 
 /// Downloads under way, below the bundle's folder of weights.
 const PULL_FOLDER: &str = ".pull";

@@ -1,12 +1,12 @@
 //! `echogen models show`: everything a bundle's manifest says, and which files are there.
 
 use super::{Output, bytes_present, human};
+use crate::failure::Exit;
 use echogen_models::bundle::{Bundle, FileManifest, Manifest, Network, NetworkManifest, Presence};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
-use crate::failure::Exit;
 
 /// The answer for machines: the manifest, and what is on this machine.
 #[derive(Serialize)]

@@ -1,10 +1,10 @@
 //! `echogen models verify`: every file against its published length and sum.
 
 use super::{Output, human};
+use crate::failure::Exit;
 use echogen_models::bundle::{Bundle, BundleError, Compared, VerifiedFile};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use crate::failure::Exit;
 
 /// The answer for one file.
 #[derive(Serialize)]

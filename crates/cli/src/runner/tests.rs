@@ -138,7 +138,8 @@ fn line(number: usize) -> String {
 
 #[tokio::test]
 async fn one_bad_line_among_a_thousand_keeps_nothing_from_running() {
-    let bench = Bench::new((1..=1_000).map(|number| if number == 500 { "{\"prompt\": 7}".into() } else { line(number) }));
+    let bench =
+        Bench::new((1..=1_000).map(|number| if number == 500 { "{\"prompt\": 7}".into() } else { line(number) }));
     let painter = Arc::new(Painter::default());
     let tally = bench.run_all(&painter).await;
     assert_eq!((tally.done, tally.failed, tally.cached), (999, 1, 0));
