@@ -83,7 +83,7 @@ impl<'a> Runner<'a> {
     pub(crate) async fn run(mut self, source: &mut impl JobSource, stop: &CancellationToken) -> Result<Tally, Failure> {
         let started = Instant::now();
         let mut source_ended = false;
-        while !stop.is_cancelled() && !(source_ended && self.in_flight.is_empty()) {
+        while !stop.is_cancelled() && (!source_ended || !self.in_flight.is_empty()) {
             let has_room = !source_ended && self.in_flight.len() < self.max_in_flight;
             tokio::select! {
                 biased;

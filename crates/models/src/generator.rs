@@ -48,7 +48,7 @@ pub struct ImageRequest {
 pub enum GeneratorError {
     /// The bundle is incomplete or malformed.
     #[error(transparent)]
-    Bundle(#[from] BundleError),
+    Bundle(Box<BundleError>),
     /// A checkpoint does not fit its network.
     #[error("the weights of the {network} do not fit")]
     Checkpoint {
@@ -56,7 +56,7 @@ pub enum GeneratorError {
         network: &'static str,
         /// What does not fit.
         #[source]
-        source: CheckpointError,
+        source: Box<CheckpointError>,
     },
     /// The prompt cannot be encoded, or the text encoder not be built.
     #[error(transparent)]
@@ -78,6 +78,12 @@ pub enum GeneratorError {
     /// A network failed.
     #[error("a network failed")]
     Tensor(#[from] candle_core::Error),
+}
+
+impl From<BundleError> for GeneratorError {
+    fn from(error: BundleError) -> Self {
+        Self::Bundle(Box::new(error))
+    }
 }
 
 impl GeneratorError {
@@ -228,7 +234,7 @@ fn network<T>(
 ) -> Result<T, GeneratorError> {
     let checkpoint = bundle.checkpoint(network)?;
     let loaded = checkpoint.load(dtype, device, ignored, build);
-    loaded.map_err(|source| GeneratorError::Checkpoint { network: network.name(), source })
+    loaded.map_err(|source| GeneratorError::Checkpoint { network: network.name(), source: Box::new(source) })
 }
 
 /// The pixel budgets that the bundle's manifest offers, smallest first.

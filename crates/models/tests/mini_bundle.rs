@@ -1,5 +1,6 @@
 //! The bundles of the repository: the mini bundle is whole and every network loads from it, the other one describes
 //! what is published.
+#![allow(clippy::unwrap_used, reason = "a test panics where something is wrong")]
 
 #[path = "../examples/draw_mini/transformer.rs"]
 mod transformer;

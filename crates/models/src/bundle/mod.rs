@@ -199,5 +199,5 @@ fn read_manifest(path: &Path) -> Result<Manifest, BundleError> {
 /// TOML's errors draw the faulty line over several; ours are one line.
 fn one_line(text: &str) -> String {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('|'));
-    lines.filter(|line| line.trim_matches(['^', ' ', '|']) != "").collect::<Vec<_>>().join(" ")
+    lines.filter(|line| !line.trim_matches(['^', ' ', '|']).is_empty()).collect::<Vec<_>>().join(" ")
 }

@@ -96,7 +96,7 @@ impl<'a> Machine<'a> {
             b')' | b't' | 0x85..=0x87 => self.tuple(opcode)?,
             b']' => self.push(Value::List(Vec::new())),
             b'}' => self.push(Value::Dict(Vec::new())),
-            b'l' | b'd' => self.from_mark(opcode)?,
+            b'l' | b'd' => self.build_from_mark(opcode)?,
             b'a' | b'e' | b's' | b'u' => self.extend(opcode)?,
             b'c' | 0x93 => self.global(opcode)?,
             b'R' | 0x81 => self.apply()?,
@@ -232,7 +232,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn from_mark(&mut self, opcode: u8) -> Step {
+    fn build_from_mark(&mut self, opcode: u8) -> Step {
         let items = self.pop_mark()?;
         let value = if opcode == b'l' { Value::List(items) } else { Value::Dict(pairs(&items)?) };
         self.push(value);
