@@ -3,5 +3,6 @@
 mod architecture;
 mod bad_input;
 mod batch;
+mod examples;
 mod generate;
 mod program;

@@ -183,37 +183,25 @@ impl Worker {
             return expired(job);
         }
         let time_limit = Instant::now() + self.time_for(&job);
-        let broker = Arc::clone(&self.broker);
-        let context = StageContext::new(
-            broker,
-            self.clock.clone(),
-            abort.clone(),
-            time_limit,
-            headers.failures.saturating_add(1),
-        );
+        let (broker, clock) = (Arc::clone(&self.broker), self.clock.clone());
+        let context = StageContext::new(broker, clock, abort.clone(), time_limit, headers.failures.saturating_add(1));
         // A stage keeps nothing half-changed across tasks, so one that panicked can be used for the next.
         let run = AssertUnwindSafe(self.stage.run(task, &context)).catch_unwind();
-        let ended = select! {
+        select! {
             biased;
-            () = abort.cancelled() => return Verdict::PutBack,
-            ended = timeout_at(time_limit, run) => ended,
-        };
-        match ended {
-            Ok(Ok(Ok(Outcome::Next(tasks)))) => Verdict::Done(tasks),
-            Ok(Ok(Ok(Outcome::Done))) => Verdict::Done(Vec::new()),
-            Ok(Ok(Err(StageError::Permanent { kind, message, .. }))) => Verdict::Fail(job, Failure { kind, message }),
-            Ok(Ok(Err(error))) => Verdict::Retry(job, error),
-            Ok(Err(panic)) => {
-                let message = format!("the {} stage panicked: {}", self.stage.name(), panic_message(&*panic));
-                Verdict::Retry(job, StageError::transient(message))
-            }
-            Err(_) if self.is_expired(&job) => expired(job),
-            Err(_) => {
-                let limit = self.config.task_timeout_seconds;
-                let message = format!("the {} stage took longer than {limit} seconds", self.stage.name());
-                Verdict::Retry(job, StageError::transient(message))
-            }
+            () = abort.cancelled() => Verdict::PutBack,
+            ended = timeout_at(time_limit, run) => match ended {
+                Ok(Ok(ended)) => verdict_of(job, ended),
+                Ok(Err(panic)) => self.blame(job, &format!("panicked: {}", panic_message(&*panic))),
+                Err(_) if self.is_expired(&job) => expired(job),
+                Err(_) => self.blame(job, &format!("took longer than {} seconds", self.config.task_timeout_seconds)),
+            },
         }
+    }
+
+    /// A try that the stage itself did not end.
+    fn blame(&self, job: Box<Job>, what: &str) -> Verdict {
+        Verdict::Retry(job, StageError::transient(format!("the {} stage {what}", self.stage.name())))
     }
 
     /// Does everything that has to be done before the ack.
@@ -312,6 +300,16 @@ impl Worker {
         let limit = self.config.task_timeout();
         let left = job.deadline.map(|deadline| deadline.duration_since(self.clock.now()));
         left.map_or(limit, |left| limit.min(Duration::try_from(left).unwrap_or_default()))
+    }
+}
+
+/// What follows from a try that the stage ended itself.
+fn verdict_of(job: Box<Job>, ended: Result<Outcome, StageError>) -> Verdict {
+    match ended {
+        Ok(Outcome::Next(tasks)) => Verdict::Done(tasks),
+        Ok(Outcome::Done) => Verdict::Done(Vec::new()),
+        Err(StageError::Permanent { kind, message, .. }) => Verdict::Fail(job, Failure { kind, message }),
+        Err(error) => Verdict::Retry(job, error),
     }
 }
 
