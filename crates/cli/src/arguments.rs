@@ -116,7 +116,7 @@ pub(crate) struct GeneralOptions {
     pub(crate) config: Option<PathBuf>,
 
     /// Print JSON, one object a line, for programs
-    #[arg(long, global = true, env = "ECHOGEN_JSON", help_heading = "General")]
+    #[arg(long, global = true, env = "ECHOGEN_JSON", value_parser = clap::builder::BoolishValueParser::new(), help_heading = "General")]
     pub(crate) json: bool,
 
     /// What to log on standard error: off, error, warn, info, debug, trace, or a filter such as `echogen_worker=debug`

@@ -9,7 +9,13 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
 pub(crate) struct JobLines {
     source: Box<dyn AsyncBufRead + Unpin + Send>,
     number: u64,
+    /// The line being read, as far as it has come. Kept here and not in a future, so that whoever waits for a line may
+    /// stop waiting and ask again without losing what was read.
+    begun: Option<BegunLine>,
 }
+
+/// The beginning of a line; `None` once it is longer than a job may be.
+type BegunLine = Option<Vec<u8>>;
 
 /// One line.
 #[derive(Debug, PartialEq)]
@@ -30,10 +36,10 @@ impl JobLines {
     }
 
     fn new(source: impl AsyncBufRead + Unpin + Send + 'static) -> Self {
-        Self { source: Box::new(source), number: 0 }
+        Self { source: Box::new(source), number: 0, begun: None }
     }
 
-    /// Returns the next line that is not empty, or `None` at the end.
+    /// Returns the next line that is not empty, or `None` at the end. Cancel safe.
     pub(crate) async fn next(&mut self) -> std::io::Result<Option<JobLine>> {
         loop {
             let Some(text) = self.read_line().await? else { return Ok(None) };
@@ -47,23 +53,21 @@ impl JobLines {
 
     /// Reads up to the end of the line and keeps no more of it than a job may have; the inner `None` is too long.
     async fn read_line(&mut self) -> std::io::Result<Option<Option<Vec<u8>>>> {
-        let mut line = Some(Vec::new());
-        let mut began = false;
         loop {
             let buffer = self.source.fill_buf().await?;
             if buffer.is_empty() {
-                return Ok(began.then_some(line));
+                return Ok(self.begun.take());
             }
-            began = true;
+            let line = self.begun.get_or_insert_with(|| Some(Vec::new()));
             let end = buffer.iter().position(|byte| *byte == b'\n');
             let (part, taken) = end.map_or((buffer, buffer.len()), |end| (&buffer[..end], end + 1));
-            match &mut line {
+            match line {
                 Some(kept) if kept.len() + part.len() <= MAX_JOB_JSON_BYTES => kept.extend_from_slice(part),
-                _ => line = None,
+                _ => *line = None,
             }
             self.source.consume(taken);
             if end.is_some() {
-                return Ok(Some(line));
+                return Ok(self.begun.take());
             }
         }
     }
@@ -84,7 +88,9 @@ pub(crate) async fn count(path: &Path) -> std::io::Result<Option<u64>> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Cursor;
+    use std::{io::Cursor, time::Duration};
+
+    use tokio::io::AsyncWriteExt;
 
     use super::*;
 
@@ -118,5 +124,19 @@ mod tests {
     async fn a_line_of_exactly_the_limit_is_kept() {
         let lines = read(vec![b'x'; MAX_JOB_JSON_BYTES]).await;
         assert_eq!(lines[0].text.as_ref().map(Vec::len), Some(MAX_JOB_JSON_BYTES));
+    }
+
+    #[tokio::test]
+    async fn a_line_that_comes_in_pieces_survives_impatience() {
+        let (mut writer, reader) = tokio::io::duplex(64);
+        let mut lines = JobLines::new(BufReader::new(reader));
+        writer.write_all(b"first ha").await.unwrap();
+        assert!(tokio::time::timeout(Duration::ZERO, lines.next()).await.is_err(), "the line is not complete");
+        writer.write_all(b"lf\nsecond\n").await.unwrap();
+        drop(writer);
+        for expected in ["first half", "second"] {
+            assert_eq!(lines.next().await.unwrap().unwrap().text.unwrap(), expected.as_bytes());
+        }
+        assert_eq!(lines.next().await.unwrap(), None);
     }
 }
