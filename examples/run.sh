@@ -3,4 +3,4 @@
 set -eu
 cd "$(dirname "$0")/.."
 sh deploy/setup-debian.sh
-exec cargo run --release --locked -p echogen-cli -- batch examples/jobs.jsonl --out out/ "$@"
+exec cargo run --release --locked --bin echogen -- batch examples/jobs.jsonl --out out/ "$@"

@@ -169,8 +169,8 @@ impl EncodedSubject {
 
     /// Draws the content tokens (rows * columns, latent channels) from the posterior.
     ///
-    /// The noise is the stream [`SUBJECT_NOISE`] of the seed, normals 0, 1, ... in the order of the mean's memory:
-    /// channel by channel, row by row.
+    /// The noise is the stream [`SUBJECT_NOISE_STREAM`] of the seed, normals 0, 1, ... in the order of the mean's
+    /// memory: channel by channel, row by row.
     ///
     /// # Errors
     ///

@@ -7,8 +7,8 @@
 //! Other devices and dtypes take candle's own operations.
 //!
 //! Which way a CPU convolution goes:
-//! - 3x3, stride 1 on maps that are not tiny: [`winograd`], four times fewer multiplications;
-//! - everything else: [`im2col`], patches times weights.
+//! - 3x3, stride 1 on maps that are not tiny: `winograd`, four times fewer multiplications;
+//! - everything else: `im2col`, patches times weights.
 //!
 //! Both work through the map in bands, so that scratch memory stays bounded whatever the picture's size.
 
