@@ -61,7 +61,8 @@ impl ImageLimits {
 ///
 /// # Errors
 ///
-/// If the file is no complete PNG, JPEG or WebP within `limits`. Size is checked on the header, before pixels are decoded.
+/// If the file is no complete PNG, JPEG or WebP within `limits`. The size is read from the header, before any pixel is
+/// decoded.
 pub fn decode_image(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, ImageError> {
     let (mut picture, orientation) = decode(bytes, limits)?;
     picture.apply_orientation(orientation);

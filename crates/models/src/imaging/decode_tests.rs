@@ -137,7 +137,7 @@ fn damaged_exif_is_ignored() {
 fn transparency_is_put_on_white_with_rounding() {
     let pixels = [10, 20, 30, 0, 10, 20, 30, 255, 0, 100, 255, 128, 0, 0, 0, 1];
     let picture = decode(&png(4, 1, &pixels, ExtendedColorType::Rgba8)).unwrap();
-    // 0 at 128/255 on white: 255 * 127 / 255 = 127; 100: (100 * 128 + 255 * 127) / 255 = 177.2; nearly clear black: 254.
+    // 0 at 128/255 on white: 255 * 127 / 255 = 127; 100: (100 * 128 + 255 * 127) / 255 = 177.2; nearly clear: 254.
     assert_eq!(picture.as_raw(), &[255, 255, 255, 10, 20, 30, 127, 177, 255, 254, 254, 254]);
     let published =
         decode_as_published(&png(4, 1, &pixels, ExtendedColorType::Rgba8), &ImageLimits::default()).unwrap();

@@ -1,7 +1,7 @@
 //! A small line font of our own, for captions: every glyph is a few strokes, so that it can be drawn at any size.
 //!
-//! Units: capitals are 14 high (0 is their top, 14 the baseline), small letters begin at 4, tails reach 18. Latin letters
-//! with marks are drawn without them; other writing becomes boxes.
+//! Units: capitals are 14 high (0 is their top, 14 the baseline), small letters begin at 4, tails reach 18. Latin
+//! letters with marks are drawn without them; other writing becomes boxes.
 
 /// Height of a capital in font units.
 pub(super) const CAPITAL_HEIGHT: f32 = 14.0;
@@ -15,8 +15,8 @@ const BLANK: f32 = 3.0;
 /// Points on each piece of a curve.
 const PIECES: usize = 6;
 
-/// A character's width and strokes. Kinds of strokes, separated by `;`: `l` is a line through points, `s` a smooth curve
-/// through points, `e` an ellipse (centre, radii). Points are `x,y`.
+/// A character's width and strokes. Kinds of strokes, separated by `;`: `l` is a line through points, `s` a smooth
+/// curve through points, `e` an ellipse (centre, radii). Points are `x,y`.
 const GLYPHS: &[(char, f32, &str)] = &[
     ('A', 9.8, "l 0,14 4.9,0 9.8,14;l 1.7,9.4 8.1,9.4"),
     (

@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn sizes_are_those_that_the_published_code_computes() {
-        // From the fixture's info.json: (width, height) of the picture, target (height, width), resized (width, height).
+        // From the fixture's info.json: picture (width, height), target (height, width), resized (width, height).
         for (size, target, resized) in [
             ((110, 75), (256, 256), (375, 256)),
             ((97, 133), (256, 256), (256, 351)),
