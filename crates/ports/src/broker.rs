@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_protocol::{Job, JobEvent, Lane, Task, TaskHeaders};
+use echogen_protocol::{Job, JobEvent, Lane, ReplyTo, Task, TaskHeaders};
 use jiff::Timestamp;
 
 use crate::PortError;
@@ -94,12 +94,20 @@ pub struct Event {
     pub topic: String,
     /// JSON.
     pub body: Bytes,
+    /// Who asked to be told besides the listeners.
+    pub reply: Option<ReplyTo>,
 }
 
 impl Event {
     /// A job's event under its topic.
     pub fn of_job(event: &JobEvent) -> Self {
-        Self { topic: event.topic(), body: serde_json::to_vec(event).unwrap_or_default().into() }
+        Self { topic: event.topic(), body: serde_json::to_vec(event).unwrap_or_default().into(), reply: None }
+    }
+
+    /// The same event, also for the one who asked.
+    #[must_use]
+    pub fn replying_to(self, reply: Option<ReplyTo>) -> Self {
+        Self { reply, ..self }
     }
 
     /// Reads a job's event; `None` if it is something else.
@@ -133,7 +141,8 @@ pub trait Broker: Send + Sync + std::fmt::Debug {
     /// consumers may share a queue; each message goes to one of them.
     async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, PortError>;
 
-    /// Tells whoever listens; not durable for those who don't.
+    /// Tells whoever listens, and the queue of [`Event::reply`]; not durable for those who don't listen. A reply to a
+    /// queue that is gone is lost, and that is no error.
     async fn publish_event(&self, event: Event) -> Result<(), PortError>;
 
     /// Listens, from now on, to events that are [under](Event::is_under) `prefix`.
@@ -207,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_prefix_covers_whole_words() {
-        let event = Event { topic: "job.completed.one".to_owned(), body: Bytes::new() };
+        let event = Event { topic: "job.completed.one".to_owned(), body: Bytes::new(), reply: None };
         for prefix in ["", "job", "job.completed", "job.completed.one"] {
             assert!(event.is_under(prefix), "{prefix}");
         }

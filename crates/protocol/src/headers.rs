@@ -17,6 +17,30 @@ pub struct TaskHeaders {
     pub traceparent: Option<String>,
     /// The job's id, for whoever looks at the queue.
     pub job: Option<String>,
+    /// Who asked to be told of the job's end.
+    pub reply_to: Option<ReplyTo>,
+}
+
+/// The queue that a job's end is sent to, as the client asked (AMQP's `reply_to` and `correlation_id`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplyTo {
+    /// The client's queue.
+    pub queue: String,
+    /// The client's own mark, sent back as it came.
+    pub correlation_id: Option<String>,
+}
+
+impl ReplyTo {
+    /// The header that carries [`ReplyTo::queue`]; an AMQP adapter maps it to the property of that name.
+    pub const QUEUE_HEADER: &'static str = "reply-to";
+
+    /// The header that carries [`ReplyTo::correlation_id`].
+    pub const CORRELATION_HEADER: &'static str = "correlation-id";
+
+    fn from_map(map: &BTreeMap<String, String>) -> Option<Self> {
+        let queue = map.get(Self::QUEUE_HEADER).filter(|queue| !queue.is_empty())?.clone();
+        Some(Self { queue, correlation_id: map.get(Self::CORRELATION_HEADER).cloned() })
+    }
 }
 
 const FAILURES: &str = "echogen-failures";
@@ -34,6 +58,7 @@ impl TaskHeaders {
             last_error: map.get(LAST_ERROR).cloned(),
             traceparent: map.get(TRACEPARENT).cloned(),
             job: map.get(JOB).cloned(),
+            reply_to: ReplyTo::from_map(map),
         }
     }
 
@@ -46,6 +71,8 @@ impl TaskHeaders {
             (LAST_ERROR, self.last_error.clone()),
             (TRACEPARENT, self.traceparent.clone()),
             (JOB, self.job.clone()),
+            (ReplyTo::QUEUE_HEADER, self.reply_to.as_ref().map(|reply| reply.queue.clone())),
+            (ReplyTo::CORRELATION_HEADER, self.reply_to.as_ref().and_then(|reply| reply.correlation_id.clone())),
         ];
         entries.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?))).collect()
     }
@@ -63,6 +90,7 @@ mod tests {
             last_error: Some("store is full".to_owned()),
             traceparent: Some("00-1-2-01".to_owned()),
             job: Some("one".to_owned()),
+            reply_to: Some(ReplyTo { queue: "answers".to_owned(), correlation_id: Some("7".to_owned()) }),
         };
         assert_eq!(TaskHeaders::from_map(&headers.to_map()), headers);
         assert_eq!(TaskHeaders::from_map(&BTreeMap::new()), TaskHeaders::default());

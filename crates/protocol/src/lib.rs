@@ -33,7 +33,7 @@ pub use aspect_ratio::AspectRatio;
 pub use error::JobError;
 pub use event::{EventKind, JobEvent};
 pub use hash::{ContentHash, ParseHashError};
-pub use headers::TaskHeaders;
+pub use headers::{ReplyTo, TaskHeaders};
 pub use image_source::{ImageLocation, ImageSource};
 pub use job::{BoundingBox, Guidance, Job, JobId, Lane, MaskMode, OutputFormat, OutputOptions, PixelBudget, Subject};
 pub use key::{KeyError, check_object_key};

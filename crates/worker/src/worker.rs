@@ -287,6 +287,7 @@ impl Worker {
             last_error: None,
             traceparent: headers.traceparent.clone(),
             job: Some(task.job().id.to_string()),
+            reply_to: headers.reply_to.clone(),
         };
         Message::of_task(task, &headers)
     }

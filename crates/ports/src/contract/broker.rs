@@ -151,7 +151,7 @@ async fn an_unfinished_receive_loses_nothing(broker: &dyn Broker) {
 }
 
 async fn events_reach_every_listener_of_their_topic(broker: &dyn Broker) {
-    let event = |topic: &str| Event { topic: topic.to_owned(), body: "{}".into() };
+    let event = |topic: &str| Event { topic: topic.to_owned(), body: "{}".into(), reply: None };
     broker.publish_event(event("job.completed.early")).await.expect("an event without listeners is no error");
     let mut all = broker.subscribe("").await.expect("subscribe works");
     let mut completed = broker.subscribe("job.completed").await.expect("subscribe works");

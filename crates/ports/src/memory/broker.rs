@@ -7,6 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use echogen_protocol::ReplyTo;
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Instant, sleep_until},
@@ -130,6 +131,8 @@ impl Broker for MemoryBroker {
         state
             .listeners
             .retain(|listener| !event.is_under(&listener.prefix) || listener.events.send(event.clone()).is_ok());
+        state.reply(event);
+        self.shared.arrived.notify_waiters();
         Ok(())
     }
 
@@ -148,6 +151,14 @@ impl State {
 
     fn queue(&mut self, name: &QueueName) -> &mut Queue {
         self.queues.entry(name.clone()).or_default()
+    }
+
+    /// Puts an event into the queue of the one who asked, where somebody ever named that queue.
+    fn reply(&mut self, event: Event) {
+        let Some(ReplyTo { queue, correlation_id }) = event.reply else { return };
+        let Some(queue) = self.queues.get_mut(&QueueName(queue)) else { return };
+        let headers = correlation_id.map(|id| (ReplyTo::CORRELATION_HEADER.to_owned(), id)).into_iter().collect();
+        queue.ready.push_back(Entry { message: Message { body: event.body, headers }, redeliveries: 0 });
     }
 
     /// Hands out the next message of a queue, or says when the next delayed one is due.
@@ -275,6 +286,8 @@ impl EventStream for MemoryEvents {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::timeout;
+
     use super::*;
     use crate::contract;
 
@@ -296,6 +309,25 @@ mod tests {
         assert_eq!((broker.waiting(&queue), broker.unsettled()), (1, 0));
         broker.dead_letter(&queue, Message::default(), "poison").await.unwrap();
         assert_eq!(broker.dead_letters(&queue)[0].headers[DEAD_LETTER_REASON], "poison");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reply_reaches_the_queue_that_asked_and_no_other() {
+        let broker = MemoryBroker::new();
+        let asker = QueueName("answers".to_owned());
+        let told = |queue: &str| {
+            let reply = ReplyTo { queue: queue.to_owned(), correlation_id: Some("7".to_owned()) };
+            Event { topic: "job.completed.one".to_owned(), body: "{}".into(), reply: Some(reply) }
+        };
+        broker.publish_event(told("answers")).await.unwrap();
+        assert_eq!(broker.waiting(&asker), 0, "nobody has named the queue yet");
+        let mut consumer = broker.consume(&asker, 1).await.unwrap();
+        assert!(timeout(Duration::ZERO, consumer.receive()).await.is_err(), "nothing has come yet");
+        broker.publish_event(told("answers")).await.unwrap();
+        broker.publish_event(told("elsewhere")).await.unwrap();
+        let answer = consumer.receive().await.unwrap().unwrap();
+        assert_eq!(answer.message.headers[ReplyTo::CORRELATION_HEADER], "7");
+        assert_eq!(broker.waiting(&QueueName("elsewhere".to_owned())), 0);
     }
 
     #[tokio::test(start_paused = true)]
