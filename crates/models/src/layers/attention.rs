@@ -1,16 +1,27 @@
 //! Attention over keys and values that lie in several places, and the head splitting around it.
 //!
 //! A row attends alone, so no padding and no mask is ever needed: its keys are exactly those that it may see, in one
-//! softmax over any number of [`KeyValue`] segments. Nothing is glued together. On the CPU the scores of a band of
-//! queries are formed at a time, exponentiated in place, and normalised only in the output.
+//! softmax over any number of [`KeyValue`] segments. Nothing is glued together. On the CPU a task is one head of a run of
+//! queries: its scores are formed, turned into weights and summed up without leaving the caches.
 
-use candle_core::{D, DType, Result, Tensor, bail};
+use std::{cell::RefCell, ops::Deref};
+
+use candle_core::{D, DType, Layout, Result, Storage, Tensor, bail};
 use rayon::prelude::*;
 
-use super::kernels::{self, in_place, is_cpu_f32, lane_max, lane_sum, with_slice};
+use super::{
+    kernels::{self, is_cpu_f32, lane_max, lane_sum, with_slice},
+    product::{Matrix, MatrixMut, multiply},
+};
 
-/// Scores that are formed at a time on the CPU: 4 MiB of floats, within reach of the caches.
-const BAND_SCORES: usize = 1 << 20;
+/// Scores that one task forms at a time on the CPU: half a mebibyte of floats, which stays in the second-level cache.
+const TASK_SCORES: usize = 1 << 17;
+
+/// Queries of one task, at most: past that a larger product is no faster.
+const TASK_QUERIES: usize = 128;
+
+/// Queries from which on it pays to turn the keys once for all of them.
+const TURN_KEYS_FROM: usize = 16;
 
 /// Keys and values of all heads, each (heads, tokens, head_dim).
 #[derive(Clone, Debug)]
@@ -38,110 +49,215 @@ pub fn attend(queries: &Tensor, segments: &[&KeyValue], scale: f64) -> Result<Te
     if !is_cpu_f32(queries) {
         return attend_spelled_out(queries, segments, scale);
     }
-    let keys: usize = segments.iter().map(|s| s.keys.dim(1)).sum::<Result<usize>>()?;
-    let band = (BAND_SCORES / (heads * keys).max(1)).clamp(16, tokens.max(16));
-    let mut out = vec![0f32; tokens * heads * head_dim];
-    for start in (0..tokens).step_by(band) {
-        let count = band.min(tokens - start);
-        let queries = queries.narrow(1, start, count)?;
-        let parts = segments.iter().map(|s| Part::new(&queries, s, scale)).collect::<Result<Vec<_>>>()?;
-        let rows = &mut out[start * heads * head_dim..][..count * heads * head_dim];
-        merge(&parts, rows, heads, head_dim)?;
-    }
-    Tensor::from_vec(out, (tokens, heads * head_dim), queries.device())
+    let held = segments.iter().map(|segment| hold(segment)).collect::<Result<Vec<_>>>()?;
+    let turned = held.iter().map(|held| held.turned_keys(tokens)).collect::<Result<Vec<_>>>()?;
+    let sides =
+        held.iter().zip(&turned).map(|(held, turned)| held.side(turned.as_deref())).collect::<Result<Vec<_>>>()?;
+    let (storage, layout) = queries.storage_and_layout();
+    let queries_of = HeadSlices::new(&storage, layout)?;
+    let shape = (heads, tokens, head_dim);
+    let by_head = attend_by_head(&queries_of, &sides, shape, scale as f32)?;
+    Tensor::from_vec(interleave(&by_head, shape), (tokens, heads * head_dim), queries.device())
 }
 
-/// What one segment contributes: Σ e^(s − max) v, not yet normalised.
-struct Part {
-    weighted: Tensor, // (heads, tokens, head_dim)
-    max: Vec<f32>,    // heads · tokens
-    sum: Vec<f32>,    // heads · tokens
+/// Every head's matrix (tokens, head_dim) of a tensor (heads, tokens, head_dim), which may be a view of a larger one.
+#[derive(Clone, Copy)]
+struct HeadSlices<'a> {
+    data: &'a [f32],
+    head_stride: usize,
+    token_stride: usize,
+    tokens: usize,
+    head_dim: usize,
 }
 
-impl Part {
-    fn new(queries: &Tensor, segment: &KeyValue, scale: f64) -> Result<Self> {
-        let scores = queries.matmul(&segment.keys.t()?)?; // (heads, tokens, keys)
-        let (max, sum) = exponentiate(&scores, scale as f32)?;
-        Ok(Self { weighted: scores.matmul(&segment.values)?, max, sum })
-    }
-}
-
-/// Turns scores s into e^(scale · s − max) in place; returns the maximum and the sum of every row.
-fn exponentiate(scores: &Tensor, scale: f32) -> Result<(Vec<f32>, Vec<f32>)> {
-    let width = scores.dim(D::Minus1)?;
-    let rows = scores.elem_count() / width.max(1);
-    let collected = std::sync::Mutex::new((vec![0f32; rows], vec![0f32; rows]));
-    in_place(scores, |data| {
-        let (mut max, mut sum) = (vec![0f32; rows], vec![0f32; rows]);
-        let block = (kernels::BLOCK_ELEMENTS / width.max(1)).max(1);
-        data.par_chunks_mut(block * width).zip(max.par_chunks_mut(block)).zip(sum.par_chunks_mut(block)).for_each(
-            |((data, max), sum)| {
-                kernels::vectorized(
-                    (data, max, sum),
-                    #[inline(always)]
-                    |(data, max, sum)| {
-                        for ((row, max), sum) in data.chunks_exact_mut(width).zip(max).zip(sum) {
-                            (*max, *sum) = exponentiate_row(row, scale);
-                        }
-                    },
-                );
-            },
-        );
-        if let Ok(mut collected) = collected.lock() {
-            *collected = (max, sum);
+impl<'a> HeadSlices<'a> {
+    fn new(storage: &'a Storage, layout: &Layout) -> Result<Self> {
+        let Storage::Cpu(storage) = storage else { bail!("a CPU kernel was given a tensor of another device") };
+        let (_, tokens, head_dim) = layout.shape().dims3()?;
+        let &[head_stride, token_stride, column_stride] = layout.stride() else { bail!("attention takes three axes") };
+        if column_stride != 1 && head_dim > 1 {
+            bail!("the channels of a head must lie side by side");
         }
-    })?;
-    collected.into_inner().map_err(|_| candle_core::Error::Msg("a softmax row panicked".to_owned()))
-}
-
-#[inline(always)]
-fn exponentiate_row(row: &mut [f32], scale: f32) -> (f32, f32) {
-    let max = lane_max(row) * scale; // a softmax scale is positive
-    for x in row.iter_mut() {
-        *x = kernels::exp(x.mul_add(scale, -max));
+        let data = storage.as_slice::<f32>()?.get(layout.start_offset()..).unwrap_or_default();
+        Ok(Self { data, head_stride, token_stride, tokens, head_dim })
     }
-    (
-        max,
-        lane_sum(
-            row,
-            #[inline(always)]
-            |x| x,
-        ),
-    )
+
+    fn head(&self, head: usize, start: usize, count: usize) -> Result<Matrix<'a>> {
+        let at = head * self.head_stride + start * self.token_stride;
+        Matrix::new(self.data.get(at..).unwrap_or_default(), (count, self.head_dim), (self.token_stride, 1))
+    }
 }
 
-/// Joins the segments' parts into rows of (tokens, heads · head_dim).
-fn merge(parts: &[Part], out: &mut [f32], heads: usize, head_dim: usize) -> Result<()> {
-    let tokens = out.len() / (heads * head_dim).max(1);
-    for part in parts {
-        with_slice(&part.weighted, |weighted| {
-            kernels::for_each_row(
-                out,
-                heads * head_dim,
-                #[inline(always)]
-                |token, row| {
-                    for (head, row) in row.chunks_exact_mut(head_dim).enumerate() {
-                        let place = head * tokens + token;
-                        let factor = share(parts, part, place);
-                        let weighted = &weighted[place * head_dim..][..head_dim];
-                        for (y, x) in row.iter_mut().zip(weighted) {
-                            *y = x.mul_add(factor, *y);
-                        }
-                    }
-                },
-            );
-            Ok(())
-        })?;
+/// One segment's tensors, held for reading.
+struct Held<'a, Guard> {
+    keys: (Guard, &'a Layout),
+    values: (Guard, &'a Layout),
+}
+
+fn hold(segment: &KeyValue) -> Result<Held<'_, impl Deref<Target = Storage>>> {
+    if segment.keys.dims() != segment.values.dims() {
+        bail!("keys of shape {:?} with values of {:?}", segment.keys.dims(), segment.values.dims());
+    }
+    Ok(Held { keys: segment.keys.storage_and_layout(), values: segment.values.storage_and_layout() })
+}
+
+/// One segment as the tasks read it.
+struct Side<'a> {
+    keys: HeadSlices<'a>,
+    /// The keys as (heads, head_dim, keys), where that was worth it.
+    turned: Option<&'a [f32]>,
+    values: HeadSlices<'a>,
+}
+
+impl<Guard: Deref<Target = Storage>> Held<'_, Guard> {
+    /// The keys as (heads, head_dim, keys), as the score product reads them; none for few queries.
+    fn turned_keys(&self, queries: usize) -> Result<Option<Vec<f32>>> {
+        if queries < TURN_KEYS_FROM {
+            return Ok(None);
+        }
+        let keys = HeadSlices::new(&self.keys.0, self.keys.1)?;
+        let (heads, count, head_dim) = self.keys.1.shape().dims3()?;
+        let mut turned = vec![0f32; heads * count * head_dim];
+        turned.par_chunks_mut((count * head_dim).max(1)).enumerate().for_each(|(head, out)| {
+            let from = keys.data.get(head * keys.head_stride..).unwrap_or_default();
+            turn(from, keys.token_stride, out, (count, head_dim));
+        });
+        Ok(Some(turned))
+    }
+
+    fn side<'a>(&'a self, turned: Option<&'a [f32]>) -> Result<Side<'a>> {
+        let keys = HeadSlices::new(&self.keys.0, self.keys.1)?;
+        Ok(Side { keys, turned, values: HeadSlices::new(&self.values.0, self.values.1)? })
+    }
+}
+
+impl Side<'_> {
+    /// (head_dim, keys) of one head.
+    fn keys_of(&self, head: usize) -> Result<Matrix<'_>> {
+        let (count, head_dim) = (self.keys.tokens, self.keys.head_dim);
+        match self.turned {
+            None => Ok(self.keys.head(head, 0, count)?.transposed()),
+            Some(turned) => {
+                let own = turned.get(head * count * head_dim..).unwrap_or_default();
+                Matrix::new(own, (head_dim, count), (count, 1))
+            }
+        }
+    }
+}
+
+/// Writes the transpose of `from` (rows, columns) into `out`, tile by tile.
+fn turn(from: &[f32], row_stride: usize, out: &mut [f32], (rows, columns): (usize, usize)) {
+    const TILE: usize = 16;
+    for first in (0..rows).step_by(TILE) {
+        let last = (first + TILE).min(rows);
+        for column in 0..columns {
+            for (row, y) in (first..last).zip(&mut out[column * rows + first..]) {
+                *y = from[row * row_stride + column];
+            }
+        }
+    }
+}
+
+thread_local! {
+    /// A task's scores; kept, since a fresh one would have to be cleared and paged in.
+    static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The attended values, (heads, tokens, head_dim). A task is one head of a run of queries; how they are cut depends on
+/// the shapes alone.
+fn attend_by_head(
+    queries: &HeadSlices<'_>,
+    sides: &[Side<'_>],
+    (heads, tokens, head_dim): (usize, usize, usize),
+    scale: f32,
+) -> Result<Vec<f32>> {
+    let keys: usize = sides.iter().map(|side| side.keys.tokens).sum();
+    let run = (TASK_SCORES / keys.max(1)).clamp(TURN_KEYS_FROM, TASK_QUERIES);
+    let mut out = vec![0f32; heads * tokens * head_dim];
+    let runs = out.par_chunks_mut((tokens * head_dim).max(1)).enumerate().flat_map(|(head, own)| {
+        own.par_chunks_mut(run * head_dim).enumerate().map(move |(index, out)| (head, index * run, out))
+    });
+    runs.try_for_each(|(head, start, out)| {
+        let queries = queries.head(head, start, out.len() / head_dim)?;
+        SCORES.with_borrow_mut(|scores| attend_run(queries, head, sides, (keys, head_dim), scale, scores, out))
+    })?;
+    Ok(out)
+}
+
+/// One head of one run of queries: scores side by side for all segments, one softmax, the weighted sum of values.
+fn attend_run(
+    queries: Matrix<'_>,
+    head: usize,
+    sides: &[Side<'_>],
+    (keys, head_dim): (usize, usize),
+    scale: f32,
+    scores: &mut Vec<f32>,
+    out: &mut [f32],
+) -> Result<()> {
+    let count = out.len() / head_dim;
+    if scores.len() < count * keys {
+        scores.resize(count * keys, 0.0);
+    }
+    let scores = &mut scores[..count * keys];
+    let mut start = 0;
+    for side in sides {
+        let own = side.keys.tokens;
+        let mut window = MatrixMut::new(&mut scores[start..], (count, own), keys)?;
+        multiply(&mut window, queries, side.keys_of(head)?, false)?;
+        start += own;
+    }
+    exponentiate(scores, keys, scale);
+    let mut start = 0;
+    for side in sides {
+        let own = side.keys.tokens;
+        let weights = Matrix::new(&scores[start..], (count, own), (keys, 1))?;
+        let mut sum = MatrixMut::new(out, (count, head_dim), head_dim)?;
+        multiply(&mut sum, weights, side.values.head(head, 0, own)?, start > 0)?;
+        start += own;
     }
     Ok(())
 }
 
-/// The factor that makes `part`'s sum at `place` a share of the softmax over all parts.
-#[inline(always)]
-fn share(parts: &[Part], part: &Part, place: usize) -> f32 {
-    let max = parts.iter().fold(f32::NEG_INFINITY, |max, p| max.max(p.max[place]));
-    let total: f32 = parts.iter().map(|p| p.sum[place] * (p.max[place] - max).exp()).sum();
-    (part.max[place] - max).exp() / total
+/// Turns each row of scores s into its softmax weights, e^(scale · (s − max)) over their sum.
+fn exponentiate(scores: &mut [f32], width: usize, scale: f32) {
+    kernels::vectorized(
+        scores,
+        #[inline(always)]
+        |scores| {
+            for row in scores.chunks_exact_mut(width) {
+                let max = lane_max(row) * scale; // a softmax scale is positive
+                for x in row.iter_mut() {
+                    *x = kernels::exp(x.mul_add(scale, -max));
+                }
+                let sum = lane_sum(
+                    row,
+                    #[inline(always)]
+                    |x| x,
+                );
+                let share = 1.0 / sum;
+                row.iter_mut().for_each(|x| *x *= share);
+            }
+        },
+    );
+}
+
+/// (heads, tokens, head_dim) as (tokens, heads · head_dim).
+fn interleave(by_head: &[f32], (heads, tokens, head_dim): (usize, usize, usize)) -> Vec<f32> {
+    if tokens == 1 {
+        return by_head.to_vec();
+    }
+    let mut out = vec![0f32; by_head.len()];
+    kernels::for_each_row(
+        &mut out,
+        heads * head_dim,
+        #[inline(always)]
+        |token, row| {
+            for (head, row) in row.chunks_exact_mut(head_dim).enumerate() {
+                row.copy_from_slice(&by_head[(head * tokens + token) * head_dim..][..head_dim]);
+            }
+        },
+    );
+    out
 }
 
 fn attend_spelled_out(queries: &Tensor, segments: &[&KeyValue], scale: f64) -> Result<Tensor> {

@@ -5,4 +5,5 @@ pub mod conv;
 pub mod kernels;
 pub mod linear;
 pub mod norm;
+mod product;
 pub mod resize;
