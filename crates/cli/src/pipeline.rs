@@ -89,6 +89,7 @@ impl Pipeline {
             // What runs is finished, however long that takes; whoever is in a hurry presses Ctrl-C again.
             grace_seconds: TASK_TIMEOUT.as_secs_f64(),
             backoff: Backoff { first_seconds: 0.2, factor: 4.0, max_seconds: 30.0 },
+            ..WorkerConfig::default()
         };
         let failures = Arc::new(self.results.clone());
         let worker = Worker::new(stage, queue, Arc::clone(&self.broker), failures, config);

@@ -62,8 +62,8 @@ impl Dispatcher {
         let started = Instant::now();
         job.validate()?;
         if let Some(result) = self.results.find(&job).await? {
-            // Committing again changes nothing but tells of the end once more, should the first telling have been lost.
-            self.results.commit(&job, &result).await?;
+            // The first telling may have been lost, and this one may be asked for by somebody else.
+            self.results.tell(&job, &result, &context.facts).await?;
             return Ok(Outcome::Done);
         }
         let resolution = self

@@ -7,7 +7,7 @@ use echogen_protocol::{
     BoundingBox, ContentHash, FailureKind, FoundBy, Job, JobId, JobResult, PixelBudget, Segmentation, SubjectFound,
     SubjectKeys, Task, layout,
 };
-use echogen_worker::{Clock, Outcome, ResultWriter, Stage, StageContext, StageError};
+use echogen_worker::{Clock, Outcome, ResultWriter, Stage, StageContext, StageError, TaskFacts};
 
 use crate::{Dispatcher, DispatcherConfig};
 
@@ -131,7 +131,7 @@ async fn a_finished_job_is_done_at_once_and_fetches_nothing() {
     let bench = bench();
     let job = job("dog.png");
     let result = JobResult::completed(&job, Vec::new(), "1.2.3", Clock::system().now());
-    bench.results.commit(&job, &result).await.unwrap();
+    bench.results.commit(&job, &result, &TaskFacts::default()).await.unwrap();
     assert_eq!(bench.run(job).await.unwrap(), Outcome::Done);
     assert_eq!(bench.fetcher.fetched(), 0);
 }

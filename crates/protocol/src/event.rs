@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{JobId, JobResult, JobStatus};
+use crate::{JobId, JobResult, JobStatus, TraceContext};
 
 /// One event of one job.
 ///
@@ -29,6 +29,10 @@ pub struct JobEvent {
     pub time: Timestamp,
     /// Always `application/json`.
     pub datacontenttype: String,
+    /// The trace that the event belongs to, of CloudEvents' extension for distributed tracing.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::trace::or_none")]
+    #[schemars(with = "Option<String>")]
+    pub traceparent: Option<TraceContext>,
     /// More about it; of an event that ends a job, its [`JobResult`].
     pub data: Value,
 }
@@ -113,6 +117,7 @@ impl JobEvent {
             subject: job.clone(),
             time,
             datacontenttype: "application/json".to_owned(),
+            traceparent: None,
             data,
         }
     }
@@ -127,6 +132,13 @@ impl JobEvent {
     #[must_use]
     pub fn with_part(mut self, part: impl std::fmt::Display) -> Self {
         self.id = format!("{}/{part}", self.id);
+        self
+    }
+
+    /// The same event as part of a trace.
+    #[must_use]
+    pub fn in_trace(mut self, trace: Option<TraceContext>) -> Self {
+        self.traceparent = trace;
         self
     }
 
@@ -151,6 +163,13 @@ mod tests {
         assert_eq!(event, JobEvent::of_result(&result));
         assert_eq!(event.topic(), "job.expired.one");
         insta::assert_json_snapshot!(event);
+        let traced = event.in_trace(Some(TraceContext::new(1, 2)));
+        let json = serde_json::to_value(&traced).unwrap();
+        assert_eq!(json["traceparent"], "00-00000000000000000000000000000001-0000000000000002-01");
+        assert_eq!(serde_json::from_value::<JobEvent>(json.clone()).unwrap(), traced);
+        let mut broken = json;
+        broken["traceparent"] = "00-1-2".into();
+        assert_eq!(serde_json::from_value::<JobEvent>(broken).unwrap().traceparent, None, "no event is lost for it");
     }
 
     #[test]

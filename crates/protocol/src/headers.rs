@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::TraceContext;
 
 /// The headers of a task's message. Unreadable ones count as absent: a task is never refused for its headers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,20 +16,25 @@ pub struct TaskHeaders {
     pub first_seen: Option<Timestamp>,
     /// The last failure, in one line.
     pub last_error: Option<String>,
-    /// The W3C trace context.
-    pub traceparent: Option<String>,
+    /// The trace, and the span of whoever sent the task.
+    pub traceparent: Option<TraceContext>,
     /// The job's id, for whoever looks at the queue.
     pub job: Option<String>,
     /// Who asked to be told of the job's end.
     pub reply_to: Option<ReplyTo>,
+    /// Of a dead letter: the stage that gave up.
+    pub stage: Option<String>,
+    /// Of a dead letter: how often the broker had handed the task out before.
+    pub redeliveries: u32,
 }
 
 /// The queue that a job's end is sent to, as the client asked (AMQP's `reply_to` and `correlation_id`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplyTo {
     /// The client's queue.
     pub queue: String,
     /// The client's own mark, sent back as it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub correlation_id: Option<String>,
 }
 
@@ -48,31 +56,38 @@ const FIRST_SEEN: &str = "echogen-first-seen";
 const LAST_ERROR: &str = "echogen-last-error";
 const JOB: &str = "echogen-job";
 const TRACEPARENT: &str = "traceparent";
+const STAGE: &str = "echogen-stage";
+const REDELIVERIES: &str = "echogen-redeliveries";
 
 impl TaskHeaders {
     /// Reads headers.
     pub fn from_map(map: &BTreeMap<String, String>) -> Self {
+        let number = |name| map.get(name).and_then(|text| text.parse().ok()).unwrap_or(0);
         Self {
-            failures: map.get(FAILURES).and_then(|text| text.parse().ok()).unwrap_or(0),
+            failures: number(FAILURES),
             first_seen: map.get(FIRST_SEEN).and_then(|text| text.parse().ok()),
             last_error: map.get(LAST_ERROR).cloned(),
-            traceparent: map.get(TRACEPARENT).cloned(),
+            traceparent: map.get(TRACEPARENT).and_then(|text| text.parse().ok()),
             job: map.get(JOB).cloned(),
             reply_to: ReplyTo::from_map(map),
+            stage: map.get(STAGE).cloned(),
+            redeliveries: number(REDELIVERIES),
         }
     }
 
     /// Writes headers; absent ones are left out.
     pub fn to_map(&self) -> BTreeMap<String, String> {
-        let failures = (self.failures > 0).then(|| self.failures.to_string());
+        let count = |number: u32| (number > 0).then(|| number.to_string());
         let entries = [
-            (FAILURES, failures),
+            (FAILURES, count(self.failures)),
             (FIRST_SEEN, self.first_seen.map(|time| time.to_string())),
             (LAST_ERROR, self.last_error.clone()),
-            (TRACEPARENT, self.traceparent.clone()),
+            (TRACEPARENT, self.traceparent.map(|trace| trace.to_string())),
             (JOB, self.job.clone()),
             (ReplyTo::QUEUE_HEADER, self.reply_to.as_ref().map(|reply| reply.queue.clone())),
             (ReplyTo::CORRELATION_HEADER, self.reply_to.as_ref().and_then(|reply| reply.correlation_id.clone())),
+            (STAGE, self.stage.clone()),
+            (REDELIVERIES, count(self.redeliveries)),
         ];
         entries.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?))).collect()
     }
@@ -88,9 +103,11 @@ mod tests {
             failures: 3,
             first_seen: Some(Timestamp::UNIX_EPOCH),
             last_error: Some("store is full".to_owned()),
-            traceparent: Some("00-1-2-01".to_owned()),
+            traceparent: Some(TraceContext::new(1, 2)),
             job: Some("one".to_owned()),
             reply_to: Some(ReplyTo { queue: "answers".to_owned(), correlation_id: Some("7".to_owned()) }),
+            stage: Some("sampler".to_owned()),
+            redeliveries: 2,
         };
         assert_eq!(TaskHeaders::from_map(&headers.to_map()), headers);
         assert_eq!(TaskHeaders::from_map(&BTreeMap::new()), TaskHeaders::default());
@@ -99,7 +116,8 @@ mod tests {
 
     #[test]
     fn unreadable_headers_count_as_absent() {
-        let map = BTreeMap::from([(FAILURES.to_owned(), "many".to_owned()), (FIRST_SEEN.to_owned(), "?".to_owned())]);
+        let unreadable = [(FAILURES, "many"), (FIRST_SEEN, "?"), (TRACEPARENT, "00-1-2-01"), (REDELIVERIES, "-1")];
+        let map = unreadable.map(|(name, text)| (name.to_owned(), text.to_owned())).into();
         assert_eq!(TaskHeaders::from_map(&map), TaskHeaders::default());
     }
 }

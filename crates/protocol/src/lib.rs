@@ -27,6 +27,7 @@ mod result;
 mod schema;
 mod seeds;
 mod task;
+mod trace;
 mod validate;
 
 pub use aspect_ratio::AspectRatio;
@@ -42,3 +43,4 @@ pub use per_scale::PerScale;
 pub use result::{Failure, FailureKind, FoundBy, JobResult, JobStatus, Parameters, ResultImage, SubjectFound};
 pub use seeds::Seeds;
 pub use task::{EncodeTask, Progress, SampleTask, SegmentTask, Task};
+pub use trace::{ParseTraceError, TraceContext};

@@ -64,13 +64,23 @@ impl JobResult {
         Self { images, ..Self::empty(job, JobStatus::Completed, version, finished) }
     }
 
+    /// A job that the client took back, by someone who knows no more of it than its id.
+    pub fn cancelled(id: JobId, version: &str, finished: Timestamp) -> Self {
+        Self { error: Some(Failure::cancelled()), ..Self::bare(id, JobStatus::Cancelled, version, finished) }
+    }
+
     fn empty(job: &Job, status: JobStatus, version: &str, finished: Timestamp) -> Self {
+        let (seeds, metadata) = (job.seeds.values(), job.metadata.clone());
+        Self { seeds, metadata, ..Self::bare(job.id.clone(), status, version, finished) }
+    }
+
+    fn bare(id: JobId, status: JobStatus, version: &str, finished: Timestamp) -> Self {
         Self {
-            id: job.id.clone(),
+            id,
             status,
             error: None,
             images: Vec::new(),
-            seeds: job.seeds.values(),
+            seeds: Vec::new(),
             parameters: None,
             subject: None,
             models: BTreeMap::new(),
@@ -78,7 +88,7 @@ impl JobResult {
             timings: BTreeMap::new(),
             cached: BTreeMap::new(),
             finished,
-            metadata: job.metadata.clone(),
+            metadata: BTreeMap::new(),
         }
     }
 }
@@ -104,6 +114,13 @@ pub struct Failure {
     pub kind: FailureKind,
     /// One line that says what to change, for people.
     pub message: String,
+}
+
+impl Failure {
+    /// That of a job which the client took back.
+    pub fn cancelled() -> Self {
+        Self { kind: FailureKind::Cancelled, message: "the job was cancelled".to_owned() }
+    }
 }
 
 /// The kinds of failure.

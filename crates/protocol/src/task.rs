@@ -99,6 +99,16 @@ impl Task {
         }
     }
 
+    /// The job alone.
+    pub fn into_job(self) -> Job {
+        match self {
+            Self::Dispatch(job) => job,
+            Self::Segment(task) => task.job,
+            Self::Encode(task) => task.job,
+            Self::Sample(task) => task.job,
+        }
+    }
+
     /// The stage it is for, as written in its JSON.
     pub fn stage(&self) -> &'static str {
         match self {

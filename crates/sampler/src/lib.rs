@@ -67,7 +67,7 @@ impl Sampler {
         let started = Instant::now();
         let SampleTask { job, encoded_subject, mut progress } = task;
         if let Some(result) = self.results.find(&job).await? {
-            self.results.commit(&job, &result).await?;
+            self.results.tell(&job, &result, &context.facts).await?;
             return Ok(Outcome::Done);
         }
         let parameters = self.networks.plan(&job)?;
@@ -80,7 +80,7 @@ impl Sampler {
         let images = self.store(&job, &parameters, sampled.images).await?;
         progress.note(Self::NAME, started.elapsed().as_secs_f64(), false);
         let result = self.result(&job, parameters, images, progress, context);
-        self.results.commit(&job, &result).await?;
+        self.results.commit(&job, &result, &context.facts).await?;
         Ok(Outcome::Done)
     }
 

@@ -15,8 +15,12 @@ pub struct WorkerConfig {
     pub task_timeout_seconds: f64,
     /// Tries of one task before it is parked among the dead letters.
     pub max_attempts: u32,
-    /// Times the broker may hand out a task without this or another worker living to settle it. It bounds what a task
-    /// that kills the process can do; RabbitMQ's quorum queues have the same limit, 20.
+    /// Times a task may begin alone and take its worker down before it is parked. Counted in the cache, so only where
+    /// the worker has a scoreboard.
+    pub max_crashes: u32,
+    /// Times the broker may hand out a task again without its being settled, for whatever reason. A broker counts what
+    /// waits in a dying worker's hands as well, so this is the wider bound; RabbitMQ's quorum queues have the same limit,
+    /// 20.
     pub max_redeliveries: u32,
     /// The waits between tries.
     pub backoff: Backoff,
@@ -30,6 +34,7 @@ impl Default for WorkerConfig {
             concurrency: 4,
             task_timeout_seconds: 600.0,
             max_attempts: 5,
+            max_crashes: 3,
             max_redeliveries: 20,
             backoff: Backoff::default(),
             grace_seconds: 25.0,
@@ -91,8 +96,14 @@ fn seconds(seconds: f64) -> Duration {
 
 /// A number from 0 to 1, different each time; good enough to spread retries, and for nothing else.
 pub(crate) fn jitter() -> f64 {
+    random_number() as f64 / u64::MAX as f64
+}
+
+/// A number that is different each time: a hash under a key that the system drew when the thread began, and that the
+/// standard library changes at every use. Good enough for ids that need not be secret.
+pub(crate) fn random_number() -> u64 {
     use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(0) as f64 / u64::MAX as f64
+    RandomState::new().hash_one(0)
 }
 
 #[cfg(test)]

@@ -1,22 +1,36 @@
 //! The worker: what a stage is, and the loop that runs it.
 //!
-//! A [`Stage`] turns a task into an outcome and knows nothing of queues. A [`Worker`] runs it on one queue: prefetch,
-//! deadline, retry with backoff, dead letters, ack last, graceful end. Beside them: [`InferenceThread`], where models
-//! live; [`SingleFlight`], which lets many who want the same product share one work; [`ResultWriter`], by which a job
-//! ends. Deliberately absent: any adapter, and any model.
+//! A [`Stage`] turns a task into an outcome and knows nothing of queues. A [`Worker`] runs it on one queue, or on
+//! several by weight: prefetch, deadline, retry with backoff, dead letters, quarantine of what may kill its worker,
+//! cancellation, ack last, graceful end. Beside them: [`InferenceThread`], where models live; [`SingleFlight`], which
+//! lets many who want the same product share one work; [`ResultWriter`], by which a job ends; [`JobStatusBoard`], where
+//! one can see how far it is; [`JobCanceller`], which takes it back. Deliberately absent: any adapter, and any model.
 
+mod announcer;
+mod cancellation;
+mod canceller;
 mod clock;
+mod conclusion;
 mod config;
+mod courier;
+mod handler;
 mod inference;
+mod lanes;
+mod quarantine;
 mod results;
 mod single_flight;
 mod stage;
+mod status_board;
+mod trace;
 mod worker;
 
+pub use canceller::{Cancelled, JobCanceller};
 pub use clock::Clock;
 pub use config::{Backoff, WorkerConfig};
 pub use inference::{Asker, InferenceError, InferenceThread};
-pub use results::{FailureHandler, ResultWriter};
+pub use lanes::LaneWeights;
+pub use results::{FailureHandler, ResultWriter, Withdrawal};
 pub use single_flight::SingleFlight;
-pub use stage::{Outcome, Stage, StageContext, StageError};
+pub use stage::{Outcome, Stage, StageContext, StageError, TaskFacts};
+pub use status_board::{JobState, JobStatusBoard};
 pub use worker::Worker;

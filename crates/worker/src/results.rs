@@ -4,18 +4,33 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use echogen_ports::{Broker, Event, ObjectKey, ObjectStore, PortError};
-use echogen_protocol::{Failure, Job, JobEvent, JobResult};
+use echogen_protocol::{Failure, Job, JobEvent, JobId, JobResult, JobStatus};
+use jiff::Timestamp;
 
-use crate::Clock;
+use crate::{Clock, JobState, JobStatusBoard, TaskFacts};
 
 /// Bytes of a `result.json` that is read back: 64 pictures and the job's own words stay far below.
 const MAX_RESULT_BYTES: u64 = 16 * 1024 * 1024;
 
-/// What is done about a job that cannot succeed.
+/// How a job ends that the stages do not end themselves.
 #[async_trait]
 pub trait FailureHandler: Send + Sync {
     /// Ends the job as failed (or expired, or cancelled, as `failure` says), unless it has ended already. Idempotent.
-    async fn fail(&self, job: &Job, failure: Failure) -> Result<(), PortError>;
+    async fn fail(&self, job: &Job, failure: Failure, facts: &TaskFacts) -> Result<(), PortError>;
+
+    /// Checks the word that a job was taken back; `result_key` is where its result belongs.
+    async fn check_cancelled(&self, id: &JobId, result_key: &str) -> Result<Withdrawal, PortError>;
+}
+
+/// What is true of the word that a job was taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Withdrawal {
+    /// Nothing: the job has no result, so it goes on.
+    Not,
+    /// The job has its result; there is nothing left to do.
+    Ended,
+    /// Whoever took it back did not know where its result belongs: that is still to be written.
+    Unsettled,
 }
 
 /// Writes results into the result store and tells of them.
@@ -25,12 +40,20 @@ pub struct ResultWriter {
     broker: Arc<dyn Broker>,
     clock: Clock,
     version: String,
+    board: Option<JobStatusBoard>,
 }
 
 impl ResultWriter {
     /// A writer into `store`; `version` is EchoGen's, as it stands in the results.
     pub fn new(store: Arc<dyn ObjectStore>, broker: Arc<dyn Broker>, clock: Clock, version: impl Into<String>) -> Self {
-        Self { store, broker, clock, version: version.into() }
+        Self { store, broker, clock, version: version.into(), board: None }
+    }
+
+    /// The same writer, which notes every end on the scoreboard too.
+    #[must_use]
+    pub fn with_board(mut self, board: JobStatusBoard) -> Self {
+        self.board = Some(board);
+        self
     }
 
     /// EchoGen's version.
@@ -40,8 +63,25 @@ impl ResultWriter {
 
     /// Returns the job's result, if it has ended.
     pub async fn find(&self, job: &Job) -> Result<Option<JobResult>, PortError> {
-        let key = ObjectKey::of_result(job)?;
-        let Some(bytes) = self.store.get(&key, MAX_RESULT_BYTES).await? else { return Ok(None) };
+        self.find_at(&ObjectKey::of_result(job)?).await
+    }
+
+    /// Ends the job with `result` unless it has ended before; returns whether this result is the one that counts.
+    ///
+    /// The event is sent either way, and always that of the result in the store: a process that died between the two
+    /// steps is made good by the next try, and listeners know the event by its id. It returns only when the broker has
+    /// the event.
+    pub async fn commit(&self, job: &Job, result: &JobResult, facts: &TaskFacts) -> Result<bool, PortError> {
+        self.commit_at(&ObjectKey::of_result(job)?, result, facts).await
+    }
+
+    /// Tells once more of the end of a job, should the first telling have been lost, and answers whoever asks by `facts`.
+    pub async fn tell(&self, job: &Job, result: &JobResult, facts: &TaskFacts) -> Result<(), PortError> {
+        self.tell_end(&job.result_key(), result, facts).await
+    }
+
+    pub(crate) async fn find_at(&self, key: &ObjectKey) -> Result<Option<JobResult>, PortError> {
+        let Some(bytes) = self.store.get(key, MAX_RESULT_BYTES).await? else { return Ok(None) };
         let result = serde_json::from_slice(&bytes).map_err(|error| {
             PortError::permanent(format!("the object {key} is no result; remove it and run the job again"))
                 .because(error)
@@ -49,42 +89,73 @@ impl ResultWriter {
         Ok(Some(result))
     }
 
-    /// Ends the job with `result` unless it has ended before; returns whether this result is the one that counts.
-    ///
-    /// The event is sent either way, and always that of the result in the store: a process that died between the two
-    /// steps is made good by the next try, and listeners know the event by its id.
-    pub async fn commit(&self, job: &Job, result: &JobResult) -> Result<bool, PortError> {
-        let key = ObjectKey::of_result(job)?;
+    pub(crate) async fn commit_at(
+        &self,
+        key: &ObjectKey,
+        result: &JobResult,
+        facts: &TaskFacts,
+    ) -> Result<bool, PortError> {
         let bytes = serde_json::to_vec_pretty(result)
             .map_err(|error| PortError::permanent("the result cannot be written as JSON").because(error))?;
-        let first = self.store.put_if_absent(&key, bytes.into()).await?;
-        let counts = if first { Some(result.clone()) } else { self.find(job).await? };
-        if let Some(counts) = counts {
-            self.broker.publish_event(Event::of_job(&JobEvent::of_result(&counts))).await?;
+        if self.store.put_if_absent(key, bytes.into()).await? {
+            self.tell_end(key.as_str(), result, facts).await?;
+            return Ok(true);
         }
-        Ok(first)
+        if let Some(counts) = self.find_at(key).await? {
+            self.tell_end(key.as_str(), &counts, facts).await?;
+        }
+        Ok(false)
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    async fn tell_end(&self, key: &str, result: &JobResult, facts: &TaskFacts) -> Result<(), PortError> {
+        let event = JobEvent::of_result(result).in_trace(facts.trace);
+        let told = Event::of_job(&event).replying_to(facts.reply_to.clone());
+        self.broker.publish_event(told).await?;
+        if let Some(board) = &self.board {
+            board.note(&event.subject, JobState::of(&event, facts, key));
+        }
+        Ok(())
     }
 }
 
 #[async_trait]
 impl FailureHandler for ResultWriter {
-    async fn fail(&self, job: &Job, failure: Failure) -> Result<(), PortError> {
-        // A job that is refused for its very id or destination has no place for a result; its event is all there is.
+    async fn fail(&self, job: &Job, failure: Failure, facts: &TaskFacts) -> Result<(), PortError> {
         let result = JobResult::failed(job, failure, &self.version, self.clock.now());
-        if ObjectKey::of_result(job).is_err() {
-            return self.broker.publish_event(Event::of_job(&JobEvent::of_result(&result))).await;
+        match ObjectKey::of_result(job) {
+            Ok(key) => self.commit_at(&key, &result, facts).await.map(drop),
+            // A job that is refused for its very id or destination has no place for a result; its event is all there is.
+            Err(_) => self.tell_end("", &result, facts).await,
         }
-        self.commit(job, &result).await.map(drop)
     }
+
+    async fn check_cancelled(&self, id: &JobId, result_key: &str) -> Result<Withdrawal, PortError> {
+        if self.find_at(&ObjectKey::new(result_key)?).await?.is_some() {
+            return Ok(Withdrawal::Ended);
+        }
+        let elsewhere = ObjectKey::new(default_result_key(id))?;
+        let marked = elsewhere.as_str() != result_key
+            && self.find_at(&elsewhere).await?.is_some_and(|result| result.status == JobStatus::Cancelled);
+        Ok(if marked { Withdrawal::Unsettled } else { Withdrawal::Not })
+    }
+}
+
+/// Where the result belongs of a job that names no destination.
+pub(crate) fn default_result_key(id: &JobId) -> String {
+    format!("{id}/result.json")
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use echogen_ports::{EventStream, MemoryBroker, MemoryObjectStore};
-    use echogen_protocol::{EventKind, FailureKind, JobId, JobStatus};
-    use jiff::Timestamp;
+    use echogen_ports::{EventStream, MemoryBroker, MemoryCache, MemoryObjectStore, QueueName};
+    use echogen_protocol::{EventKind, FailureKind, ReplyTo, TraceContext};
+    use tokio_util::task::TaskTracker;
 
     use super::*;
 
@@ -112,9 +183,9 @@ mod tests {
     async fn the_first_result_counts_and_is_told_every_time() {
         let mut bench = bench().await;
         let good = JobResult::completed(&bench.job, Vec::new(), "1.2.3", Timestamp::UNIX_EPOCH);
-        assert!(bench.results.commit(&bench.job, &good).await.unwrap());
+        assert!(bench.results.commit(&bench.job, &good, &TaskFacts::default()).await.unwrap());
         let failure = Failure { kind: FailureKind::Internal, message: "too late".to_owned() };
-        bench.results.fail(&bench.job, failure).await.unwrap();
+        bench.results.fail(&bench.job, failure, &TaskFacts::default()).await.unwrap();
         assert_eq!(bench.results.find(&bench.job).await.unwrap(), Some(good));
         let (first, second) = (next_event(&mut bench.events).await, next_event(&mut bench.events).await);
         assert_eq!(first.kind, EventKind::Completed);
@@ -125,7 +196,7 @@ mod tests {
     async fn a_failure_leaves_a_result_of_its_kind() {
         let mut bench = bench().await;
         let failure = Failure { kind: FailureKind::Expired, message: "too late".to_owned() };
-        bench.results.fail(&bench.job, failure.clone()).await.unwrap();
+        bench.results.fail(&bench.job, failure.clone(), &TaskFacts::default()).await.unwrap();
         let result = bench.results.find(&bench.job).await.unwrap().unwrap();
         assert_eq!((result.status, result.error), (JobStatus::Expired, Some(failure)));
         assert_eq!(next_event(&mut bench.events).await.kind, EventKind::Expired);
@@ -136,7 +207,7 @@ mod tests {
         let mut bench = bench().await;
         bench.job.id = JobId("../climb".to_owned());
         let failure = Failure { kind: FailureKind::InvalidJob, message: "bad id".to_owned() };
-        bench.results.fail(&bench.job, failure).await.unwrap();
+        bench.results.fail(&bench.job, failure, &TaskFacts::default()).await.unwrap();
         assert_eq!(next_event(&mut bench.events).await.kind, EventKind::Failed);
         assert!(bench.store.keys().is_empty());
     }

@@ -3,13 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use echogen_ports::{Broker, Event, KeyError, PortError, QueueName};
-use echogen_protocol::{EventKind, FailureKind, JobError, JobEvent, JobId, Task};
+use echogen_ports::{Broker, KeyError, PortError, QueueName};
+use echogen_protocol::{EventKind, FailureKind, JobError, JobEvent, JobId, ReplyTo, Task, TraceContext};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
-use crate::Clock;
+use crate::{Clock, announcer::Announcer};
 
 /// One step of a job's way.
 #[async_trait]
@@ -41,48 +40,62 @@ impl Outcome {
     }
 }
 
+/// What goes with a task besides its job: who asked for it, in which trace, and where it stands.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TaskFacts {
+    /// The stage that has the task; none outside the stages.
+    pub stage: Option<&'static str>,
+    /// That stage's try, 1 for the first.
+    pub attempt: u32,
+    /// The key of the job's `result.json`; `None` where it follows from the job at hand.
+    pub result_key: Option<String>,
+    /// Who asked to be told of the job's end.
+    pub reply_to: Option<ReplyTo>,
+    /// The job's trace, and the span of this try.
+    pub trace: Option<TraceContext>,
+}
+
 /// What a stage knows besides its task.
 #[derive(Clone, Debug)]
 pub struct StageContext {
     /// Cancelled when the process cannot wait any longer; the task then goes back to its queue.
     pub cancelled: CancellationToken,
+    /// Cancelled when the client took the job back; whatever the stage does for it is in vain.
+    pub job_cancelled: CancellationToken,
     /// When the try ends, whatever it does.
     pub time_limit: Instant,
-    /// 1 for the first try.
-    pub attempt: u32,
+    /// Whether the task came back from a worker that may have died of it: it must share its work with no other task.
+    pub alone: bool,
+    /// What goes with the task.
+    pub facts: TaskFacts,
     /// The time of day.
     pub clock: Clock,
-    broker: Arc<dyn Broker>,
+    announcer: Announcer,
 }
 
 impl StageContext {
-    /// A context; the worker makes one for each try.
-    pub fn new(
-        broker: Arc<dyn Broker>,
-        clock: Clock,
-        cancelled: CancellationToken,
-        time_limit: Instant,
-        attempt: u32,
-    ) -> Self {
-        Self { cancelled, time_limit, attempt, clock, broker }
+    /// A context of a task that is no more than its facts; the worker completes it.
+    pub(crate) fn new(announcer: Announcer, clock: Clock, time_limit: Instant, facts: TaskFacts) -> Self {
+        let (cancelled, job_cancelled) = (CancellationToken::new(), CancellationToken::new());
+        Self { cancelled, job_cancelled, time_limit, alone: false, facts, clock, announcer }
     }
 
-    /// A context for tests of a stage: first try, an hour of time.
+    /// A context for tests of a stage: first try, an hour of time, events sent at once.
     pub fn for_test(broker: Arc<dyn Broker>) -> Self {
         let time_limit = Instant::now() + Duration::from_secs(3_600);
-        Self::new(broker, Clock::system(), CancellationToken::new(), time_limit, 1)
+        let facts = TaskFacts { attempt: 1, ..TaskFacts::default() };
+        Self::new(Announcer::direct(broker), Clock::system(), time_limit, facts)
     }
 
-    /// Tells listeners what happened. Events on the way are a courtesy: one that cannot be sent is logged, no more.
+    /// Tells listeners what happened. Events on the way are a courtesy: the task does not wait for them, and one that
+    /// cannot be sent is logged, no more.
     pub async fn tell(&self, kind: EventKind, job: &JobId, data: serde_json::Value) {
         self.tell_event(JobEvent::new(kind, job, self.clock.now(), data)).await;
     }
 
     /// Tells listeners of an event of which a job has several; see [`JobEvent::with_part`].
     pub async fn tell_event(&self, event: JobEvent) {
-        if let Err(error) = self.broker.publish_event(Event::of_job(&event)).await {
-            warn!(job = %event.subject, kind = event.kind.as_str(), %error, "event not sent");
-        }
+        self.announcer.tell(event, &self.facts).await;
     }
 }
 

@@ -9,14 +9,15 @@ use std::{
 };
 
 use async_trait::async_trait;
-use echogen_ports::{DEAD_LETTER_REASON, MemoryBroker, MemoryObjectStore, ObjectKey, ObjectStore};
-use echogen_protocol::{ContentHash, JobResult, JobStatus, Progress, SegmentTask};
+use echogen_ports::{DEAD_LETTER_REASON, MemoryBroker, MemoryObjectStore, Message, ObjectKey, ObjectStore};
+use echogen_protocol::{ContentHash, FailureKind, Job, JobResult, JobStatus, Progress, SegmentTask, Task, TaskHeaders};
 use echogen_testkit::{Duplicating, FailFirst, IgnoresPrefetch, LostAcks, eventually, job};
 use jiff::{Timestamp, ToSpan};
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::Instant};
+use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::{Backoff, ResultWriter};
+use crate::{Backoff, Outcome, ResultWriter, StageContext, StageError};
 
 /// What the test stage does with a job, by its id's beginning.
 #[derive(Debug, Default)]
@@ -64,7 +65,7 @@ impl Stage for Script {
                 Ok(Outcome::Done)
             }
             _ => {
-                assert_eq!(context.attempt, tries);
+                assert_eq!(context.facts.attempt, tries);
                 Ok(next(job))
             }
         }
@@ -95,6 +96,7 @@ fn config() -> WorkerConfig {
         concurrency: 2,
         task_timeout_seconds: 10.0,
         max_attempts: 4,
+        max_crashes: 3,
         max_redeliveries: 3,
         backoff,
         grace_seconds: 8.0,

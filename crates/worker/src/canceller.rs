@@ -1,0 +1,66 @@
+//! Takes a job back.
+
+use echogen_ports::{ObjectKey, PortError};
+use echogen_protocol::{JobId, JobResult, JobStatus, TraceContext};
+use tracing::warn;
+
+use crate::{JobState, JobStatusBoard, ResultWriter, TaskFacts, results::default_result_key, trace::span_under};
+
+/// Ends jobs as cancelled, wherever they are on their way.
+#[derive(Clone, Debug)]
+pub struct JobCanceller {
+    results: ResultWriter,
+    board: Option<JobStatusBoard>,
+}
+
+/// What came of taking a job back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cancelled {
+    /// How the job ended: as cancelled, unless it had ended before.
+    pub status: JobStatus,
+    /// Whether this call ended it.
+    pub is_new: bool,
+    /// The key of its `result.json`.
+    pub result_key: String,
+}
+
+impl JobCanceller {
+    /// A canceller that writes by `results`, and learns from the board where a job's result belongs.
+    pub fn new(results: ResultWriter, board: Option<JobStatusBoard>) -> Self {
+        Self { results, board }
+    }
+
+    /// Ends the job as cancelled unless it has ended. The result is durable when this returns, and the workers are told;
+    /// one that does not hear it finds the result when it would write its own.
+    ///
+    /// A job that nothing is known of is cancelled ahead of its coming, under the key of jobs without a destination.
+    pub async fn cancel(&self, id: &JobId) -> Result<Cancelled, PortError> {
+        let state = self.state(id).await;
+        let key = match &state {
+            Some(state) => ObjectKey::new(state.result_key.clone())?,
+            None => ObjectKey::new(default_result_key(id))?,
+        };
+        let result = JobResult::cancelled(id.clone(), self.results.version(), self.results.now());
+        let is_new = self.results.commit_at(&key, &result, &facts(state)).await?;
+        let status = if is_new { None } else { self.results.find_at(&key).await?.map(|result| result.status) };
+        let status = status.unwrap_or(JobStatus::Cancelled);
+        Ok(Cancelled { status, is_new, result_key: key.as_str().to_owned() })
+    }
+
+    /// What the board knows of the job. A cache may be away, and is written to by others too: a key that cannot be this
+    /// job's is not believed.
+    async fn state(&self, id: &JobId) -> Option<JobState> {
+        let found = self.board.as_ref()?.find(id).await;
+        let state = found.inspect_err(|error| warn!(job = %id, %error, "scoreboard not read")).ok()??;
+        let plain = default_result_key(id);
+        let is_own = state.result_key == plain || state.result_key.ends_with(&format!("/{plain}"));
+        is_own.then_some(state)
+    }
+}
+
+fn facts(state: Option<JobState>) -> TaskFacts {
+    let Some(state) = state else { return TaskFacts::default() };
+    let trace_id = state.trace_id.and_then(|id| u128::from_str_radix(&id, 16).ok());
+    let trace = trace_id.map(|id| span_under(TraceContext::new(id, 1)));
+    TaskFacts { reply_to: state.reply_to, trace, ..TaskFacts::default() }
+}

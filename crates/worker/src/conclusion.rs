@@ -1,0 +1,136 @@
+//! What has to be done before the ack: the next tasks, the job's end, another try, or a dead letter.
+
+use echogen_ports::{Message, PortError};
+use echogen_protocol::{EventKind, Failure, Job, JobEvent, Task, TaskHeaders};
+use futures::future::try_join_all;
+use serde_json::json;
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    StageError,
+    config::jitter,
+    handler::{Handler, InHand, Verdict},
+};
+
+impl Handler {
+    /// Does everything that has to be done before the ack.
+    pub(crate) async fn conclude(&self, task: &InHand<'_>, verdict: Verdict) -> Result<(), PortError> {
+        match verdict {
+            Verdict::Done(tasks) => {
+                let published =
+                    tasks.iter().map(|(queue, next)| self.broker.publish(queue, self.follow_up(task, next)));
+                try_join_all(published).await?;
+                debug!(following = tasks.len(), "task done");
+                Ok(())
+            }
+            Verdict::Ended => {
+                info!("the job was cancelled, its task ends here");
+                Ok(())
+            }
+            Verdict::Fail(failure) => self.fail(task, failure).await,
+            Verdict::Retry(error) => self.retry(task, &error).await,
+            Verdict::Park(reason) => self.park(task, task.headers.clone(), task.job().as_ref(), &reason).await,
+            Verdict::PutBack => Ok(()),
+        }
+    }
+
+    async fn fail(&self, task: &InHand<'_>, failure: Failure) -> Result<(), PortError> {
+        let Some(job) = task.job() else {
+            return self.park(task, task.headers.clone(), None, &failure.message).await;
+        };
+        info!(job = %job.id, kind = failure.kind.as_str(), error = %failure.message, "job failed");
+        let message = failure.message.clone();
+        match self.failures.fail(&job, failure, &task.facts).await {
+            // Where no result can ever be written, trying for ever would tell nobody.
+            Err(error) if error.is_permanent() => {
+                let reason = format!("{message} (and its result cannot be written: {error})");
+                self.park(task, task.headers.clone(), Some(&job), &reason).await
+            }
+            concluded => concluded,
+        }
+    }
+
+    async fn retry(&self, task: &InHand<'_>, error: &StageError) -> Result<(), PortError> {
+        let (mut headers, job) = (task.headers.clone(), task.job());
+        headers.failures = headers.failures.saturating_add(1);
+        headers.first_seen = headers.first_seen.or_else(|| Some(self.clock.now()));
+        headers.last_error = Some(one_line(&story(error)));
+        let failures = headers.failures;
+        if failures >= self.config.max_attempts {
+            let reason = format!("{failures} tries failed, the last one: {}", story(error));
+            return self.park(task, headers, job.as_ref(), &reason).await;
+        }
+        let wait = self.config.backoff.wait_asked(error.retry_after(), failures, jitter());
+        warn!(attempt = failures, error = %story(error), ?wait, "stage failed, will retry");
+        let again = Message { body: task.message.body.clone(), headers: headers.to_map() };
+        self.broker.publish_after(task.queue, again, wait).await?;
+        if let Some(job) = &job {
+            let data = json!({ "stage": self.stage.name(), "failures": failures, "error": error.to_string() });
+            self.announcer.tell(self.event(EventKind::Retrying, job, failures, data), &task.facts).await;
+        }
+        Ok(())
+    }
+
+    /// Parks the message with its story: which stage gave up, after how many tries and deliveries, and since when.
+    async fn park(
+        &self,
+        task: &InHand<'_>,
+        mut headers: TaskHeaders,
+        job: Option<&Job>,
+        reason: &str,
+    ) -> Result<(), PortError> {
+        headers.stage = Some(self.stage.name().to_owned());
+        headers.redeliveries = task.redeliveries;
+        headers.first_seen = headers.first_seen.or_else(|| Some(self.clock.now()));
+        error!(job = headers.job.as_deref().unwrap_or(""), reason, "task parked among the dead letters");
+        let parked = Message { body: task.message.body.clone(), headers: headers.to_map() };
+        self.broker.dead_letter(task.queue, parked, &one_line(reason)).await?;
+        if let Some(job) = job {
+            let data = json!({
+                "stage": self.stage.name(),
+                "reason": reason,
+                "failures": headers.failures,
+                "redeliveries": task.redeliveries,
+            });
+            // The last that is told of the job for now, so it is not left to the courier.
+            let event = self.event(EventKind::Parked, job, headers.failures, data);
+            self.announcer.tell_now(event, &task.facts).await;
+        }
+        Ok(())
+    }
+
+    fn event(&self, kind: EventKind, job: &Job, failures: u32, data: serde_json::Value) -> JobEvent {
+        let event = JobEvent::new(kind, &job.id, self.clock.now(), data);
+        event.with_part(self.stage.name()).with_part(failures)
+    }
+
+    fn follow_up(&self, task: &InHand<'_>, next: &Task) -> Message {
+        let headers = TaskHeaders {
+            first_seen: Some(self.clock.now()),
+            traceparent: task.facts.trace,
+            job: Some(next.job().id.to_string()),
+            reply_to: task.facts.reply_to.clone(),
+            ..TaskHeaders::default()
+        };
+        Message::of_task(next, &headers)
+    }
+}
+
+/// An error with its causes, each said once.
+fn story(error: &StageError) -> String {
+    let mut story = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !story.contains(&text) {
+            story = format!("{story}: {text}");
+        }
+        cause = error.source();
+    }
+    story
+}
+
+/// Fit for a header: brokers bound those.
+fn one_line(text: &str) -> String {
+    text.chars().take(1_000).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

@@ -1,0 +1,265 @@
+//! What is done about one delivery, from its receipt to its ack.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use echogen_ports::{Broker, Delivery, Message, PortError, QueueName};
+use echogen_protocol::{Failure, FailureKind, Job, JobError, Task, TaskHeaders};
+use futures::FutureExt;
+use jiff::Timestamp;
+use tokio::{
+    select,
+    time::{Instant, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, info, info_span, warn};
+
+use crate::{
+    Clock, FailureHandler, Outcome, Stage, StageContext, StageError, TaskFacts, Withdrawal, WorkerConfig,
+    announcer::Announcer,
+    cancellation::{Cancellations, Watch},
+    config::jitter,
+    inference::panic_message,
+    quarantine::{Begun, CrashLedger},
+    trace::{continued, span_under},
+    worker::pause,
+};
+
+/// Handles deliveries; shared by all tasks at work.
+pub(crate) struct Handler {
+    pub(crate) stage: Arc<dyn Stage>,
+    pub(crate) queues: Vec<QueueName>,
+    pub(crate) broker: Arc<dyn Broker>,
+    pub(crate) failures: Arc<dyn FailureHandler>,
+    pub(crate) clock: Clock,
+    pub(crate) config: WorkerConfig,
+    pub(crate) announcer: Announcer,
+    pub(crate) cancellations: Arc<Cancellations>,
+    pub(crate) ledger: Option<CrashLedger>,
+}
+
+/// A delivery in hand, apart from how it is settled.
+pub(crate) struct InHand<'a> {
+    pub(crate) queue: &'a QueueName,
+    pub(crate) message: &'a Message,
+    pub(crate) redeliveries: u32,
+    pub(crate) headers: TaskHeaders,
+    pub(crate) facts: TaskFacts,
+}
+
+/// What is to be done about a delivery.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// The work is done; these tasks follow.
+    Done(Vec<(QueueName, Task)>),
+    /// The job has ended elsewhere; there is nothing to do.
+    Ended,
+    /// The job fails for good.
+    Fail(Failure),
+    /// Another try after a while.
+    Retry(StageError),
+    /// Nobody can make anything of it.
+    Park(String),
+    /// There was no time: it goes back as it came.
+    PutBack,
+}
+
+impl InHand<'_> {
+    /// The job. It is read once more, for what goes wrong is rare: the stage has the task itself.
+    pub(crate) fn job(&self) -> Option<Job> {
+        match Task::parse(&self.message.body) {
+            Ok(task) => Some(task.into_job()),
+            Err(_) => Task::unreadable_job(&self.message.body),
+        }
+    }
+}
+
+impl Handler {
+    /// Takes one delivery to its end. Whatever goes wrong before the ack puts it back.
+    pub(crate) async fn handle(&self, delivery: Delivery, queue: usize, abort: &CancellationToken) {
+        let mut headers = TaskHeaders::from_map(&delivery.message.headers);
+        let trace = continued(headers.traceparent);
+        // A task without a trace keeps the one that it gets now, whatever way it goes.
+        headers.traceparent = Some(trace);
+        let facts = TaskFacts {
+            stage: Some(self.stage.name()),
+            attempt: headers.failures.saturating_add(1),
+            result_key: None,
+            reply_to: headers.reply_to.clone(),
+            trace: Some(span_under(trace)),
+        };
+        let span = info_span!(
+            "task",
+            stage = self.stage.name(),
+            job = headers.job.as_deref().unwrap_or(""),
+            attempt = facts.attempt,
+            trace_id = trace.trace_id()
+        );
+        let message = delivery.message.clone();
+        let (queue, redeliveries) = (&self.queues[queue], delivery.redeliveries);
+        let mut task = InHand { queue, message: &message, redeliveries, headers, facts };
+        async {
+            let (verdict, begun) = self.judge(&mut task, abort).await;
+            self.settle(delivery, &task, verdict, abort).await;
+            if let Some(begun) = begun {
+                begun.end().await;
+            }
+        }
+        .instrument(span)
+        .await;
+    }
+
+    async fn settle(&self, delivery: Delivery, task: &InHand<'_>, verdict: Verdict, abort: &CancellationToken) {
+        if matches!(verdict, Verdict::PutBack) {
+            info!("task put back");
+            return settled(delivery.requeue().await);
+        }
+        match self.conclude(task, verdict).await {
+            Ok(()) => settled(delivery.ack().await),
+            Err(error) => {
+                // Growing waits, so that an outage of minutes does not use up the broker's own limit.
+                let wait = self.config.backoff.wait(delivery.redeliveries.saturating_add(1), jitter());
+                warn!(%error, ?wait, "task not concluded, will come again");
+                pause(wait, abort).await;
+                settled(delivery.requeue().await);
+            }
+        }
+    }
+
+    /// Says what is to be done; of a task that came back also its mark, to be taken away once it is settled.
+    async fn judge(&self, task: &mut InHand<'_>, abort: &CancellationToken) -> (Verdict, Option<Begun>) {
+        if task.redeliveries > self.config.max_redeliveries {
+            let times = task.redeliveries;
+            let story = format!("handed out {times} times and never settled; it may kill its worker");
+            return (Verdict::Park(story), None);
+        }
+        let mut begun = None;
+        if let (Some(ledger), true) = (&self.ledger, task.redeliveries > 0) {
+            let (crashes, mark) = ledger.begin(&task.message.body).await;
+            begun = Some(mark);
+            if crashes >= self.config.max_crashes.max(1) {
+                let story = format!("it took its worker down {crashes} times while it ran alone");
+                return (Verdict::Park(story), begun);
+            }
+        }
+        let verdict = match Task::parse(&task.message.body) {
+            Ok(parsed) => self.run(task, parsed, abort).await,
+            Err(error) => unreadable(&task.message.body, &error),
+        };
+        (verdict, begun)
+    }
+
+    /// Runs the stage under its deadline, unless the job is over already.
+    async fn run(&self, task: &mut InHand<'_>, parsed: Task, abort: &CancellationToken) -> Verdict {
+        let deadline = parsed.job().deadline;
+        if self.is_expired(deadline) {
+            return expired(deadline);
+        }
+        let mut watch = self.cancellations.watch(parsed.job().id.clone());
+        task.facts.result_key = Some(parsed.job().result_key());
+        if watch.is_told()
+            && let Some(verdict) = self.taken_back(&mut watch, &task.facts).await
+        {
+            return verdict;
+        }
+        let context = self.context(task, deadline, abort);
+        // A stage keeps nothing half-changed across tasks, so one that panicked can be used for the next.
+        let running = AssertUnwindSafe(self.stage.run(parsed, &context)).catch_unwind();
+        select! {
+            biased;
+            () = abort.cancelled() => Verdict::PutBack,
+            ended = timeout_at(context.time_limit, running) => match ended {
+                Ok(Ok(ended)) => verdict_of(ended),
+                Ok(Err(panic)) => self.blame(&format!("panicked: {}", panic_message(&*panic))),
+                Err(_) if self.is_expired(deadline) => expired(deadline),
+                Err(_) => self.blame(&format!("took longer than {} seconds", self.config.task_timeout_seconds)),
+            },
+            verdict = self.until_taken_back(&mut watch, &task.facts) => {
+                context.job_cancelled.cancel();
+                verdict
+            }
+        }
+    }
+
+    fn context(&self, task: &InHand<'_>, deadline: Option<Timestamp>, abort: &CancellationToken) -> StageContext {
+        let time_limit = Instant::now() + self.time_for(deadline);
+        let announcer = self.announcer.clone();
+        let mut context = StageContext::new(announcer, self.clock.clone(), time_limit, task.facts.clone());
+        context.cancelled = abort.clone();
+        context.alone = task.redeliveries > 0;
+        context
+    }
+
+    async fn until_taken_back(&self, watch: &mut Watch, facts: &TaskFacts) -> Verdict {
+        loop {
+            watch.told().await;
+            if let Some(verdict) = self.taken_back(watch, facts).await {
+                return verdict;
+            }
+        }
+    }
+
+    /// Checks the word that the job was taken back: its result is the truth. A job that was sent anew since goes on.
+    async fn taken_back(&self, watch: &mut Watch, facts: &TaskFacts) -> Option<Verdict> {
+        let result_key = facts.result_key.as_deref().unwrap_or_default();
+        match self.failures.check_cancelled(watch.job(), result_key).await {
+            Ok(Withdrawal::Ended) => Some(Verdict::Ended),
+            Ok(Withdrawal::Unsettled) => Some(Verdict::Fail(Failure::cancelled())),
+            Ok(Withdrawal::Not) => {
+                watch.forget();
+                None
+            }
+            Err(error) => {
+                warn!(%error, "heard that the job is cancelled, and cannot see whether it is");
+                watch.ignore();
+                None
+            }
+        }
+    }
+
+    /// A try that the stage itself did not end.
+    fn blame(&self, what: &str) -> Verdict {
+        Verdict::Retry(StageError::transient(format!("the {} stage {what}", self.stage.name())))
+    }
+
+    fn is_expired(&self, deadline: Option<Timestamp>) -> bool {
+        deadline.is_some_and(|deadline| deadline <= self.clock.now())
+    }
+
+    /// The time one try has: the worker's limit, or what is left to the job's deadline.
+    fn time_for(&self, deadline: Option<Timestamp>) -> Duration {
+        let limit = self.config.task_timeout();
+        let left = deadline.map(|deadline| deadline.duration_since(self.clock.now()));
+        left.map_or(limit, |left| limit.min(Duration::try_from(left).unwrap_or_default()))
+    }
+}
+
+/// What follows from a try that the stage ended itself.
+fn verdict_of(ended: Result<Outcome, StageError>) -> Verdict {
+    match ended {
+        Ok(Outcome::Next(tasks)) => Verdict::Done(tasks),
+        Ok(Outcome::Done) => Verdict::Done(Vec::new()),
+        Err(StageError::Permanent { kind, message, .. }) => Verdict::Fail(Failure { kind, message }),
+        Err(error) => Verdict::Retry(error),
+    }
+}
+
+/// A job that cannot be read fails under its id, if that much is readable; anything else is parked for a person.
+fn unreadable(body: &[u8], error: &JobError) -> Verdict {
+    match Task::unreadable_job(body) {
+        Some(_) => Verdict::Fail(Failure { kind: FailureKind::InvalidJob, message: error.to_string() }),
+        None => Verdict::Park(format!("unreadable: {error}")),
+    }
+}
+
+fn expired(deadline: Option<Timestamp>) -> Verdict {
+    let deadline = deadline.map(|deadline| deadline.to_string()).unwrap_or_default();
+    let message = format!("the deadline {deadline} passed before the pictures were made");
+    Verdict::Fail(Failure { kind: FailureKind::Expired, message })
+}
+
+/// A delivery that could not be settled comes again by itself.
+fn settled(result: Result<(), PortError>) {
+    if let Err(error) = result {
+        warn!(%error, "delivery not settled, it will come again");
+    }
+}

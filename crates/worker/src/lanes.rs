@@ -1,0 +1,177 @@
+//! Several queues served by one worker, each by its weight, so that none starves.
+
+use std::task::Poll;
+
+use echogen_ports::{Broker, Consumer, Delivery, PortError, QueueName};
+use echogen_protocol::Lane;
+use futures::future::{self, FutureExt};
+use serde::{Deserialize, Serialize};
+
+/// How many jobs of each lane are begun in turn while all lanes have some waiting. What a lane does not use, the others
+/// get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LaneWeights {
+    /// Of `interactive`.
+    pub interactive: u32,
+    /// Of `standard`.
+    pub standard: u32,
+    /// Of `bulk`.
+    pub bulk: u32,
+}
+
+impl Default for LaneWeights {
+    fn default() -> Self {
+        Self { interactive: 8, standard: 4, bulk: 1 }
+    }
+}
+
+impl LaneWeights {
+    /// The intake queues with their weights, for [`Worker::on_queues`](crate::Worker::on_queues).
+    pub fn queues(self) -> Vec<(QueueName, u32)> {
+        vec![
+            (QueueName::dispatch(Lane::Interactive), self.interactive),
+            (QueueName::dispatch(Lane::Standard), self.standard),
+            (QueueName::dispatch(Lane::Bulk), self.bulk),
+        ]
+    }
+}
+
+/// Smooth weighted round robin: among those that are ready, each is chosen as often as its weight says, and evenly.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    weights: Vec<i64>,
+    credits: Vec<i64>,
+}
+
+impl Turns {
+    /// One weight for each; none is below 1, for then it would starve.
+    pub(crate) fn new(weights: impl IntoIterator<Item = u32>) -> Self {
+        let weights: Vec<i64> = weights.into_iter().map(|weight| i64::from(weight.max(1))).collect();
+        Self { credits: vec![0; weights.len()], weights }
+    }
+
+    /// Chooses among those that are ready; `None` if none is.
+    pub(crate) fn next(&mut self, is_ready: impl Fn(usize) -> bool) -> Option<usize> {
+        let ready: Vec<usize> = (0..self.weights.len()).filter(|index| is_ready(*index)).collect();
+        let total: i64 = ready.iter().map(|index| self.weights[*index]).sum();
+        for index in &ready {
+            self.credits[*index] += self.weights[*index];
+        }
+        // The first of equals, so that the order of the queues decides.
+        let chosen = ready.into_iter().max_by_key(|index| (self.credits[*index], std::cmp::Reverse(*index)))?;
+        self.credits[chosen] -= total;
+        Some(chosen)
+    }
+}
+
+/// The consumers of a worker's queues.
+pub(crate) struct Consumers {
+    all: Vec<Box<dyn Consumer>>,
+    /// Of each queue, what has come and waits for its turn.
+    heads: Vec<Option<Delivery>>,
+    turns: Turns,
+}
+
+impl Consumers {
+    /// Starts to consume every queue, with room for `concurrency` tasks at work.
+    pub(crate) async fn start(
+        broker: &dyn Broker,
+        queues: &[(QueueName, u32)],
+        concurrency: u16,
+    ) -> Result<Self, PortError> {
+        // With several queues some deliveries wait at hand: otherwise the queue that was just served would look empty
+        // for as long as the broker takes to send the next, and lose its turn.
+        let prefetch = if queues.len() > 1 { concurrency.saturating_mul(2) } else { concurrency };
+        let mut all = Vec::with_capacity(queues.len());
+        for (queue, _) in queues {
+            all.push(broker.consume(queue, prefetch).await?);
+        }
+        let heads = queues.iter().map(|_| None).collect();
+        Ok(Self { all, heads, turns: Turns::new(queues.iter().map(|(_, weight)| *weight)) })
+    }
+
+    /// Waits for the next delivery and says of which queue it is; `None` when a consumer has ended. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Result<Option<(usize, Delivery)>, PortError> {
+        if let [only] = &mut self.all[..] {
+            return Ok(only.receive().await?.map(|delivery| (0, delivery)));
+        }
+        if !self.look().await? {
+            return Ok(None);
+        }
+        let heads = &mut self.heads;
+        let chosen = self.turns.next(|index| heads[index].is_some());
+        Ok(chosen.and_then(|index| Some((index, heads[index].take()?))))
+    }
+
+    /// Puts back what waits for its turn.
+    pub(crate) fn put_back(&mut self) {
+        self.heads.iter_mut().for_each(|head| *head = None);
+    }
+
+    /// Asks every consumer that has nothing waiting, and returns once any has; false when one has ended.
+    async fn look(&mut self) -> Result<bool, PortError> {
+        let mut has_any = self.heads.iter().any(Option::is_some);
+        let (mut failed, mut ended) = (None, false);
+        let mut receiving: Vec<_> = self
+            .all
+            .iter_mut()
+            .zip(&mut self.heads)
+            .filter(|(_, head)| head.is_none())
+            .map(|(consumer, head)| (consumer.receive(), head))
+            .collect();
+        future::poll_fn(|context| {
+            for (receiving, head) in receiving.iter_mut().filter(|(_, head)| head.is_none()) {
+                match receiving.poll_unpin(context) {
+                    Poll::Pending => continue,
+                    Poll::Ready(Ok(Some(delivery))) => **head = Some(delivery),
+                    Poll::Ready(Ok(None)) => ended = true,
+                    Poll::Ready(Err(error)) => failed = Some(error),
+                }
+                has_any = true;
+                if ended || failed.is_some() {
+                    break;
+                }
+            }
+            if has_any { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        failed.map_or(Ok(!ended), Err)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(turns: &mut Turns, rounds: usize, is_ready: impl Fn(usize) -> bool) -> Vec<usize> {
+        let mut counts = vec![0; turns.weights.len()];
+        for _ in 0..rounds {
+            counts[turns.next(&is_ready).unwrap()] += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn under_full_load_each_gets_its_weight_and_the_least_is_not_left_waiting() {
+        let mut turns = Turns::new([8, 4, 1]);
+        assert_eq!(counts(&mut turns, 1_300, |_| true), [800, 400, 100]);
+        for _ in 0..100 {
+            assert_eq!(counts(&mut turns, 13, |_| true), [8, 4, 1], "in every round of thirteen");
+        }
+    }
+
+    #[test]
+    fn what_an_idle_one_does_not_use_the_others_share_by_weight() {
+        let mut turns = Turns::new([8, 4, 1]);
+        assert_eq!(counts(&mut turns, 500, |index| index != 0), [0, 400, 100]);
+        assert_eq!(counts(&mut turns, 10, |index| index == 2), [0, 0, 10]);
+        assert_eq!(counts(&mut turns, 130, |_| true), [80, 40, 10], "nothing is owed to the one that idled");
+        assert_eq!(turns.next(|_| false), None);
+    }
+
+    #[test]
+    fn a_weight_of_zero_starves_nobody() {
+        assert_eq!(counts(&mut Turns::new([3, 0]), 400, |_| true), [300, 100]);
+    }
+}

@@ -1,0 +1,150 @@
+//! The scoreboard: where each job stands, for whoever asks. Losing it costs nothing but the answer.
+
+use std::{sync::Arc, time::Duration};
+
+use echogen_ports::{Cache, PortError};
+use echogen_protocol::{EventKind, JobEvent, JobId, ReplyTo, TraceContext};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+use crate::{TaskFacts, courier::Courier};
+
+/// How long an entry stays after its last change.
+const TTL: Duration = Duration::from_secs(7 * 24 * 3_600);
+
+/// Where a job stood when it was last heard of. Whether it has ended, its `result.json` says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobState {
+    /// The last thing that happened.
+    pub state: EventKind,
+    /// The stage where it happened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<String>,
+    /// That stage's try, 1 for the first.
+    #[serde(default)]
+    pub attempt: u32,
+    /// The key of the job's `result.json` in the result store.
+    pub result_key: String,
+    /// The job's trace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+    /// Who asked to be told of the job's end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<ReplyTo>,
+    /// When it happened.
+    pub updated: Timestamp,
+}
+
+impl JobState {
+    /// What an event says of its job.
+    pub(crate) fn of(event: &JobEvent, facts: &TaskFacts, result_key: &str) -> Self {
+        Self {
+            state: event.kind,
+            stage: facts.stage.map(str::to_owned),
+            attempt: facts.attempt,
+            result_key: result_key.to_owned(),
+            trace_id: facts.trace.map(TraceContext::trace_id),
+            reply_to: facts.reply_to.clone(),
+            updated: event.time,
+        }
+    }
+}
+
+/// Writes and reads where jobs stand, in the cache under `job-status/<id>`.
+#[derive(Clone, Debug)]
+pub struct JobStatusBoard {
+    cache: Arc<dyn Cache>,
+    courier: Courier<(JobId, JobState)>,
+}
+
+impl JobStatusBoard {
+    /// A board whose writer runs on `tracker`, until the last clone of the board is gone.
+    pub fn start(cache: Arc<dyn Cache>, tracker: &TaskTracker) -> Self {
+        let written = Arc::clone(&cache);
+        let (courier, work) = Courier::new("job states", move |(id, state): (JobId, JobState)| {
+            let cache = Arc::clone(&written);
+            async move { write(&*cache, &id, &state).await }
+        });
+        tracker.spawn(work);
+        Self { cache, courier }
+    }
+
+    /// Notes where a job stands; never waits, and a note that cannot be written is lost.
+    pub fn note(&self, id: &JobId, state: JobState) {
+        self.courier.send((id.clone(), state));
+    }
+
+    /// Returns where a job stood when it was last heard of; `None` if nothing (readable) is known.
+    pub async fn find(&self, id: &JobId) -> Result<Option<JobState>, PortError> {
+        let bytes = self.cache.get(&key(id)).await?;
+        Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    }
+
+    /// The cache that the board is in.
+    pub(crate) fn cache(&self) -> &Arc<dyn Cache> {
+        &self.cache
+    }
+}
+
+async fn write(cache: &dyn Cache, id: &JobId, state: &JobState) {
+    let json = serde_json::to_vec(state).unwrap_or_default();
+    if let Err(error) = cache.put(&key(id), json.into(), TTL).await {
+        debug!(job = %id, %error, "job state not written");
+    }
+}
+
+fn key(id: &JobId) -> String {
+    format!("job-status/{id}")
+}
+
+#[cfg(test)]
+mod tests {
+    use echogen_ports::MemoryCache;
+    use echogen_testkit::FailFirst;
+
+    use super::*;
+
+    fn state(kind: EventKind) -> JobState {
+        JobState {
+            state: kind,
+            stage: Some("encoder".to_owned()),
+            attempt: 1,
+            result_key: "one/result.json".to_owned(),
+            trace_id: None,
+            reply_to: Some(ReplyTo { queue: "answers".to_owned(), correlation_id: None }),
+            updated: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    async fn written(cache: Arc<dyn Cache>) -> Option<JobState> {
+        let (tracker, id) = (TaskTracker::new(), JobId("one".to_owned()));
+        let board = JobStatusBoard::start(Arc::clone(&cache), &tracker);
+        board.note(&id, state(EventKind::Segmented));
+        board.note(&id, state(EventKind::Encoded));
+        drop(board);
+        tracker.close();
+        tracker.wait().await;
+        JobStatusBoard::start(cache, &TaskTracker::new()).find(&id).await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_note_is_what_is_found() {
+        assert_eq!(written(Arc::new(MemoryCache::new(10_000))).await, Some(state(EventKind::Encoded)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cache_that_fails_loses_notes_and_nothing_else() {
+        assert_eq!(written(Arc::new(FailFirst::new(MemoryCache::new(10_000), 2))).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_unknown_or_unreadable_is_not_found() {
+        let cache = Arc::new(MemoryCache::new(10_000));
+        cache.put("job-status/odd", "{".into(), TTL).await.unwrap();
+        let board = JobStatusBoard::start(cache, &TaskTracker::new());
+        assert_eq!(board.find(&JobId("odd".to_owned())).await.unwrap(), None);
+        assert_eq!(board.find(&JobId("none".to_owned())).await.unwrap(), None);
+    }
+}

@@ -1,0 +1,165 @@
+//! What the loop and the stages cost by themselves: all four stages on the in-memory twins, networks replaced by
+//! constant outputs. Every job has a picture of its own, so each takes all four hops.
+//!
+//! `cargo bench -p echogen-tests --bench pipeline_in_memory [-- JOBS]`
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use echogen_dispatcher::{Dispatcher, DispatcherConfig};
+use echogen_encoder::{EncodeError, Encoder, SubjectEncoder};
+use echogen_models::imaging::{ImageFormat, ImageLimits, RgbImage, encode_image};
+use echogen_ports::{Broker, MemoryBroker, MemoryCache, MemoryImageFetcher, MemoryObjectStore, Message, QueueName};
+use echogen_protocol::{EventKind, Job, JobId, Lane, Parameters, PerScale, PixelBudget, SubjectKeys};
+use echogen_sampler::{ImageSampler, SampleError, SampleRequest, Sampled, Sampler};
+use echogen_segmenter::{GivenBox, Segmenter};
+use echogen_worker::{Clock, ResultWriter, Stage, Worker, WorkerConfig};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Jobs on their way at once, as a broker would hold them.
+const IN_FLIGHT: usize = 256;
+
+#[derive(Debug)]
+struct Constant;
+
+#[async_trait]
+impl SubjectEncoder for Constant {
+    async fn encode(&self, _: Arc<RgbImage>, _: u32, _: tokio::time::Instant) -> Result<Vec<u8>, EncodeError> {
+        Ok(vec![7; 1_024])
+    }
+
+    fn models(&self) -> BTreeMap<String, String> {
+        [("dinov2".to_owned(), "0".repeat(64))].into()
+    }
+}
+
+#[async_trait]
+impl ImageSampler for Constant {
+    fn plan(&self, job: &Job) -> Result<Parameters, SampleError> {
+        let all = PerScale::All(1.0);
+        Ok(Parameters {
+            bundle: "constant".into(),
+            prompt: job.prompt.clone(),
+            negative_prompt: None,
+            aspect_ratio: job.aspect_ratio.to_string(),
+            pixel_budget: PixelBudget::M0_06,
+            width: 8,
+            height: 8,
+            text_guidance: all.clone(),
+            subject_guidance: all.clone(),
+            temperature: all,
+            top_k: 1,
+            top_p: 1.0,
+            format: job.output.format,
+            quality: job.output.quality,
+        })
+    }
+
+    async fn sample(&self, request: SampleRequest) -> Result<Sampled, SampleError> {
+        let images = request.seeds.iter().map(|_| RgbImage::new(8, 8)).collect();
+        Ok(Sampled { images, timings: BTreeMap::new() })
+    }
+
+    fn models(&self) -> BTreeMap<String, String> {
+        [("transformer".to_owned(), "0".repeat(64))].into()
+    }
+}
+
+struct Installation {
+    broker: Arc<MemoryBroker>,
+    fetcher: Arc<MemoryImageFetcher>,
+    workers: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+fn start() -> Installation {
+    let broker = Arc::new(MemoryBroker::new());
+    let (work, pictures) = (Arc::new(MemoryObjectStore::new()), Arc::new(MemoryObjectStore::new()));
+    let cache = Arc::new(MemoryCache::new(1 << 26));
+    let fetcher = Arc::new(MemoryImageFetcher::new());
+    let subjects = SubjectKeys {
+        encoders: "constant".into(),
+        default_pixel_budget: PixelBudget::M0_06,
+        resolutions: [(PixelBudget::M0_06, 256)].into(),
+    };
+    let results = ResultWriter::new(pictures.clone(), broker.clone(), Clock::system(), "0.0.0");
+    let config = DispatcherConfig { subjects: subjects.clone(), max_image_bytes: 1 << 20 };
+    let stages: [(Arc<dyn Stage>, QueueName); 4] = [
+        (
+            Arc::new(Dispatcher::new(config, fetcher.clone(), work.clone(), results.clone())),
+            QueueName::dispatch(Lane::Standard),
+        ),
+        (Arc::new(Segmenter::new(ImageLimits::default(), Arc::new(GivenBox), work.clone())), QueueName::segment()),
+        (Arc::new(Encoder::new(subjects, Arc::new(Constant), work.clone(), cache.clone())), QueueName::encode()),
+        (Arc::new(Sampler::new(Arc::new(Constant), work, cache, pictures, results.clone())), QueueName::sample()),
+    ];
+    let (workers, shutdown) = (TaskTracker::new(), CancellationToken::new());
+    for (stage, queue) in stages {
+        let config = WorkerConfig { concurrency: 32, ..WorkerConfig::default() };
+        let worker = Worker::new(stage, queue, broker.clone(), Arc::new(results.clone()), config);
+        workers.spawn(worker.run(shutdown.clone()));
+    }
+    Installation { broker, fetcher, workers, shutdown }
+}
+
+/// A picture like no other.
+fn picture(number: usize) -> Bytes {
+    let colour = (number as u32).to_le_bytes();
+    let image = RgbImage::from_pixel(8, 8, [colour[0], colour[1], colour[2]].into());
+    encode_image(&image, ImageFormat::Png, 100).expect("a small picture can be written").into()
+}
+
+/// Sends the jobs, a bounded number ahead, and returns when the last has ended.
+async fn run(installation: &Installation, jobs: usize) {
+    let mut events = installation.broker.subscribe("job").await.expect("the twin takes listeners");
+    let queue = QueueName::dispatch(Lane::Standard);
+    let (mut sent, mut ended) = (0, 0);
+    while ended < jobs {
+        while sent < jobs && sent - ended < IN_FLIGHT {
+            let image = format!("{sent}.png");
+            let job = Job { id: JobId(format!("job-{sent}")), ..Job::new(image.as_str().into(), "a dog on a beach") };
+            let message = Message::of_job(&job, Clock::system().now());
+            installation.broker.publish(&queue, message).await.expect("the twin takes everything");
+            sent += 1;
+        }
+        let event = events.next().await.expect("the twin lives").to_job().expect("a job's event");
+        assert!(event.kind != EventKind::Failed && event.kind != EventKind::Parked, "{event:?}");
+        ended += usize::from(event.kind == EventKind::Completed);
+    }
+}
+
+/// Seconds of processor time that this process has used.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks: f64 = after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
+    ticks / 100.0
+}
+
+fn main() {
+    let jobs = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(5_000);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
+    runtime.block_on(async {
+        let installation = start();
+        for number in 0..jobs {
+            installation.fetcher.insert(format!("{number}.png").as_str(), picture(number));
+        }
+        let (began, cpu) = (Instant::now(), cpu_seconds());
+        run(&installation, jobs).await;
+        let (seconds, cpu) = (began.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+        let thousands = jobs as f64 / 1_000.0;
+        println!(
+            "{jobs} jobs, 4 hops: {:.0} jobs/s, {:.3} CPU seconds per 1,000 jobs",
+            jobs as f64 / seconds,
+            cpu / thousands
+        );
+        installation.shutdown.cancel();
+        installation.workers.close();
+        tokio::time::timeout(Duration::from_secs(10), installation.workers.wait()).await.expect("the workers end");
+    });
+}
