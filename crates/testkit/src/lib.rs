@@ -7,5 +7,5 @@ mod faults;
 mod jobs;
 
 pub use conditions::eventually;
-pub use faults::{Duplicating, FailFirst, IgnoresPrefetch, LostAcks};
+pub use faults::{Duplicating, FailFirst, IgnoresPrefetch, LostAcks, ReceivesAhead};
 pub use jobs::job;
