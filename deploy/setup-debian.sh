@@ -4,6 +4,9 @@ set -eu
 command -v cargo >/dev/null || { echo "EchoGen is built with Rust: install it from https://rustup.rs first" >&2; exit 2; }
 packages=""
 command -v cc >/dev/null || packages="$packages gcc libc6-dev"
+# The tests start private servers of these.
+[ -d /usr/lib/rabbitmq/lib ] || packages="$packages rabbitmq-server"
+command -v redis-server >/dev/null || packages="$packages redis-server"
 [ -z "$packages" ] && exit 0
 as_root=""
 [ "$(id -u)" -eq 0 ] || as_root="sudo"

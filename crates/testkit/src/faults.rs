@@ -1,6 +1,7 @@
 //! Ports that fail on purpose: the first N calls, twice the message, a cut between publish and ack.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -14,6 +15,7 @@ use echogen_ports::{
     Broker, Cache, Consumer, Delivery, Event, EventStream, Message, ObjectKey, ObjectStore, PortError, QueueName,
     Settle,
 };
+use futures::FutureExt;
 
 /// Fails the first N calls that would change something or read (not `consume` and `subscribe`), transiently.
 #[derive(Debug)]
@@ -220,6 +222,58 @@ impl<B: Broker> Broker for IgnoresPrefetch<B> {
     }
 }
 
+/// Takes messages ahead of their turn, as many as the prefetch allows, as clients of real brokers do: what waits in the
+/// client's hands comes back with it when it dies, and counts as handed out.
+#[derive(Debug)]
+pub struct ReceivesAhead<B>(pub B);
+
+#[async_trait]
+impl<B: Broker> Broker for ReceivesAhead<B> {
+    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), PortError> {
+        self.0.publish(queue, message).await
+    }
+
+    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), PortError> {
+        self.0.publish_after(queue, message, delay).await
+    }
+
+    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), PortError> {
+        self.0.dead_letter(queue, message, reason).await
+    }
+
+    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, PortError> {
+        let inner = self.0.consume(queue, prefetch).await?;
+        Ok(Box::new(AheadConsumer { ahead: VecDeque::new(), inner }))
+    }
+
+    async fn publish_event(&self, event: Event) -> Result<(), PortError> {
+        self.0.publish_event(event).await
+    }
+
+    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, PortError> {
+        self.0.subscribe(prefix).await
+    }
+}
+
+struct AheadConsumer {
+    ahead: VecDeque<Delivery>,
+    inner: Box<dyn Consumer>,
+}
+
+#[async_trait]
+impl Consumer for AheadConsumer {
+    async fn receive(&mut self) -> Result<Option<Delivery>, PortError> {
+        while let Some(received) = self.inner.receive().now_or_never() {
+            let Some(delivery) = received? else { break };
+            self.ahead.push_back(delivery);
+        }
+        match self.ahead.pop_front() {
+            Some(delivery) => Ok(Some(delivery)),
+            None => self.inner.receive().await,
+        }
+    }
+}
+
 struct LosingConsumer {
     inner: Box<dyn Consumer>,
     left: Arc<AtomicU32>,
@@ -282,6 +336,27 @@ mod tests {
         assert_eq!(again.redeliveries, 1);
         again.ack().await.unwrap();
         assert_eq!((broker.inner.waiting(&queue), broker.inner.unsettled()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn what_is_taken_ahead_comes_back_and_counts() {
+        let (inner, queue) = (MemoryBroker::new(), QueueName::sample());
+        let broker = ReceivesAhead(inner.clone());
+        for _ in 0..5 {
+            broker.publish(&queue, Message::default()).await.unwrap();
+        }
+        let mut consumer = broker.consume(&queue, 3).await.unwrap();
+        consumer.receive().await.unwrap().unwrap().ack().await.unwrap();
+        assert_eq!((inner.unsettled(), inner.waiting(&queue)), (2, 2), "two more are in hand");
+        drop(consumer);
+        let mut consumer = broker.consume(&queue, 9).await.unwrap();
+        let mut redeliveries = Vec::new();
+        for _ in 0..4 {
+            let delivery = consumer.receive().await.unwrap().unwrap();
+            redeliveries.push(delivery.redeliveries);
+            delivery.ack().await.unwrap();
+        }
+        assert_eq!(redeliveries, [1, 1, 0, 0]);
     }
 
     #[tokio::test]

@@ -5,7 +5,11 @@
 mod conditions;
 mod faults;
 mod jobs;
+mod proxy;
+mod rabbitmq;
 
 pub use conditions::eventually;
-pub use faults::{Duplicating, FailFirst, IgnoresPrefetch, LostAcks};
+pub use faults::{Duplicating, FailFirst, IgnoresPrefetch, LostAcks, ReceivesAhead};
 pub use jobs::job;
+pub use proxy::CutProxy;
+pub use rabbitmq::{RabbitMq, RabbitMqCluster, ServerError};

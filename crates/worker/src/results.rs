@@ -193,6 +193,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_end_answers_who_asked_belongs_to_the_trace_and_is_noted() {
+        let (broker, tracker) = (Arc::new(MemoryBroker::new()), TaskTracker::new());
+        let mut answers = broker.consume(&QueueName("answers".to_owned()), 1).await.unwrap();
+        assert!(tokio::time::timeout(Duration::ZERO, answers.receive()).await.is_err(), "the queue stands");
+        let board = JobStatusBoard::start(Arc::new(MemoryCache::new(10_000)), &tracker);
+        let store = Arc::new(MemoryObjectStore::new());
+        let results =
+            ResultWriter::new(store, broker, Clock::fixed(Timestamp::UNIX_EPOCH), "1.2.3").with_board(board.clone());
+        let job = Job { id: JobId("one".to_owned()), ..Job::new("dog.png".into(), "a dog") };
+        let trace = TraceContext::new(1, 2);
+        let reply_to = ReplyTo { queue: "answers".to_owned(), correlation_id: Some("7".to_owned()) };
+        let facts = TaskFacts { reply_to: Some(reply_to), trace: Some(trace), ..TaskFacts::default() };
+        let good = JobResult::completed(&job, Vec::new(), "1.2.3", Timestamp::UNIX_EPOCH);
+        results.commit(&job, &good, &facts).await.unwrap();
+        let answer = answers.receive().await.unwrap().unwrap();
+        assert_eq!(answer.message.headers[ReplyTo::CORRELATION_HEADER], "7");
+        let event: JobEvent = serde_json::from_slice(&answer.message.body).unwrap();
+        assert_eq!((event.kind, event.traceparent), (EventKind::Completed, Some(trace)));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let state = board.find(&job.id).await.unwrap().unwrap();
+        assert_eq!((state.state, state.result_key.as_str()), (EventKind::Completed, "one/result.json"));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_failure_leaves_a_result_of_its_kind() {
         let mut bench = bench().await;
         let failure = Failure { kind: FailureKind::Expired, message: "too late".to_owned() };

@@ -1,4 +1,10 @@
-//! The loop against the twins: duplicates, poison, retries, drain.
+//! The loop against the twins: duplicates, retries, drain. Cancellation, dying workers, lanes and what is told have a
+//! file each.
+
+mod cancelling;
+mod dying;
+mod lanes;
+mod telling;
 
 use std::{
     collections::HashMap,
@@ -26,6 +32,8 @@ struct Script {
     tries: Mutex<HashMap<String, u32>>,
     at_work: AtomicU32,
     most_at_work: AtomicU32,
+    /// What stuck tasks would be told by.
+    cancelled: Mutex<Vec<CancellationToken>>,
 }
 
 impl Script {
@@ -61,6 +69,7 @@ impl Stage for Script {
                 Ok(next(job))
             }
             "stuck" => {
+                self.cancelled.lock().unwrap().push(context.job_cancelled.clone());
                 sleep(Duration::from_secs(100_000)).await;
                 Ok(Outcome::Done)
             }
@@ -106,13 +115,28 @@ fn config() -> WorkerConfig {
 impl Bench {
     /// A worker at a broker that `wrap` makes of the twin, and a store whose first calls fail.
     fn start(wrap: impl FnOnce(MemoryBroker) -> Arc<dyn Broker>, store_failures: u32) -> Self {
+        Self::on_board(wrap, store_failures, None)
+    }
+
+    fn on_board(
+        wrap: impl FnOnce(MemoryBroker) -> Arc<dyn Broker>,
+        store_failures: u32,
+        board: Option<JobStatusBoard>,
+    ) -> Self {
         let (broker, store, stage) =
             (MemoryBroker::new(), Arc::new(MemoryObjectStore::new()), Arc::new(Script::default()));
         let (wrapped, clock) = (wrap(broker.clone()), Clock::fixed(Timestamp::UNIX_EPOCH));
         let flaky = Arc::new(FailFirst::new(SharedStore(Arc::clone(&store)), store_failures));
-        let results = ResultWriter::new(flaky, Arc::clone(&wrapped), clock.clone(), "1.2.3");
-        let worker = Worker::new(Arc::clone(&stage) as Arc<dyn Stage>, queue(), wrapped, Arc::new(results), config())
-            .with_clock(clock.clone());
+        let mut results = ResultWriter::new(flaky, Arc::clone(&wrapped), clock.clone(), "1.2.3");
+        if let Some(board) = &board {
+            results = results.with_board(board.clone());
+        }
+        let mut worker =
+            Worker::new(Arc::clone(&stage) as Arc<dyn Stage>, queue(), wrapped, Arc::new(results), config())
+                .with_clock(clock.clone());
+        if let Some(board) = board {
+            worker = worker.with_board(board);
+        }
         let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
         let worker = tracker.spawn(worker.run(shutdown.clone()));
         Self { broker, store, stage, shutdown, clock, worker }

@@ -1,0 +1,225 @@
+//! The port's verbs.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use echogen_ports::{Broker, Consumer, DEAD_LETTER_REASON, Event, EventStream, Message, PortError, QueueName};
+use echogen_protocol::ReplyTo;
+use lapin::{BasicProperties, types::ShortString};
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use super::{
+    config::AmqpConfig,
+    consumer::AmqpConsumer,
+    declare::short,
+    error::{is_not_found, port_error},
+    events::AmqpEvents,
+    headers,
+    link::{Consuming, Link, Publishing, Session, Shared},
+    liveness::{self, Liveness},
+    publisher::{Outcome, Outgoing, Publisher},
+    topology::{Route, Topology},
+};
+
+/// RabbitMQ as a [`Broker`]. Clones share connections.
+#[derive(Clone)]
+pub struct AmqpBroker {
+    shared: Arc<Shared>,
+    publishing: Arc<Link<Publishing>>,
+    consuming: Arc<Link<Consuming>>,
+    liveness: Arc<Liveness>,
+}
+
+impl std::fmt::Debug for AmqpBroker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AmqpBroker").field("config", &self.shared.config).finish_non_exhaustive()
+    }
+}
+
+impl AmqpBroker {
+    /// A broker with these settings; it connects when it is first used.
+    pub fn new(config: AmqpConfig) -> Result<Self, PortError> {
+        let uri = config.check()?;
+        let topology = Topology::of(&config);
+        let shared = Arc::new(Shared { config, topology, uri, tasks: TaskTracker::new() });
+        Ok(Self {
+            publishing: Arc::new(Link::new(Arc::clone(&shared))),
+            consuming: Arc::new(Link::new(Arc::clone(&shared))),
+            liveness: Arc::default(),
+            shared,
+        })
+    }
+
+    /// The same, connected, and with all exchanges and queues declared.
+    pub async fn connect(config: AmqpConfig) -> Result<Self, PortError> {
+        let broker = Self::new(config)?;
+        broker.publishing.session().await?;
+        broker.consuming.session().await?;
+        Ok(broker)
+    }
+
+    /// What is declared on the broker.
+    pub fn topology(&self) -> &Topology {
+        &self.shared.topology
+    }
+
+    /// For each queue that this process has begun to consume: whether messages still come. Between a lost connection
+    /// and the next, none do.
+    pub fn consuming(&self) -> Vec<liveness::Consuming> {
+        self.liveness.look()
+    }
+
+    /// Closes the connections in good order: what was sent is read by the broker. To be called last; using the broker
+    /// again connects again.
+    pub async fn close(&self) {
+        self.publishing.close().await;
+        self.consuming.close().await;
+    }
+
+    async fn send(&self, queue: &QueueName, route: Route, message: Message) -> Result<(), PortError> {
+        let mut properties = headers::properties(&message.headers)?;
+        if let Some(wait) = route.wait {
+            let milliseconds = wait.as_millis().to_string();
+            properties = properties.with_expiration(short(&milliseconds)?);
+        }
+        let exchange = short(&route.exchange)?;
+        let outgoing = self.outgoing(exchange, short(&route.routing_key)?, true, message.body, properties)?;
+        let session = self.publishing.session().await?;
+        match self.confirmed(&session.tasks, outgoing, &route.routing_key).await? {
+            Outcome::Taken => Ok(()),
+            Outcome::Refused => Err(PortError::transient(format!(
+                "the queue {queue} is full, or its nodes are away: RabbitMQ refused a message by way of {}",
+                route.exchange
+            ))),
+            Outcome::Returned => Err(self.unroutable(&session, &route).await),
+        }
+    }
+
+    fn outgoing(
+        &self,
+        exchange: ShortString,
+        routing_key: ShortString,
+        mandatory: bool,
+        body: Bytes,
+        properties: BasicProperties,
+    ) -> Result<Outgoing, PortError> {
+        let (size, limit) = (body.len(), self.shared.config.max_message_bytes);
+        if size > limit {
+            return Err(PortError::permanent(format!("the message has {size} bytes; the limit is {limit}")));
+        }
+        Ok(Outgoing { exchange, routing_key, mandatory, body, properties })
+    }
+
+    /// Publishes and waits for the confirm, within its time.
+    async fn confirmed(&self, publisher: &Publisher, outgoing: Outgoing, to: &str) -> Result<Outcome, PortError> {
+        let limit = self.shared.config.confirm_timeout();
+        match timeout(limit, publisher.publish(outgoing)).await {
+            Ok(Some(Ok(outcome))) => Ok(outcome),
+            Ok(Some(Err(error))) => Err(port_error(&format!("a message for {to} was not confirmed"), error)),
+            Ok(None) => Err(PortError::transient(format!("a message for {to} was not sent: its channel is closed"))),
+            Err(_) => Err(PortError::transient(format!(
+                "RabbitMQ did not confirm a message for {to} within {limit:?}; it may be short of memory or disk"
+            ))),
+        }
+    }
+
+    /// What a returned message means; a queue of ours that is gone is declared again for the next attempt.
+    async fn unroutable(&self, session: &Publishing, route: &Route) -> PortError {
+        let message = format!("no queue {} is bound to the exchange {}", route.routing_key, route.exchange);
+        if !self.shared.topology.has_queue(&route.routing_key) {
+            return PortError::permanent(message);
+        }
+        match self.publishing.declare_again(session).await {
+            Ok(()) => PortError::transient(format!("{message}; it was declared anew")),
+            Err(error) => error,
+        }
+    }
+
+    async fn reply(&self, publisher: &Publisher, body: Bytes, reply: ReplyTo) -> Result<(), PortError> {
+        let ReplyTo { queue, correlation_id } = reply;
+        if self.shared.topology.has_queue(&queue) {
+            warn!(queue, "a client wants replies in a queue of the installation; it gets none");
+            return Ok(());
+        }
+        let Ok(routing_key) = ShortString::try_new(queue.as_str()) else {
+            warn!("a client wants replies in a queue whose name is longer than 255 bytes; it gets none");
+            return Ok(());
+        };
+        let mut properties = headers::event_properties();
+        if let Some(id) = correlation_id.and_then(|id| ShortString::try_new(id).ok()) {
+            properties = properties.with_correlation_id(id);
+        }
+        let outgoing = self.outgoing(ShortString::default(), routing_key, false, body, properties)?;
+        self.taken(publisher, outgoing, &queue).await
+    }
+
+    /// Publishes where no queue is needed.
+    async fn taken(&self, publisher: &Publisher, outgoing: Outgoing, to: &str) -> Result<(), PortError> {
+        match self.confirmed(publisher, outgoing, to).await? {
+            Outcome::Refused => Err(PortError::transient(format!("RabbitMQ refused an event for {to}"))),
+            Outcome::Taken | Outcome::Returned => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Broker for AmqpBroker {
+    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), PortError> {
+        self.send(queue, self.shared.topology.names().route(queue), message).await
+    }
+
+    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), PortError> {
+        self.send(queue, self.shared.topology.names().delayed_route(queue, delay)?, message).await
+    }
+
+    async fn dead_letter(&self, queue: &QueueName, mut message: Message, reason: &str) -> Result<(), PortError> {
+        message.headers.insert(DEAD_LETTER_REASON.to_owned(), reason.to_owned());
+        let dead = queue.dead_letters();
+        self.send(&dead, self.shared.topology.names().route(&dead), message).await
+    }
+
+    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, PortError> {
+        self.liveness.wanted(queue);
+        let name = self.shared.topology.names().queue(queue);
+        let session = self.consuming.session().await?;
+        let connection = session.connection();
+        let mut opened = AmqpConsumer::open(connection, short(&name)?, prefetch).await;
+        if opened.as_ref().is_err_and(is_not_found) && self.shared.topology.has_queue(&name) {
+            self.consuming.declare_again(&session).await?;
+            opened = AmqpConsumer::open(connection, short(&name)?, prefetch).await;
+        }
+        let consumer = opened.map_err(|error| {
+            let missing = is_not_found(&error) && !self.shared.topology.has_queue(&name);
+            if missing {
+                return PortError::permanent(format!("there is no queue {name}")).because(error);
+            }
+            port_error(&format!("{name} is not consumed"), error)
+        })?;
+        debug!(queue = name, prefetch, "consuming");
+        self.liveness.add(queue, consumer.pulse());
+        Ok(Box::new(consumer))
+    }
+
+    async fn publish_event(&self, event: Event) -> Result<(), PortError> {
+        let Event { topic, body, reply } = event;
+        let exchange = self.shared.topology.names().events();
+        let routing_key = short(&topic)?;
+        let properties = headers::event_properties();
+        let outgoing = self.outgoing(short(&exchange)?, routing_key, false, body.clone(), properties)?;
+        let session = self.publishing.session().await?;
+        self.taken(&session.events, outgoing, &exchange).await?;
+        match reply {
+            Some(reply) => self.reply(&session.events, body, reply).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, PortError> {
+        let session = self.consuming.session().await?;
+        let exchange = self.shared.topology.names().events();
+        Ok(Box::new(AmqpEvents::open(session.connection(), &exchange, prefix).await?))
+    }
+}

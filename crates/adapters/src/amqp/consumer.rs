@@ -1,0 +1,137 @@
+//! Deliveries of one queue, each settled on the channel it came by.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use echogen_ports::{Consumer, Delivery, PortError, Settle};
+use futures::{FutureExt, StreamExt};
+use lapin::{
+    Channel, Connection,
+    options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
+    types::{FieldTable, ShortString},
+};
+use tracing::debug;
+
+use super::{headers, liveness::Pulse};
+
+/// A consumer with a channel of its own, so that its end puts back its deliveries and no others.
+pub(super) struct AmqpConsumer {
+    queue: ShortString,
+    deliveries: lapin::Consumer,
+    origin: Arc<Origin>,
+}
+
+/// Where deliveries came from, and where alone they can be settled.
+struct Origin {
+    channel: Channel,
+    pulse: Pulse,
+}
+
+impl AmqpConsumer {
+    /// Starts to consume. The prefetch is agreed first: the broker sends as soon as it is asked.
+    pub(super) async fn open(connection: &Connection, queue: ShortString, prefetch: u16) -> Result<Self, lapin::Error> {
+        let channel = connection.create_channel().await?;
+        channel.basic_qos(prefetch.max(1), BasicQosOptions::default()).await?;
+        let (tag, options) = (ShortString::default(), BasicConsumeOptions::default());
+        let deliveries = channel.basic_consume(queue.clone(), tag, options, FieldTable::default()).await?;
+        let pulse = Pulse::new(channel.status().clone());
+        Ok(Self { queue, deliveries, origin: Arc::new(Origin { channel, pulse }) })
+    }
+
+    pub(super) fn pulse(&self) -> Pulse {
+        self.origin.pulse.clone()
+    }
+}
+
+#[async_trait]
+impl Consumer for AmqpConsumer {
+    async fn receive(&mut self) -> Result<Option<Delivery>, PortError> {
+        loop {
+            match self.deliveries.next().await {
+                // What came before its channel was lost is on its way to another consumer already.
+                Some(Ok(delivery)) if delivery.acker.poisoned() => {}
+                Some(Ok(delivery)) => return Ok(Some(self.deliver(delivery))),
+                Some(Err(error)) => {
+                    self.origin.pulse.end();
+                    let what = format!("the consumer of {} has lost its channel", self.queue);
+                    // Whatever it was, a consumer can be started anew, and then it shows whether that is refused.
+                    return Err(PortError::transient(format!("{what}: {error}")).because(error));
+                }
+                None => {
+                    self.origin.pulse.end();
+                    return Ok(None);
+                }
+            }
+        }
+    }
+}
+
+impl AmqpConsumer {
+    fn deliver(&self, delivery: lapin::message::Delivery) -> Delivery {
+        let (message, redeliveries) = headers::message(delivery.data, &delivery.properties, delivery.redelivered);
+        let settle = AmqpSettle { origin: Arc::clone(&self.origin), tag: delivery.delivery_tag, settled: false };
+        Delivery::new(message, redeliveries, Box::new(settle))
+    }
+}
+
+impl Drop for AmqpConsumer {
+    /// Closes the channel, upon which the broker puts back what is not settled.
+    fn drop(&mut self) {
+        self.origin.pulse.end();
+        // The first poll sends the request; its answer interests nobody.
+        if let Some(Err(error)) = self.origin.channel.close(200, ShortString::default()).now_or_never() {
+            debug!(%error, queue = %self.queue, "the consumer's channel was closed already");
+        }
+    }
+}
+
+struct AmqpSettle {
+    origin: Arc<Origin>,
+    tag: u64,
+    settled: bool,
+}
+
+impl AmqpSettle {
+    fn check(&self) -> Result<(), PortError> {
+        if self.origin.pulse.beats() {
+            return Ok(());
+        }
+        Err(PortError::transient("the consumer of this delivery has ended; the message is back in its queue"))
+    }
+
+    fn nack(&self) -> impl Future<Output = Result<(), lapin::Error>> {
+        let options = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
+        self.origin.channel.basic_nack(self.tag, options)
+    }
+}
+
+fn unsettled(error: lapin::Error) -> PortError {
+    PortError::transient(format!("the delivery is not settled: {error}; its message comes again")).because(error)
+}
+
+#[async_trait]
+impl Settle for AmqpSettle {
+    async fn ack(mut self: Box<Self>) -> Result<(), PortError> {
+        self.check()?;
+        self.settled = true;
+        self.origin.channel.basic_ack(self.tag, BasicAckOptions::default()).await.map_err(unsettled)
+    }
+
+    async fn requeue(mut self: Box<Self>) -> Result<(), PortError> {
+        self.check()?;
+        self.settled = true;
+        self.nack().await.map_err(unsettled)
+    }
+}
+
+impl Drop for AmqpSettle {
+    fn drop(&mut self) {
+        if self.settled || !self.origin.pulse.beats() {
+            return;
+        }
+        // The first poll sends it, and if it cannot be sent the channel is gone and the message back.
+        if let Some(Err(error)) = self.nack().now_or_never() {
+            debug!(%error, "a dropped delivery is put back by its channel's end");
+        }
+    }
+}

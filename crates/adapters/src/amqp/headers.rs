@@ -1,0 +1,156 @@
+//! Text headers to and from AMQP's properties and header table.
+//!
+//! Outward, all headers are long strings; `reply-to` and `correlation-id` are the properties of these names. Inward,
+//! other producers' types are read as text as far as they are text or numbers. Left out are tables and lists, what the
+//! broker itself writes (`x-…`), and `CC` and `BCC`: sent on, those would deliver copies elsewhere, and written as text
+//! they would close the channel.
+
+use std::collections::BTreeMap;
+
+use echogen_ports::{DEAD_LETTER_REASON, Message, PortError};
+use echogen_protocol::ReplyTo;
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable, ShortString},
+};
+
+/// Headers that are read of one message; more are left out.
+const MAX_HEADERS: usize = 64;
+
+/// Bytes of one header's text that is read; a longer one is left out.
+const MAX_HEADER_BYTES: usize = 8 * 1024;
+
+/// Bytes of all headers that are read of one message.
+const MAX_READ_BYTES: usize = 32 * 1024;
+
+/// Bytes of all headers that are published with one message. All of them have to fit into one frame, 128 KiB by
+/// default, or the broker closes the connection.
+const MAX_WRITTEN_BYTES: usize = 64 * 1024;
+
+/// The header that carries the job's id, which is also the message's id.
+const JOB: &str = "echogen-job";
+
+const PERSISTENT: u8 = 2;
+
+/// The properties of a message to be published.
+pub(super) fn properties(headers: &BTreeMap<String, String>) -> Result<BasicProperties, PortError> {
+    let bytes: usize = headers.iter().map(|(name, text)| name.len() + text.len() + 8).sum();
+    if bytes > MAX_WRITTEN_BYTES {
+        let limit = MAX_WRITTEN_BYTES;
+        return Err(PortError::permanent(format!("the headers have {bytes} bytes; the limit is {limit}")));
+    }
+    let mut properties =
+        BasicProperties::default().with_content_type("application/json".into()).with_delivery_mode(PERSISTENT);
+    let mut table = FieldTable::default();
+    for (name, text) in headers {
+        let as_property = ShortString::try_new(text.as_str()).ok();
+        match (name.as_str(), as_property) {
+            (ReplyTo::QUEUE_HEADER, Some(queue)) => properties = properties.with_reply_to(queue),
+            (ReplyTo::CORRELATION_HEADER, Some(id)) => properties = properties.with_correlation_id(id),
+            (name, as_property) => {
+                if let (JOB, Some(id)) = (name, as_property) {
+                    properties = properties.with_message_id(id);
+                }
+                table.insert(super::declare::short(name)?, AMQPValue::LongString(text.as_str().into()));
+            }
+        }
+    }
+    Ok(properties.with_headers(table))
+}
+
+/// The properties of an event's message.
+pub(super) fn event_properties() -> BasicProperties {
+    BasicProperties::default()
+        .with_content_type("application/cloudevents+json; charset=utf-8".into())
+        .with_delivery_mode(PERSISTENT)
+}
+
+/// What came, as a message, and how often it came before.
+pub(super) fn message(data: Vec<u8>, properties: &BasicProperties, redelivered: bool) -> (Message, u32) {
+    let mut headers = BTreeMap::new();
+    let empty = FieldTable::default();
+    let table = properties.headers().as_ref().unwrap_or(&empty);
+    read(table, &mut headers);
+    let mut property = |name: &str, value: &Option<ShortString>| {
+        if let Some(value) = value {
+            headers.insert(name.to_owned(), value.as_str().to_owned());
+        }
+    };
+    property(ReplyTo::QUEUE_HEADER, properties.reply_to());
+    property(ReplyTo::CORRELATION_HEADER, properties.correlation_id());
+    if let Some(reason) = given_up(table) {
+        headers.entry(DEAD_LETTER_REASON.to_owned()).or_insert(reason);
+    }
+    // Newer brokers count apart what was handed out and what failed; the larger says how often it came.
+    let counted = ["x-delivery-count", "x-acquired-count"].iter().filter_map(|name| number(table, name)).max();
+    let redeliveries = counted.unwrap_or(0).max(u32::from(redelivered));
+    (Message { body: data.into(), headers }, redeliveries)
+}
+
+fn read(table: &FieldTable, headers: &mut BTreeMap<String, String>) {
+    let mut bytes = 0;
+    for (name, value) in table {
+        let name = name.as_str();
+        if name.starts_with("x-") || name == "CC" || name == "BCC" {
+            continue;
+        }
+        let Some(text) = text(value).filter(|text| text.len() <= MAX_HEADER_BYTES) else { continue };
+        bytes += name.len() + text.len();
+        if headers.len() == MAX_HEADERS || bytes > MAX_READ_BYTES {
+            break;
+        }
+        headers.insert(name.to_owned(), text);
+    }
+}
+
+/// A header's value, if it has a short form as text.
+fn text(value: &AMQPValue) -> Option<String> {
+    match value {
+        AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok().map(str::to_owned),
+        AMQPValue::ShortString(text) => Some(text.as_str().to_owned()),
+        AMQPValue::ByteArray(bytes) => std::str::from_utf8(bytes.as_slice()).ok().map(str::to_owned),
+        AMQPValue::Boolean(value) => Some(value.to_string()),
+        AMQPValue::Float(value) => Some(value.to_string()),
+        AMQPValue::Double(value) => Some(value.to_string()),
+        AMQPValue::Timestamp(seconds) => Some(seconds.to_string()),
+        value => integer(value).map(|number| number.to_string()),
+    }
+}
+
+fn integer(value: &AMQPValue) -> Option<i64> {
+    match value {
+        AMQPValue::ShortShortInt(number) => Some((*number).into()),
+        AMQPValue::ShortShortUInt(number) => Some((*number).into()),
+        AMQPValue::ShortInt(number) => Some((*number).into()),
+        AMQPValue::ShortUInt(number) => Some((*number).into()),
+        AMQPValue::LongInt(number) => Some((*number).into()),
+        AMQPValue::LongUInt(number) => Some((*number).into()),
+        AMQPValue::LongLongInt(number) => Some(*number),
+        _ => None,
+    }
+}
+
+fn number(table: &FieldTable, name: &str) -> Option<u32> {
+    let number = integer(table.inner().get(name)?)?;
+    Some(u32::try_from(number.max(0)).unwrap_or(u32::MAX))
+}
+
+/// Why the broker itself parked a message, read from the newest entry of its own record. The end of a retry's wait is
+/// in that record too, and is no such reason.
+fn given_up(table: &FieldTable) -> Option<String> {
+    let AMQPValue::FieldArray(deaths) = table.inner().get("x-death")? else { return None };
+    let AMQPValue::FieldTable(death) = deaths.as_slice().first()? else { return None };
+    let word = |name: &str| death.inner().get(name).and_then(text);
+    let (reason, queue) = (word("reason")?, word("queue").unwrap_or_default());
+    match reason.as_str() {
+        "delivery_limit" => Some(format!(
+            "the broker gave it up: it came back to {queue} unsettled more often than the delivery limit allows; it may \
+             kill its worker"
+        )),
+        "rejected" | "maxlen" => Some(format!("the broker gave it up: {reason} in {queue}")),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

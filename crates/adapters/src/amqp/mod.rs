@@ -1,0 +1,32 @@
+//! The broker on RabbitMQ, by AMQP 0-9-1.
+//!
+//! | part | what it does |
+//! |---|---|
+//! | [`Topology`] | exchanges, queues and bindings as data; declared at every connect, printable without one |
+//! | `link` | one connection each for publishing and consuming, made again by whoever needs it |
+//! | `publisher` | confirms in flight by the thousand, and returned messages given to the right publish |
+//! | `consumer` | deliveries, settled on the channel they came by; [`Consuming`] says whether they still come |
+//! | `headers` | text headers to and from AMQP's, bounded |
+//!
+//! A lost connection is never mended behind the caller's back: publishes in flight and consumers end with a transient
+//! error, and the next call connects anew. So nobody holds a consumer that silently lost its deliveries. The client
+//! library's own recovery is off: it does not publish again what was in flight, nor does it recover a closed channel.
+//! Publishing and consuming have connections of their own, because a broker short of memory stops reading from those
+//! that publish, and acknowledgements must get through just then.
+
+mod broker;
+mod config;
+mod consumer;
+mod declare;
+mod error;
+mod events;
+mod headers;
+mod link;
+mod liveness;
+mod publisher;
+mod topology;
+
+pub use broker::AmqpBroker;
+pub use config::{AmqpConfig, QueueLimits};
+pub use liveness::Consuming;
+pub use topology::{Argument, Binding, Exchange, ExchangeType, Queue, Topology};

@@ -1,0 +1,302 @@
+//! Exchanges, queues and bindings as data.
+//!
+//! ```text
+//! client ──▶ jobs ──lane──▶ dispatch.<lane> ◀──┐
+//! stage  ──▶ tasks ──queue's name──▶ segment, encode, sample, dispatch.<lane> ──given up──▶ dead ──▶ <queue>.dead
+//! stage  ──▶ retry.<wait> ──▶ retry.<wait> ──time is up──▶ tasks (the routing key is still the queue's name)
+//! stage  ──▶ events ──topic──▶ whoever listens
+//! ```
+//!
+//! A retry tier holds messages up to its own time; each message carries its exact wait. A message behind one that waits
+//! longer waits for it, so tiers bound how much too long that can be.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use echogen_ports::{PortError, QueueName};
+use echogen_protocol::Lane;
+use serde::Serialize;
+
+use super::config::{AmqpConfig, QueueLimits};
+
+/// The retry tiers in milliseconds. The workers' own waits end at five minutes; a server may ask for a day.
+const TIERS: [u64; 8] = [250, 1_000, 4_000, 16_000, 64_000, 300_000, 3_600_000, 86_400_000];
+
+/// Deliveries of a dead letter before the broker drops it: looking at dead letters counts as one, and must not eat
+/// them. RabbitMQ 4 has a limit of 20 where none is given, and RabbitMQ 3 no way to say "none".
+const LOOKS_AT_DEAD_LETTERS: i64 = 1_000_000_000;
+
+/// Everything that one installation declares on its broker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Topology {
+    /// The exchanges; all are durable.
+    pub exchanges: Vec<Exchange>,
+    /// The queues; all are durable.
+    pub queues: Vec<Queue>,
+    /// What leads from the first to the second.
+    pub bindings: Vec<Binding>,
+    #[serde(skip)]
+    names: Names,
+}
+
+/// An exchange.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Exchange {
+    /// Its name.
+    pub name: String,
+    /// How it routes.
+    pub kind: ExchangeType,
+    /// What it is for.
+    pub purpose: &'static str,
+}
+
+/// How an exchange routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExchangeType {
+    /// By equal routing keys.
+    Direct,
+    /// By patterns of words.
+    Topic,
+    /// To every queue.
+    Fanout,
+}
+
+/// A queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Queue {
+    /// Its name.
+    pub name: String,
+    /// Its arguments, which RabbitMQ does not let change later.
+    pub arguments: BTreeMap<&'static str, Argument>,
+    /// What it is for.
+    pub purpose: &'static str,
+}
+
+/// A queue's argument.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Argument {
+    /// A word.
+    Text(String),
+    /// A number.
+    Number(i64),
+}
+
+/// A binding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Binding {
+    /// From this exchange
+    pub exchange: String,
+    /// by this routing key
+    pub routing_key: String,
+    /// to this queue.
+    pub queue: String,
+}
+
+/// The names of an installation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Names {
+    prefix: String,
+}
+
+/// Where a message is published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Route {
+    pub(super) exchange: String,
+    pub(super) routing_key: String,
+    /// How long a retry tier shall hold it.
+    pub(super) wait: Option<Duration>,
+}
+
+impl Names {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned() }
+    }
+
+    fn with(&self, name: &str) -> String {
+        format!("{}.{name}", self.prefix)
+    }
+
+    /// A queue's name on the broker: `echogen.` makes way for the installation's prefix. Other names, such as a
+    /// client's own queue, stay as they are.
+    pub(super) fn queue(&self, queue: &QueueName) -> String {
+        queue.as_str().strip_prefix("echogen.").map_or_else(|| queue.as_str().to_owned(), |name| self.with(name))
+    }
+
+    pub(super) fn events(&self) -> String {
+        self.with("events")
+    }
+
+    /// The way to a queue.
+    pub(super) fn route(&self, queue: &QueueName) -> Route {
+        let routing_key = self.queue(queue);
+        let exchange = self.with(if routing_key.ends_with(".dead") { "dead" } else { "tasks" });
+        Route { exchange, routing_key, wait: None }
+    }
+
+    /// The way to a queue through the smallest tier that holds a message so long.
+    pub(super) fn delayed_route(&self, queue: &QueueName, delay: Duration) -> Result<Route, PortError> {
+        // Messages never come early, so a part of a millisecond counts as a whole one.
+        let milliseconds = delay.as_nanos().div_ceil(1_000_000);
+        if milliseconds == 0 {
+            return Ok(self.route(queue));
+        }
+        let tier = TIERS.into_iter().find(|tier| milliseconds <= u128::from(*tier)).ok_or_else(|| {
+            PortError::permanent(format!("a delay of {delay:?} is longer than a day, the longest a retry may wait"))
+        })?;
+        let wait = Some(Duration::from_millis(u64::try_from(milliseconds).unwrap_or(tier)));
+        Ok(Route { exchange: self.tier(tier), routing_key: self.queue(queue), wait })
+    }
+
+    fn tier(&self, milliseconds: u64) -> String {
+        self.with(&format!("retry.{milliseconds}ms"))
+    }
+}
+
+impl Topology {
+    /// What an installation with these settings declares.
+    pub fn of(config: &AmqpConfig) -> Self {
+        let names = Names::new(&config.prefix);
+        let mut topology = Self { exchanges: Vec::new(), queues: Vec::new(), bindings: Vec::new(), names };
+        topology.add_exchange("jobs", ExchangeType::Direct, "clients put jobs here; the routing key is the lane");
+        topology.add_exchange("tasks", ExchangeType::Direct, "what is for a stage; the routing key is its queue");
+        topology.add_exchange("events", ExchangeType::Topic, "what happens to jobs: job.<kind>.<job id>");
+        topology.add_exchange("dead", ExchangeType::Direct, "what nobody could make anything of");
+        for lane in [Lane::Interactive, Lane::Standard, Lane::Bulk] {
+            let queue = topology.names.queue(&QueueName::dispatch(lane));
+            topology.add_work_queue(config, &queue, config.intake, "jobs of a lane, for the dispatcher");
+            topology.bind(&topology.names.with("jobs"), lane.as_str(), &queue);
+        }
+        for (queue, purpose) in [
+            (QueueName::segment(), "pictures, for the segmenter"),
+            (QueueName::encode(), "cut-outs, for the encoder"),
+            (QueueName::sample(), "encoded subjects, for the sampler"),
+        ] {
+            let queue = topology.names.queue(&queue);
+            topology.add_work_queue(config, &queue, config.stage, purpose);
+        }
+        for tier in TIERS {
+            topology.add_tier(config, tier);
+        }
+        topology
+    }
+
+    /// Whether a queue of this name on the broker is one of the installation's.
+    pub fn has_queue(&self, name: &str) -> bool {
+        self.queues.iter().any(|queue| queue.name == name)
+    }
+
+    pub(super) fn names(&self) -> &Names {
+        &self.names
+    }
+
+    fn add_exchange(&mut self, name: &str, kind: ExchangeType, purpose: &'static str) {
+        self.exchanges.push(Exchange { name: self.names.with(name), kind, purpose });
+    }
+
+    fn bind(&mut self, exchange: &str, routing_key: &str, queue: &str) {
+        let (exchange, routing_key, queue) = (exchange.to_owned(), routing_key.to_owned(), queue.to_owned());
+        self.bindings.push(Binding { exchange, routing_key, queue });
+    }
+
+    /// A stage's queue, and the one for its dead letters.
+    fn add_work_queue(&mut self, config: &AmqpConfig, name: &str, limits: QueueLimits, purpose: &'static str) {
+        let (tasks, dead, dead_letters) = (self.names.with("tasks"), self.names.with("dead"), format!("{name}.dead"));
+        let mut arguments = arguments(config, limits);
+        arguments.insert("x-dead-letter-exchange", Argument::Text(dead.clone()));
+        arguments.insert("x-dead-letter-routing-key", Argument::Text(dead_letters.clone()));
+        if config.quorum {
+            arguments.insert("x-delivery-limit", Argument::Number(config.delivery_limit.into()));
+            arguments.insert("x-dead-letter-strategy", Argument::Text("at-least-once".to_owned()));
+        }
+        self.queues.push(Queue { name: name.to_owned(), arguments, purpose });
+        self.bind(&tasks, name, name);
+        let mut arguments = self::arguments(config, config.dead);
+        if config.quorum {
+            arguments.insert("x-delivery-limit", Argument::Number(LOOKS_AT_DEAD_LETTERS));
+        }
+        self.queues.push(Queue { name: dead_letters.clone(), arguments, purpose: "its dead letters" });
+        self.bind(&dead, &dead_letters, &dead_letters);
+    }
+
+    fn add_tier(&mut self, config: &AmqpConfig, milliseconds: u64) {
+        let name = self.names.tier(milliseconds);
+        self.exchanges.push(Exchange {
+            name: name.clone(),
+            kind: ExchangeType::Fanout,
+            purpose: "tries again later; the routing key is the queue to return to",
+        });
+        let mut arguments = arguments(config, config.stage);
+        arguments.insert("x-message-ttl", Argument::Number(i64::try_from(milliseconds).unwrap_or(i64::MAX)));
+        // Without a routing key of its own here, a message keeps the one it came with: its queue's name.
+        arguments.insert("x-dead-letter-exchange", Argument::Text(self.names.with("tasks")));
+        if config.quorum {
+            arguments.insert("x-delivery-limit", Argument::Number(config.delivery_limit.into()));
+            arguments.insert("x-dead-letter-strategy", Argument::Text("at-least-once".to_owned()));
+        }
+        self.queues.push(Queue { name: name.clone(), arguments, purpose: "waits for its next try" });
+        self.bind(&name, "", &name);
+    }
+}
+
+/// What all queues have: kind, limits, and that past them publishing is refused.
+fn arguments(config: &AmqpConfig, limits: QueueLimits) -> BTreeMap<&'static str, Argument> {
+    let bytes = i64::try_from(limits.max_length_bytes).unwrap_or(i64::MAX);
+    let mut arguments = BTreeMap::from([
+        ("x-max-length", Argument::Number(limits.max_length.into())),
+        ("x-max-length-bytes", Argument::Number(bytes)),
+        ("x-overflow", Argument::Text("reject-publish".to_owned())),
+    ]);
+    if config.quorum {
+        arguments.insert("x-queue-type", Argument::Text("quorum".to_owned()));
+    }
+    if let (true, Some(size)) = (config.quorum, config.initial_group_size) {
+        arguments.insert("x-quorum-initial-group-size", Argument::Number(size.into()));
+    }
+    arguments
+}
+
+impl fmt::Display for Argument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Number(number) => write!(f, "{number}"),
+        }
+    }
+}
+
+impl fmt::Display for ExchangeType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Direct => "direct",
+            Self::Topic => "topic",
+            Self::Fanout => "fanout",
+        })
+    }
+}
+
+impl fmt::Display for Topology {
+    /// Writes tables for people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.queues.iter().map(|queue| queue.name.len()).max().unwrap_or(0);
+        writeln!(f, "exchanges (durable)")?;
+        for Exchange { name, kind, purpose } in &self.exchanges {
+            writeln!(f, "  {name:width$}  {kind:6}  {purpose}")?;
+        }
+        writeln!(f, "\nqueues (durable)")?;
+        for Queue { name, arguments, purpose } in &self.queues {
+            writeln!(f, "  {name:width$}  {purpose}")?;
+            let arguments: Vec<String> = arguments.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            writeln!(f, "  {:width$}    {}", "", arguments.join(" "))?;
+        }
+        writeln!(f, "\nbindings (exchange, routing key, queue)")?;
+        let key = self.bindings.iter().map(|binding| binding.routing_key.len()).max().unwrap_or(0);
+        for Binding { exchange, routing_key, queue } in &self.bindings {
+            writeln!(f, "  {exchange:width$}  {routing_key:key$}  {queue}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+//! What an installation declares, and how it is printed.
+
+use super::*;
+
+fn topology() -> Topology {
+    Topology::of(&AmqpConfig::default())
+}
+
+fn text(queue: &Queue, argument: &str) -> String {
+    queue.arguments.get(argument).map(ToString::to_string).unwrap_or_default()
+}
+
+#[test]
+fn every_queue_of_a_stage_can_be_reached_retried_and_given_up() {
+    let topology = topology();
+    let lanes = [Lane::Interactive, Lane::Standard, Lane::Bulk].map(QueueName::dispatch);
+    for queue in lanes.into_iter().chain([QueueName::segment(), QueueName::encode(), QueueName::sample()]) {
+        let name = topology.names().queue(&queue);
+        let found = topology.queues.iter().find(|queue| queue.name == name).expect("it is declared");
+        assert!(topology.has_queue(&format!("{name}.dead")), "{name} has a place for dead letters");
+        for queue in [&queue, &queue.dead_letters()] {
+            let Route { exchange, routing_key, .. } = topology.names().route(queue);
+            let queue = topology.names().queue(queue);
+            assert!(topology.bindings.contains(&Binding { exchange, routing_key, queue }), "{name}");
+        }
+        let dead = Binding {
+            exchange: text(found, "x-dead-letter-exchange"),
+            routing_key: text(found, "x-dead-letter-routing-key"),
+            queue: topology.names().queue(&queue.dead_letters()),
+        };
+        assert!(topology.bindings.contains(&dead), "{name}: what the broker gives up is parked too");
+    }
+}
+
+#[test]
+fn all_queues_are_bounded_and_refuse_what_is_too_much() {
+    for queue in topology().queues {
+        assert_eq!(text(&queue, "x-overflow"), "reject-publish", "{}", queue.name);
+        assert_eq!(text(&queue, "x-queue-type"), "quorum", "{}", queue.name);
+        for limit in ["x-max-length", "x-max-length-bytes", "x-delivery-limit"] {
+            assert!(matches!(queue.arguments[limit], Argument::Number(1..)), "{} {limit}", queue.name);
+        }
+        // The broker moves a message safely only out of queues of this strategy.
+        let moves = queue.arguments.contains_key("x-dead-letter-exchange");
+        assert_eq!(text(&queue, "x-dead-letter-strategy") == "at-least-once", moves, "{}", queue.name);
+    }
+}
+
+#[test]
+fn a_delay_takes_the_smallest_tier_that_holds_it() {
+    let topology = topology();
+    let tier = |delay| {
+        let route = topology.names().delayed_route(&QueueName::sample(), delay).unwrap();
+        assert_eq!(route.routing_key, "echogen.sample");
+        assert!(topology.exchanges.iter().any(|exchange| exchange.name == route.exchange), "{}", route.exchange);
+        (route.exchange, route.wait.map(|wait| wait.as_millis()))
+    };
+    let millis = Duration::from_millis;
+    assert_eq!(tier(Duration::ZERO), ("echogen.tasks".to_owned(), None));
+    assert_eq!(tier(Duration::from_nanos(1)), ("echogen.retry.250ms".to_owned(), Some(1)));
+    assert_eq!(tier(millis(250)), ("echogen.retry.250ms".to_owned(), Some(250)));
+    assert_eq!(tier(millis(251)), ("echogen.retry.1000ms".to_owned(), Some(251)));
+    assert_eq!(tier(millis(300_000)), ("echogen.retry.300000ms".to_owned(), Some(300_000)));
+    assert_eq!(tier(Duration::from_secs(86_400)), ("echogen.retry.86400000ms".to_owned(), Some(86_400_000)));
+    for delay in [Duration::from_millis(86_400_001), Duration::MAX] {
+        let error = topology.names().delayed_route(&QueueName::sample(), delay).unwrap_err();
+        assert!(error.is_permanent(), "{error}");
+    }
+}
+
+#[test]
+fn the_prefix_takes_the_place_of_the_projects_name() {
+    let names = Names::new("mine");
+    assert_eq!(names.queue(&QueueName::dispatch(Lane::Bulk)), "mine.dispatch.bulk");
+    assert_eq!(names.queue(&QueueName::segment().dead_letters()), "mine.segment.dead");
+    assert_eq!(names.queue(&QueueName("answers".to_owned())), "answers");
+}
+
+#[test]
+fn classic_queues_have_no_arguments_of_quorum_queues() {
+    let config = AmqpConfig { quorum: false, initial_group_size: Some(3), ..AmqpConfig::default() };
+    for queue in Topology::of(&config).queues {
+        for argument in ["x-queue-type", "x-delivery-limit", "x-dead-letter-strategy", "x-quorum-initial-group-size"] {
+            assert!(!queue.arguments.contains_key(argument), "{} {argument}", queue.name);
+        }
+    }
+    let config = AmqpConfig { initial_group_size: Some(3), ..AmqpConfig::default() };
+    assert_eq!(text(&Topology::of(&config).queues[0], "x-quorum-initial-group-size"), "3");
+}
+
+#[test]
+fn it_prints_as_a_table_and_as_json() {
+    insta::assert_snapshot!(topology().to_string());
+    let json = serde_json::to_value(topology()).unwrap();
+    assert_eq!(json["exchanges"][2]["kind"], "topic");
+    assert_eq!(json["queues"][0]["arguments"]["x-queue-type"], "quorum");
+    assert_eq!(json["bindings"][0]["queue"], "echogen.dispatch.interactive");
+}

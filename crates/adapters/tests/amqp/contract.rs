@@ -1,0 +1,30 @@
+//! The contract that the in-memory twin keeps too.
+
+use std::sync::Arc;
+
+use echogen_adapters::amqp::{AmqpBroker, AmqpConfig};
+use echogen_ports::{Broker, contract};
+use echogen_testkit::RabbitMq;
+
+use crate::client::config;
+
+#[tokio::test]
+async fn it_keeps_the_contract() {
+    let url = RabbitMq::shared().await.amqp_url();
+    let fresh = || async {
+        let broker = AmqpBroker::connect(config(url.clone())).await.expect("the broker takes connections");
+        Arc::new(broker) as Arc<dyn Broker>
+    };
+    contract::broker_contract(fresh).await;
+}
+
+#[tokio::test]
+async fn classic_queues_keep_it_too() {
+    let url = RabbitMq::shared().await.amqp_url();
+    let fresh = || async {
+        let classic = AmqpConfig { quorum: false, ..config(url.clone()) };
+        let broker = AmqpBroker::connect(classic).await.expect("the broker takes connections");
+        Arc::new(broker) as Arc<dyn Broker>
+    };
+    contract::broker_contract(fresh).await;
+}

@@ -1,0 +1,8 @@
+//! The AMQP adapter on a real RabbitMQ: the broker's contract, and what only a real server can do.
+#![cfg(feature = "amqp")]
+
+mod client;
+mod contract;
+mod failures;
+mod limits;
+mod messages;

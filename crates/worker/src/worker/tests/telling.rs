@@ -1,0 +1,172 @@
+//! What the world is told: replies, traces, the scoreboard, and that nobody waits for it.
+
+use echogen_ports::{Event, EventStream, MemoryCache};
+use echogen_protocol::{EventKind, JobEvent, ReplyTo, TraceContext};
+
+use super::*;
+use crate::JobStatusBoard;
+
+fn reply_to() -> ReplyTo {
+    ReplyTo { queue: "answers".to_owned(), correlation_id: Some("7".to_owned()) }
+}
+
+fn with_headers(id: &str, headers: &TaskHeaders) -> Message {
+    Message::of_task(&Task::Dispatch(job(id)), headers)
+}
+
+async fn told(events: &mut Box<dyn EventStream>) -> JobEvent {
+    events.next().await.unwrap().to_job().unwrap()
+}
+
+/// Everything that was told until now.
+fn all_told(events: &mut Box<dyn EventStream>) -> Vec<JobEvent> {
+    use futures::FutureExt;
+    std::iter::from_fn(|| events.next().now_or_never().flatten()).filter_map(|event| event.to_job()).collect()
+}
+
+async fn next_headers(bench: &Bench) -> TaskHeaders {
+    let mut consumer = bench.broker.consume(&QueueName::segment(), 1).await.unwrap();
+    let delivery = consumer.receive().await.unwrap().unwrap();
+    let headers = TaskHeaders::from_map(&delivery.message.headers);
+    delivery.ack().await.unwrap();
+    headers
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asked_is_answered_once_and_listeners_are_told_once() {
+    let bench = Bench::plain();
+    let mut answers = bench.broker.consume(&QueueName("answers".to_owned()), 10).await.unwrap();
+    assert!(timeout(Duration::ZERO, answers.receive()).await.is_err(), "the queue stands");
+    let mut events = bench.broker.subscribe("job.failed").await.unwrap();
+    let headers = TaskHeaders { reply_to: Some(reply_to()), ..TaskHeaders::default() };
+    bench.broker.publish(&queue(), with_headers("wrong", &headers)).await.unwrap();
+    bench.idle().await;
+    let answer = answers.receive().await.unwrap().unwrap();
+    assert_eq!(answer.message.headers[ReplyTo::CORRELATION_HEADER], "7");
+    let event: JobEvent = serde_json::from_slice(&answer.message.body).unwrap();
+    assert_eq!((event.kind, event.subject.as_str()), (EventKind::Failed, "wrong"));
+    answer.ack().await.unwrap();
+    assert!(timeout(Duration::from_secs(60), answers.receive()).await.is_err(), "one answer is enough");
+    assert_eq!(all_told(&mut events).len(), 1, "one event is told once");
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whom_to_answer_travels_with_the_next_task_and_with_another_try() {
+    let bench = Bench::plain();
+    let headers = TaskHeaders { reply_to: Some(reply_to()), ..TaskHeaders::default() };
+    for id in ["one", "flaky"] {
+        bench.broker.publish(&queue(), with_headers(id, &headers)).await.unwrap();
+        bench.idle().await;
+        assert_eq!(next_headers(&bench).await.reply_to, Some(reply_to()), "{id}");
+    }
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trace_goes_on_with_a_span_of_its_own_for_every_try() {
+    let bench = Bench::plain();
+    let mut events = bench.broker.subscribe("job.retrying").await.unwrap();
+    let trace = TraceContext::new(0xabc, 0xdef);
+    let headers = TaskHeaders { traceparent: Some(trace), ..TaskHeaders::default() };
+    bench.broker.publish(&queue(), with_headers("flaky", &headers)).await.unwrap();
+    bench.idle().await;
+    let mut spans = vec![next_headers(&bench).await.traceparent.unwrap()];
+    for _ in 0..2 {
+        spans.push(told(&mut events).await.traceparent.unwrap());
+    }
+    assert!(spans.iter().all(|span| span.trace_id() == trace.trace_id()));
+    spans.push(trace);
+    let distinct: std::collections::HashSet<_> = spans.iter().map(|span| span.span_id()).collect();
+    assert_eq!(distinct.len(), 4, "each try is a span, and none is the sender's");
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_without_a_trace_or_with_a_broken_one_gets_one_and_keeps_it() {
+    let bench = Bench::plain();
+    let mut events = bench.broker.subscribe("job.retrying").await.unwrap();
+    let mut message = with_headers("flaky", &TaskHeaders::default());
+    message.headers.insert("traceparent".to_owned(), "00-xyz-1-01".to_owned());
+    bench.broker.publish(&queue(), message).await.unwrap();
+    bench.idle().await;
+    let trace = next_headers(&bench).await.traceparent.unwrap();
+    assert!(trace.is_sampled());
+    assert_eq!(told(&mut events).await.traceparent.unwrap().trace_id(), trace.trace_id(), "from the first try on");
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_scoreboard_shows_where_a_job_stands_and_where_its_result_belongs() {
+    let (tracker, cache) = (TaskTracker::new(), Arc::new(MemoryCache::new(100_000)));
+    let board = JobStatusBoard::start(cache, &tracker);
+    let bench = Bench::on_board(|broker| Arc::new(broker), 0, Some(board.clone()));
+    let mut odd = job("never");
+    odd.output.destination = Some("dogs".to_owned());
+    let headers = TaskHeaders { reply_to: Some(reply_to()), ..TaskHeaders::default() };
+    bench.broker.publish(&queue(), Message::of_task(&Task::Dispatch(odd.clone()), &headers)).await.unwrap();
+    let stage = Arc::clone(&bench.stage);
+    eventually("it has been tried twice", || stage.tries("never") == 2).await;
+    let state = board.find(&odd.id).await.unwrap().unwrap();
+    assert_eq!((state.state, state.stage.as_deref(), state.attempt), (EventKind::Retrying, Some("script"), 2));
+    assert_eq!((state.result_key.as_str(), state.reply_to), ("dogs/never/result.json", Some(reply_to())));
+    assert_eq!(state.trace_id.map(|id| id.len()), Some(32));
+    bench.idle().await;
+    assert_eq!(board.find(&odd.id).await.unwrap().unwrap().state, EventKind::Parked);
+    bench.send("wrong").await;
+    bench.idle().await;
+    eventually("the end is noted", || {
+        use futures::FutureExt;
+        let found = board.find(&job("wrong").id).now_or_never();
+        found.unwrap().unwrap().is_some_and(|state| state.state == EventKind::Failed)
+    })
+    .await;
+    bench.stop().await;
+}
+
+/// A broker that takes twenty seconds over every event.
+#[derive(Debug)]
+struct SlowEvents(MemoryBroker);
+
+#[async_trait]
+impl Broker for SlowEvents {
+    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), PortError> {
+        self.0.publish(queue, message).await
+    }
+
+    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), PortError> {
+        self.0.publish_after(queue, message, delay).await
+    }
+
+    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), PortError> {
+        self.0.dead_letter(queue, message, reason).await
+    }
+
+    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn echogen_ports::Consumer>, PortError> {
+        self.0.consume(queue, prefetch).await
+    }
+
+    async fn publish_event(&self, event: Event) -> Result<(), PortError> {
+        sleep(Duration::from_secs(20)).await;
+        self.0.publish_event(event).await
+    }
+
+    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, PortError> {
+        self.0.subscribe(prefix).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_task_waits_for_a_courtesy_but_a_jobs_end_is_told_before_the_ack() {
+    let bench = Bench::start(|broker| Arc::new(SlowEvents(broker)), 0);
+    let began = Instant::now();
+    bench.send("flaky").await;
+    bench.idle().await;
+    assert_eq!(bench.followed(), 1);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    let mut events = bench.broker.subscribe("job.failed").await.unwrap();
+    bench.send("wrong").await;
+    bench.idle().await;
+    assert_eq!(all_told(&mut events).len(), 1, "told by the time the task is settled");
+    bench.stop().await;
+}
