@@ -10,7 +10,7 @@ use echogen_models::{
     generator::{Generator, load_subject_encoder},
 };
 use echogen_protocol::{PixelBudget, SubjectKeys};
-use echogen_sampler::GeneratorSampler;
+use echogen_sampler::{GeneratorSampler, SamplerConfig};
 use echogen_segmenter::GivenBox;
 
 use crate::{arguments::RunOptions, bundles, failure::Failure, pipeline::Networks};
@@ -47,7 +47,8 @@ fn start(bundle: &Bundle) -> anyhow::Result<Networks> {
     let generator = Generator::load(bundle, &device, dtype, CONDITION_CACHE_BYTES)
         .with_context(|| cannot_load(bundle.manifest_path()))?;
     let encoder = NetworkEncoder::start(encoder, pick(digests, &ENCODERS))?;
-    let sampler = GeneratorSampler::start(bundle, generator, subjects.clone(), pick(digests, &SAMPLERS))?;
+    let config = SamplerConfig::default();
+    let sampler = GeneratorSampler::start(bundle, generator, subjects.clone(), pick(digests, &SAMPLERS), &config)?;
     Ok(Networks { detector: Arc::new(GivenBox), encoder: Arc::new(encoder), sampler: Arc::new(sampler), subjects })
 }
 

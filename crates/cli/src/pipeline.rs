@@ -13,7 +13,7 @@ use echogen_ports::{
     Broker, Cache, EventStream, MemoryBroker, MemoryCache, Message, ObjectKey, ObjectStore, PortError, QueueName,
 };
 use echogen_protocol::{Job, JobResult, JobStatus, Lane, SubjectKeys};
-use echogen_sampler::{ImageSampler, Sampler};
+use echogen_sampler::{ImageSampler, Sampler, ScaleEvents};
 use echogen_segmenter::{Detector, Segmenter};
 use echogen_worker::{Backoff, Clock, ResultWriter, Stage, Worker, WorkerConfig};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -66,7 +66,8 @@ impl Pipeline {
         let limits = ImageLimits { max_bytes: options.max_image_bytes, ..ImageLimits::default() };
         let segmenter = Segmenter::new(limits, networks.detector, Arc::clone(&work));
         let encoder = Encoder::new(networks.subjects, networks.encoder, Arc::clone(&work), Arc::clone(&cache));
-        let sampler = Sampler::new(networks.sampler, Arc::clone(&work), cache, Arc::clone(&pictures), results.clone());
+        let sampler = Sampler::new(networks.sampler, Arc::clone(&work), cache, Arc::clone(&pictures), results.clone())
+            .with_scale_events(ScaleEvents::On);
         let (workers, shutdown) = (TaskTracker::new(), CancellationToken::new());
         let pipeline = Self { broker, work, pictures, results, workers, shutdown };
         for lane in [Lane::Interactive, Lane::Standard, Lane::Bulk] {

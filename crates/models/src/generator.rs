@@ -148,6 +148,12 @@ impl Generator {
         Ok(Schedule::nearest(h_div_w, budget)?)
     }
 
+    /// Bytes of key-value caches that one picture needs while it is sampled: those of every row that guidance runs.
+    pub fn kv_cache_bytes(&self, schedule: &Schedule, options: &SamplingOptions) -> usize {
+        let rows = options.row_scales(schedule.scales().len()).iter().filter(|scales| **scales > 0).count();
+        rows * self.sampler.model().kv_cache_bytes(schedule)
+    }
+
     /// The transformer and the conditions it keeps.
     pub fn sampler(&self) -> &Sampler {
         &self.sampler

@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, VecDeque},
     ops::ControlFlow,
     sync::Arc,
-    time::Instant,
 };
 
 use async_trait::async_trait;
@@ -12,31 +11,30 @@ use echogen_models::{
     bundle::{Bundle, SamplingDefaults},
     echogen::{self, Schedule},
     generator::{Generator, GeneratorError, ImageRequest},
+    imaging::RgbImage,
     subject_encoder::EncodedSubject,
 };
 use echogen_protocol::{Job, Parameters, PerScale, PixelBudget, SubjectKeys};
-use echogen_worker::{Asker, InferenceError, InferenceThread};
+use echogen_worker::InferenceError;
 
-use crate::{ImageSampler, SampleError, SampleRequest, Sampled, ScaleDone};
-
-/// Image tokens sampled side by side: some fifteen pictures of 256 pixels, one of 768 or more. More would not be
-/// faster on a processor and needs memory for each one's keys and values.
-const TOKENS_AT_ONCE: usize = 8_192;
-
-/// Requests that wait for the thread; the stage's own concurrency keeps it below.
-const WAITING: usize = 4;
+use crate::{
+    BatchCounters, ImageSampler, SampleError, SampleRequest, Sampled, SamplerConfig,
+    batch_thread::{BatchThread, Networks, Part},
+};
 
 /// Decoded subjects kept on the thread: jobs of one subject come close together.
 const KEPT_SUBJECTS: usize = 8;
 
-/// Samples with a [`Generator`] on a thread of its own.
+/// Samples with a [`Generator`] on a thread of its own, jobs of one shape side by side.
 #[derive(Debug)]
 pub struct GeneratorSampler {
     bundle: String,
     defaults: SamplingDefaults,
     subjects: SubjectKeys,
     models: BTreeMap<String, String>,
-    thread: InferenceThread<SampleRequest, Result<Sampled, SampleError>>,
+    generator: Arc<Generator>,
+    max_batch_tokens: usize,
+    thread: BatchThread,
 }
 
 impl GeneratorSampler {
@@ -46,12 +44,19 @@ impl GeneratorSampler {
         generator: Generator,
         subjects: SubjectKeys,
         models: BTreeMap<String, String>,
+        config: &SamplerConfig,
     ) -> std::io::Result<Self> {
-        let mut artist = Artist { generator, subjects: VecDeque::new() };
-        let serve = move |request: SampleRequest, asker: &Asker<'_>| artist.sample(&request, asker);
-        let thread = InferenceThread::start("sampler-networks", WAITING, serve)?;
+        let generator = Arc::new(generator);
+        let artist = Artist { generator: Arc::clone(&generator), subjects: VecDeque::new() };
+        let thread = BatchThread::start("sampler-networks", config, artist)?;
         let (bundle, defaults) = (bundle.name().to_owned(), bundle.manifest().sampling.clone());
-        Ok(Self { bundle, defaults, subjects, models, thread })
+        let max_batch_tokens = config.max_batch_tokens;
+        Ok(Self { bundle, defaults, subjects, models, generator, max_batch_tokens, thread })
+    }
+
+    /// The batches that were run so far.
+    pub fn batches(&self) -> &BatchCounters {
+        self.thread.counters()
     }
 }
 
@@ -84,8 +89,12 @@ impl ImageSampler for GeneratorSampler {
     }
 
     async fn sample(&self, request: SampleRequest) -> Result<Sampled, SampleError> {
-        let deadline = request.deadline;
-        self.thread.ask(request, deadline).await?
+        let parameters = &request.parameters;
+        let width_to_height = f64::from(parameters.width) / f64::from(parameters.height);
+        let schedule = schedule(width_to_height, parameters.pixel_budget)?;
+        let kv_bytes = self.generator.kv_cache_bytes(&schedule, &options(parameters)) as u64;
+        let max_images = (self.max_batch_tokens / schedule.image_tokens().max(1)).max(1);
+        self.thread.ask(request, schedule, kv_bytes, max_images).await
     }
 
     fn models(&self) -> BTreeMap<String, String> {
@@ -107,35 +116,34 @@ impl From<GeneratorError> for SampleError {
 
 /// What lives on the thread.
 struct Artist {
-    generator: Generator,
+    generator: Arc<Generator>,
     /// The latest last.
     subjects: VecDeque<(String, Arc<EncodedSubject>)>,
 }
 
-impl Artist {
-    fn sample(&mut self, request: &SampleRequest, asker: &Asker<'_>) -> Result<Sampled, SampleError> {
-        let started = Instant::now();
-        let subject = self.subject(request)?;
-        let parameters = &request.parameters;
-        let width_to_height = f64::from(parameters.width) / f64::from(parameters.height);
-        let schedule = schedule(width_to_height, parameters.pixel_budget)?;
-        let at_once = (TOKENS_AT_ONCE / schedule.image_tokens().max(1)).max(1);
-        let total = schedule.scales().len() * request.seeds.len().div_ceil(at_once);
-        let (mut images, mut done) = (Vec::with_capacity(request.seeds.len()), 0);
-        for seeds in request.seeds.chunks(at_once) {
-            let requests: Vec<ImageRequest> =
-                seeds.iter().map(|seed| image_request(parameters, &subject, *seed)).collect();
-            let made = self.generator.generate(&requests, &schedule, |_, _| {
-                let told = request.progress.send(ScaleDone { done, total });
-                done += 1;
-                if told.is_err() || asker.is_gone() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            })?;
-            images.extend(made);
-        }
-        let timings = [("networks".to_owned(), started.elapsed().as_secs_f64())].into();
-        Ok(Sampled { images, timings })
+impl Networks for Artist {
+    type Subject = Arc<EncodedSubject>;
+
+    fn prepare(&mut self, request: &SampleRequest) -> Result<Arc<EncodedSubject>, SampleError> {
+        self.subject(request)
     }
 
+    fn sample(
+        &mut self,
+        parts: &[Part<'_, Arc<EncodedSubject>>],
+        schedule: &Schedule,
+        observe: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<Vec<RgbImage>, SampleError> {
+        let images = parts.iter().flat_map(|part| {
+            let seeds = part.seeds.iter();
+            seeds.map(|seed| image_request(&part.request.parameters, part.subject, *seed))
+        });
+        let images: Vec<ImageRequest> = images.collect();
+        Ok(self.generator.generate(&images, schedule, |_, _| observe())?)
+    }
+}
+
+impl Artist {
     fn subject(&mut self, request: &SampleRequest) -> Result<Arc<EncodedSubject>, SampleError> {
         if let Some((_, subject)) = self.subjects.iter().find(|(key, _)| *key == request.subject_key) {
             return Ok(Arc::clone(subject));

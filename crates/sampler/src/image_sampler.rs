@@ -34,16 +34,18 @@ pub struct SampleRequest {
     pub subject_key: String,
     /// The encoded subject as the encoder left it.
     pub subject: Bytes,
-    /// Told after every scale.
+    /// Whether the pictures must share their work with no other job's.
+    pub alone: bool,
+    /// Told before every scale.
     pub progress: mpsc::UnboundedSender<ScaleDone>,
     /// When the pictures have to be there.
     pub deadline: Instant,
 }
 
-/// Another scale of the pictures is finished.
+/// How far the pictures of a job are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScaleDone {
-    /// Scales finished, from 1 to `total`.
+    /// Scales finished, of all pictures of the job, below `total`.
     pub done: usize,
     /// Scales of all pictures of the job.
     pub total: usize,

@@ -6,6 +6,9 @@
 //! The networks are behind [`ImageSampler`], so that this stage's tests need no weights; [`GeneratorSampler`] is the
 //! real one.
 
+mod batch_thread;
+mod config;
+mod gatherer;
 mod generator_sampler;
 mod image_sampler;
 
@@ -23,8 +26,12 @@ use echogen_protocol::{
     ResultImage, SampleTask, Task, layout,
 };
 use echogen_worker::{Outcome, ResultWriter, Stage, StageContext, StageError};
+use futures::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 
+pub use batch_thread::BatchCounters;
+pub use config::{SamplerConfig, ScaleEvents};
+pub use gatherer::CloseReason;
 pub use generator_sampler::GeneratorSampler;
 pub use image_sampler::{ImageSampler, SampleError, SampleRequest, Sampled, ScaleDone};
 
@@ -37,6 +44,12 @@ const SUBJECT_TTL: Duration = Duration::from_secs(3_600);
 /// JPEG quality of jobs that name none; as documented in the job's schema.
 const DEFAULT_QUALITY: u8 = 90;
 
+/// Pictures of one job that are written and stored at once.
+const STORED_AT_ONCE: usize = 4;
+
+/// Bytes of a picture that is written where it is: 64 x 64 pixels take about as long as handing them to another thread.
+const MAX_INLINE_BYTES: usize = 64 * 64 * 3;
+
 /// The stage.
 #[derive(Debug)]
 pub struct Sampler {
@@ -45,6 +58,7 @@ pub struct Sampler {
     cache: Arc<dyn Cache>,
     pictures: Arc<dyn ObjectStore>,
     results: ResultWriter,
+    scale_events: ScaleEvents,
 }
 
 impl Sampler {
@@ -60,19 +74,28 @@ impl Sampler {
         pictures: Arc<dyn ObjectStore>,
         results: ResultWriter,
     ) -> Self {
-        Self { networks, work, cache, pictures, results }
+        Self { networks, work, cache, pictures, results, scale_events: ScaleEvents::default() }
+    }
+
+    /// The same sampler, which tells of scales as said.
+    #[must_use]
+    pub fn with_scale_events(mut self, scale_events: ScaleEvents) -> Self {
+        self.scale_events = scale_events;
+        self
     }
 
     async fn make(&self, task: SampleTask, context: &StageContext) -> Result<Outcome, StageError> {
         let started = Instant::now();
         let SampleTask { job, encoded_subject, mut progress } = task;
-        if let Some(result) = self.results.find(&job).await? {
+        let key = ObjectKey::new(encoded_subject)?;
+        // Both at once: a job that is done already is rare, and then the subject was read in vain, no more.
+        let (result, subject) = tokio::join!(self.results.find(&job), self.subject(&key));
+        if let Some(result) = result? {
             self.results.tell(&job, &result, &context.facts).await?;
             return Ok(Outcome::Done);
         }
         let parameters = self.networks.plan(&job)?;
-        let key = ObjectKey::new(encoded_subject)?;
-        let Some(subject) = self.subject(&key).await? else { return encode_again(job, progress) };
+        let Some(subject) = subject? else { return encode_again(job, progress) };
         let sampled = self.sample(&job, &parameters, &key, subject, context).await?;
         for (step, seconds) in &sampled.timings {
             progress.timings.insert(format!("{}.{step}", Self::NAME), *seconds);
@@ -98,7 +121,7 @@ impl Sampler {
         Ok(Some(subject))
     }
 
-    /// Samples, telling listeners of every finished scale.
+    /// Samples, telling listeners that it has begun, or of every scale.
     async fn sample(
         &self,
         job: &Job,
@@ -113,15 +136,22 @@ impl Sampler {
             seeds: job.seeds.values(),
             subject_key: key.as_str().to_owned(),
             subject,
+            alone: context.alone,
             progress,
             deadline: context.time_limit,
         };
         let sampling = self.networks.sample(request);
         tokio::pin!(sampling);
+        let mut is_first = true;
         loop {
             tokio::select! {
                 biased;
-                Some(step) = steps.recv() => tell_step(job, step, context).await,
+                Some(step) = steps.recv() => {
+                    if is_first || self.scale_events == ScaleEvents::On {
+                        tell_step(job, step, context).await;
+                    }
+                    is_first = false;
+                }
                 sampled = &mut sampling => return Ok(sampled?),
             }
         }
@@ -139,17 +169,15 @@ impl Sampler {
             return Err(StageError::permanent(FailureKind::Internal, message));
         }
         let (format, quality) = (file_format(parameters.format), parameters.quality.unwrap_or(DEFAULT_QUALITY));
-        let mut stored = Vec::with_capacity(images.len());
-        for (index, (image, seed)) in images.into_iter().zip(seeds).enumerate() {
+        let storing = images.into_iter().zip(seeds).enumerate().map(|(index, (image, seed))| async move {
             let (width, height) = image.dimensions();
-            let encoded = tokio::task::spawn_blocking(move || imaging::encode_image(&image, format, quality)).await;
-            let bytes: Bytes = encoded.map_err(internal)?.map_err(internal)?.into();
+            let bytes = encode(image, format, quality).await?;
             let key = ObjectKey::new(layout::result_image_key(job, index))?;
             let sha256 = ContentHash::of(&bytes);
             self.pictures.put(&key, bytes).await?;
-            stored.push(ResultImage { key: key.as_str().to_owned(), seed, width, height, sha256 });
-        }
-        Ok(stored)
+            Ok::<_, StageError>(ResultImage { key: key.as_str().to_owned(), seed, width, height, sha256 })
+        });
+        futures::stream::iter(storing).buffered(STORED_AT_ONCE).try_collect().await
     }
 
     fn result(
@@ -195,6 +223,14 @@ fn encode_again(job: Job, progress: Progress) -> Result<Outcome, StageError> {
         return Err(StageError::permanent(FailureKind::Internal, message));
     };
     Ok(Outcome::next(Task::Encode(EncodeTask { job, cutout, progress })))
+}
+
+/// Writes a picture as a file; away from the async threads unless it is tiny.
+async fn encode(image: RgbImage, format: ImageFormat, quality: u8) -> Result<Bytes, StageError> {
+    let is_tiny = image.as_raw().len() <= MAX_INLINE_BYTES;
+    let work = move || imaging::encode_image(&image, format, quality);
+    let encoded = if is_tiny { work() } else { tokio::task::spawn_blocking(work).await.map_err(internal)? };
+    Ok(encoded.map_err(internal)?.into())
 }
 
 async fn tell_step(job: &Job, step: ScaleDone, context: &StageContext) {

@@ -18,7 +18,7 @@ use echogen_protocol::{
 };
 use echogen_worker::{Clock, Outcome, ResultWriter, Stage, StageContext, StageError};
 
-use crate::{ImageSampler, SampleError, SampleRequest, Sampled, Sampler, ScaleDone};
+use crate::{ImageSampler, SampleError, SampleRequest, Sampled, Sampler, ScaleDone, ScaleEvents};
 
 #[derive(Debug, Default)]
 struct Painter {
@@ -85,7 +85,8 @@ async fn bench() -> Bench {
     let (work, pictures) = (Arc::new(MemoryObjectStore::new()), Arc::new(MemoryObjectStore::new()));
     let cache = Arc::new(MemoryCache::new(1_000_000));
     let results = ResultWriter::new(pictures.clone(), broker.clone(), Clock::system(), "1.2.3");
-    let stage = Sampler::new(painter.clone(), work.clone(), cache.clone(), pictures.clone(), results.clone());
+    let stage = Sampler::new(painter.clone(), work.clone(), cache.clone(), pictures.clone(), results.clone())
+        .with_scale_events(ScaleEvents::On);
     work.put(&key("subjects/dog"), "a dog".into()).await.unwrap();
     let context = StageContext::for_test(broker.clone());
     Bench { painter, stage, broker, work, cache, pictures, results, context }

@@ -1,0 +1,281 @@
+//! Batches on a thread, with networks that paint seeds, fail and wait as told.
+
+use std::{sync::mpsc as sync_mpsc, time::Duration};
+
+use echogen_protocol::{OutputFormat, Parameters, PerScale, PixelBudget};
+use tokio::task::JoinSet;
+
+use super::*;
+
+/// Paints every picture in its seed; waits for a word before each scale.
+struct Painter {
+    gate: sync_mpsc::Receiver<()>,
+    batches: Arc<Mutex<Vec<Vec<u64>>>>,
+}
+
+/// Seeds that make trouble.
+const FAILS: u64 = 100;
+const PANICS: u64 = 101;
+
+impl Networks for Painter {
+    type Subject = ();
+
+    fn prepare(&mut self, request: &SampleRequest) -> Result<(), SampleError> {
+        if request.subject.is_empty() { Err(SampleError::BadSubject("it is empty".into())) } else { Ok(()) }
+    }
+
+    fn sample(
+        &mut self,
+        parts: &[Part<'_, ()>],
+        schedule: &Schedule,
+        observe: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<Vec<RgbImage>, SampleError> {
+        let seeds: Vec<u64> = parts.iter().flat_map(|part| part.seeds.clone()).collect();
+        self.batches.lock().unwrap().push(seeds.clone());
+        for _ in schedule.scales() {
+            if observe().is_break() {
+                return Err(SampleError::Failed("stopped".into()));
+            }
+            self.gate.recv().unwrap();
+        }
+        assert!(!seeds.contains(&PANICS), "as told");
+        if seeds.contains(&FAILS) {
+            return Err(SampleError::Failed("as told".into()));
+        }
+        Ok(seeds.iter().map(|seed| RgbImage::from_pixel(1, 1, [*seed as u8, 0, 0].into())).collect())
+    }
+}
+
+struct Bench {
+    thread: Arc<BatchThread>,
+    gate: sync_mpsc::Sender<()>,
+    batches: Arc<Mutex<Vec<Vec<u64>>>>,
+    progress: mpsc::UnboundedSender<ScaleDone>,
+    steps: mpsc::UnboundedReceiver<ScaleDone>,
+    asked: JoinSet<Result<Vec<u64>, SampleError>>,
+}
+
+fn parameters() -> Parameters {
+    let all = PerScale::All(1.0);
+    Parameters {
+        bundle: "paint".into(),
+        prompt: "a dog".into(),
+        negative_prompt: None,
+        aspect_ratio: "1:1".into(),
+        pixel_budget: PixelBudget::M0_06,
+        width: 1,
+        height: 1,
+        text_guidance: all.clone(),
+        subject_guidance: all.clone(),
+        temperature: all,
+        top_k: 1,
+        top_p: 1.0,
+        format: OutputFormat::Png,
+        quality: None,
+    }
+}
+
+/// Two scales.
+fn schedule() -> Schedule {
+    Schedule::new(vec![(1, 1), (2, 2)], (2, 2)).unwrap()
+}
+
+impl Bench {
+    fn start(max_batch: usize) -> Self {
+        let ((gate, wait), batches) = (sync_mpsc::channel(), Arc::default());
+        let config = SamplerConfig { max_batch, max_wait_seconds: 0.0, ..SamplerConfig::default() };
+        let painter = Painter { gate: wait, batches: Arc::clone(&batches) };
+        let thread = Arc::new(BatchThread::start("painter", &config, painter).unwrap());
+        let (progress, steps) = mpsc::unbounded_channel();
+        Self { thread, gate, batches, progress, steps, asked: JoinSet::new() }
+    }
+
+    fn request(&self, seeds: &[u64]) -> SampleRequest {
+        SampleRequest {
+            parameters: parameters(),
+            seeds: seeds.to_vec(),
+            subject_key: "subjects/dog".into(),
+            subject: "a dog".into(),
+            alone: false,
+            progress: self.progress.clone(),
+            deadline: tokio::time::Instant::now() + Duration::from_secs(60),
+        }
+    }
+
+    fn ask_for(&mut self, request: SampleRequest) -> tokio::task::AbortHandle {
+        let thread = Arc::clone(&self.thread);
+        self.asked.spawn(async move {
+            let sampled = thread.ask(request, schedule(), 1, 100).await?;
+            Ok(sampled.images.iter().map(|image| u64::from(image.get_pixel(0, 0).0[0])).collect())
+        })
+    }
+
+    fn ask(&mut self, seeds: &[u64]) -> tokio::task::AbortHandle {
+        self.ask_for(self.request(seeds))
+    }
+
+    /// Waits until the thread holds this many jobs and has begun this many batches.
+    async fn until(&self, waiting: usize, batches: usize) {
+        for _ in 0..5_000 {
+            let (jobs, begun) = (self.thread.shared.lock().jobs.len(), self.batches.lock().unwrap().len());
+            if (jobs, begun) == (waiting, batches) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        panic!("{:?}, {:?}", self.thread.shared.lock().jobs.len(), self.batches.lock().unwrap());
+    }
+
+    fn scales(&self, scales: usize) {
+        (0..scales).for_each(|_| self.gate.send(()).unwrap());
+    }
+
+    async fn answers(&mut self) -> Vec<Result<Vec<u64>, String>> {
+        let mut answers = Vec::new();
+        while let Some(answer) = self.asked.join_next().await {
+            match answer {
+                Ok(answer) => answers.push(answer.map_err(|error| error.to_string())),
+                Err(error) => assert!(error.is_cancelled()),
+            }
+        }
+        answers.sort();
+        answers
+    }
+}
+
+#[tokio::test]
+async fn what_comes_while_the_networks_are_busy_is_sampled_side_by_side() {
+    let mut bench = Bench::start(16);
+    bench.ask(&[1]);
+    bench.until(0, 1).await;
+    for seeds in [&[2, 3][..], &[4], &[5]] {
+        bench.ask(seeds);
+    }
+    bench.until(3, 1).await;
+    bench.scales(4);
+    assert_eq!(bench.answers().await, [Ok(vec![1]), Ok(vec![2, 3]), Ok(vec![4]), Ok(vec![5])]);
+    let batches = bench.batches.lock().unwrap().clone();
+    assert_eq!((batches.len(), batches[1].len()), (2, 4));
+    let counters = bench.thread.counters();
+    assert_eq!((counters.batches(), counters.images(), counters.closed(CloseReason::Waited)), (2, 5, 2));
+}
+
+#[tokio::test]
+async fn a_job_larger_than_a_batch_is_cut_and_shares_with_others() {
+    let mut bench = Bench::start(4);
+    bench.ask(&[1, 2, 3, 4, 5, 6]);
+    bench.until(0, 1).await;
+    bench.ask(&[7]);
+    bench.until(1, 1).await;
+    bench.scales(4);
+    assert_eq!(bench.answers().await, [Ok(vec![1, 2, 3, 4, 5, 6]), Ok(vec![7])]);
+    assert_eq!(*bench.batches.lock().unwrap(), [vec![1, 2, 3, 4], vec![5, 6, 7]]);
+    let mut told = Vec::new();
+    while let Ok(step) = bench.steps.try_recv() {
+        told.push((step.done, step.total));
+    }
+    assert_eq!(told, [(0, 12), (4, 12), (8, 12), (0, 2), (10, 12), (1, 2)], "each job is told of its own");
+}
+
+#[tokio::test]
+async fn a_job_that_is_taken_back_leaves_its_batch_and_disturbs_no_other() {
+    let mut bench = Bench::start(16);
+    let first = bench.ask(&[1]);
+    bench.until(0, 1).await;
+    let (second, _third) = (bench.ask(&[2]), bench.ask(&[3]));
+    let fourth = bench.ask(&[4]);
+    bench.until(3, 1).await;
+    // One is taken back while it waits, one while it is sampled, and of a batch of one nothing is left to do.
+    fourth.abort();
+    first.abort();
+    bench.scales(1);
+    bench.until(0, 2).await;
+    second.abort();
+    bench.scales(2);
+    assert_eq!(bench.answers().await, [Ok(vec![3])]);
+    assert_eq!(bench.batches.lock().unwrap()[1].len(), 2);
+    assert_eq!(bench.thread.counters().failed(), 0);
+}
+
+#[tokio::test]
+async fn a_job_past_its_deadline_is_dropped() {
+    let mut bench = Bench::start(16);
+    bench.ask(&[1]);
+    bench.until(0, 1).await;
+    let deadline = tokio::time::Instant::now() + Duration::from_millis(20);
+    bench.ask_for(SampleRequest { deadline, ..bench.request(&[2]) });
+    bench.until(1, 1).await;
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    bench.scales(2);
+    let answers = bench.answers().await;
+    assert_eq!(answers, [Ok(vec![1]), Err("the sampler failed: the painter thread did not answer in time".to_owned())]);
+    assert_eq!(bench.batches.lock().unwrap().len(), 1, "it was not begun");
+}
+
+#[tokio::test]
+async fn after_a_failed_batch_each_job_is_run_by_itself_and_only_the_one_at_fault_fails() {
+    for (seed, message) in [(FAILS, "as told"), (PANICS, "the networks panicked")] {
+        let mut bench = Bench::start(16);
+        bench.ask(&[1]);
+        bench.until(0, 1).await;
+        for seed in [2, seed, 4] {
+            bench.ask(&[seed]);
+        }
+        bench.until(3, 1).await;
+        bench.scales(10);
+        let failure = Err(format!("the sampler failed: {message}"));
+        assert_eq!(bench.answers().await, [Ok(vec![1]), Ok(vec![2]), Ok(vec![4]), failure]);
+        let counters = bench.thread.counters();
+        assert_eq!((counters.failed(), counters.closed(CloseReason::Alone)), (1, 3));
+    }
+}
+
+#[tokio::test]
+async fn a_subject_that_cannot_be_read_fails_its_own_job() {
+    let mut bench = Bench::start(2);
+    bench.ask(&[1]);
+    bench.until(0, 1).await;
+    bench.ask_for(SampleRequest { subject: "".into(), ..bench.request(&[2, 3, 4]) });
+    bench.until(1, 1).await;
+    bench.ask(&[5]);
+    bench.until(2, 1).await;
+    bench.scales(4);
+    let answers = bench.answers().await;
+    assert!(answers[0] == Ok(vec![1]) && answers[1] == Ok(vec![5]), "{answers:?}");
+    assert!(answers[2].as_ref().unwrap_err().starts_with("the encoded subject cannot be read"), "{answers:?}");
+    assert_eq!(bench.batches.lock().unwrap().len(), 2, "nothing of it was begun");
+}
+
+#[tokio::test]
+async fn who_must_be_alone_is() {
+    let mut bench = Bench::start(16);
+    bench.ask(&[1]);
+    bench.until(0, 1).await;
+    bench.ask_for(SampleRequest { alone: true, ..bench.request(&[2]) });
+    bench.until(1, 1).await;
+    bench.ask(&[3]);
+    bench.until(2, 1).await;
+    bench.scales(6);
+    assert_eq!(bench.answers().await.len(), 3);
+    assert_eq!(*bench.batches.lock().unwrap(), [[1], [2], [3]]);
+}
+
+#[tokio::test]
+async fn after_the_end_nothing_is_begun_but_what_waits_is_finished() {
+    let mut bench = Bench::start(16);
+    bench.ask(&[1]);
+    bench.until(0, 1).await;
+    bench.ask(&[2]);
+    bench.until(1, 1).await;
+    let shared = Arc::clone(&bench.thread.shared);
+    {
+        let mut state = shared.lock();
+        state.closed = true;
+        state.gatherer.close();
+    }
+    let late = bench.thread.ask(bench.request(&[3]), schedule(), 1, 100).await.unwrap_err();
+    assert_eq!(late.to_string(), "the sampler failed: the painter thread has stopped");
+    bench.scales(4);
+    assert_eq!(bench.answers().await, [Ok(vec![1]), Ok(vec![2])]);
+    assert_eq!(shared.counters.closed(CloseReason::Shutdown), 1);
+}

@@ -1,0 +1,71 @@
+//! How the sampler gathers its batches, and what it tells.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The sampler's settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SamplerConfig {
+    /// Pictures sampled side by side at most.
+    pub max_batch: usize,
+    /// Image tokens sampled side by side at most: some fifteen pictures of 256 pixels, one of 768 or more. More is not
+    /// faster on a processor; a graphics card has room for more.
+    pub max_batch_tokens: usize,
+    /// Seconds that a job may wait for others of its shape while the networks are idle. While they are busy, whatever
+    /// comes gathers by itself.
+    pub max_wait_seconds: f64,
+    /// Bytes of key-value caches of a batch at most. One picture is always admitted.
+    pub max_kv_bytes: u64,
+    /// Whether every finished scale is told.
+    pub scale_events: ScaleEvents,
+}
+
+/// Whether every finished scale of a job is told to listeners: a dozen events a job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScaleEvents {
+    /// Only that sampling has begun; for installations with many jobs.
+    #[default]
+    Off,
+    /// Every scale; for whoever watches one job.
+    On,
+}
+
+impl Default for SamplerConfig {
+    fn default() -> Self {
+        Self {
+            max_batch: 16,
+            max_batch_tokens: 8_192,
+            max_wait_seconds: 0.01,
+            max_kv_bytes: 4 << 30,
+            scale_events: ScaleEvents::Off,
+        }
+    }
+}
+
+impl SamplerConfig {
+    /// The time that a job may wait for others; nonsense (negative, not a number) is no time at all, and a minute is the
+    /// most.
+    pub fn max_wait(&self) -> Duration {
+        Duration::try_from_secs_f64(self.max_wait_seconds.min(60.0)).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_reads_as_it_is_written_and_nonsense_is_no_crash() {
+        let config: SamplerConfig =
+            serde_json::from_str(r#"{"max_batch": 4, "max_wait_seconds": -1, "scale_events": "on"}"#).unwrap();
+        assert_eq!((config.max_batch, config.scale_events), (4, ScaleEvents::On));
+        assert_eq!(config.max_wait(), Duration::ZERO);
+        assert_eq!(config.max_kv_bytes, SamplerConfig::default().max_kv_bytes);
+        assert!(serde_json::from_str::<SamplerConfig>(r#"{"max_bach": 4}"#).is_err());
+        let endless = SamplerConfig { max_wait_seconds: f64::INFINITY, ..SamplerConfig::default() };
+        assert_eq!(endless.max_wait(), Duration::from_secs(60));
+    }
+}

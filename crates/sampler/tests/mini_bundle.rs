@@ -1,0 +1,129 @@
+//! The stage on the mini bundle's real networks: a job's bytes are the same alone and in any batch.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use echogen_models::{
+    DType, Device,
+    bundle::Bundle,
+    generator::{Generator, load_subject_encoder},
+    imaging::RgbImage,
+};
+use echogen_ports::{MemoryBroker, MemoryCache, MemoryObjectStore, ObjectKey, ObjectStore};
+use echogen_protocol::{
+    AspectRatio, Job, JobId, PerScale, PixelBudget, Progress, SampleTask, Seeds, SubjectKeys, Task, layout,
+};
+use echogen_sampler::{CloseReason, GeneratorSampler, Sampler, SamplerConfig};
+use echogen_worker::{Clock, Outcome, ResultWriter, Stage, StageContext};
+
+const SUBJECT: &str = "subjects/checked";
+const MAX_BYTES: u64 = 1 << 24;
+
+fn bundle() -> Bundle {
+    Bundle::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bundles/mini")).expect("the bundle is shipped")
+}
+
+/// A chequered square, encoded.
+fn subject() -> Vec<u8> {
+    let encoder = load_subject_encoder(&bundle(), &Device::Cpu, DType::F32).expect("the encoders load");
+    let square =
+        RgbImage::from_fn(64, 64, |x, y| [(x * 4) as u8, (y * 4) as u8, ((x / 8 + y / 8) % 2 * 255) as u8].into());
+    encoder.encode(&square, 256).and_then(|subject| subject.to_bytes()).expect("a picture can be encoded")
+}
+
+fn networks(config: &SamplerConfig) -> Arc<GeneratorSampler> {
+    let generator = Generator::load(&bundle(), &Device::Cpu, DType::F32, 1 << 26).expect("the networks load");
+    let subjects = SubjectKeys {
+        encoders: "mini".into(),
+        default_pixel_budget: PixelBudget::M0_06,
+        resolutions: [(PixelBudget::M0_06, 256)].into(),
+    };
+    Arc::new(GeneratorSampler::start(&bundle(), generator, subjects, BTreeMap::new(), config).expect("a thread"))
+}
+
+struct Bench {
+    networks: Arc<GeneratorSampler>,
+    pictures: Arc<MemoryObjectStore>,
+    stage: Sampler,
+    context: StageContext,
+}
+
+async fn bench(config: &SamplerConfig, subject: &[u8]) -> Bench {
+    let (networks, broker) = (networks(config), Arc::new(MemoryBroker::new()));
+    let (work, pictures) = (Arc::new(MemoryObjectStore::new()), Arc::new(MemoryObjectStore::new()));
+    work.put(&ObjectKey::new(SUBJECT).expect("a key"), subject.to_vec().into()).await.expect("the twin stores");
+    let results = ResultWriter::new(pictures.clone(), broker.clone(), Clock::system(), "1.2.3");
+    let cache = Arc::new(MemoryCache::new(1 << 24));
+    let stage = Sampler::new(networks.clone(), work, cache, pictures.clone(), results);
+    Bench { networks, pictures, stage, context: StageContext::for_test(broker) }
+}
+
+/// Jobs that differ in all that a job may say, one of them of another shape.
+fn jobs() -> Vec<Job> {
+    let job = |id: &str, prompt: &str, seeds: &[u64]| Job {
+        id: JobId(id.to_owned()),
+        seeds: Seeds::List(seeds.to_vec()),
+        ..Job::new("square.png".into(), prompt)
+    };
+    let mut jobs = vec![
+        job("plain", "a square on a beach", &[1]),
+        job("pair", "a square under a tree, in the rain", &[2, 3]),
+        job("guided", "a square", &[1]),
+        job("wide", "a square on a beach", &[1]),
+    ];
+    jobs[1].negative_prompt = Some("a circle".to_owned());
+    jobs[2].guidance.text = Some(PerScale::All(4.0));
+    jobs[2].guidance.subject = Some(PerScale::All(1.5));
+    jobs[3].aspect_ratio = "16:9".parse::<AspectRatio>().expect("a ratio");
+    jobs
+}
+
+fn task(job: &Job) -> Task {
+    let (job, progress) = (job.clone(), Progress::default());
+    Task::Sample(SampleTask { job, encoded_subject: SUBJECT.to_owned(), progress })
+}
+
+impl Bench {
+    async fn run(&self, job: &Job) {
+        assert_eq!(self.stage.run(task(job), &self.context).await.expect("the job is good"), Outcome::Done);
+    }
+
+    async fn files(&self) -> Vec<Vec<u8>> {
+        let mut files = Vec::new();
+        for job in jobs() {
+            for index in 0..job.seeds.values().len() {
+                let key = ObjectKey::new(layout::result_image_key(&job, index)).expect("a key");
+                let bytes = self.pictures.get(&key, MAX_BYTES).await.expect("the twin answers");
+                files.push(bytes.expect("the picture stands").to_vec());
+            }
+        }
+        files
+    }
+}
+
+#[tokio::test]
+async fn a_jobs_bytes_are_the_same_alone_and_in_any_batch() {
+    let subject = subject();
+    let alone = bench(&SamplerConfig { max_batch: 1, ..SamplerConfig::default() }, &subject).await;
+    for job in jobs() {
+        alone.run(&job).await;
+    }
+    assert_eq!(alone.networks.batches().batches(), 5, "a picture at a time");
+    let together = bench(&SamplerConfig { max_wait_seconds: 2.0, ..SamplerConfig::default() }, &subject).await;
+    let jobs = jobs();
+    tokio::join!(together.run(&jobs[0]), together.run(&jobs[1]), together.run(&jobs[2]), together.run(&jobs[3]));
+    let batches = together.networks.batches();
+    assert_eq!((batches.batches(), batches.images(), batches.closed(CloseReason::Shape)), (2, 5, 1));
+    let files = together.files().await;
+    assert!(alone.files().await == files, "every byte is the same");
+    assert_ne!(files[0], files[3], "and guidance makes a difference");
+}
+
+#[tokio::test]
+async fn the_memory_of_the_key_value_caches_bounds_a_batch() {
+    let config = SamplerConfig { max_kv_bytes: 1, ..SamplerConfig::default() };
+    let bench = bench(&config, &subject()).await;
+    bench.run(&jobs()[1]).await;
+    let batches = bench.networks.batches();
+    assert_eq!((batches.batches(), batches.images()), (2, 2), "one picture is always admitted, and no second");
+    assert_eq!(batches.closed(CloseReason::Memory), 1);
+}
