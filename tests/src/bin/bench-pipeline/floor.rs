@@ -1,0 +1,209 @@
+//! The floor: a minimal program that moves messages through durable queues and does nothing else.
+//!
+//! What every durable pipeline has to do is done, and as well as the client library can: quorum queues, confirms for
+//! every message, acknowledgement after the confirm, a prefetch of 256, confirms and acknowledgements pipelined, a
+//! connection for each hop as if it were a process of its own. There is no parsing, no store, no retry, no trace.
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use futures::{StreamExt, stream::FuturesUnordered};
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties,
+    options::{
+        BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+        QueueDeclareOptions, QueueDeleteOptions,
+    },
+    types::{AMQPValue, FieldTable, ShortString},
+};
+use tokio::{select, sync::mpsc, task::JoinSet, time::timeout};
+
+/// What is moved how far.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// Queues that each message goes through.
+    pub(crate) hops: usize,
+    /// Messages of the run under load.
+    pub(crate) jobs: usize,
+    /// Bytes of a message.
+    pub(crate) job_bytes: usize,
+    /// Messages sent one at a time through the idle program.
+    pub(crate) idle_jobs: usize,
+    /// Deliveries of a hop that may be unsettled.
+    pub(crate) prefetch: u16,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { hops: 4, jobs: 5_000, job_bytes: 600, idle_jobs: 200, prefetch: 256 }
+    }
+}
+
+/// What was measured.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    /// From the first publish to the last arrival.
+    pub(crate) jobs_per_second: f64,
+    /// Of one message alone, from before its publish to its arrival, sorted.
+    pub(crate) idle: Vec<Duration>,
+}
+
+impl Report {
+    /// The idle latency that `part` (0 to 1) of the messages kept, in milliseconds.
+    pub(crate) fn idle_milliseconds(&self, part: f64) -> f64 {
+        let last = self.idle.len().saturating_sub(1);
+        let index = (part * last as f64).round() as usize;
+        self.idle.get(index.min(last)).map_or(f64::NAN, |latency| latency.as_secs_f64() * 1_000.0)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [p50, p95, p99] = [0.5, 0.95, 0.99].map(|part| self.idle_milliseconds(part));
+        write!(f, "{:.0} jobs/s; idle p50 {p50:.1} ms, p95 {p95:.1} ms, p99 {p99:.1} ms", self.jobs_per_second)
+    }
+}
+
+/// How long a whole run may take before it counts as stuck.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Runs the program on the broker at `url`, in queues of its own that it deletes at the end.
+pub(crate) async fn run(url: &str, plan: &Plan) -> anyhow::Result<Report> {
+    let queues: Vec<String> = (0..plan.hops).map(|hop| format!("floor-{}-{hop}", std::process::id())).collect();
+    let connection = connect(url).await?;
+    let source = confirm_channel(&connection).await?;
+    for queue in &queues {
+        declare(&source, queue).await?;
+    }
+    let (arrived, mut arrivals) = mpsc::unbounded_channel();
+    let mut hops = JoinSet::new();
+    for (hop, queue) in queues.iter().enumerate() {
+        let next = queues.get(hop + 1).cloned();
+        let hop = Hop::open(url, queue, next, plan.prefetch, arrived.clone()).await?;
+        hops.spawn(hop.run());
+    }
+    let first = queues.first().context("a plan has at least one hop")?;
+    let measuring = timeout(LIMIT, measure(plan, &source, first, &mut arrivals));
+    let report = select! {
+        report = measuring => report.context("the floor is stuck")??,
+        Some(ended) = hops.join_next() => anyhow::bail!("a hop has ended: {:?}", ended?),
+    };
+    hops.shutdown().await;
+    for queue in &queues {
+        source.queue_delete(short(queue)?, QueueDeleteOptions::default()).await?;
+    }
+    Ok(report)
+}
+
+async fn measure(
+    plan: &Plan,
+    source: &Channel,
+    first: &str,
+    arrivals: &mut mpsc::UnboundedReceiver<Instant>,
+) -> anyhow::Result<Report> {
+    let body = vec![b'x'; plan.job_bytes];
+    let begin = Instant::now();
+    let mut publishes: FuturesUnordered<_> = (0..plan.jobs).map(|_| publish(source, first, &body)).collect();
+    let (mut confirmed, mut came, mut last) = (0, 0, begin);
+    while came < plan.jobs || confirmed < plan.jobs {
+        select! {
+            Some(published) = publishes.next() => { published?; confirmed += 1; }
+            Some(arrival) = arrivals.recv() => { came += 1; last = arrival; }
+        }
+    }
+    let jobs_per_second = plan.jobs as f64 / (last - begin).as_secs_f64();
+    let mut idle = Vec::new();
+    for _ in 0..plan.idle_jobs {
+        let begin = Instant::now();
+        publish(source, first, &body).await?;
+        idle.push(arrivals.recv().await.context("the last hop goes on")? - begin);
+    }
+    idle.sort();
+    Ok(Report { jobs_per_second, idle })
+}
+
+/// One hop: takes from a queue, hands on to the next, then acknowledges.
+struct Hop {
+    deliveries: lapin::Consumer,
+    sink: Channel,
+    next: Option<String>,
+    arrived: mpsc::UnboundedSender<Instant>,
+    _connection: Connection,
+}
+
+impl Hop {
+    async fn open(
+        url: &str,
+        queue: &str,
+        next: Option<String>,
+        prefetch: u16,
+        arrived: mpsc::UnboundedSender<Instant>,
+    ) -> anyhow::Result<Self> {
+        let connection = connect(url).await?;
+        let (sink, source) = (confirm_channel(&connection).await?, connection.create_channel().await?);
+        source.basic_qos(prefetch, BasicQosOptions::default()).await?;
+        let (tag, options) = (ShortString::default(), BasicConsumeOptions::default());
+        let deliveries = source.basic_consume(short(queue)?, tag, options, FieldTable::default()).await?;
+        Ok(Self { deliveries, sink, next, arrived, _connection: connection })
+    }
+
+    async fn run(mut self) -> anyhow::Result<()> {
+        let mut at_work = FuturesUnordered::new();
+        loop {
+            select! {
+                Some(done) = at_work.next() => done?,
+                delivery = self.deliveries.next() => {
+                    let delivery = delivery.context("the consumer goes on")??;
+                    at_work.push(pass_on(&self.sink, self.next.as_deref(), &self.arrived, delivery));
+                }
+            }
+        }
+    }
+}
+
+async fn pass_on(
+    sink: &Channel,
+    next: Option<&str>,
+    arrived: &mpsc::UnboundedSender<Instant>,
+    delivery: lapin::message::Delivery,
+) -> anyhow::Result<()> {
+    match next {
+        Some(next) => publish(sink, next, &delivery.data).await?,
+        None => arrived.send(Instant::now())?,
+    }
+    ensure!(delivery.ack(BasicAckOptions::default()).await?, "an acknowledgement was not sent");
+    Ok(())
+}
+
+async fn publish(channel: &Channel, queue: &str, body: &[u8]) -> anyhow::Result<()> {
+    let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+    let properties = BasicProperties::default().with_delivery_mode(2);
+    let confirm = channel.basic_publish(ShortString::default(), short(queue)?, options, body, properties).await?;
+    ensure!(confirm.await? == Confirmation::Ack(None), "a message was not taken");
+    Ok(())
+}
+
+async fn connect(url: &str) -> anyhow::Result<Connection> {
+    Ok(Connection::connect(url, ConnectionProperties::default()).await?)
+}
+
+async fn confirm_channel(connection: &Connection) -> anyhow::Result<Channel> {
+    let channel = connection.create_channel().await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    Ok(channel)
+}
+
+async fn declare(channel: &Channel, queue: &str) -> anyhow::Result<()> {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(short(queue)?, options, arguments).await?;
+    Ok(())
+}
+
+fn short(name: &str) -> anyhow::Result<ShortString> {
+    Ok(ShortString::try_new(name)?)
+}
