@@ -8,6 +8,7 @@ pub mod dinov2;
 pub mod echogen;
 pub mod flux_vae;
 pub mod generator;
+pub mod grounding_dino;
 pub mod imaging;
 pub mod layers;
 pub mod random;

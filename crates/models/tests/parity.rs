@@ -10,6 +10,8 @@ mod dinov2;
 mod echogen;
 #[path = "../examples/parity/flux_vae.rs"]
 mod flux_vae;
+#[path = "../examples/parity/grounding_dino.rs"]
+mod grounding_dino;
 #[path = "../examples/parity/preprocess.rs"]
 mod preprocess;
 #[path = "../examples/parity/t5.rs"]
@@ -54,6 +56,11 @@ fn visual_tokenizer() {
 #[test]
 fn echogen() {
     check("echogen-tiny", 100, echogen::run);
+}
+
+#[test]
+fn grounding_dino() {
+    check("grounding-dino", 54, grounding_dino::run);
 }
 
 #[test]
