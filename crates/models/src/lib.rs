@@ -11,6 +11,7 @@ pub mod generator;
 pub mod grounding_dino;
 pub mod imaging;
 pub mod layers;
+pub mod qwen2_5_vl;
 pub mod random;
 pub mod subject_encoder;
 pub mod t5;

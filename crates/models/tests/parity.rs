@@ -14,6 +14,8 @@ mod flux_vae;
 mod grounding_dino;
 #[path = "../examples/parity/preprocess.rs"]
 mod preprocess;
+#[path = "../examples/parity/qwen2_5_vl.rs"]
+mod qwen2_5_vl;
 #[path = "../examples/parity/t5.rs"]
 mod t5;
 
@@ -66,4 +68,9 @@ fn grounding_dino() {
 #[test]
 fn preprocess() {
     check("preprocess", 21, preprocess::run);
+}
+
+#[test]
+fn qwen2_5_vl() {
+    check("qwen2.5-vl", 24, qwen2_5_vl::run);
 }
