@@ -13,6 +13,7 @@ pub mod imaging;
 pub mod layers;
 pub mod qwen2_5_vl;
 pub mod random;
+pub mod sam;
 pub mod subject_encoder;
 pub mod t5;
 pub mod text_encoder;

@@ -16,6 +16,8 @@ mod grounding_dino;
 mod preprocess;
 #[path = "../examples/parity/qwen2_5_vl.rs"]
 mod qwen2_5_vl;
+#[path = "../examples/parity/sam.rs"]
+mod sam;
 #[path = "../examples/parity/t5.rs"]
 mod t5;
 
@@ -73,4 +75,9 @@ fn preprocess() {
 #[test]
 fn qwen2_5_vl() {
     check("qwen2.5-vl", 24, qwen2_5_vl::run);
+}
+
+#[test]
+fn sam() {
+    check("sam", 7, sam::run);
 }

@@ -12,6 +12,7 @@ mod flux_vae;
 mod grounding_dino;
 mod preprocess;
 mod qwen2_5_vl;
+mod sam;
 mod t5;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -27,7 +28,7 @@ const TOLERANCE: f64 = 1e-4;
 #[derive(Parser)]
 struct Arguments {
     /// Fixture folders; the name says which network: t5, dinov2, flux-vae, bsq, echogen, grounding-dino,
-    /// qwen2.5-vl, preprocess.
+    /// qwen2.5-vl, sam, preprocess.
     #[arg(required = true)]
     folders: Vec<PathBuf>,
 }
@@ -54,6 +55,7 @@ fn compare_folder(folder: &std::path::Path) -> anyhow::Result<Vec<Comparison>> {
         n if n.starts_with("echogen") => echogen::run(folder),
         n if n.starts_with("grounding") => grounding_dino::run(folder),
         n if n.starts_with("preprocess") => preprocess::run(folder),
+        n if n.starts_with("sam") => sam::run(folder),
         n if n.starts_with("qwen") => qwen2_5_vl::run(folder),
         _ => bail!("no network has a name that {name:?} begins with; see FIXTURES.md"),
     }

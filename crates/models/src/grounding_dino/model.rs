@@ -116,7 +116,9 @@ impl GroundingDino {
             || name.ends_with(".position_ids")
             || name.ends_with(".num_batches_tracked")
             || name.starts_with("model.text_backbone.pooler.")
-            || name.starts_with("model.backbone.conv_encoder.model.layernorm.")
+            || ["model.backbone.conv_encoder.model.layernorm.", "model.backbone.conv_encoder.model.swin.layernorm."]
+                .iter()
+                .any(|unused| name.starts_with(unused))
     }
 
     /// Returns the settings the network was built with.
