@@ -29,6 +29,7 @@ PARTS = {
     "decode": ("tokenizer", "decode", 0.8),
     "dinov2": ("dinov2", "dinov2", 0.8),
     "vae-encoder": ("vae", "vae-encoder", 0.8),
+    "grounding-dino": ("grounding-dino", "grounding-dino", 0.8),
 }
 
 
@@ -48,6 +49,10 @@ def networks(kind: str):
         from transformers import Dinov2Config, Dinov2Model
 
         return Dinov2Model(Dinov2Config(image_size=518, patch_size=14)).eval()
+    if kind == "grounding-dino":
+        from transformers import GroundingDinoConfig, GroundingDinoForObjectDetection
+
+        return GroundingDinoForObjectDetection(GroundingDinoConfig()).eval()
     from diffusers import AutoencoderKL
 
     blocks = 4
@@ -63,6 +68,8 @@ def write_weights(kind: str, path: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
+    if kind == "grounding-dino":
+        return write_published(networks(kind), path)
     state = networks(kind).state_dict()
     torch.manual_seed(1)
     for name, tensor in state.items():
@@ -72,6 +79,20 @@ def write_weights(kind: str, path: Path) -> None:
     if kind == "dinov2":
         state = published_dinov2(state)
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
+
+
+def write_published(model, path: Path) -> None:
+    """The library itself writes the published names; its file is moved to where ours are."""
+    import torch
+
+    with torch.no_grad():
+        # The last layer of a fresh box head is zero and its scores are all alike: draw it, so that boxes move.
+        for name, tensor in model.named_parameters():
+            if "bbox_embed" in name:
+                torch.nn.init.normal_(tensor, std=0.05)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        Path(folder, "model.safetensors").rename(path)
 
 
 def published_dinov2(state: dict) -> dict:
@@ -109,6 +130,13 @@ def torch_run(part: str, weights: Path):
         model, image = networks("dinov2"), torch.randn(1, 3, 256, 256)
         resize = torch.nn.functional.interpolate
         return lambda: model(pixel_values=resize(image, 224, mode="bicubic")).last_hidden_state
+    if part == "grounding-dino":
+        from transformers import GroundingDinoForObjectDetection
+
+        config = networks("grounding-dino").config
+        model = GroundingDinoForObjectDetection.from_pretrained(None, config=config, state_dict=load_file(weights)).eval()
+        image, caption = torch.randn(1, 3, 800, 800), torch.tensor([[101, 1037, 2417, 3899, 1012, 1037, 4937, 2006, 1012, 102]])
+        return lambda: model(pixel_values=image, input_ids=caption).logits
     model, image = networks("vae"), torch.randn(1, 3, 256, 256)
     return lambda: model.encode(image).latent_dist.mean
 

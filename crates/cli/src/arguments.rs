@@ -7,7 +7,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use echogen_protocol::{AspectRatio, BoundingBox, MaskMode, OutputFormat, PerScale, PixelBudget};
+use echogen_protocol::{AspectRatio, BoundingBox, IfNotFound, MaskMode, OutputFormat, PerScale, PixelBudget, Point};
+use echogen_segmenter::Selection;
 
 use crate::{models_command::ModelsCommand, values};
 
@@ -51,6 +52,9 @@ pub(crate) enum Command {
     /// Run the jobs of a file, one JSON object a line
     #[command(after_help = BATCH_EXAMPLES)]
     Batch(Box<BatchArguments>),
+    /// Show what is taken for the subject of a picture
+    #[command(after_help = SEGMENT_EXAMPLES)]
+    Segment(Box<SegmentArguments>),
     /// Print the JSON Schema of what EchoGen reads and writes
     Schema {
         /// Of what
@@ -107,6 +111,17 @@ Examples:
 
 A line that is wrong is reported with its number and does not keep the others from running.
 Any option is also ECHOGEN_<OPTION> in the environment, or a line of echogen.toml.";
+
+const SEGMENT_EXAMPLES: &str = "\
+Examples:
+  Cut out the dog, by its outline:
+    echogen segment park.jpg --name dog --mask sam --out out/
+  There are two; the one at column 420, row 180:
+    echogen segment park.jpg --name dog --point 420,180
+
+OUT/cutout.png is the picture with everything else painted white, OUT/overlay.png the picture with
+box, name and score drawn on it. Without --name the bundle's namer is asked; a bundle without a
+detector takes the whole picture, or --box.";
 
 /// Options that every command has.
 #[derive(Args, Debug, Clone)]
@@ -245,6 +260,98 @@ pub(crate) struct GenerateArguments {
     /// See [`RunOptions`].
     #[command(flatten)]
     pub(crate) run: RunOptions,
+}
+
+#[derive(Args, Debug, Clone)]
+pub(crate) struct SegmentArguments {
+    /// The picture
+    #[arg(env = "ECHOGEN_PICTURE", value_name = "PICTURE")]
+    pub(crate) picture: PathBuf,
+
+    /// What the subject is called, such as `dog`; otherwise the namer is asked
+    #[arg(long, env = "ECHOGEN_NAME", value_name = "TEXT")]
+    pub(crate) name: Option<String>,
+
+    /// Where the subject is: `left,top,right,bottom` in pixels; otherwise the detector looks for it
+    #[arg(long = "box", env = "ECHOGEN_BOX", value_name = "BOX", value_parser = values::bounding_box)]
+    pub(crate) bounding_box: Option<BoundingBox>,
+
+    /// A place on the subject, where there are several: `x,y` in pixels
+    #[arg(long, env = "ECHOGEN_POINT", value_name = "POINT", value_parser = values::point)]
+    pub(crate) point: Option<Point>,
+
+    /// How the background is taken away: box (everything outside it turns white), sam, or none
+    #[arg(long, env = "ECHOGEN_MASK", value_name = "MODE", value_parser = values::mask_mode())]
+    pub(crate) mask: Option<MaskMode>,
+
+    /// What to do if there is no such subject
+    #[arg(long, env = "ECHOGEN_IF_NOT_FOUND", value_enum, default_value = "fail")]
+    pub(crate) if_not_found: NotFoundPolicy,
+
+    /// Which box of several: the one with the best score, or the first one as in the published code
+    #[arg(long, env = "ECHOGEN_SELECTION", value_enum, default_value = "best")]
+    pub(crate) selection: BoxSelection,
+
+    /// Least score of a box, 0 to 1
+    #[arg(long, env = "ECHOGEN_THRESHOLD", value_name = "SCORE", default_value_t = 0.3, value_parser = values::share)]
+    pub(crate) threshold: f32,
+
+    /// By how much of its size the box grows on each side, 0 to 1
+    #[arg(long, env = "ECHOGEN_PADDING", value_name = "SHARE", default_value_t = 0.0, value_parser = values::share)]
+    pub(crate) padding: f32,
+
+    /// Folder for the pictures
+    #[arg(short, long, env = "ECHOGEN_OUT", value_name = "OUT", default_value = "out")]
+    pub(crate) out: PathBuf,
+
+    /// Model bundle: the name of a bundle, or the path of its TOML file or folder
+    #[arg(long, env = "ECHOGEN_BUNDLE", value_name = "NAME|PATH", default_value = "mini", help_heading = "Model")]
+    pub(crate) bundle: String,
+
+    /// Folder with bundles; otherwise `bundles/` here, then beside the program
+    #[arg(long, env = "ECHOGEN_BUNDLES", value_name = "FOLDER", help_heading = "Model")]
+    pub(crate) bundles: Option<PathBuf>,
+
+    /// Threads for the networks; otherwise one for each core
+    #[arg(long, env = "ECHOGEN_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Model")]
+    pub(crate) threads: Option<u16>,
+}
+
+/// What to do if the detector finds no such subject.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum NotFoundPolicy {
+    /// Say so and fail
+    Fail,
+    /// Take the whole picture
+    WholeImage,
+}
+
+impl From<NotFoundPolicy> for IfNotFound {
+    fn from(policy: NotFoundPolicy) -> Self {
+        match policy {
+            NotFoundPolicy::Fail => Self::Fail,
+            NotFoundPolicy::WholeImage => Self::WholeImage,
+        }
+    }
+}
+
+/// Which box of several is the subject.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum BoxSelection {
+    /// The best score above the threshold
+    Best,
+    /// The first box in the network's order with a score above 0.01
+    Published,
+}
+
+impl From<BoxSelection> for Selection {
+    fn from(selection: BoxSelection) -> Self {
+        match selection {
+            BoxSelection::Best => Self::Best,
+            BoxSelection::Published => Self::Published,
+        }
+    }
 }
 
 #[derive(Args, Debug, Clone)]

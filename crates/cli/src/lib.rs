@@ -17,6 +17,7 @@ mod pipeline;
 mod report;
 mod runner;
 mod sampling;
+mod segment;
 mod session;
 mod values;
 
@@ -53,6 +54,7 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
     match chosen {
         Command::Generate(arguments) => session::generate(&arguments, &general),
         Command::Batch(arguments) => session::batch(&arguments, &general),
+        Command::Segment(arguments) => segment::run(&arguments, &general),
         Command::Schema { of } => {
             print_schema(of);
             Ok(Exit::Success)

@@ -8,10 +8,11 @@ use echogen_models::{
     DType, Device,
     bundle::{Bundle, Network, SamplingDefaults},
     generator::{Generator, load_subject_encoder},
+    subject_finder::SubjectFinder,
 };
 use echogen_protocol::{PixelBudget, SubjectKeys};
 use echogen_sampler::{GeneratorSampler, SamplerConfig};
-use echogen_segmenter::GivenBox;
+use echogen_segmenter::{Detector, FinderConfig, GivenBox, NetworkDetector};
 
 use crate::{arguments::RunOptions, bundles, failure::Failure, pipeline::Networks};
 
@@ -21,6 +22,9 @@ const CONDITION_CACHE_BYTES: usize = 1 << 30;
 /// The networks that encode a subject, and those that make pictures.
 const ENCODERS: [Network; 2] = [Network::Dinov2, Network::FluxVae];
 const SAMPLERS: [Network; 3] = [Network::TextEncoder, Network::Transformer, Network::VisualTokenizer];
+
+/// The networks that find a subject; a bundle may lack them.
+const FINDERS: [Network; 3] = [Network::Namer, Network::Detector, Network::SegmentAnything];
 
 /// Loads the bundle that the options name.
 pub(crate) fn load(options: &RunOptions) -> Result<Networks, Failure> {
@@ -32,7 +36,7 @@ pub(crate) fn load(options: &RunOptions) -> Result<Networks, Failure> {
 }
 
 /// The networks compute on rayon's global threads; this sets their number, once a process.
-fn use_threads(threads: usize) -> Result<(), Failure> {
+pub(crate) fn use_threads(threads: usize) -> Result<(), Failure> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build_global()
@@ -42,14 +46,30 @@ fn use_threads(threads: usize) -> Result<(), Failure> {
 fn start(bundle: &Bundle) -> anyhow::Result<Networks> {
     let (device, dtype) = (Device::Cpu, DType::F32);
     let digests = bundle.digests()?;
-    let subjects = subject_keys(&bundle.manifest().sampling, digests)?;
+    let detector = start_detector(bundle, &device, dtype, digests)?;
+    let subjects = SubjectKeys { finders: detector.version(), ..subject_keys(&bundle.manifest().sampling, digests)? };
     let encoder = load_subject_encoder(bundle, &device, dtype).with_context(|| cannot_load(bundle.manifest_path()))?;
     let generator = Generator::load(bundle, &device, dtype, CONDITION_CACHE_BYTES)
         .with_context(|| cannot_load(bundle.manifest_path()))?;
     let encoder = NetworkEncoder::start(encoder, pick(digests, &ENCODERS))?;
     let config = SamplerConfig::default();
     let sampler = GeneratorSampler::start(bundle, generator, subjects.clone(), pick(digests, &SAMPLERS), &config)?;
-    Ok(Networks { detector: Arc::new(GivenBox), encoder: Arc::new(encoder), sampler: Arc::new(sampler), subjects })
+    Ok(Networks { detector, encoder: Arc::new(encoder), sampler: Arc::new(sampler), subjects })
+}
+
+/// The networks that find subjects, as far as the bundle has them.
+fn start_detector(
+    bundle: &Bundle,
+    device: &Device,
+    dtype: DType,
+    digests: &BTreeMap<String, String>,
+) -> anyhow::Result<Arc<dyn Detector>> {
+    let models = pick(digests, &FINDERS);
+    if models.is_empty() {
+        return Ok(Arc::new(GivenBox));
+    }
+    let finder = SubjectFinder::load(bundle, device, dtype).with_context(|| cannot_load(bundle.manifest_path()))?;
+    Ok(Arc::new(NetworkDetector::start(finder, FinderConfig::default(), models)?))
 }
 
 fn cannot_load(manifest: &Path) -> String {
@@ -67,6 +87,7 @@ fn subject_keys(defaults: &SamplingDefaults, digests: &BTreeMap<String, String>)
     let resolutions = defaults.subject_resolution.iter().map(|(name, side)| Ok((named(name)?, *side)));
     Ok(SubjectKeys {
         encoders,
+        finders: String::new(),
         default_pixel_budget: named(&defaults.pixel_budget)?,
         resolutions: resolutions.collect::<anyhow::Result<_>>()?,
     })

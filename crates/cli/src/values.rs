@@ -1,7 +1,7 @@
 //! Readers for the values of options; each message says what would be right.
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use echogen_protocol::{BoundingBox, MaskMode, OutputFormat, PerScale, PixelBudget};
+use echogen_protocol::{BoundingBox, MaskMode, OutputFormat, PerScale, PixelBudget, Point};
 
 /// Reads `3` or `4,4,3.5`.
 pub(crate) fn per_scale(text: &str) -> Result<PerScale, String> {
@@ -23,6 +23,19 @@ pub(crate) fn bounding_box(text: &str) -> Result<BoundingBox, String> {
         text.split(',').map(|part| part.trim().parse()).collect::<Result<_, _>>().map_err(|_| expected())?;
     let &[left, top, right, bottom] = numbers.as_slice() else { return Err(expected()) };
     Ok(BoundingBox { left, top, right, bottom })
+}
+
+/// Reads `x,y`.
+pub(crate) fn point(text: &str) -> Result<Point, String> {
+    let place = text.split_once(',').and_then(|(x, y)| Some((x.trim().parse().ok()?, y.trim().parse().ok()?)));
+    let (x, y) = place.ok_or("give two whole numbers x,y in pixels, such as 120,80")?;
+    Ok(Point { x, y })
+}
+
+/// Reads a number from 0 to 1.
+pub(crate) fn share(text: &str) -> Result<f32, String> {
+    let number = text.trim().parse::<f32>().ok().filter(|number| (0.0..=1.0).contains(number));
+    number.ok_or_else(|| format!("{text:?} is no number from 0 to 1"))
 }
 
 /// A parser for [`PixelBudget`].
@@ -62,6 +75,14 @@ mod tests {
         assert_eq!(per_scale("4, 3,2").unwrap(), PerScale::Each(vec![4.0, 3.0, 2.0]));
         assert!(per_scale("much").unwrap_err().contains("\"much\" is no number"));
         assert!(per_scale("1,").is_err());
+    }
+
+    #[test]
+    fn a_point_is_two_whole_numbers_and_a_share_at_most_one() {
+        assert_eq!(point("12, 8").unwrap(), Point { x: 12, y: 8 });
+        assert!(["", "1", "1,2,3", "-1,2", "1.5,2"].iter().all(|text| point(text).is_err()));
+        assert_eq!(share("0.25").unwrap(), 0.25);
+        assert!(["", "x", "-0.1", "1.1", "NaN"].iter().all(|text| share(text).is_err()));
     }
 
     #[test]

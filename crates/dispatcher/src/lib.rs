@@ -134,7 +134,10 @@ impl Dispatcher {
 
     /// The record of the cut-out; an unreadable one counts as none and is made again.
     async fn segmentation(&self, image: ContentHash, job: &Job) -> Result<Option<Segmentation>, StageError> {
-        let key = ObjectKey::of_content(layout::SEGMENTATIONS, &layout::segmentation_inputs(image, job))?;
+        let key = ObjectKey::of_content(
+            layout::SEGMENTATIONS,
+            &layout::segmentation_inputs(image, job, &self.config.subjects.finders),
+        )?;
         let bytes = self.work.get(&key, MAX_RECORD_BYTES).await?;
         Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }

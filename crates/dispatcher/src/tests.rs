@@ -30,6 +30,7 @@ fn bench() -> Bench {
     fetcher.insert("data:,dog", PICTURE);
     fetcher.insert("empty.png", &b""[..]);
     let subjects = SubjectKeys {
+        finders: "finders".to_owned(),
         encoders: "networks".into(),
         default_pixel_budget: PixelBudget::M0_06,
         resolutions: [(PixelBudget::M0_06, 256)].into(),
@@ -67,7 +68,7 @@ impl Bench {
         let area = BoundingBox { left: 0, top: 0, right: 8, bottom: 8 };
         let subject = SubjectFound { image, name: None, bounding_box: area, score: None, how: FoundBy::WholeImage };
         let record = serde_json::to_vec(&Segmentation { cutout, subject }).unwrap();
-        self.put(layout::SEGMENTATIONS, layout::segmentation_inputs(image, job), record).await;
+        self.put(layout::SEGMENTATIONS, layout::segmentation_inputs(image, job, "finders"), record).await;
         cutout
     }
 }
@@ -121,7 +122,7 @@ async fn what_exists_is_skipped() {
 async fn a_broken_record_is_made_again() {
     let bench = bench();
     let job = job("dog.png");
-    let inputs = layout::segmentation_inputs(ContentHash::of(PICTURE), &job);
+    let inputs = layout::segmentation_inputs(ContentHash::of(PICTURE), &job, "finders");
     bench.put(layout::SEGMENTATIONS, inputs, b"{".to_vec()).await;
     assert!(matches!(bench.next(job).await, Task::Segment(_)));
 }

@@ -19,6 +19,7 @@ use echogen_models::{
         SubjectFeatures, is_ignored,
     },
     flux_vae::{FluxVaeConfig, FluxVaeEncoder},
+    grounding_dino::{GroundingDino, GroundingDinoConfig, GroundingDinoInput, PixelMask},
     random::CounterRng,
     visual_tokenizer::{TokenizerConfig, TokenizerDecoder},
 };
@@ -42,8 +43,11 @@ struct Arguments {
     bench: bool,
 }
 
-const PARTS: [&str; 6] =
-    ["sampling-three-rows", "sampling-default", "sampling-second", "decode", "dinov2", "vae-encoder"];
+const PARTS: [&str; 7] =
+    ["sampling-three-rows", "sampling-default", "sampling-second", "decode", "dinov2", "vae-encoder", "grounding-dino"];
+
+/// "a red dog . a cat ." as BERT's tokenizer has it.
+const CAPTION: [u32; 10] = [101, 1037, 2417, 3899, 1012, 1037, 4937, 2006, 1012, 102];
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
@@ -98,6 +102,21 @@ fn prepare(part: &str, arguments: &Arguments) -> anyhow::Result<Run> {
             let encoder = load(arguments, FluxVaeEncoder::ignores, |vb| FluxVaeEncoder::new(vb, &config))?;
             let image = noise(&[1, 3, 256, 256], 3)?;
             Box::new(move || done(&encoder.forward(&image)?))
+        }
+        "grounding-dino" => {
+            let config = GroundingDinoConfig::tiny();
+            let network = load(arguments, GroundingDino::is_ignored, |vb| GroundingDino::new(vb, &config))?;
+            let (image, mask) = (noise(&[1, 3, 800, 800], 8)?, PixelMask::whole(1, 800, 800));
+            let caption = Tensor::new(&[CAPTION], &Device::Cpu)?;
+            Box::new(move || {
+                done(&network.forward(&GroundingDinoInput {
+                    pixel_values: &image,
+                    pixel_mask: &mask,
+                    input_ids: &caption,
+                    attention_mask: None,
+                    token_type_ids: None,
+                })?)
+            })
         }
         _ => bail!("no part is called {part}; there are {}", PARTS.join(", ")),
     })

@@ -4,14 +4,21 @@
 
 pub mod bundle;
 pub mod checkpoint;
+pub mod detector;
 pub mod dinov2;
 pub mod echogen;
 pub mod flux_vae;
 pub mod generator;
+pub mod grounding_dino;
 pub mod imaging;
 pub mod layers;
+pub mod masker;
+pub mod namer;
+pub mod qwen2_5_vl;
 pub mod random;
+pub mod sam;
 pub mod subject_encoder;
+pub mod subject_finder;
 pub mod t5;
 pub mod text_encoder;
 pub mod visual_tokenizer;

@@ -10,8 +10,14 @@ mod dinov2;
 mod echogen;
 #[path = "../examples/parity/flux_vae.rs"]
 mod flux_vae;
+#[path = "../examples/parity/grounding_dino.rs"]
+mod grounding_dino;
 #[path = "../examples/parity/preprocess.rs"]
 mod preprocess;
+#[path = "../examples/parity/qwen2_5_vl.rs"]
+mod qwen2_5_vl;
+#[path = "../examples/parity/sam.rs"]
+mod sam;
 #[path = "../examples/parity/t5.rs"]
 mod t5;
 
@@ -57,6 +63,21 @@ fn echogen() {
 }
 
 #[test]
+fn grounding_dino() {
+    check("grounding-dino", 54, grounding_dino::run);
+}
+
+#[test]
 fn preprocess() {
     check("preprocess", 21, preprocess::run);
+}
+
+#[test]
+fn qwen2_5_vl() {
+    check("qwen2.5-vl", 24, qwen2_5_vl::run);
+}
+
+#[test]
+fn sam() {
+    check("sam", 7, sam::run);
 }

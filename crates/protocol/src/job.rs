@@ -80,7 +80,7 @@ impl Job {
         Self {
             id: JobId::default(),
             tenant: None,
-            subject: Subject { image, name: None, bounding_box: None, mask: MaskMode::default() },
+            subject: Subject::new(image),
             prompt: prompt.into(),
             negative_prompt: None,
             seeds: Seeds::default(),
@@ -165,9 +165,57 @@ pub struct Subject {
     /// Where the subject is. Absent: the detector looks for it.
     #[serde(default, rename = "box", skip_serializing_if = "Option::is_none")]
     pub bounding_box: Option<BoundingBox>,
+    /// A place on the subject, where a picture shows several of its name. Stands in place of a box.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub point: Option<Point>,
     /// How the background is taken away.
     #[serde(default)]
     pub mask: MaskMode,
+    /// What to do if the detector finds no such subject.
+    #[serde(default, skip_serializing_if = "IfNotFound::is_default")]
+    pub if_not_found: IfNotFound,
+}
+
+impl Subject {
+    /// The subject of a picture, with nothing else said about it.
+    pub fn new(image: ImageSource) -> Self {
+        Self {
+            image,
+            name: None,
+            bounding_box: None,
+            point: None,
+            mask: MaskMode::default(),
+            if_not_found: IfNotFound::default(),
+        }
+    }
+}
+
+/// A pixel of the upright picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Point {
+    /// Column.
+    pub x: u32,
+    /// Row.
+    pub y: u32,
+}
+
+/// What to do if the detector finds no such subject.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum IfNotFound {
+    /// The job fails and says so.
+    #[default]
+    Fail,
+    /// The whole picture is the subject; the result says so.
+    WholeImage,
+}
+
+impl IfNotFound {
+    /// Left out of a job's JSON, so that jobs that do not name it keep their bytes, and with them their ids.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A rectangle in pixels of the upright picture; the right and lower edges are exclusive.

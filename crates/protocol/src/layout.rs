@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BoundingBox, ContentHash, Job, MaskMode, PixelBudget, SubjectFound};
+use crate::{BoundingBox, ContentHash, IfNotFound, Job, MaskMode, PixelBudget, Point, SubjectFound};
 
 /// Subjects' pictures as they were fetched, under the SHA-256 of their bytes.
 pub const IMAGES: &str = "images";
@@ -23,7 +23,7 @@ pub const SEGMENTATIONS: &str = "segmentations";
 pub const SUBJECTS: &str = "subjects";
 
 /// The version of the rules by which a cut-out is made; part of its key, so that new rules make new cut-outs.
-pub const SEGMENTATION_VERSION: u32 = 1;
+pub const SEGMENTATION_VERSION: u32 = 2;
 
 /// The key of a job's picture number `index`, counted from 0.
 pub fn result_image_key(job: &Job, index: usize) -> String {
@@ -47,7 +47,8 @@ impl Segmentation {
     }
 }
 
-/// Everything a cut-out depends on. The name counts only where it may steer the search for a box.
+/// Everything a cut-out depends on. What steers the search for a box counts only where there is one, and the networks
+/// only where they take part.
 #[derive(Serialize)]
 struct SegmentationInputs<'a> {
     version: u32,
@@ -55,14 +56,26 @@ struct SegmentationInputs<'a> {
     bounding_box: Option<BoundingBox>,
     mask: MaskMode,
     name: Option<&'a str>,
+    point: Option<Point>,
+    if_not_found: IfNotFound,
+    finders: &'a str,
 }
 
-/// Hashes everything that the cut-out of this job's subject depends on.
-pub fn segmentation_inputs(image: ContentHash, job: &Job) -> ContentHash {
-    let bounding_box = job.subject.bounding_box;
-    let name = if bounding_box.is_none() { job.subject.name.as_deref() } else { None };
-    let mask = job.subject.mask;
-    let inputs = SegmentationInputs { version: SEGMENTATION_VERSION, image, bounding_box, mask, name };
+/// Hashes everything that the cut-out of this job's subject depends on. `finders` names the networks that find subjects,
+/// and their settings, exactly; see [`SubjectKeys::finders`].
+pub fn segmentation_inputs(image: ContentHash, job: &Job, finders: &str) -> ContentHash {
+    let subject = &job.subject;
+    let is_searched = subject.bounding_box.is_none();
+    let inputs = SegmentationInputs {
+        version: SEGMENTATION_VERSION,
+        image,
+        bounding_box: subject.bounding_box,
+        mask: subject.mask,
+        name: subject.name.as_deref().filter(|_| is_searched),
+        point: subject.point.filter(|_| is_searched),
+        if_not_found: if is_searched { subject.if_not_found } else { IfNotFound::default() },
+        finders: if is_searched || subject.mask == MaskMode::Sam { finders } else { "" },
+    };
     // Plain numbers and text: writing them to memory cannot fail.
     ContentHash::of(&serde_json::to_vec(&inputs).unwrap_or_default())
 }
@@ -72,6 +85,9 @@ pub fn segmentation_inputs(image: ContentHash, job: &Job) -> ContentHash {
 pub struct SubjectKeys {
     /// Names the encoding networks exactly, such as the digests of their checkpoints joined.
     pub encoders: String,
+    /// Names the networks that find subjects, and their settings, exactly; empty where there are none.
+    #[serde(default)]
+    pub finders: String,
     /// The pixel budget of jobs that name none.
     pub default_pixel_budget: PixelBudget,
     /// The side in pixels at which a subject is encoded, for each pixel budget that is served.
@@ -122,21 +138,42 @@ mod tests {
         let image = ContentHash::of(b"picture");
         let first = job();
         let mut other = Job { prompt: "a dog at sea".into(), ..first.clone() };
-        assert_eq!(segmentation_inputs(image, &first), segmentation_inputs(image, &other));
+        assert_eq!(segmentation_inputs(image, &first, "f"), segmentation_inputs(image, &other, "f"));
         other.subject.bounding_box = Some(BoundingBox { left: 0, top: 0, right: 4, bottom: 4 });
-        let boxed = segmentation_inputs(image, &other);
-        assert_ne!(segmentation_inputs(image, &first), boxed);
+        let boxed = segmentation_inputs(image, &other, "f");
+        assert_ne!(segmentation_inputs(image, &first, "f"), boxed);
         other.subject.name = Some("dog".into());
-        assert_eq!(boxed, segmentation_inputs(image, &other), "a given box needs no name");
+        assert_eq!(boxed, segmentation_inputs(image, &other, "f"), "a given box needs no name");
         other.subject.mask = MaskMode::None;
-        assert_ne!(boxed, segmentation_inputs(image, &other));
-        assert_ne!(segmentation_inputs(ContentHash::of(b"another"), &first), segmentation_inputs(image, &first));
+        assert_ne!(boxed, segmentation_inputs(image, &other, "f"));
+        assert_ne!(
+            segmentation_inputs(ContentHash::of(b"another"), &first, "f"),
+            segmentation_inputs(image, &first, "f")
+        );
+    }
+
+    #[test]
+    fn a_search_depends_on_its_networks_point_and_policy() {
+        let image = ContentHash::of(b"picture");
+        let (plain, mut pointed, mut lenient) = (job(), job(), job());
+        pointed.subject.point = Some(Point { x: 1, y: 2 });
+        lenient.subject.if_not_found = IfNotFound::WholeImage;
+        let inputs = |job: &Job, finders: &str| segmentation_inputs(image, job, finders);
+        let keys = [inputs(&plain, "f"), inputs(&plain, "g"), inputs(&pointed, "f"), inputs(&lenient, "f")];
+        let distinct: std::collections::BTreeSet<_> = keys.iter().map(ToString::to_string).collect();
+        assert_eq!(distinct.len(), 4);
+        let mut boxed = lenient;
+        boxed.subject.bounding_box = Some(BoundingBox { left: 0, top: 0, right: 4, bottom: 4 });
+        assert_eq!(inputs(&boxed, "f"), inputs(&boxed, "g"), "a given box needs no network");
+        boxed.subject.mask = MaskMode::Sam;
+        assert_ne!(inputs(&boxed, "f"), inputs(&boxed, "g"), "but an outline does");
     }
 
     #[test]
     fn an_encoded_subject_depends_on_cutout_networks_and_resolution() {
         let keys = SubjectKeys {
             encoders: "a".into(),
+            finders: String::new(),
             default_pixel_budget: PixelBudget::M0_06,
             resolutions: [(PixelBudget::M0_06, 256)].into(),
         };

@@ -36,7 +36,10 @@ pub use event::{EventKind, JobEvent};
 pub use hash::{ContentHash, ParseHashError};
 pub use headers::{ReplyTo, TaskHeaders};
 pub use image_source::{ImageLocation, ImageSource};
-pub use job::{BoundingBox, Guidance, Job, JobId, Lane, MaskMode, OutputFormat, OutputOptions, PixelBudget, Subject};
+pub use job::{
+    BoundingBox, Guidance, IfNotFound, Job, JobId, Lane, MaskMode, OutputFormat, OutputOptions, PixelBudget, Point,
+    Subject,
+};
 pub use key::{KeyError, check_object_key};
 pub use layout::{Segmentation, SubjectKeys};
 pub use per_scale::PerScale;

@@ -235,4 +235,6 @@ pub enum FoundBy {
     WholeImage,
     /// The detector.
     Detector,
+    /// Nobody: the detector found no such subject, and by the job's wish the whole picture was taken.
+    NotFound,
 }

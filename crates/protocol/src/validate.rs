@@ -30,6 +30,12 @@ impl Job {
             validate_text("subject.name", name, limits::MAX_NAME_CHARS, Lines::One)?;
         }
         let Some(area) = &self.subject.bounding_box else { return Ok(()) };
+        if self.subject.point.is_some() {
+            return Err(JobError::new(
+                "subject.point",
+                "stands beside a box, which says it all; leave one of them out",
+            ));
+        }
         if area.left >= area.right || area.top >= area.bottom {
             let message = format!(
                 "is empty: columns {} to {}, rows {} to {}; right and bottom are exclusive and must be larger",

@@ -1,18 +1,26 @@
 //! Who says where the subject is.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
-use echogen_models::imaging::RgbImage;
+use echogen_models::imaging::{RgbImage, SubjectMask};
 use echogen_protocol::{BoundingBox, FailureKind, FoundBy, Job, MaskMode};
 use echogen_worker::StageError;
+use tokio::time::Instant;
 
 /// Finds the subject of a job in its picture.
 #[async_trait]
 pub trait Detector: Send + Sync + std::fmt::Debug {
     /// Returns where the subject is in the upright picture. Deterministic: the same picture and subject give the same
-    /// answer. Long work runs on threads of the detector's own.
-    async fn detect(&self, picture: Arc<RgbImage>, job: &Job) -> Result<Found, DetectError>;
+    /// answer. Long work runs on threads of the detector's own, and is given up at the deadline.
+    async fn detect(&self, picture: Arc<RgbImage>, job: &Job, deadline: Instant) -> Result<Found, DetectError>;
+
+    /// Names everything that an answer depends on besides picture and job: networks and settings. Part of the key under
+    /// which a cut-out is kept.
+    fn version(&self) -> String;
+
+    /// SHA-256 of each network's checkpoint, by the network's name, for the job's result.
+    fn models(&self) -> BTreeMap<String, String>;
 }
 
 /// Where the subject is, and who said so.
@@ -20,6 +28,8 @@ pub trait Detector: Send + Sync + std::fmt::Debug {
 pub struct Found {
     /// In pixels of the upright picture. It need not lie within it; the segmenter checks.
     pub bounding_box: BoundingBox,
+    /// The outline within the box, where one was asked for.
+    pub mask: Option<SubjectMask>,
     /// What the subject is called, where the job or a network said.
     pub name: Option<String>,
     /// How sure the network was, 0 to 1, where one was asked.
@@ -34,6 +44,9 @@ pub enum DetectError {
     /// The job asks for what this detector does not offer.
     #[error("{0}")]
     Unsupported(String),
+    /// What the job calls its subject is no name.
+    #[error("subject.name: {0}")]
+    BadName(String),
     /// There is no such subject in the picture.
     #[error("{0}")]
     NotFound(String),
@@ -53,6 +66,7 @@ impl From<DetectError> for StageError {
     fn from(error: DetectError) -> Self {
         match &error {
             DetectError::Unsupported(message) => Self::permanent(FailureKind::Unsupported, message.clone()),
+            DetectError::BadName(_) => Self::permanent(FailureKind::InvalidJob, error.to_string()),
             DetectError::NotFound(message) => Self::permanent(FailureKind::BadImage, message.clone()),
             DetectError::Failed(_) => Self::transient(error.to_string()).because(error),
         }
@@ -65,16 +79,46 @@ pub struct GivenBox;
 
 #[async_trait]
 impl Detector for GivenBox {
-    async fn detect(&self, picture: Arc<RgbImage>, job: &Job) -> Result<Found, DetectError> {
-        if job.subject.mask == MaskMode::Sam {
-            let message = "subject.mask: \"sam\" needs a segmentation network; use \"box\" or \"none\"";
-            return Err(DetectError::Unsupported(message.to_owned()));
+    async fn detect(&self, picture: Arc<RgbImage>, job: &Job, _: Instant) -> Result<Found, DetectError> {
+        let subject = &job.subject;
+        if subject.mask == MaskMode::Sam {
+            return Err(DetectError::no_masker());
         }
-        let whole = BoundingBox { left: 0, top: 0, right: picture.width(), bottom: picture.height() };
-        let (bounding_box, how) = match job.subject.bounding_box {
+        if subject.point.is_some() && subject.mask != MaskMode::None {
+            return Err(DetectError::no_detector());
+        }
+        let (bounding_box, how) = match subject.bounding_box {
             Some(given) => (given, FoundBy::Job),
-            None => (whole, FoundBy::WholeImage),
+            None => (whole(&picture), FoundBy::WholeImage),
         };
-        Ok(Found { bounding_box, name: job.subject.name.clone(), score: None, how })
+        Ok(Found { bounding_box, mask: None, name: subject.name.clone(), score: None, how })
     }
+
+    fn version(&self) -> String {
+        String::new()
+    }
+
+    fn models(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+}
+
+impl DetectError {
+    /// The job asks for an outline and the bundle has no network for it.
+    pub(crate) fn no_masker() -> Self {
+        let message =
+            "subject.mask: \"sam\" needs a segmentation network, which the bundle lacks; use \"box\" or \"none\"";
+        Self::Unsupported(message.to_owned())
+    }
+
+    /// The job gives a point and the bundle has no network that finds things.
+    pub(crate) fn no_detector() -> Self {
+        let message = "subject.point needs a detection network, which the bundle lacks; give subject.box instead";
+        Self::Unsupported(message.to_owned())
+    }
+}
+
+/// The picture from edge to edge.
+pub(crate) fn whole(picture: &RgbImage) -> BoundingBox {
+    BoundingBox { left: 0, top: 0, right: picture.width(), bottom: picture.height() }
 }

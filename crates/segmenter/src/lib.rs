@@ -4,16 +4,18 @@
 //! PNG under its own hash, and a small record of how it was made. Both are named by content: the same picture, box and
 //! mask mode are cut out once, whatever the number of prompts.
 //!
-//! Deliberately absent: any network. [`GivenBox`] takes the job's own box or the whole picture; detection networks
-//! implement the same trait.
+//! The rules of the search are in [`find_subject`], the networks behind [`SubjectNetworks`]. [`NetworkDetector`] runs both on
+//! a thread of its own; [`GivenBox`] takes the job's own box or the whole picture, for bundles without such networks.
 
 mod detector;
+mod finder;
+mod network_detector;
 
 use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_models::imaging::{self, ImageFormat, ImageLimits, PixelBox, RgbImage};
+use echogen_models::imaging::{self, ImageFormat, ImageLimits, PixelBox, RgbImage, SubjectMask};
 use echogen_ports::{ObjectKey, ObjectStore};
 use echogen_protocol::{
     BoundingBox, ContentHash, EncodeTask, EventKind, FailureKind, Job, MaskMode, SegmentTask, Segmentation,
@@ -22,6 +24,8 @@ use echogen_protocol::{
 use echogen_worker::{Outcome, Stage, StageContext, StageError};
 
 pub use detector::{DetectError, Detector, Found, GivenBox};
+pub use finder::{FinderConfig, NetworkError, Selection, SubjectNetworks, find_subject};
+pub use network_detector::NetworkDetector;
 
 /// Bytes of a [`Segmentation`]: a handful of numbers and a name.
 const MAX_RECORD_BYTES: u64 = 64 * 1024;
@@ -46,13 +50,17 @@ impl Segmenter {
     async fn segment(&self, task: SegmentTask, context: &StageContext) -> Result<Outcome, StageError> {
         let started = Instant::now();
         let SegmentTask { job, image, mut progress } = task;
-        let key = ObjectKey::of_content(layout::SEGMENTATIONS, &layout::segmentation_inputs(image, &job))?;
+        let key = ObjectKey::of_content(
+            layout::SEGMENTATIONS,
+            &layout::segmentation_inputs(image, &job, &self.detector.version()),
+        )?;
         let found = self.find(&key).await?;
         let cached = found.is_some();
         let record = match found {
             Some(record) => record,
-            None => self.make(&key, &job, image).await?,
+            None => self.make(&key, &job, image, context).await?,
         };
+        progress.models.extend(self.detector.models());
         progress.subject = Some(record.subject_of(&job));
         progress.cutout = Some(record.cutout);
         progress.note(Self::NAME, started.elapsed().as_secs_f64(), cached);
@@ -68,16 +76,23 @@ impl Segmenter {
         Ok(stands.then_some(record))
     }
 
-    async fn make(&self, key: &ObjectKey, job: &Job, image: ContentHash) -> Result<Segmentation, StageError> {
+    async fn make(
+        &self,
+        key: &ObjectKey,
+        job: &Job,
+        image: ContentHash,
+        context: &StageContext,
+    ) -> Result<Segmentation, StageError> {
         let bytes = self.picture(image).await?;
         let limits = self.limits;
         let picture = off_thread(move || imaging::decode_image(&bytes, &limits)).await?.map_err(bad_image)?;
         let picture = Arc::new(picture);
-        let found = self.detector.detect(Arc::clone(&picture), job).await?;
-        let (area, mask) = (found.bounding_box, job.subject.mask);
-        let png: Bytes = off_thread(move || cut_out(&picture, area, mask)).await?.map_err(bad_image)?.into();
+        let found = self.detector.detect(Arc::clone(&picture), job, context.time_limit).await?;
+        let Found { bounding_box, mask: outline, name, score, how } = found;
+        let mode = job.subject.mask;
+        let cut = move || cut_out(&picture, bounding_box, outline.as_ref(), mode);
+        let png: Bytes = off_thread(cut).await?.map_err(bad_image)?.into();
         let cutout = ContentHash::of(&png);
-        let Found { bounding_box, name, score, how } = found;
         let record = Segmentation { cutout, subject: SubjectFound { image, name, bounding_box, score, how } };
         self.work.put(&ObjectKey::of_content(layout::CUTOUTS, &cutout)?, png).await?;
         // The record last: whoever finds it finds the cut-out too.
@@ -111,11 +126,18 @@ impl Stage for Segmenter {
     }
 }
 
-fn cut_out(picture: &RgbImage, area: BoundingBox, mask: MaskMode) -> Result<Vec<u8>, imaging::ImageError> {
+/// The cut-out as a PNG: white outside the outline where there is one, else outside the box.
+fn cut_out(
+    picture: &RgbImage,
+    area: BoundingBox,
+    outline: Option<&SubjectMask>,
+    mode: MaskMode,
+) -> Result<Vec<u8>, imaging::ImageError> {
     let BoundingBox { left, top, right, bottom } = area;
     // A box outside the picture is a fault also where nothing is painted.
-    let cut = imaging::white_outside(picture, PixelBox { left, top, right, bottom })?;
-    let shown = if mask == MaskMode::None { picture } else { &cut };
+    let boxed = imaging::white_outside(picture, PixelBox { left, top, right, bottom })?;
+    let cut = outline.map_or(boxed, |outline| imaging::white_outside_mask(picture, outline));
+    let shown = if mode == MaskMode::None { picture } else { &cut };
     imaging::encode_image(shown, ImageFormat::Png, 100)
 }
 

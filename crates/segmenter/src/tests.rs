@@ -1,8 +1,11 @@
 //! The segmenter on in-memory twins, with real pictures and no network.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -13,6 +16,7 @@ use echogen_protocol::{
     layout,
 };
 use echogen_worker::{Outcome, Stage, StageContext, StageError};
+use tokio::time::Instant;
 
 use crate::{DetectError, Detector, Found, GivenBox, Segmenter};
 
@@ -22,9 +26,17 @@ struct Counting(AtomicUsize);
 
 #[async_trait]
 impl Detector for Counting {
-    async fn detect(&self, picture: Arc<RgbImage>, job: &Job) -> Result<Found, DetectError> {
+    async fn detect(&self, picture: Arc<RgbImage>, job: &Job, deadline: Instant) -> Result<Found, DetectError> {
         self.0.fetch_add(1, Ordering::Relaxed);
-        GivenBox.detect(picture, job).await
+        GivenBox.detect(picture, job, deadline).await
+    }
+
+    fn version(&self) -> String {
+        GivenBox.version()
+    }
+
+    fn models(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([("detector".to_owned(), "ab".to_owned())])
     }
 }
 

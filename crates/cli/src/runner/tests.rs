@@ -112,6 +112,7 @@ impl Bench {
     async fn run(&self, painter: &Arc<Painter>, stop: &CancellationToken) -> Tally {
         let arguments = self.arguments();
         let subjects = SubjectKeys {
+            finders: String::new(),
             encoders: "painter".into(),
             default_pixel_budget: PixelBudget::M0_06,
             resolutions: [(PixelBudget::M0_06, 256)].into(),

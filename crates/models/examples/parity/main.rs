@@ -9,7 +9,10 @@ mod compare;
 mod dinov2;
 mod echogen;
 mod flux_vae;
+mod grounding_dino;
 mod preprocess;
+mod qwen2_5_vl;
+mod sam;
 mod t5;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -24,7 +27,8 @@ const TOLERANCE: f64 = 1e-4;
 /// Compares the networks with fixture folders; exit code 1 if any tensor is off by more than 1e-4 of its magnitude.
 #[derive(Parser)]
 struct Arguments {
-    /// Fixture folders; the name says which network: t5, dinov2, flux-vae, bsq, echogen, preprocess.
+    /// Fixture folders; the name says which network: t5, dinov2, flux-vae, bsq, echogen, grounding-dino,
+    /// qwen2.5-vl, sam, preprocess.
     #[arg(required = true)]
     folders: Vec<PathBuf>,
 }
@@ -49,7 +53,10 @@ fn compare_folder(folder: &std::path::Path) -> anyhow::Result<Vec<Comparison>> {
         n if n.starts_with("flux") => flux_vae::run(folder),
         n if n.starts_with("bsq") => bsq::run(folder),
         n if n.starts_with("echogen") => echogen::run(folder),
+        n if n.starts_with("grounding") => grounding_dino::run(folder),
         n if n.starts_with("preprocess") => preprocess::run(folder),
+        n if n.starts_with("sam") => sam::run(folder),
+        n if n.starts_with("qwen") => qwen2_5_vl::run(folder),
         _ => bail!("no network has a name that {name:?} begins with; see FIXTURES.md"),
     }
 }

@@ -39,6 +39,11 @@ impl Canvas {
         Self { pixels: RgbImage::from_pixel(width, height, image::Rgb(background)) }
     }
 
+    /// Draws on a picture.
+    pub(super) fn of(pixels: RgbImage) -> Self {
+        Self { pixels }
+    }
+
     pub(super) fn into_image(self) -> RgbImage {
         self.pixels
     }

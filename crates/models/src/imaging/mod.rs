@@ -10,6 +10,7 @@ mod decode;
 mod encode;
 mod error;
 mod font;
+mod mask;
 mod prepare;
 mod resize;
 
@@ -19,5 +20,6 @@ pub use decode::{ImageLimits, decode_as_published, decode_image};
 pub use encode::{ImageFormat, encode_image};
 pub use error::ImageError;
 pub use image::RgbImage;
+pub use mask::{SubjectMask, overlay, white_outside_mask};
 pub use prepare::{cover_and_crop, covering_size, from_unit_tensor, to_unit_tensor};
 pub use resize::{Filter, resize};

@@ -1,0 +1,155 @@
+//! `echogen segment`: what would be taken for the subject of a picture, shown.
+
+use std::path::Path;
+
+use echogen_models::{
+    DType, Device,
+    imaging::{self, ImageFormat, ImageLimits, PixelBox, RgbImage},
+    subject_finder::SubjectFinder,
+};
+use echogen_protocol::{BoundingBox, FoundBy, ImageSource, Job, Subject, limits};
+use echogen_segmenter::{DetectError, FinderConfig, Found, find_subject};
+
+use crate::{
+    arguments::{GeneralOptions, SegmentArguments},
+    bundles,
+    failure::{Exit, Failure},
+    networks,
+    report::{print_json, print_line},
+};
+
+/// The cut-out and the picture with the box drawn on it, in the folder OUT.
+const CUTOUT: &str = "cutout.png";
+const OVERLAY: &str = "overlay.png";
+
+/// Runs the command.
+pub(crate) fn run(arguments: &SegmentArguments, general: &GeneralOptions) -> Result<Exit, Failure> {
+    let subject = subject(arguments)?;
+    let picture = read(&arguments.picture)?;
+    let bundle = bundles::open(&arguments.bundle, arguments.bundles.as_deref())?;
+    if let Some(threads) = arguments.threads {
+        networks::use_threads(usize::from(threads))?;
+    }
+    let finder = SubjectFinder::load(&bundle, &Device::Cpu, DType::F32)
+        .map_err(|error| Failure::usage(format!("cannot load the bundle {}: {}", bundle.name(), chain(&error))))?;
+    let config = FinderConfig {
+        box_threshold: arguments.threshold,
+        selection: arguments.selection.into(),
+        padding: arguments.padding,
+        ..FinderConfig::default()
+    };
+    let found = find_subject(&finder, &config, &picture, &subject, &|| true).map_err(not_found)?;
+    let paths = write(arguments, &picture, &found)?;
+    report(&found, &paths, general.json);
+    Ok(Exit::Success)
+}
+
+/// The subject as a job would have it, held to the same limits.
+fn subject(arguments: &SegmentArguments) -> Result<Subject, Failure> {
+    let mut job = Job::new(ImageSource("picture".to_owned()), "the subject alone").with_id();
+    job.subject.name = arguments.name.clone();
+    job.subject.bounding_box = arguments.bounding_box;
+    job.subject.point = arguments.point;
+    job.subject.mask = arguments.mask.unwrap_or_default();
+    job.subject.if_not_found = arguments.if_not_found.into();
+    job.validate().map_err(|error| Failure::usage(error.to_string()))?;
+    Ok(job.subject)
+}
+
+fn read(path: &Path) -> Result<RgbImage, Failure> {
+    let fault = |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", path.display()));
+    let length = std::fs::metadata(path).map_err(|error| fault(&error))?.len();
+    if length > limits::MAX_IMAGE_BYTES {
+        let limit = limits::MAX_IMAGE_BYTES;
+        return Err(fault(&format!("the picture has {length} bytes; the limit is {limit}")));
+    }
+    let bytes = std::fs::read(path).map_err(|error| fault(&error))?;
+    imaging::decode_image(&bytes, &ImageLimits::default()).map_err(|error| fault(&error))
+}
+
+fn not_found(error: DetectError) -> Failure {
+    let message = chain(&error);
+    match error {
+        DetectError::NotFound(_) | DetectError::Failed(_) => Failure { exit: Exit::JobFailed, message },
+        DetectError::Unsupported(_) | DetectError::BadName(_) => Failure::usage(message),
+    }
+}
+
+/// The error and what caused it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut message = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        message = format!("{message}: {cause}");
+        source = cause.source();
+    }
+    message
+}
+
+/// Paths of the cut-out and of the overlay.
+fn write(arguments: &SegmentArguments, picture: &RgbImage, found: &Found) -> Result<[String; 2], Failure> {
+    let fault = |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", arguments.out.display()));
+    let BoundingBox { left, top, right, bottom } = found.bounding_box;
+    let area = PixelBox { left, top, right, bottom };
+    let boxed = imaging::white_outside(picture, area).map_err(|error| fault(&error))?;
+    let cutout = found.mask.as_ref().map_or(boxed, |mask| imaging::white_outside_mask(picture, mask));
+    let overlay = imaging::overlay(picture, area, found.mask.as_ref(), &label(found)).map_err(|error| fault(&error))?;
+    std::fs::create_dir_all(&arguments.out).map_err(|error| fault(&error))?;
+    let file = |name: &str, picture: &RgbImage| {
+        let path = arguments.out.join(name);
+        let png = imaging::encode_image(picture, ImageFormat::Png, 100).map_err(|error| fault(&error))?;
+        std::fs::write(&path, png).map_err(|error| fault(&error))?;
+        Ok(path.display().to_string())
+    };
+    Ok([file(CUTOUT, &cutout)?, file(OVERLAY, &overlay)?])
+}
+
+/// What stands on the overlay: name and score, or who said that it is all.
+fn label(found: &Found) -> String {
+    let name = found.name.as_deref().unwrap_or("subject");
+    match (found.how, found.score) {
+        (FoundBy::Detector, Some(score)) => format!("{name} {score:.2}"),
+        (FoundBy::NotFound, _) => format!("no {name} found"),
+        _ => name.to_owned(),
+    }
+}
+
+fn report(found: &Found, [cutout, overlay]: &[String; 2], json: bool) {
+    let area = found.bounding_box;
+    if json {
+        let found = serde_json::json!({
+            "name": found.name, "score": found.score, "box": area, "how": found.how, "outline": found.mask.is_some(),
+            "cutout": cutout, "overlay": overlay,
+        });
+        return print_json("segment", &found);
+    }
+    print_line(&format!("name   {}", found.name.as_deref().unwrap_or("(none)")));
+    print_line(&format!("score  {}", found.score.map_or("(none)".to_owned(), |score| format!("{score:.2}"))));
+    print_line(&format!("box    {},{},{},{}", area.left, area.top, area.right, area.bottom));
+    let how = match found.how {
+        FoundBy::Job => "the box was given",
+        FoundBy::WholeImage => "the whole picture; nothing was looked for",
+        FoundBy::Detector => "the detector found it",
+        FoundBy::NotFound => "the whole picture; the detector found no such subject",
+    };
+    print_line(&format!("how    {how}"));
+    print_line(cutout);
+    print_line(overlay);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(how: FoundBy, score: Option<f64>) -> Found {
+        let bounding_box = BoundingBox { left: 0, top: 0, right: 1, bottom: 1 };
+        Found { bounding_box, mask: None, name: Some("dog".to_owned()), score, how }
+    }
+
+    #[test]
+    fn labels_say_what_happened() {
+        assert_eq!(label(&found(FoundBy::Detector, Some(0.876))), "dog 0.88");
+        assert_eq!(label(&found(FoundBy::NotFound, Some(0.1))), "no dog found");
+        assert_eq!(label(&found(FoundBy::Job, None)), "dog");
+    }
+}

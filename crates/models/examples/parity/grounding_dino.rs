@@ -1,0 +1,85 @@
+//! GroundingDINO: everything from the phrase mask to the boxes, for every caption of the fixture.
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::{Context, bail};
+use candle_core::{DType, Device, Tensor};
+use echogen_models::{
+    checkpoint::Checkpoint,
+    grounding_dino::{GroundingDino, GroundingDinoConfig, GroundingDinoInput, PixelMask},
+};
+
+use crate::compare::{Comparison, Fixture};
+
+pub(crate) fn run(folder: &Path) -> anyhow::Result<Vec<Comparison>> {
+    let mut fixture = Fixture::open(folder)?;
+    let config = std::fs::read(folder.join("config.json")).context("config.json")?;
+    let config: GroundingDinoConfig = serde_json::from_slice(&config).context("config.json")?;
+    let weights = Checkpoint::open(&folder.join("model.safetensors"))?;
+    let network =
+        weights.load(DType::F32, &Device::Cpu, GroundingDino::is_ignored, |vb| GroundingDino::new(vb, &config))?;
+    for case in cases(&fixture) {
+        let computed = compute(&fixture, &network, &case)?;
+        compare(&mut fixture, &case, &computed)?;
+    }
+    fixture.finish()
+}
+
+/// What stands between `in.` and `.input_ids`.
+fn cases(fixture: &Fixture) -> Vec<String> {
+    let case = |name: &str| Some(name.strip_prefix("in.")?.strip_suffix(".input_ids")?.to_owned());
+    fixture.names().filter_map(case).collect()
+}
+
+fn compute(fixture: &Fixture, network: &GroundingDino, case: &str) -> anyhow::Result<BTreeMap<String, Tensor>> {
+    let input_ids = fixture.get(&format!("in.{case}.input_ids"))?;
+    let batch = input_ids.dim(0)?;
+    // A case may bring its own pictures; else it takes the first ones of all.
+    let of_case = |name: &str| -> anyhow::Result<Option<Tensor>> {
+        let own = format!("in.{case}.{name}");
+        let name = if fixture.has(&own) { own } else { format!("in.{name}") };
+        Ok(if fixture.has(&name) { Some(fixture.get(&name)?.narrow(0, 0, batch)?) } else { None })
+    };
+    let pixel_values = of_case("pixel_values")?.context("in.pixel_values")?;
+    let pixel_mask = match of_case("pixel_mask")? {
+        Some(mask) => PixelMask::new(&mask)?,
+        None => PixelMask::whole(batch, pixel_values.dim(2)?, pixel_values.dim(3)?),
+    };
+    let optional = |name: &str| -> anyhow::Result<Option<&Tensor>> {
+        let name = format!("in.{case}.{name}");
+        if fixture.has(&name) { fixture.get(&name).map(Some) } else { Ok(None) }
+    };
+    let input = GroundingDinoInput {
+        pixel_values: &pixel_values,
+        pixel_mask: &pixel_mask,
+        input_ids,
+        attention_mask: optional("attention_mask")?,
+        token_type_ids: optional("token_type_ids")?,
+    };
+    let mut computed = BTreeMap::new();
+    let output = network.forward_visiting(&input, &mut |name, tensor| {
+        computed.insert(name.to_owned(), tensor.clone());
+        Ok(())
+    })?;
+    computed.insert("logits".to_owned(), output.logits);
+    computed.insert("pred_boxes".to_owned(), output.pred_boxes);
+    Ok(computed)
+}
+
+/// Every output of the case: a name as computed, or one image of it where a number follows.
+fn compare(fixture: &mut Fixture, case: &str, computed: &BTreeMap<String, Tensor>) -> anyhow::Result<()> {
+    let prefix = format!("out.{case}.");
+    let outputs: Vec<_> = fixture.names().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_owned).collect();
+    for output in outputs {
+        let name = format!("{prefix}{output}");
+        if let Some(tensor) = computed.get(&output) {
+            fixture.check(&name, tensor)?;
+            continue;
+        }
+        let image = output.rsplit_once('.').and_then(|(stem, image)| Some((computed.get(stem)?, image.parse().ok()?)));
+        let Some((tensor, image)) = image else { bail!("nothing that is computed is called {output}") };
+        let tensor: &Tensor = tensor;
+        fixture.check(&name, &tensor.get(image)?)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! A subject's outline: SAM with its preparation of pictures.
+
+use candle_core::Device;
+use image::RgbImage;
+
+use crate::{
+    imaging::{ImageError, PixelBox, SubjectMask},
+    sam::{Sam, SamPicture, SamPictureError, SamPrompt},
+};
+
+/// Why a subject has no outline.
+#[derive(Debug, thiserror::Error)]
+pub enum MaskerError {
+    /// The picture or the box cannot be used.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The picture cannot be prepared.
+    #[error(transparent)]
+    Picture(#[from] SamPictureError),
+    /// The network failed.
+    #[error("cannot run SAM")]
+    Network(#[from] candle_core::Error),
+}
+
+/// Outlines subjects.
+#[derive(Debug)]
+pub struct SubjectMasker {
+    network: Sam,
+}
+
+impl SubjectMasker {
+    /// Wraps the network.
+    pub fn new(network: Sam) -> Self {
+        Self { network }
+    }
+
+    /// Outlines what is in a box: the one mask that the network gives for a clear prompt, as a box is.
+    ///
+    /// # Errors
+    ///
+    /// If the box leaves the picture, or the network fails.
+    pub fn outline(&self, picture: &RgbImage, area: PixelBox) -> Result<SubjectMask, MaskerError> {
+        let (width, height) = picture.dimensions();
+        area.check(width, height)?;
+        let prepared = SamPicture::new(picture, self.network.config().vision_config.image_size)?;
+        let pictures = self.network.embed(&prepared.pixel_values)?;
+        let no_picture = || candle_core::Error::Msg("SAM gave no embedding".to_owned());
+        let corners = [area.left, area.top, area.right, area.bottom].map(|at| at as f32);
+        let prompt = SamPrompt { bounding_box: Some(prepared.scaled_box(corners)), points: Vec::new() };
+        let masks = self.network.masks(pictures.first().ok_or_else(no_picture)?, &prompt)?;
+        let logits = prepared.unscaled_mask(&masks.masks.get(0)?)?.to_device(&Device::Cpu)?;
+        let inside = logits.flatten_all()?.to_vec1::<f32>()?.into_iter().map(|logit| logit > 0.0).collect();
+        SubjectMask::new(width, height, inside).ok_or_else(|| no_picture().into())
+    }
+}

@@ -1,0 +1,166 @@
+//! What a subject is called: Qwen2.5-VL with its tokenizer, one fixed question, and a bounded answer.
+
+use candle_core::Tensor;
+use image::RgbImage;
+use std::ops::ControlFlow;
+use tokenizers::Tokenizer;
+
+use crate::qwen2_5_vl::{Qwen, QwenInput, QwenProcessorConfig, QwenProcessorError};
+
+/// What is asked of every picture.
+pub const QUESTION: &str = "What is the main subject of this picture? Answer with its name only, one to four words, \
+                            without an article.";
+
+/// Tokens of an answer: four words have at most some twelve.
+const MAX_NEW_TOKENS: usize = 24;
+
+/// Pixels of the picture that the namer sees: 512 merged cells, enough to tell a subject, and a bound on the time.
+const MAX_PIXELS: usize = 512 * 28 * 28;
+
+/// Words and characters of a name; what comes after them is talk.
+const MAX_WORDS: usize = 6;
+const MAX_CHARS: usize = 60;
+
+/// Words that an answer may begin with although it was told not to.
+const LEADING_WORDS: [&str; 12] =
+    ["a", "an", "the", "this", "that", "it", "it's", "is", "there", "answer", "subject", "main"];
+
+/// Why a picture has no name.
+#[derive(Debug, thiserror::Error)]
+pub enum NamerError {
+    /// The tokenizer does not belong to the network.
+    #[error(
+        "the tokenizer has {tokens} tokens, the namer's table {rows} rows; take the tokenizer.json published with it"
+    )]
+    Vocabulary {
+        /// Tokens of the tokenizer.
+        tokens: usize,
+        /// Rows of the word table.
+        rows: usize,
+    },
+    /// The tokenizer refused.
+    #[error("cannot split the question into tokens")]
+    Tokenize(#[source] tokenizers::Error),
+    /// The picture cannot be prepared.
+    #[error(transparent)]
+    Picture(#[from] QwenProcessorError),
+    /// The network failed.
+    #[error("cannot run the namer")]
+    Network(#[from] candle_core::Error),
+}
+
+/// Names subjects.
+#[derive(Debug)]
+pub struct SubjectNamer {
+    model: Qwen,
+    tokenizer: Tokenizer,
+    processor: QwenProcessorConfig,
+    /// Tokens before the picture and after it.
+    around: (Vec<u32>, Vec<u32>),
+}
+
+impl SubjectNamer {
+    /// Joins a model and a tokenizer that were published together.
+    ///
+    /// # Errors
+    ///
+    /// If the tokenizer may give tokens that the model does not know.
+    pub fn new(model: Qwen, mut tokenizer: Tokenizer) -> Result<Self, NamerError> {
+        let tokens = tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
+        let rows = model.config().text.vocab_size;
+        if tokens > rows {
+            return Err(NamerError::Vocabulary { tokens, rows });
+        }
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(NamerError::Tokenize)?;
+        let before = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n";
+        let after = format!("{QUESTION}<|im_end|>\n<|im_start|>assistant\n");
+        let ids = |text: &str| {
+            let encoding = tokenizer.encode_fast(text, false).map_err(NamerError::Tokenize)?;
+            Ok::<_, NamerError>(encoding.get_ids().to_vec())
+        };
+        let around = (ids(before)?, ids(&after)?);
+        let processor = QwenProcessorConfig { max_pixels: MAX_PIXELS, ..QwenProcessorConfig::default() };
+        Ok(Self { model, tokenizer, processor, around })
+    }
+
+    /// Asks what the picture shows. `keep_going` is asked before every further token; once it says no, what was said so
+    /// far counts. `None` if the answer holds no name.
+    ///
+    /// # Errors
+    ///
+    /// If the picture is more than 200 times as long as wide, or the network fails.
+    pub fn name(&self, picture: &RgbImage, keep_going: &dyn Fn() -> bool) -> Result<Option<String>, NamerError> {
+        let config = self.model.config();
+        let patches = self.processor.patches(picture, &config.vision)?;
+        let cells = patches.grid.tokens(config.vision.spatial_merge_size);
+        let mut input_ids = self.around.0.clone();
+        input_ids.push(config.vision_start_token_id);
+        input_ids.extend(std::iter::repeat_n(config.image_token_id, cells));
+        input_ids.push(config.vision_end_token_id);
+        input_ids.extend_from_slice(&self.around.1);
+        let input = QwenInput { input_ids: &input_ids, pixel_values: &patches.pixel_values, grids: &[patches.grid] };
+        let mut conversation = self.model.read(&input)?;
+        let observe =
+            |_: u32, _: &Tensor| if keep_going() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+        let tokens = self.model.greedy(&mut conversation, MAX_NEW_TOKENS, observe)?;
+        let answer = self.tokenizer.decode(&tokens, true).map_err(NamerError::Tokenize)?;
+        Ok(noun_phrase(&answer))
+    }
+}
+
+/// The name in an answer: its first phrase, in small letters, without articles and other talk before it. `None` if
+/// there is none.
+pub fn noun_phrase(answer: &str) -> Option<String> {
+    let answer: String = answer.chars().take(1_000).collect::<String>().to_lowercase();
+    let is_end = |c: char| matches!(c, '.' | ',' | ';' | ':' | '?' | '!' | '\n' | '\r' | '(' | '|');
+    // "the subject is: a dog": what a colon announces comes behind it.
+    let phrases = answer.split(is_end);
+    let words = |phrase: &str| {
+        let clean = |word: &str| word.trim_matches(|c: char| !c.is_alphanumeric()).to_owned();
+        let words = phrase.split(|c: char| c.is_whitespace() || c.is_control()).map(clean);
+        let words: Vec<String> = words.filter(|word| !word.is_empty()).collect();
+        let first = words.iter().position(|word| !LEADING_WORDS.contains(&word.as_str())).unwrap_or(words.len());
+        words[first..].iter().take(MAX_WORDS).cloned().collect::<Vec<_>>()
+    };
+    let words = phrases.map(words).find(|words| !words.is_empty())?;
+    let mut name = String::new();
+    for word in words {
+        let longer = if name.is_empty() { word } else { format!("{name} {word}") };
+        if longer.chars().count() > MAX_CHARS {
+            break;
+        }
+        name = longer;
+    }
+    (!name.is_empty()).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_cleaned_to_a_name() {
+        for (answer, expected) in [
+            ("Dog", "dog"),
+            ("A golden retriever.", "golden retriever"),
+            ("The main subject is: a red mug", "red mug"),
+            ("\"Teddy bear\"\nIt sits on a chair.", "teddy bear"),
+            ("this is a cat, sleeping", "cat"),
+            ("  **coffee-maker** ", "coffee-maker"),
+        ] {
+            assert_eq!(noun_phrase(answer).as_deref(), Some(expected), "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn empty_and_endless_answers_are_no_trouble() {
+        for answer in ["", " \n", "...", "the", "\u{0}\u{7}", "!?!"] {
+            assert_eq!(noun_phrase(answer), None, "{answer:?}");
+        }
+        let endless = noun_phrase(&"dog ".repeat(100_000)).unwrap();
+        assert_eq!(endless, "dog dog dog dog dog dog");
+        assert_eq!(noun_phrase(&"x".repeat(10_000)), None);
+        assert!(noun_phrase(&format!("dog {}", "x".repeat(500))).unwrap() == "dog");
+    }
+}

@@ -1,0 +1,176 @@
+//! Pictures as the published processor prepares them: a size in whole merged cells, then patches in blocks.
+
+use candle_core::{Device, Tensor};
+use image::RgbImage;
+use serde::Deserialize;
+
+use super::{config::QwenVisionConfig, positions::Grid};
+use crate::imaging::{Filter, ImageError, resize};
+
+/// Longest side over shortest that the published processor takes.
+const MAX_ASPECT_RATIO: f64 = 200.0;
+
+/// Settings, as published in `preprocessor_config.json`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct QwenProcessorConfig {
+    /// Fewest pixels of a prepared picture.
+    pub min_pixels: usize,
+    /// Most pixels of a prepared picture.
+    pub max_pixels: usize,
+    /// Mean of red, green and blue in [0, 1].
+    pub image_mean: [f32; 3],
+    /// Standard deviation of the same.
+    pub image_std: [f32; 3],
+}
+
+impl Default for QwenProcessorConfig {
+    /// The published limits and CLIP's statistics.
+    fn default() -> Self {
+        Self {
+            min_pixels: 3_136,
+            max_pixels: 12_845_056,
+            image_mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
+            image_std: [0.268_629_54, 0.261_302_58, 0.275_777_11],
+        }
+    }
+}
+
+/// Why a picture cannot be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum QwenProcessorError {
+    /// Too long and thin.
+    #[error("picture is {width} x {height}; one side may be at most 200 times the other")]
+    TooThin {
+        /// Pixels across.
+        width: u32,
+        /// Pixels down.
+        height: u32,
+    },
+    /// It cannot be resized.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// It cannot be made a tensor.
+    #[error("cannot make patches of the picture")]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// A picture in patches.
+#[derive(Debug, Clone)]
+pub struct QwenPatches {
+    /// (patches, channels · frames · patch · patch), blocks of merged cells row by row.
+    pub pixel_values: Tensor,
+    /// Frames, rows and columns in patches.
+    pub grid: Grid,
+}
+
+/// Height and width of a picture that are multiples of `factor`, near the picture's own, with a number of pixels
+/// within bounds. `None` for a picture longer than 200 times its width.
+pub fn smart_resize(
+    (height, width): (usize, usize),
+    factor: usize,
+    (min_pixels, max_pixels): (usize, usize),
+) -> Option<(usize, usize)> {
+    let (long, short) = (height.max(width) as f64, height.min(width) as f64);
+    if short == 0.0 || factor == 0 || long / short > MAX_ASPECT_RATIO {
+        return None;
+    }
+    let (h, w, f) = (height as f64, width as f64, factor as f64);
+    // Halves go to the even neighbour, as in Python.
+    let near = |side: f64| ((side / f).round_ties_even() * f) as usize;
+    let (rows, columns) = (near(h), near(w));
+    if rows * columns > max_pixels {
+        let beta = (h * w / max_pixels as f64).sqrt();
+        let lower = |side: f64| factor.max(((side / beta / f).floor() * f) as usize);
+        return Some((lower(h), lower(w)));
+    }
+    if rows * columns < min_pixels {
+        let beta = (min_pixels as f64 / (h * w)).sqrt();
+        let higher = |side: f64| ((side * beta / f).ceil() * f) as usize;
+        return Some((higher(h), higher(w)));
+    }
+    Some((rows, columns))
+}
+
+impl QwenProcessorConfig {
+    /// The size that a picture is given: height, width.
+    ///
+    /// # Errors
+    ///
+    /// If the picture is more than 200 times as long as wide.
+    pub fn size_of(&self, picture: &RgbImage, vision: &QwenVisionConfig) -> Result<(usize, usize), QwenProcessorError> {
+        let (width, height) = picture.dimensions();
+        let factor = vision.patch_size * vision.spatial_merge_size;
+        smart_resize((height as usize, width as usize), factor, (self.min_pixels, self.max_pixels))
+            .ok_or(QwenProcessorError::TooThin { width, height })
+    }
+
+    /// Resizes, normalises and cuts a picture into patches. A single picture is taken for all frames of a patch.
+    ///
+    /// # Errors
+    ///
+    /// If the picture has no pixels or is more than 200 times as long as wide.
+    pub fn patches(&self, picture: &RgbImage, vision: &QwenVisionConfig) -> Result<QwenPatches, QwenProcessorError> {
+        let (height, width) = self.size_of(picture, vision)?;
+        let resized = resize(picture, height as u32, width as u32, Filter::Bicubic)?;
+        let (side, merge, frames) = (vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size);
+        let (rows, columns) = (height / side, width / side);
+        let mut values = Vec::with_capacity(rows * columns * vision.patch_numbers());
+        let bytes = resized.as_raw();
+        let normal = |byte: u8, c: usize| (f32::from(byte) / 255.0 - self.image_mean[c]) / self.image_std[c];
+        for patch in 0..rows * columns {
+            let (row, column) = place_of_patch(patch, columns, merge);
+            for channel in 0..3 {
+                let plane = (0..side * side).map(|at| {
+                    let (y, x) = (row * side + at / side, column * side + at % side);
+                    normal(bytes[(y * width + x) * 3 + channel], channel)
+                });
+                let plane: Vec<f32> = plane.collect();
+                (0..frames).for_each(|_| values.extend_from_slice(&plane));
+            }
+        }
+        let pixel_values = Tensor::from_vec(values, (rows * columns, vision.patch_numbers()), &Device::Cpu)?;
+        Ok(QwenPatches { pixel_values, grid: Grid { frames: 1, rows, columns } })
+    }
+}
+
+/// Row and column of a patch that is counted block by block.
+pub(super) fn place_of_patch(patch: usize, columns: usize, merge: usize) -> (usize, usize) {
+    let (block, inside) = (patch / (merge * merge), patch % (merge * merge));
+    let blocks = columns / merge;
+    (block / blocks * merge + inside / merge, block % blocks * merge + inside % merge)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_whole_cells_within_bounds() {
+        assert_eq!(smart_resize((480, 640), 28, (3_136, 12_845_056)), Some((476, 644)));
+        assert_eq!(smart_resize((70, 98), 28, (3_136, 12_845_056)), Some((56, 112)));
+        assert_eq!(smart_resize((3_000, 4_000), 28, (3_136, 1_003_520)), Some((840, 1_148)));
+        assert_eq!(smart_resize((1, 1), 28, (3_136, 1_003_520)), Some((56, 56)));
+        assert_eq!(smart_resize((1, 5_000), 28, (3_136, 1_003_520)), None);
+        assert_eq!(smart_resize((0, 5), 28, (3_136, 1_003_520)), None);
+    }
+
+    #[test]
+    fn patches_come_block_by_block() {
+        let places: Vec<_> = (0..8).map(|patch| place_of_patch(patch, 4, 2)).collect();
+        assert_eq!(places, [(0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (0, 3), (1, 2), (1, 3)]);
+    }
+
+    #[test]
+    fn a_picture_becomes_patches_of_both_frames() {
+        let picture = RgbImage::from_pixel(56, 84, image::Rgb([255, 0, 0]));
+        let vision = QwenVisionConfig::default();
+        let patches = QwenProcessorConfig::default().patches(&picture, &vision).unwrap();
+        assert_eq!(patches.grid, Grid { frames: 1, rows: 6, columns: 4 });
+        let row = patches.pixel_values.get(0).unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(row.len(), 3 * 2 * 14 * 14);
+        assert!((row[0] - (1.0 - 0.481_454_66) / 0.268_629_54).abs() < 1e-6);
+        assert_eq!(row[..196], row[196..392]);
+        assert!((row[392] + 0.457_827_5 / 0.261_302_58).abs() < 1e-6);
+    }
+}

@@ -1,0 +1,883 @@
+//! SAM: a picture and a box or points in, the outline of what is meant out.
+//!
+//! Kirillov et al., "Segment Anything" (2023); checked against `modeling_sam.py` of transformers 5.23. Loads the key
+//! names of `facebook/sam-vit-base` and its larger kin. Mask prompts are not covered: their weights are not read.
+//!
+//! candle-transformers has a `segment_anything`, but for the original key names, for points only, and with masks enlarged
+//! by nearest neighbour; it cannot pass parity as it is, hence this one.
+//!
+//! Relative positions are not added to the scores but to the vectors: a query carries its products with the table's rows,
+//! a key says in ones and zeros which row and column it is of. So one attention serves windows and the whole picture,
+//! and no matrix of biases is ever made.
+
+use candle_core::{DType, Device, Module, Result, Tensor, bail};
+use candle_nn::VarBuilder;
+use image::RgbImage;
+use serde::Deserialize;
+
+use crate::{
+    imaging::{Filter, ImageError, resize},
+    layers::{
+        attention::{HeadOptions, KeyValue, attend, split_heads},
+        bias::add_bias_relu,
+        conv::{Conv2d, Geometry},
+        kernels::{Activation, activate, residual},
+        linear::Linear,
+        norm::LayerNorm,
+        resize::resize_bilinear,
+    },
+};
+
+/// Constant of the norms that have no setting.
+const EPS: f64 = 1e-6;
+
+/// Constant of the decoder's last norm, which has no setting either.
+const FINAL_EPS: f64 = 1e-5;
+
+/// Scores of the picture's patches that are formed at a time: 16 MiB.
+const BAND_SCORES: usize = 1 << 22;
+
+/// Mean of red, green and blue in [0, 1] of ImageNet.
+const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+/// Standard deviation of the same.
+const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
+
+/// Settings, as published in `config.json`; what the file leaves out has the default of the reference's class.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub struct SamConfig {
+    /// The picture's encoder.
+    pub vision_config: SamVisionConfig,
+    /// The decoder.
+    pub mask_decoder_config: SamMaskDecoderConfig,
+}
+
+/// Settings of the picture's encoder.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct SamVisionConfig {
+    /// Width.
+    pub hidden_size: usize,
+    /// Width of what comes out.
+    pub output_channels: usize,
+    /// Blocks.
+    pub num_hidden_layers: usize,
+    /// Heads.
+    pub num_attention_heads: usize,
+    /// Channels of the picture.
+    pub num_channels: usize,
+    /// Side of the picture in pixels.
+    pub image_size: usize,
+    /// Side of a patch in pixels.
+    pub patch_size: usize,
+    /// Inner width of the feed-forward in units of the width, where `mlp_dim` does not say.
+    pub mlp_ratio: f64,
+    /// Inner width of the feed-forward.
+    pub mlp_dim: Option<usize>,
+    /// Added to the variance in the blocks' norms.
+    pub layer_norm_eps: f64,
+    /// Whether query, key and value have a bias.
+    pub qkv_bias: bool,
+    /// Whether a table of positions is added to the patches.
+    pub use_abs_pos: bool,
+    /// Whether blocks have tables of relative positions; without them the network is refused.
+    pub use_rel_pos: bool,
+    /// Side of a window in patches.
+    pub window_size: usize,
+    /// Blocks that see the whole picture.
+    pub global_attn_indexes: Vec<usize>,
+    /// Half the width of the positions of points.
+    pub num_pos_feats: usize,
+}
+
+impl Default for SamVisionConfig {
+    fn default() -> Self {
+        Self {
+            hidden_size: 768,
+            output_channels: 256,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            num_channels: 3,
+            image_size: 1024,
+            patch_size: 16,
+            mlp_ratio: 4.0,
+            mlp_dim: None,
+            layer_norm_eps: 1e-6,
+            qkv_bias: true,
+            use_abs_pos: true,
+            use_rel_pos: true,
+            window_size: 14,
+            global_attn_indexes: vec![2, 5, 8, 11],
+            num_pos_feats: 128,
+        }
+    }
+}
+
+/// Settings of the decoder.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct SamMaskDecoderConfig {
+    /// Width.
+    pub hidden_size: usize,
+    /// Inner width of the feed-forward.
+    pub mlp_dim: usize,
+    /// Blocks.
+    pub num_hidden_layers: usize,
+    /// Heads.
+    pub num_attention_heads: usize,
+    /// By how much attention between points and picture is narrower.
+    pub attention_downsample_rate: usize,
+    /// Masks for a prompt that may mean several things.
+    pub num_multimask_outputs: usize,
+    /// Layers of the head that rates masks.
+    pub iou_head_depth: usize,
+    /// Width of the head that rates masks.
+    pub iou_head_hidden_dim: usize,
+    /// Added to the variance in the norms.
+    pub layer_norm_eps: f64,
+}
+
+impl Default for SamMaskDecoderConfig {
+    fn default() -> Self {
+        Self {
+            hidden_size: 256,
+            mlp_dim: 2048,
+            num_hidden_layers: 2,
+            num_attention_heads: 8,
+            attention_downsample_rate: 2,
+            num_multimask_outputs: 3,
+            iou_head_depth: 3,
+            iou_head_hidden_dim: 256,
+            layer_norm_eps: 1e-6,
+        }
+    }
+}
+
+impl SamConfig {
+    fn check(&self) -> Result<()> {
+        let (vision, decoder) = (&self.vision_config, &self.mask_decoder_config);
+        let heads = vision.num_attention_heads;
+        if !vision.use_rel_pos || vision.window_size == 0 || vision.patch_size == 0 {
+            bail!("only SAM encoders with relative positions and windows can be loaded, got {vision:?}");
+        }
+        if heads == 0 || !vision.hidden_size.is_multiple_of(2 * heads) {
+            bail!("hidden_size {} does not divide into {heads} heads", vision.hidden_size);
+        }
+        let inner = decoder.hidden_size / decoder.attention_downsample_rate.max(1);
+        if decoder.num_attention_heads == 0 || !inner.is_multiple_of(2 * decoder.num_attention_heads) {
+            bail!("{inner} channels do not divide into {} heads", decoder.num_attention_heads);
+        }
+        let width = decoder.hidden_size;
+        if vision.output_channels != width || 2 * vision.num_pos_feats != width || !width.is_multiple_of(8) {
+            bail!("encoder and decoder of SAM have different widths: {} and {width}", vision.output_channels);
+        }
+        Ok(())
+    }
+}
+
+/// Attention of the picture's patches.
+#[derive(Debug, Clone)]
+struct VisionAttention {
+    qkv: Linear,
+    proj: Linear,
+    /// (2 · side - 1, head_dim)
+    rel_pos_h: Tensor,
+    rel_pos_w: Tensor,
+    heads: usize,
+}
+
+impl VisionAttention {
+    fn new(vb: VarBuilder, side: usize, config: &SamVisionConfig) -> Result<Self> {
+        let (width, heads) = (config.hidden_size, config.num_attention_heads);
+        let table = |name: &str| vb.get((2 * side - 1, width / heads), name);
+        let qkv = match config.qkv_bias {
+            true => Linear::new(vb.pp("qkv"), width, 3 * width)?,
+            false => Linear::without_bias(vb.pp("qkv"), width, 3 * width)?,
+        };
+        let proj = Linear::new(vb.pp("proj"), width, width)?;
+        Ok(Self { qkv, proj, rel_pos_h: table("rel_pos_h")?, rel_pos_w: table("rel_pos_w")?, heads })
+    }
+
+    /// `xs` (windows · side · side, width); returns the same shape, without the bias of `proj`.
+    fn forward(&self, xs: &Tensor, side: usize) -> Result<Tensor> {
+        let (rows, width) = xs.dims2()?;
+        let (tokens, head_dim) = (side * side, width / self.heads);
+        let windows = rows / tokens;
+        let qkv = self.qkv.product(xs)?;
+        let part = |kind: usize| {
+            let bias = self.qkv.bias().map(|bias| bias.narrow(0, kind * width, width)).transpose()?;
+            let options = HeadOptions { bias: bias.as_ref(), ..HeadOptions::default() };
+            split_heads(&qkv, kind * width, (windows, self.heads, head_dim), options)
+        };
+        let (q, k, v) = (part(0)?, part(1)?, part(2)?); // (windows, heads, tokens, head_dim)
+        let places = one_hot_places(side, xs.device())?.broadcast_as((self.heads, tokens, 2 * side))?;
+        let window = |n: usize| {
+            let queries = q.get(n)?;
+            let offsets = self.offsets(&queries, side)?;
+            let scaled = (queries / (head_dim as f64).sqrt())?;
+            let queries = Tensor::cat(&[&scaled, &offsets], 2)?;
+            let keys = Tensor::cat(&[&k.get(n)?, &places], 2)?;
+            attend_in_bands(&queries, &keys, &v.get(n)?)
+        };
+        let mixed = (0..windows).map(window).collect::<Result<Vec<_>>>()?;
+        self.proj.product(&Tensor::cat(&mixed, 0)?)
+    }
+
+    /// Products of every query (heads, tokens, head_dim) with the rows of both tables that belong to its row and column:
+    /// (heads, tokens, 2 · side).
+    fn offsets(&self, queries: &Tensor, side: usize) -> Result<Tensor> {
+        let (heads, tokens, head_dim) = queries.dims3()?;
+        let grid = queries.reshape((heads, side, side, head_dim))?; // (heads, row, column, head_dim)
+        let by_row = grid.permute((1, 0, 2, 3))?.contiguous()?.reshape((side, heads * side, head_dim))?;
+        let by_row = by_row.matmul(&relative(&self.rel_pos_h, side)?)?; // (row, heads · column, side)
+        let by_row = by_row.reshape((side, heads, side, side))?.permute((1, 0, 2, 3))?;
+        let by_column = grid.permute((2, 0, 1, 3))?.contiguous()?.reshape((side, heads * side, head_dim))?;
+        let by_column = by_column.matmul(&relative(&self.rel_pos_w, side)?)?; // (column, heads · row, side)
+        let by_column = by_column.reshape((side, heads, side, side))?.permute((1, 2, 0, 3))?;
+        Tensor::cat(&[by_row, by_column], 3)?.reshape((heads, tokens, 2 * side))
+    }
+}
+
+/// softmax(q Kᵀ) V; queries and keys (heads, tokens, any width), values (heads, tokens, head_dim). Returns (tokens, heads ·
+/// head_dim).
+fn attend_in_bands(queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
+    let (heads, tokens, _) = queries.dims3()?;
+    let width = heads * values.dim(2)?;
+    let count = (BAND_SCORES / (heads * tokens).max(1)).clamp(16, tokens.max(16));
+    let keys = keys.t()?;
+    let band = |start: usize| {
+        let queries = queries.narrow(1, start, count.min(tokens - start))?.contiguous()?;
+        let weights = candle_nn::ops::softmax_last_dim(&queries.matmul(&keys)?)?;
+        weights.matmul(values)?.transpose(0, 1)?.contiguous()?.reshape(((), width))
+    };
+    Tensor::cat(&(0..tokens).step_by(count).map(band).collect::<Result<Vec<_>>>()?, 0)
+}
+
+/// For every place of a query, the table's rows for all places of a key: (side, head_dim, side).
+fn relative(table: &Tensor, side: usize) -> Result<Tensor> {
+    let place = |query: usize| {
+        // Offsets count down while keys count up.
+        let index: Vec<u32> = (0..side).map(|key| (query + side - 1 - key) as u32).collect();
+        table.index_select(&Tensor::from_vec(index, side, table.device())?, 0)?.t()?.contiguous()
+    };
+    Tensor::stack(&(0..side).map(place).collect::<Result<Vec<_>>>()?, 0)
+}
+
+/// A one where a token's row and its column are: (side · side, 2 · side).
+fn one_hot_places(side: usize, device: &Device) -> Result<Tensor> {
+    let mut ones = vec![0f32; side * side * 2 * side];
+    for (token, row) in ones.chunks_exact_mut(2 * side).enumerate() {
+        row[token / side] = 1.0;
+        row[side + token % side] = 1.0;
+    }
+    Tensor::from_vec(ones, (side * side, 2 * side), device)
+}
+
+/// lin2(gelu(lin1 x)), or with a rectifier in the decoder.
+#[derive(Debug, Clone)]
+struct Mlp {
+    lin1: Linear,
+    lin2: Linear,
+}
+
+impl Mlp {
+    fn new(vb: VarBuilder, width: usize, inner: usize) -> Result<Self> {
+        Ok(Self { lin1: Linear::new(vb.pp("lin1"), width, inner)?, lin2: Linear::new(vb.pp("lin2"), inner, width)? })
+    }
+
+    fn gelu(&self, xs: &Tensor) -> Result<Tensor> {
+        self.lin2.product(&activate(self.lin1.product(xs)?, self.lin1.bias(), Activation::GeluErf)?)
+    }
+
+    fn relu(&self, xs: &Tensor) -> Result<Tensor> {
+        self.lin2.product(&add_bias_relu(self.lin1.product(xs)?, self.lin1.bias())?)
+    }
+}
+
+#[derive(Debug, Clone)]
+struct VisionLayer {
+    layer_norm1: LayerNorm,
+    attn: VisionAttention,
+    layer_norm2: LayerNorm,
+    mlp: Mlp,
+    /// Side of a window; `None` where the whole picture is one.
+    window: Option<usize>,
+}
+
+impl VisionLayer {
+    fn new(vb: VarBuilder, index: usize, config: &SamVisionConfig) -> Result<Self> {
+        let (width, eps) = (config.hidden_size, config.layer_norm_eps);
+        let window = (!config.global_attn_indexes.contains(&index)).then_some(config.window_size);
+        let side = window.unwrap_or(config.image_size / config.patch_size);
+        let inner = config.mlp_dim.unwrap_or((width as f64 * config.mlp_ratio) as usize);
+        Ok(Self {
+            layer_norm1: LayerNorm::new(vb.pp("layer_norm1"), width, eps)?,
+            attn: VisionAttention::new(vb.pp("attn"), side, config)?,
+            layer_norm2: LayerNorm::new(vb.pp("layer_norm2"), width, eps)?,
+            mlp: Mlp::new(vb.pp("mlp"), width, inner)?,
+            window,
+        })
+    }
+
+    /// `xs` (batch · side · side, width).
+    fn forward(&self, xs: &Tensor, batch: usize, side: usize) -> Result<Tensor> {
+        let width = xs.dim(1)?;
+        let normed = self.layer_norm1.forward(xs)?;
+        let ys = match self.window {
+            None => self.attn.forward(&normed, side)?,
+            Some(window) => {
+                let count = side.div_ceil(window);
+                let rest = count * window - side;
+                let map = normed.reshape((batch, side, side, width))?;
+                // Cells that fill up the last windows are zeros that take part, as in the original.
+                let map = map.pad_with_zeros(1, 0, rest)?.pad_with_zeros(2, 0, rest)?;
+                let cut = map.reshape(&[batch, count, window, count, window, width])?.transpose(2, 3)?.contiguous()?;
+                let ys = self.attn.forward(&cut.reshape(((), width))?, window)?;
+                let ys = ys.reshape(&[batch, count, count, window, window, width])?.transpose(2, 3)?.contiguous()?;
+                let ys = ys.reshape((batch, count * window, count * window, width))?;
+                ys.narrow(1, 0, side)?.narrow(2, 0, side)?.contiguous()?.reshape(((), width))?
+            }
+        };
+        let xs = residual(xs, &ys, self.attn.proj.bias(), None)?;
+        residual(&xs, &self.mlp.gelu(&self.layer_norm2.forward(&xs)?)?, self.mlp.lin2.bias(), None)
+    }
+}
+
+/// The picture's encoder.
+#[derive(Debug, Clone)]
+struct VisionEncoder {
+    /// The patch convolution as a matrix.
+    patch_embed: Linear,
+    /// (1, side, side, width)
+    pos_embed: Option<Tensor>,
+    layers: Vec<VisionLayer>,
+    /// 1x1: cell by cell.
+    conv1: Linear,
+    layer_norm1: LayerNorm,
+    conv2: Conv2d,
+    layer_norm2: LayerNorm,
+    config: SamVisionConfig,
+}
+
+impl VisionEncoder {
+    fn new(vb: VarBuilder, config: &SamVisionConfig) -> Result<Self> {
+        let (width, channels, patch) = (config.hidden_size, config.output_channels, config.patch_size);
+        let side = config.image_size / patch;
+        let projection = vb.pp("patch_embed.projection");
+        let weight = projection.get((width, config.num_channels, patch, patch), "weight")?.flatten_from(1)?;
+        let neck = vb.pp("neck");
+        let conv1 = neck.get((channels, width, 1, 1), "conv1.weight")?.flatten_from(1)?;
+        let conv2 = neck.get((channels, channels, 3, 3), "conv2.weight")?;
+        let no_bias = Tensor::zeros(channels, conv2.dtype(), conv2.device())?;
+        let position = || vb.get((1, side, side, width), "pos_embed");
+        let layers = vb.pp("layers");
+        Ok(Self {
+            patch_embed: Linear::from_tensors(&weight, Some(projection.get(width, "bias")?))?,
+            pos_embed: config.use_abs_pos.then(position).transpose()?,
+            layers: (0..config.num_hidden_layers)
+                .map(|n| VisionLayer::new(layers.pp(n), n, config))
+                .collect::<Result<_>>()?,
+            conv1: Linear::from_tensors(&conv1, None)?,
+            layer_norm1: LayerNorm::new(neck.pp("layer_norm1"), channels, EPS)?,
+            conv2: Conv2d::from_tensors(&conv2, no_bias, Geometry::SAME_3X3)?,
+            layer_norm2: LayerNorm::new(neck.pp("layer_norm2"), channels, EPS)?,
+            config: config.clone(),
+        })
+    }
+
+    /// (batch, 3, size, size) to (batch, cells, channels).
+    fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
+        let (batch, channels, height, width) = pixels.dims4()?;
+        let SamVisionConfig { image_size, patch_size, num_channels, output_channels, .. } = self.config;
+        if (channels, height, width) != (num_channels, image_size, image_size) {
+            bail!("SAM takes {num_channels} x {image_size} x {image_size}, got {channels} x {height} x {width}");
+        }
+        let side = image_size / patch_size;
+        let patches = pixels.reshape(&[batch, channels, side, patch_size, side, patch_size])?;
+        let patches = patches.permute(vec![0, 2, 4, 1, 3, 5])?.contiguous()?;
+        let patches = patches.reshape((batch * side * side, channels * patch_size * patch_size))?;
+        let mut xs = self.patch_embed.forward(&patches)?;
+        if let Some(positions) = &self.pos_embed {
+            xs = xs.reshape((batch, side, side, ()))?.broadcast_add(positions)?.flatten_to(2)?;
+        }
+        for layer in &self.layers {
+            xs = layer.forward(&xs, batch, side)?;
+        }
+        let xs = self.layer_norm1.forward(&self.conv1.product(&xs)?)?;
+        let map = xs.reshape((batch, side, side, output_channels))?.permute((0, 3, 1, 2))?;
+        let map = self.conv2.forward(&map)?.permute((0, 2, 3, 1))?.contiguous()?;
+        self.layer_norm2.forward(&map.reshape((batch, side * side, output_channels))?)
+    }
+}
+
+/// Attention of the decoder, narrower inside than outside.
+#[derive(Debug, Clone)]
+struct DecoderAttention {
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    out_proj: Linear,
+    heads: usize,
+    inner: usize,
+}
+
+impl DecoderAttention {
+    fn new(vb: VarBuilder, rate: usize, config: &SamMaskDecoderConfig) -> Result<Self> {
+        let (width, inner) = (config.hidden_size, config.hidden_size / rate);
+        let linear = |name: &str| Linear::new(vb.pp(name), width, inner);
+        Ok(Self {
+            q_proj: linear("q_proj")?,
+            k_proj: linear("k_proj")?,
+            v_proj: linear("v_proj")?,
+            out_proj: Linear::new(vb.pp("out_proj"), inner, width)?,
+            heads: config.num_attention_heads,
+            inner,
+        })
+    }
+
+    /// Each (tokens, width).
+    fn forward(&self, queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
+        let head_dim = self.inner / self.heads;
+        let heads = |xs: &Tensor, linear: &Linear| {
+            let options = HeadOptions { bias: linear.bias(), ..HeadOptions::default() };
+            split_heads(&linear.product(xs)?, 0, (1, self.heads, head_dim), options)?.squeeze(0)
+        };
+        let seen = KeyValue { keys: heads(keys, &self.k_proj)?, values: heads(values, &self.v_proj)? };
+        let mixed = attend(&heads(queries, &self.q_proj)?, &[&seen], 1.0 / (head_dim as f64).sqrt())?;
+        self.out_proj.forward(&mixed)
+    }
+}
+
+/// Points and picture look at each other.
+#[derive(Debug, Clone)]
+struct TwoWayBlock {
+    self_attn: DecoderAttention,
+    layer_norm1: LayerNorm,
+    cross_attn_token_to_image: DecoderAttention,
+    layer_norm2: LayerNorm,
+    mlp: Mlp,
+    layer_norm3: LayerNorm,
+    cross_attn_image_to_token: DecoderAttention,
+    layer_norm4: LayerNorm,
+    is_first: bool,
+}
+
+impl TwoWayBlock {
+    fn new(vb: VarBuilder, index: usize, config: &SamMaskDecoderConfig) -> Result<Self> {
+        let norm = |name: &str| LayerNorm::new(vb.pp(name), config.hidden_size, config.layer_norm_eps);
+        let cross = |name: &str| DecoderAttention::new(vb.pp(name), config.attention_downsample_rate, config);
+        Ok(Self {
+            self_attn: DecoderAttention::new(vb.pp("self_attn"), 1, config)?,
+            layer_norm1: norm("layer_norm1")?,
+            cross_attn_token_to_image: cross("cross_attn_token_to_image")?,
+            layer_norm2: norm("layer_norm2")?,
+            mlp: Mlp::new(vb.pp("mlp"), config.hidden_size, config.mlp_dim)?,
+            layer_norm3: norm("layer_norm3")?,
+            cross_attn_image_to_token: cross("cross_attn_image_to_token")?,
+            layer_norm4: norm("layer_norm4")?,
+            is_first: index == 0,
+        })
+    }
+
+    /// Tokens and cells with their positions; returns both anew.
+    fn forward(&self, tokens: &Tensor, cells: &Tensor, points: &Tensor, places: &Tensor) -> Result<(Tensor, Tensor)> {
+        // The first block has no positions to add: the tokens are the positions.
+        let tokens = match self.is_first {
+            true => self.self_attn.forward(tokens, tokens, tokens)?,
+            false => {
+                let placed = (tokens + points)?;
+                (tokens + self.self_attn.forward(&placed, &placed, tokens)?)?
+            }
+        };
+        let tokens = self.layer_norm1.forward(&tokens)?;
+        let placed_cells = (cells + places)?;
+        let seen = self.cross_attn_token_to_image.forward(&(&tokens + points)?, &placed_cells, cells)?;
+        let tokens = self.layer_norm2.forward(&(tokens + seen)?)?;
+        let ys = self.mlp.relu(&tokens)?;
+        let tokens = self.layer_norm3.forward(&residual(&tokens, &ys, self.mlp.lin2.bias(), None)?)?;
+        let seen = self.cross_attn_image_to_token.forward(&placed_cells, &(&tokens + points)?, &tokens)?;
+        let cells = self.layer_norm4.forward(&(cells + seen)?)?;
+        Ok((tokens, cells))
+    }
+}
+
+/// Linear layers with rectifiers between them, named as in the checkpoint.
+#[derive(Debug, Clone)]
+struct Head {
+    layers: Vec<Linear>,
+}
+
+impl Head {
+    fn new(vb: VarBuilder, width: usize, inner: usize, outputs: usize, depth: usize) -> Result<Self> {
+        let mut layers = vec![Linear::new(vb.pp("proj_in"), width, inner)?];
+        for n in 0..depth.saturating_sub(2) {
+            layers.push(Linear::new(vb.pp("layers").pp(n), inner, inner)?);
+        }
+        layers.push(Linear::new(vb.pp("proj_out"), inner, outputs)?);
+        Ok(Self { layers })
+    }
+
+    fn forward(&self, xs: &Tensor) -> Result<Tensor> {
+        let mut xs = xs.clone();
+        for (index, layer) in self.layers.iter().enumerate() {
+            xs = match index + 1 == self.layers.len() {
+                true => layer.forward(&xs)?,
+                false => add_bias_relu(layer.product(&xs)?, layer.bias())?,
+            };
+        }
+        Ok(xs)
+    }
+}
+
+/// 2x2 transposed convolution with stride 2: every cell becomes four.
+#[derive(Debug, Clone)]
+struct Quadruple {
+    linear: Linear,
+    outputs: usize,
+}
+
+impl Quadruple {
+    fn new(vb: VarBuilder, inputs: usize, outputs: usize) -> Result<Self> {
+        let weight = vb.get((inputs, outputs, 2, 2), "weight")?.permute((2, 3, 1, 0))?.contiguous()?;
+        let bias = vb.get(outputs, "bias")?.repeat(4)?;
+        Ok(Self { linear: Linear::from_tensors(&weight.reshape((4 * outputs, inputs))?, Some(bias))?, outputs })
+    }
+
+    /// (side · side, inputs) to (2 · side · 2 · side, outputs).
+    fn forward(&self, xs: &Tensor, side: usize) -> Result<Tensor> {
+        let four = self.linear.forward(xs)?.reshape((side, side, 2, 2 * self.outputs))?; // row, column, down, across
+        four.transpose(1, 2)?.contiguous()?.reshape((4 * side * side, self.outputs))
+    }
+}
+
+/// The decoder.
+#[derive(Debug, Clone)]
+struct MaskDecoder {
+    /// (1 + masks, width): the rating's token, then the masks'.
+    output_tokens: Tensor,
+    layers: Vec<TwoWayBlock>,
+    final_attn_token_to_image: DecoderAttention,
+    layer_norm_final_attn: LayerNorm,
+    upscale_conv1: Quadruple,
+    upscale_layer_norm: LayerNorm,
+    upscale_conv2: Quadruple,
+    output_hypernetworks_mlps: Vec<Head>,
+    iou_prediction_head: Head,
+}
+
+impl MaskDecoder {
+    fn new(vb: VarBuilder, config: &SamMaskDecoderConfig) -> Result<Self> {
+        let (width, masks) = (config.hidden_size, config.num_multimask_outputs + 1);
+        let (iou_token, mask_tokens) =
+            (vb.get((1, width), "iou_token.weight")?, vb.get((masks, width), "mask_tokens.weight")?);
+        let (transformer, mlps) = (vb.pp("transformer"), vb.pp("output_hypernetworks_mlps"));
+        let layers = transformer.pp("layers");
+        let final_attention = transformer.pp("final_attn_token_to_image");
+        Ok(Self {
+            output_tokens: Tensor::cat(&[iou_token, mask_tokens], 0)?,
+            layers: (0..config.num_hidden_layers)
+                .map(|n| TwoWayBlock::new(layers.pp(n), n, config))
+                .collect::<Result<_>>()?,
+            final_attn_token_to_image: DecoderAttention::new(
+                final_attention,
+                config.attention_downsample_rate,
+                config,
+            )?,
+            layer_norm_final_attn: LayerNorm::new(transformer.pp("layer_norm_final_attn"), width, FINAL_EPS)?,
+            upscale_conv1: Quadruple::new(vb.pp("upscale_conv1"), width, width / 4)?,
+            upscale_layer_norm: LayerNorm::new(vb.pp("upscale_layer_norm"), width / 4, EPS)?,
+            upscale_conv2: Quadruple::new(vb.pp("upscale_conv2"), width / 4, width / 8)?,
+            output_hypernetworks_mlps: (0..masks)
+                .map(|n| Head::new(mlps.pp(n), width, width, width / 8, 3))
+                .collect::<Result<_>>()?,
+            iou_prediction_head: Head::new(
+                vb.pp("iou_prediction_head"),
+                width,
+                config.iou_head_hidden_dim,
+                masks,
+                config.iou_head_depth,
+            )?,
+        })
+    }
+
+    /// One prompt on one picture: all masks (masks, 4 · side, 4 · side) and their ratings (masks).
+    fn forward(&self, cells: &Tensor, places: &Tensor, prompt: &Tensor, side: usize) -> Result<(Tensor, Tensor)> {
+        let points = Tensor::cat(&[&self.output_tokens, prompt], 0)?;
+        let (mut tokens, mut cells) = (points.clone(), cells.clone());
+        for layer in &self.layers {
+            (tokens, cells) = layer.forward(&tokens, &cells, &points, places)?;
+        }
+        let seen = self.final_attn_token_to_image.forward(&(&tokens + &points)?, &(&cells + places)?, &cells)?;
+        let tokens = self.layer_norm_final_attn.forward(&(tokens + seen)?)?;
+        let map = self.upscale_layer_norm.forward(&self.upscale_conv1.forward(&cells, side)?)?;
+        let map = activate(map, None, Activation::GeluErf)?;
+        let map = activate(self.upscale_conv2.forward(&map, 2 * side)?, None, Activation::GeluErf)?;
+        let filters = self.output_hypernetworks_mlps.iter().enumerate();
+        let filters =
+            filters.map(|(n, head)| head.forward(&tokens.narrow(0, 1 + n, 1)?)).collect::<Result<Vec<_>>>()?;
+        let masks = Tensor::cat(&filters, 0)?.matmul(&map.t()?)?.reshape((filters.len(), 4 * side, 4 * side))?;
+        Ok((masks, self.iou_prediction_head.forward(&tokens.narrow(0, 0, 1)?)?.squeeze(0)?))
+    }
+}
+
+/// What the mask is asked for, in pixels of SAM's square.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct SamPrompt {
+    /// Left, top, right, bottom.
+    pub bounding_box: Option<[f32; 4]>,
+    /// Points and whether each is part of what is meant.
+    pub points: Vec<SamPoint>,
+}
+
+/// A point of a prompt.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SamPoint {
+    /// Pixels from the left.
+    pub x: f32,
+    /// Pixels from the top.
+    pub y: f32,
+    /// Whether the point is part of what is meant or of the background.
+    pub is_subject: bool,
+}
+
+/// Turns prompts into tokens.
+#[derive(Debug, Clone)]
+struct PromptEncoder {
+    /// (2, num_pos_feats): a trained buffer.
+    positional_embedding: Tensor,
+    /// Background point, point, upper left corner, lower right corner; each (1, width).
+    point_embed: Vec<Tensor>,
+    not_a_point_embed: Tensor,
+    no_mask_embed: Tensor,
+    image_size: usize,
+}
+
+impl PromptEncoder {
+    fn new(vb: &VarBuilder, config: &SamVisionConfig) -> Result<Self> {
+        let (width, own) = (2 * config.num_pos_feats, vb.pp("prompt_encoder"));
+        let is_shared = vb.contains_tensor("shared_image_embedding.positional_embedding");
+        let table = if is_shared { vb.pp("shared_image_embedding") } else { own.pp("shared_embedding") };
+        let embedding = |name: String| own.get((1, width), &format!("{name}.weight"));
+        Ok(Self {
+            positional_embedding: table.get((2, config.num_pos_feats), "positional_embedding")?,
+            point_embed: (0..4).map(|n| embedding(format!("point_embed.{n}"))).collect::<Result<_>>()?,
+            not_a_point_embed: embedding("not_a_point_embed".to_owned())?,
+            no_mask_embed: embedding("no_mask_embed".to_owned())?,
+            image_size: config.image_size,
+        })
+    }
+
+    /// Sines and cosines of places in [0, 1], x before y: (places, width).
+    fn positions(&self, places: &[[f32; 2]]) -> Result<Tensor> {
+        let centred: Vec<f32> = places.iter().flatten().map(|at| 2.0 * at - 1.0).collect();
+        let places = Tensor::from_vec(centred, (places.len(), 2), self.positional_embedding.device())?;
+        let angles = (places.matmul(&self.positional_embedding)? * (2.0 * std::f64::consts::PI))?;
+        Tensor::cat(&[angles.sin()?, angles.cos()?], 1)
+    }
+
+    /// Every cell's position: (side · side, width).
+    fn cells(&self, side: usize) -> Result<Tensor> {
+        let place = |at: usize| (at as f32 + 0.5) / side as f32;
+        let cells: Vec<_> = (0..side * side).map(|cell| [place(cell % side), place(cell / side)]).collect();
+        self.positions(&cells)
+    }
+
+    /// (tokens, width); a prompt without a box gets a point that is none.
+    fn forward(&self, prompt: &SamPrompt) -> Result<Tensor> {
+        let place = |at: f32| (at + 0.5) / self.image_size as f32;
+        let mut tokens = Vec::new();
+        for point in &prompt.points {
+            let kind = &self.point_embed[usize::from(point.is_subject)];
+            tokens.push((self.positions(&[[place(point.x), place(point.y)]])? + kind)?);
+        }
+        match prompt.bounding_box {
+            None => tokens.push(self.not_a_point_embed.clone()),
+            Some([left, top, right, bottom]) => {
+                for (corner, kind) in [([left, top], 2), ([right, bottom], 3)] {
+                    tokens.push((self.positions(&[corner.map(place)])? + &self.point_embed[kind])?);
+                }
+            }
+        }
+        Tensor::cat(&tokens, 0)
+    }
+}
+
+/// A picture in the form that prompts are asked about: one for all prompts.
+#[derive(Debug, Clone)]
+pub struct SamEmbedding {
+    /// (cells, width)
+    cells: Tensor,
+    side: usize,
+}
+
+impl SamEmbedding {
+    /// (width, side, side), as the reference has it.
+    pub fn map(&self) -> Result<Tensor> {
+        self.cells.t()?.reshape(((), self.side, self.side))
+    }
+}
+
+/// Masks of a prompt at a quarter of the square's size: logits, above 0 inside.
+#[derive(Debug, Clone)]
+pub struct SamMasks {
+    /// (1 + num_multimask_outputs, height, width): one mask for a clear prompt, then those for one that is not.
+    pub masks: Tensor,
+    /// How good each is, by the network's own estimate.
+    pub iou_scores: Tensor,
+}
+
+/// The whole network. Cloning shares the weights.
+#[derive(Debug, Clone)]
+pub struct Sam {
+    vision_encoder: VisionEncoder,
+    prompt_encoder: PromptEncoder,
+    mask_decoder: MaskDecoder,
+    config: SamConfig,
+}
+
+impl Sam {
+    /// Builds the network; float32 only.
+    pub fn new(vb: VarBuilder, config: &SamConfig) -> Result<Self> {
+        config.check()?;
+        if vb.dtype() != DType::F32 {
+            bail!("SAM is computed in float32, not {:?}", vb.dtype());
+        }
+        Ok(Self {
+            vision_encoder: VisionEncoder::new(vb.pp("vision_encoder"), &config.vision_config)?,
+            prompt_encoder: PromptEncoder::new(&vb, &config.vision_config)?,
+            mask_decoder: MaskDecoder::new(vb.pp("mask_decoder"), &config.mask_decoder_config)?,
+            config: config.clone(),
+        })
+    }
+
+    /// Returns whether a tensor of a published checkpoint is unused: the weights for mask prompts, and the second copy of
+    /// the table of positions.
+    pub fn is_ignored(name: &str) -> bool {
+        name.starts_with("prompt_encoder.mask_embed.") || name == "prompt_encoder.shared_embedding.positional_embedding"
+    }
+
+    /// Returns the settings the network was built with.
+    pub fn config(&self) -> &SamConfig {
+        &self.config
+    }
+
+    /// Reads pictures (batch, 3, size, size).
+    pub fn embed(&self, pixels: &Tensor) -> Result<Vec<SamEmbedding>> {
+        let side = self.config.vision_config.image_size / self.config.vision_config.patch_size;
+        let cells = self.vision_encoder.forward(pixels)?;
+        (0..cells.dim(0)?).map(|image| Ok(SamEmbedding { cells: cells.get(image)?, side })).collect()
+    }
+
+    /// Outlines what a prompt means.
+    pub fn masks(&self, picture: &SamEmbedding, prompt: &SamPrompt) -> Result<SamMasks> {
+        let cells = picture.cells.broadcast_add(&self.prompt_encoder.no_mask_embed)?;
+        let places = self.prompt_encoder.cells(picture.side)?;
+        let prompt = self.prompt_encoder.forward(prompt)?;
+        let (masks, iou_scores) = self.mask_decoder.forward(&cells, &places, &prompt, picture.side)?;
+        Ok(SamMasks { masks, iou_scores })
+    }
+}
+
+/// A picture prepared for SAM: its longest side the square's, zeros to the right and below.
+#[derive(Debug, Clone)]
+pub struct SamPicture {
+    /// (1, 3, size, size)
+    pub pixel_values: Tensor,
+    /// Height and width that the picture has in the square.
+    pub resized: (usize, usize),
+    /// Height and width that the picture has itself.
+    pub original: (usize, usize),
+}
+
+impl SamPicture {
+    /// Resizes and normalises as the published processor.
+    ///
+    /// # Errors
+    ///
+    /// If the picture has no pixels, or is so thin that nothing would be left of it.
+    pub fn new(picture: &RgbImage, image_size: usize) -> std::result::Result<Self, SamPictureError> {
+        let (width, height) = picture.dimensions();
+        let scale = image_size as f64 / f64::from(width.max(height).max(1));
+        let scaled = |side: u32| ((f64::from(side) * scale + 0.5) as u32).max(1);
+        let resized = resize(picture, scaled(height), scaled(width), Filter::Bilinear)?;
+        let (rows, columns) = (resized.height() as usize, resized.width() as usize);
+        let mut values = vec![0f32; 3 * image_size * image_size];
+        for (x, y, pixel) in resized.enumerate_pixels() {
+            for channel in 0..3 {
+                let value = (f32::from(pixel.0[channel]) / 255.0 - IMAGENET_MEAN[channel]) / IMAGENET_STD[channel];
+                values[(channel * image_size + y as usize) * image_size + x as usize] = value;
+            }
+        }
+        Ok(Self {
+            pixel_values: Tensor::from_vec(values, (1, 3, image_size, image_size), &Device::Cpu)?,
+            resized: (rows, columns),
+            original: (height as usize, width as usize),
+        })
+    }
+
+    /// A box in pixels of the picture, in pixels of the square.
+    pub fn scaled_box(&self, [left, top, right, bottom]: [f32; 4]) -> [f32; 4] {
+        let across = self.resized.1 as f32 / self.original.1.max(1) as f32;
+        let down = self.resized.0 as f32 / self.original.0.max(1) as f32;
+        [left * across, top * down, right * across, bottom * down]
+    }
+
+    /// A mask's logits (height, width) as (picture height, picture width): enlarged to the square, cut to the picture,
+    /// resized to its own size, bilinear both times.
+    pub fn unscaled_mask(&self, mask: &Tensor) -> Result<Tensor> {
+        let size = self.pixel_values.dim(2)?;
+        let mask = resize_bilinear(&mask.unsqueeze(0)?.unsqueeze(0)?, size, size)?;
+        let mask = mask.narrow(2, 0, self.resized.0)?.narrow(3, 0, self.resized.1)?;
+        resize_bilinear(&mask, self.original.0, self.original.1)?.squeeze(0)?.squeeze(0)
+    }
+}
+
+/// Why a picture cannot be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum SamPictureError {
+    /// It cannot be resized.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// It cannot be made a tensor.
+    #[error("cannot make a tensor of the picture")]
+    Tensor(#[from] candle_core::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sparse_published_file_is_read() {
+        let config: SamConfig = serde_json::from_str(r#"{"model_type": "sam", "vision_config": {}}"#).unwrap();
+        assert_eq!(config, SamConfig::default());
+        config.check().unwrap();
+        let narrow: SamConfig = serde_json::from_str(r#"{"mask_decoder_config": {"hidden_size": 64}}"#).unwrap();
+        assert!(narrow.check().is_err());
+    }
+
+    #[test]
+    fn pictures_keep_their_shape_in_the_square() {
+        let picture = SamPicture::new(&RgbImage::from_pixel(300, 200, image::Rgb([255; 3])), 64).unwrap();
+        assert_eq!(picture.resized, (43, 64));
+        assert_eq!(picture.scaled_box([0.0, 0.0, 300.0, 200.0]), [0.0, 0.0, 64.0, 43.0]);
+        let red = picture.pixel_values.get(0).unwrap().get(0).unwrap().to_vec2::<f32>().unwrap();
+        assert!((red[42][63] - (1.0 - 0.485) / 0.229).abs() < 1e-6 && red[43][0] == 0.0);
+        let mask = picture.unscaled_mask(&Tensor::ones((16, 16), DType::F32, &Device::Cpu).unwrap()).unwrap();
+        assert_eq!(mask.dims(), [200, 300]);
+    }
+
+    #[test]
+    fn thin_pictures_keep_a_pixel() {
+        let picture = SamPicture::new(&RgbImage::from_pixel(1, 5_000, image::Rgb([9; 3])), 64).unwrap();
+        assert_eq!(picture.resized, (64, 1));
+        assert!(SamPicture::new(&RgbImage::new(0, 3), 64).is_err());
+    }
+
+    #[test]
+    fn relative_rows_count_from_key_to_query() {
+        let table = Tensor::arange(0f32, 3.0, &Device::Cpu).unwrap().reshape((3, 1)).unwrap();
+        let rows = relative(&table, 2).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(rows, [1.0, 0.0, 2.0, 1.0]);
+    }
+}

@@ -1,0 +1,110 @@
+//! The networks of a bundle that find a subject: what it is called, where it is, its outline. Each may be missing.
+
+use candle_core::{DType, Device};
+
+use crate::{
+    bundle::{Bundle, BundleError, Network, Presence},
+    checkpoint::CheckpointError,
+    detector::{DetectorError, SubjectDetector},
+    grounding_dino::{GroundingDino, GroundingDinoConfig},
+    masker::SubjectMasker,
+    namer::{NamerError, SubjectNamer},
+    qwen2_5_vl::{Qwen, QwenConfig},
+    sam::{Sam, SamConfig},
+    text_encoder::{TextEncoderError, load_tokenizer},
+};
+
+/// Why the networks cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum SubjectFinderError {
+    /// The bundle is malformed, or a network is there in part.
+    #[error(transparent)]
+    Bundle(Box<BundleError>),
+    /// A checkpoint does not fit its network.
+    #[error("the weights of the {network} do not fit")]
+    Checkpoint {
+        /// Which network.
+        network: &'static str,
+        /// What does not fit.
+        #[source]
+        source: Box<CheckpointError>,
+    },
+    /// A tokenizer cannot be read.
+    #[error(transparent)]
+    Tokenizer(#[from] TextEncoderError),
+    /// Detector and tokenizer do not go together.
+    #[error(transparent)]
+    Detector(#[from] DetectorError),
+    /// Namer and tokenizer do not go together.
+    #[error(transparent)]
+    Namer(#[from] NamerError),
+}
+
+impl From<BundleError> for SubjectFinderError {
+    fn from(error: BundleError) -> Self {
+        Self::Bundle(Box::new(error))
+    }
+}
+
+/// What of the three networks a bundle has.
+#[derive(Debug, Default)]
+pub struct SubjectFinder {
+    /// Says what a subject is called.
+    pub namer: Option<SubjectNamer>,
+    /// Says where a subject of that name is.
+    pub detector: Option<SubjectDetector>,
+    /// Outlines the subject in a box.
+    pub masker: Option<SubjectMasker>,
+}
+
+impl SubjectFinder {
+    /// Loads the networks that the bundle names and whose files are there. The namer computes in `dtype`, the others in
+    /// float32.
+    ///
+    /// # Errors
+    ///
+    /// A network's files are there in part, or do not fit.
+    pub fn load(bundle: &Bundle, device: &Device, dtype: DType) -> Result<Self, SubjectFinderError> {
+        let mut finder = Self::default();
+        if is_there(bundle, Network::Detector) {
+            let config: GroundingDinoConfig = bundle.config(Network::Detector)?;
+            let network = network(bundle, Network::Detector, device, DType::F32, GroundingDino::is_ignored, |vb| {
+                GroundingDino::new(vb, &config)
+            })?;
+            let tokenizer = load_tokenizer(&bundle.tokenizer(Network::Detector)?)?;
+            finder.detector = Some(SubjectDetector::new(network, tokenizer)?);
+        }
+        if is_there(bundle, Network::Namer) {
+            let config: QwenConfig = bundle.config(Network::Namer)?;
+            let network =
+                network(bundle, Network::Namer, device, dtype, Qwen::is_ignored, |vb| Qwen::new(vb, &config))?;
+            let tokenizer = load_tokenizer(&bundle.tokenizer(Network::Namer)?)?;
+            finder.namer = Some(SubjectNamer::new(network, tokenizer)?);
+        }
+        if is_there(bundle, Network::SegmentAnything) {
+            let config: SamConfig = bundle.config(Network::SegmentAnything)?;
+            let network = network(bundle, Network::SegmentAnything, device, DType::F32, Sam::is_ignored, |vb| {
+                Sam::new(vb, &config)
+            })?;
+            finder.masker = Some(SubjectMasker::new(network));
+        }
+        Ok(finder)
+    }
+}
+
+/// Not there is no fault of an optional network; there in part is, and opening it says which file is missing.
+fn is_there(bundle: &Bundle, network: Network) -> bool {
+    bundle.manifest().network(network).is_some() && bundle.presence(network) != Presence::Absent
+}
+
+fn network<T>(
+    bundle: &Bundle,
+    network: Network,
+    device: &Device,
+    dtype: DType,
+    ignored: impl Fn(&str) -> bool,
+    build: impl FnOnce(candle_nn::VarBuilder<'static>) -> candle_core::Result<T>,
+) -> Result<T, SubjectFinderError> {
+    let loaded = bundle.checkpoint(network)?.load(dtype, device, ignored, build);
+    loaded.map_err(|source| SubjectFinderError::Checkpoint { network: network.name(), source: Box::new(source) })
+}

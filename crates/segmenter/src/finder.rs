@@ -1,0 +1,316 @@
+//! How a subject is found: what it is called, which of the boxes it is, and its outline.
+//!
+//! The rules are here, the networks behind [`SubjectNetworks`], so that tests need no weights.
+
+use echogen_models::{
+    detector::{Detection, DetectorError},
+    imaging::{PixelBox, RgbImage, SubjectMask},
+    masker::MaskerError,
+    namer::NamerError,
+    subject_finder::SubjectFinder,
+};
+use echogen_protocol::{BoundingBox, FoundBy, IfNotFound, MaskMode, Point, Subject};
+
+use crate::detector::{DetectError, Found, whole};
+
+/// The published code keeps every box above this score.
+const PUBLISHED_THRESHOLD: f32 = 0.01;
+
+/// Which box of several is the subject.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Selection {
+    /// The one with the best score, if that passes the threshold.
+    #[default]
+    Best,
+    /// The first in the network's own order with a score above 0.01, as the published code does: for reproduction.
+    Published,
+}
+
+/// Settings of the search.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FinderConfig {
+    /// Least score of a box; the detector's authors use 0.25 to 0.4.
+    pub box_threshold: f32,
+    /// Which box of several is the subject.
+    pub selection: Selection,
+    /// By how much of its width and height a found box grows on each side, before it is cut to the picture.
+    pub padding: f32,
+    /// What is looked for if neither the job nor a namer says what the subject is.
+    pub fallback_name: String,
+}
+
+impl Default for FinderConfig {
+    fn default() -> Self {
+        Self {
+            box_threshold: 0.3,
+            selection: Selection::Best,
+            padding: 0.0,
+            fallback_name: "the main object".to_owned(),
+        }
+    }
+}
+
+impl FinderConfig {
+    /// Everything in it, for the key of a cut-out.
+    pub(crate) fn version(&self) -> String {
+        let Self { box_threshold, selection, padding, fallback_name } = self;
+        format!("{box_threshold}/{selection:?}/{padding}/{fallback_name}")
+    }
+}
+
+/// Why a network gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// The name, not the network, is at fault.
+    #[error("{0}")]
+    BadName(String),
+    /// The picture is such that the network cannot take it; another way may do.
+    #[error("{0}")]
+    BadPicture(String),
+    /// The network failed.
+    #[error(transparent)]
+    Failed(#[from] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// The networks that find a subject; each may be missing.
+pub trait SubjectNetworks: Send {
+    /// What the picture's subject is called; `None` without a namer, or if it has nothing to say. May be long at work,
+    /// and asks `keep_going` now and then.
+    fn name(&self, picture: &RgbImage, keep_going: &dyn Fn() -> bool) -> Result<Option<String>, NetworkError>;
+
+    /// All places where a subject of that name may be, in the network's order; `None` without a detector.
+    fn detect(&self, picture: &RgbImage, name: &str) -> Result<Option<Vec<Detection>>, NetworkError>;
+
+    /// The outline of what is in the box; `None` without a masker.
+    fn outline(&self, picture: &RgbImage, area: PixelBox) -> Result<Option<SubjectMask>, NetworkError>;
+
+    /// Whether there is a detector.
+    fn can_detect(&self) -> bool;
+
+    /// Whether there is a masker.
+    fn can_outline(&self) -> bool;
+}
+
+impl SubjectNetworks for SubjectFinder {
+    fn name(&self, picture: &RgbImage, keep_going: &dyn Fn() -> bool) -> Result<Option<String>, NetworkError> {
+        let Some(namer) = &self.namer else { return Ok(None) };
+        namer.name(picture, keep_going).map_err(|error| match error {
+            NamerError::Picture(error) => NetworkError::BadPicture(error.to_string()),
+            other => NetworkError::Failed(other.into()),
+        })
+    }
+
+    fn detect(&self, picture: &RgbImage, name: &str) -> Result<Option<Vec<Detection>>, NetworkError> {
+        let detect = |detector: &echogen_models::detector::SubjectDetector| detector.detect(picture, name);
+        self.detector.as_ref().map(detect).transpose().map_err(|error: DetectorError| match error {
+            error if error.is_bad_name() => NetworkError::BadName(error.to_string()),
+            other => NetworkError::Failed(other.into()),
+        })
+    }
+
+    fn outline(&self, picture: &RgbImage, area: PixelBox) -> Result<Option<SubjectMask>, NetworkError> {
+        let outline = |masker: &echogen_models::masker::SubjectMasker| masker.outline(picture, area);
+        self.masker.as_ref().map(outline).transpose().map_err(|error: MaskerError| match error {
+            MaskerError::Image(error) => NetworkError::BadPicture(error.to_string()),
+            other => NetworkError::Failed(other.into()),
+        })
+    }
+
+    fn can_detect(&self) -> bool {
+        self.detector.is_some()
+    }
+
+    fn can_outline(&self) -> bool {
+        self.masker.is_some()
+    }
+}
+
+/// Finds a subject by the job's word, or by the networks.
+///
+/// # Errors
+///
+/// The job asks for what the networks do not offer, gives no usable name, or there is no such subject and its policy is
+/// to fail; or a network failed.
+pub fn find_subject(
+    networks: &dyn SubjectNetworks,
+    config: &FinderConfig,
+    picture: &RgbImage,
+    subject: &Subject,
+    keep_going: &dyn Fn() -> bool,
+) -> Result<Found, DetectError> {
+    if subject.mask == MaskMode::Sam && !networks.can_outline() {
+        return Err(DetectError::no_masker());
+    }
+    let found = locate(networks, config, picture, subject, keep_going)?;
+    // An outline of nothing in particular would be an accident.
+    let is_somewhere = !matches!(found.how, FoundBy::NotFound | FoundBy::WholeImage);
+    if subject.mask == MaskMode::Sam && is_somewhere { outlined(networks, picture, subject, found) } else { Ok(found) }
+}
+
+fn locate(
+    networks: &dyn SubjectNetworks,
+    config: &FinderConfig,
+    picture: &RgbImage,
+    subject: &Subject,
+    keep_going: &dyn Fn() -> bool,
+) -> Result<Found, DetectError> {
+    let found = |bounding_box, how| Found { bounding_box, mask: None, name: subject.name.clone(), score: None, how };
+    if let Some(given) = subject.bounding_box {
+        return Ok(found(given, FoundBy::Job));
+    }
+    if subject.mask == MaskMode::None {
+        return Ok(found(whole(picture), FoundBy::WholeImage));
+    }
+    if !networks.can_detect() {
+        let no_search = subject.point.is_none() && subject.mask != MaskMode::Sam;
+        return if no_search {
+            Ok(found(whole(picture), FoundBy::WholeImage))
+        } else {
+            Err(DetectError::no_detector())
+        };
+    }
+    check_point(picture, subject.point)?;
+    let name = match &subject.name {
+        Some(name) => name.clone(),
+        None => asked_name(networks, config, picture, keep_going)?,
+    };
+    let detections = networks.detect(picture, &name)?.unwrap_or_default();
+    match choose(&detections, config, subject.point) {
+        Some(chosen) => Ok(Found {
+            bounding_box: pixel_box(chosen, config, picture),
+            mask: None,
+            name: Some(name),
+            score: Some(f64::from(chosen.score)),
+            how: FoundBy::Detector,
+        }),
+        None => not_found(picture, subject, name, &detections, config),
+    }
+}
+
+fn check_point(picture: &RgbImage, point: Option<Point>) -> Result<(), DetectError> {
+    match point {
+        Some(Point { x, y }) if x >= picture.width() || y >= picture.height() => Err(DetectError::NotFound(format!(
+            "subject.point ({x}, {y}) lies outside the picture of {} x {}",
+            picture.width(),
+            picture.height()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// What the namer says, or the fallback where there is no namer, it has nothing to say, or cannot take the picture.
+fn asked_name(
+    networks: &dyn SubjectNetworks,
+    config: &FinderConfig,
+    picture: &RgbImage,
+    keep_going: &dyn Fn() -> bool,
+) -> Result<String, DetectError> {
+    match networks.name(picture, keep_going) {
+        Ok(Some(name)) => Ok(name),
+        Ok(None) | Err(NetworkError::BadPicture(_) | NetworkError::BadName(_)) => Ok(config.fallback_name.clone()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The detection that is the subject, of those with an area, and with the point inside if there is one.
+fn choose<'a>(detections: &'a [Detection], config: &FinderConfig, point: Option<Point>) -> Option<&'a Detection> {
+    let fits = |detection: &&Detection| {
+        let [left, top, right, bottom] = detection.bounding_box;
+        let (x, y) = point.map_or((None, None), |Point { x, y }| (Some(x as f32 + 0.5), Some(y as f32 + 0.5)));
+        let inside = x.is_none_or(|x| left <= x && x <= right) && y.is_none_or(|y| top <= y && y <= bottom);
+        inside && left < right && top < bottom
+    };
+    let mut candidates = detections.iter().filter(fits);
+    match config.selection {
+        Selection::Published => candidates.find(|detection| detection.score > PUBLISHED_THRESHOLD),
+        Selection::Best => {
+            let passing = candidates.filter(|detection| detection.score >= config.box_threshold);
+            // The first of equals, so that the answer does not depend on chance.
+            passing.reduce(|best, other| if other.score > best.score { other } else { best })
+        }
+    }
+}
+
+/// Whole pixels around the box, with padding, within the picture. The published code cuts towards zero and pads nothing.
+fn pixel_box(chosen: &Detection, config: &FinderConfig, picture: &RgbImage) -> BoundingBox {
+    let [left, top, right, bottom] = chosen.bounding_box;
+    let (first, last, grow): (fn(f32) -> f32, fn(f32) -> f32, f32) = match config.selection {
+        Selection::Best => (f32::floor, f32::ceil, config.padding.max(0.0)),
+        Selection::Published => (f32::trunc, f32::trunc, 0.0),
+    };
+    let span = |from: f32, to: f32, size: u32| {
+        let grow = grow * (to - from);
+        let from = (first(from - grow).max(0.0) as u32).min(size.saturating_sub(1));
+        (from, (last(to + grow).max(0.0) as u32).clamp(from + 1, size.max(1)))
+    };
+    let (left, right) = span(left, right, picture.width());
+    let (top, bottom) = span(top, bottom, picture.height());
+    BoundingBox { left, top, right, bottom }
+}
+
+fn not_found(
+    picture: &RgbImage,
+    subject: &Subject,
+    name: String,
+    detections: &[Detection],
+    config: &FinderConfig,
+) -> Result<Found, DetectError> {
+    let best = detections.iter().map(|detection| detection.score).fold(0.0, f32::max);
+    match subject.if_not_found {
+        IfNotFound::WholeImage => Ok(Found {
+            bounding_box: whole(picture),
+            mask: None,
+            name: Some(name),
+            score: Some(f64::from(best)),
+            how: FoundBy::NotFound,
+        }),
+        IfNotFound::Fail => {
+            let place = subject.point.map_or(String::new(), |Point { x, y }| format!(" at ({x}, {y})"));
+            let message = format!(
+                "no {name:?} was found in the picture{place}: the best score is {best:.2}, {:.2} is needed; give subject.name \
+                 or subject.box, or set subject.if_not_found to \"whole_image\"",
+                config.box_threshold
+            );
+            Err(DetectError::NotFound(message))
+        }
+    }
+}
+
+/// The outline in the found box. A box outside the picture is left to the segmenter's own check.
+fn outlined(
+    networks: &dyn SubjectNetworks,
+    picture: &RgbImage,
+    subject: &Subject,
+    found: Found,
+) -> Result<Found, DetectError> {
+    let BoundingBox { left, top, right, bottom } = found.bounding_box;
+    let area = PixelBox { left, top, right, bottom };
+    if area.check(picture.width(), picture.height()).is_err() {
+        return Ok(found);
+    }
+    let mask = networks.outline(picture, area)?.filter(|mask| !mask.is_empty());
+    match (mask, subject.if_not_found) {
+        (Some(mask), _) => Ok(Found { mask: Some(mask), ..found }),
+        (None, IfNotFound::WholeImage) => {
+            Ok(Found { bounding_box: whole(picture), mask: None, how: FoundBy::NotFound, ..found })
+        }
+        (None, IfNotFound::Fail) => {
+            let message = "nothing in the subject's box has an outline; use subject.mask \"box\"";
+            Err(DetectError::NotFound(message.to_owned()))
+        }
+    }
+}
+
+impl From<NetworkError> for DetectError {
+    fn from(error: NetworkError) -> Self {
+        match error {
+            NetworkError::BadName(message) => Self::BadName(message),
+            NetworkError::BadPicture(message) => Self::NotFound(message),
+            NetworkError::Failed(source) => Self::Failed(source),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "finder_tests.rs"]
+mod tests;
