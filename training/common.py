@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parent.parent
+SHIPPED = ROOT / "training/checkpoints"
 DTYPES = {"U8": np.uint8, "I32": np.int32, "I64": np.int64, "F32": np.float32, "F16": np.float16}
 
 
@@ -124,6 +126,8 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "checkpoint.pt").exists():
             self.restore()
+        elif (SHIPPED / f"{folder.name}.safetensors").exists():
+            self.restore_shipped(SHIPPED / f"{folder.name}.safetensors")
 
     def restore(self) -> None:
         state = torch.load(self.folder / "checkpoint.pt", weights_only=True)
@@ -133,6 +137,24 @@ class Run:
         self.average.values = state["average"]
         self.step = state["step"]
         print(f"{self.folder.name}: goes on from step {self.step}", flush=True)
+
+    def restore_shipped(self, path: Path) -> None:
+        """From a committed checkpoint: averaged weights in half precision and the step, without the optimiser."""
+        with safe_open(path, "pt") as file:
+            weights = {name: file.get_tensor(name).float() for name in file.keys()}
+            self.step = int(file.metadata()["step"])
+        self.model.load_state_dict(weights)
+        self.average.values = {name: value.clone() for name, value in self.model.state_dict().items()}
+        print(f"{self.folder.name}: goes on from the committed step {self.step}", flush=True)
+
+    def start_from(self, weights: dict[str, Tensor]) -> None:
+        """Takes what fits of another run's weights, where this run has not begun yet."""
+        if self.step:
+            return
+        own = self.model.state_dict()
+        fitting = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
+        self.model.load_state_dict(fitting, strict=False)
+        self.average = Average(self.model, self.average.decay)
 
     def save(self) -> None:
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
@@ -181,6 +203,10 @@ class Run:
                 writer.writeheader()
             writer.writerow(row)
         print(self.folder.name, " ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
+
+
+def steps_of(folder: Path) -> int:
+    return torch.load(folder / "checkpoint.pt", weights_only=True, mmap=True)["step"]
 
 
 def averaged(folder: Path) -> dict[str, Tensor]:

@@ -3,7 +3,8 @@
 //! `render --out DIR --count N [--size 64] [--seed S] [--held-out]` writes shards of pairs: a reference (the subject cut
 //! out of one picture, or alone on white) and a target (the same subject in another scene), with the target's caption.
 //! Each shard is a `.safetensors` file of bytes and numbers and a `.jsonl` file of captions. `render --sheet FILE.png`
-//! draws pictures to look at instead: each row one subject, its reference first.
+//! draws pictures to look at instead: each row one subject, its reference first. `render --pictures DIR --count N` writes
+//! pairs as PNG files, for the program to be tried on.
 
 use std::{
     collections::BTreeMap,
@@ -37,6 +38,9 @@ struct Arguments {
     /// Take identities that training never sees, and views in any scene.
     #[arg(long)]
     held_out: bool,
+    /// Folder for pairs as PNG files, with their captions in `captions.txt`.
+    #[arg(long)]
+    pictures: Option<PathBuf>,
     /// Draw this contact sheet.
     #[arg(long)]
     sheet: Option<PathBuf>,
@@ -46,6 +50,9 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     if let Some(path) = &arguments.sheet {
         sheet(&arguments, path)?;
+    }
+    if let Some(folder) = &arguments.pictures {
+        pictures(&arguments, folder)?;
     }
     let Some(folder) = &arguments.out else { return Ok(()) };
     std::fs::create_dir_all(folder)?;
@@ -131,6 +138,25 @@ fn bounds(bounds: Bounds) -> Vec<u8> {
     [left, top, right, bottom].iter().flat_map(|edge| (*edge as i32).to_le_bytes()).collect()
 }
 
+/// `reference-N.png`, `target-N.png`, and a line of captions each.
+fn pictures(arguments: &Arguments, folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let mut captions = String::new();
+    for number in 0..arguments.count {
+        let pair = Pair::new(arguments, number as u64);
+        captions.push_str(&format!("{}\n", pair.caption));
+        for (name, picture) in [("reference", pair.reference), ("target", pair.target)] {
+            image_of(picture)?.save(folder.join(format!("{name}-{number}.png")))?;
+        }
+    }
+    Ok(std::fs::write(folder.join("captions.txt"), captions)?)
+}
+
+fn image_of(picture: Picture) -> Result<image::RgbImage> {
+    let side = picture.size as u32;
+    image::RgbImage::from_raw(side, side, picture.pixels).context("a picture has its size")
+}
+
 /// One subject a row: its reference, then views of it in twelve scenes.
 fn sheet(arguments: &Arguments, path: &Path) -> Result<()> {
     let side = arguments.size as u32;
@@ -146,7 +172,7 @@ fn sheet(arguments: &Arguments, path: &Path) -> Result<()> {
                     Picture::render(&identity, &View::new(number, Scene::ALL[scene as usize]), arguments.size)
                 }
             };
-            let tile = image::RgbImage::from_raw(side, side, picture.pixels).context("a picture has its size")?;
+            let tile = image_of(picture)?;
             let (x, y) = (column * (side + 2), row * (side + 2));
             image::imageops::replace(&mut sheet, &tile, i64::from(x), i64::from(y));
         }
