@@ -16,6 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("protocol", &[]),
     ("telemetry", &[]),
     ("models", &[]),
+    ("world", &[]),
     ("ports", &["protocol"]),
     ("worker", &["protocol", "ports", "telemetry"]),
     ("adapters", &["protocol", "ports", "telemetry"]),

@@ -1,0 +1,122 @@
+"""Writes the trained networks as a bundle: half-precision safetensors under the published names, and bundle.toml's numbers.
+
+`export.py --bundle DIR` (default bundles/mini) takes the manifest there, sets sizes of the networks, sampling defaults,
+lengths and sums, and leaves every other line as it is. Which networks: `--networks` (default: all).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+import common
+import settings
+from features import part
+
+DESCRIPTION = "All networks of the chain in small, trained on the project's own small world: pictures of 64 x 64."
+
+SAMPLING = {
+    "guidance_text": 2.0,
+    "guidance_subject": 2.0,
+    "temperature": 1.0,
+    "top_p": 0.9,
+    "pixel_budget": "0.004M",
+    "subject_resolution": {"0.004M": settings.SIDE},
+}
+
+
+def transformer(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """With the buffers of zeros that published checkpoints have beside every bias that keys lack."""
+    zeros = {}
+    for name, value in weights.items():
+        stem, _, leaf = name.rpartition(".")
+        if leaf == "v_bias":
+            zeros[f"{stem}.zero_k_bias"] = torch.zeros_like(value)
+        elif leaf == "control_v_bias" and stem.endswith(".sa"):
+            zeros[f"{stem}.control_zero_k_bias"] = torch.zeros_like(value)
+    return weights | zeros
+
+
+def encoder_only(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in weights.items() if name.startswith("encoder.")}
+
+
+NETWORKS = {
+    "text_encoder": ("text_encoder", lambda weights: part(weights, "encoder.")),
+    "dinov2": ("dinov2", lambda weights: part(weights, "encoder.")),
+    "flux_vae": ("flux_vae", encoder_only),
+    "visual_tokenizer": ("tokenizer", lambda weights: weights),
+    "transformer": ("transformer", transformer),
+}
+
+CONFIGS = {
+    "text_encoder": asdict(settings.TEXT_ENCODER),
+    "dinov2": asdict(settings.DINOV2),
+    "flux_vae": asdict(settings.FLUX_VAE),
+    "visual_tokenizer": asdict(settings.TOKENIZER),
+    "transformer": asdict(settings.TRANSFORMER),
+}
+
+
+def toml(value) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case str():
+            return f'"{value}"'
+        case list() | tuple():
+            return f"[{', '.join(map(toml, value))}]"
+        case dict():
+            return "{ " + ", ".join(f'"{key}" = {toml(entry)}' for key, entry in value.items()) + " }"
+    return str(value)
+
+
+def filled(manifest: str, folder: Path, networks: list[str]) -> str:
+    """The manifest with our numbers in the tables of these networks; lengths and sums of all files."""
+    lines, table, content = [], "", b""
+    for line in manifest.splitlines():
+        key, equals, _ = line.partition(" = ")
+        if line.startswith("["):
+            table = line.strip("[]")
+        values = {}
+        if table == "sampling" and "transformer" in networks:
+            values = SAMPLING
+        elif table.endswith(".config") and table.removesuffix(".config") in networks:
+            values = CONFIGS[table.removesuffix(".config")]
+        elif not table and "transformer" in networks:
+            values = {"description": DESCRIPTION}
+        if equals and key == "path":
+            content = (folder / line.partition(" = ")[2].strip('"')).read_bytes()
+        elif equals and key == "size":
+            line = f"size = {len(content)}"
+        elif equals and key == "sha256":
+            line = f'sha256 = "{hashlib.sha256(content).hexdigest()}"'
+        elif equals and key in values:
+            line = f"{key} = {toml(values[key])}"
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    options = common.arguments(__doc__, bundle=str(common.ROOT / "bundles/mini"), networks=",".join(NETWORKS))
+    folder, chosen = Path(options.bundle), options.networks.split(",")
+    for network in chosen:
+        run, select = NETWORKS[network]
+        weights = select(common.averaged(options.work / run))
+        halves = {name: value.half().contiguous() for name, value in weights.items()}
+        worst = max(float(value.abs().max()) for value in halves.values())
+        if not worst < 60_000:
+            raise ValueError(f"{network} has a weight of {worst}, which half precision cannot hold")
+        save_file(halves, folder / f"{network}.safetensors")
+        print(f"{network}: {sum(value.numel() for value in halves.values()):,} numbers")
+    manifest = folder / "bundle.toml"
+    manifest.write_text(filled(manifest.read_text(), folder, chosen))
+
+
+if __name__ == "__main__":
+    main()
