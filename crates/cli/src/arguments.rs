@@ -10,7 +10,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use echogen_protocol::{AspectRatio, BoundingBox, IfNotFound, MaskMode, OutputFormat, PerScale, PixelBudget, Point};
 use echogen_segmenter::Selection;
 
-use crate::{models_command::ModelsCommand, values};
+use crate::{
+    models_command::ModelsCommand,
+    service::arguments::{
+        CancelArguments, DEAD_LETTERS_EXAMPLES, DeadLettersArguments, ROLE_EXAMPLES, RoleArguments, SUBMIT_EXAMPLES,
+        StatusArguments, SubmitArguments, TopologyArguments, UP_EXAMPLES,
+    },
+    values,
+};
 
 const ABOUT: &str = "A picture of a subject and a sentence in, that subject in that scene out.";
 
@@ -55,6 +62,33 @@ pub(crate) enum Command {
     /// Show what is taken for the subject of a picture
     #[command(after_help = SEGMENT_EXAMPLES)]
     Segment(Box<SegmentArguments>),
+    /// Take jobs from the intake queues and send each the shortest way
+    #[command(after_help = ROLE_EXAMPLES)]
+    Dispatcher(Box<RoleArguments>),
+    /// Find subjects in their pictures and cut them out
+    #[command(after_help = ROLE_EXAMPLES)]
+    Segmenter(Box<RoleArguments>),
+    /// Encode cut-outs
+    #[command(after_help = ROLE_EXAMPLES)]
+    Encoder(Box<RoleArguments>),
+    /// Make pictures
+    #[command(after_help = ROLE_EXAMPLES)]
+    Sampler(Box<RoleArguments>),
+    /// Run all roles in one process, on servers or embedded
+    #[command(after_help = UP_EXAMPLES)]
+    Up(Box<RoleArguments>),
+    /// Send a job, or a file of jobs, to the queues
+    #[command(after_help = SUBMIT_EXAMPLES)]
+    Submit(Box<SubmitArguments>),
+    /// Say where a job stands
+    Status(Box<StatusArguments>),
+    /// Take jobs back
+    Cancel(Box<CancelArguments>),
+    /// Look at parked tasks, send them back, or throw them away
+    #[command(after_help = DEAD_LETTERS_EXAMPLES)]
+    DeadLetters(DeadLettersArguments),
+    /// Print the exchanges and queues, as they are declared
+    Topology(TopologyArguments),
     /// Print the JSON Schema of what EchoGen reads and writes
     Schema {
         /// Of what
@@ -153,6 +187,22 @@ pub(crate) struct RunOptions {
     #[arg(short, long, env = "ECHOGEN_OUT", value_name = "OUT", default_value = "out")]
     pub(crate) out: PathBuf,
 
+    /// See [`ModelOptions`].
+    #[command(flatten)]
+    pub(crate) model: ModelOptions,
+
+    /// Largest picture of a subject, in bytes
+    #[arg(long, env = "ECHOGEN_MAX_IMAGE_BYTES", value_name = "BYTES", default_value_t = echogen_protocol::limits::MAX_IMAGE_BYTES, help_heading = "Limits")]
+    pub(crate) max_image_bytes: u64,
+
+    /// How often a stage is tried when something that may pass by goes wrong, such as a full disk
+    #[arg(long, env = "ECHOGEN_ATTEMPTS", value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100), help_heading = "Limits")]
+    pub(crate) attempts: u32,
+}
+
+/// Which networks, and with how many threads.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct ModelOptions {
     /// Model bundle: the name of a bundle, or the path of its TOML file or folder
     #[arg(long, env = "ECHOGEN_BUNDLE", value_name = "NAME|PATH", default_value = "mini", help_heading = "Model")]
     pub(crate) bundle: String,
@@ -164,14 +214,6 @@ pub(crate) struct RunOptions {
     /// Threads for the networks; otherwise one for each core
     #[arg(long, env = "ECHOGEN_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Model")]
     pub(crate) threads: Option<u16>,
-
-    /// Largest picture of a subject, in bytes
-    #[arg(long, env = "ECHOGEN_MAX_IMAGE_BYTES", value_name = "BYTES", default_value_t = echogen_protocol::limits::MAX_IMAGE_BYTES, help_heading = "Limits")]
-    pub(crate) max_image_bytes: u64,
-
-    /// How often a stage is tried when something that may pass by goes wrong, such as a full disk
-    #[arg(long, env = "ECHOGEN_ATTEMPTS", value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100), help_heading = "Limits")]
-    pub(crate) attempts: u32,
 }
 
 /// How to sample; in a batch, the defaults of lines that do not say themselves.
@@ -304,17 +346,9 @@ pub(crate) struct SegmentArguments {
     #[arg(short, long, env = "ECHOGEN_OUT", value_name = "OUT", default_value = "out")]
     pub(crate) out: PathBuf,
 
-    /// Model bundle: the name of a bundle, or the path of its TOML file or folder
-    #[arg(long, env = "ECHOGEN_BUNDLE", value_name = "NAME|PATH", default_value = "mini", help_heading = "Model")]
-    pub(crate) bundle: String,
-
-    /// Folder with bundles; otherwise `bundles/` here, then beside the program
-    #[arg(long, env = "ECHOGEN_BUNDLES", value_name = "FOLDER", help_heading = "Model")]
-    pub(crate) bundles: Option<PathBuf>,
-
-    /// Threads for the networks; otherwise one for each core
-    #[arg(long, env = "ECHOGEN_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Model")]
-    pub(crate) threads: Option<u16>,
+    /// See [`ModelOptions`].
+    #[command(flatten)]
+    pub(crate) model: ModelOptions,
 }
 
 /// What to do if the detector finds no such subject.

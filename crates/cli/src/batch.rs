@@ -53,7 +53,7 @@ impl JobSource for JobsFile {
 }
 
 /// A picture's relative path starts at the jobs file, so that a folder of both can be moved and run from anywhere.
-fn beside(folder: &Path, image: ImageSource) -> ImageSource {
+pub(crate) fn beside(folder: &Path, image: ImageSource) -> ImageSource {
     match image.location() {
         Ok(ImageLocation::File(path)) if Path::new(path).is_relative() => match folder.join(path).to_str() {
             Some(path) => ImageSource(path.to_owned()),

@@ -46,7 +46,7 @@ fn with_id(mut job: Job, arguments: &GenerateArguments) -> Result<Job, Failure> 
         _ => ContentHash::of(job.subject.image.0.as_bytes()),
     };
     let settings = serde_json::to_string(&job).unwrap_or_default();
-    let hash = ContentHash::of(format!("{settings}\n{picture}\n{}", arguments.run.bundle).as_bytes()).to_string();
+    let hash = ContentHash::of(format!("{settings}\n{picture}\n{}", arguments.run.model.bundle).as_bytes()).to_string();
     job.id = JobId(format!("{}-{}", words(&job.prompt), hash.get(..12).unwrap_or(&hash)));
     Ok(job)
 }

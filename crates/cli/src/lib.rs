@@ -1,7 +1,7 @@
 //! The `echogen` command: reads options, joins adapters and stages, runs jobs, says how it went.
 //!
 //! This is the only crate that names adapters *and* stages, and the only one that reads files and the environment for
-//! settings. Its one public item is [`main`].
+//! settings. Public are [`main`], and what a program needs that drives the roles itself ([`service`]).
 
 mod arguments;
 mod batch;
@@ -18,6 +18,7 @@ mod report;
 mod runner;
 mod sampling;
 mod segment;
+pub mod service;
 mod session;
 mod values;
 
@@ -30,6 +31,11 @@ use echogen_telemetry::LogFormat;
 use arguments::{Arguments, Command, ConfigCommand, SchemaOf};
 use failure::{Exit, Failure};
 use report::print_line;
+use service::{
+    dead_letters,
+    roles::{self, RoleName},
+    status, submit, topology,
+};
 
 /// Runs the program on the process's own arguments.
 pub fn main() -> ExitCode {
@@ -55,6 +61,16 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
         Command::Generate(arguments) => session::generate(&arguments, &general),
         Command::Batch(arguments) => session::batch(&arguments, &general),
         Command::Segment(arguments) => segment::run(&arguments, &general),
+        Command::Dispatcher(arguments) => roles::one(RoleName::Dispatcher, &arguments),
+        Command::Segmenter(arguments) => roles::one(RoleName::Segmenter, &arguments),
+        Command::Encoder(arguments) => roles::one(RoleName::Encoder, &arguments),
+        Command::Sampler(arguments) => roles::one(RoleName::Sampler, &arguments),
+        Command::Up(arguments) => roles::up(&arguments),
+        Command::Submit(arguments) => submit::run(&arguments, general.json),
+        Command::Status(arguments) => status::status(&arguments, general.json),
+        Command::Cancel(arguments) => status::cancel(&arguments, general.json),
+        Command::DeadLetters(arguments) => dead_letters::run(&arguments.command, general.json),
+        Command::Topology(arguments) => topology::run(&arguments, general.json),
         Command::Schema { of } => {
             print_schema(of);
             Ok(Exit::Success)

@@ -1,9 +1,9 @@
 //! Loads the networks of a bundle, checked against its sums, and puts each group on its thread.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::{Context, anyhow};
-use echogen_encoder::NetworkEncoder;
+use echogen_encoder::{NetworkEncoder, SubjectEncoder};
 use echogen_models::{
     DType, Device,
     bundle::{Bundle, Network, SamplingDefaults},
@@ -11,10 +11,10 @@ use echogen_models::{
     subject_finder::SubjectFinder,
 };
 use echogen_protocol::{PixelBudget, SubjectKeys};
-use echogen_sampler::{GeneratorSampler, SamplerConfig};
+use echogen_sampler::{GeneratorSampler, ImageSampler, SamplerConfig};
 use echogen_segmenter::{Detector, FinderConfig, GivenBox, NetworkDetector};
 
-use crate::{arguments::RunOptions, bundles, failure::Failure, pipeline::Networks};
+use crate::{arguments::ModelOptions, bundles, failure::Failure, pipeline::Networks};
 
 /// Bytes of conditions kept across jobs (prompts' and subjects' keys and values).
 const CONDITION_CACHE_BYTES: usize = 1 << 30;
@@ -26,13 +26,22 @@ const SAMPLERS: [Network; 3] = [Network::TextEncoder, Network::Transformer, Netw
 /// The networks that find a subject; a bundle may lack them.
 const FINDERS: [Network; 3] = [Network::Namer, Network::Detector, Network::SegmentAnything];
 
-/// Loads the bundle that the options name.
-pub(crate) fn load(options: &RunOptions) -> Result<Networks, Failure> {
-    let bundle = bundles::open(&options.bundle, options.bundles.as_deref())?;
-    if let Some(threads) = options.threads {
-        use_threads(usize::from(threads))?;
-    }
-    Ok(start(&bundle)?)
+/// Loads networks of one bundle, each group when it is asked for.
+pub(crate) struct Loader {
+    bundle: Bundle,
+    device: Device,
+    dtype: DType,
+}
+
+/// All the networks of the bundle that the options name.
+pub(crate) fn load(options: &ModelOptions) -> Result<Networks, Failure> {
+    let loader = Loader::open(options)?;
+    Ok(Networks {
+        detector: loader.detector()?,
+        encoder: loader.encoder()?,
+        sampler: loader.sampler(&SamplerConfig::default())?,
+        subjects: loader.subjects()?,
+    })
 }
 
 /// The networks compute on rayon's global threads; this sets their number, once a process.
@@ -43,37 +52,62 @@ pub(crate) fn use_threads(threads: usize) -> Result<(), Failure> {
         .map_err(|error| Failure::usage(format!("cannot use {threads} threads: {error}; leave --threads out")))
 }
 
-fn start(bundle: &Bundle) -> anyhow::Result<Networks> {
-    let (device, dtype) = (Device::Cpu, DType::F32);
-    let digests = bundle.digests()?;
-    let detector = start_detector(bundle, &device, dtype, digests)?;
-    let subjects = SubjectKeys { finders: detector.version(), ..subject_keys(&bundle.manifest().sampling, digests)? };
-    let encoder = load_subject_encoder(bundle, &device, dtype).with_context(|| cannot_load(bundle.manifest_path()))?;
-    let generator = Generator::load(bundle, &device, dtype, CONDITION_CACHE_BYTES)
-        .with_context(|| cannot_load(bundle.manifest_path()))?;
-    let encoder = NetworkEncoder::start(encoder, pick(digests, &ENCODERS))?;
-    let config = SamplerConfig::default();
-    let sampler = GeneratorSampler::start(bundle, generator, subjects.clone(), pick(digests, &SAMPLERS), &config)?;
-    Ok(Networks { detector, encoder: Arc::new(encoder), sampler: Arc::new(sampler), subjects })
-}
-
-/// The networks that find subjects, as far as the bundle has them.
-fn start_detector(
-    bundle: &Bundle,
-    device: &Device,
-    dtype: DType,
-    digests: &BTreeMap<String, String>,
-) -> anyhow::Result<Arc<dyn Detector>> {
-    let models = pick(digests, &FINDERS);
-    if models.is_empty() {
-        return Ok(Arc::new(GivenBox));
+impl Loader {
+    /// Opens the bundle that the options name, and sets the number of threads.
+    pub(crate) fn open(options: &ModelOptions) -> Result<Self, Failure> {
+        let bundle = bundles::open(&options.bundle, options.bundles.as_deref())?;
+        if let Some(threads) = options.threads {
+            use_threads(usize::from(threads))?;
+        }
+        Ok(Self { bundle, device: Device::Cpu, dtype: DType::F32 })
     }
-    let finder = SubjectFinder::load(bundle, device, dtype).with_context(|| cannot_load(bundle.manifest_path()))?;
-    Ok(Arc::new(NetworkDetector::start(finder, FinderConfig::default(), models)?))
-}
 
-fn cannot_load(manifest: &Path) -> String {
-    format!("cannot load the bundle {}", manifest.display())
+    /// What cut-outs and encoded subjects depend on; loads nothing.
+    pub(crate) fn subjects(&self) -> Result<SubjectKeys, Failure> {
+        let digests = self.digests()?;
+        let models = pick(digests, &FINDERS);
+        let finders = match models.is_empty() {
+            true => GivenBox.version(),
+            false => NetworkDetector::version_of(&FinderConfig::default(), &models),
+        };
+        Ok(SubjectKeys { finders, ..subject_keys(&self.bundle.manifest().sampling, digests)? })
+    }
+
+    /// Where the subject is: by the networks that find it, as far as the bundle has them.
+    pub(crate) fn detector(&self) -> Result<Arc<dyn Detector>, Failure> {
+        let models = pick(self.digests()?, &FINDERS);
+        if models.is_empty() {
+            return Ok(Arc::new(GivenBox));
+        }
+        let finder = SubjectFinder::load(&self.bundle, &self.device, self.dtype).with_context(|| self.cannot_load())?;
+        let started = NetworkDetector::start(finder, FinderConfig::default(), models).map_err(anyhow::Error::from)?;
+        Ok(Arc::new(started))
+    }
+
+    /// Cut-out to encoded subject.
+    pub(crate) fn encoder(&self) -> Result<Arc<dyn SubjectEncoder>, Failure> {
+        let networks =
+            load_subject_encoder(&self.bundle, &self.device, self.dtype).with_context(|| self.cannot_load())?;
+        let started = NetworkEncoder::start(networks, pick(self.digests()?, &ENCODERS)).map_err(anyhow::Error::from)?;
+        Ok(Arc::new(started))
+    }
+
+    /// Encoded subject and prompt to pictures.
+    pub(crate) fn sampler(&self, config: &SamplerConfig) -> Result<Arc<dyn ImageSampler>, Failure> {
+        let generator = Generator::load(&self.bundle, &self.device, self.dtype, CONDITION_CACHE_BYTES)
+            .with_context(|| self.cannot_load())?;
+        let digests = pick(self.digests()?, &SAMPLERS);
+        let started = GeneratorSampler::start(&self.bundle, generator, self.subjects()?, digests, config);
+        Ok(Arc::new(started.map_err(anyhow::Error::from)?))
+    }
+
+    fn digests(&self) -> Result<&BTreeMap<String, String>, Failure> {
+        Ok(self.bundle.digests().map_err(anyhow::Error::from)?)
+    }
+
+    fn cannot_load(&self) -> String {
+        format!("cannot load the bundle {}", self.bundle.manifest_path().display())
+    }
 }
 
 fn pick(digests: &BTreeMap<String, String>, networks: &[Network]) -> BTreeMap<String, String> {

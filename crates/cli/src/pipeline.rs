@@ -6,19 +6,19 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use echogen_adapters::{DirectoryObjectStore, FileImageFetcher};
-use echogen_dispatcher::{Dispatcher, DispatcherConfig};
-use echogen_encoder::{Encoder, SubjectEncoder};
-use echogen_models::imaging::ImageLimits;
-use echogen_ports::{
-    Broker, Cache, EventStream, MemoryBroker, MemoryCache, Message, ObjectKey, ObjectStore, PortError, QueueName,
-};
-use echogen_protocol::{Job, JobResult, JobStatus, Lane, SubjectKeys};
-use echogen_sampler::{ImageSampler, Sampler, ScaleEvents};
-use echogen_segmenter::{Detector, Segmenter};
-use echogen_worker::{Backoff, Clock, ResultWriter, Stage, Worker, WorkerConfig};
+use echogen_encoder::SubjectEncoder;
+use echogen_ports::{EventStream, MemoryBroker, MemoryCache, Message, ObjectKey, ObjectStore, PortError, QueueName};
+use echogen_protocol::{Job, JobResult, JobStatus, SubjectKeys};
+use echogen_sampler::{ImageSampler, ScaleEvents};
+use echogen_segmenter::Detector;
+use echogen_worker::{Backoff, Clock, LaneWeights, ResultWriter, WorkerConfig};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{arguments::RunOptions, failure::Failure};
+use crate::{
+    arguments::RunOptions,
+    failure::Failure,
+    service::{Backends, Role},
+};
 
 /// The folder in OUT for everything that is not a result. It begins with a dot, as no job id does.
 const WORK_FOLDER: &str = ".echogen";
@@ -43,9 +43,7 @@ pub(crate) struct Networks {
 
 /// The running stages and what joins them.
 pub(crate) struct Pipeline {
-    broker: Arc<dyn Broker>,
-    work: Arc<dyn ObjectStore>,
-    pictures: Arc<dyn ObjectStore>,
+    backends: Backends,
     results: ResultWriter,
     workers: TaskTracker,
     shutdown: CancellationToken,
@@ -54,36 +52,30 @@ pub(crate) struct Pipeline {
 impl Pipeline {
     /// Starts the stages; results go to the folder `options.out`.
     pub(crate) async fn start(networks: Networks, options: &RunOptions) -> Result<Self, Failure> {
-        let pictures = folder(&options.out).await?;
+        let results = folder(&options.out).await?;
         let work = folder(&options.out.join(WORK_FOLDER)).await?;
-        let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new());
-        let cache: Arc<dyn Cache> = Arc::new(MemoryCache::new(CACHE_BYTES));
-        let version = env!("CARGO_PKG_VERSION");
-        let results = ResultWriter::new(Arc::clone(&pictures), Arc::clone(&broker), Clock::system(), version);
-        let config = DispatcherConfig { subjects: networks.subjects.clone(), max_image_bytes: options.max_image_bytes };
-        let fetcher = Arc::new(FileImageFetcher::anywhere("."));
-        let dispatcher = Dispatcher::new(config, fetcher, Arc::clone(&work), results.clone());
-        let limits = ImageLimits { max_bytes: options.max_image_bytes, ..ImageLimits::default() };
-        let segmenter = Segmenter::new(limits, networks.detector, Arc::clone(&work));
-        let encoder = Encoder::new(networks.subjects, networks.encoder, Arc::clone(&work), Arc::clone(&cache));
-        let sampler = Sampler::new(networks.sampler, Arc::clone(&work), cache, Arc::clone(&pictures), results.clone())
-            .with_scale_events(ScaleEvents::On);
-        let (workers, shutdown) = (TaskTracker::new(), CancellationToken::new());
-        let pipeline = Self { broker, work, pictures, results, workers, shutdown };
-        for lane in [Lane::Interactive, Lane::Standard, Lane::Bulk] {
-            pipeline.serve(Arc::new(dispatcher.clone()), QueueName::dispatch(lane), options.attempts, 2);
+        let (broker, cache) = (Arc::new(MemoryBroker::new()), Arc::new(MemoryCache::new(CACHE_BYTES)));
+        let (fetcher, workers) = (Arc::new(FileImageFetcher::anywhere(".")), TaskTracker::new());
+        // Its own tracker: the board's writer lives as long as the board, and drain waits for the stages only.
+        let backends = Backends::new(broker, cache, work, results, fetcher, &TaskTracker::new());
+        let pipeline = Self { results: backends.writer(), backends, workers, shutdown: CancellationToken::new() };
+        let roles = [
+            Role::Dispatcher(networks.subjects.clone(), LaneWeights::default()),
+            Role::Segmenter(networks.detector),
+            Role::Encoder(networks.subjects, networks.encoder),
+            Role::Sampler(networks.sampler, ScaleEvents::On),
+        ];
+        for role in roles {
+            pipeline.serve(role, options);
         }
-        pipeline.serve(Arc::new(segmenter), QueueName::segment(), options.attempts, 2);
-        pipeline.serve(Arc::new(encoder), QueueName::encode(), options.attempts, 2);
-        // Two at once: while one job's pictures are written, the next one's are sampled.
-        pipeline.serve(Arc::new(sampler), QueueName::sample(), options.attempts, 2);
         Ok(pipeline)
     }
 
-    fn serve(&self, stage: Arc<dyn Stage>, queue: QueueName, max_attempts: u32, concurrency: u16) {
+    fn serve(&self, role: Role, options: &RunOptions) {
         let config = WorkerConfig {
-            concurrency,
-            max_attempts,
+            // Two at once: while one job's pictures are written, the next one's are sampled.
+            concurrency: 2,
+            max_attempts: options.attempts,
             // Nothing here kills a worker without killing all; what comes back so often cannot be concluded at all.
             max_redeliveries: 3,
             task_timeout_seconds: TASK_TIMEOUT.as_secs_f64(),
@@ -92,11 +84,10 @@ impl Pipeline {
             backoff: Backoff { first_seconds: 0.2, factor: 4.0, max_seconds: 30.0 },
             ..WorkerConfig::default()
         };
-        let failures = Arc::new(self.results.clone());
-        let worker = Worker::new(stage, queue, Arc::clone(&self.broker), failures, config);
-        let shutdown = self.shutdown.clone();
+        let (backends, shutdown, max_image_bytes) =
+            (self.backends.clone(), self.shutdown.clone(), options.max_image_bytes);
         self.workers.spawn(async move {
-            if let Err(error) = worker.run(shutdown).await {
+            if let Err(error) = role.run(&backends, config, max_image_bytes, shutdown).await {
                 tracing::error!(%error, "a stage ended");
             }
         });
@@ -105,12 +96,12 @@ impl Pipeline {
     /// Sends a job on its way.
     pub(crate) async fn submit(&self, job: &Job) -> Result<(), PortError> {
         let message = Message::of_job(job, Clock::system().now());
-        self.broker.publish(&QueueName::dispatch(job.lane), message).await
+        self.backends.broker.publish(&QueueName::dispatch(job.lane), message).await
     }
 
     /// Listens to what happens to all jobs.
     pub(crate) async fn events(&self) -> Result<Box<dyn EventStream>, Failure> {
-        self.broker.subscribe("job").await.map_err(|error| Failure::usage(error.to_string()))
+        self.backends.broker.subscribe("job").await.map_err(|error| Failure::usage(error.to_string()))
     }
 
     /// Returns the job's result if it completed in an earlier run and its pictures are still there. What an earlier
@@ -120,13 +111,13 @@ impl Pipeline {
         if result.status == JobStatus::Completed && self.all_stand(&result).await? {
             return Ok(Some(result));
         }
-        self.pictures.delete(&ObjectKey::of_result(job)?).await?;
+        self.backends.results.delete(&ObjectKey::of_result(job)?).await?;
         Ok(None)
     }
 
     async fn all_stand(&self, result: &JobResult) -> Result<bool, PortError> {
         for image in &result.images {
-            if !self.pictures.exists(&ObjectKey::new(image.key.clone())?).await? {
+            if !self.backends.results.exists(&ObjectKey::new(image.key.clone())?).await? {
                 return Ok(false);
             }
         }
@@ -135,12 +126,12 @@ impl Pipeline {
 
     /// The store of everything that is not a result.
     pub(crate) fn work(&self) -> &dyn ObjectStore {
-        &*self.work
+        &*self.backends.work
     }
 
     /// The store of the results.
     pub(crate) fn pictures(&self) -> &dyn ObjectStore {
-        &*self.pictures
+        &*self.backends.results
     }
 
     /// Takes up nothing more and returns when what runs has ended.

@@ -11,7 +11,7 @@ use echogen_protocol::{BoundingBox, FoundBy, ImageSource, Job, Subject, limits};
 use echogen_segmenter::{DetectError, FinderConfig, Found, find_subject};
 
 use crate::{
-    arguments::{GeneralOptions, SegmentArguments},
+    arguments::{GeneralOptions, ModelOptions, SegmentArguments},
     bundles,
     failure::{Exit, Failure},
     networks,
@@ -26,9 +26,10 @@ const OVERLAY: &str = "overlay.png";
 pub(crate) fn run(arguments: &SegmentArguments, general: &GeneralOptions) -> Result<Exit, Failure> {
     let subject = subject(arguments)?;
     let picture = read(&arguments.picture)?;
-    let bundle = bundles::open(&arguments.bundle, arguments.bundles.as_deref())?;
-    if let Some(threads) = arguments.threads {
-        networks::use_threads(usize::from(threads))?;
+    let ModelOptions { bundle, bundles, threads } = &arguments.model;
+    let bundle = bundles::open(bundle, bundles.as_deref())?;
+    if let Some(threads) = threads {
+        networks::use_threads(usize::from(*threads))?;
     }
     let finder = SubjectFinder::load(&bundle, &Device::Cpu, DType::F32)
         .map_err(|error| Failure::usage(format!("cannot load the bundle {}: {}", bundle.name(), chain(&error))))?;

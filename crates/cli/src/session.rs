@@ -37,7 +37,7 @@ pub(crate) fn batch(arguments: &BatchArguments, general: &GeneralOptions) -> Res
 }
 
 /// Runs to the end, or to the second Ctrl-C: that one does not wait for anything.
-fn block_on(work: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+pub(crate) fn block_on(work: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
     let fault = |error: std::io::Error| Failure::usage(format!("cannot start threads: {error}"));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(fault)?;
     let exit = runtime.block_on(async {
@@ -56,7 +56,7 @@ async fn run(
     in_flight: usize,
     options: &RunOptions,
 ) -> Result<Tally, Failure> {
-    let networks = networks::load(options)?;
+    let networks = networks::load(&options.model)?;
     let pipeline = Pipeline::start(networks, options).await?;
     let stop = CancellationToken::new();
     let listener = TaskTracker::new();
@@ -75,7 +75,7 @@ async fn run(
 }
 
 /// Waits for Ctrl-C, or for the signal by which a system asks a process to end.
-async fn interrupted() {
+pub(crate) async fn interrupted() {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};

@@ -1,7 +1,10 @@
 //! Readers for the values of options; each message says what would be right.
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use echogen_protocol::{BoundingBox, MaskMode, OutputFormat, PerScale, PixelBudget, Point};
+use echogen_protocol::{
+    BoundingBox, JobId, Lane, MaskMode, OutputFormat, PerScale, PixelBudget, Point, check_object_key,
+};
+use echogen_worker::LaneWeights;
 
 /// Reads `3` or `4,4,3.5`.
 pub(crate) fn per_scale(text: &str) -> Result<PerScale, String> {
@@ -36,6 +39,28 @@ pub(crate) fn point(text: &str) -> Result<Point, String> {
 pub(crate) fn share(text: &str) -> Result<f32, String> {
     let number = text.trim().parse::<f32>().ok().filter(|number| (0.0..=1.0).contains(number));
     number.ok_or_else(|| format!("{text:?} is no number from 0 to 1"))
+}
+
+/// Reads `8,4,1`: the weights of the lanes interactive, standard and bulk.
+pub(crate) fn lane_weights(text: &str) -> Result<LaneWeights, String> {
+    let expected = || "give three whole numbers for interactive, standard and bulk, such as 8,4,1".to_owned();
+    let numbers: Vec<u32> =
+        text.split(',').map(|part| part.trim().parse()).collect::<Result<_, _>>().map_err(|_| expected())?;
+    let &[interactive, standard, bulk] = numbers.as_slice() else { return Err(expected()) };
+    Ok(LaneWeights { interactive, standard, bulk })
+}
+
+/// Reads a job's id.
+pub(crate) fn job_id(text: &str) -> Result<JobId, String> {
+    match check_object_key(text) {
+        Ok(()) if !text.contains('/') => Ok(JobId(text.to_owned())),
+        _ => Err("a job's id has letters, digits, `.`, `_` and `-`, and does not begin with a dot".to_owned()),
+    }
+}
+
+/// A parser for [`Lane`].
+pub(crate) fn lane() -> impl TypedValueParser<Value = Lane> {
+    one_of(&[("interactive", Lane::Interactive), ("standard", Lane::Standard), ("bulk", Lane::Bulk)])
 }
 
 /// A parser for [`PixelBudget`].
@@ -83,6 +108,16 @@ mod tests {
         assert!(["", "1", "1,2,3", "-1,2", "1.5,2"].iter().all(|text| point(text).is_err()));
         assert_eq!(share("0.25").unwrap(), 0.25);
         assert!(["", "x", "-0.1", "1.1", "NaN"].iter().all(|text| share(text).is_err()));
+    }
+
+    #[test]
+    fn weights_are_three_whole_numbers_and_an_id_is_no_path() {
+        assert_eq!(lane_weights("8, 4,1").unwrap(), LaneWeights { interactive: 8, standard: 4, bulk: 1 });
+        assert!(lane_weights("8,4").is_err() && lane_weights("a,b,c").is_err());
+        assert_eq!(job_id("dog-1.b").unwrap().as_str(), "dog-1.b");
+        for id in ["", "a/b", "..", "ä"] {
+            assert!(job_id(id).is_err(), "{id}");
+        }
     }
 
     #[test]

@@ -35,11 +35,16 @@ pub struct CutProxy {
 impl CutProxy {
     /// Listens on a free port and passes connections on to `target`, such as `127.0.0.1:5672`.
     pub async fn start(target: impl Into<String>) -> io::Result<Self> {
+        Self::among(vec![target.into()]).await
+    }
+
+    /// Passes each connection on to the first of `targets` that takes it, as a service in front of a cluster does.
+    pub async fn among(targets: Vec<String>) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (network, watched) = watch::channel(Network::Whole);
         let (end, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let serving = serve(listener, target.into(), watched, tasks.clone());
+        let serving = serve(listener, targets, watched, tasks.clone());
         let ended = end.clone();
         tasks.spawn(async move { ended.run_until_cancelled(serving).await });
         Ok(Self { address, network, end })
@@ -78,14 +83,14 @@ impl Drop for CutProxy {
     }
 }
 
-async fn serve(listener: TcpListener, target: String, network: watch::Receiver<Network>, tasks: TaskTracker) {
+async fn serve(listener: TcpListener, targets: Vec<String>, network: watch::Receiver<Network>, tasks: TaskTracker) {
     while let Ok((client, _)) = listener.accept().await {
         if *network.borrow() == Network::Cut {
             continue;
         }
-        let (target, network) = (target.clone(), network.clone());
+        let (targets, network) = (targets.clone(), network.clone());
         tasks.spawn(async move {
-            let Ok(server) = TcpStream::connect(target).await else { return };
+            let Some(server) = connect(&targets).await else { return };
             let ((client_in, client_out), (server_in, server_out)) = (client.into_split(), server.into_split());
             // One direction's end is the other's too: then both halves are dropped, and so both connections.
             select! {
@@ -94,6 +99,15 @@ async fn serve(listener: TcpListener, target: String, network: watch::Receiver<N
             }
         });
     }
+}
+
+async fn connect(targets: &[String]) -> Option<TcpStream> {
+    for target in targets {
+        if let Ok(server) = TcpStream::connect(target).await {
+            return Some(server);
+        }
+    }
+    None
 }
 
 /// Passes one direction on until either side closes or the network is cut.

@@ -1,15 +1,135 @@
-//! How fast jobs go through real servers, as a ratio to the least that any program has to do for it.
+//! What the queues, stores and stages cost: `cargo run --release -p echogen-tests --bin bench-pipeline [-- JOBS]`.
+//!
+//! Real servers, a process for each role, networks replaced by constants, every job with a subject of its own, so that
+//! each goes through all four stages. Beside it, in turn on the same servers, the floor: a minimal client that moves as
+//! many messages over as many durable hops.
 
 mod floor;
 
-use std::process::ExitCode;
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
-use echogen_testkit::RabbitMq;
+use anyhow::{Context, ensure};
+use echogen_protocol::Job;
+use echogen_tests::{
+    producer,
+    role::{self, Place, ROLE_ARGUMENT},
+    system::{Servers, System},
+};
 
-#[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
-    let server = RabbitMq::start().await?;
-    let floor = floor::run(&server.amqp_url(), &floor::Plan::default()).await?;
-    println!("floor: {floor}");
-    Ok(ExitCode::SUCCESS)
+/// Jobs of one measurement.
+const JOBS: usize = 5_000;
+
+/// Single jobs on the idle system.
+const SINGLE: usize = 200;
+
+/// Measurements of each side, in turn; the medians are compared.
+const ROUNDS: usize = 3;
+
+/// How long a measurement may take.
+const LIMIT: Duration = Duration::from_secs(300);
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let ended = match arguments.split_first() {
+        Some((first, rest)) if first == ROLE_ARGUMENT => role::run(rest),
+        Some((jobs, _)) => jobs.parse().context("the number of jobs").and_then(measure),
+        None => measure(JOBS),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(jobs: usize) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let servers = Servers::start().await?;
+        let (mut floors, mut ours) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            floors.push(one_floor(&servers, jobs).await?);
+            ours.push(one_load(&servers, jobs).await?);
+        }
+        let idle = idle_latency(&servers).await?;
+        let (floor, own) = (median(&mut floors), median(&mut ours));
+        println!("idle, one job at a time: p50 {:.1} ms, p95 {:.1} ms, p99 {:.1} ms", idle[0], idle[1], idle[2]);
+        println!("ratio to floor {:.2}; idle p50 {:.1} ms, p99 {:.1} ms", own / floor, idle[0], idle[2]);
+        Ok(())
+    })
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+async fn one_floor(servers: &Servers, jobs: usize) -> anyhow::Result<f64> {
+    let plan = floor::Plan { jobs, ..floor::Plan::default() };
+    let report = floor::run(&servers.rabbitmq.amqp_url(), &plan).await?;
+    println!("{:8} {report}", "floor");
+    Ok(report.jobs_per_second)
+}
+
+/// All jobs at once; returns jobs a second from the first publish to the last completion event.
+async fn one_load(servers: &Servers, jobs: usize) -> anyhow::Result<f64> {
+    let system = ready(servers, &servers.place()).await?;
+    let batch: Vec<Job> = (0..jobs)
+        .map(|index| producer::job(&format!("load-{index}"), index as u64 + 1_000, "a dog on a beach"))
+        .collect();
+    let before: Vec<f64> = system.roles.iter().map(|role| role.cpu_seconds()).collect();
+    let began = Instant::now();
+    let ended = system.ledger.ended();
+    producer::send_all(&system.broker, batch, Duration::ZERO).await?;
+    system.until(LIMIT, |system| system.ledger.ended() >= ended + jobs).await?;
+    let seconds = began.elapsed().as_secs_f64();
+    let spent: Vec<f64> = system.roles.iter().zip(before).map(|(role, before)| role.cpu_seconds() - before).collect();
+    let thousands = jobs as f64 / 1_000.0;
+    let (speed, whole) = (jobs as f64 / seconds, spent.iter().sum::<f64>() / thousands);
+    println!("echogen  {speed:.0} jobs/s, {whole:.2} CPU s per 1,000 in {seconds:.1} s");
+    for (role, spent) in system.roles.iter().zip(&spent) {
+        println!("  {:12} {:.2} CPU s per 1,000, peak {:.0} MiB", role.name(), spent / thousands, role.peak_mib());
+        ensure!(role.starts() == 1, "the {} died under load", role.name());
+    }
+    system.stop()?;
+    Ok(speed)
+}
+
+/// A system whose roles have all done a job.
+async fn ready(servers: &Servers, place: &Place) -> anyhow::Result<System> {
+    let system = System::start(place, &servers.rabbitmq.amqp_url()).await?;
+    for index in 0..8 {
+        producer::send(&system.broker, &producer::job(&format!("warm-{index}"), index, "a dog")).await?;
+    }
+    system.until(LIMIT, |system| system.ledger.ended() == 8).await?;
+    Ok(system)
+}
+
+/// Milliseconds from publish to completion event, one job after the other: p50, p95, p99.
+async fn idle_latency(servers: &Servers) -> anyhow::Result<[f64; 3]> {
+    let system = ready(servers, &servers.place()).await?;
+    let mut times = Vec::with_capacity(SINGLE);
+    for index in 0..SINGLE {
+        let id = format!("single-{index}");
+        let job = producer::job(&id, index as u64 + 100, "a dog on a beach");
+        let began = Instant::now();
+        producer::send(&system.broker, &job).await?;
+        let heard = loop {
+            if let Some(heard) = system.ledger.heard(&id) {
+                break heard;
+            }
+            ensure!(began.elapsed() < LIMIT, "the job {id} does not end");
+            tokio::time::sleep(Duration::from_micros(500)).await;
+        };
+        times.push(heard.duration_since(began).as_secs_f64() * 1_000.0);
+    }
+    system.stop()?;
+    times.sort_by(f64::total_cmp);
+    let at = |share: f64| times.get((times.len() as f64 * share) as usize).copied().unwrap_or(f64::NAN);
+    Ok([at(0.5), at(0.95), at(0.99)])
 }

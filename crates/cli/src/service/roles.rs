@@ -1,0 +1,218 @@
+//! `echogen dispatcher | segmenter | encoder | sampler`, and `up`: all of them in one process.
+
+use std::{collections::HashSet, path::Path, sync::Arc};
+
+use echogen_ports::{Broker, EventStream, Message, QueueName};
+use echogen_protocol::{EventKind, Job};
+use echogen_worker::{Backoff, Clock, WorkerConfig};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, info};
+
+use super::{
+    Backends, Role,
+    arguments::{RoleArguments, WorkOptions},
+    backends::broker_or_twin,
+    refused,
+};
+use crate::{
+    failure::{Exit, Failure},
+    job_lines::{JobLine, JobLines},
+    networks::Loader,
+    report::print_line,
+    session::{block_on, interrupted},
+};
+
+/// Which of the roles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RoleName {
+    Dispatcher,
+    Segmenter,
+    Encoder,
+    Sampler,
+}
+
+impl RoleName {
+    pub(crate) const ALL: [Self; 4] = [Self::Dispatcher, Self::Segmenter, Self::Encoder, Self::Sampler];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Dispatcher => "dispatcher",
+            Self::Segmenter => "segmenter",
+            Self::Encoder => "encoder",
+            Self::Sampler => "sampler",
+        }
+    }
+
+    /// Tasks at work at once where nobody says: those that wait for servers take many, those that compute a few, so that
+    /// one job's files are read and written while another's networks run.
+    fn concurrency(self) -> u16 {
+        match self {
+            Self::Dispatcher => 64,
+            Self::Segmenter | Self::Encoder => 16,
+            Self::Sampler => 32,
+        }
+    }
+
+    /// Loads the networks of this role and of no other.
+    fn load(self, loader: &Loader, arguments: &RoleArguments) -> Result<Role, Failure> {
+        Ok(match self {
+            Self::Dispatcher => Role::Dispatcher(loader.subjects()?, arguments.work.lane_weights),
+            Self::Segmenter => Role::Segmenter(loader.detector()?),
+            Self::Encoder => Role::Encoder(loader.subjects()?, loader.encoder()?),
+            Self::Sampler => {
+                let config = arguments.batch.config();
+                Role::Sampler(loader.sampler(&config)?, config.scale_events)
+            }
+        })
+    }
+}
+
+impl WorkOptions {
+    fn worker(&self, role: RoleName) -> WorkerConfig {
+        WorkerConfig {
+            concurrency: self.concurrency.unwrap_or(role.concurrency()),
+            max_attempts: self.max_attempts,
+            task_timeout_seconds: self.task_timeout,
+            grace_seconds: self.grace,
+            backoff: Backoff { first_seconds: self.retry_wait, ..Backoff::default() },
+            ..WorkerConfig::default()
+        }
+    }
+}
+
+/// Runs one role until it is told to stop.
+pub(crate) fn one(role: RoleName, arguments: &RoleArguments) -> Result<Exit, Failure> {
+    let loader = Loader::open(&arguments.model)?;
+    block_on(async {
+        let tracker = TaskTracker::new();
+        // The broker's address is required here: a role whose broker is its own has nobody to work for.
+        let broker = Arc::new(arguments.broker.connect().await?);
+        let backends = backends(arguments, broker, &tracker).await?;
+        let loaded = role.load(&loader, arguments)?;
+        info!(role = role.as_str(), "ready");
+        let shutdown = on_signal(&tracker);
+        run(role, loaded, &backends, arguments, shutdown).await?;
+        Ok(Exit::Success)
+    })
+}
+
+/// Runs all roles until told to stop, or, with the broker of this process, until the jobs on standard input are done.
+pub(crate) fn up(arguments: &RoleArguments) -> Result<Exit, Failure> {
+    let loader = Loader::open(&arguments.model)?;
+    block_on(async {
+        let tracker = TaskTracker::new();
+        let backends = backends(arguments, broker_or_twin(&arguments.broker).await?, &tracker).await?;
+        let shutdown = on_signal(&tracker);
+        let roles = TaskTracker::new();
+        for name in RoleName::ALL {
+            let role = name.load(&loader, arguments)?;
+            let (backends, arguments, shutdown) = (backends.clone(), arguments.clone(), shutdown.clone());
+            roles.spawn(async move {
+                let ended = run(name, role, &backends, &arguments, shutdown.clone()).await;
+                // One role alone is no system: if it cannot go on, nor can the others.
+                if let Err(failure) = &ended {
+                    error!(role = name.as_str(), error = failure.message, "a role ended");
+                    shutdown.cancel();
+                }
+            });
+        }
+        info!("ready");
+        let exit = if arguments.broker.amqp_url.is_none() {
+            let exit = from_standard_input(&backends, &shutdown).await;
+            shutdown.cancel();
+            exit?
+        } else {
+            shutdown.cancelled().await;
+            Exit::Success
+        };
+        roles.close();
+        roles.wait().await;
+        Ok(exit)
+    })
+}
+
+async fn backends(
+    arguments: &RoleArguments,
+    broker: Arc<dyn Broker>,
+    tracker: &TaskTracker,
+) -> Result<Backends, Failure> {
+    let stores = arguments.stores.stores().await?;
+    let cache = arguments.stores.cache(&arguments.broker.amqp_prefix)?;
+    let fetcher = arguments.stores.fetcher(&arguments.fetch).await?;
+    Ok(Backends::new(broker, cache, stores.work, stores.results, fetcher, tracker))
+}
+
+async fn run(
+    name: RoleName,
+    role: Role,
+    backends: &Backends,
+    arguments: &RoleArguments,
+    shutdown: CancellationToken,
+) -> Result<(), Failure> {
+    let (config, max_image_bytes) = (arguments.work.worker(name), arguments.fetch.max_image_bytes);
+    let ended = role.run(backends, config, max_image_bytes, shutdown).await;
+    ended.map_err(|error| refused(&format!("the {} cannot go on", name.as_str()), &error))
+}
+
+/// A token that Ctrl-C or SIGTERM cancels.
+fn on_signal(tracker: &TaskTracker) -> CancellationToken {
+    let shutdown = CancellationToken::new();
+    let token = shutdown.clone();
+    tracker.spawn(async move {
+        interrupted().await;
+        info!("told to stop: finishing what runs");
+        token.cancel();
+    });
+    shutdown
+}
+
+/// Sends each line to the broker of this process and prints every event that ends a job, until all have ended.
+async fn from_standard_input(backends: &Backends, shutdown: &CancellationToken) -> Result<Exit, Failure> {
+    let fault = |error| refused("the jobs cannot be sent", &error);
+    let mut events = backends.broker.subscribe("job").await.map_err(fault)?;
+    let mut lines = JobLines::open(Path::new("-")).await.map_err(|error| Failure::usage(error.to_string()))?;
+    let (mut waiting, mut exit, mut at_end) = (HashSet::new(), Exit::Success, false);
+    while !(at_end && waiting.is_empty()) {
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return Ok(Exit::Interrupted),
+            Some(ended) = next_end(&mut *events) => {
+                waiting.remove(&ended.0);
+                if !ended.1 {
+                    exit = Exit::JobFailed;
+                }
+            }
+            line = lines.next(), if !at_end => match line.map_err(|error| Failure::usage(error.to_string()))? {
+                None => at_end = true,
+                Some(line) => match job_of(&line) {
+                    Ok(job) => {
+                        waiting.insert(job.id.0.clone());
+                        let message = Message::of_job(&job, Clock::system().now());
+                        backends.broker.publish(&QueueName::dispatch(job.lane), message).await.map_err(fault)?;
+                    }
+                    Err(error) => {
+                        eprintln!("error: line {}: {error}", line.number);
+                        exit = Exit::JobFailed;
+                    }
+                },
+            },
+        }
+    }
+    Ok(exit)
+}
+
+fn job_of(line: &JobLine) -> Result<Job, String> {
+    let Some(text) = &line.text else { return Err("the line is longer than a job may be; shorten it".to_owned()) };
+    Job::parse(text).map(Job::with_id).map_err(|error| error.to_string())
+}
+
+/// The next event that ends a job, printed; its id, and whether the job completed.
+async fn next_end(events: &mut dyn EventStream) -> Option<(String, bool)> {
+    loop {
+        let Some(event) = events.next().await?.to_job() else { continue };
+        if event.kind.ends_job() || event.kind == EventKind::Parked {
+            print_line(&serde_json::to_string(&event).unwrap_or_default());
+            return Some((event.subject.0, event.kind == EventKind::Completed));
+        }
+    }
+}

@@ -1,0 +1,421 @@
+//! `echogen submit`: one job, or a file of them, to the intake queues.
+//!
+//! A batch has a bound on what is on its way, so its memory does not grow with the file. How far the broker has
+//! confirmed every line is kept beside the file, so that the next run goes on there; jobs are known by their ids, so a
+//! line that is sent twice is still one job.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use echogen_ports::{Broker, EventStream, Message, ObjectKey, ObjectStore, PortError, QueueName};
+use echogen_protocol::{
+    ContentHash, EventKind, ImageLocation, ImageSource, Job, JobId, Lane, layout, limits::MAX_JOB_JSON_BYTES,
+};
+use echogen_worker::Clock;
+use futures::stream::{FuturesUnordered, StreamExt};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Map, Value, json};
+
+use super::{arguments::SubmitArguments, refused};
+use crate::{
+    batch::beside,
+    failure::{Exit, Failure},
+    job_lines::{self, JobLine, JobLines},
+    report::{print_json, print_line},
+    sampling::job_of_line,
+    session::{block_on, interrupted},
+};
+
+/// Bytes of a picture that is sent along, at most; base64 makes four of three.
+const MAX_INLINE_BYTES: usize = (MAX_JOB_JSON_BYTES - 64 * 1024) / 4 * 3;
+
+/// Tries of one line, with growing waits between them: a full queue or a restarted broker is waited for.
+const TRIES: u32 = 8;
+
+/// Lines between two notes of how far the batch is.
+const NOTE_EVERY: u64 = 1_000;
+
+/// Runs `echogen submit`.
+pub(crate) fn run(arguments: &SubmitArguments, as_json: bool) -> Result<Exit, Failure> {
+    arguments.sampling.check().map_err(|error| Failure::usage(error.to_string()))?;
+    block_on(async {
+        let broker: Arc<dyn Broker> = Arc::new(arguments.broker.connect().await?);
+        let work = match &arguments.stores.store {
+            Some(_) => Some(arguments.stores.stores().await?.work),
+            None => None,
+        };
+        let sender = Sender { broker, pictures: Pictures { work } };
+        match &arguments.batch {
+            Some(path) => Batch::open(path, arguments).await?.send(&sender, as_json).await,
+            None => one(arguments, &sender, as_json).await,
+        }
+    })
+}
+
+/// Sends jobs.
+struct Sender {
+    broker: Arc<dyn Broker>,
+    pictures: Pictures,
+}
+
+/// Sends pictures along with their jobs.
+struct Pictures {
+    /// Where pictures go ahead of their jobs; without it they stand in the job.
+    work: Option<Arc<dyn ObjectStore>>,
+}
+
+impl Pictures {
+    /// A source that the dispatcher can read: files of this machine are stored or written into the job.
+    async fn sent_along(&self, source: &ImageSource) -> Result<ImageSource, String> {
+        let location = source.location().map_err(|error| error.to_string())?;
+        let ImageLocation::File(path) = location else { return Ok(source.clone()) };
+        let bytes = tokio::fs::read(path).await;
+        let bytes = bytes.map_err(|error| format!("cannot read {path}: {error}; give a png, jpeg or webp file"))?;
+        let Some(work) = &self.work else { return inline(path, &bytes) };
+        let hash = ContentHash::of(&bytes);
+        let key = ObjectKey::of_content(layout::IMAGES, &hash).map_err(|error| error.to_string())?;
+        let stored = async {
+            if !work.exists(&key).await? {
+                work.put(&key, Bytes::from(bytes)).await?;
+            }
+            Ok::<(), PortError>(())
+        };
+        stored.await.map_err(|error| format!("cannot store {path}: {error}"))?;
+        Ok(ImageSource::stored(hash))
+    }
+}
+
+fn inline(path: &str, bytes: &[u8]) -> Result<ImageSource, String> {
+    if bytes.len() > MAX_INLINE_BYTES {
+        let size = bytes.len();
+        return Err(format!(
+            "{path} has {size} bytes, too many to stand in a job (limit {MAX_INLINE_BYTES}); give --store"
+        ));
+    }
+    Ok(ImageSource(format!("data:application/octet-stream;base64,{}", BASE64_STANDARD.encode(bytes))))
+}
+
+impl Sender {
+    /// Sends one job; returns once the broker has it.
+    async fn send(&self, job: &Job) -> Result<(), PortError> {
+        let (queue, mut waited) = (QueueName::dispatch(job.lane), Duration::from_millis(200));
+        for _ in 1..TRIES {
+            match self.broker.publish(&queue, Message::of_job(job, Clock::system().now())).await {
+                Err(error) if !error.is_permanent() => {
+                    tracing::warn!(job = %job.id, %error, ?waited, "not sent, will try again");
+                    tokio::time::sleep(waited).await;
+                    waited *= 2;
+                }
+                ended => return ended,
+            }
+        }
+        self.broker.publish(&queue, Message::of_job(job, Clock::system().now())).await
+    }
+}
+
+async fn one(arguments: &SubmitArguments, sender: &Sender, as_json: bool) -> Result<Exit, Failure> {
+    let (subject, prompt) =
+        (arguments.subject.clone().unwrap_or_default(), arguments.prompt.clone().unwrap_or_default());
+    let mut job = Job::new(ImageSource(subject), prompt);
+    job.subject.name.clone_from(&arguments.name);
+    job.lane = arguments.lane.unwrap_or_default();
+    arguments.sampling.apply(&mut job);
+    job.subject.image = sender.pictures.sent_along(&job.subject.image).await.map_err(Failure::usage)?;
+    job.id = JobId(arguments.id.clone().unwrap_or_default());
+    let job = job.with_id();
+    job.validate().map_err(|error| Failure::usage(error.to_string()))?;
+    let listening = if arguments.wait {
+        let events = sender.broker.subscribe("job").await;
+        Some(events.map_err(|error| refused("events cannot be heard", &error))?)
+    } else {
+        None
+    };
+    sender.send(&job).await.map_err(|error| refused("the job was not sent", &error))?;
+    if as_json {
+        print_json("submitted", &json!({ "id": job.id }));
+    } else {
+        print_line(job.id.as_str());
+    }
+    match listening {
+        Some(mut events) => wait_for(&mut *events, &job.id, as_json).await,
+        None => Ok(Exit::Success),
+    }
+}
+
+async fn wait_for(events: &mut dyn EventStream, id: &JobId, as_json: bool) -> Result<Exit, Failure> {
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = interrupted() => return Ok(Exit::Interrupted),
+        };
+        let Some(event) = event else {
+            let hint = format!("ask `echogen status {id}`");
+            return Err(Failure::usage(format!("the broker is gone while the job runs; {hint}")));
+        };
+        let Some(event) = event.to_job().filter(|event| event.subject == *id) else { continue };
+        if as_json {
+            print_json("event", &event);
+        }
+        if event.kind.ends_job() || event.kind == EventKind::Parked {
+            if !as_json {
+                let why = event.data.pointer("/error/message").or_else(|| event.data.get("reason"));
+                let why = why.and_then(Value::as_str).map_or_else(String::new, |why| format!(": {why}"));
+                print_line(&format!("{}{why}", event.kind.as_str()));
+            }
+            return Ok(if event.kind == EventKind::Completed { Exit::Success } else { Exit::JobFailed });
+        }
+    }
+}
+
+/// A file of jobs on its way.
+struct Batch {
+    lines: JobLines,
+    total: Option<u64>,
+    defaults: Map<String, Value>,
+    lane: Option<Lane>,
+    folder: PathBuf,
+    in_flight: usize,
+    /// Where it is noted how far the batch is; none for standard input.
+    note: Option<PathBuf>,
+    /// Lines that an earlier run has sent.
+    done_before: u64,
+}
+
+/// How far a batch is.
+#[derive(Default)]
+struct Progress {
+    sent: u64,
+    failed: u64,
+    /// All lines up to this one are settled.
+    settled: u64,
+}
+
+impl Progress {
+    /// Moves the mark up to the first line that is not settled; it never goes back.
+    fn advance(&mut self, first_open: u64) {
+        self.settled = first_open.saturating_sub(1).max(self.settled);
+    }
+}
+
+impl Batch {
+    async fn open(path: &Path, arguments: &SubmitArguments) -> Result<Self, Failure> {
+        let fault = |error: std::io::Error| {
+            Failure::usage(format!("cannot read the jobs file {}: {error}; give a file of JSON lines", path.display()))
+        };
+        let is_file = path != Path::new("-");
+        let note = is_file.then(|| PathBuf::from(format!("{}.submitted", path.display())));
+        let done_before = match &note {
+            Some(note) if !arguments.restart => read_note(note)?,
+            _ => 0,
+        };
+        Ok(Self {
+            total: job_lines::count(path).await.map_err(fault)?,
+            lines: JobLines::open(path).await.map_err(fault)?,
+            defaults: arguments.sampling.as_defaults(),
+            lane: arguments.lane,
+            folder: path.parent().unwrap_or(Path::new("")).to_owned(),
+            in_flight: usize::try_from(arguments.in_flight).unwrap_or(usize::MAX),
+            note,
+            done_before,
+        })
+    }
+
+    async fn send(mut self, sender: &Sender, as_json: bool) -> Result<Exit, Failure> {
+        let bar = bar(self.total, as_json);
+        let (mut progress, mut on_the_way, mut open) = (Progress::default(), FuturesUnordered::new(), BTreeSet::new());
+        let (mut at_end, mut stopped, mut last_line) = (false, false, self.done_before);
+        progress.settled = self.done_before;
+        let stop = interrupted();
+        tokio::pin!(stop);
+        while !((at_end || stopped) && on_the_way.is_empty()) {
+            tokio::select! {
+                biased;
+                () = &mut stop, if !stopped => stopped = true,
+                Some((line, ended)) = on_the_way.next() => {
+                    open.remove(&line);
+                    self.settled(&mut progress, line, ended, &bar, as_json);
+                    progress.advance(open.first().copied().unwrap_or(last_line + 1));
+                    if progress.sent % NOTE_EVERY == 0 {
+                        self.write_note(&progress)?;
+                    }
+                }
+                line = self.lines.next(), if !at_end && !stopped && on_the_way.len() < self.in_flight => {
+                    match line.map_err(|error| Failure::usage(format!("the jobs file cannot be read on: {error}")))? {
+                        None => at_end = true,
+                        Some(line) if line.number <= self.done_before => bar.inc(1),
+                        Some(line) => {
+                            last_line = line.number;
+                            open.insert(line.number);
+                            let (job, number) = (self.job(&line), line.number);
+                            on_the_way.push(async move { (number, deliver(sender, job).await) });
+                        }
+                    }
+                }
+            }
+        }
+        bar.finish_and_clear();
+        progress.advance(last_line + 1);
+        self.write_note(&progress)?;
+        Ok(self.summary(&progress, stopped, as_json))
+    }
+
+    fn job(&self, line: &JobLine) -> Result<Job, String> {
+        let Some(text) = &line.text else { return Err("the line is longer than a job may be; shorten it".to_owned()) };
+        let mut defaults = self.defaults.clone();
+        if let Some(lane) = self.lane {
+            defaults.insert("lane".to_owned(), json!(lane));
+        }
+        let mut job = job_of_line(text, &defaults).map_err(|error| error.to_string())?;
+        job.subject.image = beside(&self.folder, job.subject.image);
+        Ok(job)
+    }
+
+    fn settled(
+        &self,
+        progress: &mut Progress,
+        line: u64,
+        ended: Result<JobId, String>,
+        bar: &ProgressBar,
+        as_json: bool,
+    ) {
+        bar.inc(1);
+        match ended {
+            Ok(id) => {
+                progress.sent += 1;
+                if as_json {
+                    print_json("submitted", &json!({ "line": line, "id": id }));
+                }
+            }
+            Err(error) => {
+                progress.failed += 1;
+                let told = format!("failed line {line}: {error}");
+                if as_json {
+                    print_json("submitted", &json!({ "line": line, "error": error }));
+                } else if bar.is_hidden() {
+                    eprintln!("{told}");
+                } else {
+                    bar.println(told);
+                }
+            }
+        }
+        bar.set_message(format!("{} failed", progress.failed));
+    }
+
+    /// Notes the line up to which all are settled: replaced whole, so that a crash leaves the old note or the new one.
+    fn write_note(&self, progress: &Progress) -> Result<(), Failure> {
+        let Some(note) = &self.note else { return Ok(()) };
+        let fault = |error: std::io::Error| {
+            Failure::usage(format!("cannot note in {} how far the batch is: {error}", note.display()))
+        };
+        let fresh = PathBuf::from(format!("{}.new", note.display()));
+        std::fs::write(&fresh, format!("{}\n", progress.settled)).map_err(fault)?;
+        std::fs::rename(&fresh, note).map_err(fault)
+    }
+
+    fn summary(&self, progress: &Progress, stopped: bool, as_json: bool) -> Exit {
+        let Progress { sent, failed, .. } = progress;
+        if as_json {
+            let before = self.done_before;
+            print_json("summary", &json!({ "sent": sent, "failed": failed, "before": before, "stopped": stopped }));
+        } else {
+            let before = match self.done_before {
+                0 => String::new(),
+                line => format!(", lines up to {line} were sent before (--restart sends them again)"),
+            };
+            print_line(&format!("{sent} sent, {failed} failed{before}"));
+            if stopped {
+                print_line("stopped; the same command goes on from here");
+            }
+        }
+        match (stopped, failed) {
+            (true, _) => Exit::Interrupted,
+            (false, 0) => Exit::Success,
+            _ => Exit::JobFailed,
+        }
+    }
+}
+
+async fn deliver(sender: &Sender, job: Result<Job, String>) -> Result<JobId, String> {
+    let mut job = job?;
+    job.subject.image = sender.pictures.sent_along(&job.subject.image).await?;
+    // The id follows from the content that is sent, so that the same picture under another path is the same job.
+    let job = job.with_id();
+    job.validate().map_err(|error| error.to_string())?;
+    sender.send(&job).await.map_err(|error| error.to_string())?;
+    Ok(job.id)
+}
+
+fn read_note(note: &Path) -> Result<u64, Failure> {
+    let text = match std::fs::read_to_string(note) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(Failure::usage(format!("cannot read {}: {error}", note.display()))),
+    };
+    text.trim().parse().map_err(|_| {
+        Failure::usage(format!("{} is no note of how far a batch is; remove it, or say --restart", note.display()))
+    })
+}
+
+fn bar(total: Option<u64>, as_json: bool) -> ProgressBar {
+    let target = if as_json { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let bar = ProgressBar::with_draw_target(total, target);
+    let template = match total {
+        Some(_) => "{bar:30} {pos}/{len} sent, {msg}, {per_sec}, {eta} left",
+        None => "{spinner} {pos} sent, {msg}, {per_sec}",
+    };
+    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_message("0 failed");
+    bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mark_never_passes_a_line_that_is_still_open() {
+        let mut progress = Progress::default();
+        progress.advance(1);
+        assert_eq!(progress.settled, 0, "line 1 is open");
+        progress.advance(4);
+        assert_eq!(progress.settled, 3);
+        progress.advance(2);
+        assert_eq!(progress.settled, 3, "it never goes back");
+    }
+
+    #[test]
+    fn a_note_that_is_none_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let note = folder.path().join("jobs.jsonl.submitted");
+        assert_eq!(read_note(&note).unwrap(), 0);
+        std::fs::write(&note, "17\n").unwrap();
+        assert_eq!(read_note(&note).unwrap(), 17);
+        std::fs::write(&note, "seventeen").unwrap();
+        assert!(read_note(&note).unwrap_err().message.contains("--restart"));
+    }
+
+    #[tokio::test]
+    async fn a_file_is_written_into_the_job_or_stored_ahead_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dog.png");
+        std::fs::write(&path, b"dog").unwrap();
+        let source = ImageSource(path.to_str().unwrap().to_owned());
+        let inline = Pictures { work: None }.sent_along(&source).await.unwrap();
+        assert_eq!(inline.0, "data:application/octet-stream;base64,ZG9n");
+        let store = Arc::new(echogen_ports::MemoryObjectStore::new());
+        let work: Arc<dyn ObjectStore> = Arc::clone(&store) as _;
+        let stored = Pictures { work: Some(work) }.sent_along(&source).await.unwrap();
+        assert_eq!(stored, ImageSource::stored(ContentHash::of(b"dog")));
+        assert_eq!(store.keys().len(), 1);
+        let web = ImageSource("https://example.org/dog.png".to_owned());
+        assert_eq!(Pictures { work: None }.sent_along(&web).await.unwrap(), web);
+        let error = Pictures { work: None }.sent_along(&"no-such.png".into()).await.unwrap_err();
+        assert!(error.contains("no-such.png"), "{error}");
+    }
+}

@@ -1,0 +1,65 @@
+//! Tries to lose a job, or to double one: `cargo run --release -p echogen-tests --bin chaos [-- SCENARIO ...]`.
+//!
+//! Every scenario starts the four roles as processes on private RabbitMQ, Redis and S3 servers, puts load on them,
+//! breaks something, and then counts: jobs in, results in the store, completion events, jobs that ended twice, jobs
+//! that never ended. Exit code 1 if any was lost or doubled.
+
+mod scenarios;
+mod trial;
+
+use std::process::ExitCode;
+
+use echogen_tests::{
+    role::{self, ROLE_ARGUMENT},
+    system::Servers,
+};
+use scenarios::SCENARIOS;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((first, rest)) = arguments.split_first()
+        && first == ROLE_ARGUMENT
+    {
+        return match role::run(rest) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    match run(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the named scenarios, or all; returns whether nothing was lost or doubled.
+fn run(names: &[String]) -> anyhow::Result<bool> {
+    if let Some(unknown) = names.iter().find(|name| SCENARIOS.iter().all(|(known, _)| known != name)) {
+        let known: Vec<&str> = SCENARIOS.iter().map(|(name, _)| *name).collect();
+        anyhow::bail!("no scenario is called {unknown:?}; there are {}", known.join(", "));
+    }
+    let chosen = || SCENARIOS.iter().filter(|(name, _)| names.is_empty() || names.iter().any(|asked| asked == name));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let mut servers = Servers::start().await?;
+        let (mut lost, mut doubled, mut jobs) = (0, 0, 0);
+        let mut clean = true;
+        for (name, scenario) in chosen() {
+            let tally = scenario(&mut servers).await?;
+            println!("{name:28} {tally}");
+            (lost, doubled, jobs) = (lost + tally.lost, doubled + tally.doubled, jobs + tally.jobs);
+            clean &= tally.faults.is_empty();
+            for fault in &tally.faults {
+                println!("  {fault}");
+            }
+        }
+        println!("lost {lost}, doubled {doubled} of {jobs} jobs in {} scenarios", chosen().count());
+        Ok(clean && lost == 0 && doubled == 0)
+    })
+}

@@ -1,0 +1,253 @@
+//! What is broken, and how.
+
+use std::{future::Future, pin::Pin, time::Duration};
+
+use anyhow::{Context, ensure};
+use echogen_ports::{Broker, Message, QueueName};
+use echogen_protocol::{EventKind, Lane};
+use echogen_testkit::{CutProxy, RabbitMqCluster};
+use echogen_tests::{
+    constant::POISON,
+    process::status_kib,
+    producer,
+    system::{Servers, System},
+};
+use tokio::time::sleep;
+
+use crate::trial::{Tally, Trial, jobs};
+
+type Running<'a> = Pin<Box<dyn Future<Output = anyhow::Result<Tally>> + 'a>>;
+
+/// A scenario on shared servers.
+type Scenario = for<'a> fn(&'a mut Servers) -> Running<'a>;
+
+/// All of them, by name.
+pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
+    ("no-fault", |servers| Box::pin(no_fault(servers))),
+    ("kill-dispatcher", |servers| Box::pin(kill(servers, "dispatcher"))),
+    ("kill-segmenter", |servers| Box::pin(kill(servers, "segmenter"))),
+    ("kill-encoder", |servers| Box::pin(kill(servers, "encoder"))),
+    ("kill-sampler", |servers| Box::pin(kill(servers, "sampler"))),
+    ("terminate-every-role", |servers| Box::pin(terminate(servers))),
+    ("rabbitmq-restarted", |servers| Box::pin(rabbitmq_restarted(servers))),
+    ("cluster-node-killed", |servers| Box::pin(cluster_node_killed(servers))),
+    ("redis-flushed-and-restarted", |servers| Box::pin(redis_flushed_and_restarted(servers))),
+    ("redis-away-20-s", |servers| Box::pin(redis_away(servers))),
+    ("s3-every-third-call-fails", |servers| Box::pin(s3_fails(servers))),
+    ("s3-away-20-s", |servers| Box::pin(s3_away(servers))),
+    ("network-cut", |servers| Box::pin(network_cut(servers))),
+    ("poison", |servers| Box::pin(poison(servers))),
+    ("malformed-100000", |servers| Box::pin(malformed(servers))),
+];
+
+/// How long an outage lasts.
+const OUTAGE: Duration = Duration::from_secs(20);
+
+/// Malformed messages of that scenario.
+const MALFORMED: usize = 100_000;
+
+async fn no_fault(servers: &Servers) -> anyhow::Result<Tally> {
+    let place = servers.place();
+    Trial::start(&place, &place.amqp_url).await?.run(jobs(300), Duration::ZERO, async |_: &System| Ok(())).await
+}
+
+/// Pauses of no pattern, in milliseconds, from a fixed sequence: a run can be repeated.
+fn pauses() -> impl Iterator<Item = Duration> {
+    let mut state = 12_345_u64;
+    std::iter::from_fn(move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        Some(Duration::from_millis(200 + (state >> 33) % 900))
+    })
+}
+
+async fn kill(servers: &Servers, role: &str) -> anyhow::Result<Tally> {
+    let mut place = servers.place();
+    place.delay_ms = 5;
+    let trial = Trial::start(&place, &place.amqp_url).await?;
+    let killing = async |system: &System| {
+        let victim = system.roles.iter().find(|process| process.name() == role).context("the role exists")?;
+        for pause in pauses().take(6) {
+            sleep(pause).await;
+            victim.kill_9();
+        }
+        Ok(())
+    };
+    trial.run(jobs(400), Duration::from_secs(4), killing).await
+}
+
+async fn terminate(servers: &Servers) -> anyhow::Result<Tally> {
+    let mut place = servers.place();
+    place.delay_ms = 20;
+    let trial = Trial::start(&place, &place.amqp_url).await?;
+    let stopping = async |system: &System| {
+        for pause in pauses().take(2) {
+            for role in &system.roles {
+                sleep(pause / 2).await;
+                role.terminate();
+            }
+        }
+        Ok(())
+    };
+    trial.run(jobs(400), Duration::from_secs(4), stopping).await
+}
+
+async fn rabbitmq_restarted(servers: &Servers) -> anyhow::Result<Tally> {
+    let place = servers.place();
+    let trial = Trial::start(&place, &place.amqp_url).await?;
+    let restarting = async |_: &System| {
+        sleep(Duration::from_secs(1)).await;
+        servers.rabbitmq.kill_9();
+        sleep(Duration::from_secs(1)).await;
+        Ok(servers.rabbitmq.restart().await?)
+    };
+    trial.run(jobs(400), Duration::from_secs(4), restarting).await
+}
+
+async fn cluster_node_killed(servers: &Servers) -> anyhow::Result<Tally> {
+    let cluster = RabbitMqCluster::start().await?;
+    let mut place = servers.place();
+    // The roles are connected to the node that dies; the proxy then leads them to one that lives, as a service would.
+    let nodes = (0..3).map(|node| format!("127.0.0.1:{}", cluster.amqp_port(node))).collect();
+    let proxy = CutProxy::among(nodes).await?;
+    place.amqp_url = servers.rabbitmq.amqp_url_at(proxy.port());
+    let survivor = cluster.amqp_urls().pop().context("a cluster has nodes")?;
+    let trial = Trial::start(&place, &survivor).await?;
+    let killing = async |_: &System| {
+        sleep(Duration::from_secs(1)).await;
+        cluster.kill_9(0);
+        Ok(())
+    };
+    trial.run(jobs(300), Duration::from_secs(3), killing).await
+}
+
+async fn redis_flushed_and_restarted(servers: &mut Servers) -> anyhow::Result<Tally> {
+    let place = servers.place();
+    let trial = Trial::start(&place, &place.amqp_url).await?;
+    let redis = &mut servers.redis;
+    let breaking = async |_: &System| {
+        sleep(Duration::from_millis(700)).await;
+        redis.flush()?;
+        sleep(Duration::from_millis(700)).await;
+        redis.kill_9();
+        sleep(Duration::from_millis(700)).await;
+        Ok(redis.restart()?)
+    };
+    trial.run(jobs(400), Duration::from_secs(3), breaking).await
+}
+
+async fn redis_away(servers: &mut Servers) -> anyhow::Result<Tally> {
+    let place = servers.place();
+    let trial = Trial::start(&place, &place.amqp_url).await?;
+    let redis = &mut servers.redis;
+    let breaking = async |_: &System| {
+        sleep(Duration::from_millis(500)).await;
+        redis.kill_9();
+        sleep(OUTAGE).await;
+        Ok(redis.restart()?)
+    };
+    trial.run(jobs(400), Duration::from_secs(4), breaking).await
+}
+
+async fn s3_fails(servers: &Servers) -> anyhow::Result<Tally> {
+    let place = servers.place();
+    let trial = Trial::start(&place, &place.amqp_url).await?;
+    servers.s3.fail_every(3);
+    let healing = async |_: &System| {
+        sleep(Duration::from_secs(8)).await;
+        servers.s3.fail_every(0);
+        Ok(())
+    };
+    trial.run(jobs(300), Duration::from_secs(4), healing).await
+}
+
+async fn s3_away(servers: &mut Servers) -> anyhow::Result<Tally> {
+    let place = servers.place();
+    let trial = Trial::start(&place, &place.amqp_url).await?;
+    let s3 = &mut servers.s3;
+    let breaking = async |_: &System| {
+        sleep(Duration::from_millis(500)).await;
+        s3.go_away();
+        sleep(OUTAGE).await;
+        Ok(s3.come_back()?)
+    };
+    trial.run(jobs(300), Duration::from_secs(3), breaking).await
+}
+
+async fn network_cut(servers: &Servers) -> anyhow::Result<Tally> {
+    let proxy = CutProxy::start(format!("127.0.0.1:{}", servers.rabbitmq.amqp_port())).await?;
+    let mut place = servers.place();
+    place.amqp_url = servers.rabbitmq.amqp_url_at(proxy.port());
+    let trial = Trial::start(&place, &servers.rabbitmq.amqp_url()).await?;
+    let cutting = async |_: &System| {
+        for pause in pauses().take(4) {
+            sleep(pause).await;
+            proxy.cut();
+            sleep(pause).await;
+            proxy.restore();
+        }
+        sleep(Duration::from_millis(300)).await;
+        proxy.stall();
+        sleep(Duration::from_secs(2)).await;
+        proxy.restore();
+        Ok(())
+    };
+    trial.run(jobs(400), Duration::from_secs(6), cutting).await
+}
+
+/// A job that kills its sampler each time ends among the dead letters, and takes none of its neighbours with it.
+async fn poison(servers: &Servers) -> anyhow::Result<Tally> {
+    let mut place = servers.place();
+    place.delay_ms = 20;
+    let trial = Trial::start(&place, &place.amqp_url).await?;
+    let poisoning = async |system: &System| {
+        sleep(Duration::from_millis(500)).await;
+        let job = producer::job("poisoned", 1, POISON);
+        producer::send(&system.broker, &job).await?;
+        system.until(Duration::from_secs(90), |system| system.ledger.is_parked("poisoned")).await
+    };
+    let tally = trial.run(jobs(200), Duration::from_secs(2), poisoning).await?;
+    ensure!(tally.events == 200, "{} good jobs completed beside the poisoned one", tally.events);
+    Ok(tally)
+}
+
+/// Garbage of every kind among good jobs: each ends in a clear failure or among the dead letters, and memory stays.
+async fn malformed(servers: &Servers) -> anyhow::Result<Tally> {
+    let place = servers.place();
+    let trial = Trial::start(&place, &place.amqp_url).await?;
+    let flooding = async |system: &System| {
+        let queue = QueueName::dispatch(Lane::Standard);
+        let dispatcher = system.roles.first().context("there is a dispatcher")?;
+        let before = dispatcher.peak_mib();
+        for chunk in (0..MALFORMED).collect::<Vec<_>>().chunks(512) {
+            let sent = chunk.iter().map(|index| system.broker.publish(&queue, garbage(*index)));
+            futures::future::try_join_all(sent).await?;
+        }
+        let refused = |system: &System| {
+            let parked = usize::try_from(system.ledger.told()).unwrap_or(0);
+            parked >= MALFORMED / 5 && system.ledger.of_kind(EventKind::Failed) as usize >= MALFORMED / 5
+        };
+        system.until(Duration::from_secs(200), refused).await?;
+        let grown = dispatcher.peak_mib() - before;
+        ensure!(grown < 256.0, "the dispatcher grew by {grown:.0} MiB");
+        Ok(())
+    };
+    let tally = trial.run(jobs(300), Duration::from_secs(10), flooding).await?;
+    let own = i32::try_from(std::process::id())?;
+    tracing::debug!(peak_kib = status_kib(own, "VmHWM:"), "memory of this process");
+    Ok(tally)
+}
+
+/// Message number `index` of the flood: random bytes, truncated JSON, wrong types, giant fields, and jobs with an id
+/// but nothing else that is right (those fail under their own name).
+fn garbage(index: usize) -> Message {
+    let noise = (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
+    let body = match index % 5 {
+        0 => noise.repeat(8),
+        1 => format!(r#"{{"id":"cut-{index}","prompt":"a dog"#).into_bytes(),
+        2 => format!(r#"{{"id":{index},"subject":[],"prompt":7}}"#).into_bytes(),
+        3 if index % 1_000 == 3 => format!(r#"{{"prompt":"{}"}}"#, "x".repeat(200_000)).into_bytes(),
+        3 => format!(r#"{{"prompt":"{}"}}"#, "x".repeat(3_000)).into_bytes(),
+        _ => format!(r#"{{"id":"bad-{index}","subject":{{"image":"data:,x"}},"promt":"a dog"}}"#).into_bytes(),
+    };
+    Message { body: body.into(), ..Message::default() }
+}

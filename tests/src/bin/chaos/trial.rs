@@ -1,0 +1,119 @@
+//! One trial: jobs in, something breaks meanwhile, and the count at the end.
+
+use std::{fmt, time::Duration};
+
+use echogen_protocol::{EventKind, Job};
+use echogen_tests::{producer, role::Place, system::System};
+
+/// What a scenario ended with.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) jobs: usize,
+    pub(crate) results: usize,
+    pub(crate) events: u64,
+    pub(crate) retold: u64,
+    pub(crate) doubled: usize,
+    pub(crate) lost: usize,
+    pub(crate) restarts: u32,
+    pub(crate) seconds: f64,
+    /// What else was not as it must be.
+    pub(crate) faults: Vec<String>,
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { jobs, results, events, retold, doubled, lost, restarts, seconds, .. } = self;
+        write!(
+            f,
+            "jobs {jobs:5}  results {results:5}  events {events:5} (told again {retold})  doubled {doubled}  lost {lost}  \
+             restarts {restarts}  {seconds:.1} s"
+        )
+    }
+}
+
+/// How long all jobs may take to end once everything works again.
+const PATIENCE: Duration = Duration::from_secs(150);
+
+/// Jobs with names of their own; every tenth shares a subject with its neighbours.
+pub(crate) fn jobs(count: usize) -> Vec<Job> {
+    (0..count).map(|index| producer::job(&format!("good-{index}"), index as u64 / 3, "a dog on a beach")).collect()
+}
+
+/// A system with load on it.
+pub(crate) struct Trial {
+    pub(crate) system: System,
+    began: std::time::Instant,
+}
+
+impl Trial {
+    /// Starts the roles.
+    pub(crate) async fn start(place: &Place, ledger_url: &str) -> anyhow::Result<Self> {
+        Ok(Self { system: System::start(place, ledger_url).await?, began: std::time::Instant::now() })
+    }
+
+    /// Sends `jobs` over about `spread`, while `breaking` happens, and counts once all good jobs have ended.
+    pub(crate) async fn run(
+        self,
+        jobs: Vec<Job>,
+        spread: Duration,
+        breaking: impl AsyncFnOnce(&System) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Tally> {
+        let ids: Vec<String> = jobs.iter().map(|job| job.id.to_string()).collect();
+        let pause = spread / u32::try_from(jobs.len().max(1))?;
+        let broker = self.system.broker.clone();
+        let sending = async {
+            for job in &jobs {
+                producer::send(&broker, job).await?;
+                if !pause.is_zero() {
+                    tokio::time::sleep(pause).await;
+                }
+            }
+            anyhow::Ok(())
+        };
+        let keeping = self.keep_alive();
+        let both = async { tokio::try_join!(sending, breaking(&self.system)) };
+        tokio::select! {
+            done = both => drop(done?),
+            failed = keeping => failed?,
+        }
+        let all_ended = |system: &System| ids.iter().all(|id| system.ledger.has_ended(id));
+        let waited = self.system.until(PATIENCE, all_ended).await;
+        self.count(&ids, waited.err()).await
+    }
+
+    /// Starts roles again that have died, for ever.
+    async fn keep_alive(&self) -> anyhow::Result<()> {
+        loop {
+            for role in &self.system.roles {
+                role.revive()?;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn count(self, ids: &[String], late: Option<anyhow::Error>) -> anyhow::Result<Tally> {
+        // What comes late would come now.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let ledger = &self.system.ledger;
+        let results = self.system.results(ids).await?;
+        let completed = ledger.of_kind(EventKind::Completed);
+        let doubled = ledger.doubled();
+        let lost: Vec<&String> = ids.iter().filter(|id| !ledger.has_ended(id)).collect();
+        let mut faults: Vec<String> = late.iter().map(|error| format!("{error:#}")).collect();
+        faults.extend(lost.iter().take(5).map(|id| format!("never ended: {id}, parked: {}", ledger.is_parked(id))));
+        faults.extend(doubled.iter().take(5).map(|id| format!("ended twice: {id}")));
+        let tally = Tally {
+            jobs: ids.len(),
+            results,
+            events: completed,
+            retold: ledger.told().saturating_sub(ledger.ends() as u64),
+            doubled: doubled.len(),
+            lost: lost.len().max(ids.len() - results),
+            restarts: self.system.roles.iter().map(|role| role.starts() - 1).sum(),
+            seconds: self.began.elapsed().as_secs_f64(),
+            faults,
+        };
+        self.system.stop()?;
+        Ok(tally)
+    }
+}

@@ -1,0 +1,54 @@
+//! Private RabbitMQ, Redis and S3 servers for trying EchoGen on one machine:
+//! `cargo run --release -p echogen-tests --bin servers`.
+//!
+//! They listen on free ports of this machine only, keep their data in a scratch folder, and end with Ctrl-C. Where they
+//! are is printed as settings for a shell, and written to `target/servers.env` (or the file named as argument).
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use echogen_tests::system::Servers;
+
+/// Where the settings are written if nobody names a file.
+const SETTINGS: &str = "target/servers.env";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
+    let file = PathBuf::from(std::env::args().nth(1).unwrap_or_else(|| SETTINGS.to_owned()));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        eprintln!("starting RabbitMQ, Redis and S3, which takes a few seconds");
+        let servers = Servers::start().await?;
+        let settings = settings(&servers);
+        std::fs::write(&file, &settings).with_context(|| format!("write {}", file.display()))?;
+        println!("{settings}");
+        eprintln!("ready; in other terminals: . {}", file.display());
+        eprintln!("RabbitMQ's own pages: {} (guest, guest); Ctrl-C ends the servers", servers.rabbitmq.management_url());
+        tokio::signal::ctrl_c().await?;
+        servers.rabbitmq.stop().await;
+        std::fs::remove_file(&file).with_context(|| format!("remove {}", file.display()))
+    })
+}
+
+/// The options of the roles and clients, as a shell reads them.
+fn settings(servers: &Servers) -> String {
+    let place = servers.place();
+    let entries = [
+        ("AMQP_URL", place.amqp_url),
+        ("REDIS_URL", place.redis_url),
+        ("STORE", format!("s3://{}", place.bucket)),
+        ("S3_ENDPOINT", place.s3_endpoint),
+        ("S3_ACCESS_KEY_ID", place.access_key),
+        ("S3_SECRET_ACCESS_KEY", place.secret_key),
+    ];
+    entries.map(|(name, value)| format!("export ECHOGEN_{name}='{value}'")).join("\n")
+}

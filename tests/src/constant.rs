@@ -1,0 +1,121 @@
+//! Networks that answer at once, always the same: what is measured is everything around them.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use echogen_encoder::{EncodeError, SubjectEncoder};
+use echogen_models::imaging::{ImageFormat, RgbImage, encode_image};
+use echogen_protocol::{Job, Parameters, PerScale, PixelBudget, SubjectKeys};
+use echogen_sampler::{ImageSampler, SampleError, SampleRequest, Sampled};
+use echogen_segmenter::{Detector, GivenBox};
+
+/// A prompt with this word ends the process that samples it, as a crash in a driver would.
+pub const POISON: &str = "poison";
+
+/// Bytes of an encoded subject: about what the mini bundle's has.
+const SUBJECT_BYTES: usize = 64 * 1024;
+
+/// Pixels of a picture's side.
+const SIDE: u32 = 64;
+
+/// The constant networks.
+#[derive(Debug)]
+pub struct Constant {
+    /// How long each answer takes.
+    pub delay: Duration,
+    encoded: AtomicU64,
+}
+
+impl Constant {
+    /// Networks that take `delay` for each answer.
+    pub fn taking(delay: Duration) -> Self {
+        Self { delay, encoded: AtomicU64::new(0) }
+    }
+
+    /// Subjects encoded so far.
+    pub fn encoded(&self) -> u64 {
+        self.encoded.load(Ordering::Relaxed)
+    }
+
+    async fn think(&self) {
+        if !self.delay.is_zero() {
+            tokio::time::sleep(self.delay).await;
+        }
+    }
+}
+
+/// Under which keys the constant subjects lie.
+pub fn subject_keys() -> SubjectKeys {
+    SubjectKeys {
+        encoders: "constant".to_owned(),
+        finders: GivenBox.version(),
+        default_pixel_budget: PixelBudget::M0_06,
+        resolutions: [(PixelBudget::M0_06, 256)].into(),
+    }
+}
+
+/// A small picture like no other of its number, as PNG.
+pub fn picture(number: u64) -> Vec<u8> {
+    let bytes = number.to_le_bytes();
+    let image = RgbImage::from_fn(4, 4, |x, y| {
+        let at = usize::try_from(y * 4 + x).unwrap_or(0);
+        [bytes[at % 8], bytes[(at + 1) % 8], 0x55].into()
+    });
+    encode_image(&image, ImageFormat::Png, 100).unwrap_or_default()
+}
+
+#[async_trait]
+impl SubjectEncoder for Constant {
+    async fn encode(&self, _: Arc<RgbImage>, _: u32, _: tokio::time::Instant) -> Result<Vec<u8>, EncodeError> {
+        self.encoded.fetch_add(1, Ordering::Relaxed);
+        self.think().await;
+        Ok(vec![7; SUBJECT_BYTES])
+    }
+
+    fn models(&self) -> BTreeMap<String, String> {
+        [("dinov2".to_owned(), "0".repeat(64))].into()
+    }
+}
+
+#[async_trait]
+impl ImageSampler for Constant {
+    fn plan(&self, job: &Job) -> Result<Parameters, SampleError> {
+        let all = PerScale::All(1.0);
+        Ok(Parameters {
+            bundle: "constant".to_owned(),
+            prompt: job.prompt.clone(),
+            negative_prompt: None,
+            aspect_ratio: job.aspect_ratio.to_string(),
+            pixel_budget: PixelBudget::M0_06,
+            width: SIDE,
+            height: SIDE,
+            text_guidance: all.clone(),
+            subject_guidance: all.clone(),
+            temperature: all,
+            top_k: 1,
+            top_p: 1.0,
+            format: job.output.format,
+            quality: job.output.quality,
+        })
+    }
+
+    async fn sample(&self, request: SampleRequest) -> Result<Sampled, SampleError> {
+        if request.parameters.prompt.contains(POISON) {
+            std::process::abort();
+        }
+        self.think().await;
+        let images = request.seeds.iter().map(|_| RgbImage::from_pixel(SIDE, SIDE, [200, 120, 40].into())).collect();
+        Ok(Sampled { images, timings: BTreeMap::new() })
+    }
+
+    fn models(&self) -> BTreeMap<String, String> {
+        [("transformer".to_owned(), "0".repeat(64))].into()
+    }
+}

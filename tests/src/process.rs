@@ -1,0 +1,165 @@
+//! Processes of this program as roles: started, killed, asked to stop, and measured.
+
+use std::{
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::role::{Place, ROLE_ARGUMENT};
+
+/// Pause before a role that died is started again.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// One role's process, started again whenever it dies, until it is stopped.
+#[derive(Debug)]
+pub struct RoleProcess {
+    name: &'static str,
+    place: Place,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    child: Option<Child>,
+    starts: u32,
+    stopping: bool,
+    /// Of processes that have ended.
+    peak_kib: u64,
+}
+
+impl RoleProcess {
+    /// Starts a role.
+    pub fn start(name: &'static str, place: &Place) -> anyhow::Result<Self> {
+        let child = spawn(name, place)?;
+        let state = State { child: Some(child), starts: 1, stopping: false, peak_kib: 0 };
+        Ok(Self { name, place: place.clone(), state: Arc::new(Mutex::new(state)) })
+    }
+
+    /// Its role.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// How often it was started.
+    pub fn starts(&self) -> u32 {
+        self.lock().starts
+    }
+
+    /// Starts the process again if it has died; to be called from time to time. Returns whether it did.
+    pub fn revive(&self) -> anyhow::Result<bool> {
+        let mut state = self.lock();
+        let died = match &mut state.child {
+            Some(child) => child.try_wait()?.is_some(),
+            None => true,
+        };
+        if !died || state.stopping {
+            return Ok(false);
+        }
+        std::thread::sleep(PAUSE);
+        state.child = Some(spawn(self.name, &self.place)?);
+        state.starts += 1;
+        Ok(true)
+    }
+
+    /// SIGKILL.
+    pub fn kill_9(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    /// SIGTERM.
+    pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Asks the process to stop and waits for its end; an error if it takes longer than `limit` or ends badly.
+    pub fn stop(&self, limit: Duration) -> anyhow::Result<()> {
+        self.note_peak();
+        self.lock().stopping = true;
+        self.terminate();
+        let began = Instant::now();
+        loop {
+            let mut state = self.lock();
+            let Some(child) = &mut state.child else { return Ok(()) };
+            if let Some(status) = child.try_wait()? {
+                state.child = None;
+                ensure!(status.success(), "the {} ended with {status} when asked to stop", self.name);
+                return Ok(());
+            }
+            drop(state);
+            ensure!(began.elapsed() < limit, "the {} did not stop within {limit:?}", self.name);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Seconds of processor time so far, of the present process.
+    pub fn cpu_seconds(&self) -> f64 {
+        self.pid().map_or(0.0, |pid| cpu_seconds(pid.as_raw_nonzero().get()))
+    }
+
+    /// The most memory that any of its processes held, in MiB.
+    pub fn peak_mib(&self) -> f64 {
+        self.note_peak();
+        self.lock().peak_kib as f64 / 1024.0
+    }
+
+    fn note_peak(&self) {
+        let Some(pid) = self.pid() else { return };
+        let peak = status_kib(pid.as_raw_nonzero().get(), "VmHWM:");
+        let mut state = self.lock();
+        state.peak_kib = state.peak_kib.max(peak);
+    }
+
+    fn pid(&self) -> Option<Pid> {
+        let state = self.lock();
+        Pid::from_raw(i32::try_from(state.child.as_ref()?.id()).ok()?)
+    }
+
+    fn signal(&self, signal: Signal) {
+        self.note_peak();
+        if let Some(pid) = self.pid() {
+            // One that has just died needs no signal.
+            drop(kill_process(pid, signal));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for RoleProcess {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.lock().child {
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+}
+
+fn spawn(name: &str, place: &Place) -> anyhow::Result<Child> {
+    let program = std::env::current_exe().context("this program's own path")?;
+    let place = serde_json::to_string(place)?;
+    let errors = if std::env::var_os("ROLE_ERRORS").is_some() { Stdio::inherit() } else { Stdio::null() };
+    let mut command = Command::new(program);
+    command.args([ROLE_ARGUMENT, name, &place]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
+    command.spawn().with_context(|| format!("start the {name}"))
+}
+
+/// Seconds of processor time of a process, from the system.
+pub fn cpu_seconds(pid: i32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks: f64 = after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
+    ticks / 100.0
+}
+
+/// A line of a process's status in KiB.
+pub fn status_kib(pid: i32, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse().ok()).unwrap_or(0)
+}
