@@ -5,7 +5,11 @@
 mod conditions;
 mod faults;
 mod jobs;
+#[cfg(feature = "servers")]
+mod servers;
 
 pub use conditions::eventually;
 pub use faults::{Duplicating, FailFirst, IgnoresPrefetch, LostAcks};
 pub use jobs::job;
+#[cfg(feature = "servers")]
+pub use servers::{Redis, S3Server};
