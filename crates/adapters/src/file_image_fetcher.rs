@@ -65,7 +65,7 @@ impl ImageFetcher for FileImageFetcher {
             Err(PortError::permanent(message))
         };
         match location {
-            ImageLocation::Data(data) => decode(data, max_bytes),
+            ImageLocation::Data(data) => decode_data(data, max_bytes),
             ImageLocation::S3(_) => missing("s3://"),
             ImageLocation::Https(_) => missing("https://"),
             ImageLocation::Stored(_) => {
@@ -133,7 +133,7 @@ fn read_error(path: &Path, error: io::Error) -> PortError {
 }
 
 /// Decodes what follows `data:`, such as `image/png;base64,iVBO...`.
-fn decode(data: &str, max_bytes: u64) -> Result<Bytes, PortError> {
+pub(crate) fn decode_data(data: &str, max_bytes: u64) -> Result<Bytes, PortError> {
     let Some((head, body)) = data.split_once(',') else {
         return Err(PortError::permanent("the data: address has no comma; write data:image/png;base64,..."));
     };

@@ -14,7 +14,7 @@ pub mod memory;
 mod object_store;
 
 pub use broker::{Broker, Consumer, DEAD_LETTER_REASON, Delivery, Event, EventStream, Message, QueueName, Settle};
-pub use cache::Cache;
+pub use cache::{Cache, FencingToken};
 pub use echogen_protocol::KeyError;
 pub use error::PortError;
 pub use image_fetcher::ImageFetcher;

@@ -12,8 +12,8 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use echogen_ports::{
-    Broker, Cache, Consumer, Delivery, Event, EventStream, Message, ObjectKey, ObjectStore, PortError, QueueName,
-    Settle,
+    Broker, Cache, Consumer, Delivery, Event, EventStream, FencingToken, Message, ObjectKey, ObjectStore, PortError,
+    QueueName, Settle,
 };
 use futures::FutureExt;
 
@@ -77,12 +77,16 @@ impl<P: Cache> Cache for FailFirst<P> {
         self.call()?.put(key, value, ttl).await
     }
 
-    async fn put_if_absent(&self, key: &str, value: Bytes, ttl: Duration) -> Result<bool, PortError> {
-        self.call()?.put_if_absent(key, value, ttl).await
+    async fn acquire_lease(&self, key: &str, ttl: Duration) -> Result<Option<FencingToken>, PortError> {
+        self.call()?.acquire_lease(key, ttl).await
     }
 
-    async fn delete_if_equal(&self, key: &str, expected: &[u8]) -> Result<bool, PortError> {
-        self.call()?.delete_if_equal(key, expected).await
+    async fn renew_lease(&self, key: &str, token: FencingToken, ttl: Duration) -> Result<bool, PortError> {
+        self.call()?.renew_lease(key, token, ttl).await
+    }
+
+    async fn release_lease(&self, key: &str, token: FencingToken) -> Result<bool, PortError> {
+        self.call()?.release_lease(key, token).await
     }
 }
 

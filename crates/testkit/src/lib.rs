@@ -7,9 +7,13 @@ mod faults;
 mod jobs;
 mod proxy;
 mod rabbitmq;
+#[cfg(feature = "servers")]
+mod servers;
 
 pub use conditions::eventually;
 pub use faults::{Duplicating, FailFirst, IgnoresPrefetch, LostAcks, ReceivesAhead};
 pub use jobs::job;
 pub use proxy::CutProxy;
 pub use rabbitmq::{RabbitMq, RabbitMqCluster, ServerError};
+#[cfg(feature = "servers")]
+pub use servers::{Redis, S3Server};

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::soon;
-use crate::Cache;
+use crate::{Cache, FencingToken};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const SHORT: Duration = Duration::from_millis(1_500);
@@ -14,6 +14,8 @@ pub async fn cache_contract(fresh: impl AsyncFn() -> Arc<dyn Cache>) {
     a_value_is_gone_after_its_time(&*fresh().await).await;
     a_lease_is_taken_once_and_given_back_by_its_holder(&*fresh().await).await;
     a_lease_runs_out(&*fresh().await).await;
+    a_renewed_lease_outlives_its_first_time(&*fresh().await).await;
+    values_and_leases_do_not_meet(&*fresh().await).await;
     of_many_takers_one_wins(fresh().await).await;
 }
 
@@ -48,28 +50,95 @@ async fn a_value_is_gone_after_its_time(cache: &dyn Cache) {
     assert!(cache.get("a").await.expect("get works").is_some(), "a new value has its own time");
 }
 
+async fn take(cache: &dyn Cache, ttl: Duration) -> Option<FencingToken> {
+    cache.acquire_lease("lease", ttl).await.expect("acquire works")
+}
+
+async fn renew(cache: &dyn Cache, token: FencingToken, ttl: Duration) -> bool {
+    cache.renew_lease("lease", token, ttl).await.expect("renew works")
+}
+
+async fn release(cache: &dyn Cache, token: FencingToken) -> bool {
+    cache.release_lease("lease", token).await.expect("release works")
+}
+
+/// Waits until the lease can be taken.
+async fn take_when_free(cache: &dyn Cache) -> FencingToken {
+    let taken = async {
+        loop {
+            if let Some(token) = take(cache, HOUR).await {
+                return token;
+            }
+            tokio::time::sleep(SHORT / 4).await;
+        }
+    };
+    soon("the lease runs out", taken).await
+}
+
 async fn a_lease_is_taken_once_and_given_back_by_its_holder(cache: &dyn Cache) {
-    assert!(cache.put_if_absent("lease", "me".into(), HOUR).await.expect("the lease is free"));
-    assert!(!cache.put_if_absent("lease", "you".into(), HOUR).await.expect("the lease is taken"));
-    assert!(!cache.delete_if_equal("lease", b"you").await.expect("not yours"));
-    assert_eq!(cache.get("lease").await.expect("get works").as_deref(), Some(&b"me"[..]));
-    assert!(cache.delete_if_equal("lease", b"me").await.expect("mine"));
-    assert!(!cache.delete_if_equal("lease", b"me").await.expect("already given back"));
-    assert!(cache.put_if_absent("lease", "you".into(), HOUR).await.expect("the lease is free again"));
+    let mine = take(cache, HOUR).await.expect("the lease is free");
+    assert_eq!(take(cache, HOUR).await, None, "the lease is taken");
+    let stranger = FencingToken(mine.0 - 1);
+    assert!(!release(cache, stranger).await, "not the stranger's to give back");
+    assert!(!renew(cache, stranger, HOUR).await, "not the stranger's to renew");
+    assert!(renew(cache, mine, HOUR).await, "still mine");
+    assert!(cache.acquire_lease("other", HOUR).await.expect("acquire works").is_some(), "another key is free");
+    assert!(release(cache, mine).await);
+    assert!(!release(cache, mine).await, "already given back");
+    assert!(!renew(cache, mine, HOUR).await, "a lease given back is not renewed");
+    assert!(take(cache, HOUR).await.expect("the lease is free again") > mine);
 }
 
 async fn a_lease_runs_out(cache: &dyn Cache) {
-    assert!(cache.put_if_absent("lease", "me".into(), SHORT).await.expect("the lease is free"));
-    wait_until_gone(cache, "lease").await;
-    assert!(!cache.delete_if_equal("lease", b"me").await.expect("nothing to give back"));
-    assert!(cache.put_if_absent("lease", "you".into(), HOUR).await.expect("the lease is free again"));
+    let mine = take(cache, SHORT).await.expect("the lease is free");
+    let next = take_when_free(cache).await;
+    assert!(next > mine, "{next} after {mine}");
+    assert!(!renew(cache, mine, HOUR).await, "it is the next one's");
+    assert!(!release(cache, mine).await, "nothing to give back");
+    assert_eq!(take(cache, HOUR).await, None, "the next one holds it");
+    assert!(release(cache, next).await);
+}
+
+async fn a_renewed_lease_outlives_its_first_time(cache: &dyn Cache) {
+    let mine = take(cache, SHORT).await.expect("the lease is free");
+    assert!(renew(cache, mine, HOUR).await);
+    tokio::time::sleep(SHORT * 2).await;
+    assert_eq!(take(cache, HOUR).await, None, "it was renewed");
+    assert!(renew(cache, mine, SHORT).await, "and may be made shorter");
+    take_when_free(cache).await;
+}
+
+async fn values_and_leases_do_not_meet(cache: &dyn Cache) {
+    cache.put("lease", "a value".into(), HOUR).await.expect("put works");
+    let mine = take(cache, HOUR).await.expect("a value is no lease");
+    assert_eq!(cache.get("lease").await.expect("get works").as_deref(), Some(&b"a value"[..]));
+    assert!(release(cache, mine).await);
+    assert!(cache.get("lease").await.expect("get works").is_some(), "the value stays");
 }
 
 async fn of_many_takers_one_wins(cache: Arc<dyn Cache>) {
     let mut takers = tokio::task::JoinSet::new();
-    for taker in 0..16_u8 {
+    for _ in 0..16 {
         let cache = Arc::clone(&cache);
-        takers.spawn(async move { cache.put_if_absent("race", vec![taker].into(), HOUR).await.expect("no error") });
+        takers.spawn(async move { take(&*cache, HOUR).await });
     }
-    assert_eq!(takers.join_all().await.into_iter().filter(|won| *won).count(), 1);
+    assert_eq!(takers.join_all().await.into_iter().flatten().count(), 1);
+}
+
+/// Checks that tokens grow with every holder, also when `lose_everything` makes the cache forget all it knows.
+pub async fn fencing_contract(cache: &dyn Cache, lose_everything: impl AsyncFn()) {
+    let mut last = FencingToken(0);
+    for round in 0..6 {
+        let token = take(cache, HOUR).await.expect("the lease is free");
+        assert!(token > last, "round {round}: {token} after {last}");
+        if round % 2 == 0 {
+            assert!(release(cache, token).await);
+        } else {
+            cache.put("a", "1".into(), HOUR).await.expect("put works");
+            lose_everything().await;
+            assert!(cache.get("a").await.expect("get works").is_none(), "everything is lost");
+            assert!(!renew(cache, token, HOUR).await, "and this lease too");
+        }
+        last = token;
+    }
 }

@@ -10,7 +10,7 @@ mod object_store;
 use std::time::Duration;
 
 pub use broker::broker_contract;
-pub use cache::cache_contract;
+pub use cache::{cache_contract, fencing_contract};
 pub use object_store::object_store_contract;
 
 /// How long something that must happen may take.

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::lock;
-use crate::{Cache, PortError};
+use super::{leases::Leases, lock};
+use crate::{Cache, FencingToken, PortError};
 
 /// Bytes in memory, at most so many of them.
 pub struct MemoryCache {
@@ -26,6 +26,7 @@ struct State {
     by_use: BTreeMap<u64, String>,
     uses: u64,
     bytes: usize,
+    leases: Leases,
 }
 
 struct Entry {
@@ -38,6 +39,13 @@ impl MemoryCache {
     /// An empty cache that holds at most `max_bytes` of keys and values.
     pub fn new(max_bytes: usize) -> Self {
         Self { max_bytes, state: Mutex::default() }
+    }
+
+    /// Forgets all values and leases, as a server does that is flushed or restarted.
+    pub fn forget_everything(&self) {
+        let mut state = lock(&self.state);
+        let leases = std::mem::take(&mut state.leases);
+        *state = State { leases: leases.forgotten(), ..State::default() };
     }
 
     /// Bytes of keys and values held now.
@@ -109,22 +117,16 @@ impl Cache for MemoryCache {
         Ok(())
     }
 
-    async fn put_if_absent(&self, key: &str, value: Bytes, ttl: Duration) -> Result<bool, PortError> {
-        let mut state = lock(&self.state);
-        if state.get(key).is_some() {
-            return Ok(false);
-        }
-        state.insert(key, value, ttl, self.max_bytes);
-        Ok(true)
+    async fn acquire_lease(&self, key: &str, ttl: Duration) -> Result<Option<FencingToken>, PortError> {
+        Ok(lock(&self.state).leases.acquire(key, ttl))
     }
 
-    async fn delete_if_equal(&self, key: &str, expected: &[u8]) -> Result<bool, PortError> {
-        let mut state = lock(&self.state);
-        let equal = state.get(key).is_some_and(|value| value == expected);
-        if equal {
-            state.remove(key);
-        }
-        Ok(equal)
+    async fn renew_lease(&self, key: &str, token: FencingToken, ttl: Duration) -> Result<bool, PortError> {
+        Ok(lock(&self.state).leases.renew(key, token, ttl))
+    }
+
+    async fn release_lease(&self, key: &str, token: FencingToken) -> Result<bool, PortError> {
+        Ok(lock(&self.state).leases.release(key, token))
     }
 }
 
@@ -140,6 +142,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn keeps_the_contract() {
         contract::cache_contract(|| async { Arc::new(MemoryCache::new(1 << 20)) as Arc<dyn Cache> }).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tokens_grow_even_over_a_loss_of_everything() {
+        let cache = MemoryCache::new(1 << 20);
+        contract::fencing_contract(&cache, async || cache.forget_everything()).await;
     }
 
     #[tokio::test]

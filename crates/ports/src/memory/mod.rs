@@ -6,6 +6,7 @@
 mod broker;
 mod cache;
 mod image_fetcher;
+mod leases;
 mod object_store;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

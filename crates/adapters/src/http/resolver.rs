@@ -1,0 +1,63 @@
+//! Names to addresses, once, and only to those that may be reached.
+//!
+//! The connection is made to the very addresses that were checked here. A second look-up, which could say something
+//! else, never happens.
+
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    vec,
+};
+
+use hyper_util::client::legacy::connect::dns::Name;
+use tower_service::Service;
+
+use super::HttpFetchConfig;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Resolves and checks.
+#[derive(Clone, Debug)]
+pub(super) struct CheckedResolver(pub(super) Arc<HttpFetchConfig>);
+
+/// The name leads nowhere but to addresses that must not be reached.
+#[derive(Debug)]
+pub(super) struct Refused(pub(super) String);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+impl Service<Name> for CheckedResolver {
+    type Response = vec::IntoIter<SocketAddr>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let config = Arc::clone(&self.0);
+        Box::pin(async move {
+            // The port is the connector's affair.
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let refused = |at: &SocketAddr| config.refused(at.ip());
+            let reachable: Vec<SocketAddr> = found.iter().copied().filter(|at| refused(at).is_none()).collect();
+            match (reachable.is_empty(), found.iter().find_map(refused)) {
+                (true, Some(whose)) => {
+                    // Which address it is stays unsaid: a stranger must not map the network with our messages.
+                    Err(Refused(format!("{} belongs to {whose}", name.as_str())).into())
+                }
+                (true, None) => Err(format!("{} has no address", name.as_str()).into()),
+                (false, _) => Ok(reachable.into_iter()),
+            }
+        })
+    }
+}

@@ -1,0 +1,266 @@
+//! Objects in S3, or in a store that speaks its language.
+//!
+//! What it costs is looked after, as every job writes twice: connections are kept, the SHA-256 of an object is computed
+//! once for both the signature and the checksum that the server verifies and keeps, and nothing is copied. Deliberately
+//! absent: multipart uploads. The largest object here is a picture.
+
+mod client;
+mod config;
+mod error;
+mod image_fetcher;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use aws_sdk_s3::{
+    Client,
+    error::SdkError,
+    operation::put_object::{PutObjectError, PutObjectOutput},
+    presigning::PresigningConfig,
+    primitives::ByteStream,
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::{Bytes, BytesMut};
+use echogen_ports::{ObjectKey, ObjectStore, PortError, object_too_large};
+use sha2::{Digest, Sha256};
+
+pub use config::{ChecksumCalculation, S3Config, UploadChecksum};
+use error::{Access, status};
+pub use image_fetcher::S3ImageFetcher;
+
+/// The longest that S3 lets a presigned address live.
+const LONGEST_PRESIGNED: Duration = Duration::from_secs(7 * 86_400);
+
+/// An object store in a bucket.
+#[derive(Clone)]
+pub struct S3ObjectStore {
+    client: Client,
+    /// The same without the library's own retries; see [`ObjectStore::put_if_absent`] below.
+    single_try: Client,
+    config: S3Config,
+}
+
+impl S3ObjectStore {
+    /// Checks the settings and finds the access keys. The bucket is not asked for yet.
+    pub async fn open(config: S3Config) -> Result<Self, PortError> {
+        config.check_bucket()?;
+        let (client, single_try) = client::connect(&config).await?;
+        Ok(Self { client, single_try, config })
+    }
+
+    /// An address under which anybody can read the object for a while, a week at most. Nothing is asked of the server:
+    /// whether the object exists shows when it is read.
+    pub async fn presign(&self, key: &ObjectKey, expires: Duration) -> Result<String, PortError> {
+        let expires = expires.clamp(Duration::from_secs(1), LONGEST_PRESIGNED);
+        let settings = PresigningConfig::expires_in(expires)
+            .map_err(|error| PortError::permanent("the time of a presigned address is out of range").because(error))?;
+        let request = self.client.get_object().bucket(&self.config.bucket).key(self.name(key));
+        let signed = request.presigned(settings).await.map_err(|error| self.error(Access::Read, key, error))?;
+        Ok(signed.uri().to_owned())
+    }
+
+    /// The key in the bucket.
+    fn name(&self, key: &ObjectKey) -> String {
+        format!("{}{key}", self.config.prefix)
+    }
+
+    fn error<E>(&self, access: Access, key: &ObjectKey, error: SdkError<E>) -> PortError
+    where
+        E: aws_sdk_s3::error::ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
+        error::port_error(&self.config.bucket, access, &self.name(key), error)
+    }
+
+    async fn write(
+        &self,
+        client: &Client,
+        key: &ObjectKey,
+        bytes: Bytes,
+        only_if_absent: Option<&str>,
+    ) -> Result<PutObjectOutput, SdkError<PutObjectError>> {
+        let with_checksum = self.config.upload_checksum == UploadChecksum::Sha256;
+        // One pass over the bytes serves the checksum and the signature.
+        let sha256 = (with_checksum || self.config.sign_payload).then(|| Sha256::digest(&bytes));
+        let request = client
+            .put_object()
+            .bucket(&self.config.bucket)
+            .key(self.name(key))
+            .content_type(content_type(key))
+            .set_if_none_match(only_if_absent.map(str::to_owned))
+            .set_checksum_sha256(sha256.filter(|_| with_checksum).map(|sum| BASE64_STANDARD.encode(sum)))
+            .body(ByteStream::from(bytes))
+            .customize();
+        let request = match sha256 {
+            Some(sum) if self.config.sign_payload => request.interceptor(client::KnownHash::new(&sum)),
+            _ => request.disable_payload_signing(),
+        };
+        Box::pin(request.send()).await
+    }
+
+    /// For stores without conditional writes: two writers at the same moment can both win.
+    async fn look_then_put(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, PortError> {
+        if self.exists(key).await? {
+            return Ok(false);
+        }
+        self.put(key, bytes).await?;
+        Ok(true)
+    }
+
+    /// Whether the object that stands there is what we tried to write.
+    async fn holds(&self, key: &ObjectKey, bytes: &Bytes) -> Result<bool, PortError> {
+        match self.get(key, bytes.len() as u64).await {
+            Ok(found) => Ok(found.as_ref() == Some(bytes)),
+            // One that is larger than ours is not ours.
+            Err(error) if error.is_permanent() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl std::fmt::Debug for S3ObjectStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("S3ObjectStore").field(&self.config).finish()
+    }
+}
+
+#[async_trait]
+impl ObjectStore for S3ObjectStore {
+    async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
+        match read_object(&self.client, &self.config, &self.config.bucket, &self.name(key), max_bytes).await? {
+            Fetched::Whole(bytes) => Ok(Some(bytes)),
+            Fetched::Absent => Ok(None),
+            Fetched::TooLarge(size) => Err(object_too_large(key, size, max_bytes)),
+        }
+    }
+
+    async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), PortError> {
+        let written = self.write(&self.client, key, bytes, None).await;
+        written.map(drop).map_err(|error| self.error(Access::Write, key, error))
+    }
+
+    /// Tries again by hand: after a failure that may have come behind the write, "it exists" can mean that we won, and
+    /// the library's own retries would not tell.
+    async fn put_if_absent(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, PortError> {
+        if !self.config.conditional_writes {
+            return self.look_then_put(key, bytes).await;
+        }
+        let mut may_be_ours = false;
+        let mut tries = 0;
+        loop {
+            let error = match self.write(&self.single_try, key, bytes.clone(), Some("*")).await {
+                Ok(_) => return Ok(true),
+                Err(error) => error,
+            };
+            if status(&error) == Some(412) {
+                return if may_be_ours { self.holds(key, &bytes).await } else { Ok(false) };
+            }
+            tries += 1;
+            // A conflict says that another's write is under way, and that ours was not done.
+            may_be_ours |= status(&error) != Some(409);
+            let error = self.error(Access::Write, key, error);
+            if error.is_permanent() || tries >= self.config.max_attempts {
+                return Err(error);
+            }
+            tokio::time::sleep(error.retry_after().unwrap_or_else(|| wait(tries))).await;
+        }
+    }
+
+    async fn exists(&self, key: &ObjectKey) -> Result<bool, PortError> {
+        let request = self.client.head_object().bucket(&self.config.bucket).key(self.name(key));
+        match Box::pin(request.send()).await {
+            Ok(_) => Ok(true),
+            Err(error) if error::is_absent(&error) => Ok(false),
+            Err(error) => Err(self.error(Access::Read, key, error)),
+        }
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), PortError> {
+        let request = self.client.delete_object().bucket(&self.config.bucket).key(self.name(key));
+        match Box::pin(request.send()).await {
+            Ok(_) => Ok(()),
+            // S3 itself knows no such error, other stores do.
+            Err(error) if error::is_absent(&error) => Ok(()),
+            Err(error) => Err(self.error(Access::Delete, key, error)),
+        }
+    }
+}
+
+/// What came of a read.
+enum Fetched {
+    Whole(Bytes),
+    Absent,
+    /// Over the limit, by so many bytes at least.
+    TooLarge(u64),
+}
+
+/// Reads an object whole or not at all. Its length is looked at before its bytes are.
+async fn read_object(
+    client: &Client,
+    config: &S3Config,
+    bucket: &str,
+    name: &str,
+    max_bytes: u64,
+) -> Result<Fetched, PortError> {
+    let request = client.get_object().bucket(bucket).key(name);
+    let answer = match Box::pin(request.send()).await {
+        Ok(answer) => answer,
+        Err(error) if error::is_absent(&error) => return Ok(Fetched::Absent),
+        Err(error) => return Err(error::port_error(bucket, Access::Read, name, error)),
+    };
+    let size = answer.content_length.and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
+    if size > max_bytes {
+        return Ok(Fetched::TooLarge(size));
+    }
+    let cannot = |why: &str| PortError::transient(format!("cannot read s3://{bucket}/{name}: {why}"));
+    match tokio::time::timeout(config.operation_timeout(), read_bounded(answer.body, size, max_bytes)).await {
+        Ok(Ok(Some(bytes))) => Ok(Fetched::Whole(bytes)),
+        Ok(Ok(None)) => Ok(Fetched::TooLarge(max_bytes.saturating_add(1))),
+        Ok(Err(error)) => Err(cannot("the connection broke").because(error)),
+        Err(_) => Err(cannot("the object did not come in time")),
+    }
+}
+
+/// Reads a body of about `size` bytes; `None` if it goes over the limit. One that comes in one piece is not copied.
+async fn read_bounded(
+    mut body: ByteStream,
+    size: u64,
+    max_bytes: u64,
+) -> Result<Option<Bytes>, aws_sdk_s3::primitives::ByteStreamError> {
+    let Some(first) = body.try_next().await? else { return Ok(Some(Bytes::new())) };
+    if first.len() as u64 == size {
+        return Ok(Some(first));
+    }
+    let mut all = BytesMut::with_capacity(usize::try_from(size).unwrap_or(0));
+    let mut next = Some(first);
+    while let Some(piece) = next {
+        if (all.len() + piece.len()) as u64 > max_bytes {
+            return Ok(None);
+        }
+        all.extend_from_slice(&piece);
+        next = body.try_next().await?;
+    }
+    Ok(Some(all.freeze()))
+}
+
+/// What a browser is told that it gets.
+fn content_type(key: &ObjectKey) -> &'static str {
+    match key.as_str().rsplit_once('.').map(|(_, extension)| extension) {
+        Some("png") => "image/png",
+        Some("jpg" | "jpeg") => "image/jpeg",
+        Some("webp") => "image/webp",
+        Some("json") => "application/json",
+        _ => "application/octet-stream",
+    }
+}
+
+/// The wait after so many tries of a conditional write: 50 ms and double each time, half of it by chance.
+fn wait(tries: u32) -> Duration {
+    let whole = Duration::from_millis(50) * 2_u32.pow(tries.saturating_sub(1).min(6));
+    let chance = RandomState::new().hash_one(tries) as f64 / u64::MAX as f64;
+    whole.mul_f64(0.5 + chance / 2.0)
+}

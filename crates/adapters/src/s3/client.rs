@@ -1,0 +1,109 @@
+//! The client: one TLS stack, explicit timeouts, and as few passes over the bytes as can be.
+
+use std::fmt::Write;
+
+use aws_config::{BehaviorVersion, Region};
+use aws_runtime::auth::PayloadSigningOverride;
+use aws_sdk_s3::{
+    Client,
+    config::{
+        AppName, Config, ConfigBag, Credentials, Intercept, RequestChecksumCalculation, ResponseChecksumValidation,
+        RuntimeComponents, SharedCredentialsProvider, SharedHttpClient, StalledStreamProtectionConfig,
+        interceptors::BeforeTransmitInterceptorContextMut, retry::RetryConfig, timeout::TimeoutConfig,
+    },
+    error::BoxError,
+};
+use aws_smithy_http_client::{
+    Builder,
+    tls::{Provider, rustls_provider::CryptoMode},
+};
+use echogen_ports::PortError;
+
+use super::{ChecksumCalculation, S3Config};
+
+/// A client, and the same one without retries.
+pub(super) async fn connect(config: &S3Config) -> Result<(Client, Client), PortError> {
+    config.check_server()?;
+    let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+    let credentials = credentials(config, &http).await?;
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(config.connect_timeout())
+        .operation_attempt_timeout(config.attempt_timeout())
+        .operation_timeout(config.operation_timeout())
+        .build();
+    let retries = RetryConfig::standard()
+        .with_max_attempts(config.max_attempts.max(1))
+        .with_initial_backoff(std::time::Duration::from_millis(100));
+    let mut builder = Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new(config.region.clone()))
+        .credentials_provider(credentials)
+        .http_client(http)
+        .timeout_config(timeouts)
+        .retry_config(retries)
+        // Time limits say the same, for less work.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .request_checksum_calculation(match config.checksum_calculation() {
+            ChecksumCalculation::WhenRequired => RequestChecksumCalculation::WhenRequired,
+            ChecksumCalculation::WhenSupported => RequestChecksumCalculation::WhenSupported,
+        })
+        // What is read here is either checked by its hash or decoded strictly.
+        .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+        .force_path_style(config.path_style());
+    if let Ok(name) = AppName::new("echogen") {
+        builder = builder.app_name(name);
+    }
+    if let Some(endpoint) = &config.endpoint {
+        builder = builder.endpoint_url(endpoint);
+    }
+    let config = builder.build();
+    let single_try = config.to_builder().retry_config(RetryConfig::disabled()).build();
+    Ok((Client::from_conf(config), Client::from_conf(single_try)))
+}
+
+/// The keys of the settings, or those that AWS's own tools would find: environment, profile, web identity, instance.
+async fn credentials(config: &S3Config, http: &SharedHttpClient) -> Result<SharedCredentialsProvider, PortError> {
+    if let (Some(id), Some(secret)) = (&config.access_key_id, &config.secret_access_key) {
+        let keys = Credentials::new(id, secret, config.session_token.clone(), None, "echogen settings");
+        return Ok(SharedCredentialsProvider::new(keys));
+    }
+    let found = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http.clone())
+        .region(Region::new(config.region.clone()))
+        .load()
+        .await;
+    found.credentials_provider().ok_or_else(|| {
+        PortError::permanent("there are no access keys for s3; set s3.access_key_id and s3.secret_access_key")
+    })
+}
+
+/// Hands the signer a SHA-256 that is known already, so that it does not compute it again.
+#[derive(Debug)]
+pub(super) struct KnownHash(String);
+
+impl KnownHash {
+    pub(super) fn new(sha256: &[u8]) -> Self {
+        let mut hex = String::with_capacity(2 * sha256.len());
+        for byte in sha256 {
+            // Writing into a string cannot fail.
+            write!(hex, "{byte:02x}").ok();
+        }
+        Self(hex)
+    }
+}
+
+impl Intercept for KnownHash {
+    fn name(&self) -> &'static str {
+        "KnownHash"
+    }
+
+    fn modify_before_signing(
+        &self,
+        _: &mut BeforeTransmitInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        bag: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        bag.interceptor_state().store_put(PayloadSigningOverride::Precomputed(self.0.clone()));
+        Ok(())
+    }
+}

@@ -1,0 +1,103 @@
+//! What went wrong, whether trying again may help, and what to change.
+
+use std::time::Duration;
+
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use echogen_ports::PortError;
+
+/// What was tried.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Access {
+    Read,
+    Write,
+    Delete,
+}
+
+impl Access {
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Delete => "delete",
+        }
+    }
+
+    fn permission(self) -> &'static str {
+        match self {
+            // Without leave to list, S3 says "denied" and not "absent".
+            Self::Read => "s3:GetObject and s3:ListBucket",
+            Self::Write => "s3:PutObject",
+            Self::Delete => "s3:DeleteObject",
+        }
+    }
+}
+
+/// The HTTP status of the answer, if there was one.
+pub(super) fn status<E>(error: &SdkError<E>) -> Option<u16> {
+    error.raw_response().map(|response| response.status().as_u16())
+}
+
+/// Whether there is no such object. A bucket that does not exist is another matter.
+pub(super) fn is_absent<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+    status(error) == Some(404) && error.code() != Some("NoSuchBucket")
+}
+
+/// Classifies an error.
+pub(super) fn port_error<E>(bucket: &str, access: Access, name: &str, error: SdkError<E>) -> PortError
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    let what = format!("cannot {} s3://{bucket}/{name}", access.verb());
+    let made = match &error {
+        SdkError::TimeoutError(_) => PortError::transient(format!("{what}: no answer in time")),
+        SdkError::DispatchFailure(failure) if failure.is_timeout() => {
+            PortError::transient(format!("{what}: no answer in time"))
+        }
+        SdkError::DispatchFailure(failure) if failure.is_user() => {
+            PortError::permanent(format!("{what}: the request cannot be sent; check the s3 settings"))
+        }
+        SdkError::DispatchFailure(_) => PortError::transient(format!("{what}: the server cannot be reached")),
+        SdkError::ConstructionFailure(_) => {
+            PortError::permanent(format!("{what}: the request cannot be made; check the s3 settings"))
+        }
+        _ => answered(&what, bucket, access, &error),
+    };
+    made.because(error)
+}
+
+/// The server said no.
+fn answered<E: ProvideErrorMetadata>(what: &str, bucket: &str, access: Access, error: &SdkError<E>) -> PortError {
+    let status = status(error).unwrap_or(0);
+    let code = error.code().unwrap_or("no reason given");
+    let wait = error.raw_response().and_then(|response| response.headers().get("retry-after")).and_then(seconds);
+    let transient = |advice: &str| {
+        let made = PortError::transient(format!("{what}: {code} ({status}){advice}"));
+        match wait {
+            Some(wait) => made.retry_in(wait),
+            None => made,
+        }
+    };
+    let permanent = |advice: String| PortError::permanent(format!("{what}: {code} ({status}); {advice}"));
+    match (code, status) {
+        ("NoSuchBucket", _) => permanent(format!("create the bucket {bucket} or correct s3.bucket")),
+        ("InvalidAccessKeyId" | "SignatureDoesNotMatch", _) => {
+            permanent("check s3.access_key_id and s3.secret_access_key".to_owned())
+        }
+        ("RequestTimeTooSkewed", _) => transient("; set this machine's clock"),
+        // The keys are renewed by whoever hands them out.
+        ("ExpiredToken" | "TokenRefreshRequired", _) => transient("; the temporary keys have run out"),
+        ("RequestTimeout" | "SlowDown" | "ThrottlingException" | "Throttling", _) => transient(""),
+        ("PermanentRedirect" | "AuthorizationHeaderMalformed", _) | (_, 301 | 307) => {
+            permanent("the bucket is elsewhere; correct s3.region or s3.endpoint".to_owned())
+        }
+        (_, 401 | 403) => permanent(format!("allow {} in {bucket}", access.permission())),
+        (_, 408 | 409 | 425 | 429) => transient(""),
+        (_, 400..=499) => permanent("check the s3 settings".to_owned()),
+        _ => transient(""),
+    }
+}
+
+/// The seconds of a `Retry-After`; its other form, a date, counts as not said.
+fn seconds(value: &str) -> Option<Duration> {
+    value.trim().parse().ok().map(Duration::from_secs)
+}

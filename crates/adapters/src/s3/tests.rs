@@ -1,0 +1,223 @@
+//! The S3 adapter on a private server.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use aws_sdk_s3::types::ChecksumMode;
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use echogen_ports::{ObjectKey, ObjectStore, contract};
+use echogen_testkit::S3Server;
+use sha2::{Digest, Sha256};
+
+use super::{S3Config, S3ObjectStore, UploadChecksum};
+
+fn server() -> S3Server {
+    S3Server::start().unwrap()
+}
+
+pub(super) fn config(server: &S3Server) -> S3Config {
+    S3Config {
+        endpoint: Some(server.endpoint()),
+        bucket: server.bucket().to_owned(),
+        access_key_id: Some(server.access_key().to_owned()),
+        secret_access_key: Some(server.secret_key().to_owned()),
+        ..S3Config::default()
+    }
+}
+
+async fn store(server: &S3Server) -> S3ObjectStore {
+    S3ObjectStore::open(config(server)).await.unwrap()
+}
+
+pub(super) fn key(text: &str) -> ObjectKey {
+    ObjectKey::new(text).unwrap()
+}
+
+#[tokio::test]
+async fn keeps_the_contract() {
+    let server = server();
+    let number = AtomicU32::new(0);
+    let fresh = async || {
+        let prefix = format!("check-{}/", number.fetch_add(1, Ordering::SeqCst));
+        let config = S3Config { prefix, ..config(&server) };
+        Arc::new(S3ObjectStore::open(config).await.unwrap()) as Arc<dyn ObjectStore>
+    };
+    contract::object_store_contract(fresh).await;
+}
+
+#[tokio::test]
+async fn the_server_knows_type_and_checksum_and_the_prefix_is_kept() {
+    let server = server();
+    let store = S3ObjectStore::open(S3Config { prefix: "mine/".into(), ..config(&server) }).await.unwrap();
+    store.put(&key("jobs/one/image-0.png"), "picture".into()).await.unwrap();
+    let head = store.client.head_object().bucket(server.bucket()).key("mine/jobs/one/image-0.png");
+    let head = head.checksum_mode(ChecksumMode::Enabled).send().await.unwrap();
+    assert_eq!(head.content_type(), Some("image/png"));
+    assert_eq!(head.checksum_sha256().unwrap(), BASE64_STANDARD.encode(Sha256::digest("picture")));
+    let plain = S3Config { upload_checksum: UploadChecksum::None, ..config(&server) };
+    let plain = S3ObjectStore::open(plain).await.unwrap();
+    plain.put(&key("result.json"), "{}".into()).await.unwrap();
+    let head = plain.client.head_object().bucket(server.bucket()).key("result.json");
+    let head = head.checksum_mode(ChecksumMode::Enabled).send().await.unwrap();
+    assert_eq!((head.content_type(), head.checksum_sha256()), (Some("application/json"), None));
+}
+
+#[tokio::test]
+async fn every_third_call_may_fail() {
+    let server = server();
+    let store = store(&server).await;
+    server.fail_every(3);
+    for number in 0..10 {
+        let at = key(&format!("jobs/{number}/result.json"));
+        assert!(store.put_if_absent(&at, "{}".into()).await.unwrap(), "{number}");
+        assert!(!store.put_if_absent(&at, "[]".into()).await.unwrap(), "{number}");
+        store.put(&at, "1".into()).await.unwrap();
+        assert_eq!(store.get(&at, 10).await.unwrap().unwrap(), "1");
+        assert!(store.exists(&at).await.unwrap());
+    }
+    assert!(server.calls_of("PUT") > 30, "some were repeated: {}", server.calls_of("PUT"));
+}
+
+#[tokio::test]
+async fn a_winner_whose_answer_was_lost_is_still_the_winner() {
+    let server = server();
+    let store = store(&server).await;
+    server.lose_answer_every(2);
+    for number in 0..6 {
+        let at = key(&format!("jobs/{number}/result.json"));
+        assert!(store.put_if_absent(&at, format!("first {number}").into()).await.unwrap(), "{number}");
+        assert!(!store.put_if_absent(&at, format!("other {number}").into()).await.unwrap(), "{number}");
+        assert!(!store.put_if_absent(&at, "a longer one than ours".into()).await.unwrap(), "{number}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_is_a_transient_error_and_is_found_again() {
+    let mut server = server();
+    let store = S3ObjectStore::open(S3Config { max_attempts: 2, ..config(&server) }).await.unwrap();
+    store.put(&key("a"), "1".into()).await.unwrap();
+    server.go_away();
+    let started = Instant::now();
+    for error in [
+        store.get(&key("a"), 10).await.unwrap_err(),
+        store.put(&key("a"), "2".into()).await.unwrap_err(),
+        store.put_if_absent(&key("b"), "2".into()).await.unwrap_err(),
+        store.exists(&key("a")).await.unwrap_err(),
+    ] {
+        assert!(!error.is_permanent(), "{error}");
+        assert!(error.to_string().contains("the server cannot be reached"), "{error}");
+    }
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    server.come_back().unwrap();
+    assert_eq!(store.get(&key("a"), 10).await.unwrap().unwrap(), "1");
+}
+
+#[tokio::test]
+async fn errors_say_what_to_change() {
+    let server = server();
+    let check = async |config: S3Config, advice: &str| {
+        let store = S3ObjectStore::open(config).await.unwrap();
+        let written = store.put(&key("a"), "1".into()).await.unwrap_err();
+        let conditional = store.put_if_absent(&key("a"), "1".into()).await.unwrap_err();
+        for error in [written, conditional] {
+            assert!(error.is_permanent() && error.to_string().contains(advice), "{error}");
+        }
+        store.get(&key("a"), 10).await.unwrap_err().to_string()
+    };
+    let elsewhere = S3Config { bucket: "elsewhere".into(), ..config(&server) };
+    let read = check(elsewhere, "create the bucket elsewhere or correct s3.bucket").await;
+    assert!(read.contains("NoSuchBucket"), "{read}");
+    let wrong = S3Config { secret_access_key: Some("wrong".into()), ..config(&server) };
+    check(wrong, "check s3.access_key_id").await;
+}
+
+#[tokio::test]
+async fn settings_that_cannot_work_are_refused_at_once() {
+    let server = server();
+    let good = config(&server);
+    let without_secret = S3Config { secret_access_key: None, ..good.clone() };
+    let bad = [
+        (S3Config { bucket: String::new(), ..good.clone() }, "name one bucket"),
+        (S3Config { prefix: "/a".into(), ..good.clone() }, "neither begin with /"),
+        (S3Config { prefix: "a/../b/".into(), ..good.clone() }, "nor climb"),
+        (S3Config { endpoint: Some("localhost:9000".into()), ..good.clone() }, "is no address"),
+        (S3Config { sign_payload: false, ..good.clone() }, "needs an https:// endpoint"),
+        (without_secret, "set both"),
+    ];
+    for (config, advice) in bad {
+        let error = S3ObjectStore::open(config).await.unwrap_err();
+        assert!(error.is_permanent() && error.to_string().contains(advice), "{error}");
+    }
+    let shown = format!("{:?} {:?}", good, S3ObjectStore::open(good.clone()).await.unwrap());
+    assert!(!shown.contains(server.secret_key()) && shown.contains(server.bucket()), "{shown}");
+}
+
+#[tokio::test]
+async fn without_conditional_writes_it_looks_first() {
+    let server = server();
+    let store = S3ObjectStore::open(S3Config { conditional_writes: false, ..config(&server) }).await.unwrap();
+    assert!(store.put_if_absent(&key("a"), "1".into()).await.unwrap());
+    assert!(!store.put_if_absent(&key("a"), "2".into()).await.unwrap());
+    assert_eq!(store.get(&key("a"), 10).await.unwrap().unwrap(), "1");
+    assert_eq!((server.calls_of("HEAD"), server.calls_of("PUT")), (2, 1));
+}
+
+/// A plain HTTP client that knows nothing of S3.
+fn browse(address: &str) -> String {
+    let (host, path) = address.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let mut stream = TcpStream::connect(host).unwrap();
+    write!(stream, "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn a_presigned_address_needs_no_keys_and_fits_one_object() {
+    let server = server();
+    let store = store(&server).await;
+    store.put(&key("jobs/one/image-0.png"), "picture".into()).await.unwrap();
+    store.put(&key("jobs/two/image-0.png"), "secret".into()).await.unwrap();
+    let address = store.presign(&key("jobs/one/image-0.png"), Duration::from_secs(60)).await.unwrap();
+    assert!(!address.contains(server.secret_key()));
+    let answer = browse(&address);
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("picture"), "{answer}");
+    let answer = browse(&address.replace("/one/", "/two/"));
+    assert!(answer.starts_with("HTTP/1.1 403") && !answer.contains("secret"), "{answer}");
+    let unsigned = browse(address.split_once('?').unwrap().0);
+    assert!(unsigned.starts_with("HTTP/1.1 403"), "{unsigned}");
+}
+
+#[tokio::test]
+async fn a_bucket_may_be_part_of_the_host() {
+    let server = server();
+    let amazon = S3Config { endpoint: None, region: "eu-central-1".into(), ..config(&server) };
+    let store = S3ObjectStore::open(amazon).await.unwrap();
+    let address = store.presign(&key("a"), Duration::MAX).await.unwrap();
+    assert!(address.starts_with("https://echogen-test.s3.eu-central-1.amazonaws.com/a?"), "{address}");
+    let hosted =
+        S3Config { path_style: Some(false), endpoint: Some("https://s3.example.org".into()), ..config(&server) };
+    let address = S3ObjectStore::open(hosted).await.unwrap().presign(&key("a"), Duration::ZERO).await.unwrap();
+    assert!(address.starts_with("https://echogen-test.s3.example.org/a?"), "{address}");
+}
+
+#[tokio::test]
+async fn connections_are_kept_and_large_objects_come_back_whole() {
+    let server = server();
+    let store = store(&server).await;
+    let large = Bytes::from_iter((0..5 << 20).map(|at: u32| (at * 31 % 251) as u8));
+    store.put(&key("large"), large.clone()).await.unwrap();
+    assert_eq!(store.get(&key("large"), 5 << 20).await.unwrap().unwrap(), large);
+    for number in 0..50 {
+        store.put(&key(&format!("small/{number}")), "1".into()).await.unwrap();
+    }
+    assert!(server.connections() <= 3, "{} connections", server.connections());
+}

@@ -1,0 +1,132 @@
+//! A private Redis.
+
+use std::{
+    io::{self, ErrorKind, Read, Write},
+    net::{TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// How long a start may take on a machine that is busy with other things.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// A Redis of a test's own: nothing is kept on the disk, and it ends with this value.
+#[derive(Debug)]
+pub struct Redis {
+    child: Child,
+    port: u16,
+    folder: TempDir,
+}
+
+impl Redis {
+    /// Starts a server on a free port and waits until it answers.
+    pub fn start() -> io::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        // Somebody else may take the port in the moment between; then another one is tried.
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let port = free_port()?;
+            match launch(port, &folder) {
+                Ok(child) => return Ok(Self { child, port, folder }),
+                Err(error) if tries == 3 || error.kind() == ErrorKind::NotFound => return Err(error),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Its address.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    /// Its port, for a proxy.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Kills the server as a power cut would; all it knew is lost.
+    pub fn kill_9(&mut self) {
+        // Both fail only if it is gone already.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+
+    /// Starts the server again on its port, empty.
+    pub fn restart(&mut self) -> io::Result<()> {
+        self.kill_9();
+        self.child = launch(self.port, &self.folder)?;
+        Ok(())
+    }
+
+    /// Makes the server forget everything.
+    pub fn flush(&self) -> io::Result<()> {
+        let answer = ask(self.port, "FLUSHALL\r\n")?;
+        if answer.starts_with("+OK") { Ok(()) } else { Err(io::Error::other(format!("redis answered {answer:?}"))) }
+    }
+
+    /// Lets the server hang: connections stay open and nothing is answered.
+    pub fn pause(&self) -> io::Result<()> {
+        self.signal("STOP")
+    }
+
+    /// Ends a [`Redis::pause`].
+    pub fn resume(&self) -> io::Result<()> {
+        self.signal("CONT")
+    }
+
+    fn signal(&self, name: &str) -> io::Result<()> {
+        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status()?;
+        if status.success() { Ok(()) } else { Err(io::Error::other(format!("kill -s {name} failed"))) }
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill_9();
+    }
+}
+
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+fn launch(port: u16, folder: &TempDir) -> io::Result<Child> {
+    let mut command = Command::new("redis-server");
+    command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port", &port.to_string()]);
+    command.arg("--dir").arg(folder.path());
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().map_err(|error| match error.kind() {
+        ErrorKind::NotFound => {
+            let message = "redis-server is not installed; on Debian: apt-get install redis-server";
+            io::Error::new(ErrorKind::NotFound, message)
+        }
+        _ => error,
+    })?;
+    let started = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Err(io::Error::other(format!("redis-server ended at once: {status}")));
+        }
+        if ask(port, "PING\r\n").is_ok_and(|answer| answer.starts_with("+PONG")) {
+            return Ok(child);
+        }
+        if started.elapsed() > START_LIMIT {
+            child.kill()?;
+            child.wait()?;
+            return Err(io::Error::new(ErrorKind::TimedOut, "redis-server did not answer in time"));
+        }
+        sleep(Duration::from_millis(10));
+    }
+}
+
+fn ask(port: u16, line: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(line.as_bytes())?;
+    let mut answer = [0; 64];
+    let size = stream.read(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer[..size]).into_owned())
+}
