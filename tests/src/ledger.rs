@@ -72,7 +72,6 @@ impl Ledger {
         channel.basic_qos(512, BasicQosOptions::default()).await?;
         let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
         let mut consumer = channel.basic_consume(queue.as_str().into(), "ledger".into(), options, none).await?;
-        self.lock().told += 0;
         while let Some(delivery) = consumer.next().await {
             let delivery = delivery?;
             if let Ok(event) = serde_json::from_slice::<JobEvent>(&delivery.data) {

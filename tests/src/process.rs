@@ -120,9 +120,10 @@ impl RoleProcess {
 
     fn signal(&self, signal: Signal) {
         self.note_peak();
-        if let Some(pid) = self.pid() {
+        let sent = self.pid().map(|pid| kill_process(pid, signal));
+        if let Some(Err(error)) = sent {
             // One that has just died needs no signal.
-            drop(kill_process(pid, signal));
+            tracing::debug!(role = self.name, %error, "no signal sent");
         }
     }
 
