@@ -99,7 +99,7 @@ fn write(arguments: &SegmentArguments, picture: &RgbImage, found: &Found) -> Res
         let path = arguments.out.join(name);
         let png = imaging::encode_image(picture, ImageFormat::Png, 100).map_err(|error| fault(&error))?;
         std::fs::write(&path, png).map_err(|error| fault(&error))?;
-        Ok(path.display().to_string())
+        Ok::<_, Failure>(path.display().to_string())
     };
     Ok([file(CUTOUT, &cutout)?, file(OVERLAY, &overlay)?])
 }
