@@ -1,6 +1,9 @@
 //! The networks of EchoGen in candle: loading of published checkpoints, image preparation, encoding, sampling.
 //!
 //! Synchronous, and ignorant of queues and stores. Call it from threads of its own, never from async threads.
+//!
+//! Every network is written here. candle-transformers is not used: what it has of these networks differs from the
+//! reference in numbers or reads other key names (each module says where), and the rest it lacks.
 
 pub mod bundle;
 pub mod checkpoint;

@@ -3,29 +3,29 @@
 //! Kirillov et al., "Segment Anything" (2023); checked against `modeling_sam.py` of transformers 5.23. Loads the key
 //! names of `facebook/sam-vit-base` and its larger kin. Mask prompts are not covered: their weights are not read.
 //!
-//! candle-transformers has a `segment_anything`, but for the original key names, for points only, and with masks enlarged
-//! by nearest neighbour; it cannot pass parity as it is, hence this one.
+//! candle-transformers has a `segment_anything`, but for the original key names, for points only, and with masks
+//! enlarged by nearest neighbour; it cannot pass parity as it is, hence this one.
 //!
-//! Relative positions are not added to the scores but to the vectors: a query carries its products with the table's rows,
-//! a key says in ones and zeros which row and column it is of. So one attention serves windows and the whole picture,
-//! and no matrix of biases is ever made.
+//! Relative positions are not added to the scores but to the vectors: a query carries its products with the table's
+//! rows, a key says in ones and zeros which row and column it is of. So one attention serves windows and the whole
+//! picture, and no matrix of biases is ever made.
+
+mod config;
+mod picture;
+
+pub use config::{SamConfig, SamMaskDecoderConfig, SamVisionConfig};
+pub use picture::{SamPicture, SamPictureError};
 
 use candle_core::{DType, Device, Module, Result, Tensor, bail};
 use candle_nn::VarBuilder;
-use image::RgbImage;
-use serde::Deserialize;
 
-use crate::{
-    imaging::{Filter, ImageError, resize},
-    layers::{
-        attention::{HeadOptions, KeyValue, attend, split_heads},
-        bias::add_bias_relu,
-        conv::{Conv2d, Geometry},
-        kernels::{Activation, activate, residual},
-        linear::Linear,
-        norm::LayerNorm,
-        resize::resize_bilinear,
-    },
+use crate::layers::{
+    attention::{HeadOptions, KeyValue, attend, split_heads},
+    bias::add_bias_relu,
+    conv::{Conv2d, Geometry},
+    kernels::{Activation, activate, residual},
+    linear::Linear,
+    norm::LayerNorm,
 };
 
 /// Constant of the norms that have no setting.
@@ -36,144 +36,6 @@ const FINAL_EPS: f64 = 1e-5;
 
 /// Scores of the picture's patches that are formed at a time: 16 MiB.
 const BAND_SCORES: usize = 1 << 22;
-
-/// Mean of red, green and blue in [0, 1] of ImageNet.
-const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
-/// Standard deviation of the same.
-const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
-
-/// Settings, as published in `config.json`; what the file leaves out has the default of the reference's class.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-#[serde(default)]
-pub struct SamConfig {
-    /// The picture's encoder.
-    pub vision_config: SamVisionConfig,
-    /// The decoder.
-    pub mask_decoder_config: SamMaskDecoderConfig,
-}
-
-/// Settings of the picture's encoder.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(default)]
-pub struct SamVisionConfig {
-    /// Width.
-    pub hidden_size: usize,
-    /// Width of what comes out.
-    pub output_channels: usize,
-    /// Blocks.
-    pub num_hidden_layers: usize,
-    /// Heads.
-    pub num_attention_heads: usize,
-    /// Channels of the picture.
-    pub num_channels: usize,
-    /// Side of the picture in pixels.
-    pub image_size: usize,
-    /// Side of a patch in pixels.
-    pub patch_size: usize,
-    /// Inner width of the feed-forward in units of the width, where `mlp_dim` does not say.
-    pub mlp_ratio: f64,
-    /// Inner width of the feed-forward.
-    pub mlp_dim: Option<usize>,
-    /// Added to the variance in the blocks' norms.
-    pub layer_norm_eps: f64,
-    /// Whether query, key and value have a bias.
-    pub qkv_bias: bool,
-    /// Whether a table of positions is added to the patches.
-    pub use_abs_pos: bool,
-    /// Whether blocks have tables of relative positions; without them the network is refused.
-    pub use_rel_pos: bool,
-    /// Side of a window in patches.
-    pub window_size: usize,
-    /// Blocks that see the whole picture.
-    pub global_attn_indexes: Vec<usize>,
-    /// Half the width of the positions of points.
-    pub num_pos_feats: usize,
-}
-
-impl Default for SamVisionConfig {
-    fn default() -> Self {
-        Self {
-            hidden_size: 768,
-            output_channels: 256,
-            num_hidden_layers: 12,
-            num_attention_heads: 12,
-            num_channels: 3,
-            image_size: 1024,
-            patch_size: 16,
-            mlp_ratio: 4.0,
-            mlp_dim: None,
-            layer_norm_eps: 1e-6,
-            qkv_bias: true,
-            use_abs_pos: true,
-            use_rel_pos: true,
-            window_size: 14,
-            global_attn_indexes: vec![2, 5, 8, 11],
-            num_pos_feats: 128,
-        }
-    }
-}
-
-/// Settings of the decoder.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(default)]
-pub struct SamMaskDecoderConfig {
-    /// Width.
-    pub hidden_size: usize,
-    /// Inner width of the feed-forward.
-    pub mlp_dim: usize,
-    /// Blocks.
-    pub num_hidden_layers: usize,
-    /// Heads.
-    pub num_attention_heads: usize,
-    /// By how much attention between points and picture is narrower.
-    pub attention_downsample_rate: usize,
-    /// Masks for a prompt that may mean several things.
-    pub num_multimask_outputs: usize,
-    /// Layers of the head that rates masks.
-    pub iou_head_depth: usize,
-    /// Width of the head that rates masks.
-    pub iou_head_hidden_dim: usize,
-    /// Added to the variance in the norms.
-    pub layer_norm_eps: f64,
-}
-
-impl Default for SamMaskDecoderConfig {
-    fn default() -> Self {
-        Self {
-            hidden_size: 256,
-            mlp_dim: 2048,
-            num_hidden_layers: 2,
-            num_attention_heads: 8,
-            attention_downsample_rate: 2,
-            num_multimask_outputs: 3,
-            iou_head_depth: 3,
-            iou_head_hidden_dim: 256,
-            layer_norm_eps: 1e-6,
-        }
-    }
-}
-
-impl SamConfig {
-    fn check(&self) -> Result<()> {
-        let (vision, decoder) = (&self.vision_config, &self.mask_decoder_config);
-        let heads = vision.num_attention_heads;
-        if !vision.use_rel_pos || vision.window_size == 0 || vision.patch_size == 0 {
-            bail!("only SAM encoders with relative positions and windows can be loaded, got {vision:?}");
-        }
-        if heads == 0 || !vision.hidden_size.is_multiple_of(2 * heads) {
-            bail!("hidden_size {} does not divide into {heads} heads", vision.hidden_size);
-        }
-        let inner = decoder.hidden_size / decoder.attention_downsample_rate.max(1);
-        if decoder.num_attention_heads == 0 || !inner.is_multiple_of(2 * decoder.num_attention_heads) {
-            bail!("{inner} channels do not divide into {} heads", decoder.num_attention_heads);
-        }
-        let width = decoder.hidden_size;
-        if vision.output_channels != width || 2 * vision.num_pos_feats != width || !width.is_multiple_of(8) {
-            bail!("encoder and decoder of SAM have different widths: {} and {width}", vision.output_channels);
-        }
-        Ok(())
-    }
-}
 
 /// Attention of the picture's patches.
 #[derive(Debug, Clone)]
@@ -223,8 +85,8 @@ impl VisionAttention {
         self.proj.product(&Tensor::cat(&mixed, 0)?)
     }
 
-    /// Products of every query (heads, tokens, head_dim) with the rows of both tables that belong to its row and column:
-    /// (heads, tokens, 2 · side).
+    /// Products of every query (heads, tokens, head_dim) with the rows of both tables that belong to its row and
+    /// column: (heads, tokens, 2 · side).
     fn offsets(&self, queries: &Tensor, side: usize) -> Result<Tensor> {
         let (heads, tokens, head_dim) = queries.dims3()?;
         let grid = queries.reshape((heads, side, side, head_dim))?; // (heads, row, column, head_dim)
@@ -238,8 +100,8 @@ impl VisionAttention {
     }
 }
 
-/// softmax(q Kᵀ) V; queries and keys (heads, tokens, any width), values (heads, tokens, head_dim). Returns (tokens, heads ·
-/// head_dim).
+/// softmax(q Kᵀ) V; queries and keys (heads, tokens, any width), values (heads, tokens, head_dim). Returns (tokens,
+/// heads · head_dim).
 fn attend_in_bands(queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
     let (heads, tokens, _) = queries.dims3()?;
     let width = heads * values.dim(2)?;
@@ -750,8 +612,8 @@ impl Sam {
         })
     }
 
-    /// Returns whether a tensor of a published checkpoint is unused: the weights for mask prompts, and the second copy of
-    /// the table of positions.
+    /// Returns whether a tensor of a published checkpoint is unused: the weights for mask prompts, and the second copy
+    /// of the table of positions.
     pub fn is_ignored(name: &str) -> bool {
         name.starts_with("prompt_encoder.mask_embed.") || name == "prompt_encoder.shared_embedding.positional_embedding"
     }
@@ -778,101 +640,9 @@ impl Sam {
     }
 }
 
-/// A picture prepared for SAM: its longest side the square's, zeros to the right and below.
-#[derive(Debug, Clone)]
-pub struct SamPicture {
-    /// (1, 3, size, size)
-    pub pixel_values: Tensor,
-    /// Height and width that the picture has in the square.
-    pub resized: (usize, usize),
-    /// Height and width that the picture has itself.
-    pub original: (usize, usize),
-}
-
-impl SamPicture {
-    /// Resizes and normalises as the published processor.
-    ///
-    /// # Errors
-    ///
-    /// If the picture has no pixels, or is so thin that nothing would be left of it.
-    pub fn new(picture: &RgbImage, image_size: usize) -> std::result::Result<Self, SamPictureError> {
-        let (width, height) = picture.dimensions();
-        let scale = image_size as f64 / f64::from(width.max(height).max(1));
-        let scaled = |side: u32| ((f64::from(side) * scale + 0.5) as u32).max(1);
-        let resized = resize(picture, scaled(height), scaled(width), Filter::Bilinear)?;
-        let (rows, columns) = (resized.height() as usize, resized.width() as usize);
-        let mut values = vec![0f32; 3 * image_size * image_size];
-        for (x, y, pixel) in resized.enumerate_pixels() {
-            for channel in 0..3 {
-                let value = (f32::from(pixel.0[channel]) / 255.0 - IMAGENET_MEAN[channel]) / IMAGENET_STD[channel];
-                values[(channel * image_size + y as usize) * image_size + x as usize] = value;
-            }
-        }
-        Ok(Self {
-            pixel_values: Tensor::from_vec(values, (1, 3, image_size, image_size), &Device::Cpu)?,
-            resized: (rows, columns),
-            original: (height as usize, width as usize),
-        })
-    }
-
-    /// A box in pixels of the picture, in pixels of the square.
-    pub fn scaled_box(&self, [left, top, right, bottom]: [f32; 4]) -> [f32; 4] {
-        let across = self.resized.1 as f32 / self.original.1.max(1) as f32;
-        let down = self.resized.0 as f32 / self.original.0.max(1) as f32;
-        [left * across, top * down, right * across, bottom * down]
-    }
-
-    /// A mask's logits (height, width) as (picture height, picture width): enlarged to the square, cut to the picture,
-    /// resized to its own size, bilinear both times.
-    pub fn unscaled_mask(&self, mask: &Tensor) -> Result<Tensor> {
-        let size = self.pixel_values.dim(2)?;
-        let mask = resize_bilinear(&mask.unsqueeze(0)?.unsqueeze(0)?, size, size)?;
-        let mask = mask.narrow(2, 0, self.resized.0)?.narrow(3, 0, self.resized.1)?;
-        resize_bilinear(&mask, self.original.0, self.original.1)?.squeeze(0)?.squeeze(0)
-    }
-}
-
-/// Why a picture cannot be prepared.
-#[derive(Debug, thiserror::Error)]
-pub enum SamPictureError {
-    /// It cannot be resized.
-    #[error(transparent)]
-    Image(#[from] ImageError),
-    /// It cannot be made a tensor.
-    #[error("cannot make a tensor of the picture")]
-    Tensor(#[from] candle_core::Error),
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_sparse_published_file_is_read() {
-        let config: SamConfig = serde_json::from_str(r#"{"model_type": "sam", "vision_config": {}}"#).unwrap();
-        assert_eq!(config, SamConfig::default());
-        config.check().unwrap();
-        let narrow: SamConfig = serde_json::from_str(r#"{"mask_decoder_config": {"hidden_size": 64}}"#).unwrap();
-        assert!(narrow.check().is_err());
-    }
-
-    #[test]
-    fn pictures_keep_their_shape_in_the_square() {
-        let picture = SamPicture::new(&RgbImage::from_pixel(300, 200, image::Rgb([255; 3])), 64).unwrap();
-        assert_eq!(picture.resized, (43, 64));
-        assert_eq!(picture.scaled_box([0.0, 0.0, 300.0, 200.0]), [0.0, 0.0, 64.0, 43.0]);
-        let red = picture.pixel_values.get(0).unwrap().get(0).unwrap().to_vec2::<f32>().unwrap();
-        assert!((red[42][63] - (1.0 - 0.485) / 0.229).abs() < 1e-6 && red[43][0] == 0.0);
-        let mask = picture.unscaled_mask(&Tensor::ones((16, 16), DType::F32, &Device::Cpu).unwrap()).unwrap();
-        assert_eq!(mask.dims(), [200, 300]);
-    }
-
-    #[test]
-    fn thin_pictures_keep_a_pixel() {
-        let picture = SamPicture::new(&RgbImage::from_pixel(1, 5_000, image::Rgb([9; 3])), 64).unwrap();
-        assert_eq!(picture.resized, (64, 1));
-        assert!(SamPicture::new(&RgbImage::new(0, 3), 64).is_err());
-    }
 
     #[test]
     fn relative_rows_count_from_key_to_query() {

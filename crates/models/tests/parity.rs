@@ -69,7 +69,7 @@ fn grounding_dino() {
 
 #[test]
 fn preprocess() {
-    check("preprocess", 21, preprocess::run);
+    check("preprocess", 42, preprocess::run);
 }
 
 #[test]

@@ -234,14 +234,16 @@ fn choose<'a>(detections: &'a [Detection], config: &FinderConfig, point: Option<
 /// Whole pixels around the box, with padding, within the picture. The published code cuts towards zero and pads nothing.
 fn pixel_box(chosen: &Detection, config: &FinderConfig, picture: &RgbImage) -> BoundingBox {
     let [left, top, right, bottom] = chosen.bounding_box;
-    let (first, last, grow): (fn(f32) -> f32, fn(f32) -> f32, f32) = match config.selection {
-        Selection::Best => (f32::floor, f32::ceil, config.padding.max(0.0)),
-        Selection::Published => (f32::trunc, f32::trunc, 0.0),
-    };
     let span = |from: f32, to: f32, size: u32| {
-        let grow = grow * (to - from);
-        let from = (first(from - grow).max(0.0) as u32).min(size.saturating_sub(1));
-        (from, (last(to + grow).max(0.0) as u32).clamp(from + 1, size.max(1)))
+        let (from, to) = match config.selection {
+            Selection::Best => {
+                let grow = config.padding.max(0.0) * (to - from);
+                ((from - grow).floor(), (to + grow).ceil())
+            }
+            Selection::Published => (from.trunc(), to.trunc()),
+        };
+        let from = (from.max(0.0) as u32).min(size.saturating_sub(1));
+        (from, (to.max(0.0) as u32).clamp(from + 1, size.max(1)))
     };
     let (left, right) = span(left, right, picture.width());
     let (top, bottom) = span(top, bottom, picture.height());

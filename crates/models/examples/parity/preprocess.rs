@@ -1,13 +1,17 @@
 //! Image preparation: resizing, cropping and the way to a tensor, from the decoded pixels of the fixture.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, ensure};
 use candle_core::{Device, Tensor};
-use echogen_models::imaging::{
-    ImageLimits, RgbImage, cover_and_crop, covering_size, decode_as_published, to_unit_tensor,
+use echogen_models::{
+    detector::{detector_size, prepare},
+    imaging::{
+        Filter, ImageLimits, RgbImage, cover_and_crop, covering_size, decode_as_published, resize, to_unit_tensor,
+    },
 };
 use image::ImageDecoder;
+use serde::Deserialize;
 
 use crate::compare::{Comparison, Fixture};
 
@@ -23,6 +27,7 @@ pub(crate) fn run(folder: &Path) -> anyhow::Result<Vec<Comparison>> {
     }
     check_expected_files(&mut fixture, folder)?;
     check_sizes(&mut fixture, folder)?;
+    check_detector(&mut fixture, folder)?;
     fixture.finish()
 }
 
@@ -78,6 +83,51 @@ fn check_sizes(fixture: &mut Fixture, folder: &Path) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The detector's preparation, which is Pillow's to the last bit: no level is forgiven.
+fn check_detector(fixture: &mut Fixture, folder: &Path) -> anyhow::Result<()> {
+    let path = folder.join("io.groundingdino.safetensors");
+    if !path.exists() {
+        return Ok(());
+    }
+    let sizes: DetectorSizes = serde_json::from_slice(&std::fs::read(folder.join("groundingdino_sizes.json"))?)?;
+    let sorted: BTreeMap<_, _> = candle_core::safetensors::load(path, &Device::Cpu)?.into_iter().collect();
+    for (name, expected) in sorted {
+        let rest = name.strip_prefix("out.").with_context(|| format!("{name} is no output"))?;
+        let (picture, kind) = rest.rsplit_once('.').with_context(|| format!("{name} names no picture"))?;
+        let picture = decoded(fixture, picture)?;
+        let (height, width) = detector_size((picture.height(), picture.width()), sizes.size, sizes.max_size);
+        let actual = match kind {
+            "resized_u8" => bytes_tensor(&resize(&picture, height, width, Filter::Bilinear)?)?,
+            "pixel_values" => prepare(&picture, sizes.size, sizes.max_size)?,
+            _ => anyhow::bail!("{name} is neither resized_u8 nor pixel_values"),
+        };
+        fixture.check_against(&format!("groundingdino {name}"), &expected, &actual, 0.0)?;
+    }
+    let tensor = |sizes: Vec<[u32; 2]>| Tensor::new(sizes, &Device::Cpu);
+    let actual = sizes.table_800_1333.iter().map(|case| {
+        let (height, width) = detector_size((case.h, case.w), 800, 1_333);
+        [height, width]
+    });
+    let expected = sizes.table_800_1333.iter().map(|case| case.original_hw).collect();
+    fixture.check_against("groundingdino sizes", &tensor(expected)?, &tensor(actual.collect())?, 0.0)
+}
+
+/// `groundingdino_sizes.json`.
+#[derive(Deserialize)]
+struct DetectorSizes {
+    size: u32,
+    max_size: u32,
+    table_800_1333: Vec<DetectorSize>,
+}
+
+/// One picture's size, and what the original repository makes of it.
+#[derive(Deserialize)]
+struct DetectorSize {
+    h: u32,
+    w: u32,
+    original_hw: [u32; 2],
 }
 
 /// Folders named `expectedSIZE`, and their sizes.

@@ -273,8 +273,8 @@ mod tests {
 
     #[test]
     fn a_sparse_published_file_is_read() {
-        let text = r#"{"model_type": "grounding-dino", "backbone_config": {"model_type": "swin", "out_indices": [2, 3, 4],
-            "out_features": ["stage2", "stage3", "stage4"]}, "text_config": {"model_type": "bert"}, "num_queries": 900}"#;
+        let text = r#"{"model_type": "grounding-dino", "text_config": {"model_type": "bert"}, "num_queries": 900,
+            "backbone_config": {"model_type": "swin", "out_indices": [2, 3, 4], "out_features": ["stage2", "stage3"]}}"#;
         let config: GroundingDinoConfig = serde_json::from_str(text).unwrap();
         assert_eq!(config, GroundingDinoConfig::tiny());
         config.check().unwrap();
