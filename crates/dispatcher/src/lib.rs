@@ -21,6 +21,9 @@ use serde::{Deserialize, Serialize};
 /// Bytes of a [`Segmentation`]: a handful of numbers and a name.
 const MAX_RECORD_BYTES: u64 = 64 * 1024;
 
+/// Bytes that are hashed where they are: half a millisecond or so.
+const MAX_INLINE_BYTES: usize = 256 * 1024;
+
 /// What the dispatcher has to know about the rest of the installation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DispatcherConfig {
@@ -71,20 +74,22 @@ impl Dispatcher {
             .subjects
             .resolution(&job)
             .map_err(|fault| StageError::permanent(FailureKind::Unsupported, fault))?;
-        let (image, known) = self.take_in(&job.subject.image).await?;
+        let (image, bytes) = self.identify(&job.subject.image).await?;
+        // Neither waits for the other: the picture is kept while its cut-out is looked for.
+        let (known, record) = tokio::try_join!(self.keep(image, bytes), self.segmentation(image, &job))?;
         if job.subject.image.is_inline() {
             job.subject.image = ImageSource::stored(image);
         }
-        let task = self.shortest_way(job, image, resolution).await?;
+        let task = self.shortest_way(job, image, record, resolution).await?;
         let task = with_note(task, started, known);
         context.tell(EventKind::Accepted, &task.job().id, serde_json::json!({ "image": image })).await;
         Ok(Outcome::next(task))
     }
 
-    /// Fetches and stores the picture; returns its hash and whether it was in the store already.
-    async fn take_in(&self, source: &ImageSource) -> Result<(ContentHash, bool), StageError> {
+    /// Fetches and hashes the picture; of one that should be stored already there are no bytes.
+    async fn identify(&self, source: &ImageSource) -> Result<(ContentHash, Option<Bytes>), StageError> {
         if let ImageLocation::Stored(image) = source.location()? {
-            return self.stored(image).await;
+            return Ok((image, None));
         }
         let bytes = self.fetch(source).await.map_err(|error| StageError::from_port(error, FailureKind::BadImage))?;
         if bytes.is_empty() {
@@ -93,30 +98,37 @@ impl Dispatcher {
                 format!("{source} is empty; send a png, jpeg or webp"),
             ));
         }
-        let image = ContentHash::of(&bytes);
+        Ok((hash(&bytes).await?, Some(bytes)))
+    }
+
+    /// Stores the picture; returns whether it was in the store already.
+    async fn keep(&self, image: ContentHash, bytes: Option<Bytes>) -> Result<bool, StageError> {
         let key = ObjectKey::of_content(layout::IMAGES, &image)?;
         let known = self.work.exists(&key).await?;
-        if !known {
-            self.work.put(&key, bytes).await?;
+        match bytes {
+            Some(bytes) if !known => self.work.put(&key, bytes).await?,
+            None if !known => {
+                let message = format!("no picture with the hash {image} is stored; send the picture itself");
+                return Err(StageError::permanent(FailureKind::BadImage, message));
+            }
+            _ => {}
         }
-        Ok((image, known))
+        Ok(known)
     }
 
     async fn fetch(&self, source: &ImageSource) -> Result<Bytes, PortError> {
         self.fetcher.fetch(source, self.config.max_image_bytes).await
     }
 
-    async fn stored(&self, image: ContentHash) -> Result<(ContentHash, bool), StageError> {
-        if self.work.exists(&ObjectKey::of_content(layout::IMAGES, &image)?).await? {
-            return Ok((image, true));
-        }
-        let message = format!("no picture with the hash {image} is stored; send the picture itself");
-        Err(StageError::permanent(FailureKind::BadImage, message))
-    }
-
     /// Looks for the latest product that exists: an encoded subject, a cut-out, or only the picture.
-    async fn shortest_way(&self, job: Job, image: ContentHash, resolution: u32) -> Result<Task, StageError> {
-        let Some(record) = self.segmentation(image, &job).await? else {
+    async fn shortest_way(
+        &self,
+        job: Job,
+        image: ContentHash,
+        record: Option<Segmentation>,
+        resolution: u32,
+    ) -> Result<Task, StageError> {
+        let Some(record) = record else {
             return Ok(Task::Segment(SegmentTask { job, image, progress: Progress::default() }));
         };
         let progress =
@@ -156,6 +168,16 @@ impl Stage for Dispatcher {
         };
         self.dispatch(job, context).await
     }
+}
+
+/// Hashes a picture; away from the async threads where it takes longer than going there.
+async fn hash(bytes: &Bytes) -> Result<ContentHash, StageError> {
+    if bytes.len() <= MAX_INLINE_BYTES {
+        return Ok(ContentHash::of(bytes));
+    }
+    let bytes = bytes.clone();
+    let hashed = tokio::task::spawn_blocking(move || ContentHash::of(&bytes)).await;
+    hashed.map_err(|error| StageError::permanent(FailureKind::Internal, error.to_string()).because(error))
 }
 
 /// Notes the dispatcher's own share, and which later stages the short way leaves out.

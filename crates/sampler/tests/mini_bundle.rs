@@ -8,12 +8,16 @@ use echogen_models::{
     generator::{Generator, load_subject_encoder},
     imaging::RgbImage,
 };
-use echogen_ports::{MemoryBroker, MemoryCache, MemoryObjectStore, ObjectKey, ObjectStore};
+use echogen_ports::{Broker, MemoryBroker, MemoryCache, MemoryObjectStore, Message, ObjectKey, ObjectStore, QueueName};
 use echogen_protocol::{
-    AspectRatio, Job, JobId, PerScale, PixelBudget, Progress, SampleTask, Seeds, SubjectKeys, Task, layout,
+    AspectRatio, EventKind, Job, JobId, JobStatus, PerScale, PixelBudget, Progress, SampleTask, Seeds, SubjectKeys,
+    Task, TaskHeaders, layout,
 };
 use echogen_sampler::{CloseReason, GeneratorSampler, Sampler, SamplerConfig};
-use echogen_worker::{Clock, Outcome, ResultWriter, Stage, StageContext};
+use echogen_testkit::eventually;
+use echogen_worker::{Clock, JobCanceller, Outcome, ResultWriter, Stage, StageContext, Worker, WorkerConfig};
+use futures::FutureExt;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 const SUBJECT: &str = "subjects/checked";
 const MAX_BYTES: u64 = 1 << 24;
@@ -43,6 +47,8 @@ fn networks(config: &SamplerConfig) -> Arc<GeneratorSampler> {
 struct Bench {
     networks: Arc<GeneratorSampler>,
     pictures: Arc<MemoryObjectStore>,
+    broker: Arc<MemoryBroker>,
+    results: ResultWriter,
     stage: Sampler,
     context: StageContext,
 }
@@ -53,8 +59,9 @@ async fn bench(config: &SamplerConfig, subject: &[u8]) -> Bench {
     work.put(&ObjectKey::new(SUBJECT).expect("a key"), subject.to_vec().into()).await.expect("the twin stores");
     let results = ResultWriter::new(pictures.clone(), broker.clone(), Clock::system(), "1.2.3");
     let cache = Arc::new(MemoryCache::new(1 << 24));
-    let stage = Sampler::new(networks.clone(), work, cache, pictures.clone(), results);
-    Bench { networks, pictures, stage, context: StageContext::for_test(broker) }
+    let stage = Sampler::new(networks.clone(), work, cache, pictures.clone(), results.clone());
+    let context = StageContext::for_test(broker.clone());
+    Bench { networks, pictures, broker, results, stage, context }
 }
 
 /// Jobs that differ in all that a job may say, one of them of another shape.
@@ -126,4 +133,35 @@ async fn the_memory_of_the_key_value_caches_bounds_a_batch() {
     let batches = bench.networks.batches();
     assert_eq!((batches.batches(), batches.images()), (2, 2), "one picture is always admitted, and no second");
     assert_eq!(batches.closed(CloseReason::Memory), 1);
+}
+
+#[tokio::test]
+async fn a_job_that_is_cancelled_while_it_is_sampled_stops_at_the_next_scale() {
+    let bench = bench(&SamplerConfig { max_batch: 1, ..SamplerConfig::default() }, &subject()).await;
+    let Bench { networks, broker, results, stage, .. } = bench;
+    let job = Job { seeds: Seeds::List((0..32).collect()), ..jobs().remove(0) };
+    let mut events = broker.subscribe("job").await.expect("the twin takes listeners");
+    let config = WorkerConfig::default();
+    let shared: Arc<dyn Broker> = broker.clone();
+    let worker = Worker::new(Arc::new(stage), QueueName::sample(), shared, Arc::new(results.clone()), config);
+    let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
+    let running = tracker.spawn(worker.run(shutdown.clone()));
+    let message = Message::of_task(&task(&job), &TaskHeaders::default());
+    broker.publish(&QueueName::sample(), message).await.expect("the twin takes it");
+    let first = events.next().await.and_then(|event| event.to_job()).expect("sampling has begun");
+    assert_eq!(first.kind, EventKind::Sampling);
+    let cancelled = JobCanceller::new(results.clone(), None).cancel(&job.id).await.expect("the twin stores");
+    assert!(cancelled.is_new);
+    eventually("its task is settled", || broker.unsettled() == 0).await;
+    let begun = networks.batches().batches();
+    assert!(begun < 10, "{begun} of 32 pictures were begun");
+    let result = results.find(&job).await.expect("the twin answers").expect("it has ended");
+    assert_eq!(result.status, JobStatus::Cancelled);
+    let told = events.next().await.and_then(|event| event.to_job()).expect("its end is told");
+    assert_eq!(told.kind, EventKind::Cancelled);
+    shutdown.cancel();
+    running.await.expect("no panic").expect("no failure");
+    assert!(events.next().now_or_never().is_none(), "and told once");
+    assert_eq!(broker.waiting(&QueueName::sample()), 0);
+    assert_eq!(networks.batches().batches(), begun, "nothing is sampled after it");
 }

@@ -40,7 +40,7 @@ pub(crate) struct Handler {
 /// A delivery in hand, apart from how it is settled.
 pub(crate) struct InHand<'a> {
     pub(crate) queue: &'a QueueName,
-    pub(crate) message: &'a Message,
+    pub(crate) message: Message,
     pub(crate) redeliveries: u32,
     pub(crate) headers: TaskHeaders,
     pub(crate) facts: TaskFacts,
@@ -75,7 +75,7 @@ impl InHand<'_> {
 
 impl Handler {
     /// Takes one delivery to its end. Whatever goes wrong before the ack puts it back.
-    pub(crate) async fn handle(&self, delivery: Delivery, queue: usize, abort: &CancellationToken) {
+    pub(crate) async fn handle(&self, mut delivery: Delivery, queue: usize, abort: &CancellationToken) {
         let mut headers = TaskHeaders::from_map(&delivery.message.headers);
         let trace = continued(headers.traceparent);
         // A task without a trace keeps the one that it gets now, whatever way it goes.
@@ -94,9 +94,10 @@ impl Handler {
             attempt = facts.attempt,
             trace_id = trace.trace_id()
         );
-        let message = delivery.message.clone();
+        // What is left of the delivery is how to settle it.
+        let message = std::mem::take(&mut delivery.message);
         let (queue, redeliveries) = (&self.queues[queue], delivery.redeliveries);
-        let mut task = InHand { queue, message: &message, redeliveries, headers, facts };
+        let mut task = InHand { queue, message, redeliveries, headers, facts };
         async {
             let (verdict, begun) = self.judge(&mut task, abort).await;
             self.settle(delivery, &task, verdict, abort).await;
