@@ -7,6 +7,9 @@ command -v cc >/dev/null || packages="$packages gcc libc6-dev"
 # The tests start private servers of these.
 [ -d /usr/lib/rabbitmq/lib ] || packages="$packages rabbitmq-server"
 command -v redis-server >/dev/null || packages="$packages redis-server"
+# They also run the example clients in Python and JavaScript.
+python3 -c 'import ensurepip' 2>/dev/null || packages="$packages python3 python3-venv"
+command -v npm >/dev/null || packages="$packages nodejs npm"
 [ -z "$packages" ] && exit 0
 as_root=""
 [ "$(id -u)" -eq 0 ] || as_root="sudo"

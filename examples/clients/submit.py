@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""Submits the jobs of a file to EchoGen and waits until all have ended.
+
+    pip install -r requirements.txt
+    python submit.py ../jobs.jsonl --url amqp://guest:guest@localhost:5672/%2f
+
+Nothing of EchoGen is needed here: a job is one JSON message to an exchange, and its end comes back as one JSON message.
+A subject given as a file is sent along inside the job, since the workers may run on other machines. The exit code is 0
+if every job completed, 1 if one did not.
+"""
+
+import argparse
+import base64
+import json
+import mimetypes
+import pathlib
+import sys
+import uuid
+
+import pika
+
+
+def with_picture(job, folder):
+    """Puts a subject that is a local file into the job itself."""
+    image = job.get("subject", {}).get("image", "")
+    if image and "://" not in image and not image.startswith("data:"):
+        path = folder / image
+        kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+        picture = base64.b64encode(path.read_bytes()).decode()
+        job["subject"]["image"] = f"data:{kind};base64,{picture}"
+    return job
+
+
+def jobs_of(path):
+    """One job for each line that is not empty."""
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            if line.strip():
+                yield with_picture(json.loads(line), path.parent)
+
+
+def submit(channel, exchange, answers, job):
+    """Publishes one job and returns the mark by which its answer is known."""
+    mark = job.get("id") or str(uuid.uuid4())
+    properties = pika.BasicProperties(
+        content_type="application/json",
+        delivery_mode=pika.DeliveryMode.Persistent.value,
+        message_id=mark,
+        reply_to=answers,
+        correlation_id=mark,
+    )
+    # In confirm mode this returns when the broker has the job on disk. A lane that does not exist raises
+    # UnroutableError, a full one NackError.
+    lane = job.get("lane", "standard")
+    channel.basic_publish(exchange, lane, json.dumps(job).encode(), properties, mandatory=True)
+    return mark
+
+
+def wait(channel, answers, marks, seconds):
+    """Prints each job's end; returns whether all completed."""
+    waiting, good = set(marks), True
+    for _, properties, body in channel.consume(answers, auto_ack=True, inactivity_timeout=seconds):
+        if properties is None:
+            print(f"no answer for {seconds} seconds; still waiting for {sorted(waiting)}", file=sys.stderr)
+            return False
+        event = json.loads(body)
+        # Answers come at least once, so a second one is possible.
+        if properties.correlation_id in waiting:
+            waiting.remove(properties.correlation_id)
+            end = event["type"].rsplit(".", 1)[-1]
+            good = good and end == "completed"
+            why = (event["data"].get("error") or {}).get("message", "")
+            print(event["subject"], end, why, flush=True)
+        if not waiting:
+            return good
+    return False
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("jobs", type=pathlib.Path, help="a file with one JSON job a line")
+    parser.add_argument("--url", default="amqp://guest:guest@localhost:5672/%2f")
+    parser.add_argument("--prefix", default="echogen", help="the installation's prefix")
+    parser.add_argument("--timeout", type=float, default=3600, help="seconds without any answer before giving up")
+    arguments = parser.parse_args()
+    with pika.BlockingConnection(pika.URLParameters(arguments.url)) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        answers = channel.queue_declare("", exclusive=True).method.queue
+        exchange = f"{arguments.prefix}.jobs"
+        marks = [submit(channel, exchange, answers, job) for job in jobs_of(arguments.jobs)]
+        print(f"{len(marks)} jobs submitted", flush=True)
+        return 0 if not marks or wait(channel, answers, marks, arguments.timeout) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+//! The example clients in other languages: what they send is a job, and they understand its end.
+//!
+//! Their libraries come from the package registries, pinned, into a folder below `target/`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use echogen_adapters::amqp::{AmqpBroker, AmqpConfig};
+use echogen_ports::{Broker, Consumer, Delivery, Event, Message, QueueName};
+use echogen_protocol::{Failure, FailureKind, ImageLocation, Job, JobEvent, JobResult, Lane, Task, TaskHeaders};
+use echogen_testkit::RabbitMq;
+use tokio::time::{Duration, timeout};
+
+use crate::program::{Folder, repository};
+
+/// Jobs as a client may write them: a file for a picture, a lane, no id.
+const JOBS: &str = r#"
+{"id": "first", "subject": {"image": "dog.png"}, "prompt": "a dog on a beach", "lane": "interactive"}
+
+{"subject": {"image": "dog.png", "name": "dog"}, "prompt": "a dog in the snow", "seeds": [1, 2], "lane": "interactive"}
+"#;
+
+/// A smallest PNG will do: nobody decodes it here.
+const PICTURE: &[u8] = b"\x89PNG\r\n\x1a\n";
+
+/// A folder below `target/` with a client's files, and what `install` puts there once.
+fn installed(language: &str, files: &[&str], install: impl Fn(&Path) -> Vec<Command>) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients").join(language);
+    fs::create_dir_all(&folder).expect("the target folder is writable");
+    let mut wanted = String::new();
+    for file in files {
+        let text = fs::read_to_string(repository("examples/clients").join(file)).expect("the example is there");
+        fs::write(folder.join(file), &text).expect("the target folder is writable");
+        // The libraries depend on the first file only, the list of them.
+        if wanted.is_empty() {
+            wanted = text;
+        }
+    }
+    let stamp = folder.join("installed");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return folder;
+    }
+    for mut command in install(&folder) {
+        let ended = command.stdin(Stdio::null()).output();
+        let output = ended.unwrap_or_else(|error| panic!("{command:?}: {error}; run deploy/setup-debian.sh"));
+        let why = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command:?}: {why}; deploy/setup-debian.sh installs what is needed");
+    }
+    fs::write(stamp, wanted).expect("the target folder is writable");
+    folder
+}
+
+/// A private broker with the installation's queues, as the roles would declare them.
+async fn broker() -> (AmqpBroker, AmqpConfig) {
+    let server = RabbitMq::shared().await;
+    let config = AmqpConfig { url: server.amqp_url(), prefix: RabbitMq::fresh_prefix(), ..AmqpConfig::default() };
+    (AmqpBroker::connect(config.clone()).await.expect("the broker takes connections"), config)
+}
+
+async fn next(consumer: &mut Box<dyn Consumer>) -> Delivery {
+    let received = timeout(Duration::from_secs(60), consumer.receive()).await.expect("the client sends a job");
+    received.expect("receive works").expect("the consumer goes on")
+}
+
+/// Answers as the last stage would.
+async fn conclude(broker: &AmqpBroker, job: &Job, message: &Message, failure: Option<Failure>) {
+    let result = match failure {
+        None => JobResult::completed(job, Vec::new(), "1.2.3", jiff::Timestamp::UNIX_EPOCH),
+        Some(failure) => JobResult::failed(job, failure, "1.2.3", jiff::Timestamp::UNIX_EPOCH),
+    };
+    let reply = TaskHeaders::from_map(&message.headers).reply_to;
+    assert!(reply.is_some(), "the client wants an answer");
+    let event = Event::of_job(&JobEvent::of_result(&result)).replying_to(reply);
+    // Twice, as it may happen.
+    broker.publish_event(event.clone()).await.expect("the event is taken");
+    broker.publish_event(event).await.expect("the event is taken");
+}
+
+/// Runs a client against a dispatcher of this test's making; its jobs end as `failure` says for the second.
+async fn check(client: impl FnOnce(&AmqpConfig, &Path) -> Command, failure: Option<Failure>) {
+    let (broker, config) = broker().await;
+    let folder = Folder::new();
+    let jobs = folder.write("jobs.jsonl", JOBS);
+    folder.write("dog.png", PICTURE);
+    let good = failure.is_none();
+    let mut consumer = broker.consume(&QueueName::dispatch(Lane::Interactive), 10).await.expect("consume works");
+    let mut command = client(&config, &jobs);
+    let client = std::thread::spawn(move || command.stdin(Stdio::null()).output());
+    let mut failures = [None, failure].into_iter();
+    for prompt in ["a dog on a beach", "a dog in the snow"] {
+        let delivery = next(&mut consumer).await;
+        let Ok(Task::Dispatch(job)) = Task::parse(&delivery.message.body) else {
+            panic!("this is no job: {:?}", delivery.message)
+        };
+        assert_eq!(job.prompt, prompt);
+        let picture = job.subject.image.location().expect("the picture's address is good");
+        assert!(matches!(picture, ImageLocation::Data { .. }), "the picture comes along: {picture:?}");
+        conclude(&broker, &job, &delivery.message, failures.next().flatten()).await;
+        delivery.ack().await.expect("ack works");
+    }
+    let output = client.join().expect("no panic").expect("the client runs");
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(if good { 0 } else { 1 }), "{output:?}");
+    let mut lines = told.lines();
+    assert_eq!(lines.next(), Some("2 jobs submitted"), "{output:?}");
+    assert_eq!(lines.next().map(str::trim), Some("first completed"), "{output:?}");
+    let second = lines.next().unwrap_or_default();
+    assert!(second.contains(if good { "completed" } else { "failed no subject found" }), "{output:?}");
+    assert_eq!(lines.next(), None, "what came twice is told once: {output:?}");
+}
+
+fn no_subject() -> Failure {
+    Failure { kind: FailureKind::InvalidJob, message: "no subject found".to_owned() }
+}
+
+fn python(config: &AmqpConfig, jobs: &Path) -> Command {
+    let folder = installed("python", &["requirements.txt", "submit.py"], |folder| {
+        let mut environment = Command::new("python3");
+        environment.args(["-m", "venv"]).arg(folder.join("venv"));
+        let mut install = Command::new(folder.join("venv/bin/pip"));
+        install.args(["install", "--quiet", "-r"]).arg(folder.join("requirements.txt"));
+        vec![environment, install]
+    });
+    let mut command = Command::new(folder.join("venv/bin/python"));
+    command.arg(folder.join("submit.py")).arg(jobs).args(["--timeout", "60"]);
+    command.args(["--url", &config.url, "--prefix", &config.prefix]);
+    command
+}
+
+fn javascript(config: &AmqpConfig, jobs: &Path) -> Command {
+    let folder = installed("javascript", &["package.json", "submit.mjs"], |folder| {
+        let mut install = Command::new("npm");
+        install.args(["install", "--silent", "--no-audit", "--no-fund"]).current_dir(folder);
+        vec![install]
+    });
+    let mut command = Command::new("node");
+    command.arg(folder.join("submit.mjs")).arg(jobs).args([&config.url, &config.prefix]);
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_python_example_submits_jobs_and_waits_for_their_end() {
+    check(python, None).await;
+    check(python, Some(no_subject())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_javascript_example_submits_jobs_and_waits_for_their_end() {
+    check(javascript, None).await;
+    check(javascript, Some(no_subject())).await;
+}
