@@ -11,6 +11,7 @@ from torch import Tensor
 import common
 from networks.bsq import BsqConfig, BsqTokenizer, quantise
 from networks.dinov2 import Dinov2, Dinov2Config
+from networks.echogen import EchoGen, EchoGenConfig, Subject
 from networks.flux_vae import FluxVae, FluxVaeConfig
 from networks.t5 import T5Config, T5Encoder
 
@@ -73,6 +74,17 @@ def main() -> None:
     compare("tokenizer codes", summed, io["out.summed"])
     compare("tokenizer inputs", torch.cat(inputs, 1), io["out.transformer_inputs"])
     compare("tokenizer decoded", tokenizer.decode(io["out.summed"]), io["out.decoded"])
+
+    config, weights, io = read("echogen-tiny")
+    model = EchoGen(EchoGenConfig(**chosen(EchoGenConfig, config["model"])))
+    if missing := model.load_official(weights):
+        raise SystemExit(f"the transformer lacks {missing}")
+    text = [io[f"in.text.{index}"] for index in range(config["batch"])]
+    subject = Subject(io["in.cls"], io["in.patches"], io["in.content"].flatten(2).transpose(1, 2))
+    for name, case in config["cases"].items():
+        schedule, full = case["scales"], [case["rope_grid"]]
+        logits = model(text, subject, io[f"in.{name}.tf.inputs"], schedule, full)
+        compare(f"transformer, {name}", logits, io[f"out.{name}.tf.logits"])
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ def main() -> None:
         weights = {key: value.half().contiguous() for key, value in common.averaged(folder).items()}
         step = common.steps_of(folder)
         save_file(weights, common.SHIPPED / f"{name}.safetensors", {"step": str(step)})
+        (common.SHIPPED / f"{name}.safetensors").chmod(0o644)
         print(f"{name}: step {step}")
 
 

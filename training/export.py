@@ -73,6 +73,8 @@ def toml(value) -> str:
             return f"[{', '.join(map(toml, value))}]"
         case dict():
             return "{ " + ", ".join(f'"{key}" = {toml(entry)}' for key, entry in value.items()) + " }"
+        case float():
+            return repr(value).replace("e-0", "e-")
     return str(value)
 
 
@@ -113,6 +115,7 @@ def main() -> None:
         if not worst < 60_000:
             raise ValueError(f"{network} has a weight of {worst}, which half precision cannot hold")
         save_file(halves, folder / f"{network}.safetensors")
+        (folder / f"{network}.safetensors").chmod(0o644)
         print(f"{network}: {sum(value.numel() for value in halves.values()):,} numbers")
     manifest = folder / "bundle.toml"
     manifest.write_text(filled(manifest.read_text(), folder, chosen))

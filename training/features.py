@@ -69,16 +69,17 @@ def store(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def main() -> None:
-    options = common.arguments(__doc__, folder="train", batch=64)
+    options = common.arguments(__doc__, folder="train", batch=64, shards=0)
     shards = common.Shards(options.work / "data" / options.folder)
     frozen = Frozen(options.work)
     out = options.work / "features" / options.folder
     out.mkdir(parents=True, exist_ok=True)
-    if not (out / "captions.safetensors").exists():
-        captions = sorted(set(shards.captions()))
+    count = options.shards or len(shards.paths)
+    if not (out / "captions.words").exists():
+        captions = sorted(set(shards.captions()[: shards.starts[count]]))
         features = [row for i in range(0, len(captions), 64) for row in frozen.captions(captions[i : i + 64])]
-        store({caption: row for caption, row in zip(captions, features)}, out / "captions.safetensors")
-    for path, start, end in zip(shards.paths, shards.starts, shards.starts[1:]):
+        store({caption: row for caption, row in zip(captions, features)}, out / "captions.words")
+    for path, start, end in zip(shards.paths[:count], shards.starts, shards.starts[1:]):
         target = out / path.name
         if target.exists():
             continue

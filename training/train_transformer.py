@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import common
@@ -69,11 +70,7 @@ class Examples:
     def __init__(self, work, folder: str):
         self.features = common.Shards(work / "features" / folder)
         self.captions = common.Shards(work / "data" / folder).captions()
-        words = self.features.columns
-        self.words = {name: words.pop(name)[0] for name in list(words) if name not in
-                      ("cls", "patches", "mean", "logvar", "latent")}
-        counts = [len(column) for column in words["cls"]]
-        self.features.starts = np.concatenate(([0], np.cumsum(counts)))
+        self.words = load_file(work / "features" / folder / "captions.words")
 
     def __len__(self) -> int:
         return len(self.features)
@@ -82,7 +79,7 @@ class Examples:
         return torch.from_numpy(self.features.take(name, rows)).float()
 
     def text(self, rows: np.ndarray) -> list[Tensor]:
-        return [torch.from_numpy(np.array(self.words[self.captions[row]])).float() for row in rows]
+        return [self.words[self.captions[row]].float() for row in rows]
 
     def subject(self, rows: np.ndarray, generator: torch.Generator) -> Subject:
         mean, logvar = self.take("mean", rows), self.take("logvar", rows)
