@@ -1,15 +1,17 @@
 #!/bin/sh
-# Installs the system packages that building and testing need, where they are missing.
+# Installs the system packages that building needs, and with `tests` those of the tests too, where they are missing.
 set -eu
 command -v cargo >/dev/null || { echo "EchoGen is built with Rust: install it from https://rustup.rs first" >&2; exit 2; }
 packages=""
 command -v cc >/dev/null || packages="$packages gcc libc6-dev"
-# The tests start private servers of these.
-[ -d /usr/lib/rabbitmq/lib ] || packages="$packages rabbitmq-server"
-command -v redis-server >/dev/null || packages="$packages redis-server"
-# They also run the example clients in Python and JavaScript.
-python3 -c 'import ensurepip' 2>/dev/null || packages="$packages python3 python3-venv"
-command -v npm >/dev/null || packages="$packages nodejs npm"
+if [ "${1:-}" = tests ]; then
+    # The tests start private servers of these.
+    [ -d /usr/lib/rabbitmq/lib ] || packages="$packages rabbitmq-server"
+    command -v redis-server >/dev/null || packages="$packages redis-server"
+    # They also run the example clients in Python and JavaScript.
+    python3 -c 'import ensurepip' 2>/dev/null || packages="$packages python3 python3-venv"
+    command -v npm >/dev/null || packages="$packages nodejs npm"
+fi
 [ -z "$packages" ] && exit 0
 as_root=""
 [ "$(id -u)" -eq 0 ] || as_root="sudo"
