@@ -27,3 +27,11 @@ deny:
 # Times the heavy networks at their published sizes.
 bench:
     cargo bench --locked -p echogen-models
+
+# Breaks everything in turn, under load, and counts.
+chaos:
+    cargo run --release --locked -p echogen-tests --bin chaos
+
+# Jobs a second through real servers, beside a minimal client.
+bench-pipeline:
+    cargo run --release --locked -p echogen-tests --bin bench-pipeline
