@@ -17,19 +17,25 @@ pub fn check_object_key(key: &str) -> Result<(), KeyError> {
 }
 
 fn check_part(key: &str, part: &str) -> Result<(), KeyError> {
-    let shown = quoted(key);
+    let shown = || quoted(key);
     if part.is_empty() {
-        return Err(KeyError(format!("{shown} has an empty part; no leading, trailing or double \"/\"")));
+        return Err(KeyError(format!("{} has an empty part; no leading, trailing or double \"/\"", shown())));
     }
     if part.starts_with('.') {
-        return Err(KeyError(format!("{shown} has a part that begins with a dot; start it with a letter or digit")));
+        return Err(KeyError(format!(
+            "{} has a part that begins with a dot; start it with a letter or digit",
+            shown()
+        )));
     }
     if part.len() > limits::MAX_KEY_PART_BYTES {
         let limit = limits::MAX_KEY_PART_BYTES;
-        return Err(KeyError(format!("{shown} has a part of {} bytes; the limit is {limit}", part.len())));
+        return Err(KeyError(format!("{} has a part of {} bytes; the limit is {limit}", shown(), part.len())));
     }
     if let Some(bad) = part.chars().find(|&c| !is_key_char(c)) {
-        return Err(KeyError(format!("{shown} contains {bad:?}; use letters, digits, \".\", \"_\", \"-\" and \"/\"")));
+        return Err(KeyError(format!(
+            "{} contains {bad:?}; use letters, digits, \".\", \"_\", \"-\" and \"/\"",
+            shown()
+        )));
     }
     Ok(())
 }

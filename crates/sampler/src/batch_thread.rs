@@ -5,28 +5,25 @@
 //! that fails says nothing about its jobs: each is run again by itself, and only the one at fault fails.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
 use echogen_models::{echogen::Schedule, imaging::RgbImage};
 use echogen_worker::InferenceError;
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::timeout_at,
-};
+use tokio::{sync::oneshot, time::timeout_at};
 use tracing::{Span, debug, info, warn};
 
+use self::job::Job;
 use crate::{
-    CloseReason, SampleError, SampleRequest, Sampled, SamplerConfig, ScaleDone,
+    BatchCounters, SampleError, SampleRequest, Sampled, SamplerConfig,
     gatherer::{Batch, Gatherer, Limits, Next, Waiting},
 };
+
+mod job;
 
 /// What samples, on a thread of its own.
 pub(crate) trait Networks: Send + 'static {
@@ -53,44 +50,6 @@ pub(crate) struct Part<'a, T> {
     pub(crate) seeds: Vec<u64>,
 }
 
-/// How many batches were run, and why each was closed.
-#[derive(Debug, Default)]
-pub struct BatchCounters {
-    by_reason: [AtomicU64; CloseReason::ALL.len()],
-    images: AtomicU64,
-    failed: AtomicU64,
-}
-
-impl BatchCounters {
-    /// Batches closed for this reason.
-    pub fn closed(&self, reason: CloseReason) -> u64 {
-        let index = CloseReason::ALL.iter().position(|each| *each == reason);
-        index.map_or(0, |index| self.by_reason[index].load(Ordering::Relaxed))
-    }
-
-    /// All batches.
-    pub fn batches(&self) -> u64 {
-        self.by_reason.iter().map(|count| count.load(Ordering::Relaxed)).sum()
-    }
-
-    /// Pictures begun in all batches.
-    pub fn images(&self) -> u64 {
-        self.images.load(Ordering::Relaxed)
-    }
-
-    /// Batches of several jobs that failed, so that each job was run again by itself.
-    pub fn failed(&self) -> u64 {
-        self.failed.load(Ordering::Relaxed)
-    }
-
-    fn note(&self, reason: CloseReason, images: usize) {
-        if let Some(index) = CloseReason::ALL.iter().position(|each| *each == reason) {
-            self.by_reason[index].fetch_add(1, Ordering::Relaxed);
-        }
-        self.images.fetch_add(images as u64, Ordering::Relaxed);
-    }
-}
-
 /// Asks the thread; it ends when this is dropped and nothing waits any more.
 #[derive(Debug)]
 pub(crate) struct BatchThread {
@@ -114,32 +73,8 @@ struct State {
     closed: bool,
 }
 
-/// A job with the thread.
-#[derive(Debug)]
-struct Job {
-    request: SampleRequest,
-    schedule: Schedule,
-    kv_bytes: u64,
-    max_images: usize,
-    /// Indices of seeds whose pictures are still to be begun.
-    missing: VecDeque<usize>,
-    images: Vec<Option<RgbImage>>,
-    arrived: Instant,
-    begun: Option<Instant>,
-    span: Span,
-    watch: Watch,
-}
-
-/// Whoever waits for a job.
-#[derive(Debug)]
-struct Watch {
-    reply: oneshot::Sender<Result<Sampled, SampleError>>,
-    progress: mpsc::UnboundedSender<ScaleDone>,
-    deadline: tokio::time::Instant,
-    /// Scales told so far, of all its pictures.
-    done: usize,
-    total: usize,
-}
+/// A batch, and its jobs by their tickets.
+type Taken = (Batch<Schedule>, Vec<(u64, Job)>);
 
 impl BatchThread {
     /// Starts a thread called `name`. Fails if the system has none to give.
@@ -178,20 +113,7 @@ impl BatchThread {
         let (deadline, name) = (request.deadline, self.shared.name);
         let stopped = || InferenceError::Stopped(name.to_owned());
         let (reply, answer) = oneshot::channel();
-        let (images, progress) = (request.seeds.len(), request.progress.clone());
-        let total = schedule.scales().len() * images;
-        let job = Job {
-            request,
-            schedule,
-            kv_bytes,
-            max_images,
-            missing: (0..images).collect(),
-            images: vec![None; images],
-            arrived: Instant::now(),
-            begun: None,
-            span: Span::current(),
-            watch: Watch { reply, progress, deadline, done: 0, total },
-        };
+        let job = Job::new(request, schedule, kv_bytes, max_images, reply);
         self.shared.push(job).map_err(|()| stopped())?;
         let answered = timeout_at(deadline, answer).await.map_err(|_| InferenceError::TooLate(name.to_owned()))?;
         answered.map_err(|_| stopped())?
@@ -232,7 +154,7 @@ impl Shared {
     }
 
     /// Waits for the next batch, and takes its jobs in hand; `None` when nothing more will come.
-    fn next_batch(&self) -> Option<(Batch<Schedule>, Vec<(u64, Job)>)> {
+    fn next_batch(&self) -> Option<Taken> {
         let mut state = self.lock();
         loop {
             state.forget_gone();
@@ -326,7 +248,7 @@ impl Shared {
             }
         }
         if again > 0 {
-            self.counters.failed.fetch_add(1, Ordering::Relaxed);
+            self.counters.note_failed();
             warn!(jobs = again, %error, "a batch failed, each of its jobs is run again by itself");
         }
     }
@@ -361,46 +283,9 @@ impl State {
     }
 }
 
-impl Watch {
-    /// Whether nobody waits any more: the job was taken back or cancelled, or its time is over.
-    fn is_gone(&self) -> bool {
-        self.reply.is_closed() || tokio::time::Instant::now() >= self.deadline
-    }
-
-    /// Tells that another scale of `images` pictures begins.
-    fn tell(&mut self, images: usize) {
-        if self.progress.send(ScaleDone { done: self.done, total: self.total }).is_err() {
-            debug!("nobody follows the scales");
-        }
-        self.done = (self.done + images).min(self.total);
-    }
-}
-
 impl<T> Member<T> {
     fn seeds(&self) -> Vec<u64> {
         self.share.iter().map(|index| self.job.request.seeds[*index]).collect()
-    }
-}
-
-impl Job {
-    fn is_gone(&self) -> bool {
-        self.watch.is_gone()
-    }
-
-    fn finish(mut self) {
-        let images = std::mem::take(&mut self.images).into_iter().flatten().collect();
-        let begun = self.begun.unwrap_or(self.arrived);
-        let timings = [
-            ("waited".to_owned(), begun.saturating_duration_since(self.arrived).as_secs_f64()),
-            ("networks".to_owned(), begun.elapsed().as_secs_f64()),
-        ];
-        self.answer(Ok(Sampled { images, timings: timings.into() }));
-    }
-
-    fn answer(self, answer: Result<Sampled, SampleError>) {
-        if self.watch.reply.send(answer).is_err() {
-            debug!("answer dropped, nobody waits for it");
-        }
     }
 }
 

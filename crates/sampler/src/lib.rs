@@ -6,6 +6,7 @@
 //! The networks are behind [`ImageSampler`], so that this stage's tests need no weights; [`GeneratorSampler`] is the
 //! real one.
 
+mod batch_counters;
 mod batch_thread;
 mod config;
 mod gatherer;
@@ -29,7 +30,7 @@ use echogen_worker::{Outcome, ResultWriter, Stage, StageContext, StageError};
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 
-pub use batch_thread::BatchCounters;
+pub use batch_counters::BatchCounters;
 pub use config::{SamplerConfig, ScaleEvents};
 pub use gatherer::CloseReason;
 pub use generator_sampler::GeneratorSampler;

@@ -3,9 +3,10 @@
 use std::{sync::mpsc as sync_mpsc, time::Duration};
 
 use echogen_protocol::{OutputFormat, Parameters, PerScale, PixelBudget};
-use tokio::task::JoinSet;
+use tokio::{sync::mpsc, task::JoinSet};
 
 use super::*;
+use crate::{CloseReason, ScaleDone};
 
 /// Paints every picture in its seed; waits for a word before each scale.
 struct Painter {

@@ -92,6 +92,32 @@ fn at_shutdown_nobody_waits_for_company() {
     assert_eq!(run(gatherer.next(now)), (vec![(1, 1)], CloseReason::Shutdown));
 }
 
+/// Shape, pictures, key-value bytes of each, whether alone, and batches run after its coming.
+type Coming = (usize, usize, u64, bool, usize);
+
+/// Takes a batch off what is left, and checks it.
+fn check(
+    batch: &Batch<usize>,
+    jobs: &[Coming],
+    max_images: usize,
+    left: &mut HashMap<u64, usize>,
+) -> Result<(), TestCaseError> {
+    let images: usize = batch.parts.iter().map(|(_, images)| images).sum();
+    prop_assert!((1..=max_images).contains(&images));
+    let mut kv_bytes = 0;
+    for (ticket, images) in &batch.parts {
+        let (shape, _, kv, alone, _) = jobs[*ticket as usize];
+        prop_assert!(shape == batch.shape && *images > 0);
+        prop_assert!(!alone || batch.parts.len() == 1);
+        kv_bytes += kv * *images as u64;
+        let left = left.get_mut(ticket).unwrap();
+        prop_assert!(*left >= *images);
+        *left -= images;
+    }
+    prop_assert!(kv_bytes <= LIMITS.max_kv_bytes || images == 1);
+    Ok(())
+}
+
 proptest! {
     /// Whatever comes: every picture is taken exactly once, no batch is over a limit or mixes shapes, what must be alone
     /// is, and no shape waits for more batches than there are others.
@@ -107,19 +133,7 @@ proptest! {
         let mut take = |gatherer: &mut Gatherer<usize>, left: &mut HashMap<u64, usize>| {
             let groups: Vec<_> = gatherer.turns.iter().cloned().collect();
             let Next::Run(batch) = gatherer.next(now + LIMITS.max_wait) else { return Ok(false) };
-            let images: usize = batch.parts.iter().map(|(_, images)| images).sum();
-            prop_assert!((1..=max_images).contains(&images));
-            let mut kv_bytes = 0;
-            for (ticket, images) in &batch.parts {
-                let (shape, _, kv, alone, _) = jobs[*ticket as usize];
-                prop_assert!(shape == batch.shape && *images > 0);
-                prop_assert!(!alone || batch.parts.len() == 1);
-                kv_bytes += kv * *images as u64;
-                let left = left.get_mut(ticket).unwrap();
-                prop_assert!(*left >= *images);
-                *left -= images;
-            }
-            prop_assert!(kv_bytes <= LIMITS.max_kv_bytes || images == 1);
+            check(&batch, &jobs, max_images, left)?;
             for group in &groups[1..] {
                 let batches = waited.entry(group.clone()).or_default();
                 *batches += 1;

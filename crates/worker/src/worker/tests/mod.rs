@@ -4,6 +4,7 @@
 mod cancelling;
 mod dying;
 mod lanes;
+mod shared_store;
 mod telling;
 
 use std::{
@@ -22,6 +23,7 @@ use jiff::{Timestamp, ToSpan};
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::task::TaskTracker;
 
+use self::shared_store::SharedStore;
 use super::*;
 use crate::{Backoff, Outcome, ResultWriter, StageContext, StageError};
 
@@ -173,33 +175,6 @@ impl Bench {
         self.shutdown.cancel();
         self.worker.await.unwrap().unwrap();
         assert_eq!(self.broker.unsettled(), 0, "nothing stays out after the end");
-    }
-}
-
-/// A store that the test looks into while the worker writes.
-#[derive(Debug)]
-struct SharedStore(Arc<MemoryObjectStore>);
-
-#[async_trait]
-impl ObjectStore for SharedStore {
-    async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<bytes::Bytes>, PortError> {
-        self.0.get(key, max_bytes).await
-    }
-
-    async fn put(&self, key: &ObjectKey, bytes: bytes::Bytes) -> Result<(), PortError> {
-        self.0.put(key, bytes).await
-    }
-
-    async fn put_if_absent(&self, key: &ObjectKey, bytes: bytes::Bytes) -> Result<bool, PortError> {
-        self.0.put_if_absent(key, bytes).await
-    }
-
-    async fn exists(&self, key: &ObjectKey) -> Result<bool, PortError> {
-        self.0.exists(key).await
-    }
-
-    async fn delete(&self, key: &ObjectKey) -> Result<(), PortError> {
-        self.0.delete(key).await
     }
 }
 
