@@ -105,7 +105,7 @@ fn check_detector(fixture: &mut Fixture, folder: &Path) -> anyhow::Result<()> {
         };
         fixture.check_against(&format!("groundingdino {name}"), &expected, &actual, 0.0)?;
     }
-    let tensor = |sizes: Vec<[u32; 2]>| Tensor::new(sizes, &Device::Cpu);
+    let tensor = |sizes: Vec<[u32; 2]>| Tensor::from_vec(sizes.concat(), (sizes.len(), 2), &Device::Cpu);
     let actual = sizes.table_800_1333.iter().map(|case| {
         let (height, width) = detector_size((case.h, case.w), 800, 1_333);
         [height, width]
