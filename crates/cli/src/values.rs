@@ -28,6 +28,7 @@ pub(crate) fn bounding_box(text: &str) -> Result<BoundingBox, String> {
 /// A parser for [`PixelBudget`].
 pub(crate) fn pixel_budget() -> impl TypedValueParser<Value = PixelBudget> {
     one_of(&[
+        ("0.004M", PixelBudget::M0_004),
         ("0.06M", PixelBudget::M0_06),
         ("0.25M", PixelBudget::M0_25),
         ("0.60M", PixelBudget::M0_60),
