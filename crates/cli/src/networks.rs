@@ -128,6 +128,6 @@ fn subject_keys(defaults: &SamplingDefaults, digests: &BTreeMap<String, String>)
 }
 
 fn budget(name: &str) -> Option<PixelBudget> {
-    let all = [PixelBudget::M0_06, PixelBudget::M0_25, PixelBudget::M0_60, PixelBudget::M1];
+    let all = [PixelBudget::M0_004, PixelBudget::M0_06, PixelBudget::M0_25, PixelBudget::M0_60, PixelBudget::M1];
     all.into_iter().find(|budget| budget.as_str() == name)
 }

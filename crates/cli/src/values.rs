@@ -66,6 +66,7 @@ pub(crate) fn lane() -> impl TypedValueParser<Value = Lane> {
 /// A parser for [`PixelBudget`].
 pub(crate) fn pixel_budget() -> impl TypedValueParser<Value = PixelBudget> {
     one_of(&[
+        ("0.004M", PixelBudget::M0_004),
         ("0.06M", PixelBudget::M0_06),
         ("0.25M", PixelBudget::M0_25),
         ("0.60M", PixelBudget::M0_60),

@@ -57,6 +57,8 @@ const WORDS: &[&str] = &[
     // Kinds of pictures.
     "photo picture image painting drawing sketch cartoon watercolor oil pixel art style portrait view closeup macro \
      realistic simple minimal vintage studio product high low quality detailed blurry",
+    // What else the captions of the small world say.
+    "rocket library meadow stage living during daylight theater",
 ];
 
 /// Endings that follow a word without a space.

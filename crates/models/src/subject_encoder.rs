@@ -16,8 +16,9 @@ use crate::flux_vae::{FluxVaeEncoder, Posterior};
 use crate::imaging::{ImageError, RgbImage, cover_and_crop, to_unit_tensor};
 use crate::random::CounterRng;
 
-/// The sides at which a subject can be encoded: 512 for the pixel budget 1M, 256 for all smaller ones.
-pub const SUBJECT_RESOLUTIONS: [usize; 2] = [256, 512];
+/// The sides at which a subject can be encoded: 512 for the pixel budget 1M, 256 for the smaller published ones, 64 for
+/// 0.004M.
+pub const SUBJECT_RESOLUTIONS: [usize; 3] = [64, 256, 512];
 
 /// Side that DINOv2 sees of a subject of 256 pixels.
 const DINOV2_SIDE: usize = 224;
@@ -42,7 +43,7 @@ pub enum SubjectError {
     #[error(transparent)]
     Image(#[from] ImageError),
     /// The networks were asked for a side they were not made for.
-    #[error("subjects are encoded at 256 or 512 pixels, not at {0}")]
+    #[error("subjects are encoded at 64, 256 or 512 pixels, not at {0}")]
     Resolution(usize),
     /// A network failed.
     #[error("encoding the subject failed")]
@@ -63,7 +64,7 @@ impl SubjectError {
 #[derive(Debug, Clone)]
 pub struct SubjectEncoder {
     /// DINOv2 for each of [`SUBJECT_RESOLUTIONS`], sharing their weights.
-    dinov2: [Dinov2; 2],
+    dinov2: [Dinov2; 3],
     vae_encoder: FluxVaeEncoder,
     dtype: DType,
     device: Device,
@@ -81,19 +82,20 @@ impl SubjectEncoder {
             candle_core::bail!("subjects are seen at {DINOV2_SIDE} pixels, which patches of {patch} do not divide");
         }
         let grid = |resolution: usize| {
-            let side = DINOV2_SIDE * (resolution / 256) / patch;
+            let side = DINOV2_SIDE * resolution / 256 / patch;
             dinov2.with_grid(side, side, PositionResampling::Antialiased)
         };
         let table = dinov2.position_embeddings();
         let (dtype, device) = (table.dtype(), table.device().clone());
-        Ok(Self { dinov2: [grid(SUBJECT_RESOLUTIONS[0])?, grid(SUBJECT_RESOLUTIONS[1])?], vae_encoder, dtype, device })
+        let [small, middle, large] = SUBJECT_RESOLUTIONS.map(grid);
+        Ok(Self { dinov2: [small?, middle?, large?], vae_encoder, dtype, device })
     }
 
     /// Encodes a cut-out at `resolution` x `resolution` pixels.
     ///
     /// # Errors
     ///
-    /// If the picture has no pixels, the resolution is neither 256 nor 512, or a network fails.
+    /// If the picture has no pixels, the resolution is none of [`SUBJECT_RESOLUTIONS`], or a network fails.
     pub fn encode(&self, cutout: &RgbImage, resolution: usize) -> Result<EncodedSubject, SubjectError> {
         let position = SUBJECT_RESOLUTIONS.iter().position(|known| *known == resolution);
         let dinov2 = &self.dinov2[position.ok_or(SubjectError::Resolution(resolution))?];
@@ -334,9 +336,9 @@ mod tests {
     }
 
     #[test]
-    fn both_resolutions_give_the_shapes_that_the_sampler_expects() {
+    fn all_resolutions_give_the_shapes_that_the_sampler_expects() {
         let encoder = encoder();
-        for (resolution, patches, content_tokens) in [(256, 256, 1024), (512, 1024, 4096)] {
+        for (resolution, patches, content_tokens) in [(64, 16, 64), (256, 256, 1024), (512, 1024, 4096)] {
             let subject = encoder.encode(&picture(90, 60), resolution).unwrap();
             let shape = SubjectShape { channels: 64, patches, latent_channels: 16, content_tokens };
             assert_eq!(subject.shape(), shape);

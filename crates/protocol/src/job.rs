@@ -248,6 +248,9 @@ pub enum MaskMode {
 /// The pixel budgets of the schedule table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum PixelBudget {
+    /// About 64 x 64, for networks whose tokens are 8 pixels wide.
+    #[serde(rename = "0.004M")]
+    M0_004,
     /// About 256 x 256.
     #[serde(rename = "0.06M")]
     M0_06,
@@ -266,6 +269,7 @@ impl PixelBudget {
     /// The name in the schedule table, such as `0.06M`.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::M0_004 => "0.004M",
             Self::M0_06 => "0.06M",
             Self::M0_25 => "0.25M",
             Self::M0_60 => "0.60M",

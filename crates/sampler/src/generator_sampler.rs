@@ -187,6 +187,7 @@ fn per_scale(numbers: &PerScale) -> echogen::PerScale {
 
 fn schedule(width_to_height: f64, budget: PixelBudget) -> Result<Schedule, SampleError> {
     let budget = match budget {
+        PixelBudget::M0_004 => echogen::PixelBudget::M0_004,
         PixelBudget::M0_06 => echogen::PixelBudget::M0_06,
         PixelBudget::M0_25 => echogen::PixelBudget::M0_25,
         PixelBudget::M0_60 => echogen::PixelBudget::M0_60,
@@ -201,7 +202,8 @@ mod tests {
 
     #[test]
     fn every_shape_that_is_planned_is_the_shape_that_is_sampled() {
-        for budget in [PixelBudget::M0_06, PixelBudget::M0_25, PixelBudget::M0_60, PixelBudget::M1] {
+        let published = [PixelBudget::M0_06, PixelBudget::M0_25, PixelBudget::M0_60, PixelBudget::M1];
+        for budget in published.into_iter().chain([PixelBudget::M0_004]) {
             for hundredths in 34..300 {
                 let planned = schedule(f64::from(hundredths) / 100.0, budget).unwrap();
                 let (height, width) = planned.pixels();

@@ -53,7 +53,8 @@ pub struct SamplingDefaults {
     pub top_p: f64,
     /// The seed of a job that names none.
     pub seed: u64,
-    /// The pixel budget of a job that names none, by its name in the schedule table: "0.06M", "0.25M", "0.60M", "1M".
+    /// The pixel budget of a job that names none, by its name in the schedule table: "0.004M", "0.06M", "0.25M",
+    /// "0.60M", "1M".
     pub pixel_budget: String,
     /// Height over width of a job that names no aspect ratio.
     pub height_to_width: f64,
@@ -218,12 +219,14 @@ impl Manifest {
 
 impl SamplingDefaults {
     fn check(&self) -> Result<(), String> {
-        let known = ["0.06M", "0.25M", "0.60M", "1M"];
+        let known = ["0.004M", "0.06M", "0.25M", "0.60M", "1M"];
         if let Some(budget) = self.subject_resolution.keys().find(|budget| !known.contains(&budget.as_str())) {
             return Err(format!("sampling.subject_resolution: {budget:?} is none of {}", known.join(", ")));
         }
-        if let Some((budget, side)) = self.subject_resolution.iter().find(|(_, side)| ![256, 512].contains(*side)) {
-            return Err(format!("sampling.subject_resolution: {budget} has {side}; subjects are 256 or 512 pixels"));
+        if let Some((budget, side)) = self.subject_resolution.iter().find(|(_, side)| ![64, 256, 512].contains(*side)) {
+            return Err(format!(
+                "sampling.subject_resolution: {budget} has {side}; subjects are 64, 256 or 512 pixels"
+            ));
         }
         if !self.subject_resolution.contains_key(&self.pixel_budget) {
             return Err(format!("sampling.pixel_budget {:?} has no subject_resolution", self.pixel_budget));

@@ -9,12 +9,15 @@ use serde::{Deserialize, Serialize};
 /// Tokens of a scale: (height, width).
 pub type Scale = (usize, usize);
 
-/// Pixels of the picture along one side of a token.
-pub const PIXELS_PER_TOKEN: usize = 16;
+/// Pixels of the picture along one side of a token, for the published budgets.
+const PIXELS_PER_TOKEN: usize = 16;
 
 /// About how many pixels a picture has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum PixelBudget {
+    /// 64 x 64 when square: 5 scales, of tokens 8 pixels wide. Not among the published ones.
+    #[serde(rename = "0.004M")]
+    M0_004,
     /// 256 x 256 when square: 7 scales.
     #[serde(rename = "0.06M")]
     M0_06,
@@ -31,11 +34,12 @@ pub enum PixelBudget {
 
 impl PixelBudget {
     /// All budgets, smallest first.
-    pub const ALL: [Self; 4] = [Self::M0_06, Self::M0_25, Self::M0_60, Self::M1];
+    pub const ALL: [Self; 5] = [Self::M0_004, Self::M0_06, Self::M0_25, Self::M0_60, Self::M1];
 
     /// How many of the 13 scales are sampled.
     pub fn scales(self) -> usize {
         match self {
+            Self::M0_004 => 5,
             Self::M0_06 => 7,
             Self::M0_25 => 10,
             Self::M0_60 => 12,
@@ -43,15 +47,25 @@ impl PixelBudget {
         }
     }
 
+    /// Pixels of the picture along one side of a token.
+    pub fn pixels_per_token(self) -> usize {
+        if self == Self::M0_004 { 8 } else { PIXELS_PER_TOKEN }
+    }
+
     /// Side in pixels to which the subject is brought for this budget (the published pairing).
     pub fn subject_resolution(self) -> usize {
-        if self == Self::M1 { 512 } else { 256 }
+        match self {
+            Self::M0_004 => 64,
+            Self::M1 => 512,
+            _ => 256,
+        }
     }
 }
 
 impl fmt::Display for PixelBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::M0_004 => "0.004M",
             Self::M0_06 => "0.06M",
             Self::M0_25 => "0.25M",
             Self::M0_60 => "0.60M",
@@ -65,6 +79,7 @@ impl fmt::Display for PixelBudget {
 pub struct Schedule {
     scales: Vec<Scale>,
     rotary_grid: Scale,
+    pixels_per_token: usize,
 }
 
 /// The schedule does not exist.
@@ -89,13 +104,13 @@ impl Schedule {
         nearest.map(|template| template.schedule(budget)).ok_or(ScheduleError::Empty)
     }
 
-    /// A schedule of any scales; `rotary_grid` is the last scale of the full list that they are a prefix of.
+    /// A schedule of any scales with tokens of 16 pixels; `rotary_grid` is the last scale of the full list that they are a prefix of.
     pub fn new(scales: Vec<Scale>, rotary_grid: Scale) -> Result<Self, ScheduleError> {
         let empty = |&(height, width): &Scale| height == 0 || width == 0;
         if scales.is_empty() || scales.iter().any(empty) || empty(&rotary_grid) {
             return Err(ScheduleError::Empty);
         }
-        Ok(Self { scales, rotary_grid })
+        Ok(Self { scales, rotary_grid, pixels_per_token: PIXELS_PER_TOKEN })
     }
 
     /// All scales, coarse to fine.
@@ -116,7 +131,7 @@ impl Schedule {
     /// Height and width of the picture in pixels.
     pub fn pixels(&self) -> (usize, usize) {
         let (height, width) = self.last();
-        (height * PIXELS_PER_TOKEN, width * PIXELS_PER_TOKEN)
+        (height * self.pixels_per_token, width * self.pixels_per_token)
     }
 
     /// Image tokens of all scales.
@@ -145,7 +160,11 @@ struct Template {
 
 impl Template {
     fn schedule(&self, budget: PixelBudget) -> Schedule {
-        Schedule { scales: self.scales[..budget.scales()].to_vec(), rotary_grid: self.scales[12] }
+        Schedule {
+            scales: self.scales[..budget.scales()].to_vec(),
+            rotary_grid: self.scales[12],
+            pixels_per_token: budget.pixels_per_token(),
+        }
     }
 }
 
@@ -192,7 +211,8 @@ mod tests {
             .map(|budget| Schedule::nearest(1.0, *budget).unwrap())
             .map(|schedule| (schedule.pixels(), schedule.image_tokens()))
             .collect();
-        assert_eq!(sizes, [((256, 256), 521), ((512, 512), 2521), ((768, 768), 6425), ((1024, 1024), 10521)]);
+        assert_eq!(sizes[0], ((64, 64), 121));
+        assert_eq!(sizes[1..], [((256, 256), 521), ((512, 512), 2521), ((768, 768), 6425), ((1024, 1024), 10521)]);
     }
 
     #[test]
