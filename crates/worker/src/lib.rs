@@ -2,11 +2,13 @@
 //!
 //! A [`Stage`] turns a task into an outcome and knows nothing of queues. A [`Worker`] runs it on one queue, or on
 //! several by weight: prefetch, deadline, retry with backoff, dead letters, quarantine of what may kill its worker,
-//! cancellation, ack last, graceful end. Beside them: [`InferenceThread`], where models live; [`SingleFlight`], which
-//! lets many who want the same product share one work; [`ResultWriter`], by which a job ends; [`JobStatusBoard`], where
+//! cancellation, ack last, graceful end. Beside them: [`InferenceThread`], where models live; [`SingleFlight`] and
+//! [`SharedFlight`], which let many who want the same product share one work, in a process and across processes;
+//! [`CachedObjects`], the work store behind the cache; [`ResultWriter`], by which a job ends; [`JobStatusBoard`], where
 //! one can see how far it is; [`JobCanceller`], which takes it back. Deliberately absent: any adapter, and any model.
 
 mod announcer;
+mod cached_objects;
 mod cancellation;
 mod canceller;
 mod clock;
@@ -18,18 +20,21 @@ mod inference;
 mod lanes;
 mod quarantine;
 mod results;
+mod shared_flight;
 mod single_flight;
 mod stage;
 mod status_board;
 mod trace;
 mod worker;
 
+pub use cached_objects::CachedObjects;
 pub use canceller::{Cancelled, JobCanceller};
 pub use clock::Clock;
 pub use config::{Backoff, WorkerConfig};
 pub use inference::{Asker, InferenceError, InferenceThread};
 pub use lanes::LaneWeights;
 pub use results::{FailureHandler, ResultWriter, Withdrawal};
+pub use shared_flight::{LeaseConfig, Shared, SharedFlight};
 pub use single_flight::SingleFlight;
 pub use stage::{Outcome, Stage, StageContext, StageError, TaskFacts};
 pub use status_board::{JobState, JobStatusBoard};

@@ -37,7 +37,7 @@ impl Role {
             }
             Self::Segmenter(detector) => {
                 let limits = ImageLimits { max_bytes: max_image_bytes, ..ImageLimits::default() };
-                Arc::new(Segmenter::new(limits, detector, work))
+                Arc::new(Segmenter::new(limits, detector, work, cache))
             }
             Self::Encoder(subjects, networks) => Arc::new(Encoder::new(subjects, networks, work, cache)),
             Self::Sampler(networks, scale_events) => {

@@ -1,0 +1,102 @@
+//! Work objects, through the cache.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use echogen_ports::{Cache, ObjectKey, ObjectStore, PortError, object_too_large};
+use tracing::warn;
+
+/// How long what was read or written stays in the cache: prompts for one subject come close together.
+const TTL: Duration = Duration::from_secs(3_600);
+
+/// An object store whose objects are looked for in the cache first. Only for objects that are named by content: such a
+/// one never changes, so the cache is never wrong. A cache that fails costs time, never a job.
+#[derive(Clone, Debug)]
+pub struct CachedObjects {
+    store: Arc<dyn ObjectStore>,
+    cache: Arc<dyn Cache>,
+}
+
+impl CachedObjects {
+    /// Puts `cache` before `store`.
+    pub fn new(store: Arc<dyn ObjectStore>, cache: Arc<dyn Cache>) -> Self {
+        Self { store, cache }
+    }
+
+    /// Returns the object, or `None` if there is none; see [`ObjectStore::get`]. One that was deleted from the store
+    /// may still come from the cache for a while.
+    pub async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
+        match self.cache.get(key.as_str()).await {
+            Ok(Some(bytes)) if bytes.len() as u64 > max_bytes => {
+                return Err(object_too_large(key, bytes.len() as u64, max_bytes));
+            }
+            Ok(Some(bytes)) => return Ok(Some(bytes)),
+            Ok(None) => {}
+            Err(error) => warn!(%key, %error, "cache not read"),
+        }
+        let Some(bytes) = self.store.get(key, max_bytes).await? else { return Ok(None) };
+        self.remember(key, bytes.clone()).await;
+        Ok(Some(bytes))
+    }
+
+    /// Stores the object durably, then in the cache.
+    pub async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), PortError> {
+        self.store.put(key, bytes.clone()).await?;
+        self.remember(key, bytes).await;
+        Ok(())
+    }
+
+    /// The store itself, for objects that are read once and are not worth the cache's room.
+    pub fn store(&self) -> &dyn ObjectStore {
+        &*self.store
+    }
+
+    /// Returns whether the object stands in the store itself.
+    pub async fn exists(&self, key: &ObjectKey) -> Result<bool, PortError> {
+        self.store.exists(key).await
+    }
+
+    async fn remember(&self, key: &ObjectKey, bytes: Bytes) {
+        if let Err(error) = self.cache.put(key.as_str(), bytes, TTL).await {
+            warn!(%key, %error, "cache not written");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use echogen_ports::{MemoryCache, MemoryObjectStore};
+    use echogen_testkit::FailFirst;
+
+    use super::*;
+
+    fn key() -> ObjectKey {
+        ObjectKey::new("a").unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_was_read_or_written_comes_from_the_cache() {
+        let (store, cache) = (Arc::new(MemoryObjectStore::new()), Arc::new(MemoryCache::new(1_000)));
+        let objects = CachedObjects::new(store.clone(), cache.clone());
+        assert_eq!(objects.get(&key(), 10).await.unwrap(), None);
+        objects.put(&key(), "1".into()).await.unwrap();
+        assert_eq!(store.get(&key(), 10).await.unwrap().unwrap(), "1", "the store has it too");
+        store.delete(&key()).await.unwrap();
+        assert_eq!(objects.get(&key(), 10).await.unwrap().unwrap(), "1");
+        assert!(!objects.exists(&key()).await.unwrap(), "existing means in the store");
+        assert!(objects.get(&key(), 0).await.unwrap_err().is_permanent(), "the limit holds for the cache too");
+        cache.forget_everything();
+        assert_eq!(objects.get(&key(), 10).await.unwrap(), None);
+        store.put(&key(), "2".into()).await.unwrap();
+        assert_eq!(objects.get(&key(), 10).await.unwrap().unwrap(), "2");
+        assert_eq!(cache.get("a").await.unwrap().unwrap(), "2", "a read fills it");
+    }
+
+    #[tokio::test]
+    async fn a_cache_that_fails_is_left_out() {
+        let cache = Arc::new(FailFirst::new(MemoryCache::new(1_000), u32::MAX));
+        let objects = CachedObjects::new(Arc::new(MemoryObjectStore::new()), cache);
+        objects.put(&key(), "1".into()).await.unwrap();
+        assert_eq!(objects.get(&key(), 10).await.unwrap().unwrap(), "1");
+    }
+}

@@ -1,0 +1,245 @@
+//! One worker for what many ask at the same moment, across processes.
+//!
+//! ```text
+//!  look ── there ─────────────────────────────────────────────▶ found
+//!    │ absent
+//!    ▼
+//!  take the lease ── another holds it ── wait, look ── there ──▶ found
+//!    │ ours    ▲                            │ absent
+//!    │         └────────────────────────────┘
+//!    ▼
+//!  look ── there ── give back ────────────────────────────────▶ found
+//!    │ absent
+//!    ▼
+//!  make, renewing ── lease lost ── wait, look (as above)
+//!    │ done
+//!    ▼
+//!  still ours? ── store ── give back ─────────────────────────▶ made
+//! ```
+//!
+//! The lease saves work; it guards nothing that matters. Products are named by content, so two who make the same one
+//! do no harm, and a cache that is away means that everybody works: time, never a job.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use echogen_ports::{Cache, FencingToken};
+use serde::{Deserialize, Serialize};
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use crate::config::{Backoff, jitter};
+
+/// How leases are held and waited for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LeaseConfig {
+    /// Seconds after which the lease of a holder that died runs out. A living holder renews it three times as often.
+    pub ttl_seconds: f64,
+    /// The waits between looks at a product that another is making.
+    pub wait: Backoff,
+}
+
+impl Default for LeaseConfig {
+    fn default() -> Self {
+        // The stages take between 30 ms and a second or two: soon enough for the first, gentle enough for the second.
+        let wait = Backoff { first_seconds: 0.02, factor: 1.5, max_seconds: 0.5 };
+        Self { ttl_seconds: 10.0, wait }
+    }
+}
+
+impl LeaseConfig {
+    fn ttl(&self) -> Duration {
+        let shortest = Duration::from_millis(10);
+        Duration::try_from_secs_f64(self.ttl_seconds).unwrap_or(shortest).max(shortest)
+    }
+}
+
+/// A product, and where it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shared<P> {
+    /// It was there, or another made it meanwhile.
+    Found(P),
+    /// This call made it.
+    Made(P),
+}
+
+impl<P> Shared<P> {
+    /// The product itself.
+    pub fn into_product(self) -> P {
+        match self {
+            Self::Found(product) | Self::Made(product) => product,
+        }
+    }
+}
+
+/// Makes a product once, however many processes ask for it at the same moment. Within a process
+/// [`SingleFlight`](crate::SingleFlight) comes first, so that only one of its many askers stands in the queue here.
+#[derive(Clone, Debug)]
+pub struct SharedFlight {
+    cache: Arc<dyn Cache>,
+    config: LeaseConfig,
+    /// Leases being given back by those who were dropped halfway.
+    returns: TaskTracker,
+}
+
+impl SharedFlight {
+    /// Holds its leases in `cache`.
+    pub fn new(cache: Arc<dyn Cache>, config: LeaseConfig) -> Self {
+        Self { cache, config, returns: TaskTracker::new() }
+    }
+
+    /// Returns the product of `key`. `find` looks for it in the store, `make` makes it, and `store` stores it, which
+    /// happens only while the lease is held. All three may run more than once. An error is for the one whose work it
+    /// was; the next in the queue tries with its own.
+    pub async fn run<P, D, E>(
+        &self,
+        key: &str,
+        find: impl AsyncFn() -> Result<Option<P>, E>,
+        make: impl AsyncFn() -> Result<D, E>,
+        store: impl AsyncFn(D) -> Result<P, E>,
+    ) -> Result<Shared<P>, E> {
+        let mut waits = 0;
+        loop {
+            if let Some(product) = find().await? {
+                return Ok(Shared::Found(product));
+            }
+            match self.cache.acquire_lease(key, self.config.ttl()).await {
+                Ok(Some(token)) => {
+                    let lease = Lease::new(self, key, token);
+                    let done = in_turn(&lease, &find, &make, &store).await;
+                    lease.give_back().await;
+                    if let Some(product) = done? {
+                        return Ok(product);
+                    }
+                }
+                Ok(None) => {
+                    waits += 1;
+                    tokio::time::sleep(self.config.wait.wait(waits, jitter())).await;
+                }
+                Err(error) => {
+                    warn!(key, %error, "no lease to be had; working without");
+                    return Ok(Shared::Made(store(make().await?).await?));
+                }
+            }
+        }
+    }
+}
+
+/// What the holder of the lease does; `None` if the lease was lost on the way.
+async fn in_turn<P, D, E>(
+    lease: &Lease<'_>,
+    find: &impl AsyncFn() -> Result<Option<P>, E>,
+    make: &impl AsyncFn() -> Result<D, E>,
+    store: &impl AsyncFn(D) -> Result<P, E>,
+) -> Result<Option<Shared<P>>, E> {
+    // The last holder may have stored it between our look and our turn.
+    if let Some(product) = find().await? {
+        return Ok(Some(Shared::Found(product)));
+    }
+    let draft = tokio::select! {
+        biased;
+        draft = make() => draft?,
+        () = lease.until_lost() => return Ok(None),
+    };
+    match lease.check().await {
+        Turn::Ours => {}
+        Turn::OursAgain => {
+            // Another may have come and gone meanwhile; then its product counts.
+            if let Some(product) = find().await? {
+                return Ok(Some(Shared::Found(product)));
+            }
+        }
+        Turn::Anothers => return Ok(None),
+    }
+    Ok(Some(Shared::Made(store(draft).await?)))
+}
+
+/// Whose turn it is.
+enum Turn {
+    /// The lease was held without a gap, as far as anybody can tell: a cache that is away gives it to nobody else.
+    Ours,
+    /// It had run out or was forgotten, and is ours anew.
+    OursAgain,
+    /// It ran out and another has it.
+    Anothers,
+}
+
+struct Lease<'a> {
+    flight: &'a SharedFlight,
+    key: &'a str,
+    /// A [`FencingToken`]; 0 once it is given back.
+    token: AtomicU64,
+}
+
+impl<'a> Lease<'a> {
+    fn new(flight: &'a SharedFlight, key: &'a str, token: FencingToken) -> Self {
+        Self { flight, key, token: AtomicU64::new(token.0) }
+    }
+
+    /// Renews the lease, or takes it anew if it ran out and nobody has it.
+    async fn check(&self) -> Turn {
+        let (cache, ttl) = (&self.flight.cache, self.flight.config.ttl());
+        let token = FencingToken(self.token.load(Ordering::SeqCst));
+        match cache.renew_lease(self.key, token, ttl).await {
+            Ok(true) | Err(_) => Turn::Ours,
+            Ok(false) => match cache.acquire_lease(self.key, ttl).await {
+                Ok(Some(token)) => {
+                    self.token.store(token.0, Ordering::SeqCst);
+                    Turn::OursAgain
+                }
+                Ok(None) => {
+                    self.token.store(0, Ordering::SeqCst);
+                    Turn::Anothers
+                }
+                Err(_) => Turn::Ours,
+            },
+        }
+    }
+
+    /// Renews the lease until another has it.
+    async fn until_lost(&self) {
+        loop {
+            tokio::time::sleep(self.flight.config.ttl() / 3).await;
+            if let Turn::Anothers = self.check().await {
+                debug!(key = self.key, "another works on this now; waiting for it");
+                return;
+            }
+        }
+    }
+
+    async fn give_back(&self) {
+        let token = self.token.swap(0, Ordering::SeqCst);
+        if token != 0 {
+            release(&*self.flight.cache, self.key, FencingToken(token)).await;
+        }
+    }
+}
+
+/// Work that is dropped halfway (time limit, shutdown) does not let the others wait for the lease to run out.
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        let token = self.token.swap(0, Ordering::SeqCst);
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if token != 0 {
+            let (cache, key) = (Arc::clone(&self.flight.cache), self.key.to_owned());
+            let give_back = async move { release(&*cache, &key, FencingToken(token)).await };
+            self.flight.returns.spawn_on(give_back, &runtime);
+        }
+    }
+}
+
+/// One that cannot be given back runs out.
+async fn release(cache: &dyn Cache, key: &str, token: FencingToken) {
+    if let Err(error) = cache.release_lease(key, token).await {
+        debug!(key, %error, "lease not given back");
+    }
+}
+
+#[cfg(test)]
+mod tests;
