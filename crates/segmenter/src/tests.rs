@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use echogen_models::imaging::{ImageFormat, ImageLimits, RgbImage, decode_image, encode_image};
-use echogen_ports::{MemoryBroker, MemoryObjectStore, ObjectKey, ObjectStore};
+use echogen_ports::{MemoryBroker, MemoryCache, MemoryObjectStore, ObjectKey, ObjectStore};
 use echogen_protocol::{
     BoundingBox, ContentHash, EncodeTask, FailureKind, FoundBy, Job, JobId, MaskMode, Progress, SegmentTask, Task,
     layout,
@@ -49,7 +49,7 @@ struct Bench {
 
 fn bench() -> Bench {
     let (work, detector) = (Arc::new(MemoryObjectStore::new()), Arc::new(Counting::default()));
-    let segmenter = Segmenter::new(ImageLimits::default(), detector.clone(), work.clone());
+    let segmenter = Segmenter::new(ImageLimits::default(), detector.clone(), work.clone(), Arc::new(MemoryCache::new(1 << 20)));
     Bench { segmenter, detector, work, context: StageContext::for_test(Arc::new(MemoryBroker::new())) }
 }
 

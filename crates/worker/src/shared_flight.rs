@@ -97,13 +97,21 @@ impl SharedFlight {
     /// Returns the product of `key`. `find` looks for it in the store, `make` makes it, and `store` stores it, which
     /// happens only while the lease is held. All three may run more than once. An error is for the one whose work it
     /// was; the next in the queue tries with its own.
-    pub async fn run<P, D, E>(
+    ///
+    /// The three are plain functions that return futures: a future of an `async` closure cannot be proven to be `Send`
+    /// where it borrows.
+    pub async fn run<P, D, E, Find, Make, Store>(
         &self,
         key: &str,
-        find: impl AsyncFn() -> Result<Option<P>, E>,
-        make: impl AsyncFn() -> Result<D, E>,
-        store: impl AsyncFn(D) -> Result<P, E>,
-    ) -> Result<Shared<P>, E> {
+        find: impl Fn() -> Find,
+        make: impl Fn() -> Make,
+        store: impl Fn(D) -> Store,
+    ) -> Result<Shared<P>, E>
+    where
+        Find: Future<Output = Result<Option<P>, E>>,
+        Make: Future<Output = Result<D, E>>,
+        Store: Future<Output = Result<P, E>>,
+    {
         let mut waits = 0;
         loop {
             if let Some(product) = find().await? {
@@ -132,12 +140,17 @@ impl SharedFlight {
 }
 
 /// What the holder of the lease does; `None` if the lease was lost on the way.
-async fn in_turn<P, D, E>(
+async fn in_turn<P, D, E, Find, Make, Store>(
     lease: &Lease<'_>,
-    find: &impl AsyncFn() -> Result<Option<P>, E>,
-    make: &impl AsyncFn() -> Result<D, E>,
-    store: &impl AsyncFn(D) -> Result<P, E>,
-) -> Result<Option<Shared<P>>, E> {
+    find: &impl Fn() -> Find,
+    make: &impl Fn() -> Make,
+    store: &impl Fn(D) -> Store,
+) -> Result<Option<Shared<P>>, E>
+where
+    Find: Future<Output = Result<Option<P>, E>>,
+    Make: Future<Output = Result<D, E>>,
+    Store: Future<Output = Result<P, E>>,
+{
     // The last holder may have stored it between our look and our turn.
     if let Some(product) = find().await? {
         return Ok(Some(Shared::Found(product)));

@@ -42,7 +42,7 @@ impl World {
     /// One asker, whose work takes so long.
     async fn ask(&self, flight: &SharedFlight, time: Duration) -> Result<Shared<u32>, String> {
         flight
-            .run("subject", async || self.find().await, async || self.make(time).await, async |d| self.store(d).await)
+            .run("subject", || self.find(), || self.make(time), |draft| self.store(draft))
             .await
     }
 
@@ -123,12 +123,12 @@ async fn after_an_error_the_next_one_tries() {
     let (first, second) = (flight(cache.clone()), flight(cache));
     let broken = first.run::<u32, u32, String>(
         "subject",
-        async || world.find().await,
+        || world.find(),
         async || {
             sleep(SECOND).await;
             Err("broken".to_owned())
         },
-        async |draft| world.store(draft).await,
+        |draft| world.store(draft),
     );
     let (broken, second) = join(broken, world.ask(&second, SECOND)).await;
     assert_eq!((broken, second), (Err("broken".to_owned()), Ok(Shared::Made(1))));
