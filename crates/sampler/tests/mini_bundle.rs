@@ -38,6 +38,7 @@ fn networks(config: &SamplerConfig) -> Arc<GeneratorSampler> {
     let generator = Generator::load(&bundle(), &Device::Cpu, DType::F32, 1 << 26).expect("the networks load");
     let subjects = SubjectKeys {
         encoders: "mini".into(),
+        finders: String::new(),
         default_pixel_budget: PixelBudget::M0_06,
         resolutions: [(PixelBudget::M0_06, 256)].into(),
     };
