@@ -207,7 +207,8 @@ mod tests {
         let facts = TaskFacts { reply_to: Some(reply_to), trace: Some(trace), ..TaskFacts::default() };
         let good = JobResult::completed(&job, Vec::new(), "1.2.3", Timestamp::UNIX_EPOCH);
         results.commit(&job, &good, &facts).await.unwrap();
-        let answer = answers.receive().await.unwrap().unwrap();
+        let answer = tokio::time::timeout(Duration::from_secs(5), answers.receive()).await.expect("an answer comes");
+        let answer = answer.unwrap().unwrap();
         assert_eq!(answer.message.headers[ReplyTo::CORRELATION_HEADER], "7");
         let event: JobEvent = serde_json::from_slice(&answer.message.body).unwrap();
         assert_eq!((event.kind, event.traceparent), (EventKind::Completed, Some(trace)));

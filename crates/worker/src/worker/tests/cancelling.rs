@@ -117,8 +117,8 @@ async fn the_scoreboard_says_where_the_result_belongs_and_who_is_answered() {
     eventually("it has been tried twice", || stage.tries("never") == 2).await;
     let cancelled = bench.canceller(Some(board.clone())).cancel(&odd.id).await.unwrap();
     assert_eq!(cancelled.result_key, "dogs/never/result.json");
-    let answer: echogen_protocol::JobEvent =
-        serde_json::from_slice(&answers.receive().await.unwrap().unwrap().message.body).unwrap();
+    let answer = timeout(Duration::from_secs(5), answers.receive()).await.expect("an answer comes").unwrap().unwrap();
+    let answer: echogen_protocol::JobEvent = serde_json::from_slice(&answer.message.body).unwrap();
     assert_eq!(answer.kind, EventKind::Cancelled);
     assert_eq!(answer.traceparent.unwrap().trace_id(), board.find(&odd.id).await.unwrap().unwrap().trace_id.unwrap());
     bench.idle().await;

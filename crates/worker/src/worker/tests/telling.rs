@@ -15,7 +15,7 @@ fn with_headers(id: &str, headers: &TaskHeaders) -> Message {
 }
 
 async fn told(events: &mut Box<dyn EventStream>) -> JobEvent {
-    events.next().await.unwrap().to_job().unwrap()
+    timeout(Duration::from_secs(60), events.next()).await.expect("an event comes").unwrap().to_job().unwrap()
 }
 
 /// Everything that was told until now.
@@ -41,7 +41,7 @@ async fn who_asked_is_answered_once_and_listeners_are_told_once() {
     let headers = TaskHeaders { reply_to: Some(reply_to()), ..TaskHeaders::default() };
     bench.broker.publish(&queue(), with_headers("wrong", &headers)).await.unwrap();
     bench.idle().await;
-    let answer = answers.receive().await.unwrap().unwrap();
+    let answer = timeout(Duration::from_secs(5), answers.receive()).await.expect("an answer comes").unwrap().unwrap();
     assert_eq!(answer.message.headers[ReplyTo::CORRELATION_HEADER], "7");
     let event: JobEvent = serde_json::from_slice(&answer.message.body).unwrap();
     assert_eq!((event.kind, event.subject.as_str()), (EventKind::Failed, "wrong"));
