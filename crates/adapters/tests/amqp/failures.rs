@@ -121,9 +121,16 @@ async fn a_connection_that_is_cut_ends_what_hung_on_it_and_is_made_again() {
     let held = receive(&mut consumer).await;
     let since = broker.consuming()[0].since;
     proxy.cut();
-    end(&mut consumer).await;
+    // Nobody has to receive for that to show: a worker at its limit does not.
+    for _ in 0..600 {
+        if !is_consuming(&broker, &queue) {
+            break;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
     let state = &broker.consuming()[0];
     assert!(!state.consuming && state.since > since, "{state:?}");
+    end(&mut consumer).await;
     let error = held.ack().await.unwrap_err();
     assert!(!error.is_permanent(), "{error}");
     let error = broker.publish(&queue, message("two")).await.unwrap_err();
@@ -136,6 +143,19 @@ async fn a_connection_that_is_cut_ends_what_hung_on_it_and_is_made_again() {
     again.ack().await.unwrap();
     publish_surely(&broker, &queue, "two".to_owned()).await.unwrap();
     assert_eq!(receive(&mut consumer).await.message.body, "two");
+}
+
+#[tokio::test]
+async fn a_dropped_consumer_gives_up_also_what_is_still_held() {
+    let broker = broker().await;
+    let queue = QueueName::sample();
+    broker.publish(&queue, message("one")).await.unwrap();
+    let mut consumer = broker.consume(&queue, 1).await.unwrap();
+    let held = receive(&mut consumer).await;
+    drop(consumer);
+    let mut other = broker.consume(&queue, 1).await.unwrap();
+    receive(&mut other).await.ack().await.unwrap();
+    assert!(!held.ack().await.unwrap_err().is_permanent());
 }
 
 #[tokio::test]

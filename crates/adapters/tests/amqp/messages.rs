@@ -104,7 +104,7 @@ async fn delays_are_kept_about_and_none_waits_for_a_much_longer_one() {
     let mut consumer = broker.consume(&queue, 10).await.unwrap();
     let begin = Instant::now();
     // Longest first: within one tier the later ones wait for the first, and tiers do not wait for each other.
-    for millis in [3_500_u64, 2_000, 900, 100] {
+    for millis in [4_100_u64, 2_000, 900, 100] {
         let delay = Duration::from_millis(millis);
         broker.publish_after(&queue, message(millis.to_string()), delay).await.unwrap();
     }
@@ -117,7 +117,8 @@ async fn delays_are_kept_about_and_none_waits_for_a_much_longer_one() {
         order.push(millis);
     }
     assert_eq!(order[..2], ["100", "900"]);
-    assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
+    // The longest lies in the tier of 16 seconds, and does not wait so long.
+    assert!(begin.elapsed() < Duration::from_secs(14), "{:?}", begin.elapsed());
 }
 
 #[tokio::test]
