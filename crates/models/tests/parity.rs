@@ -64,7 +64,7 @@ fn echogen() {
 
 #[test]
 fn grounding_dino() {
-    check("grounding-dino", 54, grounding_dino::run);
+    check("grounding-dino", 51, grounding_dino::run);
 }
 
 #[test]
