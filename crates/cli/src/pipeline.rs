@@ -64,7 +64,7 @@ impl Pipeline {
         let fetcher = Arc::new(FileImageFetcher::anywhere("."));
         let dispatcher = Dispatcher::new(config, fetcher, Arc::clone(&work), results.clone());
         let limits = ImageLimits { max_bytes: options.max_image_bytes, ..ImageLimits::default() };
-        let segmenter = Segmenter::new(limits, networks.detector, Arc::clone(&work));
+        let segmenter = Segmenter::new(limits, networks.detector, Arc::clone(&work), Arc::clone(&cache));
         let encoder = Encoder::new(networks.subjects, networks.encoder, Arc::clone(&work), Arc::clone(&cache));
         let sampler = Sampler::new(networks.sampler, Arc::clone(&work), cache, Arc::clone(&pictures), results.clone());
         let (workers, shutdown) = (TaskTracker::new(), CancellationToken::new());

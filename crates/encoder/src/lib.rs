@@ -2,7 +2,7 @@
 //!
 //! The product lies in the object store, the durable hand-over, and in the cache, for the sampler's convenience, under
 //! a key of everything it depends on: the cut-out, the networks and the resolution. Many jobs that ask for the same
-//! subject at the same moment wait for one encoding.
+//! subject at the same moment wait for one encoding, in this process and in others.
 //!
 //! The networks are behind [`SubjectEncoder`], so that this stage's tests need no weights; [`NetworkEncoder`] is the
 //! real one.
@@ -10,10 +10,7 @@
 mod network_encoder;
 mod subject_encoder;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -23,7 +20,10 @@ use echogen_protocol::{
     ContentHash, EncodeTask, EventKind, FailureKind, Job, KeyError, Progress, SampleTask, SegmentTask, SubjectKeys,
     Task, layout,
 };
-use echogen_worker::{Outcome, SingleFlight, Stage, StageContext, StageError};
+use echogen_worker::{
+    CachedObjects, LeaseConfig, Outcome, Shared, SharedFlight, SharedWork, SingleFlight, Stage, StageContext,
+    StageError,
+};
 
 pub use network_encoder::NetworkEncoder;
 pub use subject_encoder::{EncodeError, SubjectEncoder};
@@ -31,31 +31,31 @@ pub use subject_encoder::{EncodeError, SubjectEncoder};
 /// Bytes of a cut-out: it has no more pixels than a picture may have.
 const MAX_CUTOUT_BYTES: u64 = 256 * 1024 * 1024;
 
-/// How long an encoded subject stays in the cache: prompts for one subject come close together.
-const SUBJECT_TTL: Duration = Duration::from_secs(3_600);
-
 /// The stage.
 #[derive(Debug)]
 pub struct Encoder {
     keys: SubjectKeys,
     networks: Arc<dyn SubjectEncoder>,
-    work: Arc<dyn ObjectStore>,
-    cache: Arc<dyn Cache>,
+    work: CachedObjects,
     flights: SingleFlight<ObjectKey, ()>,
+    shared: SharedFlight,
 }
 
 impl Encoder {
     /// The stage's name in logs, timings and metrics.
     pub const NAME: &'static str = "encoder";
 
-    /// An encoder that reads cut-outs from `work` and leaves encoded subjects there and in `cache`.
+    /// An encoder that reads cut-outs from `work` and leaves encoded subjects there and in `cache`, which also holds the
+    /// leases by which the encoders of several processes agree on one.
     pub fn new(
         keys: SubjectKeys,
         networks: Arc<dyn SubjectEncoder>,
         work: Arc<dyn ObjectStore>,
         cache: Arc<dyn Cache>,
     ) -> Self {
-        Self { keys, networks, work, cache, flights: SingleFlight::new() }
+        let work = CachedObjects::new(work, Arc::clone(&cache));
+        let shared = SharedFlight::new(cache, LeaseConfig::default());
+        Self { keys, networks, work, flights: SingleFlight::new(), shared }
     }
 
     async fn encode(&self, task: EncodeTask, context: &StageContext) -> Result<Outcome, StageError> {
@@ -65,14 +65,12 @@ impl Encoder {
             self.keys.resolution(&job).map_err(|fault| StageError::permanent(FailureKind::Unsupported, fault))?;
         let key = ObjectKey::of_content(layout::SUBJECTS, &self.keys.inputs(cutout, resolution))?;
         let mut made = false;
+        let encoding = Encoding { stage: self, key: &key, cutout, resolution, time_limit: context.time_limit };
         let found = self
             .flights
             .run(&key, async {
-                if self.work.exists(&key).await? {
-                    return Ok(());
-                }
-                made = true;
-                self.make(&key, cutout, resolution, context).await
+                made = matches!(self.shared.run(key.as_str(), &encoding).await?, Shared::Made(()));
+                Ok(())
             })
             .await;
         match found {
@@ -86,24 +84,37 @@ impl Encoder {
         let encoded_subject = key.as_str().to_owned();
         Ok(Outcome::next(Task::Sample(SampleTask { job, encoded_subject, progress })))
     }
+}
 
-    async fn make(
-        &self,
-        key: &ObjectKey,
-        cutout: ContentHash,
-        resolution: u32,
-        context: &StageContext,
-    ) -> Result<(), Fault> {
-        let png = self.work.get(&ObjectKey::of_content(layout::CUTOUTS, &cutout)?, MAX_CUTOUT_BYTES).await?;
+/// The encoding of one cut-out, for all who want it.
+struct Encoding<'a> {
+    stage: &'a Encoder,
+    key: &'a ObjectKey,
+    cutout: ContentHash,
+    resolution: u32,
+    time_limit: tokio::time::Instant,
+}
+
+#[async_trait]
+impl SharedWork for Encoding<'_> {
+    type Product = ();
+    type Draft = Bytes;
+    type Error = Fault;
+
+    async fn find(&self) -> Result<Option<()>, Fault> {
+        Ok(self.stage.work.exists(self.key).await?.then_some(()))
+    }
+
+    async fn make(&self) -> Result<Bytes, Fault> {
+        let key = ObjectKey::of_content(layout::CUTOUTS, &self.cutout)?;
+        let png = self.stage.work.get(&key, MAX_CUTOUT_BYTES).await?;
         let picture = decode(png.ok_or(Fault::CutoutGone)?).await?;
-        let encoded = self.networks.encode(Arc::new(picture), resolution, context.time_limit).await;
-        let subject: Bytes = encoded.map_err(StageError::from)?.into();
-        self.work.put(key, subject.clone()).await?;
-        // A cache that fails costs time, never a job.
-        if let Err(error) = self.cache.put(key.as_str(), subject, SUBJECT_TTL).await {
-            tracing::warn!(%key, %error, "cache not written");
-        }
-        Ok(())
+        let encoded = self.stage.networks.encode(Arc::new(picture), self.resolution, self.time_limit).await;
+        Ok(encoded.map_err(StageError::from)?.into())
+    }
+
+    async fn store(&self, subject: Bytes) -> Result<(), Fault> {
+        Ok(self.stage.work.put(self.key, subject).await?)
     }
 }
 

@@ -119,6 +119,31 @@ async fn many_prompts_at_the_same_moment_encode_once() {
     assert_eq!(cached.iter().filter(|cached| !**cached).count(), 1);
 }
 
+/// Four processes, each with its own stage and its own single flight, on one store and one cache.
+#[tokio::test(start_paused = true)]
+async fn two_hundred_jobs_in_four_processes_at_once_encode_once() {
+    let first = bench();
+    let cutout = first.put_cutout(8, 6).await;
+    let stage = || {
+        let keys = first.stage.keys.clone();
+        Encoder::new(keys, first.clerk.clone(), first.work.clone(), first.cache.clone())
+    };
+    let stages: Vec<Arc<Encoder>> = (0..4).map(|_| Arc::new(stage())).collect();
+    let mut jobs = tokio::task::JoinSet::new();
+    for number in 0..200 {
+        let (stage, context) = (stages[number % 4].clone(), first.context.clone());
+        let task = EncodeTask { job: job(&number.to_string()), cutout, progress: Progress::default() };
+        jobs.spawn(async move { stage.run(Task::Encode(task), &context).await });
+    }
+    let mut made = 0;
+    for outcome in jobs.join_all().await {
+        let Ok(Outcome::Next(mut tasks)) = outcome else { panic!("no next task: {outcome:?}") };
+        let Task::Sample(task) = tasks.remove(0).1 else { panic!("not to the sampler") };
+        made += u32::from(task.progress.cached.get("encoder") == Some(&false));
+    }
+    assert_eq!((first.clerk.runs.load(Ordering::Relaxed), made), (1, 1));
+}
+
 #[tokio::test]
 async fn later_prompts_find_it_and_another_resolution_does_not() {
     let bench = bench();

@@ -2,7 +2,8 @@
 //!
 //! It decodes the stored picture within limits, asks its [`Detector`] where the subject is, and leaves the cut-out, a
 //! PNG under its own hash, and a small record of how it was made. Both are named by content: the same picture, box and
-//! mask mode are cut out once, whatever the number of prompts.
+//! mask mode are cut out once, whatever the number of prompts, also when they arrive at the same moment in several
+//! processes.
 //!
 //! Deliberately absent: any network. [`GivenBox`] takes the job's own box or the whole picture; detection networks
 //! implement the same trait.
@@ -14,12 +15,15 @@ use std::{sync::Arc, time::Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use echogen_models::imaging::{self, ImageFormat, ImageLimits, PixelBox, RgbImage};
-use echogen_ports::{ObjectKey, ObjectStore};
+use echogen_ports::{Cache, ObjectKey, ObjectStore};
 use echogen_protocol::{
     BoundingBox, ContentHash, EncodeTask, EventKind, FailureKind, Job, MaskMode, SegmentTask, Segmentation,
     SubjectFound, Task, layout, limits,
 };
-use echogen_worker::{Outcome, Stage, StageContext, StageError};
+use echogen_worker::{
+    CachedObjects, LeaseConfig, Outcome, Shared, SharedFlight, SharedWork, SingleFlight, Stage, StageContext,
+    StageError,
+};
 
 pub use detector::{DetectError, Detector, Found, GivenBox};
 
@@ -31,31 +35,44 @@ const MAX_RECORD_BYTES: u64 = 64 * 1024;
 pub struct Segmenter {
     limits: ImageLimits,
     detector: Arc<dyn Detector>,
-    work: Arc<dyn ObjectStore>,
+    work: CachedObjects,
+    flights: SingleFlight<ObjectKey, Segmentation>,
+    shared: SharedFlight,
 }
 
 impl Segmenter {
     /// The stage's name in logs, timings and metrics.
     pub const NAME: &'static str = "segmenter";
 
-    /// A segmenter that decodes pictures within `limits` and asks `detector`.
-    pub fn new(limits: ImageLimits, detector: Arc<dyn Detector>, work: Arc<dyn ObjectStore>) -> Self {
-        Self { limits, detector, work }
+    /// A segmenter that decodes pictures within `limits` and asks `detector`. It leaves what it makes in `work` and in
+    /// `cache`, which also holds the leases by which the segmenters of several processes agree on one.
+    pub fn new(
+        limits: ImageLimits,
+        detector: Arc<dyn Detector>,
+        work: Arc<dyn ObjectStore>,
+        cache: Arc<dyn Cache>,
+    ) -> Self {
+        let shared = SharedFlight::new(Arc::clone(&cache), LeaseConfig::default());
+        Self { limits, detector, work: CachedObjects::new(work, cache), flights: SingleFlight::new(), shared }
     }
 
     async fn segment(&self, task: SegmentTask, context: &StageContext) -> Result<Outcome, StageError> {
         let started = Instant::now();
         let SegmentTask { job, image, mut progress } = task;
         let key = ObjectKey::of_content(layout::SEGMENTATIONS, &layout::segmentation_inputs(image, &job))?;
-        let found = self.find(&key).await?;
-        let cached = found.is_some();
-        let record = match found {
-            Some(record) => record,
-            None => self.make(&key, &job, image).await?,
-        };
+        let mut made = false;
+        let segmentation = CutOut { stage: self, key: &key, job: &job, image };
+        let record = self
+            .flights
+            .run(&key, async {
+                let shared = self.shared.run(key.as_str(), &segmentation).await?;
+                made = matches!(shared, Shared::Made(_));
+                Ok::<_, StageError>(shared.into_product())
+            })
+            .await?;
         progress.subject = Some(record.subject_of(&job));
         progress.cutout = Some(record.cutout);
-        progress.note(Self::NAME, started.elapsed().as_secs_f64(), cached);
+        progress.note(Self::NAME, started.elapsed().as_secs_f64(), !made);
         context.tell(EventKind::Segmented, &job.id, serde_json::json!({ "cutout": record.cutout })).await;
         Ok(Outcome::next(Task::Encode(EncodeTask { job, cutout: record.cutout, progress })))
     }
@@ -68,7 +85,7 @@ impl Segmenter {
         Ok(stands.then_some(record))
     }
 
-    async fn make(&self, key: &ObjectKey, job: &Job, image: ContentHash) -> Result<Segmentation, StageError> {
+    async fn make(&self, job: &Job, image: ContentHash) -> Result<(Segmentation, Bytes), StageError> {
         let bytes = self.picture(image).await?;
         let limits = self.limits;
         let picture = off_thread(move || imaging::decode_image(&bytes, &limits)).await?.map_err(bad_image)?;
@@ -79,7 +96,11 @@ impl Segmenter {
         let cutout = ContentHash::of(&png);
         let Found { bounding_box, name, score, how } = found;
         let record = Segmentation { cutout, subject: SubjectFound { image, name, bounding_box, score, how } };
-        self.work.put(&ObjectKey::of_content(layout::CUTOUTS, &cutout)?, png).await?;
+        Ok((record, png))
+    }
+
+    async fn store(&self, key: &ObjectKey, record: Segmentation, png: Bytes) -> Result<Segmentation, StageError> {
+        self.work.put(&ObjectKey::of_content(layout::CUTOUTS, &record.cutout)?, png).await?;
         // The record last: whoever finds it finds the cut-out too.
         let record_bytes = serde_json::to_vec(&record).map_err(internal)?;
         self.work.put(key, record_bytes.into()).await?;
@@ -88,11 +109,38 @@ impl Segmenter {
 
     async fn picture(&self, image: ContentHash) -> Result<Bytes, StageError> {
         let key = ObjectKey::of_content(layout::IMAGES, &image)?;
-        let bytes = self.work.get(&key, limits::MAX_IMAGE_BYTES.max(self.limits.max_bytes)).await?;
+        let bytes = self.work.store().get(&key, limits::MAX_IMAGE_BYTES.max(self.limits.max_bytes)).await?;
         bytes.ok_or_else(|| {
             let message = format!("the stored picture {image} is gone; run the job again");
             StageError::permanent(FailureKind::Internal, message)
         })
+    }
+}
+
+/// The cutting out of one subject, for all who want it.
+struct CutOut<'a> {
+    stage: &'a Segmenter,
+    key: &'a ObjectKey,
+    job: &'a Job,
+    image: ContentHash,
+}
+
+#[async_trait]
+impl SharedWork for CutOut<'_> {
+    type Product = Segmentation;
+    type Draft = (Segmentation, Bytes);
+    type Error = StageError;
+
+    async fn find(&self) -> Result<Option<Segmentation>, StageError> {
+        self.stage.find(self.key).await
+    }
+
+    async fn make(&self) -> Result<(Segmentation, Bytes), StageError> {
+        self.stage.make(self.job, self.image).await
+    }
+
+    async fn store(&self, (record, png): (Segmentation, Bytes)) -> Result<Segmentation, StageError> {
+        self.stage.store(self.key, record, png).await
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{
 
 use async_trait::async_trait;
 use echogen_models::imaging::{ImageFormat, ImageLimits, RgbImage, decode_image, encode_image};
-use echogen_ports::{MemoryBroker, MemoryObjectStore, ObjectKey, ObjectStore};
+use echogen_ports::{MemoryBroker, MemoryCache, MemoryObjectStore, ObjectKey, ObjectStore};
 use echogen_protocol::{
     BoundingBox, ContentHash, EncodeTask, FailureKind, FoundBy, Job, JobId, MaskMode, Progress, SegmentTask, Task,
     layout,
@@ -37,7 +37,8 @@ struct Bench {
 
 fn bench() -> Bench {
     let (work, detector) = (Arc::new(MemoryObjectStore::new()), Arc::new(Counting::default()));
-    let segmenter = Segmenter::new(ImageLimits::default(), detector.clone(), work.clone());
+    let segmenter =
+        Segmenter::new(ImageLimits::default(), detector.clone(), work.clone(), Arc::new(MemoryCache::new(1 << 20)));
     Bench { segmenter, detector, work, context: StageContext::for_test(Arc::new(MemoryBroker::new())) }
 }
 
@@ -130,6 +131,28 @@ async fn many_prompts_cut_out_once() {
     assert_eq!(bench.detector.0.load(Ordering::Relaxed), 1);
     assert_eq!(first.progress.cached.get("segmenter"), Some(&false));
     assert_eq!(second.progress.cached.get("segmenter"), Some(&true));
+}
+
+/// Four processes, each with its own stage and its own single flight, on one store and one cache.
+#[tokio::test(start_paused = true)]
+async fn two_hundred_jobs_in_four_processes_at_once_cut_out_once() {
+    let bench = bench();
+    let bytes = encode_image(&picture(), ImageFormat::Png, 100).unwrap();
+    let image = ContentHash::of(&bytes);
+    bench.work.put(&ObjectKey::of_content(layout::IMAGES, &image).unwrap(), bytes.into()).await.unwrap();
+    let cache = Arc::new(MemoryCache::new(1 << 20));
+    let stage = || Segmenter::new(ImageLimits::default(), bench.detector.clone(), bench.work.clone(), cache.clone());
+    let stages: Vec<Arc<Segmenter>> = (0..4).map(|_| Arc::new(stage())).collect();
+    let mut jobs = tokio::task::JoinSet::new();
+    for number in 0..200 {
+        let (stage, context) = (stages[number % 4].clone(), bench.context.clone());
+        let job = Job { id: JobId(number.to_string()), ..job(None) };
+        let task = Task::Segment(SegmentTask { job, image, progress: Progress::default() });
+        jobs.spawn(async move { stage.run(task, &context).await });
+    }
+    let outcomes = jobs.join_all().await;
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    assert_eq!(bench.detector.0.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ pub use clock::Clock;
 pub use config::{Backoff, WorkerConfig};
 pub use inference::{Asker, InferenceError, InferenceThread};
 pub use results::{FailureHandler, ResultWriter};
-pub use shared_flight::{LeaseConfig, Shared, SharedFlight};
+pub use shared_flight::{LeaseConfig, Shared, SharedFlight, SharedWork};
 pub use single_flight::SingleFlight;
 pub use stage::{Outcome, Stage, StageContext, StageError};
 pub use worker::Worker;
