@@ -94,7 +94,10 @@ fn start() -> Installation {
             Arc::new(Dispatcher::new(config, fetcher.clone(), work.clone(), results.clone())),
             QueueName::dispatch(Lane::Standard),
         ),
-        (Arc::new(Segmenter::new(ImageLimits::default(), Arc::new(GivenBox), work.clone(), cache.clone())), QueueName::segment()),
+        (
+            Arc::new(Segmenter::new(ImageLimits::default(), Arc::new(GivenBox), work.clone(), cache.clone())),
+            QueueName::segment(),
+        ),
         (Arc::new(Encoder::new(subjects, Arc::new(Constant), work.clone(), cache.clone())), QueueName::encode()),
         (Arc::new(Sampler::new(Arc::new(Constant), work, cache, pictures, results.clone())), QueueName::sample()),
     ];

@@ -21,7 +21,8 @@ use echogen_protocol::{
     Task, layout,
 };
 use echogen_worker::{
-    CachedObjects, LeaseConfig, Outcome, Shared, SharedFlight, SingleFlight, Stage, StageContext, StageError,
+    CachedObjects, LeaseConfig, Outcome, Shared, SharedFlight, SharedWork, SingleFlight, Stage, StageContext,
+    StageError,
 };
 
 pub use network_encoder::NetworkEncoder;
@@ -64,10 +65,11 @@ impl Encoder {
             self.keys.resolution(&job).map_err(|fault| StageError::permanent(FailureKind::Unsupported, fault))?;
         let key = ObjectKey::of_content(layout::SUBJECTS, &self.keys.inputs(cutout, resolution))?;
         let mut made = false;
+        let encoding = Encoding { stage: self, key: &key, cutout, resolution, time_limit: context.time_limit };
         let found = self
             .flights
             .run(&key, async {
-                made = self.share(&key, cutout, resolution, context).await?;
+                made = matches!(self.shared.run(key.as_str(), &encoding).await?, Shared::Made(()));
                 Ok(())
             })
             .await;
@@ -82,27 +84,37 @@ impl Encoder {
         let encoded_subject = key.as_str().to_owned();
         Ok(Outcome::next(Task::Sample(SampleTask { job, encoded_subject, progress })))
     }
+}
 
-    /// Makes sure that the encoded subject stands in the store; returns whether it was made here.
-    async fn share(
-        &self,
-        key: &ObjectKey,
-        cutout: ContentHash,
-        resolution: u32,
-        context: &StageContext,
-    ) -> Result<bool, Fault> {
-        let find = || async { Ok(self.work.exists(key).await?.then_some(())) };
-        let make = || self.make(cutout, resolution, context);
-        let store = |subject| async { Ok(self.work.put(key, subject).await?) };
-        let shared = self.shared.run(key.as_str(), find, make, store).await?;
-        Ok(matches!(shared, Shared::Made(())))
+/// The encoding of one cut-out, for all who want it.
+struct Encoding<'a> {
+    stage: &'a Encoder,
+    key: &'a ObjectKey,
+    cutout: ContentHash,
+    resolution: u32,
+    time_limit: tokio::time::Instant,
+}
+
+#[async_trait]
+impl SharedWork for Encoding<'_> {
+    type Product = ();
+    type Draft = Bytes;
+    type Error = Fault;
+
+    async fn find(&self) -> Result<Option<()>, Fault> {
+        Ok(self.stage.work.exists(self.key).await?.then_some(()))
     }
 
-    async fn make(&self, cutout: ContentHash, resolution: u32, context: &StageContext) -> Result<Bytes, Fault> {
-        let png = self.work.get(&ObjectKey::of_content(layout::CUTOUTS, &cutout)?, MAX_CUTOUT_BYTES).await?;
+    async fn make(&self) -> Result<Bytes, Fault> {
+        let key = ObjectKey::of_content(layout::CUTOUTS, &self.cutout)?;
+        let png = self.stage.work.get(&key, MAX_CUTOUT_BYTES).await?;
         let picture = decode(png.ok_or(Fault::CutoutGone)?).await?;
-        let encoded = self.networks.encode(Arc::new(picture), resolution, context.time_limit).await;
+        let encoded = self.stage.networks.encode(Arc::new(picture), self.resolution, self.time_limit).await;
         Ok(encoded.map_err(StageError::from)?.into())
+    }
+
+    async fn store(&self, subject: Bytes) -> Result<(), Fault> {
+        Ok(self.stage.work.put(self.key, subject).await?)
     }
 }
 

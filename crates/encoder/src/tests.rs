@@ -56,7 +56,6 @@ fn bench() -> Bench {
     let clerk = Arc::new(Clerk::default());
     let (work, cache) = (Arc::new(MemoryObjectStore::new()), Arc::new(MemoryCache::new(1_000_000)));
     let keys = SubjectKeys {
-        finders: String::new(),
         encoders: "clerk".into(),
         default_pixel_budget: PixelBudget::M0_06,
         resolutions: [(PixelBudget::M0_06, 256), (PixelBudget::M1, 512)].into(),
@@ -125,11 +124,11 @@ async fn many_prompts_at_the_same_moment_encode_once() {
 async fn two_hundred_jobs_in_four_processes_at_once_encode_once() {
     let first = bench();
     let cutout = first.put_cutout(8, 6).await;
-    let others = (1..4).map(|_| {
+    let stage = || {
         let keys = first.stage.keys.clone();
         Encoder::new(keys, first.clerk.clone(), first.work.clone(), first.cache.clone())
-    });
-    let stages: Vec<Arc<Encoder>> = others.chain([first.stage]).map(Arc::new).collect();
+    };
+    let stages: Vec<Arc<Encoder>> = (0..4).map(|_| Arc::new(stage())).collect();
     let mut jobs = tokio::task::JoinSet::new();
     for number in 0..200 {
         let (stage, context) = (stages[number % 4].clone(), first.context.clone());

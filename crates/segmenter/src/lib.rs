@@ -23,7 +23,8 @@ use echogen_protocol::{
     SubjectFound, Task, layout, limits,
 };
 use echogen_worker::{
-    CachedObjects, LeaseConfig, Outcome, Shared, SharedFlight, SingleFlight, Stage, StageContext, StageError,
+    CachedObjects, LeaseConfig, Outcome, Shared, SharedFlight, SharedWork, SingleFlight, Stage, StageContext,
+    StageError,
 };
 
 pub use detector::{DetectError, Detector, Found, GivenBox};
@@ -67,10 +68,11 @@ impl Segmenter {
             &layout::segmentation_inputs(image, &job, &self.detector.version()),
         )?;
         let mut made = false;
+        let segmentation = CutOut { stage: self, key: &key, job: &job, image, context };
         let record = self
             .flights
             .run(&key, async {
-                let shared = self.share(&key, &job, image, context).await?;
+                let shared = self.shared.run(key.as_str(), &segmentation).await?;
                 made = matches!(shared, Shared::Made(_));
                 Ok::<_, StageError>(shared.into_product())
             })
@@ -81,18 +83,6 @@ impl Segmenter {
         progress.note(Self::NAME, started.elapsed().as_secs_f64(), !made);
         context.tell(EventKind::Segmented, &job.id, serde_json::json!({ "cutout": record.cutout })).await;
         Ok(Outcome::next(Task::Encode(EncodeTask { job, cutout: record.cutout, progress })))
-    }
-
-    /// Finds the record, or makes the cut-out and then the record, in one process of all.
-    async fn share(
-        &self,
-        key: &ObjectKey,
-        job: &Job,
-        image: ContentHash,
-        context: &StageContext,
-    ) -> Result<Shared<Segmentation>, StageError> {
-        let store = |(record, png)| self.store(key, record, png);
-        self.shared.run(key.as_str(), || self.find(key), || self.make(job, image, context), store).await
     }
 
     /// A record counts only together with its cut-out; an unreadable one counts as none.
@@ -139,6 +129,34 @@ impl Segmenter {
             let message = format!("the stored picture {image} is gone; run the job again");
             StageError::permanent(FailureKind::Internal, message)
         })
+    }
+}
+
+/// The cutting out of one subject, for all who want it.
+struct CutOut<'a> {
+    stage: &'a Segmenter,
+    key: &'a ObjectKey,
+    job: &'a Job,
+    image: ContentHash,
+    context: &'a StageContext,
+}
+
+#[async_trait]
+impl SharedWork for CutOut<'_> {
+    type Product = Segmentation;
+    type Draft = (Segmentation, Bytes);
+    type Error = StageError;
+
+    async fn find(&self) -> Result<Option<Segmentation>, StageError> {
+        self.stage.find(self.key).await
+    }
+
+    async fn make(&self) -> Result<(Segmentation, Bytes), StageError> {
+        self.stage.make(self.job, self.image, self.context).await
+    }
+
+    async fn store(&self, (record, png): (Segmentation, Bytes)) -> Result<Segmentation, StageError> {
+        self.stage.store(self.key, record, png).await
     }
 }
 

@@ -49,7 +49,8 @@ struct Bench {
 
 fn bench() -> Bench {
     let (work, detector) = (Arc::new(MemoryObjectStore::new()), Arc::new(Counting::default()));
-    let segmenter = Segmenter::new(ImageLimits::default(), detector.clone(), work.clone(), Arc::new(MemoryCache::new(1 << 20)));
+    let segmenter =
+        Segmenter::new(ImageLimits::default(), detector.clone(), work.clone(), Arc::new(MemoryCache::new(1 << 20)));
     Bench { segmenter, detector, work, context: StageContext::for_test(Arc::new(MemoryBroker::new())) }
 }
 
@@ -173,4 +174,26 @@ async fn what_is_no_picture_fails_for_good() {
     let mut sam = job(None);
     sam.subject.mask = MaskMode::Sam;
     check_failure(bench.run(sam, &png).await, FailureKind::Unsupported, "use \"box\" or \"none\"");
+}
+
+/// Four processes, each with its own stage and its own single flight, on one store and one cache.
+#[tokio::test(start_paused = true)]
+async fn two_hundred_jobs_in_four_processes_at_once_cut_out_once() {
+    let bench = bench();
+    let bytes = encode_image(&picture(), ImageFormat::Png, 100).unwrap();
+    let image = ContentHash::of(&bytes);
+    bench.work.put(&ObjectKey::of_content(layout::IMAGES, &image).unwrap(), bytes.into()).await.unwrap();
+    let cache = Arc::new(MemoryCache::new(1 << 20));
+    let stage = || Segmenter::new(ImageLimits::default(), bench.detector.clone(), bench.work.clone(), cache.clone());
+    let stages: Vec<Arc<Segmenter>> = (0..4).map(|_| Arc::new(stage())).collect();
+    let mut jobs = tokio::task::JoinSet::new();
+    for number in 0..200 {
+        let (stage, context) = (stages[number % 4].clone(), bench.context.clone());
+        let job = Job { id: JobId(number.to_string()), ..job(None) };
+        let task = Task::Segment(SegmentTask { job, image, progress: Progress::default() });
+        jobs.spawn(async move { stage.run(task, &context).await });
+    }
+    let outcomes = jobs.join_all().await;
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    assert_eq!(bench.detector.0.load(Ordering::Relaxed), 1);
 }

@@ -34,7 +34,7 @@ pub use config::{Backoff, WorkerConfig};
 pub use inference::{Asker, InferenceError, InferenceThread};
 pub use lanes::LaneWeights;
 pub use results::{FailureHandler, ResultWriter, Withdrawal};
-pub use shared_flight::{LeaseConfig, Shared, SharedFlight};
+pub use shared_flight::{LeaseConfig, Shared, SharedFlight, SharedWork};
 pub use single_flight::SingleFlight;
 pub use stage::{Outcome, Stage, StageContext, StageError, TaskFacts};
 pub use status_board::{JobState, JobStatusBoard};

@@ -28,6 +28,7 @@ use std::{
     time::Duration,
 };
 
+use async_trait::async_trait;
 use echogen_ports::{Cache, FencingToken};
 use serde::{Deserialize, Serialize};
 use tokio_util::task::TaskTracker;
@@ -78,6 +79,29 @@ impl<P> Shared<P> {
     }
 }
 
+/// Work that several may be asked for at the same moment. Each step may run more than once.
+#[async_trait]
+pub trait SharedWork: Send + Sync {
+    /// What everybody wants.
+    type Product: Send;
+    /// What is made and not stored yet.
+    type Draft: Send;
+    /// Why it did not work. It is for the one whose work it was.
+    type Error: Send;
+
+    /// Looks for the product in the store.
+    async fn find(&self) -> Result<Option<Self::Product>, Self::Error>;
+
+    /// Makes the product. It is dropped halfway if another has taken over.
+    async fn make(&self) -> Result<Self::Draft, Self::Error>;
+
+    /// Stores the product; called only while the lease is held, as far as anybody can tell.
+    async fn store(&self, draft: Self::Draft) -> Result<Self::Product, Self::Error>;
+}
+
+/// What [`SharedFlight::run`] returns for some work.
+type SharedResult<W> = Result<Shared<<W as SharedWork>::Product>, <W as SharedWork>::Error>;
+
 /// Makes a product once, however many processes ask for it at the same moment. Within a process
 /// [`SingleFlight`](crate::SingleFlight) comes first, so that only one of its many askers stands in the queue here.
 #[derive(Clone, Debug)]
@@ -94,33 +118,17 @@ impl SharedFlight {
         Self { cache, config, returns: TaskTracker::new() }
     }
 
-    /// Returns the product of `key`. `find` looks for it in the store, `make` makes it, and `store` stores it, which
-    /// happens only while the lease is held. All three may run more than once. An error is for the one whose work it
-    /// was; the next in the queue tries with its own.
-    ///
-    /// The three are plain functions that return futures: a future of an `async` closure cannot be proven to be `Send`
-    /// where it borrows.
-    pub async fn run<P, D, E, Find, Make, Store>(
-        &self,
-        key: &str,
-        find: impl Fn() -> Find,
-        make: impl Fn() -> Make,
-        store: impl Fn(D) -> Store,
-    ) -> Result<Shared<P>, E>
-    where
-        Find: Future<Output = Result<Option<P>, E>>,
-        Make: Future<Output = Result<D, E>>,
-        Store: Future<Output = Result<P, E>>,
-    {
+    /// Returns the product of `key`, found or made. After an error the next in the queue tries with its own work.
+    pub async fn run<W: SharedWork>(&self, key: &str, work: &W) -> SharedResult<W> {
         let mut waits = 0;
         loop {
-            if let Some(product) = find().await? {
+            if let Some(product) = work.find().await? {
                 return Ok(Shared::Found(product));
             }
             match self.cache.acquire_lease(key, self.config.ttl()).await {
                 Ok(Some(token)) => {
                     let lease = Lease::new(self, key, token);
-                    let done = in_turn(&lease, &find, &make, &store).await;
+                    let done = in_turn(&lease, work).await;
                     lease.give_back().await;
                     if let Some(product) = done? {
                         return Ok(product);
@@ -132,7 +140,7 @@ impl SharedFlight {
                 }
                 Err(error) => {
                     warn!(key, %error, "no lease to be had; working without");
-                    return Ok(Shared::Made(store(make().await?).await?));
+                    return Ok(Shared::Made(work.store(work.make().await?).await?));
                 }
             }
         }
@@ -140,37 +148,27 @@ impl SharedFlight {
 }
 
 /// What the holder of the lease does; `None` if the lease was lost on the way.
-async fn in_turn<P, D, E, Find, Make, Store>(
-    lease: &Lease<'_>,
-    find: &impl Fn() -> Find,
-    make: &impl Fn() -> Make,
-    store: &impl Fn(D) -> Store,
-) -> Result<Option<Shared<P>>, E>
-where
-    Find: Future<Output = Result<Option<P>, E>>,
-    Make: Future<Output = Result<D, E>>,
-    Store: Future<Output = Result<P, E>>,
-{
+async fn in_turn<W: SharedWork>(lease: &Lease<'_>, work: &W) -> Result<Option<Shared<W::Product>>, W::Error> {
     // The last holder may have stored it between our look and our turn.
-    if let Some(product) = find().await? {
+    if let Some(product) = work.find().await? {
         return Ok(Some(Shared::Found(product)));
     }
     let draft = tokio::select! {
         biased;
-        draft = make() => draft?,
+        draft = work.make() => draft?,
         () = lease.until_lost() => return Ok(None),
     };
     match lease.check().await {
         Turn::Ours => {}
         Turn::OursAgain => {
             // Another may have come and gone meanwhile; then its product counts.
-            if let Some(product) = find().await? {
+            if let Some(product) = work.find().await? {
                 return Ok(Some(Shared::Found(product)));
             }
         }
         Turn::Anothers => return Ok(None),
     }
-    Ok(Some(Shared::Made(store(draft).await?)))
+    Ok(Some(Shared::Made(work.store(draft).await?)))
 }
 
 /// Whose turn it is.

@@ -32,7 +32,10 @@ fn run() -> anyhow::Result<()> {
         std::fs::write(&file, &settings).with_context(|| format!("write {}", file.display()))?;
         println!("{settings}");
         eprintln!("ready; in other terminals: . {}", file.display());
-        eprintln!("RabbitMQ's own pages: {} (guest, guest); Ctrl-C ends the servers", servers.rabbitmq.management_url());
+        eprintln!(
+            "RabbitMQ's own pages: {} (guest, guest); Ctrl-C ends the servers",
+            servers.rabbitmq.management_url()
+        );
         tokio::signal::ctrl_c().await?;
         servers.rabbitmq.stop().await;
         std::fs::remove_file(&file).with_context(|| format!("remove {}", file.display()))

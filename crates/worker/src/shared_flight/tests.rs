@@ -22,28 +22,43 @@ struct World {
     looks: AtomicU32,
 }
 
-impl World {
+/// One asker's work: how long it takes, and whether it works at all.
+struct Asker<'a> {
+    world: &'a World,
+    time: Duration,
+    fails: bool,
+}
+
+#[async_trait]
+impl SharedWork for Asker<'_> {
+    type Product = u32;
+    type Draft = u32;
+    type Error = String;
+
     async fn find(&self) -> Result<Option<u32>, String> {
-        self.looks.fetch_add(1, Ordering::SeqCst);
+        self.world.looks.fetch_add(1, Ordering::SeqCst);
         tokio::task::yield_now().await;
-        Ok(*self.stored.lock().unwrap())
+        Ok(*self.world.stored.lock().unwrap())
     }
 
-    async fn make(&self, time: Duration) -> Result<u32, String> {
-        sleep(time).await;
-        Ok(self.made.fetch_add(1, Ordering::SeqCst) + 1)
+    async fn make(&self) -> Result<u32, String> {
+        sleep(self.time).await;
+        if self.fails {
+            return Err("broken".to_owned());
+        }
+        Ok(self.world.made.fetch_add(1, Ordering::SeqCst) + 1)
     }
 
     async fn store(&self, draft: u32) -> Result<u32, String> {
-        *self.stored.lock().unwrap() = Some(draft);
+        *self.world.stored.lock().unwrap() = Some(draft);
         Ok(draft)
     }
+}
 
+impl World {
     /// One asker, whose work takes so long.
     async fn ask(&self, flight: &SharedFlight, time: Duration) -> Result<Shared<u32>, String> {
-        flight
-            .run("subject", || self.find(), || self.make(time), |draft| self.store(draft))
-            .await
+        flight.run("subject", &Asker { world: self, time, fails: false }).await
     }
 
     fn made(&self) -> u32 {
@@ -121,15 +136,8 @@ async fn one_that_is_dropped_halfway_gives_its_lease_back() {
 async fn after_an_error_the_next_one_tries() {
     let (world, cache) = (World::default(), cache());
     let (first, second) = (flight(cache.clone()), flight(cache));
-    let broken = first.run::<u32, u32, String>(
-        "subject",
-        || world.find(),
-        async || {
-            sleep(SECOND).await;
-            Err("broken".to_owned())
-        },
-        |draft| world.store(draft),
-    );
+    let failing = Asker { world: &world, time: SECOND, fails: true };
+    let broken = first.run("subject", &failing);
     let (broken, second) = join(broken, world.ask(&second, SECOND)).await;
     assert_eq!((broken, second), (Err("broken".to_owned()), Ok(Shared::Made(1))));
 }
