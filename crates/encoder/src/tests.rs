@@ -56,6 +56,7 @@ fn bench() -> Bench {
     let clerk = Arc::new(Clerk::default());
     let (work, cache) = (Arc::new(MemoryObjectStore::new()), Arc::new(MemoryCache::new(1_000_000)));
     let keys = SubjectKeys {
+        finders: String::new(),
         encoders: "clerk".into(),
         default_pixel_budget: PixelBudget::M0_06,
         resolutions: [(PixelBudget::M0_06, 256), (PixelBudget::M1, 512)].into(),
