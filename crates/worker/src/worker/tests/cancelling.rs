@@ -118,7 +118,9 @@ async fn the_scoreboard_says_where_the_result_belongs_and_who_is_answered() {
     let cancelled = bench.canceller(Some(board.clone())).cancel(&odd.id).await.unwrap();
     assert_eq!(cancelled.result_key, "dogs/never/result.json");
     let answer = timeout(Duration::from_secs(5), answers.receive()).await.expect("an answer comes").unwrap().unwrap();
-    let answer: echogen_protocol::JobEvent = serde_json::from_slice(&answer.message.body).unwrap();
+    let body = answer.message.body.clone();
+    answer.ack().await.unwrap();
+    let answer: echogen_protocol::JobEvent = serde_json::from_slice(&body).unwrap();
     assert_eq!(answer.kind, EventKind::Cancelled);
     assert_eq!(answer.traceparent.unwrap().trace_id(), board.find(&odd.id).await.unwrap().unwrap().trace_id.unwrap());
     bench.idle().await;
