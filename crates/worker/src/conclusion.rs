@@ -1,24 +1,32 @@
 //! What has to be done before the ack: the next tasks, the job's end, another try, or a dead letter.
 
-use echogen_ports::{Message, PortError};
+use echogen_ports::{Message, PortError, QueueName};
 use echogen_protocol::{EventKind, Failure, Job, JobEvent, Task, TaskHeaders};
 use futures::future::try_join_all;
 use serde_json::json;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::{
     StageError,
     config::jitter,
     handler::{Handler, InHand, Verdict},
+    worker::pause,
 };
 
 impl Handler {
     /// Does everything that has to be done before the ack.
-    pub(crate) async fn conclude(&self, task: &InHand<'_>, verdict: Verdict) -> Result<(), PortError> {
+    pub(crate) async fn conclude(
+        &self,
+        task: &InHand<'_>,
+        verdict: Verdict,
+        abort: &CancellationToken,
+    ) -> Result<(), PortError> {
         match verdict {
             Verdict::Done(tasks) => {
                 let published =
-                    tasks.iter().map(|(queue, next)| self.broker.publish(queue, self.follow_up(task, next)));
+                    tasks.iter().map(|(queue, next)| self.hand_on(queue, self.follow_up(task, next), abort));
                 try_join_all(published).await?;
                 debug!(following = tasks.len(), "task done");
                 Ok(())
@@ -31,6 +39,19 @@ impl Handler {
             Verdict::Retry(error) => self.retry(task, &error).await,
             Verdict::Park(reason) => self.park(task, task.headers.clone(), task.job().as_ref(), &reason).await,
             Verdict::PutBack => Ok(()),
+        }
+    }
+
+    /// Publishes; where the broker asks to wait, since the queue is full, it waits with the delivery in hand. Putting the
+    /// delivery back instead would count as another one that came to nothing, and so park good jobs in a long jam.
+    async fn hand_on(&self, queue: &QueueName, message: Message, abort: &CancellationToken) -> Result<(), PortError> {
+        let until = Instant::now() + self.config.full_queue_patience();
+        loop {
+            let Err(error) = self.broker.publish(queue, message.clone()).await else { return Ok(()) };
+            let wait = error.retry_after().filter(|wait| Instant::now() + *wait < until);
+            let Some(wait) = wait.filter(|_| !abort.is_cancelled()) else { return Err(error) };
+            debug!(%queue, %error, "waiting to hand on");
+            pause(wait, abort).await;
         }
     }
 

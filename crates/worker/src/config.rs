@@ -22,6 +22,9 @@ pub struct WorkerConfig {
     /// waits in a dying worker's hands as well, so this is the wider bound; RabbitMQ's quorum queues have the same limit,
     /// 20.
     pub max_redeliveries: u32,
+    /// Seconds that a finished task waits for room in the next stage's full queue before it is put back. Together with
+    /// the task's own time it has to stay below the broker's patience.
+    pub full_queue_seconds: f64,
     /// The waits between tries.
     pub backoff: Backoff,
     /// Seconds that tasks at work may go on after shutdown has begun, before they are put back.
@@ -36,6 +39,7 @@ impl Default for WorkerConfig {
             max_attempts: 5,
             max_crashes: 3,
             max_redeliveries: 20,
+            full_queue_seconds: 900.0,
             backoff: Backoff::default(),
             grace_seconds: 25.0,
         }
@@ -46,6 +50,11 @@ impl WorkerConfig {
     /// The time one try may take.
     pub fn task_timeout(&self) -> Duration {
         seconds(self.task_timeout_seconds)
+    }
+
+    /// The time that a finished task waits for room in the next queue.
+    pub fn full_queue_patience(&self) -> Duration {
+        seconds(self.full_queue_seconds)
     }
 
     /// The time from the beginning of shutdown to putting tasks back.

@@ -114,7 +114,7 @@ impl Handler {
             info!("task put back");
             return settled(delivery.requeue().await);
         }
-        match self.conclude(task, verdict).await {
+        match self.conclude(task, verdict, abort).await {
             Ok(()) => settled(delivery.ack().await),
             Err(error) => {
                 // Growing waits, so that an outage of minutes does not use up the broker's own limit.

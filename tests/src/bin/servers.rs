@@ -3,6 +3,7 @@
 //!
 //! They listen on free ports of this machine only, keep their data in a scratch folder, and end with Ctrl-C. Where they
 //! are is printed as settings for a shell, and written to `target/servers.env` (or the file named as argument).
+#![expect(clippy::print_stdout, reason = "it reports to a person")]
 
 use std::{path::PathBuf, process::ExitCode};
 

@@ -24,6 +24,9 @@ use super::{
     topology::{Route, Topology},
 };
 
+/// How long whoever finds a queue full is asked to wait.
+const FULL_QUEUE_WAIT: Duration = Duration::from_millis(500);
+
 /// RabbitMQ as a [`Broker`]. Clones share connections.
 #[derive(Clone)]
 pub struct AmqpBroker {
@@ -90,10 +93,11 @@ impl AmqpBroker {
         let session = self.publishing.session().await?;
         match self.confirmed(&session.tasks, outgoing, &route.routing_key).await? {
             Outcome::Taken => Ok(()),
-            Outcome::Refused => Err(PortError::transient(format!(
-                "the queue {queue} is full, or its nodes are away: RabbitMQ refused a message by way of {}",
-                route.exchange
-            ))),
+            Outcome::Refused => {
+                let exchange = &route.exchange;
+                let message = format!("the queue {queue} is full, or its nodes are away: RabbitMQ refused a message");
+                Err(PortError::transient(format!("{message} by way of {exchange}")).retry_in(FULL_QUEUE_WAIT))
+            }
             Outcome::Returned => Err(self.unroutable(&session, &route).await),
         }
     }

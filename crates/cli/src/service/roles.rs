@@ -82,22 +82,26 @@ impl WorkOptions {
 
 /// Runs one role until it is told to stop.
 pub(crate) fn one(role: RoleName, arguments: &RoleArguments) -> Result<Exit, Failure> {
+    with_deep_stacks();
     let loader = Loader::open(&arguments.model)?;
     block_on(async {
         let tracker = TaskTracker::new();
         // The broker's address is required here: a role whose broker is its own has nobody to work for.
         let broker = Arc::new(arguments.broker.connect().await?);
-        let backends = backends(arguments, broker, &tracker).await?;
+        let backends = backends(arguments, Arc::clone(&broker) as _, &tracker).await?;
         let loaded = role.load(&loader, arguments)?;
         info!(role = role.as_str(), "ready");
         let shutdown = on_signal(&tracker);
-        run(role, loaded, &backends, arguments, shutdown).await?;
-        Ok(Exit::Success)
+        let ended = run(role, loaded, &backends, arguments, shutdown).await;
+        // Last, so that the broker has read the final acknowledgements.
+        broker.close().await;
+        ended.map(|()| Exit::Success)
     })
 }
 
 /// Runs all roles until told to stop, or, with the broker of this process, until the jobs on standard input are done.
 pub(crate) fn up(arguments: &RoleArguments) -> Result<Exit, Failure> {
+    with_deep_stacks();
     let loader = Loader::open(&arguments.model)?;
     block_on(async {
         let tracker = TaskTracker::new();
@@ -130,6 +134,28 @@ pub(crate) fn up(arguments: &RoleArguments) -> Result<Exit, Failure> {
         Ok(exit)
     })
 }
+
+/// The stack of every thread. The AMQP client reads nested header tables by recursion on a thread of its own; with the
+/// usual 2 MiB some 8 kB of a stranger's headers would end the process.
+const STACK_VARIABLE: &str = "RUST_MIN_STACK";
+const STACK_BYTES: &str = "134217728";
+
+/// Starts this program anew with deep stacks, unless somebody has set their size: the environment of a running process
+/// is not to be changed, and the client offers no other way.
+#[cfg(unix)]
+fn with_deep_stacks() {
+    use std::os::unix::process::CommandExt;
+    if std::env::var_os(STACK_VARIABLE).is_some() {
+        return;
+    }
+    let Ok(program) = std::env::current_exe() else { return };
+    let error =
+        std::process::Command::new(program).args(std::env::args_os().skip(1)).env(STACK_VARIABLE, STACK_BYTES).exec();
+    tracing::warn!(%error, "running with shallow stacks; set {STACK_VARIABLE}={STACK_BYTES}");
+}
+
+#[cfg(not(unix))]
+fn with_deep_stacks() {}
 
 async fn backends(
     arguments: &RoleArguments,

@@ -3,6 +3,7 @@
 //! Real servers, a process for each role, networks replaced by constants, every job with a subject of its own, so that
 //! each goes through all four stages. Beside it, in turn on the same servers, the floor: a minimal client that moves as
 //! many messages over as many durable hops.
+#![expect(clippy::print_stdout, reason = "it reports to a person")]
 
 mod floor;
 

@@ -3,6 +3,7 @@
 //! Every scenario starts the four roles as processes on private RabbitMQ, Redis and S3 servers, puts load on them,
 //! breaks something, and then counts: jobs in, results in the store, completion events, jobs that ended twice, jobs
 //! that never ended. Exit code 1 if any was lost or doubled.
+#![expect(clippy::print_stdout, reason = "it reports to a person")]
 
 mod scenarios;
 mod trial;

@@ -16,7 +16,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use echogen_ports::{DEAD_LETTER_REASON, MemoryBroker, MemoryObjectStore, Message, ObjectKey, ObjectStore};
+use echogen_ports::{
+    Consumer, DEAD_LETTER_REASON, Event, EventStream, MemoryBroker, MemoryObjectStore, Message, ObjectKey, ObjectStore,
+};
 use echogen_protocol::{ContentHash, FailureKind, Job, JobResult, JobStatus, Progress, SegmentTask, Task, TaskHeaders};
 use echogen_testkit::{Duplicating, FailFirst, IgnoresPrefetch, LostAcks, eventually, job};
 use jiff::{Timestamp, ToSpan};
@@ -109,6 +111,7 @@ fn config() -> WorkerConfig {
         max_attempts: 4,
         max_crashes: 3,
         max_redeliveries: 3,
+        full_queue_seconds: 60.0,
         backoff,
         grace_seconds: 8.0,
     }
@@ -373,4 +376,55 @@ async fn after_the_grace_period_tasks_go_back_as_they_came() {
     let mut consumer = broker.consume(&queue(), 1).await.unwrap();
     let delivery = consumer.receive().await.unwrap().unwrap();
     assert_eq!(TaskHeaders::from_map(&delivery.message.headers).failures, 0, "being put back is no failure");
+}
+
+/// A stage queue that is full for a while, as RabbitMQ says it: refused, and asked to wait.
+#[derive(Debug)]
+struct FullAtFirst {
+    inner: MemoryBroker,
+    refusals: AtomicU32,
+}
+
+#[async_trait]
+impl Broker for FullAtFirst {
+    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), PortError> {
+        let take = |left: u32| left.checked_sub(1);
+        if *queue == QueueName::segment()
+            && self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok()
+        {
+            return Err(PortError::transient("the queue is full").retry_in(Duration::from_secs(1)));
+        }
+        self.inner.publish(queue, message).await
+    }
+
+    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), PortError> {
+        self.inner.publish_after(queue, message, delay).await
+    }
+
+    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), PortError> {
+        self.inner.dead_letter(queue, message, reason).await
+    }
+
+    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, PortError> {
+        self.inner.consume(queue, prefetch).await
+    }
+
+    async fn publish_event(&self, event: Event) -> Result<(), PortError> {
+        self.inner.publish_event(event).await
+    }
+
+    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, PortError> {
+        self.inner.subscribe(prefix).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_is_waited_for_with_the_delivery_in_hand() {
+    // Far more refusals than redeliveries are allowed.
+    let bench = Bench::start(|inner| Arc::new(FullAtFirst { inner, refusals: AtomicU32::new(30) }), 0);
+    bench.send("good").await;
+    bench.idle().await;
+    assert_eq!((bench.followed(), bench.stage.tries("good")), (1, 1));
+    assert!(bench.broker.dead_letters(&queue()).is_empty());
+    bench.stop().await;
 }
