@@ -2,6 +2,7 @@
 //! constant outputs. Every job has a picture of its own, so each takes all four hops.
 //!
 //! `cargo bench -p echogen-tests --bench pipeline_in_memory [-- JOBS]`
+#![expect(clippy::print_stdout, reason = "it reports to a person")]
 
 use std::{
     collections::BTreeMap,
@@ -84,6 +85,7 @@ fn start() -> Installation {
     let fetcher = Arc::new(MemoryImageFetcher::new());
     let subjects = SubjectKeys {
         encoders: "constant".into(),
+        finders: String::new(),
         default_pixel_budget: PixelBudget::M0_06,
         resolutions: [(PixelBudget::M0_06, 256)].into(),
     };

@@ -142,7 +142,7 @@ impl Broker for SlowEvents {
         self.0.dead_letter(queue, message, reason).await
     }
 
-    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn echogen_ports::Consumer>, PortError> {
+    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, PortError> {
         self.0.consume(queue, prefetch).await
     }
 
