@@ -69,7 +69,12 @@ impl Encoder {
         let found = self
             .flights
             .run(&key, async {
-                made = matches!(self.shared.run(key.as_str(), &encoding).await?, Shared::Made(()));
+                let shared = if context.alone {
+                    self.shared.run_at_once(&encoding).await?
+                } else {
+                    self.shared.run(key.as_str(), &encoding).await?
+                };
+                made = matches!(shared, Shared::Made(()));
                 Ok(())
             })
             .await;

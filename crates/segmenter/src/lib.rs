@@ -72,7 +72,11 @@ impl Segmenter {
         let record = self
             .flights
             .run(&key, async {
-                let shared = self.shared.run(key.as_str(), &segmentation).await?;
+                let shared = if context.alone {
+                    self.shared.run_at_once(&segmentation).await?
+                } else {
+                    self.shared.run(key.as_str(), &segmentation).await?
+                };
                 made = matches!(shared, Shared::Made(_));
                 Ok::<_, StageError>(shared.into_product())
             })

@@ -37,7 +37,7 @@ impl Default for WorkerConfig {
             concurrency: 4,
             task_timeout_seconds: 600.0,
             max_attempts: 5,
-            max_crashes: 3,
+            max_crashes: 5,
             max_redeliveries: 20,
             full_queue_seconds: 900.0,
             backoff: Backoff::default(),

@@ -145,6 +145,15 @@ impl SharedFlight {
             }
         }
     }
+
+    /// The same without a lease, for a task that came back: the lease it would wait for is most likely its own, of the
+    /// process that died with it.
+    pub async fn run_at_once<W: SharedWork>(&self, work: &W) -> SharedResult<W> {
+        match work.find().await? {
+            Some(product) => Ok(Shared::Found(product)),
+            None => Ok(Shared::Made(work.store(work.make().await?).await?)),
+        }
+    }
 }
 
 /// What the holder of the lease does; `None` if the lease was lost on the way.
