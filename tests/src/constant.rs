@@ -1,13 +1,6 @@
 //! Networks that answer at once, always the same: what is measured is everything around them.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use echogen_encoder::{EncodeError, SubjectEncoder};
@@ -30,18 +23,12 @@ const SIDE: u32 = 64;
 pub struct Constant {
     /// How long each answer takes.
     pub delay: Duration,
-    encoded: AtomicU64,
 }
 
 impl Constant {
     /// Networks that take `delay` for each answer.
     pub fn taking(delay: Duration) -> Self {
-        Self { delay, encoded: AtomicU64::new(0) }
-    }
-
-    /// Subjects encoded so far.
-    pub fn encoded(&self) -> u64 {
-        self.encoded.load(Ordering::Relaxed)
+        Self { delay }
     }
 
     async fn think(&self) {
@@ -74,7 +61,6 @@ pub fn picture(number: u64) -> Vec<u8> {
 #[async_trait]
 impl SubjectEncoder for Constant {
     async fn encode(&self, _: Arc<RgbImage>, _: u32, _: tokio::time::Instant) -> Result<Vec<u8>, EncodeError> {
-        self.encoded.fetch_add(1, Ordering::Relaxed);
         self.think().await;
         Ok(vec![7; SUBJECT_BYTES])
     }

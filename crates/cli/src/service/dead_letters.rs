@@ -2,7 +2,7 @@
 //!
 //! Dead letters are taken as a consumer takes them: those that are only looked at go back when the consumer ends.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use echogen_ports::{Broker, DEAD_LETTER_REASON, Delivery, Message, QueueName};
 use echogen_protocol::{Lane, Task, TaskHeaders};
@@ -127,11 +127,9 @@ fn show(queue: &QueueName, delivery: &Delivery, headers: &TaskHeaders, whole: bo
     let job = headers.job.as_deref().unwrap_or("?");
     let body = String::from_utf8_lossy(&message.body);
     if as_json {
-        let headers: BTreeMap<_, _> = message.headers.iter().collect();
-        let mut value =
-            json!({ "job": job, "queue": queue.as_str(), "reason": reason, "failures": delivery_failures(delivery) });
+        let mut value = json!({ "job": job, "queue": queue.as_str(), "reason": reason, "failures": headers.failures });
         if whole {
-            value["headers"] = json!(headers);
+            value["headers"] = json!(message.headers);
             value["body"] = serde_json::from_str(&body).unwrap_or_else(|_| json!(body));
         }
         print_json("dead-letter", &value);
@@ -142,8 +140,4 @@ fn show(queue: &QueueName, delivery: &Delivery, headers: &TaskHeaders, whole: bo
         message.headers.iter().for_each(|(name, text)| print_line(&format!("  {name}: {text}")));
         print_line(&format!("  {body}"));
     }
-}
-
-fn delivery_failures(delivery: &Delivery) -> u32 {
-    TaskHeaders::from_map(&delivery.message.headers).failures
 }
