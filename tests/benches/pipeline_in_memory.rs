@@ -93,7 +93,7 @@ fn start() -> Installation {
     let config = DispatcherConfig { subjects: subjects.clone(), max_image_bytes: 1 << 20 };
     let stages: [(Arc<dyn Stage>, QueueName); 4] = [
         (
-            Arc::new(Dispatcher::new(config, fetcher.clone(), work.clone(), results.clone())),
+            Arc::new(Dispatcher::new(config, fetcher.clone(), work.clone(), cache.clone(), results.clone())),
             QueueName::dispatch(Lane::Standard),
         ),
         (

@@ -37,8 +37,16 @@ pub struct Servers {
 impl Servers {
     /// Starts all three.
     pub async fn start() -> anyhow::Result<Self> {
+        Self::with_s3(S3Server::start().context("start S3")?).await
+    }
+
+    /// The same for measuring: S3 keeps its objects in memory.
+    pub async fn start_for_measuring() -> anyhow::Result<Self> {
+        Self::with_s3(S3Server::start_in_memory().context("start S3")?).await
+    }
+
+    async fn with_s3(s3: S3Server) -> anyhow::Result<Self> {
         let redis = Redis::start().context("start Redis")?;
-        let s3 = S3Server::start().context("start S3")?;
         Ok(Self { rabbitmq: RabbitMq::start().await?, redis, s3 })
     }
 

@@ -10,19 +10,20 @@ use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_ports::{ImageFetcher, ObjectKey, ObjectStore, PortError};
+use echogen_ports::{Cache, ImageFetcher, ObjectKey, ObjectStore, PortError};
 use echogen_protocol::{
     ContentHash, EncodeTask, EventKind, FailureKind, ImageLocation, ImageSource, Job, Progress, SampleTask,
     SegmentTask, Segmentation, SubjectKeys, Task, layout, limits,
 };
-use echogen_worker::{Outcome, ResultWriter, Stage, StageContext, StageError};
+use echogen_worker::{CachedObjects, Outcome, ResultWriter, Stage, StageContext, StageError};
 use serde::{Deserialize, Serialize};
 
 /// Bytes of a [`Segmentation`]: a handful of numbers and a name.
 const MAX_RECORD_BYTES: u64 = 64 * 1024;
 
-/// Bytes that are hashed where they are: half a millisecond or so.
-const MAX_INLINE_BYTES: usize = 256 * 1024;
+/// A picture up to so many bytes is hashed where it is, in half a millisecond or so, and stored without asking whether
+/// it is there.
+const SMALL_BYTES: usize = 256 * 1024;
 
 /// What the dispatcher has to know about the rest of the installation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +44,7 @@ fn default_max_image_bytes() -> u64 {
 pub struct Dispatcher {
     config: DispatcherConfig,
     fetcher: Arc<dyn ImageFetcher>,
-    work: Arc<dyn ObjectStore>,
+    work: CachedObjects,
     results: ResultWriter,
 }
 
@@ -51,14 +52,16 @@ impl Dispatcher {
     /// The stage's name in logs, timings and metrics.
     pub const NAME: &'static str = "dispatcher";
 
-    /// A dispatcher that fetches with `fetcher` and leaves pictures in `work`.
+    /// A dispatcher that fetches with `fetcher`, leaves pictures in `work`, and looks there for what was made of them,
+    /// in `cache` first.
     pub fn new(
         config: DispatcherConfig,
         fetcher: Arc<dyn ImageFetcher>,
         work: Arc<dyn ObjectStore>,
+        cache: Arc<dyn Cache>,
         results: ResultWriter,
     ) -> Self {
-        Self { config, fetcher, work, results }
+        Self { config, fetcher, work: CachedObjects::new(work, cache), results }
     }
 
     async fn dispatch(&self, mut job: Job, context: &StageContext) -> Result<Outcome, StageError> {
@@ -75,8 +78,9 @@ impl Dispatcher {
             .resolution(&job)
             .map_err(|fault| StageError::permanent(FailureKind::Unsupported, fault))?;
         let (image, bytes) = self.identify(&job.subject.image).await?;
-        // Neither waits for the other: the picture is kept while its cut-out is looked for.
-        let (known, record) = tokio::try_join!(self.keep(image, bytes), self.segmentation(image, &job))?;
+        let known = self.keep(image, bytes).await?;
+        // Of a picture that is new nothing has been made.
+        let record = if known { self.segmentation(image, &job).await? } else { None };
         if job.subject.image.is_inline() {
             job.subject.image = ImageSource::stored(image);
         }
@@ -104,16 +108,19 @@ impl Dispatcher {
     /// Stores the picture; returns whether it was in the store already.
     async fn keep(&self, image: ContentHash, bytes: Option<Bytes>) -> Result<bool, StageError> {
         let key = ObjectKey::of_content(layout::IMAGES, &image)?;
-        let known = self.work.exists(&key).await?;
         match bytes {
-            Some(bytes) if !known => self.work.put(&key, bytes).await?,
-            None if !known => {
-                let message = format!("no picture with the hash {image} is stored; send the picture itself");
-                return Err(StageError::permanent(FailureKind::BadImage, message));
+            // One call does for both: sending a small picture in vain is cheaper than asking first.
+            Some(bytes) if bytes.len() <= SMALL_BYTES => Ok(!self.work.store().put_if_absent(&key, bytes).await?),
+            _ if self.work.exists(&key).await? => Ok(true),
+            Some(bytes) => {
+                self.work.store().put(&key, bytes).await?;
+                Ok(false)
             }
-            _ => {}
+            None => {
+                let message = format!("no picture with the hash {image} is stored; send the picture itself");
+                Err(StageError::permanent(FailureKind::BadImage, message))
+            }
         }
-        Ok(known)
     }
 
     async fn fetch(&self, source: &ImageSource) -> Result<Bytes, PortError> {
@@ -172,7 +179,7 @@ impl Stage for Dispatcher {
 
 /// Hashes a picture; away from the async threads where it takes longer than going there.
 async fn hash(bytes: &Bytes) -> Result<ContentHash, StageError> {
-    if bytes.len() <= MAX_INLINE_BYTES {
+    if bytes.len() <= SMALL_BYTES {
         return Ok(ContentHash::of(bytes));
     }
     let bytes = bytes.clone();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use echogen_ports::{MemoryBroker, MemoryImageFetcher, MemoryObjectStore, ObjectKey, ObjectStore};
+use echogen_ports::{MemoryBroker, MemoryCache, MemoryImageFetcher, MemoryObjectStore, ObjectKey, ObjectStore};
 use echogen_protocol::{
     BoundingBox, ContentHash, FailureKind, FoundBy, Job, JobId, JobResult, PixelBudget, Segmentation, SubjectFound,
     SubjectKeys, Task, layout,
@@ -37,7 +37,8 @@ fn bench() -> Bench {
     };
     let config = DispatcherConfig { subjects: subjects.clone(), max_image_bytes: 1_000 };
     let results = ResultWriter::new(Arc::new(MemoryObjectStore::new()), broker.clone(), Clock::system(), "1.2.3");
-    let dispatcher = Dispatcher::new(config, fetcher.clone(), work.clone(), results.clone());
+    let dispatcher =
+        Dispatcher::new(config, fetcher.clone(), work.clone(), Arc::new(MemoryCache::new(1 << 20)), results.clone());
     Bench { dispatcher, work, fetcher, results, context: StageContext::for_test(broker), subjects }
 }
 
@@ -62,8 +63,9 @@ impl Bench {
         self.work.put(&key, bytes.into()).await.unwrap();
     }
 
-    /// As the segmenter leaves it.
+    /// As dispatcher and segmenter leave it.
     async fn put_segmentation(&self, job: &Job) -> ContentHash {
+        self.put(layout::IMAGES, ContentHash::of(PICTURE), PICTURE.to_vec()).await;
         let (image, cutout) = (ContentHash::of(PICTURE), ContentHash::of(b"cut-out"));
         let area = BoundingBox { left: 0, top: 0, right: 8, bottom: 8 };
         let subject = SubjectFound { image, name: None, bounding_box: area, score: None, how: FoundBy::WholeImage };

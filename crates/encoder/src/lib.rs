@@ -106,6 +106,11 @@ impl SharedWork for Encoding<'_> {
     type Draft = Bytes;
     type Error = Fault;
 
+    /// The cache cannot say that it has a subject without handing it over.
+    async fn glance(&self) -> Result<Option<()>, Fault> {
+        Ok(None)
+    }
+
     async fn find(&self) -> Result<Option<()>, Fault> {
         Ok(self.stage.work.exists(self.key).await?.then_some(()))
     }

@@ -13,10 +13,7 @@ mod gatherer;
 mod generator_sampler;
 mod image_sampler;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -26,7 +23,7 @@ use echogen_protocol::{
     ContentHash, EncodeTask, EventKind, FailureKind, Job, JobEvent, JobResult, OutputFormat, Parameters, Progress,
     ResultImage, SampleTask, Task, layout,
 };
-use echogen_worker::{Outcome, ResultWriter, Stage, StageContext, StageError};
+use echogen_worker::{CachedObjects, Outcome, ResultWriter, Stage, StageContext, StageError};
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 
@@ -38,9 +35,6 @@ pub use image_sampler::{ImageSampler, SampleError, SampleRequest, Sampled, Scale
 
 /// Bytes of an encoded subject: at the largest pixel budget about 4 MiB in f32.
 const MAX_SUBJECT_BYTES: u64 = 64 * 1024 * 1024;
-
-/// How long an encoded subject stays in the cache after it was read from the store.
-const SUBJECT_TTL: Duration = Duration::from_secs(3_600);
 
 /// JPEG quality of jobs that name none; as documented in the job's schema.
 const DEFAULT_QUALITY: u8 = 90;
@@ -55,8 +49,7 @@ const MAX_INLINE_BYTES: usize = 64 * 64 * 3;
 #[derive(Debug)]
 pub struct Sampler {
     networks: Arc<dyn ImageSampler>,
-    work: Arc<dyn ObjectStore>,
-    cache: Arc<dyn Cache>,
+    work: CachedObjects,
     pictures: Arc<dyn ObjectStore>,
     results: ResultWriter,
     scale_events: ScaleEvents,
@@ -75,7 +68,8 @@ impl Sampler {
         pictures: Arc<dyn ObjectStore>,
         results: ResultWriter,
     ) -> Self {
-        Self { networks, work, cache, pictures, results, scale_events: ScaleEvents::default() }
+        let work = CachedObjects::new(work, cache);
+        Self { networks, work, pictures, results, scale_events: ScaleEvents::default() }
     }
 
     /// The same sampler, which tells of scales as said.
@@ -90,7 +84,7 @@ impl Sampler {
         let SampleTask { job, encoded_subject, mut progress } = task;
         let key = ObjectKey::new(encoded_subject)?;
         // Both at once: a job that is done already is rare, and then the subject was read in vain, no more.
-        let (result, subject) = tokio::join!(self.results.find(&job), self.subject(&key));
+        let (result, subject) = tokio::join!(self.results.find(&job), self.work.get(&key, MAX_SUBJECT_BYTES));
         if let Some(result) = result? {
             self.results.tell(&job, &result, &context.facts).await?;
             return Ok(Outcome::Done);
@@ -106,20 +100,6 @@ impl Sampler {
         let result = self.result(&job, parameters, images, progress, context);
         self.results.commit(&job, &result, &context.facts).await?;
         Ok(Outcome::Done)
-    }
-
-    /// A cache that fails costs time, never a job.
-    async fn subject(&self, key: &ObjectKey) -> Result<Option<Bytes>, StageError> {
-        match self.cache.get(key.as_str()).await {
-            Ok(Some(subject)) => return Ok(Some(subject)),
-            Ok(None) => {}
-            Err(error) => tracing::warn!(%key, %error, "cache not read"),
-        }
-        let Some(subject) = self.work.get(key, MAX_SUBJECT_BYTES).await? else { return Ok(None) };
-        if let Err(error) = self.cache.put(key.as_str(), subject.clone(), SUBJECT_TTL).await {
-            tracing::warn!(%key, %error, "cache not written");
-        }
-        Ok(Some(subject))
     }
 
     /// Samples, telling listeners that it has begun, or of every scale.

@@ -90,8 +90,8 @@ impl Segmenter {
     }
 
     /// A record counts only together with its cut-out; an unreadable one counts as none.
-    async fn find(&self, key: &ObjectKey) -> Result<Option<Segmentation>, StageError> {
-        let Some(bytes) = self.work.get(key, MAX_RECORD_BYTES).await? else { return Ok(None) };
+    async fn checked(&self, record: Option<Bytes>) -> Result<Option<Segmentation>, StageError> {
+        let Some(bytes) = record else { return Ok(None) };
         let Ok(record) = serde_json::from_slice::<Segmentation>(&bytes) else { return Ok(None) };
         let stands = self.work.exists(&ObjectKey::of_content(layout::CUTOUTS, &record.cutout)?).await?;
         Ok(stands.then_some(record))
@@ -151,8 +151,12 @@ impl SharedWork for CutOut<'_> {
     type Draft = (Segmentation, Bytes);
     type Error = StageError;
 
+    async fn glance(&self) -> Result<Option<Segmentation>, StageError> {
+        self.stage.checked(self.stage.work.glance(self.key, MAX_RECORD_BYTES).await?).await
+    }
+
     async fn find(&self) -> Result<Option<Segmentation>, StageError> {
-        self.stage.find(self.key).await
+        self.stage.checked(self.stage.work.get(self.key, MAX_RECORD_BYTES).await?).await
     }
 
     async fn make(&self) -> Result<(Segmentation, Bytes), StageError> {

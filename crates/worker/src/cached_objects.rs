@@ -26,17 +26,26 @@ impl CachedObjects {
     /// Returns the object, or `None` if there is none; see [`ObjectStore::get`]. One that was deleted from the store
     /// may still come from the cache for a while.
     pub async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
-        match self.cache.get(key.as_str()).await {
-            Ok(Some(bytes)) if bytes.len() as u64 > max_bytes => {
-                return Err(object_too_large(key, bytes.len() as u64, max_bytes));
-            }
-            Ok(Some(bytes)) => return Ok(Some(bytes)),
-            Ok(None) => {}
-            Err(error) => warn!(%key, %error, "cache not read"),
+        if let Some(bytes) = self.glance(key, max_bytes).await? {
+            return Ok(Some(bytes));
         }
         let Some(bytes) = self.store.get(key, max_bytes).await? else { return Ok(None) };
         self.remember(key, bytes.clone()).await;
         Ok(Some(bytes))
+    }
+
+    /// Returns the object if the cache has it.
+    pub async fn glance(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
+        match self.cache.get(key.as_str()).await {
+            Ok(Some(bytes)) if bytes.len() as u64 > max_bytes => {
+                Err(object_too_large(key, bytes.len() as u64, max_bytes))
+            }
+            Ok(found) => Ok(found),
+            Err(error) => {
+                warn!(%key, %error, "cache not read");
+                Ok(None)
+            }
+        }
     }
 
     /// Stores the object durably, then in the cache.

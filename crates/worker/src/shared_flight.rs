@@ -1,17 +1,17 @@
 //! One worker for what many ask at the same moment, across processes.
 //!
 //! ```text
-//!  look ── there ─────────────────────────────────────────────▶ found
-//!    │ absent
+//!  glance ── there ───────────────────────────────────────────▶ found
+//!    │ not seen
 //!    ▼
-//!  take the lease ── another holds it ── wait, look ── there ──▶ found
-//!    │ ours    ▲                            │ absent
+//!  take the lease ── another holds it ── wait, glance ── there ─▶ found
+//!    │ ours    ▲                            │ not seen
 //!    │         └────────────────────────────┘
 //!    ▼
-//!  look ── there ── give back ────────────────────────────────▶ found
+//!  find ── there ── give back ────────────────────────────────▶ found
 //!    │ absent
 //!    ▼
-//!  make, renewing ── lease lost ── wait, look (as above)
+//!  make, renewing ── lease lost ── wait, glance (as above)
 //!    │ done
 //!    ▼
 //!  still ours? ── store ── give back ─────────────────────────▶ made
@@ -31,6 +31,7 @@ use std::{
 use async_trait::async_trait;
 use echogen_ports::{Cache, FencingToken};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
@@ -89,7 +90,10 @@ pub trait SharedWork: Send + Sync {
     /// Why it did not work. It is for the one whose work it was.
     type Error: Send;
 
-    /// Looks for the product in the store.
+    /// Looks for the product where looking costs little, in a cache; may miss one that is stored.
+    async fn glance(&self) -> Result<Option<Self::Product>, Self::Error>;
+
+    /// Looks for the product in the store. Under the lease, so one such look is enough for a new product.
     async fn find(&self) -> Result<Option<Self::Product>, Self::Error>;
 
     /// Makes the product. It is dropped halfway if another has taken over.
@@ -122,7 +126,7 @@ impl SharedFlight {
     pub async fn run<W: SharedWork>(&self, key: &str, work: &W) -> SharedResult<W> {
         let mut waits = 0;
         loop {
-            if let Some(product) = work.find().await? {
+            if let Some(product) = work.glance().await? {
                 return Ok(Shared::Found(product));
             }
             match self.cache.acquire_lease(key, self.config.ttl()).await {
@@ -140,7 +144,7 @@ impl SharedFlight {
                 }
                 Err(error) => {
                     warn!(key, %error, "no lease to be had; working without");
-                    return Ok(Shared::Made(work.store(work.make().await?).await?));
+                    return self.run_at_once(work).await;
                 }
             }
         }
@@ -158,7 +162,6 @@ impl SharedFlight {
 
 /// What the holder of the lease does; `None` if the lease was lost on the way.
 async fn in_turn<W: SharedWork>(lease: &Lease<'_>, work: &W) -> Result<Option<Shared<W::Product>>, W::Error> {
-    // The last holder may have stored it between our look and our turn.
     if let Some(product) = work.find().await? {
         return Ok(Some(Shared::Found(product)));
     }
@@ -167,7 +170,7 @@ async fn in_turn<W: SharedWork>(lease: &Lease<'_>, work: &W) -> Result<Option<Sh
         draft = work.make() => draft?,
         () = lease.until_lost() => return Ok(None),
     };
-    match lease.check().await {
+    match lease.turn().await {
         Turn::Ours => {}
         Turn::OursAgain => {
             // Another may have come and gone meanwhile; then its product counts.
@@ -195,11 +198,17 @@ struct Lease<'a> {
     key: &'a str,
     /// A [`FencingToken`]; 0 once it is given back.
     token: AtomicU64,
+    taken: Instant,
 }
 
 impl<'a> Lease<'a> {
     fn new(flight: &'a SharedFlight, key: &'a str, token: FencingToken) -> Self {
-        Self { flight, key, token: AtomicU64::new(token.0) }
+        Self { flight, key, token: AtomicU64::new(token.0), taken: Instant::now() }
+    }
+
+    /// Whose turn it is after the work. One that is much younger than it may get is ours without asking.
+    async fn turn(&self) -> Turn {
+        if self.taken.elapsed() < self.flight.config.ttl() / 3 { Turn::Ours } else { self.check().await }
     }
 
     /// Renews the lease, or takes it anew if it ran out and nobody has it.

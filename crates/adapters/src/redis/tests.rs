@@ -188,6 +188,10 @@ impl SharedWork for Subject {
     type Draft = Bytes;
     type Error = PortError;
 
+    async fn glance(&self) -> Result<Option<()>, PortError> {
+        Ok(None)
+    }
+
     async fn find(&self) -> Result<Option<()>, PortError> {
         Ok(self.store.exists(&self.key).await?.then_some(()))
     }

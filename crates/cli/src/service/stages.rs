@@ -33,7 +33,7 @@ impl Role {
         match self {
             Self::Dispatcher(subjects, _) => {
                 let config = DispatcherConfig { subjects, max_image_bytes };
-                Arc::new(Dispatcher::new(config, Arc::clone(&backends.fetcher), work, backends.writer()))
+                Arc::new(Dispatcher::new(config, Arc::clone(&backends.fetcher), work, cache, backends.writer()))
             }
             Self::Segmenter(detector) => {
                 let limits = ImageLimits { max_bytes: max_image_bytes, ..ImageLimits::default() };

@@ -1,9 +1,10 @@
 //! A private S3 within the test's own process.
 //!
 //! The protocol (signatures, checksums, conditions, errors) is that of `s3s`, the storage that of `s3s-fs`: files in a
-//! folder that ends with the server. Some of the storage's gaps are closed, see [`storage`]. It runs on threads of
-//! its own, so a test's paused clock does not reach it.
+//! folder that ends with the server. Some of the storage's gaps are closed, see [`storage`]; for measuring there is one
+//! in memory, see [`memory`]. It runs on threads of its own, so a test's paused clock does not reach it.
 
+mod memory;
 mod storage;
 
 use std::{
@@ -21,7 +22,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use s3s::{
-    Body, HttpError,
+    Body, HttpError, S3,
     auth::SimpleAuth,
     service::{S3Service, S3ServiceBuilder},
 };
@@ -32,6 +33,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
+use memory::MemoryStorage;
 use storage::Storage;
 
 const BUCKET: &str = "echogen-test";
@@ -46,7 +48,7 @@ pub struct S3Server {
     runtime: Option<Runtime>,
     front: Arc<Front>,
     listening: Option<JoinHandle<()>>,
-    _folder: TempDir,
+    _folder: Option<TempDir>,
 }
 
 /// What a call meets first: counting and faults.
@@ -62,18 +64,22 @@ struct Front {
 impl S3Server {
     /// Starts a server on a free port, with one empty [bucket](S3Server::bucket).
     pub fn start() -> io::Result<Self> {
-        Self::start_with_threads(2)
-    }
-
-    /// The same on this many threads, for measuring.
-    pub fn start_with_threads(threads: usize) -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
         std::fs::create_dir(folder.path().join(BUCKET))?;
-        let mut service = S3ServiceBuilder::new(Storage::open(folder.path())?);
+        let storage = Storage::open(folder.path())?;
+        Self::start_with(storage, Some(folder))
+    }
+
+    /// The same with objects in memory, for measuring: it costs as little as the protocol allows.
+    pub fn start_in_memory() -> io::Result<Self> {
+        Self::start_with(MemoryStorage::with_bucket(BUCKET), None)
+    }
+
+    fn start_with(storage: impl S3, folder: Option<TempDir>) -> io::Result<Self> {
+        let mut service = S3ServiceBuilder::new(storage);
         service.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
         let front = Arc::new(Front::new(service.build()));
-        let runtime =
-            Builder::new_multi_thread().worker_threads(threads).thread_name("s3-server").enable_all().build()?;
+        let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("s3-server").enable_all().build()?;
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let (address, listening) = listen(&runtime, any, &front)?;
         Ok(Self { address, runtime: Some(runtime), front, listening: Some(listening), _folder: folder })

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use echogen_ports::{MemoryCache, PortError};
 use echogen_testkit::FailFirst;
 use futures::future::{join, join_all};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::*;
 
@@ -19,6 +19,9 @@ use super::*;
 struct World {
     stored: Mutex<Option<u32>>,
     made: AtomicU32,
+    /// Whether a glance shows what is stored.
+    cached: bool,
+    glances: AtomicU32,
     looks: AtomicU32,
 }
 
@@ -34,6 +37,12 @@ impl SharedWork for Asker<'_> {
     type Product = u32;
     type Draft = u32;
     type Error = String;
+
+    async fn glance(&self) -> Result<Option<u32>, String> {
+        self.world.glances.fetch_add(1, Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        Ok(self.world.stored.lock().unwrap().filter(|_| self.world.cached))
+    }
 
     async fn find(&self) -> Result<Option<u32>, String> {
         self.world.looks.fetch_add(1, Ordering::SeqCst);
@@ -86,14 +95,24 @@ async fn many_processes_make_it_once_and_the_look_is_gentle() {
     let made = answers.iter().filter(|answer| **answer == Ok(Shared::Made(1))).count();
     assert_eq!((made, answers.len()), (1, 50));
     assert!(answers.iter().all(|answer| answer.clone().map(Shared::into_product) == Ok(1)));
-    let looks = world.looks.load(Ordering::SeqCst) / 50;
-    assert!(looks <= 12, "{looks} looks each within a second");
+    let glances = world.glances.load(Ordering::SeqCst) / 50;
+    assert!(glances <= 12, "{glances} glances each within a second");
+    assert!(world.looks.load(Ordering::SeqCst) <= 51, "the store is asked once a lease");
     let token = cache.acquire_lease("subject", SECOND).await.unwrap();
     assert!(token.is_some(), "the lease is given back");
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_there_takes_no_lease() {
+    let world = World { stored: Mutex::new(Some(7)), cached: true, ..World::default() };
+    let cache = cache();
+    let anothers = cache.acquire_lease("subject", SECOND).await.unwrap();
+    assert_eq!(world.ask(&flight(cache), SECOND).await, Ok(Shared::Found(7)));
+    assert_eq!((world.made(), anothers.is_some()), (0, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_lease_it_is_found_all_the_same() {
     let world = World { stored: Mutex::new(Some(7)), ..World::default() };
     let flight = flight(Arc::new(FailFirst::new(MemoryCache::new(0), u32::MAX)));
     assert_eq!(world.ask(&flight, SECOND).await, Ok(Shared::Found(7)));

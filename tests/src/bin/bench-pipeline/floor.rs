@@ -2,14 +2,23 @@
 //!
 //! What every durable pipeline has to do is done, and as well as the client library can: quorum queues, confirms for
 //! every message, acknowledgement after the confirm, a prefetch of 256, confirms and acknowledgements pipelined, a
-//! connection for each hop as if it were a process of its own. There is no parsing, no store, no retry, no trace.
+//! connection for each hop as if it were a process of its own. There is no parsing, no retry, no trace. With a
+//! [`Payload`] the last hop also reads a value from Redis and writes a file, as any program does that makes something of
+//! its messages.
 
 use std::{
     fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
+use bytes::Bytes;
+use echogen_adapters::{RedisCache, RedisConfig};
+use echogen_ports::Cache;
 use futures::{StreamExt, stream::FuturesUnordered};
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties,
@@ -19,6 +28,7 @@ use lapin::{
     },
     types::{AMQPValue, FieldTable, ShortString},
 };
+use tempfile::TempDir;
 use tokio::{select, sync::mpsc, task::JoinSet, time::timeout};
 
 /// What is moved how far.
@@ -34,11 +44,44 @@ pub(crate) struct Plan {
     pub(crate) idle_jobs: usize,
     /// Deliveries of a hop that may be unsettled.
     pub(crate) prefetch: u16,
+    /// What the last hop does besides.
+    pub(crate) payload: Option<Payload>,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { hops: 4, jobs: 5_000, job_bytes: 600, idle_jobs: 200, prefetch: 256 }
+        Self { hops: 4, jobs: 5_000, job_bytes: 600, idle_jobs: 200, prefetch: 256, payload: None }
+    }
+}
+
+/// A value that is read from Redis and a file that is written, for each message.
+#[derive(Clone, Debug)]
+pub(crate) struct Payload {
+    cache: Arc<RedisCache>,
+    folder: Arc<TempDir>,
+    file: Bytes,
+    files: Arc<AtomicUsize>,
+}
+
+impl Payload {
+    /// Bytes that are read and written.
+    const READ: usize = 64 * 1024;
+    const WRITTEN: usize = 100 * 1024;
+    const KEY: &str = "floor";
+
+    /// Puts the value into the Redis at `url`, and makes a folder that ends with this.
+    pub(crate) async fn prepare(url: &str) -> anyhow::Result<Self> {
+        let cache = RedisCache::open(RedisConfig::at(url))?;
+        cache.put(Self::KEY, vec![b'x'; Self::READ].into(), LIMIT).await?;
+        let file = vec![b'x'; Self::WRITTEN].into();
+        Ok(Self { cache: Arc::new(cache), folder: Arc::new(tempfile::tempdir()?), file, files: Arc::default() })
+    }
+
+    async fn handle(&self) -> anyhow::Result<()> {
+        ensure!(self.cache.get(Self::KEY).await?.is_some(), "the value is gone from Redis");
+        let number = self.files.fetch_add(1, Ordering::Relaxed);
+        tokio::fs::write(self.folder.path().join(number.to_string()), &self.file).await?;
+        Ok(())
     }
 }
 
@@ -82,7 +125,9 @@ pub(crate) async fn run(url: &str, plan: &Plan) -> anyhow::Result<Report> {
     let mut hops = JoinSet::new();
     for (hop, queue) in queues.iter().enumerate() {
         let next = queues.get(hop + 1).cloned();
-        let hop = Hop::open(url, queue, next, plan.prefetch, arrived.clone()).await?;
+        let payload = plan.payload.clone().filter(|_| next.is_none());
+        let mut hop = Hop::open(url, queue, next, plan.prefetch, arrived.clone()).await?;
+        hop.payload = payload;
         hops.spawn(hop.run());
     }
     let first = queues.first().context("a plan has at least one hop")?;
@@ -130,6 +175,7 @@ struct Hop {
     deliveries: lapin::Consumer,
     sink: Channel,
     next: Option<String>,
+    payload: Option<Payload>,
     arrived: mpsc::UnboundedSender<Instant>,
     _connection: Connection,
 }
@@ -147,35 +193,36 @@ impl Hop {
         source.basic_qos(prefetch, BasicQosOptions::default()).await?;
         let (tag, options) = (ShortString::default(), BasicConsumeOptions::default());
         let deliveries = source.basic_consume(short(queue)?, tag, options, FieldTable::default()).await?;
-        Ok(Self { deliveries, sink, next, arrived, _connection: connection })
+        Ok(Self { deliveries, sink, next, payload: None, arrived, _connection: connection })
     }
 
-    async fn run(mut self) -> anyhow::Result<()> {
+    async fn run(self) -> anyhow::Result<()> {
+        let mut deliveries = self.deliveries.clone();
         let mut at_work = FuturesUnordered::new();
         loop {
             select! {
                 Some(done) = at_work.next() => done?,
-                delivery = self.deliveries.next() => {
+                delivery = deliveries.next() => {
                     let delivery = delivery.context("the consumer goes on")??;
-                    at_work.push(pass_on(&self.sink, self.next.as_deref(), &self.arrived, delivery));
+                    at_work.push(self.pass_on(delivery));
                 }
             }
         }
     }
-}
 
-async fn pass_on(
-    sink: &Channel,
-    next: Option<&str>,
-    arrived: &mpsc::UnboundedSender<Instant>,
-    delivery: lapin::message::Delivery,
-) -> anyhow::Result<()> {
-    match next {
-        Some(next) => publish(sink, next, &delivery.data).await?,
-        None => arrived.send(Instant::now())?,
+    async fn pass_on(&self, delivery: lapin::message::Delivery) -> anyhow::Result<()> {
+        match &self.next {
+            Some(next) => publish(&self.sink, next, &delivery.data).await?,
+            None => {
+                if let Some(payload) = &self.payload {
+                    payload.handle().await?;
+                }
+                self.arrived.send(Instant::now())?;
+            }
+        }
+        ensure!(delivery.ack(BasicAckOptions::default()).await?, "an acknowledgement was not sent");
+        Ok(())
     }
-    ensure!(delivery.ack(BasicAckOptions::default()).await?, "an acknowledgement was not sent");
-    Ok(())
 }
 
 async fn publish(channel: &Channel, queue: &str, body: &[u8]) -> anyhow::Result<()> {

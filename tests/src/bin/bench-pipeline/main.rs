@@ -2,7 +2,8 @@
 //!
 //! Real servers, a process for each role, networks replaced by constants, every job with a subject of its own, so that
 //! each goes through all four stages. Beside it, in turn on the same servers, the floor: a minimal client that moves as
-//! many messages over as many durable hops.
+//! many messages over as many durable hops, reads 64 KB from Redis for each and writes 100 KB into a file. The same
+//! without reading and writing is shown too: it is what the messages alone cost.
 #![expect(clippy::print_stdout, reason = "it reports to a person")]
 
 mod floor;
@@ -19,6 +20,8 @@ use echogen_tests::{
     role::{self, Place, ROLE_ARGUMENT},
     system::{Servers, System},
 };
+
+use floor::Payload;
 
 /// Jobs of one measurement.
 const JOBS: usize = 5_000;
@@ -51,15 +54,18 @@ fn main() -> ExitCode {
 fn measure(jobs: usize) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
-        let servers = Servers::start().await?;
-        let (mut floors, mut ours) = (Vec::new(), Vec::new());
+        let servers = Servers::start_for_measuring().await?;
+        let (mut bare, mut floors, mut ours) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
-            floors.push(one_floor(&servers, jobs).await?);
+            bare.push(one_floor("messages", &servers, jobs, None).await?);
+            let payload = Payload::prepare(&servers.redis.url()).await?;
+            floors.push(one_floor("floor", &servers, jobs, Some(payload)).await?);
             ours.push(one_load(&servers, jobs).await?);
         }
         let idle = idle_latency(&servers).await?;
-        let (floor, own) = (median(&mut floors), median(&mut ours));
+        let (bare, floor, own) = (median(&mut bare), median(&mut floors), median(&mut ours));
         println!("idle, one job at a time: p50 {:.1} ms, p95 {:.1} ms, p99 {:.1} ms", idle[0], idle[1], idle[2]);
+        println!("medians: messages {bare:.0} jobs/s, floor {floor:.0} jobs/s, echogen {own:.0} jobs/s");
         println!("ratio to floor {:.2}; idle p50 {:.1} ms, p99 {:.1} ms", own / floor, idle[0], idle[2]);
         Ok(())
     })
@@ -70,10 +76,10 @@ fn median(values: &mut [f64]) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-async fn one_floor(servers: &Servers, jobs: usize) -> anyhow::Result<f64> {
-    let plan = floor::Plan { jobs, ..floor::Plan::default() };
+async fn one_floor(name: &str, servers: &Servers, jobs: usize, payload: Option<Payload>) -> anyhow::Result<f64> {
+    let plan = floor::Plan { jobs, payload, ..floor::Plan::default() };
     let report = floor::run(&servers.rabbitmq.amqp_url(), &plan).await?;
-    println!("{:8} {report}", "floor");
+    println!("{name:8} {report}");
     Ok(report.jobs_per_second)
 }
 
