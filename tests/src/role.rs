@@ -8,6 +8,8 @@ use echogen_adapters::{
     amqp::{AmqpBroker, AmqpConfig},
 };
 use echogen_cli::service::{Backends, Role};
+use echogen_ports::{ObjectKey, ObjectStore};
+use echogen_protocol::JobResult;
 use echogen_sampler::ScaleEvents;
 use echogen_segmenter::GivenBox;
 use echogen_worker::{Backoff, LaneWeights, WorkerConfig};
@@ -21,6 +23,9 @@ pub const ROLE_ARGUMENT: &str = "run-role";
 
 /// Largest picture of a subject.
 const MAX_IMAGE_BYTES: u64 = 1 << 20;
+
+/// Bytes of a result.
+const MAX_RESULT_BYTES: u64 = 1 << 20;
 
 /// Where a role works.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -69,6 +74,13 @@ impl Place {
             secret_access_key: Some(self.secret_key.clone()),
             ..S3Config::default()
         }
+    }
+
+    /// The result of a job that has ended.
+    pub async fn result(&self, id: &str) -> anyhow::Result<JobResult> {
+        let store = S3ObjectStore::open(self.s3("results/")).await?;
+        let bytes = store.get(&ObjectKey::new(format!("{id}/result.json"))?, MAX_RESULT_BYTES).await?;
+        Ok(serde_json::from_slice(&bytes.with_context(|| format!("the job {id} has no result"))?)?)
     }
 
     async fn backends(&self, tracker: &TaskTracker) -> anyhow::Result<Backends> {

@@ -1,14 +1,14 @@
 //! What is broken, and how.
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{collections::BTreeMap, future::Future, pin::Pin, time::Duration};
 
 use anyhow::{Context, ensure};
 use echogen_ports::{Broker, Message, QueueName};
-use echogen_protocol::{EventKind, Lane};
+use echogen_protocol::{EventKind, Job, Lane};
 use echogen_testkit::{CutProxy, RabbitMqCluster};
 use echogen_tests::{
     constant::POISON,
-    process::status_kib,
+    process::{RoleProcess, status_kib},
     producer,
     system::{Servers, System},
 };
@@ -24,6 +24,7 @@ type Scenario = for<'a> fn(&'a mut Servers) -> Running<'a>;
 /// All of them, by name.
 pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("no-fault", |servers| Box::pin(no_fault(servers))),
+    ("one-new-subject", |servers| Box::pin(one_new_subject(servers))),
     ("kill-dispatcher", |servers| Box::pin(kill(servers, "dispatcher"))),
     ("kill-segmenter", |servers| Box::pin(kill(servers, "segmenter"))),
     ("kill-encoder", |servers| Box::pin(kill(servers, "encoder"))),
@@ -49,6 +50,34 @@ const MALFORMED: usize = 100_000;
 async fn no_fault(servers: &Servers) -> anyhow::Result<Tally> {
     let place = servers.place();
     Trial::start(&place, &place.amqp_url).await?.run(jobs(300), Duration::ZERO, async |_: &System| Ok(())).await
+}
+
+/// Many jobs for one subject that nobody has seen, at once, on two segmenters and two encoders: it is cut out once and
+/// encoded once.
+async fn one_new_subject(servers: &Servers) -> anyhow::Result<Tally> {
+    let mut place = servers.place();
+    place.delay_ms = 50;
+    let mut trial = Trial::start(&place, &place.amqp_url).await?;
+    for role in ["segmenter", "encoder"] {
+        trial.system.roles.push(RoleProcess::start(role, &place)?);
+    }
+    let jobs: Vec<Job> =
+        (0..200).map(|index| producer::job(&format!("prompt-{index}"), 1, &format!("a dog, {index}"))).collect();
+    let ids: Vec<String> = jobs.iter().map(|job| job.id.to_string()).collect();
+    let mut tally = trial.run(jobs, Duration::ZERO, async |_: &System| Ok(())).await?;
+    let mut made = BTreeMap::<String, usize>::new();
+    for id in &ids {
+        for (stage, cached) in place.result(id).await?.cached {
+            *made.entry(stage).or_default() += usize::from(!cached);
+        }
+    }
+    for stage in ["segmenter", "encoder"] {
+        let times = made.get(stage).copied().unwrap_or(0);
+        if times != 1 {
+            tally.faults.push(format!("the {stage} worked {times} times for one subject"));
+        }
+    }
+    Ok(tally)
 }
 
 /// Pauses of no pattern, in milliseconds, from a fixed sequence: a run can be repeated.
