@@ -120,7 +120,8 @@ impl System {
     /// Asks all roles to stop, and waits.
     pub fn stop(&self) -> anyhow::Result<()> {
         self.end.cancel();
-        self.roles.iter().try_for_each(|role| role.stop(Duration::from_secs(20)))
+        // Their grace, their last words, and two connections that are closed.
+        self.roles.iter().try_for_each(|role| role.stop(Duration::from_secs(30)))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Private RabbitMQ, Redis and S3 servers for trying EchoGen on one machine:
 //! `cargo run --release -p echogen-tests --bin servers`.
 //!
-//! They listen on free ports of this machine only, keep their data in a scratch folder, and end with Ctrl-C. Where they
+//! They listen on free ports of this machine only, keep their data in a scratch folder, and end with Ctrl-C or SIGTERM. Where they
 //! are is printed as settings for a shell, and written to `target/servers.env` (or the file named as argument).
 #![expect(clippy::print_stdout, reason = "it reports to a person")]
 
@@ -9,6 +9,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use echogen_tests::system::Servers;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Where the settings are written if nobody names a file.
 const SETTINGS: &str = "target/servers.env";
@@ -30,6 +31,9 @@ fn run() -> anyhow::Result<()> {
         eprintln!("starting RabbitMQ, Redis and S3, which takes a few seconds");
         let servers = Servers::start().await?;
         let settings = settings(&servers);
+        if let Some(folder) = file.parent() {
+            std::fs::create_dir_all(folder).with_context(|| format!("make the folder {}", folder.display()))?;
+        }
         std::fs::write(&file, &settings).with_context(|| format!("write {}", file.display()))?;
         println!("{settings}");
         eprintln!("ready; in other terminals: . {}", file.display());
@@ -37,7 +41,11 @@ fn run() -> anyhow::Result<()> {
             "RabbitMQ's own pages: {} (guest, guest); Ctrl-C ends the servers",
             servers.rabbitmq.management_url()
         );
-        tokio::signal::ctrl_c().await?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            interrupted = tokio::signal::ctrl_c() => interrupted?,
+            _ = terminate.recv() => {}
+        }
         servers.rabbitmq.stop().await;
         std::fs::remove_file(&file).with_context(|| format!("remove {}", file.display()))
     })

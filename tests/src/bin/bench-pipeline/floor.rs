@@ -3,8 +3,8 @@
 //! What every durable pipeline has to do is done, and as well as the client library can: quorum queues, confirms for
 //! every message, acknowledgement after the confirm, a prefetch of 256, confirms and acknowledgements pipelined, a
 //! connection for each hop as if it were a process of its own. There is no parsing, no retry, no trace. With a
-//! [`Payload`] the last hop also reads a value from Redis and writes a file, as any program does that makes something of
-//! its messages.
+//! [`Payload`] the last hop also reads a value from Redis and stores something, as any program does that makes something
+//! of its messages.
 
 use std::{
     fmt,
@@ -16,9 +16,8 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use bytes::Bytes;
-use echogen_adapters::{RedisCache, RedisConfig};
-use echogen_ports::Cache;
+use echogen_adapters::{RedisCache, RedisConfig, S3Config, S3ObjectStore};
+use echogen_ports::{Cache, ObjectKey, ObjectStore};
 use futures::{StreamExt, stream::FuturesUnordered};
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties,
@@ -54,35 +53,87 @@ impl Default for Plan {
     }
 }
 
-/// A value that is read from Redis and a file that is written, for each message.
+/// What is done for each message besides moving it.
 #[derive(Clone, Debug)]
-pub(crate) struct Payload {
+pub(crate) enum Payload {
+    /// A value is read from Redis and a file is written.
+    File(Reading, Arc<TempDir>),
+    /// A value is read from Redis, and S3 is called as often as EchoGen has to for a job of a new subject.
+    Objects(Reading, Arc<S3ObjectStore>),
+}
+
+/// The value in Redis, and a number for each message.
+#[derive(Clone, Debug)]
+pub(crate) struct Reading {
     cache: Arc<RedisCache>,
-    folder: Arc<TempDir>,
-    file: Bytes,
-    files: Arc<AtomicUsize>,
+    number: Arc<AtomicUsize>,
+}
+
+/// Bytes of the value in Redis.
+const READ: usize = 64 * 1024;
+
+/// Bytes of the file.
+const WRITTEN: usize = 100 * 1024;
+
+/// Bytes of the objects: picture, cut-out, record, encoded subject, generated picture, result.
+const OBJECTS: [usize; 6] = [100, 100, 300, 64 * 1024, 400, 1_500];
+
+impl Reading {
+    const KEY: &str = "floor";
+
+    async fn prepare(url: &str) -> anyhow::Result<Self> {
+        let cache = RedisCache::open(RedisConfig::at(url))?;
+        cache.put(Self::KEY, vec![b'x'; READ].into(), LIMIT).await?;
+        Ok(Self { cache: Arc::new(cache), number: Arc::default() })
+    }
+
+    /// Reads the value; returns the number of this message.
+    async fn read(&self) -> anyhow::Result<usize> {
+        ensure!(self.cache.get(Self::KEY).await?.is_some(), "the value is gone from Redis");
+        Ok(self.number.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
 impl Payload {
-    /// Bytes that are read and written.
-    const READ: usize = 64 * 1024;
-    const WRITTEN: usize = 100 * 1024;
-    const KEY: &str = "floor";
+    /// The payload of files, in a folder that ends with this.
+    pub(crate) async fn files(redis: &str) -> anyhow::Result<Self> {
+        Ok(Self::File(Reading::prepare(redis).await?, Arc::new(tempfile::tempdir()?)))
+    }
 
-    /// Puts the value into the Redis at `url`, and makes a folder that ends with this.
-    pub(crate) async fn prepare(url: &str) -> anyhow::Result<Self> {
-        let cache = RedisCache::open(RedisConfig::at(url))?;
-        cache.put(Self::KEY, vec![b'x'; Self::READ].into(), LIMIT).await?;
-        let file = vec![b'x'; Self::WRITTEN].into();
-        Ok(Self { cache: Arc::new(cache), folder: Arc::new(tempfile::tempdir()?), file, files: Arc::default() })
+    /// The payload of objects.
+    pub(crate) async fn objects(redis: &str, s3: S3Config) -> anyhow::Result<Self> {
+        Ok(Self::Objects(Reading::prepare(redis).await?, Arc::new(S3ObjectStore::open(s3).await?)))
     }
 
     async fn handle(&self) -> anyhow::Result<()> {
-        ensure!(self.cache.get(Self::KEY).await?.is_some(), "the value is gone from Redis");
-        let number = self.files.fetch_add(1, Ordering::Relaxed);
-        tokio::fs::write(self.folder.path().join(number.to_string()), &self.file).await?;
+        match self {
+            Self::File(reading, folder) => {
+                let number = reading.read().await?;
+                tokio::fs::write(folder.path().join(number.to_string()), vec![b'x'; WRITTEN]).await?;
+            }
+            Self::Objects(reading, store) => write_objects(store, reading.read().await?).await?,
+        }
         Ok(())
     }
+}
+
+/// As many calls as a job of a new subject takes: six writes, a read, and four looks for what is not there.
+async fn write_objects(store: &S3ObjectStore, number: usize) -> anyhow::Result<()> {
+    for (index, size) in OBJECTS.into_iter().enumerate() {
+        let key = ObjectKey::new(format!("floor/{}/{number}-{index}", std::process::id()))?;
+        match index {
+            0 => ensure!(store.put_if_absent(&key, vec![b'x'; size].into()).await?, "the object is there already"),
+            _ => store.put(&key, vec![b'x'; size].into()).await?,
+        }
+    }
+    let picture = ObjectKey::new(format!("floor/{}/{number}-0", std::process::id()))?;
+    let absent = ObjectKey::new(format!("floor/{}/{number}-absent", std::process::id()))?;
+    ensure!(store.get(&picture, 1_000).await?.is_some(), "the object is gone");
+    for _ in 0..3 {
+        ensure!(store.get(&absent, 1_000).await?.is_none(), "an object came from nowhere");
+    }
+    ensure!(!store.exists(&absent).await?, "an object came from nowhere");
+    Ok(())
 }
 
 /// What was measured.

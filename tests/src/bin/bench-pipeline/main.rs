@@ -2,8 +2,8 @@
 //!
 //! Real servers, a process for each role, networks replaced by constants, every job with a subject of its own, so that
 //! each goes through all four stages. Beside it, in turn on the same servers, the floor: a minimal client that moves as
-//! many messages over as many durable hops, reads 64 KB from Redis for each and writes 100 KB into a file. The same
-//! without reading and writing is shown too: it is what the messages alone cost.
+//! many messages over as many durable hops, reads 64 KB from Redis for each and writes 100 KB into a file. Two more are
+//! shown beside it: one that only moves messages, and one that calls S3 as often as EchoGen has to, in place of the file.
 #![expect(clippy::print_stdout, reason = "it reports to a person")]
 
 mod floor;
@@ -55,17 +55,21 @@ fn measure(jobs: usize) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let servers = Servers::start_for_measuring().await?;
-        let (mut bare, mut floors, mut ours) = (Vec::new(), Vec::new(), Vec::new());
+        let [mut bare, mut floors, mut stores, mut ours] = [const { Vec::new() }; 4];
+        let redis = servers.redis.url();
         for _ in 0..ROUNDS {
             bare.push(one_floor("messages", &servers, jobs, None).await?);
-            let payload = Payload::prepare(&servers.redis.url()).await?;
-            floors.push(one_floor("floor", &servers, jobs, Some(payload)).await?);
+            let files = Payload::files(&redis).await?;
+            floors.push(one_floor("floor", &servers, jobs, Some(files)).await?);
+            let objects = Payload::objects(&redis, servers.place().s3("floor/")).await?;
+            stores.push(one_floor("with S3", &servers, jobs, Some(objects)).await?);
             ours.push(one_load(&servers, jobs).await?);
         }
         let idle = idle_latency(&servers).await?;
-        let (bare, floor, own) = (median(&mut bare), median(&mut floors), median(&mut ours));
+        let [bare, floor, stores, own] = [bare, floors, stores, ours].map(|mut speeds| median(&mut speeds));
         println!("idle, one job at a time: p50 {:.1} ms, p95 {:.1} ms, p99 {:.1} ms", idle[0], idle[1], idle[2]);
-        println!("medians: messages {bare:.0} jobs/s, floor {floor:.0} jobs/s, echogen {own:.0} jobs/s");
+        println!("medians, jobs/s: messages {bare:.0}, floor {floor:.0}, with S3 {stores:.0}, echogen {own:.0}");
+        println!("ratio to messages {:.2}, to the same calls of S3 {:.2}", own / bare, own / stores);
         println!("ratio to floor {:.2}; idle p50 {:.1} ms, p99 {:.1} ms", own / floor, idle[0], idle[2]);
         Ok(())
     })
