@@ -106,7 +106,7 @@ def one_object_loss(logits: Tensor, boxes: Tensor, box: Tensor, place: Tensor, c
     """
     rows = torch.arange(len(box))
     # Tokens that are padding have logits of minus infinity.
-    scores = logits.clamp_min(-30)
+    scores, boxes = logits.float().clamp_min(-30), boxes.float()
     named = (place > 0)[:, None]
     wide = box[:, None].expand_as(boxes)
     overlap = generalised_iou(boxes, wide)
@@ -127,11 +127,14 @@ def one_object_loss(logits: Tensor, boxes: Tensor, box: Tensor, place: Tensor, c
 class Detector(nn.Module):
     def __init__(self):
         super().__init__()
-        self.network = GroundingDinoForObjectDetection(config())
+        self.network = GroundingDinoForObjectDetection._from_config(config(), attn_implementation="eager")
         # A logit is the product of two normed rows without a scale: as drawn, it would begin at plus or minus eight.
         with torch.no_grad():
             self.network.model.enc_output_norm.weight.fill_(0.2)
             self.network.model.decoder.layer_norm.weight.fill_(0.2)
+        # What every cell of the encoder's maps shows; thrown away. Kinds are learned from it long before boxes and
+        # words alone would tell them.
+        self.cells = nn.Linear(64, 1 + len(NAMES))
 
     def forward(self, images: Tensor, ids: Tensor):
         mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
@@ -139,6 +142,16 @@ class Detector(nn.Module):
         size = (SIDE, SIDE)
         grown = F.interpolate((images + 1) / 2, size=size, mode="bilinear", antialias=True, align_corners=False)
         return self.network(pixel_values=(grown - mean) / deviation, input_ids=ids, attention_mask=(ids > 0).long())
+
+
+def shown(box: Tensor, kinds: np.ndarray) -> Tensor:
+    """What the middle of each cell of the four maps shows: 0 for nothing, else the kind's number and one (B, cells)."""
+    kinds, maps = torch.from_numpy(kinds.astype(np.int64)), []
+    for side in (SIDE // 8, SIDE // 16, SIDE // 32, SIDE // 64):
+        middles = (torch.arange(side) + 0.5) / side
+        near = [(middles - box[:, axis, None]).abs() < box[:, axis + 2, None] / 2 for axis in (0, 1)]
+        maps.append((near[1][:, :, None] & near[0][:, None, :]).flatten(1))
+    return torch.cat(maps, 1) * (1 + kinds[:, None])
 
 
 def best(out, place: Tensor, box: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -176,7 +189,7 @@ def look(model: Detector, run: common.Run, held: common.Shards) -> None:
 
 
 def main() -> None:
-    options = common.arguments(__doc__, steps=2_600, batch=24, rate=1e-3)
+    options = common.arguments(__doc__, steps=1_200, batch=24, rate=5e-4)
     shards, held = common.Shards(options.work / "data/train"), common.Shards(options.work / "data/held")
     model = Detector()
     run = common.Run(options.work / "detector", model, common.adamw(model, options.rate, 1e-4), steps=options.steps,
@@ -186,16 +199,20 @@ def main() -> None:
         rows = common.rows_of_step(6, step, options.batch, len(shards))
         images, box, kinds = batch(shards, rows, "reference" if step % 8 == 0 else "target")
         ids, place = captions(kinds, np.random.default_rng([6, step]))
-        out = model(images, ids)
+        with torch.autocast("cpu", torch.bfloat16):
+            out = model(images, ids)
         # Many may be right at first, for speed; in the end one.
         count = 1 if run.step > 0.6 * run.steps else 3
         final = one_object_loss(out.logits[..., :LENGTH], out.pred_boxes, box, place, count)
         proposals = one_object_loss(out.encoder_logits[..., :LENGTH], out.encoder_pred_boxes, box, place, 5)
-        run.descend(final + proposals, clip=5.0)
+        cells = model.cells(out.encoder_last_hidden_state_vision.float())
+        seeing = F.cross_entropy(cells.flatten(0, 1), shown(box, kinds).flatten())
+        run.descend(final + proposals + 3 * seeing, clip=1.0)
         with torch.no_grad():
             overlap, named, _ = best(out, place, box)
             asked = place > 0
-            run.log(loss=final.item(), proposals=proposals.item(), named=float(named[asked].float().mean()),
+            run.log(loss=final.item(), proposals=proposals.item(), seeing=seeing.item(),
+                    named=float(named[asked].float().mean()),
                     iou50=float((overlap[asked] >= 0.5).float().mean()))
         if (step + 1) % 200 == 0:
             look(model, run, held)
