@@ -39,6 +39,22 @@ def config() -> GroundingDinoConfig:
     )
 
 
+def published_config() -> dict:
+    """The settings under the published names, and the size that pictures are brought to."""
+    full = config().to_dict()
+    towers = {
+        "backbone_config": ["embed_dim", "depths", "num_heads", "window_size", "patch_size", "mlp_ratio", "out_indices"],
+        "text_config": ["vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+                        "max_position_embeddings"],
+    }
+    own = ["d_model", "encoder_layers", "decoder_layers", "encoder_attention_heads", "decoder_attention_heads",
+           "encoder_ffn_dim", "decoder_ffn_dim", "encoder_n_points", "decoder_n_points", "num_queries",
+           "num_feature_levels", "max_text_len"]
+    published = {tower: {key: full[tower][key] for key in keys} for tower, keys in towers.items()}
+    size = {"shortest_edge": SIDE, "longest_edge": 2 * SIDE}
+    return published | {key: full[key] for key in own} | {"size": size}
+
+
 def vocabulary() -> dict[str, int]:
     """Words and letters on the ids that the published vocabulary leaves us around its special ones."""
     words = {"[PAD]": 0, "[UNK]": 100, "[CLS]": BEGIN, "[SEP]": END, "[MASK]": 103, ".": STOP, "?": QUESTION}

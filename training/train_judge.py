@@ -60,7 +60,7 @@ def weights(run: common.Run) -> dict[str, Tensor]:
 
 
 def main() -> None:
-    options = common.arguments(__doc__, steps=1_500, batch=48, rate=2e-3)
+    options = common.arguments(__doc__, steps=1_000, batch=48, rate=2e-3)
     shards, held = common.Shards(options.work / "data/train"), common.Shards(options.work / "data/held")
     model = JudgeTrainer()
     run = common.Run(options.work / "judge", model, common.adamw(model, options.rate, 0.01), steps=options.steps,

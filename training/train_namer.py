@@ -227,7 +227,7 @@ def look(model: Namer, run: common.Run, held: common.Shards) -> None:
 
 
 def main() -> None:
-    options = common.arguments(__doc__, steps=4_000, batch=48, rate=1.5e-3)
+    options = common.arguments(__doc__, steps=1_600, batch=48, rate=1.5e-3)
     shards, held = common.Shards(options.work / "data/train"), common.Shards(options.work / "data/held")
     tokenizer = build_tokenizer()
     model = Namer(tokenizer)
