@@ -51,19 +51,14 @@ def encoder_only(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value for name, value in weights.items() if name.startswith("encoder.")}
 
 
-def named(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The detector without the head that training throws away."""
-    return part(weights, "network.")
-
-
 NETWORKS = {
     "text_encoder": ("text_encoder", lambda weights: part(weights, "encoder.")),
     "dinov2": ("dinov2", lambda weights: part(weights, "encoder.")),
     "flux_vae": ("flux_vae", encoder_only),
     "visual_tokenizer": ("tokenizer", lambda weights: weights),
     "transformer": ("transformer", transformer),
-    "detector": ("detector", named),
-    "namer": ("namer", lambda weights: train_namer.published(weights)),
+    "detector": ("detector", train_detector.published),
+    "namer": ("namer", train_namer.published),
     "judge": ("judge", lambda weights: part(weights, "judge.")),
 }
 

@@ -6,11 +6,13 @@ Only one object is to be found in a picture, so it is matched to the one query t
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import BertConfig, GroundingDinoConfig, GroundingDinoForObjectDetection, SwinConfig
 
@@ -53,6 +55,15 @@ def published_config() -> dict:
     published = {tower: {key: full[tower][key] for key in keys} for tower, keys in towers.items()}
     size = {"shortest_edge": SIDE, "longest_edge": 2 * SIDE}
     return published | {key: full[key] for key in own} | {"size": size}
+
+
+def published(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The averaged weights under the names of the published checkpoints, which the library knows when it saves."""
+    model = Detector()
+    model.load_state_dict(weights)
+    with tempfile.TemporaryDirectory() as folder:
+        model.network.save_pretrained(folder)
+        return load_file(f"{folder}/model.safetensors")
 
 
 def vocabulary() -> dict[str, int]:
@@ -205,7 +216,7 @@ def look(model: Detector, run: common.Run, held: common.Shards) -> None:
 
 
 def main() -> None:
-    options = common.arguments(__doc__, steps=1_200, batch=24, rate=5e-4)
+    options = common.arguments(__doc__, steps=2_000, batch=24, rate=5e-4)
     shards, held = common.Shards(options.work / "data/train"), common.Shards(options.work / "data/held")
     model = Detector()
     run = common.Run(options.work / "detector", model, common.adamw(model, options.rate, 1e-4), steps=options.steps,
@@ -217,9 +228,8 @@ def main() -> None:
         ids, place = captions(kinds, np.random.default_rng([6, step]))
         with torch.autocast("cpu", torch.bfloat16):
             out = model(images, ids)
-        # Many may be right at first, for speed; in the end one.
-        count = 1 if run.step > 0.6 * run.steps else 3
-        final = one_object_loss(out.logits[..., :LENGTH], out.pred_boxes, box, place, count)
+        # Several may be right: the program takes the best one, and with a single one boxes got worse.
+        final = one_object_loss(out.logits[..., :LENGTH], out.pred_boxes, box, place, 3)
         proposals = one_object_loss(out.encoder_logits[..., :LENGTH], out.encoder_pred_boxes, box, place, 5)
         cells = model.cells(out.encoder_last_hidden_state_vision.float())
         seeing = F.cross_entropy(cells.flatten(0, 1), shown(box, kinds).flatten())

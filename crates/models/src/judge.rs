@@ -82,12 +82,7 @@ impl Judge {
         let rows = |name: String| checkpoint.shape(&name).and_then(|shape| shape.first()).copied();
         let widths: Vec<usize> = (0..).map_while(|layer| rows(format!("convs.{layer}.weight"))).collect();
         let heads = ["kind", "scene", "identity"].map(|head| rows(format!("{head}.weight")).unwrap_or(0));
-        let judge = checkpoint.load(
-            candle_core::DType::F32,
-            device,
-            |_| false,
-            |vb| Self::new(&vb, &widths, heads),
-        )?;
+        let judge = checkpoint.load(candle_core::DType::F32, device, |_| false, |vb| Self::new(&vb, &widths, heads))?;
         Ok(Some(judge))
     }
 

@@ -95,7 +95,8 @@ impl Bench {
             .collect();
         let mut pictures = Vec::with_capacity(requests.len());
         for batch in requests.chunks(BATCH) {
-            pictures.extend(self.generator.generate(batch, &self.schedule, |_, _| std::ops::ControlFlow::Continue(()))?);
+            pictures
+                .extend(self.generator.generate(batch, &self.schedule, |_, _| std::ops::ControlFlow::Continue(()))?);
             made(batch.len());
         }
         Ok(pictures)

@@ -89,7 +89,12 @@ impl Report {
         let (made, real) = (&self.made, &self.real);
         let without = |value| Line("  without subject guidance", percent(value), "", String::new());
         [
-            Line("subject among 50, DINOv2", percent(made.identity_retrieval), ">= 60 %", percent(real.identity_retrieval)),
+            Line(
+                "subject among 50, DINOv2",
+                percent(made.identity_retrieval),
+                ">= 60 %",
+                percent(real.identity_retrieval),
+            ),
             without(self.identity_retrieval_without_subject_guidance),
             Line(
                 "subject among 50, judge",
