@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 import common
 
-RUNS = ("tokenizer", "text_encoder", "dinov2", "flux_vae", "transformer")
+RUNS = ("tokenizer", "text_encoder", "dinov2", "flux_vae", "transformer", "detector", "namer", "judge")
 
 
 def main() -> None:

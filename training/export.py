@@ -1,12 +1,15 @@
 """Writes the trained networks as a bundle: half-precision safetensors under the published names, and bundle.toml's numbers.
 
 `export.py --bundle DIR` (default bundles/mini) takes the manifest there, sets sizes of the networks, sampling defaults,
-lengths and sums, and leaves every other line as it is. Which networks: `--networks` (default: all).
+lengths and sums, adds the tables of the networks that find subjects where they are missing, and leaves every other line
+as it is. Which networks: `--networks` (default: all that have been trained). The judge of `echogen eval` lies beside
+them and is not in the manifest, since no chain needs it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,6 +19,8 @@ from torch import Tensor
 
 import common
 import settings
+import train_detector
+import train_namer
 from features import part
 
 DESCRIPTION = "All networks of the chain in small, trained on the project's own small world: pictures of 64 x 64."
@@ -52,6 +57,15 @@ NETWORKS = {
     "flux_vae": ("flux_vae", encoder_only),
     "visual_tokenizer": ("tokenizer", lambda weights: weights),
     "transformer": ("transformer", transformer),
+    "detector": ("detector", train_detector.published),
+    "namer": ("namer", train_namer.published),
+    "judge": ("judge", lambda weights: part(weights, "judge.")),
+}
+
+# Networks whose settings and tokenizer are files beside their weights.
+FINDERS = {
+    "detector": ("Finds the subject by its name.", lambda run: train_detector.published_config()),
+    "namer": ("Says what the subject is called.", lambda run: json.loads((run / "config.json").read_text())),
 }
 
 CONFIGS = {
@@ -76,6 +90,22 @@ def toml(value) -> str:
         case float():
             return repr(value).replace("e-0", "e-")
     return str(value)
+
+
+def write_finder(network: str, run: Path, folder: Path, manifest: Path) -> None:
+    """Settings and tokenizer, and the manifest's table if it has none."""
+    comment, config = FINDERS[network]
+    files = [f"{network}.safetensors", f"{network}.config.json", f"{network}.tokenizer.json"]
+    (folder / files[1]).write_text(json.dumps(config(run), indent=1) + "\n")
+    (folder / files[2]).write_text((run / "tokenizer.json").read_text())
+    text = manifest.read_text()
+    if f"[{network}]\n" in text:
+        return
+    text += f'\n# {comment}\n[{network}]\nconfig_file = "{files[1]}"\nweights = ["{files[0]}"]\n'
+    text += f'tokenizer = "{files[2]}"\n'
+    for file in files:
+        text += f'\n[[{network}.files]]\npath = "{file}"\nlicence = "MIT OR Apache-2.0"\nsize = 0\nsha256 = ""\n'
+    manifest.write_text(text)
 
 
 def filled(manifest: str, folder: Path, networks: list[str]) -> str:
@@ -107,8 +137,14 @@ def filled(manifest: str, folder: Path, networks: list[str]) -> str:
 def main() -> None:
     options = common.arguments(__doc__, bundle=str(common.ROOT / "bundles/mini"), networks=",".join(NETWORKS))
     folder, chosen = Path(options.bundle), options.networks.split(",")
+    manifest = folder / "bundle.toml"
     for network in chosen:
         run, select = NETWORKS[network]
+        if options.networks == ",".join(NETWORKS) and not (options.work / run / "checkpoint.pt").exists():
+            print(f"{network}: not trained")
+            continue
+        if network in FINDERS:
+            write_finder(network, options.work / run, folder, manifest)
         weights = select(common.averaged(options.work / run))
         halves = {name: value.half().contiguous() for name, value in weights.items()}
         worst = max(float(value.abs().max()) for value in halves.values())
@@ -117,7 +153,6 @@ def main() -> None:
         save_file(halves, folder / f"{network}.safetensors")
         (folder / f"{network}.safetensors").chmod(0o644)
         print(f"{network}: {sum(value.numel() for value in halves.values()):,} numbers")
-    manifest = folder / "bundle.toml"
     manifest.write_text(filled(manifest.read_text(), folder, chosen))
 
 

@@ -4,6 +4,7 @@ from networks.bsq import BsqConfig
 from networks.dinov2 import Dinov2Config
 from networks.echogen import EchoGenConfig
 from networks.flux_vae import FluxVaeConfig
+from networks.judge import JudgeConfig
 from networks.t5 import T5Config
 
 SIDE = 64
@@ -18,6 +19,9 @@ TRANSFORMER = EchoGenConfig(
     depth=6, dim=128, heads=4, block_chunks=2, bits=BITS, text_channels=128, text_maxlen=64, content_len=64,
     content_dim=16, semantic_len=17, semantic_dim=128,
 )
+
+# Of `echogen eval`; not part of the chain.
+JUDGE = JudgeConfig()
 
 # The first five scales of the square template; the rotary grid is that of its thirteenth.
 SCHEDULE = [(1, 1), (2, 2), (4, 4), (6, 6), (8, 8)]

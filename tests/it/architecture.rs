@@ -40,6 +40,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "encoder",
             "sampler",
             "gateway",
+            "world",
         ],
     ),
 ];

@@ -4,6 +4,7 @@ mod architecture;
 mod bad_input;
 mod batch;
 mod clients;
+mod evaluate;
 mod examples;
 mod generate;
 mod program;

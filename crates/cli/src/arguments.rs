@@ -11,6 +11,7 @@ use echogen_protocol::{AspectRatio, BoundingBox, IfNotFound, MaskMode, OutputFor
 use echogen_segmenter::Selection;
 
 use crate::{
+    eval::arguments::{EVAL_EXAMPLES, EvalArguments},
     models_command::ModelsCommand,
     service::arguments::{
         CancelArguments, DEAD_LETTERS_EXAMPLES, DeadLettersArguments, ROLE_EXAMPLES, RoleArguments, SUBMIT_EXAMPLES,
@@ -62,6 +63,9 @@ pub(crate) enum Command {
     /// Show what is taken for the subject of a picture
     #[command(after_help = SEGMENT_EXAMPLES)]
     Segment(Box<SegmentArguments>),
+    /// Measure how good a bundle is, on subjects that training never saw
+    #[command(after_help = EVAL_EXAMPLES)]
+    Eval(Box<EvalArguments>),
     /// Take jobs from the intake queues and send each the shortest way
     #[command(after_help = ROLE_EXAMPLES)]
     Dispatcher(Box<RoleArguments>),

@@ -8,6 +8,7 @@ mod batch;
 mod bundles;
 mod config;
 mod contact_sheet;
+mod eval;
 mod failure;
 mod generate;
 mod job_lines;
@@ -61,6 +62,7 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
         Command::Generate(arguments) => session::generate(&arguments, &general),
         Command::Batch(arguments) => session::batch(&arguments, &general),
         Command::Segment(arguments) => segment::run(&arguments, &general),
+        Command::Eval(arguments) => eval::run(&arguments, &general),
         Command::Dispatcher(arguments) => roles::one(RoleName::Dispatcher, &arguments),
         Command::Segmenter(arguments) => roles::one(RoleName::Segmenter, &arguments),
         Command::Encoder(arguments) => roles::one(RoleName::Encoder, &arguments),

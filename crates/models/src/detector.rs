@@ -2,6 +2,7 @@
 
 use candle_core::{Device, Tensor};
 use image::RgbImage;
+use serde::Deserialize;
 use tokenizers::Tokenizer;
 
 use crate::{
@@ -9,11 +10,33 @@ use crate::{
     imaging::{Filter, ImageError, resize},
 };
 
-/// Pixels that the shorter side of a picture is given, unless the longer one would pass its bound.
-const SHORTEST_EDGE: u32 = 800;
+/// The size that a picture is brought to, under the names of the published `preprocessor_config.json`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct PictureSize {
+    /// Pixels that the shorter side is given, unless the longer one would pass its bound.
+    pub shortest_edge: u32,
+    /// Most pixels of the longer side.
+    pub longest_edge: u32,
+}
 
-/// Most pixels of the longer side.
-const LONGEST_EDGE: u32 = 1_333;
+/// Longest side that a bundle may ask for; the network's memory grows with the square.
+const MAX_EDGE: u32 = 4_096;
+
+impl Default for PictureSize {
+    /// As published.
+    fn default() -> Self {
+        Self { shortest_edge: 800, longest_edge: 1_333 }
+    }
+}
+
+/// What of a bundle's table is not the network's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct DetectorPreparation {
+    /// See [`PictureSize`].
+    pub size: PictureSize,
+}
 
 /// Mean of red, green and blue in [0, 1] of ImageNet.
 const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -63,6 +86,14 @@ pub enum DetectorError {
         /// Rows of the word table.
         rows: usize,
     },
+    /// The bundle asks for pictures of no size, or too large.
+    #[error("pictures of {shortest} to {longest} pixels; both must be from 1 to {MAX_EDGE}, and the first the less")]
+    Size {
+        /// The shorter side.
+        shortest: u32,
+        /// The longer side.
+        longest: u32,
+    },
     /// The tokenizer refused.
     #[error("cannot split the subject's name into tokens")]
     Tokenize(#[source] tokenizers::Error),
@@ -86,6 +117,7 @@ impl DetectorError {
 pub struct SubjectDetector {
     network: GroundingDino,
     tokenizer: Tokenizer,
+    size: PictureSize,
 }
 
 impl SubjectDetector {
@@ -103,7 +135,20 @@ impl SubjectDetector {
         // Some files carry these, some do not; the marks are put on here, alike for all.
         tokenizer.with_padding(None).with_post_processor(None::<tokenizers::PostProcessorWrapper>);
         tokenizer.with_truncation(None).map_err(DetectorError::Tokenize)?;
-        Ok(Self { network, tokenizer })
+        Ok(Self { network, tokenizer, size: PictureSize::default() })
+    }
+
+    /// The same with pictures of another size than the published one.
+    ///
+    /// # Errors
+    ///
+    /// If it is no size, or too large.
+    pub fn with_size(self, size: PictureSize) -> Result<Self, DetectorError> {
+        let PictureSize { shortest_edge: shortest, longest_edge: longest } = size;
+        if shortest == 0 || longest < shortest || longest > MAX_EDGE {
+            return Err(DetectorError::Size { shortest, longest });
+        }
+        Ok(Self { size, ..self })
     }
 
     /// Looks for a subject. Returns every box that the network gives, in its own order.
@@ -114,7 +159,7 @@ impl SubjectDetector {
     pub fn detect(&self, picture: &RgbImage, name: &str) -> Result<Vec<Detection>, DetectorError> {
         let caption = caption(name)?;
         let ids = self.tokenize(&caption)?;
-        let prepared = prepare(picture, SHORTEST_EDGE, LONGEST_EDGE)?.unsqueeze(0)?;
+        let prepared = prepare(picture, self.size.shortest_edge, self.size.longest_edge)?.unsqueeze(0)?;
         let (_, _, height, width) = prepared.dims4()?;
         let output = self.network.forward(&GroundingDinoInput {
             pixel_values: &prepared.to_device(self.network.device())?,

@@ -5,7 +5,7 @@ use candle_core::{DType, Device};
 use crate::{
     bundle::{Bundle, BundleError, Network, Presence},
     checkpoint::CheckpointError,
-    detector::{DetectorError, SubjectDetector},
+    detector::{DetectorError, DetectorPreparation, SubjectDetector},
     grounding_dino::{GroundingDino, GroundingDinoConfig},
     masker::SubjectMasker,
     namer::{NamerError, SubjectNamer},
@@ -72,7 +72,8 @@ impl SubjectFinder {
                 GroundingDino::new(vb, &config)
             })?;
             let tokenizer = load_tokenizer(&bundle.tokenizer(Network::Detector)?)?;
-            finder.detector = Some(SubjectDetector::new(network, tokenizer)?);
+            let preparation: DetectorPreparation = bundle.config(Network::Detector)?;
+            finder.detector = Some(SubjectDetector::new(network, tokenizer)?.with_size(preparation.size)?);
         }
         if is_there(bundle, Network::Namer) {
             let config: QwenConfig = bundle.config(Network::Namer)?;

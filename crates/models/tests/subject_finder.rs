@@ -12,7 +12,7 @@ use echogen_models::{
     DType, Device,
     bundle::Bundle,
     imaging::{PixelBox, RgbImage},
-    subject_finder::SubjectFinder,
+    subject_finder::{SubjectFinder, SubjectFinderError},
 };
 use tokenizers::{AddedToken, Tokenizer, models::wordlevel::WordLevel, pre_tokenizers::whitespace::Whitespace};
 
@@ -33,9 +33,13 @@ fn write_tokenizer(path: &Path, words: &[(&str, u32)], special: &[&str]) {
 
 /// The mini bundle's manifest with the three networks of the fixtures behind it.
 fn bundle(folder: &Path) -> Bundle {
-    let mini = include_str!("../../../bundles/mini/bundle.toml");
-    let mut manifest = mini.to_owned();
-    for (network, fixture) in [("detector", "grounding-dino"), ("namer", "qwen2.5-vl"), ("segment_anything", "sam")] {
+    let networks = [("detector", "grounding-dino"), ("namer", "qwen2.5-vl"), ("segment_anything", "sam")];
+    let mut mini: toml::Table = include_str!("../../../bundles/mini/bundle.toml").parse().unwrap();
+    for (network, _) in networks {
+        mini.remove(network);
+    }
+    let mut manifest = mini.to_string();
+    for (network, fixture) in networks {
         let own = folder.join(fixture);
         fs::create_dir_all(&own).unwrap();
         let mut files = vec!["model.safetensors", "config.json"];
@@ -138,6 +142,26 @@ fn the_masks_size_is_the_pictures() {
     }
     let outside = PixelBox { left: 0, top: 0, right: 9, bottom: 9 };
     assert!(masker.outline(&noise(8, 8), outside).is_err());
+}
+
+#[test]
+fn the_size_of_the_detectors_pictures_is_the_bundles() {
+    let found = |size: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let bundle = bundle(folder.path());
+        let path = folder.path().join("grounding-dino/config.json");
+        let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        config["size"] = serde_json::from_str(size).unwrap();
+        fs::write(path, config.to_string()).unwrap();
+        let detector = SubjectFinder::load(&bundle, &Device::Cpu, DType::F32)?.detector.unwrap();
+        Ok::<_, SubjectFinderError>(detector.detect(&noise(64, 48), "dog").unwrap())
+    };
+    let small = found(r#"{"shortest_edge": 96, "longest_edge": 200}"#).unwrap();
+    assert_ne!(small, found(r#"{"shortest_edge": 128, "longest_edge": 200}"#).unwrap());
+    for size in [r#"{"shortest_edge": 0}"#, r#"{"shortest_edge": 1400}"#, r#"{"longest_edge": 100000}"#] {
+        let error = found(size).unwrap_err();
+        assert!(error.to_string().contains("must be from 1 to 4096"), "{error}");
+    }
 }
 
 #[test]

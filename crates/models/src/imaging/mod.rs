@@ -3,6 +3,7 @@
 //! Everything works on 8-bit RGB in memory; colour profiles and gamma are not applied, as in the published code.
 
 mod canvas;
+mod chart;
 mod contact_sheet;
 mod container;
 mod cutout;
@@ -14,6 +15,7 @@ mod mask;
 mod prepare;
 mod resize;
 
+pub use chart::{Chart, ChartLine, ChartPoint, chart};
 pub use contact_sheet::{SheetRow, contact_sheet};
 pub use cutout::{PixelBox, white_outside};
 pub use decode::{ImageLimits, decode_as_published, decode_image};

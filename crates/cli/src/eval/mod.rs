@@ -1,0 +1,276 @@
+//! `echogen eval`: how good a bundle is, on subjects that training never saw.
+//!
+//! Subjects and scenes come from the small world (`echogen-world`), the networks are the bundle's own and run in this
+//! process, and what was made is judged by DINOv2's features and by a judge that belongs to no chain. What it lacks: a
+//! way to evaluate pictures of another world.
+
+pub(crate) mod arguments;
+mod bench;
+mod examples;
+mod measures;
+mod report;
+mod sweep;
+
+use std::{io::IsTerminal, sync::Arc, time::Instant};
+
+use anyhow::{Context, Result};
+use echogen_models::{
+    echogen::{PerScale, SamplingOptions},
+    imaging::{RgbImage, SheetRow, contact_sheet},
+    subject_encoder::EncodedSubject,
+};
+use echogen_world::Bounds;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use self::{
+    arguments::EvalArguments,
+    bench::{Bench, Impression},
+    examples::{Example, GALLERY},
+    report::{Fidelity, Report, SweepPoint},
+};
+use crate::{
+    arguments::GeneralOptions,
+    bundles,
+    failure::{Exit, Failure},
+    networks,
+    report::{print_json, print_line},
+};
+
+/// Pictures of the grid.
+const GRID: usize = 24;
+
+/// Pictures that are timed alone.
+const TIMED: usize = 5;
+
+/// Pictures for each point of the sweep.
+const SWEPT: usize = 50;
+
+/// Runs the command.
+pub(crate) fn run(arguments: &EvalArguments, general: &GeneralOptions) -> Result<Exit, Failure> {
+    let bundle = bundles::open(&arguments.model.bundle, arguments.model.bundles.as_deref())?;
+    if let Some(threads) = arguments.model.threads {
+        networks::use_threads(usize::from(threads))?;
+    }
+    let options = bench::sampling(&bundle, arguments);
+    let bench = Bench::load(&bundle).with_context(|| format!("cannot load the bundle {}", bundle.name()))?;
+    options.validate(bench.schedule.scales().len()).map_err(Failure::usage)?;
+    let evaluation = Evaluation::prepare(&bench, arguments, general.json)?;
+    let report = Report { bundle: bundle.name().to_owned(), ..evaluation.report(arguments, &options)? };
+    evaluation.bar.finish_and_clear();
+    if general.json {
+        print_json("evaluation", &report);
+    } else {
+        print_line(report.table().trim_end());
+        for path in arguments.sweep.iter().chain(&arguments.grid) {
+            print_line(&path.display().to_string());
+        }
+    }
+    Ok(Exit::Success)
+}
+
+/// Examples with their subjects encoded, and the galleries in which they are to be found.
+struct Evaluation<'a> {
+    bench: &'a Bench,
+    examples: Vec<Example>,
+    references: Vec<RgbImage>,
+    subjects: Vec<Arc<EncodedSubject>>,
+    gallery: Vec<Impression>,
+    bar: ProgressBar,
+}
+
+impl<'a> Evaluation<'a> {
+    fn prepare(bench: &'a Bench, arguments: &EvalArguments, json: bool) -> Result<Self> {
+        let count = arguments.picture_count();
+        let bar = progress(arguments, json);
+        let examples: Vec<Example> = (0..count.next_multiple_of(GALLERY)).map(Example::new).collect();
+        let mut references = Vec::new();
+        let (mut subjects, mut gallery) = (Vec::new(), Vec::new());
+        bar.set_message("encoding subjects");
+        for example in &examples {
+            let reference = example.reference(bench.resolution)?;
+            if references.len() < count {
+                subjects.push(Arc::new(bench.encode(&reference)?));
+                references.push(reference.clone());
+            }
+            gallery.push(bench.look_at_reference(&reference)?);
+            bar.inc(1);
+        }
+        Ok(Self { bench, examples, references, subjects, gallery, bar })
+    }
+
+    fn report(&self, arguments: &EvalArguments, options: &SamplingOptions) -> Result<Report> {
+        let count = self.subjects.len();
+        let without = SamplingOptions { guidance_subject: PerScale::All(0.0), ..options.clone() };
+        let started = Instant::now();
+        let pictures = self.make(count, options, "making pictures")?;
+        let seconds = started.elapsed().as_secs_f64() / count.max(1) as f64;
+        let made = self.judged(&pictures)?;
+        let unguided = self.judged(&self.make(count, &without, "making pictures without subject guidance")?)?;
+        let side = self.bench.side();
+        let real = (0..count).map(|number| Ok(self.examples[number].target(side)?.0)).collect::<Result<Vec<_>>>()?;
+        if let Some(path) = &arguments.grid {
+            sweep::write(path, &self.grid(&pictures))?;
+        }
+        let scenes = self.scenes(arguments.scene_count())?;
+        Ok(Report {
+            pictures: count,
+            made,
+            identity_retrieval_without_subject_guidance: unguided.identity_retrieval,
+            identity_retrieval_judge_without_subject_guidance: unguided.identity_retrieval_judge,
+            dino_similarity_without_subject_guidance: unguided.dino_similarity,
+            real: self.judged(&real)?,
+            seconds_per_image: self.seconds_alone(options)?,
+            seconds_per_image_in_batches: Some(seconds),
+            sweep: self.swept(arguments, options)?,
+            ..scenes
+        })
+    }
+
+    fn make(&self, count: usize, options: &SamplingOptions, message: &'static str) -> Result<Vec<RgbImage>> {
+        self.bar.set_message(message);
+        let examples = &self.examples[..count];
+        self.bench.make(examples, &self.subjects[..count], options, |made| self.bar.inc(made as u64))
+    }
+
+    /// Judges the pictures of the first examples, one each.
+    fn judged(&self, pictures: &[RgbImage]) -> Result<Fidelity> {
+        let pairs = pictures.iter().zip(&self.examples);
+        let seen = pairs.map(|(picture, example)| self.bench.look(picture, example.name()));
+        let seen = seen.collect::<Result<Vec<_>>>()?;
+        let mut counts = Counts::default();
+        for (number, impression) in seen.iter().enumerate() {
+            self.count(&mut counts, number, impression);
+        }
+        Ok(counts.fidelity())
+    }
+
+    fn count(&self, counts: &mut Counts, number: usize, seen: &Impression) {
+        let first = number / GALLERY * GALLERY;
+        let gallery = &self.gallery[first..first + GALLERY];
+        let right = Some(number - first);
+        let dino: Vec<Vec<f32>> = gallery.iter().map(|one| one.dino.clone()).collect();
+        counts.found.push(measures::nearest(&seen.dino, &dino) == right);
+        counts.likeness.push(f64::from(measures::cosine(&seen.dino, &self.gallery[number].dino)));
+        let Some(verdict) = &seen.verdict else { return };
+        let example = &self.examples[number];
+        let judged = gallery.iter().filter_map(|one| one.verdict.as_ref());
+        let judged: Vec<Vec<f32>> = judged.map(|verdict| verdict.identity.clone()).collect();
+        counts.found_by_judge.push(measures::nearest(&verdict.identity, &judged) == right);
+        counts.kind.push(verdict.kind == example.kind());
+        counts.scene.push(verdict.scene == example.scene());
+        if example.is_new_pair {
+            counts.scene_of_new_pairs.push(verdict.scene == example.scene());
+        }
+    }
+
+    /// Boxes, names and the tokenizer's loss, on pictures that the world draws.
+    fn scenes(&self, count: usize) -> Result<Report> {
+        let (mut boxes, mut names, mut losses) = (Vec::new(), Vec::new(), Vec::new());
+        self.bar.set_message("looking for subjects");
+        for number in 0..count {
+            let example = Example::new(number);
+            let (picture, Bounds { left, top, right, bottom }) = example.target(self.bench.side())?;
+            let truth = [left, top, right, bottom].map(|edge| edge as f32);
+            if let Some((found, _)) = self.bench.detect(&picture, example.name())? {
+                boxes.push(measures::overlap(found, truth) >= 0.5);
+            }
+            if let Some(namer) = &self.bench.finder.namer {
+                names.push(namer.name(&picture, &|| true)?.as_deref() == Some(example.name()));
+            }
+            if let Some(round_trip) = &self.bench.round_trip {
+                losses.push(measures::psnr(&picture, &round_trip.picture(&picture, &self.bench.schedule)?));
+            }
+            self.bar.inc(1);
+        }
+        Ok(Report {
+            scenes: count,
+            box_iou50_rate: measures::share(boxes),
+            naming_accuracy: measures::share(names),
+            psnr_db: measures::average(losses),
+            ..Report::default()
+        })
+    }
+
+    /// The median of a few pictures, each alone, from the cut-out on.
+    fn seconds_alone(&self, options: &SamplingOptions) -> Result<Option<f64>> {
+        self.bar.set_message("timing");
+        let mut seconds = Vec::new();
+        for (example, reference) in self.examples.iter().zip(&self.references).rev().take(TIMED) {
+            let started = Instant::now();
+            let subject = Arc::new(self.bench.encode(reference)?);
+            self.bench.make(std::slice::from_ref(example), &[subject], options, |_| ())?;
+            seconds.push(started.elapsed().as_secs_f64());
+        }
+        seconds.sort_by(f64::total_cmp);
+        Ok(seconds.get(seconds.len() / 2).copied())
+    }
+
+    fn swept(&self, arguments: &EvalArguments, options: &SamplingOptions) -> Result<Vec<SweepPoint>> {
+        let Some(path) = &arguments.sweep else { return Ok(Vec::new()) };
+        let mut points = Vec::new();
+        for (text, subject) in sweep::TEXT.iter().flat_map(|text| sweep::SUBJECT.map(|subject| (*text, subject))) {
+            let options = SamplingOptions {
+                guidance_text: PerScale::All(text),
+                guidance_subject: PerScale::All(subject),
+                ..options.clone()
+            };
+            let pictures = self.make(self.subjects.len().min(SWEPT), &options, "sweeping guidance")?;
+            let fidelity = self.judged(&pictures)?;
+            points.push(SweepPoint { guidance_text: text, guidance_subject: subject, fidelity });
+        }
+        sweep::write(path, &sweep::draw(&points))?;
+        Ok(points)
+    }
+
+    /// The first subjects beside what was made of them.
+    fn grid(&self, pictures: &[RgbImage]) -> RgbImage {
+        let rows = self.references.iter().zip(pictures).zip(&self.examples).take(GRID);
+        let rows: Vec<SheetRow<'_>> = rows
+            .map(|((subject, picture), example)| SheetRow {
+                subject,
+                caption: example.caption.clone(),
+                results: std::slice::from_ref(picture),
+            })
+            .collect();
+        contact_sheet(&rows)
+    }
+}
+
+/// What was counted, picture by picture.
+#[derive(Default)]
+struct Counts {
+    found: Vec<bool>,
+    likeness: Vec<f64>,
+    found_by_judge: Vec<bool>,
+    kind: Vec<bool>,
+    scene: Vec<bool>,
+    scene_of_new_pairs: Vec<bool>,
+}
+
+impl Counts {
+    fn fidelity(self) -> Fidelity {
+        Fidelity {
+            identity_retrieval: measures::share(self.found),
+            identity_retrieval_judge: measures::share(self.found_by_judge),
+            dino_similarity: measures::average(self.likeness),
+            scene_accuracy: measures::share(self.scene),
+            scene_accuracy_new_pairs: measures::share(self.scene_of_new_pairs),
+            kind_accuracy: measures::share(self.kind),
+        }
+    }
+}
+
+/// A bar for people at a terminal.
+fn progress(arguments: &EvalArguments, json: bool) -> ProgressBar {
+    if json || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let count = arguments.picture_count();
+    let points = sweep::TEXT.len() * sweep::SUBJECT.len();
+    let swept = if arguments.sweep.is_some() { points * count.min(SWEPT) } else { 0 };
+    let total = count.next_multiple_of(GALLERY) + 2 * count + arguments.scene_count() + swept;
+    let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}, {eta} left");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}

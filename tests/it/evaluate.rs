@@ -1,0 +1,56 @@
+//! `echogen eval`, from the command line to its numbers.
+
+use serde_json::Value;
+
+use crate::program::{Folder, repository};
+
+/// The keys that other programs rely on.
+const KEYS: [&str; 8] = [
+    "identity_retrieval",
+    "identity_retrieval_without_subject_guidance",
+    "scene_accuracy",
+    "kind_accuracy",
+    "psnr_db",
+    "box_iou50_rate",
+    "naming_accuracy",
+    "seconds_per_image",
+];
+
+fn share(report: &Value, key: &str) -> f64 {
+    report[key].as_f64().unwrap_or_else(|| panic!("{key}: {report:#}"))
+}
+
+/// What judges must itself be right: on pictures that the world draws, it is nearly always.
+#[test]
+fn real_pictures_are_judged_right_and_every_key_is_there() {
+    let folder = Folder::new();
+    let arguments = ["eval", "--pictures", "12", "--scenes", "12", "--json", "--grid", "pictures/grid.png"];
+    let run = folder.run(&arguments).expect(0);
+    let report: Value = serde_json::from_str(&run.stdout).expect("one line of JSON");
+    assert!(KEYS.iter().all(|key| report.get(key).is_some()), "{report:#}");
+    assert_eq!((&report["type"], &report["pictures"]), (&"evaluation".into(), &12.into()));
+    // Twelve kinds and twelve scenes: chance is one in twelve.
+    assert!(share(&report["real"], "scene_accuracy") >= 0.9, "{report:#}");
+    assert!(share(&report["real"], "kind_accuracy") >= 0.75, "{report:#}");
+    assert!(share(&report["real"], "identity_retrieval_judge") >= 0.75, "{report:#}");
+    assert!(folder.read("pictures/grid.png").starts_with(b"\x89PNG"));
+
+    let manifest = std::fs::read_to_string(repository("bundles/mini/bundle.toml")).expect("the bundle is there");
+    for (network, key) in [("[detector]", "box_iou50_rate"), ("[namer]", "naming_accuracy")] {
+        match manifest.contains(network) {
+            true => assert!(share(&report, key) >= 0.75, "{report:#}"),
+            false => assert!(report[key].is_null(), "{report:#}"),
+        }
+    }
+}
+
+#[test]
+fn people_get_a_table_and_mistakes_are_explained() {
+    let folder = Folder::new();
+    let run = folder.run(&["eval", "--pictures", "1", "--scenes", "1"]).expect(0);
+    assert!(run.stdout.starts_with("mini: 1 pictures of subjects that training never saw, 1 scenes\n"), "{run:?}");
+    assert!(run.stdout.contains("scene right") && run.stdout.contains(">= 85 %"), "{run:?}");
+    let run = folder.run(&["eval", "--temperature", "0"]).expect(2);
+    assert!(run.stderr.contains("temperature must be above 0"), "{run:?}");
+    folder.run(&["eval", "--pictures", "0"]).expect(2);
+}
