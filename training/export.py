@@ -27,8 +27,8 @@ DESCRIPTION = "All networks of the chain in small, trained on the project's own 
 
 SAMPLING = {
     "guidance_text": 2.0,
-    "guidance_subject": 2.0,
-    "temperature": 1.0,
+    "guidance_subject": 3.0,
+    "temperature": 0.5,
     "top_p": 0.9,
     "pixel_budget": "0.004M",
     "subject_resolution": {"0.004M": settings.SIDE},
@@ -75,6 +75,14 @@ CONFIGS = {
     "visual_tokenizer": asdict(settings.TOKENIZER),
     "transformer": asdict(settings.TRANSFORMER),
 }
+
+
+def weights_of(work: Path, run: str) -> dict[str, Tensor]:
+    """A run's averaged weights; of the tokenizer with the decoder that was trained on, if there is one."""
+    weights = common.averaged(work / run)
+    if run == "tokenizer" and (work / "decoder/checkpoint.pt").exists():
+        weights |= common.averaged(work / "decoder")
+    return weights
 
 
 def toml(value) -> str:
@@ -145,7 +153,7 @@ def main() -> None:
             continue
         if network in FINDERS:
             write_finder(network, options.work / run, folder, manifest)
-        weights = select(common.averaged(options.work / run))
+        weights = select(weights_of(options.work, run))
         halves = {name: value.half().contiguous() for name, value in weights.items()}
         worst = max(float(value.abs().max()) for value in halves.values())
         if not worst < 60_000:

@@ -25,6 +25,7 @@ render held 1024 --held-out
 "$PYTHON" train_dinov2.py --minutes "${MINUTES_DINOV2:-0}"
 "$PYTHON" train_flux_vae.py --minutes "${MINUTES_FLUX_VAE:-0}"
 "$PYTHON" features.py
+"$PYTHON" train_decoder.py --minutes "${MINUTES_DECODER:-0}"
 "$PYTHON" train_transformer.py --minutes "${MINUTES_TRANSFORMER:-0}"
 "$PYTHON" train_detector.py --minutes "${MINUTES_DETECTOR:-0}"
 "$PYTHON" train_namer.py --minutes "${MINUTES_NAMER:-0}"

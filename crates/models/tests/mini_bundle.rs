@@ -2,7 +2,7 @@
 //! what is published.
 #![allow(clippy::unwrap_used, reason = "a test panics where something is wrong")]
 
-#[path = "../examples/draw_mini/transformer.rs"]
+#[path = "mini_bundle/transformer.rs"]
 mod transformer;
 
 use candle_core::{DType, Device};
