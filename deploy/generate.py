@@ -17,6 +17,7 @@ import hashlib
 import json
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -104,6 +105,7 @@ def readme():
     return README_HEAD + "\n".join(lines) + "\n"
 
 
+@cache
 def rendered(case):
     """The manifests of a case, by template; the dashboards, which are data, as sums."""
     values = CASES[case]

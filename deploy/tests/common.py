@@ -53,7 +53,7 @@ def program_text():
 @cache
 def program_variables():
     """Every environment variable that is an option of the program."""
-    known = set(re.findall(r'env = "([A-Z_]+)"', program_text()))
+    known = set(re.findall(r'env = "([A-Z0-9_]+)"', program_text()))
     return known | set(pending().get("variables", []))
 
 
