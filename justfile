@@ -20,9 +20,13 @@ check:
 parity:
     cargo run --release --locked -p echogen-models --example parity -- tests/fixtures/*/
 
+# Checks images, compose files, alerts, dashboards, the chart and the dependencies; --update writes what is generated.
+check-deploy *ARGUMENTS:
+    deploy/check.sh {{ARGUMENTS}}
+
 # Licences, advisories, duplicates, one TLS stack (needs cargo-deny).
 deny:
-    cargo deny check
+    cargo deny --all-features check
 
 # Times the heavy networks at their published sizes.
 bench:

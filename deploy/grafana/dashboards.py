@@ -175,8 +175,8 @@ def overview():
                 help_text="Seconds until what waits now is done by the processes there are.",
             ),
             number("Dead letters", "sum(max by (stage, lane) (echogen_dead_letter_messages))", thresholds=red_above(1)),
-            number("Canary", "max(echogen_canary_seconds)", unit="s", thresholds=red_above(30, 120)),
-            number("Processes ready", "sum(echogen_ready)", thresholds=red_below(4)),
+            number("Canary", "max(echogen_canary_seconds)", unit="s", thresholds=red_above(30, 60)),
+            number("Processes ready", 'sum(echogen_ready{stage=~"dispatcher|segmenter|encoder|sampler"})', thresholds=red_below(4)),
             lines("Jobs by outcome", target(jobs, "{{outcome}}"), unit="ops", stacked=True, min=0),
             lines(
                 "Seconds of work ahead",

@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 
 import generate
 import jsonschema
@@ -21,12 +22,13 @@ def values(case):
     return load(path) if path else {}
 
 
+@cache
 def objects(case):
     """What a case renders to, in order of the templates."""
     found = []
     for template, text in sorted(generate.rendered(case).items()):
         if template.endswith(".yaml"):
-            found += [each for each in yaml.safe_load_all(text) if each]
+            found += [each for each in yaml.load_all(text, yaml.CSafeLoader) if each]
     return found
 
 
@@ -155,11 +157,11 @@ def test_containers_run_what_the_program_can(case):
         mounts = {volume["name"] for volume in spec["volumes"]}
         for container in containers(spec):
             assert container["args"][0] in program_commands()
-            own = {name for name in variables(container) if name.startswith(("ECHOGEN_", "HF_"))}
+            own = {name for name in variables(container) if name.startswith(("ECHOGEN_", "HF_", "OTEL_"))}
             assert own <= program_variables()
             assert {mount["name"] for mount in container["volumeMounts"]} <= mounts
     for config in of_kind(case, "ConfigMap"):
-        assert {name for name in config["data"] if name.startswith("ECHOGEN_")} <= program_variables()
+        assert {name for name in config["data"] if name.startswith(("ECHOGEN_", "OTEL_"))} <= program_variables()
 
 
 @pytest.mark.parametrize("case", CASES)
