@@ -20,10 +20,6 @@ check:
 parity:
     cargo run --release --locked -p echogen-models --example parity -- tests/fixtures/*/
 
-# Checks images, compose files, alerts, dashboards, the chart and the dependencies; --update writes what is generated.
-check-deploy *ARGUMENTS:
-    deploy/check.sh {{ARGUMENTS}}
-
 # Licences, advisories, duplicates, one TLS stack (needs cargo-deny).
 deny:
     cargo deny --all-features check
@@ -39,3 +35,7 @@ chaos:
 # Jobs a second through real servers, beside a minimal client.
 bench-pipeline:
     cargo run --release --locked -p echogen-tests --bin bench-pipeline
+
+# Checks images, compose files, alerts, dashboards, the chart and the dependencies; --update writes what is generated.
+check-deploy *ARGUMENTS:
+    deploy/check.sh {{ARGUMENTS}}
