@@ -119,6 +119,8 @@ def snapshot(case):
     for template, text in sorted(rendered(case).items()):
         if template.endswith("/dashboards.yaml"):
             text = re.sub(r'(\.json): "(.*)"', lambda match: f"{match[1]}: {digest(match[2])}", text)
+        if template.endswith(".txt"):
+            text = "".join(f"# {line}".rstrip() + "\n" for line in text.strip().splitlines())
         if text.strip():
             parts.append(f"# {template}\n{text.strip()}\n")
     return "\n".join(parts)
