@@ -122,7 +122,8 @@ def snapshot(case):
         if template.endswith(".txt"):
             text = "".join(f"# {line}".rstrip() + "\n" for line in text.strip().splitlines())
         if text.strip():
-            parts.append(f"# {template}\n{text.strip()}\n")
+            # One file, so that other tools can read it whole.
+            parts.append(f"# {template}\n---\n{text.strip().removeprefix('---').strip()}\n")
     return "\n".join(parts)
 
 
