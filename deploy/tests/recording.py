@@ -128,12 +128,12 @@ def started(folder):
         yield ready(folder / "log", process)
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=120)
         log.close()
 
 
 def ready(log, process):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text(encoding="utf-8")
         for line in log.read_text(encoding="utf-8").splitlines():
@@ -141,7 +141,7 @@ def ready(log, process):
             address = said.get("address", "")
             if said.get("msg") == "Listening on" and address.startswith("127.0.0.1:"):
                 try:
-                    urllib.request.urlopen(f"http://{address}/-/ready", timeout=1).close()
+                    urllib.request.urlopen(f"http://{address}/-/ready", timeout=10).close()
                     return f"http://{address}"
                 except OSError:
                     pass

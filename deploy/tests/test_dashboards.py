@@ -75,7 +75,7 @@ def test_a_panel_draws_something(board, panel, server):
     address, now = server
     for target in panel["targets"]:
         question = urllib.parse.urlencode({"query": filled_in(target["expr"]), "time": now})
-        with urllib.request.urlopen(f"{address}/api/v1/query?{question}", timeout=10) as answer:
+        with urllib.request.urlopen(f"{address}/api/v1/query?{question}", timeout=60) as answer:
             found = json.load(answer)["data"]["result"]
         assert found, f"nothing comes of {target['expr']}"
         assert all(value["value"][1] != "NaN" for value in found), f"not a number: {target['expr']}"
