@@ -14,7 +14,7 @@ import re
 import time
 import urllib.parse
 import urllib.request
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import matplotlib
@@ -69,12 +69,12 @@ def draw_lines(axes, panel, server, known):
     drawn = []
     for target in panel["targets"]:
         for series in server.over_time(filled_in(target["expr"], known)):
-            times = [datetime.fromtimestamp(when, timezone.utc) for when, _ in series["values"]]
+            times = [datetime.fromtimestamp(when, UTC) for when, _ in series["values"]]
             drawn.append((legend(target, series["metric"]), times, [float(value) * factor for _, value in series["values"]]))
     drawn.sort()
     if "stacking" in defaults["custom"] and drawn:
         moments = sorted({when for _, times, _ in drawn for when in times})
-        rows = [[dict(zip(times, values)).get(when, 0) for when in moments] for _, times, values in drawn]
+        rows = [[dict(zip(times, values, strict=False)).get(when, 0) for when in moments] for _, times, values in drawn]
         axes.stackplot(moments, [[0 if math.isnan(x) else x for x in row] for row in rows], labels=[name for name, _, _ in drawn], alpha=0.7)
     else:
         for name, times, values in drawn:
@@ -116,7 +116,7 @@ def draw_heat(axes, panel, server, known):
     counts = [[float(value) for _, value in series["values"]] for series in found]
     if counts:
         width = min(len(row) for row in counts)
-        rows = [[max(0, now - below) for now, below in zip(row[:width], counts[place - 1] if place else [0] * width)] for place, row in enumerate(counts)]
+        rows = [[max(0, now - below) for now, below in zip(row[:width], counts[place - 1] if place else [0] * width, strict=False)] for place, row in enumerate(counts)]
         axes.imshow(rows, aspect="auto", origin="lower", cmap="Oranges", interpolation="nearest")
         axes.set_yticks(range(len(found)), [series["metric"]["le"] for series in found], fontsize=5)
         axes.set_xticks([])
@@ -135,7 +135,7 @@ def draw(board, server, known):
         axes.set_title(panel["title"], fontsize=8, loc="left")
         axes.tick_params(labelsize=6)
         DRAW[panel["type"]](axes, panel, server, known)
-    ended = datetime.fromtimestamp(server.end, timezone.utc)
+    ended = datetime.fromtimestamp(server.end, UTC)
     figure.suptitle(f"{board['title']}, until {ended:%Y-%m-%d %H:%M} UTC", fontsize=11, x=0.04, ha="left")
     return figure
 

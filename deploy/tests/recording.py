@@ -40,7 +40,7 @@ def series():
         names = sorted(known.labels[name])
         choices = [sorted(known.values.get((name, label), OPEN.get(label, {"x"}))) for label in names]
         for combination in itertools.product(*choices):
-            values = dict(zip(names, combination))
+            values = dict(zip(names, combination, strict=False))
             if values.get("stage") == "dispatcher" and values.get("lane") == "all":
                 continue
             if "lane" in values and values["stage"] != "dispatcher" and values["lane"] != "all":
