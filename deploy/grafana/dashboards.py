@@ -40,7 +40,7 @@ def overview():
             ),
             number("Dead letters", "sum(max by (stage, lane) (echogen_dead_letter_messages))", thresholds=red_above(1)),
             number("Canary", "max(echogen_canary_seconds)", unit="s", thresholds=red_above(30, 60)),
-            number("Processes ready", 'sum(echogen_ready{stage=~"dispatcher|segmenter|encoder|sampler"})', thresholds=red_below(4)),
+            number("Processes ready", f'sum(echogen_ready{{stage=~"{"|".join(STAGES)}"}})', thresholds=red_below(4)),
             lines("Jobs by outcome", target(jobs, "{{outcome}}"), unit="ops", stacked=True, min=0),
             lines(
                 "Seconds of work ahead",

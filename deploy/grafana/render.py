@@ -75,7 +75,8 @@ def draw_lines(axes, panel, server, known):
     if "stacking" in defaults["custom"] and drawn:
         moments = sorted({when for _, times, _ in drawn for when in times})
         rows = [[dict(zip(times, values, strict=False)).get(when, 0) for when in moments] for _, times, values in drawn]
-        axes.stackplot(moments, [[0 if math.isnan(x) else x for x in row] for row in rows], labels=[name for name, _, _ in drawn], alpha=0.7)
+        rows = [[0 if math.isnan(value) else value for value in row] for row in rows]
+        axes.stackplot(moments, rows, labels=[name for name, _, _ in drawn], alpha=0.7)
     else:
         for name, times, values in drawn:
             axes.plot(times, values, label=name, linewidth=1)
@@ -116,7 +117,9 @@ def draw_heat(axes, panel, server, known):
     counts = [[float(value) for _, value in series["values"]] for series in found]
     if counts:
         width = min(len(row) for row in counts)
-        rows = [[max(0, now - below) for now, below in zip(row[:width], counts[place - 1] if place else [0] * width, strict=False)] for place, row in enumerate(counts)]
+        below = [[0] * width, *counts]
+        pairs = zip(counts, below, strict=False)
+        rows = [[max(0, now - less) for now, less in zip(row, under, strict=False)][:width] for row, under in pairs]
         axes.imshow(rows, aspect="auto", origin="lower", cmap="Oranges", interpolation="nearest")
         axes.set_yticks(range(len(found)), [series["metric"]["le"] for series in found], fontsize=5)
         axes.set_xticks([])
