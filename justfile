@@ -22,7 +22,7 @@ parity:
 
 # Licences, advisories, duplicates, one TLS stack (needs cargo-deny).
 deny:
-    cargo deny check
+    cargo deny --all-features check
 
 # Times the heavy networks at their published sizes.
 bench:
@@ -35,3 +35,7 @@ chaos:
 # Jobs a second through real servers, beside a minimal client.
 bench-pipeline:
     cargo run --release --locked -p echogen-tests --bin bench-pipeline
+
+# Checks images, compose files, alerts, dashboards, the chart and the dependencies; --update writes what is generated.
+check-deploy *ARGUMENTS:
+    deploy/check.sh {{ARGUMENTS}}

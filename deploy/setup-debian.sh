@@ -16,5 +16,5 @@ fi
 as_root=""
 [ "$(id -u)" -eq 0 ] || as_root="sudo"
 $as_root apt-get update -q
-# shellcheck disable=SC2086 -- a list of package names
+# shellcheck disable=SC2086 # a list of package names
 DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -q --no-install-recommends $packages

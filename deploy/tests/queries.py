@@ -1,0 +1,104 @@
+"""Queries in PromQL, held against the closed list of metrics."""
+
+import re
+
+import promql_parser as promql
+from common import DEPLOY, load, metrics_list
+
+# What Prometheus adds to each series when it scrapes a process; nothing of ours.
+TARGET_LABELS = {"instance", "job", "namespace", "pod"}
+# Grafana's own variables, and ours, as they would be filled in.
+VARIABLES = {
+    "$__rate_interval": "5m",
+    "$stage": "sampler",
+    "$sampler_price": "2.50",
+    "$other_price": "0.10",
+}
+
+
+def filled_in(expression):
+    for name, value in VARIABLES.items():
+        expression = expression.replace(name, value)
+    assert "$" not in expression, f"unknown variable in {expression}"
+    return expression
+
+
+def recorded():
+    """The recording rules: name to expression."""
+    groups = load(DEPLOY / "prometheus/rules/recording.yaml")["groups"]
+    return {rule["record"]: rule["expr"] for group in groups for rule in group["rules"]}
+
+
+def nodes(tree):
+    """A query's expressions, from the outermost to the innermost."""
+    yield tree
+    for name in ("expr", "lhs", "rhs", "vector_selector", "param"):
+        child = getattr(tree, name, None)
+        if isinstance(child, promql.Expr):
+            yield from nodes(child)
+    for child in getattr(tree, "args", None) or []:
+        yield from nodes(child)
+
+
+def labels_of(series):
+    """Labels that a series may have, and what is known of their values."""
+    if series == "up":
+        return TARGET_LABELS, {}
+    if series in recorded():
+        tree = promql.parse(recorded()[series])
+        found, values = set(), {}
+        for node in nodes(tree):
+            if isinstance(node, promql.VectorSelector):
+                labels, known = labels_of(node.name)
+                values |= known
+                found |= labels
+        kept = set(series.split(":")[0].split("_"))
+        return found & kept, values
+    metric, extra = metrics_list().metric(series)
+    known = {label: values for (name, label), values in metrics_list().values.items() if name == metric}
+    return metrics_list().labels[metric] | extra | TARGET_LABELS, known
+
+
+def check(expression):
+    """Fails if a query asks for what no EchoGen process shows."""
+    tree = promql.parse(filled_in(expression))
+    everywhere = set()
+    for node in nodes(tree):
+        if isinstance(node, promql.VectorSelector):
+            labels, values = labels_of(node.name)
+            everywhere |= labels
+            for matcher in node.matchers.matchers:
+                assert matcher.name in labels, f"{node.name} has no label {matcher.name}: {expression}"
+                check_value(node.name, matcher, values.get(matcher.name))
+    assert everywhere or "vector(" in expression, f"no series in {expression}"
+    for node in nodes(tree):
+        wanted = getattr(getattr(node, "modifier", None), "labels", None)
+        if isinstance(node, promql.AggregateExpr) and wanted:
+            unknown = set(wanted) - everywhere
+            assert not unknown, f"nothing has the labels {unknown}: {expression}"
+
+
+def check_value(series, matcher, known):
+    """A matcher has to match something, and a list of words only words that there are."""
+    if known is None:
+        return
+    if re.fullmatch(r"[a-z_|]+", matcher.value):
+        unknown = set(matcher.value.split("|")) - known
+        assert not unknown, f"{series}: {matcher.name} is never {unknown}, only {known}"
+    else:
+        assert any(re.fullmatch(matcher.value, value) for value in known), f"{series}: nothing matches {matcher.value}"
+
+
+def charted_labels(expression):
+    """The labels that a query's lines can be told apart by."""
+    tree = promql.parse(filled_in(expression))
+    while isinstance(tree, (promql.BinaryExpr, promql.ParenExpr)):
+        tree = tree.lhs if isinstance(tree, promql.BinaryExpr) else tree.expr
+    if isinstance(tree, promql.Call):
+        inner = [argument for argument in tree.args if not isinstance(argument, promql.NumberLiteral)]
+        return charted_labels(inner[0].prettify()) if inner else set()
+    if isinstance(tree, promql.AggregateExpr):
+        return set(getattr(tree.modifier, "labels", None) or [])
+    if isinstance(tree, promql.MatrixSelector):
+        tree = tree.vector_selector
+    return labels_of(tree.name)[0] if isinstance(tree, promql.VectorSelector) else set()

@@ -1,0 +1,81 @@
+"""The dashboards: each panel asks for what there is, lies where there is room, and draws something."""
+
+import json
+import re
+import urllib.parse
+import urllib.request
+from itertools import combinations
+
+import dashboards
+import pytest
+from common import DEPLOY, load
+from queries import VARIABLES, charted_labels, check, filled_in
+from recording import prometheus
+
+FOLDER = DEPLOY / "grafana/dashboards"
+BOARDS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.json"))}
+PANELS = [(board, panel) for board, text in BOARDS.items() for panel in text["panels"]]
+NAMES = [f"{board}: {panel['title']}" for board, panel in PANELS]
+
+
+def test_there_are_four():
+    assert set(BOARDS) == {"echogen-overview", "echogen-stage", "echogen-sampler", "echogen-cost"}
+    assert {f"{name}.json" for name in BOARDS} == set(dashboards.written())
+
+
+@pytest.mark.parametrize(("board", "panel"), PANELS, ids=NAMES)
+def test_a_panel_asks_for_what_there_is(board, panel):
+    assert panel["targets"]
+    for target in panel["targets"]:
+        check(target["expr"])
+        wanted = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+        unknown = wanted - charted_labels(target["expr"])
+        assert not unknown, f"the legend names {unknown}, which {target['expr']} has not"
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_a_board_is_well_formed(board):
+    text = BOARDS[board]
+    assert text["uid"] == board and len(board) <= 40
+    ids = [panel["id"] for panel in text["panels"]]
+    assert len(ids) == len(set(ids))
+    for one, other in combinations([panel["gridPos"] for panel in text["panels"]], 2):
+        apart = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
+        above = one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
+        assert apart or above, f"two panels overlap at {one} and {other}"
+    defined = {variable["name"] for variable in text["templating"]["list"]}
+    used = set(re.findall(r"\$\{?(\w+)", json.dumps(text["panels"]))) - {"__rate_interval"}
+    assert used <= defined, f"variables {used - defined} are not defined"
+
+
+def test_variables_are_tried_with_values_that_they_have():
+    for text in BOARDS.values():
+        for variable in text["templating"]["list"]:
+            value = VARIABLES.get("$" + variable["name"])
+            assert variable["name"] == "source" or value in [option["value"] for option in variable["options"]]
+
+
+def test_grafana_finds_its_source_and_the_dashboards():
+    source = load(DEPLOY / "grafana/provisioning/datasources/prometheus.yaml")["datasources"][0]
+    assert source["type"] == "prometheus" and source["url"] == "http://prometheus:9090"
+    folder = load(DEPLOY / "grafana/provisioning/dashboards/echogen.yaml")["providers"][0]["options"]["path"]
+    compose = load(DEPLOY / "compose.yaml")
+    assert f"./grafana/dashboards:{folder}:ro" in compose["services"]["grafana"]["volumes"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A real Prometheus with hours of a made-up system."""
+    with prometheus(tmp_path_factory.mktemp("prometheus")) as (address, now):
+        yield address, now
+
+
+@pytest.mark.parametrize(("board", "panel"), PANELS, ids=NAMES)
+def test_a_panel_draws_something(board, panel, server):
+    address, now = server
+    for target in panel["targets"]:
+        question = urllib.parse.urlencode({"query": filled_in(target["expr"]), "time": now})
+        with urllib.request.urlopen(f"{address}/api/v1/query?{question}", timeout=60) as answer:
+            found = json.load(answer)["data"]["result"]
+        assert found, f"nothing comes of {target['expr']}"
+        assert all(value["value"][1] != "NaN" for value in found), f"not a number: {target['expr']}"

@@ -1,0 +1,156 @@
+"""The images and the compose files."""
+
+import json
+import re
+import shutil
+import subprocess
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+import pytest
+from common import DEPLOY, PORT, ROLES, ROOT, images, in_venv, load, program_commands, program_variables, run
+
+COMPOSE = DEPLOY / "compose.yaml"
+GPU = DEPLOY / "compose.gpu.yaml"
+
+
+def dockerfile():
+    return (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+
+
+def environment(service):
+    return {name: str(value) for name, value in service.get("environment", {}).items()}
+
+
+def test_hadolint_finds_nothing_wrong():
+    run(in_venv("hadolint"), "--failure-threshold", "style", DEPLOY / "Dockerfile")
+
+
+def test_base_images_are_pinned():
+    bases = re.findall(r"^ARG (\w+_IMAGE)=(.+)$", dockerfile(), re.MULTILINE)
+    assert len(bases) == 4
+    for _, image in bases:
+        assert re.search(r":.*\d+\.\d+", image) and "latest" not in image
+    froms = re.findall(r"^FROM (\S+)", dockerfile(), re.MULTILINE)
+    stages = set(re.findall(r" AS (\w[\w-]*)$", dockerfile(), re.MULTILINE))
+    assert all(source.startswith("${") or source in stages for source in froms)
+
+
+def test_the_image_is_built_with_the_compiler_that_the_project_names():
+    rust = re.search(r'^rust-version = "([\d.]+)"', (ROOT / "Cargo.toml").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    assert f"ARG RUST_IMAGE=rust:{rust}." in dockerfile()
+    assert set(re.findall(r"RUSTUP_TOOLCHAIN=([\d.]+)", dockerfile())) == {f"{rust}.0"}
+
+
+def test_both_variants_run_without_rights_and_tell_whether_they_are_ready():
+    for variant in ("cuda", "cpu"):
+        stage = re.search(rf"^FROM \S+ AS {variant}$(.*?)(?=^FROM |\Z)", dockerfile(), re.MULTILINE | re.DOTALL)[1]
+        assert "\nUSER 65532:65532\n" in stage and f"\nEXPOSE {PORT}\n" in stage
+        assert "HEALTHCHECK" in stage and 'ENTRYPOINT ["/opt/echogen/echogen"]' in stage
+        assert "COPY bundles " in stage
+
+
+def test_the_context_has_what_the_image_is_built_from():
+    ignore = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    kept = {line[1:].rstrip("/") for line in ignore if line.startswith("!")}
+    assert kept == {"Cargo.toml", "Cargo.lock", "crates", "tests", "bundles", "deploy/healthcheck"}
+    # What the sources of the program include has to be in the context, too; the tests' includes need not.
+    for name in kept:
+        assert (ROOT / name).exists()
+
+
+class Answer(BaseHTTPRequestHandler):
+    def do_GET(self):  # noqa: N802 -- the library's name
+        self.send_response(200 if self.path == "/readyz" else 503)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_the_health_check_tells_ready_from_not():
+    server = HTTPServer(("127.0.0.1", 0), Answer)
+    Thread(target=server.serve_forever, daemon=True).start()
+    check = [shutil.which("bash"), DEPLOY / "healthcheck"]
+    listen = {"ECHOGEN_LISTEN": f"0.0.0.0:{server.server_port}"}
+    assert subprocess.run(check, env=listen, check=False).returncode == 0
+    assert subprocess.run([*check, "/livez"], env=listen, check=False).returncode == 1
+    server.shutdown()
+    server.server_close()
+    assert subprocess.run(check, env=listen, check=False, stderr=subprocess.DEVNULL).returncode == 1
+
+
+@pytest.mark.parametrize("path", [COMPOSE, GPU], ids=lambda path: path.name)
+def test_compose_files_keep_to_their_schema(path):
+    run(in_venv("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", path)
+
+
+def test_every_role_and_every_server_is_there():
+    services = load(COMPOSE)["services"]
+    assert {*ROLES, "canary", "rabbitmq", "redis", "s3", "prometheus", "grafana"} <= set(services)
+    for name in (*ROLES, "canary"):
+        assert services[name]["command"][0] == name
+
+
+def test_services_run_what_the_program_can():
+    for name, service in load(COMPOSE)["services"].items():
+        if "build" not in service:
+            continue
+        assert service.get("command", ["schema"])[0] in program_commands()
+        own = {each for each in environment(service) if each.startswith(("ECHOGEN_", "HF_"))}
+        assert own <= program_variables(), name
+        assert service["read_only"] and service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"] and service["user"] == "65532:65532"
+
+
+def test_roles_are_given_the_time_that_they_need():
+    for name in ROLES:
+        service = load(COMPOSE)["services"][name]
+        assert int(service["stop_grace_period"].removesuffix("s")) > int(environment(service)["ECHOGEN_GRACE"]) + 10
+
+
+def test_images_of_servers_are_pinned_and_listen_on_this_machine_only():
+    compose = load(COMPOSE)
+    for image in images(compose):
+        assert image.startswith("${ECHOGEN_IMAGE") or re.search(r":v?\d+\.\d+(\.\d+)?(-\w+)?$", image), image
+    for service in compose["services"].values():
+        for port in service.get("ports", []):
+            assert port.startswith("127.0.0.1:")
+
+
+def test_servers_are_waited_for_until_they_are_healthy():
+    services = load(COMPOSE)["services"]
+    for name, service in services.items():
+        for needed, how in service.get("depends_on", {}).items():
+            ours = "build" in services[needed]
+            if how["condition"] == "service_healthy":
+                assert ours or "healthcheck" in services[needed], f"{name} waits for {needed}, which has no health check"
+    # The roles' own is in the image, and asks where they listen.
+    assert all(environment(services[name])["ECHOGEN_LISTEN"] == f"0.0.0.0:{PORT}" for name in ROLES)
+
+
+def test_every_variable_has_an_example():
+    example = dict(
+        line.split("=", 1)
+        for line in (DEPLOY / ".env.example").read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith("#")
+    )
+    text = COMPOSE.read_text(encoding="utf-8")
+    required = set(re.findall(r"\$\{(\w+):\?", text))
+    optional = set(re.findall(r"\$\{(\w+):-", text))
+    assert required <= set(example) and set(example) <= required | optional
+    assert all(example[name] for name in required)
+    assert "/deploy/.env\n" in (ROOT / ".gitignore").read_text(encoding="utf-8")
+
+
+def test_volumes_and_files_that_are_mounted_are_there():
+    compose = load(COMPOSE)
+    for service in compose["services"].values():
+        for mount in service.get("volumes", []):
+            source = mount.split(":")[0]
+            assert source in compose["volumes"] if "/" not in source else (DEPLOY / source).exists(), mount
+        for config in service.get("configs", []):
+            assert config["source"] in compose["configs"]
+    identities = compose["configs"]["s3-identities"]["content"]
+    filled = re.sub(r"\$\{\w+:\?\}", "x", identities)
+    assert json.loads(filled)["identities"][0]["credentials"] == [{"accessKey": "x", "secretKey": "x"}]

@@ -1,0 +1,59 @@
+"""The scrape configuration, the rules and their unit tests."""
+
+import re
+
+import pytest
+from common import DEPLOY, PORT, ROLES, ROOT, load, run, tool
+from queries import check, recorded
+
+RULES = DEPLOY / "prometheus/rules"
+
+
+def alerts():
+    groups = load(RULES / "alerts.yaml")["groups"]
+    return {rule["alert"]: rule for group in groups for rule in group["rules"]}
+
+
+def test_promtool_finds_nothing_wrong():
+    run(tool("promtool"), "check", "config", "prometheus.yaml", cwd=DEPLOY / "prometheus")
+    run(tool("promtool"), "check", "rules", "--lint=all", "--lint-fatal", *sorted(RULES.glob("*.yaml")))
+
+
+def test_the_rules_pass_their_unit_tests():
+    run(tool("promtool"), "test", "rules", DEPLOY / "prometheus/tests/alerts.yaml")
+
+
+def test_every_alert_is_tried_out_firing():
+    tried = set()
+    for case in load(DEPLOY / "prometheus/tests/alerts.yaml")["tests"]:
+        tried |= {each["alertname"] for each in case.get("alert_rule_test", []) if each["exp_alerts"]}
+    assert tried == set(alerts())
+
+
+@pytest.mark.parametrize("name", sorted(alerts()))
+def test_an_alert_asks_for_what_there_is_and_says_what_to_do(name):
+    rule = alerts()[name]
+    check(rule["expr"])
+    assert rule["labels"]["severity"] in ("page", "ticket")
+    assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
+    page, anchor = rule["annotations"]["runbook_url"].split("#")
+    assert anchor == name.lower()
+    headings = re.findall(r"^#+ (.+)$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    assert name in headings, f"{page} has no entry {name}"
+
+
+def test_the_runbook_has_no_entry_for_an_alert_that_is_gone():
+    text = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^### (Echogen\w+)$", text, re.MULTILINE)) == set(alerts())
+
+
+@pytest.mark.parametrize("name", sorted(recorded()))
+def test_a_recording_rule_asks_for_what_there_is(name):
+    check(recorded()[name])
+
+
+def test_every_role_is_scraped_where_it_listens():
+    jobs = {job["job_name"]: job for job in load(DEPLOY / "prometheus/prometheus.yaml")["scrape_configs"]}
+    found = jobs["echogen"]["dns_sd_configs"][0]
+    assert found["port"] == PORT
+    assert set(found["names"]) == {*ROLES, "canary"}
