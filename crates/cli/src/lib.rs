@@ -56,7 +56,7 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
     };
     let Arguments { command: chosen, general } =
         Arguments::from_arg_matches(&matches).map_err(|error| Failure::usage(config::one_line(&error)))?;
-    echogen_telemetry::init(LogFormat::Pretty, &general.log).map_err(|error| Failure::usage(error.to_string()))?;
+    echogen_telemetry::init(&echogen_telemetry::Options { filter: general.log.clone(), ..Default::default() }).map_err(|error| Failure::usage(error.to_string()))?;
     match chosen {
         Command::Generate(arguments) => session::generate(&arguments, &general),
         Command::Batch(arguments) => session::batch(&arguments, &general),
