@@ -12,6 +12,7 @@ mod config;
 mod gatherer;
 mod generator_sampler;
 mod image_sampler;
+mod warm_up;
 
 use std::{
     sync::Arc,
@@ -26,6 +27,7 @@ use echogen_protocol::{
     ContentHash, EncodeTask, EventKind, FailureKind, Job, JobEvent, JobResult, OutputFormat, Parameters, Progress,
     ResultImage, SampleTask, Task, layout,
 };
+use echogen_telemetry::{CacheAnswer, metrics};
 use echogen_worker::{Outcome, ResultWriter, Stage, StageContext, StageError};
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
@@ -111,9 +113,15 @@ impl Sampler {
     /// A cache that fails costs time, never a job.
     async fn subject(&self, key: &ObjectKey) -> Result<Option<Bytes>, StageError> {
         match self.cache.get(key.as_str()).await {
-            Ok(Some(subject)) => return Ok(Some(subject)),
-            Ok(None) => {}
-            Err(error) => tracing::warn!(%key, %error, "cache not read"),
+            Ok(Some(subject)) => {
+                metrics().cache_asked(key.as_str(), CacheAnswer::Hit);
+                return Ok(Some(subject));
+            }
+            Ok(None) => metrics().cache_asked(key.as_str(), CacheAnswer::Miss),
+            Err(error) => {
+                metrics().cache_asked(key.as_str(), CacheAnswer::Error);
+                tracing::warn!(%key, %error, "cache not read");
+            }
         }
         let Some(subject) = self.work.get(key, MAX_SUBJECT_BYTES).await? else { return Ok(None) };
         if let Err(error) = self.cache.put(key.as_str(), subject.clone(), SUBJECT_TTL).await {

@@ -56,16 +56,14 @@ pub fn health() -> &'static Health {
 
 impl Health {
     /// A role begins to load.
-    pub fn starting(&self, stage: &str) {
-        let stage = known(stage);
+    pub fn starting(&self, stage: &'static str) {
         let mut state = self.lock();
         state.roles.retain(|role| role.stage != stage);
         state.roles.push(RoleState { stage, probe: None });
     }
 
     /// A role has loaded, and tried out, all that it needs; `probe` says whether it consumes. It must be quick.
-    pub fn loaded(&self, stage: &str, probe: impl Fn() -> Consuming + Send + Sync + 'static) {
-        let stage = known(stage);
+    pub fn loaded(&self, stage: &'static str, probe: impl Fn() -> Consuming + Send + Sync + 'static) {
         let mut state = self.lock();
         let probe: Option<Probe> = Some(Arc::new(probe));
         match state.roles.iter_mut().find(|role| role.stage == stage) {
@@ -126,14 +124,14 @@ impl Health {
         Ok(())
     }
 
-    /// Of each role: whether it consumes, and whether it is ready.
+    /// Of each role that is a stage: whether it consumes, and whether it is ready.
     pub(crate) fn by_stage(&self) -> Vec<(&'static str, bool, bool)> {
         let whole = self.fault().is_none();
         let look = |(stage, consuming): (&'static str, Option<Consuming>)| {
             let now = consuming.is_some_and(|consuming| consuming.now);
             (stage, now, now && whole)
         };
-        self.consuming().into_iter().map(look).collect()
+        self.consuming().into_iter().filter(|(stage, _)| STAGES.contains(stage)).map(look).collect()
     }
 
     fn consuming(&self) -> Vec<(&'static str, Option<Consuming>)> {
@@ -142,17 +140,14 @@ impl Health {
         roles.into_iter().map(|(stage, probe)| (stage, probe.map(|probe| probe()))).collect()
     }
 
-    fn fault(&self) -> Option<String> {
+    /// The fault of the compute device, if there is one.
+    pub fn fault(&self) -> Option<String> {
         self.lock().fault.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn known(stage: &str) -> &'static str {
-    STAGES.iter().find(|known| **known == stage).copied().unwrap_or("other")
 }
 
 #[cfg(test)]

@@ -25,4 +25,4 @@ pub use metrics::{
     CacheAnswer, JobEnd, Kind, LIST, Label, Metric, Metrics, OBJECT_KINDS, STAGES, StoreAnswer, StoreCall, TaskEnd,
     TaskInProgress, metrics, page,
 };
-pub use traces::{Otlp, place_span};
+pub use traces::{Otlp, fail_span, place_span};

@@ -166,7 +166,7 @@ const SCALE_TIME: Metric = histogram(
     "echogen_scale_seconds",
     SCALE_SECONDS,
     &[SCALE],
-    "Seconds that a batch spent on a scale; the last one includes decoding the images, the first one encoding the prompts.",
+    "Seconds that a batch spent on a scale; the last one includes decoding the images.",
 )
 .of(SAMPLER);
 const KV_CACHE: Metric = gauge(

@@ -9,7 +9,7 @@ use std::{
 use opentelemetry::{
     KeyValue,
     propagation::TextMapPropagator,
-    trace::{TraceContextExt, TracerProvider},
+    trace::{Status, TraceContextExt, TracerProvider},
 };
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::{
@@ -104,8 +104,8 @@ impl Drop for Traces {
 }
 
 /// Places `span`, which must be new, under the span of a `traceparent`; without one it begins a trace. Returns its own
-/// `traceparent`, for whatever it causes; `None` where spans are not sent anywhere.
-pub fn place_span(span: &Span, parent: Option<&str>) -> Option<String> {
+/// `traceparent`, for whatever it causes; `None` where spans are not sent anywhere. `name` is what the collector shows.
+pub fn place_span(span: &Span, name: &'static str, parent: Option<&str>) -> Option<String> {
     if !IS_ON.load(Ordering::Acquire) {
         return None;
     }
@@ -116,9 +116,17 @@ pub fn place_span(span: &Span, parent: Option<&str>) -> Option<String> {
         span.set_parent(context).ok()?;
     }
     let context = span.context();
+    context.span().update_name(name);
     let place = context.span().span_context().clone();
     let flags = place.trace_flags().to_u8();
     place.is_valid().then(|| format!("00-{}-{}-{flags:02x}", place.trace_id(), place.span_id()))
+}
+
+/// Marks a span as failed, with one line on why.
+pub fn fail_span(span: &Span, why: &str) {
+    if IS_ON.load(Ordering::Acquire) {
+        span.set_status(Status::error(why.to_owned()));
+    }
 }
 
 #[cfg(test)]
@@ -127,6 +135,6 @@ mod tests {
 
     #[test]
     fn without_a_collector_no_span_has_a_place() {
-        assert_eq!(place_span(&tracing::info_span!("task"), None), None);
+        assert_eq!(place_span(&tracing::info_span!("task"), "sampler", None), None);
     }
 }

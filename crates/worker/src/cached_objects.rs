@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use echogen_ports::{Cache, ObjectKey, ObjectStore, PortError, object_too_large};
+use echogen_telemetry::{CacheAnswer, metrics};
 use tracing::warn;
 
 /// How long what was read or written stays in the cache: prompts for one subject come close together.
@@ -30,9 +31,15 @@ impl CachedObjects {
             Ok(Some(bytes)) if bytes.len() as u64 > max_bytes => {
                 return Err(object_too_large(key, bytes.len() as u64, max_bytes));
             }
-            Ok(Some(bytes)) => return Ok(Some(bytes)),
-            Ok(None) => {}
-            Err(error) => warn!(%key, %error, "cache not read"),
+            Ok(Some(bytes)) => {
+                metrics().cache_asked(key.as_str(), CacheAnswer::Hit);
+                return Ok(Some(bytes));
+            }
+            Ok(None) => metrics().cache_asked(key.as_str(), CacheAnswer::Miss),
+            Err(error) => {
+                metrics().cache_asked(key.as_str(), CacheAnswer::Error);
+                warn!(%key, %error, "cache not read");
+            }
         }
         let Some(bytes) = self.store.get(key, max_bytes).await? else { return Ok(None) };
         self.remember(key, bytes.clone()).await;
