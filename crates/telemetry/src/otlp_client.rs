@@ -3,7 +3,13 @@
 //! The exporter works on a thread of its own and has no runtime. This client brings one, so that spans leave while the
 //! program's own threads are busy, and still after its runtime has ended. It must not be used on an async thread.
 
-use std::{sync::Mutex, sync::PoisonError, time::Duration};
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,6 +26,7 @@ use tokio::{
     runtime::{Builder, Runtime},
     time::timeout,
 };
+use tracing::warn;
 
 /// Bytes of a collector's answer that are read.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
@@ -30,6 +37,7 @@ pub(crate) struct OtlpClient {
     runtime: Mutex<Runtime>,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     limit: Duration,
+    failures: AtomicU64,
 }
 
 impl OtlpClient {
@@ -45,7 +53,16 @@ impl OtlpClient {
         // A connection that is not looked at between two exports may be closed meanwhile, so each has its own.
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
         let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
-        Ok(Self { runtime: Mutex::new(runtime), client, limit })
+        Ok(Self { runtime: Mutex::new(runtime), client, limit, failures: AtomicU64::new(0) })
+    }
+
+    /// Spans that do not arrive are lost, and no job with them.
+    fn note(&self, why: &str) {
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
+        // At each power of two, so that a collector that is away for long does not fill the log.
+        if failures.is_power_of_two() {
+            warn!(failures, why, "spans did not reach the collector");
+        }
     }
 
     async fn post(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
@@ -59,7 +76,16 @@ impl OtlpClient {
 impl HttpClient for OtlpClient {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
-        runtime.block_on(async { timeout(self.limit, self.post(request)).await })?
+        let sent: Result<_, HttpError> = match runtime.block_on(async { timeout(self.limit, self.post(request)).await }) {
+            Ok(sent) => sent,
+            Err(late) => Err(late.into()),
+        };
+        match &sent {
+            Ok(answer) if answer.status().is_success() => {}
+            Ok(answer) => self.note(&format!("it answered {}", answer.status())),
+            Err(error) => self.note(&error.to_string()),
+        }
+        sent
     }
 }
 

@@ -7,11 +7,9 @@ use std::{
     time::Instant,
 };
 
-use echogen_encoder::SubjectEncoder;
 use echogen_ports::{Broker, EventStream, MemoryBroker, Message, QueueName};
 use echogen_protocol::{EventKind, Job};
 use echogen_sampler::{GeneratorSampler, ImageSampler};
-use echogen_segmenter::Detector;
 use echogen_telemetry::{Telemetry, health, metrics};
 use echogen_worker::{Backoff, Clock, WorkerConfig};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};

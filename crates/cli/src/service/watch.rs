@@ -135,3 +135,26 @@ pub(super) async fn end_on_fault(shutdown: CancellationToken) {
 pub(super) fn exit() -> Exit {
     if health().fault().is_some() { Exit::DeviceFault } else { Exit::Success }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_device_fault_ends_the_roles_with_an_exit_code_of_its_own() {
+        let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
+        loaded(RoleName::Sampler, None);
+        assert_eq!((health().ready(), exit()), (Ok(()), Exit::Success));
+        tracker.spawn(end_on_fault(shutdown.clone()));
+        health().device_fault("an illegal memory access was encountered");
+        shutdown.cancelled().await;
+        assert_eq!(exit(), Exit::DeviceFault);
+        assert!(health().ready().is_err());
+    }
+
+    #[test]
+    fn a_dispatcher_is_watched_on_all_its_lanes() {
+        assert_eq!(queues(RoleName::Dispatcher).len(), 3);
+        assert_eq!(queues(RoleName::Sampler), [(ALL_LANES, QueueName::sample())]);
+    }
+}

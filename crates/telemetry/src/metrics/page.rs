@@ -11,7 +11,7 @@ Every role serves `/metrics` in Prometheus's text format where `--listen` says (
 from the list in `crates/telemetry/src/metrics.rs`:
 
 ```sh
-cargo run -p echogen-telemetry --example metrics_page > docs/metrics.md
+cargo run --release -p echogen-telemetry --example metrics_page > docs/metrics.md
 ```
 
 No label carries a job's or a tenant's name. Counters begin at zero when their role starts. The queues' figures need
