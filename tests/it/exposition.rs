@@ -40,7 +40,8 @@ impl Exposition {
     /// The sum of all samples with this name and these labels.
     pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let fits = |sample: &&Sample| {
-            sample.name == name && labels.iter().all(|(label, value)| sample.labels.get(*label).is_some_and(|v| v == value))
+            sample.name == name
+                && labels.iter().all(|(label, value)| sample.labels.get(*label).is_some_and(|v| v == value))
         };
         self.samples.iter().filter(fits).map(|sample| sample.value).sum()
     }
@@ -62,8 +63,11 @@ impl Exposition {
             }
         }
         for metric in LIST {
-            let samples: Vec<&Sample> =
-                self.samples.iter().filter(|sample| metric_of(sample).is_some_and(|of| of.name == metric.name)).collect();
+            let samples: Vec<&Sample> = self
+                .samples
+                .iter()
+                .filter(|sample| metric_of(sample).is_some_and(|of| of.name == metric.name))
+                .collect();
             if samples.is_empty() {
                 if metric.roles.contains(&role) {
                     faults.push(format!("the {role} does not show {}", metric.name));
@@ -163,7 +167,10 @@ fn the_check_sees_what_it_is_for() {
     assert_eq!(faults(&good.replace("} 3", "} -3")).len(), 1);
     assert_eq!(faults(&good.replace("encoder", "a job's name")).len(), 1);
     assert_eq!(faults(&good.replace("stage=", "job=")).len(), 2);
-    assert_eq!(faults(&good.replace("TYPE echogen_retries_total counter", "TYPE echogen_retries_total gauge")).len(), 1);
+    assert_eq!(
+        faults(&good.replace("TYPE echogen_retries_total counter", "TYPE echogen_retries_total gauge")).len(),
+        1
+    );
     assert_eq!(faults(&good.replace(help, "Other words.")).len(), 1);
     assert_eq!(faults(&format!("{good}echogen_retries_total{{stage=\"encoder\"}} 4\n")).len(), 1, "twice");
     assert_eq!(faults(&format!("{good}# TYPE echogen_new gauge\nechogen_new 1\n")).len(), 2, "unlisted");

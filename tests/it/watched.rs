@@ -77,7 +77,7 @@ impl Servers {
             ("the store's secret", self.s3.secret_key().to_owned()),
             ("a picture in base64", encoded[encoded.len() / 2..encoded.len() / 2 + 40].to_owned()),
             ("the beginning of any PNG in base64", BASE64_STANDARD.encode(b"\x89PNG\r\n\x1a\n")[..10].to_owned()),
-            ("the beginning of any PNG", "PNG\\r\\n".to_owned()),
+            ("the beginning of any PNG", "x89PNG".to_owned()),
             ("the beginning of any PNG as numbers", "137, 80, 78, 71".to_owned()),
             ("a picture's bytes as numbers", format!("{inner:?}").trim_matches(['[', ']']).to_owned()),
         ]
@@ -215,7 +215,8 @@ async fn a_live_system_shows_every_metric_of_the_list_and_no_other() {
         assert_eq!(shown.sum("echogen_tasks_in_progress", &[]), 0.0, "{role}");
         assert_eq!(shown.sum("echogen_ready", &[("stage", role)]), 1.0, "{role}");
         assert!(shown.sum("echogen_object_store_requests_total", &[("outcome", "ok")]) > 0.0, "{role}");
-        let waits = if role == "dispatcher" { "echogen_queue_wait_seconds_count" } else { "echogen_queue_wait_seconds_sum" };
+        let waits =
+            if role == "dispatcher" { "echogen_queue_wait_seconds_count" } else { "echogen_queue_wait_seconds_sum" };
         assert!(shown.sum(waits, &[]) > 0.0, "{role}: time passes between publish and receipt");
     }
     let sampler = scrape(addresses[3]);

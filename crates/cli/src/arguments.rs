@@ -13,9 +13,12 @@ use echogen_telemetry::LogFormat;
 
 use crate::{
     models_command::ModelsCommand,
-    service::arguments::{
-        CANARY_EXAMPLES, CanaryArguments, CancelArguments, DEAD_LETTERS_EXAMPLES, DeadLettersArguments, ROLE_EXAMPLES,
-        RoleArguments, SUBMIT_EXAMPLES, StatusArguments, SubmitArguments, TopologyArguments, UP_EXAMPLES,
+    service::{
+        arguments::{
+            CancelArguments, DEAD_LETTERS_EXAMPLES, DeadLettersArguments, ROLE_EXAMPLES, RoleArguments,
+            SUBMIT_EXAMPLES, StatusArguments, SubmitArguments, TopologyArguments, UP_EXAMPLES,
+        },
+        watch_arguments::{CANARY_EXAMPLES, CanaryArguments},
     },
     values,
 };

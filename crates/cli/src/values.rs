@@ -6,7 +6,7 @@ use echogen_protocol::{
 };
 use echogen_worker::LaneWeights;
 
-use crate::service::arguments::Listen;
+use crate::service::watch_arguments::Listen;
 
 /// Reads `3` or `4,4,3.5`.
 pub(crate) fn per_scale(text: &str) -> Result<PerScale, String> {

@@ -4,13 +4,15 @@
 //! never a job's id or a tenant's name. Series that count begin at zero when their role starts, so that a rate sees the
 //! first one.
 
+mod labels;
 mod page;
 mod record;
 #[cfg(test)]
 mod tests;
 
+pub use labels::{CacheAnswer, JobEnd, StoreAnswer, StoreCall, TaskEnd};
 pub use page::page;
-pub use record::{CacheAnswer, JobEnd, Metrics, StoreAnswer, StoreCall, TaskEnd, TaskInProgress, metrics};
+pub use record::{Metrics, TaskInProgress, metrics};
 
 /// The stages; any other name is counted as the last.
 pub const STAGES: &[&str] = &["dispatcher", "segmenter", "encoder", "sampler", "other"];

@@ -76,7 +76,8 @@ impl OtlpClient {
 impl HttpClient for OtlpClient {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent: Result<_, HttpError> = match runtime.block_on(async { timeout(self.limit, self.post(request)).await }) {
+        let sent: Result<_, HttpError> = match runtime.block_on(async { timeout(self.limit, self.post(request)).await })
+        {
             Ok(sent) => sent,
             Err(late) => Err(late.into()),
         };

@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info_span, warn};
 
-use super::{arguments::CanaryArguments, submit::in_new_trace, watch};
+use super::{submit::in_new_trace, watch, watch_arguments::CanaryArguments};
 use crate::{
     failure::{Exit, Failure},
     report::{print_json, print_line},

@@ -13,6 +13,7 @@ pub(crate) mod status;
 pub(crate) mod submit;
 pub(crate) mod topology;
 mod watch;
+pub(crate) mod watch_arguments;
 
 pub use backends::Backends;
 pub(crate) use backends::refused;

@@ -14,8 +14,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, error, warn};
 
 use super::{
-    arguments::{Listen, WatchOptions},
     roles::RoleName,
+    watch_arguments::{Listen, WatchOptions},
 };
 use crate::failure::{Exit, Failure};
 
