@@ -63,7 +63,7 @@ impl Servers {
     fn command(&self, folder: &Folder, arguments: &[&str]) -> Command {
         let mut command = folder.command(arguments);
         command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").env("ECHOGEN_LOG_FORMAT", "json");
-        self.settings.iter().for_each(|(name, value)| drop(command.env(name, value)));
+        command.envs(self.settings.iter().map(|(name, value)| (*name, value)));
         command
     }
 
