@@ -20,6 +20,10 @@ check:
 parity:
     cargo run --release --locked -p echogen-models --example parity -- tests/fixtures/*/
 
+# Writes docs/metrics.md anew from the list of metrics.
+metrics-page:
+    cargo run --quiet --release --locked -p echogen-telemetry --example metrics_page > docs/metrics.md
+
 # Licences, advisories, duplicates, one TLS stack (needs cargo-deny).
 deny:
     cargo deny --all-features check

@@ -2,6 +2,7 @@
 //!
 //! - [`DirectoryObjectStore`]: objects as files below a folder.
 //! - [`FileImageFetcher`]: pictures from files and `data:` addresses.
+//! - [`MeteredObjectStore`]: any store, with its calls counted.
 //! - `amqp` (feature `amqp`): RabbitMQ.
 //! - [`HttpImageFetcher`] (feature `http`): pictures from the web; [`S3ImageFetcher`] (feature `s3`): from buckets;
 //!   [`ImageFetchers`]: each source to the fetcher for its kind.
@@ -19,6 +20,7 @@ mod file_image_fetcher;
 #[cfg(feature = "http")]
 mod http;
 mod image_fetchers;
+mod metered_object_store;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "s3")]
@@ -33,6 +35,7 @@ pub use file_image_fetcher::FileImageFetcher;
 #[cfg(feature = "http")]
 pub use http::{HttpFetchConfig, HttpImageFetcher, Network};
 pub use image_fetchers::ImageFetchers;
+pub use metered_object_store::MeteredObjectStore;
 #[cfg(feature = "redis")]
 pub use redis::{RedisCache, RedisConfig};
 #[cfg(feature = "s3")]

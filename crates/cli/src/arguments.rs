@@ -9,13 +9,17 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use echogen_protocol::{AspectRatio, BoundingBox, IfNotFound, MaskMode, OutputFormat, PerScale, PixelBudget, Point};
 use echogen_segmenter::Selection;
+use echogen_telemetry::LogFormat;
 
 use crate::{
     eval::arguments::{EVAL_EXAMPLES, EvalArguments},
     models_command::ModelsCommand,
-    service::arguments::{
-        CancelArguments, DEAD_LETTERS_EXAMPLES, DeadLettersArguments, ROLE_EXAMPLES, RoleArguments, SUBMIT_EXAMPLES,
-        StatusArguments, SubmitArguments, TopologyArguments, UP_EXAMPLES,
+    service::{
+        arguments::{
+            CancelArguments, DEAD_LETTERS_EXAMPLES, DeadLettersArguments, ROLE_EXAMPLES, RoleArguments,
+            SUBMIT_EXAMPLES, StatusArguments, SubmitArguments, TopologyArguments, UP_EXAMPLES,
+        },
+        watch_arguments::{CANARY_EXAMPLES, CanaryArguments},
     },
     values,
 };
@@ -37,7 +41,7 @@ Every option can be given in three ways. A flag counts first, then the environme
 `echogen config show generate` prints what is in force and who said so.
 
 Exit codes: 0 all went well, 1 a job failed, 2 the command, a file or the configuration is wrong,
-130 interrupted.";
+3 the compute device is broken, 130 interrupted.";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -88,6 +92,9 @@ pub(crate) enum Command {
     Status(Box<StatusArguments>),
     /// Take jobs back
     Cancel(Box<CancelArguments>),
+    /// Send a tiny job through the whole system and say how long it took
+    #[command(after_help = CANARY_EXAMPLES)]
+    Canary(Box<CanaryArguments>),
     /// Look at parked tasks, send them back, or throw them away
     #[command(after_help = DEAD_LETTERS_EXAMPLES)]
     DeadLetters(DeadLettersArguments),
@@ -182,6 +189,33 @@ pub(crate) struct GeneralOptions {
         help_heading = "General"
     )]
     pub(crate) log: String,
+
+    /// How log lines look: pretty, plain (full times, no colours) or json
+    #[arg(
+        long,
+        global = true,
+        env = "ECHOGEN_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "pretty",
+        help_heading = "General"
+    )]
+    pub(crate) log_format: LogFormat,
+
+    /// Collector that spans are sent to by OTLP over HTTP, such as `http://collector:4318`; otherwise none are
+    #[arg(long, global = true, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL", help_heading = "General")]
+    pub(crate) otlp_endpoint: Option<String>,
+
+    /// Share of the traces begun here that are kept, 0 to 1; those begun elsewhere are kept as decided there
+    #[arg(
+        long,
+        global = true,
+        env = "ECHOGEN_TRACE_RATIO",
+        value_name = "SHARE",
+        default_value_t = 1.0,
+        value_parser = values::share,
+        help_heading = "General"
+    )]
+    pub(crate) trace_ratio: f32,
 }
 
 /// Where to read networks, where to write, and with how many threads.

@@ -11,6 +11,8 @@ pub(crate) enum Exit {
     JobFailed,
     /// The command, a file or the configuration is wrong; nothing was run.
     Usage,
+    /// The compute device is broken; a new process may find it whole.
+    DeviceFault,
     /// Stopped by Ctrl-C, as shells count it: 128 + SIGINT.
     Interrupted,
 }
@@ -21,6 +23,7 @@ impl From<Exit> for ExitCode {
             Exit::Success => Self::SUCCESS,
             Exit::JobFailed => Self::from(1),
             Exit::Usage => Self::from(2),
+            Exit::DeviceFault => Self::from(3),
             Exit::Interrupted => Self::from(130),
         }
     }

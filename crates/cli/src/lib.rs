@@ -27,13 +27,13 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::{FromArgMatches, error::ErrorKind};
 use echogen_protocol::{Job, JobResult};
-use echogen_telemetry::LogFormat;
+use echogen_telemetry::{Options, Otlp};
 
-use arguments::{Arguments, Command, ConfigCommand, SchemaOf};
+use arguments::{Arguments, Command, ConfigCommand, GeneralOptions, SchemaOf};
 use failure::{Exit, Failure};
 use report::print_line;
 use service::{
-    dead_letters,
+    canary, dead_letters,
     roles::{self, RoleName},
     status, submit, topology,
 };
@@ -57,20 +57,23 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
     };
     let Arguments { command: chosen, general } =
         Arguments::from_arg_matches(&matches).map_err(|error| Failure::usage(config::one_line(&error)))?;
-    echogen_telemetry::init(LogFormat::Pretty, &general.log).map_err(|error| Failure::usage(error.to_string()))?;
+    let telemetry = echogen_telemetry::init(&telemetry_options(&general, command_name(&matches)));
+    let telemetry = telemetry.map_err(|error| Failure::usage(error.to_string()))?;
+    echogen_telemetry::metrics().build(env!("CARGO_PKG_VERSION"));
     match chosen {
         Command::Generate(arguments) => session::generate(&arguments, &general),
         Command::Batch(arguments) => session::batch(&arguments, &general),
         Command::Segment(arguments) => segment::run(&arguments, &general),
         Command::Eval(arguments) => eval::run(&arguments, &general),
-        Command::Dispatcher(arguments) => roles::one(RoleName::Dispatcher, &arguments),
-        Command::Segmenter(arguments) => roles::one(RoleName::Segmenter, &arguments),
-        Command::Encoder(arguments) => roles::one(RoleName::Encoder, &arguments),
-        Command::Sampler(arguments) => roles::one(RoleName::Sampler, &arguments),
-        Command::Up(arguments) => roles::up(&arguments),
+        Command::Dispatcher(arguments) => roles::one(RoleName::Dispatcher, &arguments, &telemetry),
+        Command::Segmenter(arguments) => roles::one(RoleName::Segmenter, &arguments, &telemetry),
+        Command::Encoder(arguments) => roles::one(RoleName::Encoder, &arguments, &telemetry),
+        Command::Sampler(arguments) => roles::one(RoleName::Sampler, &arguments, &telemetry),
+        Command::Up(arguments) => roles::up(&arguments, &telemetry),
         Command::Submit(arguments) => submit::run(&arguments, general.json),
         Command::Status(arguments) => status::status(&arguments, general.json),
         Command::Cancel(arguments) => status::cancel(&arguments, general.json),
+        Command::Canary(arguments) => canary::run(&arguments, &telemetry, general.json),
         Command::DeadLetters(arguments) => dead_letters::run(&arguments.command, general.json),
         Command::Topology(arguments) => topology::run(&arguments, general.json),
         Command::Schema { of } => {
@@ -88,6 +91,20 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
             show_config(command, &shown, json)
         }
     }
+}
+
+fn command_name(matches: &clap::ArgMatches) -> &str {
+    matches.subcommand_name().unwrap_or_default()
+}
+
+fn telemetry_options(general: &GeneralOptions, command: &str) -> Options {
+    let otlp = general.otlp_endpoint.as_ref().filter(|endpoint| !endpoint.is_empty()).map(|endpoint| Otlp {
+        endpoint: endpoint.clone(),
+        service: format!("echogen-{command}"),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ratio: general.trace_ratio.into(),
+    });
+    Options { format: general.log_format, filter: general.log.clone(), otlp }
 }
 
 /// Help and version are answers; anything else clap says is a mistake in the command line.

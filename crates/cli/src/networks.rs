@@ -11,7 +11,7 @@ use echogen_models::{
     subject_finder::SubjectFinder,
 };
 use echogen_protocol::{PixelBudget, SubjectKeys};
-use echogen_sampler::{GeneratorSampler, ImageSampler, SamplerConfig};
+use echogen_sampler::{GeneratorSampler, SamplerConfig};
 use echogen_segmenter::{Detector, FinderConfig, GivenBox, NetworkDetector};
 
 use crate::{arguments::ModelOptions, bundles, failure::Failure, pipeline::Networks};
@@ -62,6 +62,11 @@ impl Loader {
         Ok(Self { bundle, device: Device::Cpu, dtype: DType::F32 })
     }
 
+    /// The bundle's name.
+    pub(crate) fn bundle_name(&self) -> &str {
+        self.bundle.name()
+    }
+
     /// What cut-outs and encoded subjects depend on; loads nothing.
     pub(crate) fn subjects(&self) -> Result<SubjectKeys, Failure> {
         let digests = self.digests()?;
@@ -93,7 +98,7 @@ impl Loader {
     }
 
     /// Encoded subject and prompt to pictures.
-    pub(crate) fn sampler(&self, config: &SamplerConfig) -> Result<Arc<dyn ImageSampler>, Failure> {
+    pub(crate) fn sampler(&self, config: &SamplerConfig) -> Result<Arc<GeneratorSampler>, Failure> {
         let generator = Generator::load(&self.bundle, &self.device, self.dtype, CONDITION_CACHE_BYTES)
             .with_context(|| self.cannot_load())?;
         let digests = pick(self.digests()?, &SAMPLERS);

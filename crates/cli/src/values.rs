@@ -6,6 +6,8 @@ use echogen_protocol::{
 };
 use echogen_worker::LaneWeights;
 
+use crate::service::watch_arguments::Listen;
+
 /// Reads `3` or `4,4,3.5`.
 pub(crate) fn per_scale(text: &str) -> Result<PerScale, String> {
     let number = |part: &str| {
@@ -39,6 +41,21 @@ pub(crate) fn point(text: &str) -> Result<Point, String> {
 pub(crate) fn share(text: &str) -> Result<f32, String> {
     let number = text.trim().parse::<f32>().ok().filter(|number| (0.0..=1.0).contains(number));
     number.ok_or_else(|| format!("{text:?} is no number from 0 to 1"))
+}
+
+/// Reads seconds, more than none.
+pub(crate) fn seconds(text: &str) -> Result<f64, String> {
+    let number = text.trim().parse::<f64>().ok().filter(|number| *number > 0.0 && *number <= 86_400.0);
+    number.ok_or_else(|| format!("{text:?} is no number of seconds above 0 and up to a day"))
+}
+
+/// Reads an address such as `0.0.0.0:9464`; empty is nowhere.
+pub(crate) fn listen(text: &str) -> Result<Listen, String> {
+    if text.trim().is_empty() {
+        return Ok(Listen::Nowhere);
+    }
+    let address = text.trim().parse().map(Listen::At);
+    address.map_err(|_| format!("{text:?} is no address; give an IP address and a port such as 0.0.0.0:9464"))
 }
 
 /// Reads `8,4,1`: the weights of the lanes interactive, standard and bulk.

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use echogen_models::{
+    device_fault::is_device_fault,
     imaging::RgbImage,
     subject_encoder::{self, SubjectError},
 };
@@ -28,7 +29,13 @@ impl NetworkEncoder {
     /// Starts the thread. `models` are the digests for the result.
     pub fn start(networks: subject_encoder::SubjectEncoder, models: BTreeMap<String, String>) -> std::io::Result<Self> {
         let serve = move |(cutout, resolution): Question, _: &Asker<'_>| {
-            networks.encode(&cutout, resolution as usize)?.to_bytes()
+            let encoded = networks.encode(&cutout, resolution as usize);
+            if let Err(error) = &encoded
+                && is_device_fault(error)
+            {
+                echogen_telemetry::health().device_fault(&error.to_string());
+            }
+            encoded?.to_bytes()
         };
         Ok(Self { models, thread: InferenceThread::start("encoder-networks", WAITING, serve)? })
     }

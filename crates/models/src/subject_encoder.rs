@@ -12,6 +12,7 @@ use safetensors::tensor::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use crate::dinov2::{Dinov2, PositionResampling};
+use crate::echogen::EchoGenConfig;
 use crate::flux_vae::{FluxVaeEncoder, Posterior};
 use crate::imaging::{ImageError, RgbImage, cover_and_crop, to_unit_tensor};
 use crate::random::CounterRng;
@@ -22,6 +23,12 @@ pub const SUBJECT_RESOLUTIONS: [usize; 3] = [64, 256, 512];
 
 /// Side that DINOv2 sees of a subject of 256 pixels.
 const DINOV2_SIDE: usize = 224;
+
+/// Side of DINOv2's patches.
+const DINOV2_PATCH: usize = 14;
+
+/// Pixels of a side for each of the autoencoder's latent.
+const LATENT_STRIDE: usize = 8;
 
 /// The stream of a seed from which the posterior's noise is drawn; the sampler's bits have another one.
 pub const SUBJECT_NOISE_STREAM: u64 = 2;
@@ -158,6 +165,23 @@ struct Metadata {
 }
 
 impl EncodedSubject {
+    /// No subject at all, of the sizes that a transformer takes at a resolution: for trying it out.
+    ///
+    /// # Errors
+    ///
+    /// If the sizes are no tensors'.
+    pub fn blank(config: &EchoGenConfig, resolution: usize) -> Result<Self, SubjectError> {
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu);
+        let (side, patches) = (resolution / LATENT_STRIDE, resolution * DINOV2_SIDE / 256 / DINOV2_PATCH);
+        Ok(Self {
+            cls: zeros(&[config.semantic_dim])?,
+            patches: zeros(&[patches * patches, config.semantic_dim])?,
+            mean: zeros(&[config.content_dim, side, side])?,
+            logvar: zeros(&[config.content_dim, side, side])?,
+            resolution,
+        })
+    }
+
     /// Returns the sizes.
     pub fn shape(&self) -> SubjectShape {
         let (patches, mean) = (self.patches.dims(), self.mean.dims());

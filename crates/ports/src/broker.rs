@@ -82,6 +82,13 @@ impl Message {
         let headers = TaskHeaders { first_seen: Some(now), job: Some(job.id.to_string()), ..TaskHeaders::default() };
         Self::of_task(&Task::Dispatch(job.clone()), &headers)
     }
+
+    /// The same message as part of a trace, whose position is written like a `traceparent`.
+    #[must_use]
+    pub fn in_trace(mut self, traceparent: String) -> Self {
+        self.headers.insert(TaskHeaders::TRACEPARENT_HEADER.to_owned(), traceparent);
+        self
+    }
 }
 
 /// The header in which a dead letter carries its reason.

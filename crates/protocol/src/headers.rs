@@ -60,6 +60,9 @@ const STAGE: &str = "echogen-stage";
 const REDELIVERIES: &str = "echogen-redeliveries";
 
 impl TaskHeaders {
+    /// The header that carries [`TaskHeaders::traceparent`].
+    pub const TRACEPARENT_HEADER: &'static str = TRACEPARENT;
+
     /// Reads headers.
     pub fn from_map(map: &BTreeMap<String, String>) -> Self {
         let number = |name| map.get(name).and_then(|text| text.parse().ok()).unwrap_or(0);

@@ -1,6 +1,11 @@
 //! What the sampler's batches were like, for whoever watches.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Instant,
+};
+
+use echogen_telemetry::metrics;
 
 use crate::CloseReason;
 
@@ -43,5 +48,27 @@ impl BatchCounters {
 
     pub(crate) fn note_failed(&self) {
         self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Measures the scales of a batch for the metrics.
+#[derive(Debug, Default)]
+pub(crate) struct ScaleClock {
+    /// The scale at work, from 1, and since when.
+    at: Option<(usize, Instant)>,
+}
+
+impl ScaleClock {
+    /// The next scale begins.
+    pub(crate) fn next(&mut self) {
+        let scale = self.end().map_or(1, |scale| scale + 1);
+        self.at = Some((scale, Instant::now()));
+    }
+
+    /// The last scale has ended; says which it was.
+    pub(crate) fn end(&mut self) -> Option<usize> {
+        let (scale, began) = self.at.take()?;
+        metrics().scale_sampled(scale, began.elapsed());
+        Some(scale)
     }
 }

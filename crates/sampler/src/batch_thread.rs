@@ -13,6 +13,7 @@ use std::{
 };
 
 use echogen_models::{echogen::Schedule, imaging::RgbImage};
+use echogen_telemetry::metrics;
 use echogen_worker::InferenceError;
 use tokio::{sync::oneshot, time::timeout_at};
 use tracing::{Span, debug, info, warn};
@@ -20,6 +21,7 @@ use tracing::{Span, debug, info, warn};
 use self::job::Job;
 use crate::{
     BatchCounters, SampleError, SampleRequest, Sampled, SamplerConfig,
+    batch_counters::ScaleClock,
     gatherer::{Batch, Gatherer, Limits, Next, Waiting},
 };
 
@@ -179,6 +181,7 @@ impl Shared {
     fn run<N: Networks>(&self, batch: Batch<Schedule>, jobs: Vec<(u64, Job)>, networks: &mut N) {
         let images = batch.parts.iter().map(|(_, images)| images).sum();
         self.counters.note(batch.reason, images);
+        metrics().batch_began(images, batch.reason.as_str(), kv_bytes(&batch, &jobs));
         let (height, width) = batch.shape.pixels();
         info!(jobs = jobs.len(), images, reason = batch.reason.as_str(), width, height, "batch closed");
         let span = if let [(_, only)] = &jobs[..] { only.span.clone() } else { Span::none() };
@@ -194,6 +197,7 @@ impl Shared {
                 }
             }
         }
+        metrics().batch_ended();
     }
 
     /// Gives every job its share of the batch. One that cannot be made ready is answered and leaves it.
@@ -254,6 +258,15 @@ impl Shared {
     }
 }
 
+/// What the key-value caches of a batch may take.
+fn kv_bytes(batch: &Batch<Schedule>, jobs: &[(u64, Job)]) -> u64 {
+    let each = jobs.iter().filter_map(|(ticket, job)| {
+        let (_, images) = batch.parts.iter().find(|(other, _)| other == ticket)?;
+        Some(job.kv_bytes.saturating_mul(*images as u64))
+    });
+    each.fold(0, u64::saturating_add)
+}
+
 /// A job in a batch.
 struct Member<T> {
     ticket: u64,
@@ -306,7 +319,9 @@ fn sample<N: Networks>(
         parts.push(Part { request, subject, seeds });
         watched.push((watch, share.len()));
     }
+    let mut clock = ScaleClock::default();
     let mut observe = || {
+        clock.next();
         let mut wanted = false;
         for (watch, images) in watched.iter_mut().filter(|(watch, _)| !watch.is_gone()) {
             wanted = true;
@@ -317,6 +332,7 @@ fn sample<N: Networks>(
     // The networks keep nothing of a batch past its end, so the next one finds them as they were.
     let sampled = catch_unwind(AssertUnwindSafe(|| networks.sample(&parts, schedule, &mut observe)));
     let images = sampled.unwrap_or_else(|_| Err(SampleError::Failed("the networks panicked".into())))?;
+    clock.end();
     if images.len() != expected {
         return Err(SampleError::Failed(format!("{} pictures were made of {expected}", images.len()).into()));
     }

@@ -9,6 +9,7 @@ use std::{
 use async_trait::async_trait;
 use echogen_models::{
     bundle::{Bundle, SamplingDefaults},
+    device_fault::is_device_fault,
     echogen::{self, Schedule},
     generator::{Generator, GeneratorError, ImageRequest},
     imaging::RgbImage,
@@ -30,9 +31,9 @@ const KEPT_SUBJECTS: usize = 8;
 pub struct GeneratorSampler {
     bundle: String,
     defaults: SamplingDefaults,
-    subjects: SubjectKeys,
+    pub(crate) subjects: SubjectKeys,
     models: BTreeMap<String, String>,
-    generator: Arc<Generator>,
+    pub(crate) generator: Arc<Generator>,
     max_batch_tokens: usize,
     thread: BatchThread,
 }
@@ -139,7 +140,13 @@ impl Networks for Artist {
             seeds.map(|seed| image_request(&part.request.parameters, part.subject, *seed))
         });
         let images: Vec<ImageRequest> = images.collect();
-        Ok(self.generator.generate(&images, schedule, |_, _| observe())?)
+        let made = self.generator.generate(&images, schedule, |_, _| observe());
+        if let Err(error) = &made
+            && is_device_fault(error)
+        {
+            echogen_telemetry::health().device_fault(&error.to_string());
+        }
+        Ok(made?)
     }
 }
 

@@ -12,6 +12,7 @@ mod config;
 mod gatherer;
 mod generator_sampler;
 mod image_sampler;
+mod warm_up;
 
 use std::{sync::Arc, time::Instant};
 

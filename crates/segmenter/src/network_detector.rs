@@ -7,7 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use echogen_models::imaging::RgbImage;
+use echogen_models::{device_fault::is_device_fault, imaging::RgbImage};
 use echogen_protocol::{Job, Subject};
 use echogen_worker::{Asker, InferenceError, InferenceThread};
 use tokio::time::Instant;
@@ -51,7 +51,13 @@ impl NetworkDetector {
         let serve = move |(picture, subject): Question, asker: &Asker<'_>| {
             let started = Moment::now();
             let keep_going = || started.elapsed() < NAMING_TIME && !asker.is_gone();
-            find_subject(&networks, &config, &picture, &subject, &keep_going)
+            let found = find_subject(&networks, &config, &picture, &subject, &keep_going);
+            if let Err(error) = &found
+                && is_device_fault(error)
+            {
+                echogen_telemetry::health().device_fault(&error.to_string());
+            }
+            found
         };
         Ok(Self { version, models, thread: InferenceThread::start("subject-networks", WAITING, serve)? })
     }

@@ -1,94 +1,28 @@
-//! Logs: one line an event, on standard error, so that standard output stays free for results.
+//! What a running EchoGen tells of itself: log lines, metrics, traces, and whether it is alive and ready.
 //!
-//! Metrics and traces over the network are deliberately absent until the issue that brings them.
+//! | part | what it does |
+//! |---|---|
+//! | [`init`] | one log line an event on standard error, and spans to a collector by OTLP; once a process |
+//! | [`metrics()`] | the process's metrics; [`LIST`] names all there are, `docs/metrics.md` is made from it |
+//! | [`health()`] | whether the roles of this process live and are ready, and device faults |
+//! | [`Endpoint`] | `/livez`, `/readyz`, `/metrics`, and `/log`, where the log filter is changed at run time |
+//! | [`place_span`] | joins a span to the trace of the message that caused it |
+//!
+//! Metrics and health belong to the process, as standard error does: there is one of each, and whoever has something to
+//! tell needs no handle. No label carries a job's or a tenant's name; every label's values are from a closed set.
 
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, registry, util::SubscriberInitExt};
+mod endpoint;
+mod health;
+mod logs;
+mod metrics;
+mod otlp_client;
+mod traces;
 
-/// How log lines look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For a person at a terminal: seconds since the start, colours if standard error is one.
-    #[default]
-    Pretty,
-    /// For a file: full times, no colours.
-    Plain,
-    /// For a log collector: one JSON object a line.
-    Json,
-}
-
-/// The text names no log format.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown log format {0:?}; use pretty, plain or json")]
-pub struct UnknownFormat(String);
-
-impl std::str::FromStr for LogFormat {
-    type Err = UnknownFormat;
-
-    fn from_str(text: &str) -> Result<Self, UnknownFormat> {
-        match text {
-            "pretty" => Ok(Self::Pretty),
-            "plain" => Ok(Self::Plain),
-            "json" => Ok(Self::Json),
-            other => Err(UnknownFormat(other.chars().take(40).collect())),
-        }
-    }
-}
-
-/// Logging could not be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum TelemetryError {
-    /// The filter does not parse.
-    #[error("the log filter {filter:?} is not understood; write it like info or echogen_worker=debug,warn")]
-    Filter {
-        /// The filter as given.
-        filter: String,
-        /// What the parser said.
-        #[source]
-        source: tracing_subscriber::filter::ParseError,
-    },
-    /// Somebody else has set it up before.
-    #[error("logging is set up already; call init once, at the start of main")]
-    AlreadySet(#[source] tracing_subscriber::util::TryInitError),
-}
-
-/// Sends the events that pass `filter` (such as `info` or `echogen_worker=debug,warn`) to standard error. Once a
-/// process, at its start.
-pub fn init(format: LogFormat, filter: &str) -> Result<(), TelemetryError> {
-    let filter = parse_filter(filter)?;
-    let registry = registry().with(filter);
-    let lines = fmt::layer().with_writer(std::io::stderr);
-    let set = match format {
-        LogFormat::Pretty => {
-            let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            registry.with(lines.with_ansi(colours).with_target(false).with_timer(fmt::time::uptime())).try_init()
-        }
-        LogFormat::Plain => registry.with(lines.with_ansi(false)).try_init(),
-        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
-    };
-    set.map_err(TelemetryError::AlreadySet)
-}
-
-fn parse_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {
-    EnvFilter::try_new(filter).map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn formats_are_read() {
-        assert_eq!("json".parse(), Ok(LogFormat::Json));
-        assert_eq!("plain".parse(), Ok(LogFormat::Plain));
-        assert_eq!("pretty".parse(), Ok(LogFormat::Pretty));
-        assert!("xml".parse::<LogFormat>().unwrap_err().to_string().contains("use pretty, plain or json"));
-    }
-
-    #[test]
-    fn a_bad_filter_and_a_second_set_up_are_errors() {
-        assert!(parse_filter("info,echogen_worker=debug").is_ok());
-        assert!(matches!(parse_filter("a=b=c"), Err(TelemetryError::Filter { .. })));
-        assert!(init(LogFormat::Json, "off").is_ok());
-        assert!(matches!(init(LogFormat::Plain, "off"), Err(TelemetryError::AlreadySet(_))));
-    }
-}
+pub use endpoint::Endpoint;
+pub use health::{Consuming, Health, health};
+pub use logs::{LogControl, LogFormat, Options, Telemetry, TelemetryError, UnknownFormat, init};
+pub use metrics::{
+    CacheAnswer, JobEnd, Kind, LIST, Label, Metric, Metrics, OBJECT_KINDS, STAGES, StoreAnswer, StoreCall, TaskEnd,
+    TaskInProgress, metrics, page,
+};
+pub use traces::{Otlp, fail_span, place_span};

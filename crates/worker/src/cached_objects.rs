@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use echogen_ports::{Cache, ObjectKey, ObjectStore, PortError, object_too_large};
+use echogen_telemetry::{CacheAnswer, metrics};
 use tracing::warn;
 
 /// How long what was read or written stays in the cache: prompts for one subject come close together.
@@ -40,8 +41,13 @@ impl CachedObjects {
             Ok(Some(bytes)) if bytes.len() as u64 > max_bytes => {
                 Err(object_too_large(key, bytes.len() as u64, max_bytes))
             }
-            Ok(found) => Ok(found),
+            Ok(found) => {
+                let answer = if found.is_some() { CacheAnswer::Hit } else { CacheAnswer::Miss };
+                metrics().cache_asked(key.as_str(), answer);
+                Ok(found)
+            }
             Err(error) => {
+                metrics().cache_asked(key.as_str(), CacheAnswer::Error);
                 warn!(%key, %error, "cache not read");
                 Ok(None)
             }

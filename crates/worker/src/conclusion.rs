@@ -2,11 +2,12 @@
 
 use echogen_ports::{Message, PortError, QueueName};
 use echogen_protocol::{EventKind, Failure, Job, JobEvent, Task, TaskHeaders};
+use echogen_telemetry::{TaskEnd, fail_span};
 use futures::future::try_join_all;
 use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{Span, debug, error, info, warn};
 
 use crate::{
     StageError,
@@ -16,29 +17,29 @@ use crate::{
 };
 
 impl Handler {
-    /// Does everything that has to be done before the ack.
+    /// Does everything that has to be done before the ack, and says what became of the task.
     pub(crate) async fn conclude(
         &self,
         task: &InHand<'_>,
         verdict: Verdict,
         abort: &CancellationToken,
-    ) -> Result<(), PortError> {
+    ) -> Result<TaskEnd, PortError> {
         match verdict {
             Verdict::Done(tasks) => {
                 let published =
                     tasks.iter().map(|(queue, next)| self.hand_on(queue, self.follow_up(task, next), abort));
                 try_join_all(published).await?;
                 debug!(following = tasks.len(), "task done");
-                Ok(())
+                Ok(TaskEnd::Done)
             }
             Verdict::Ended => {
                 info!("the job was cancelled, its task ends here");
-                Ok(())
+                Ok(TaskEnd::Ended)
             }
             Verdict::Fail(failure) => self.fail(task, failure).await,
             Verdict::Retry(error) => self.retry(task, &error).await,
             Verdict::Park(reason) => self.park(task, task.headers.clone(), task.job().as_ref(), &reason).await,
-            Verdict::PutBack => Ok(()),
+            Verdict::PutBack => Ok(TaskEnd::PutBack),
         }
     }
 
@@ -55,11 +56,12 @@ impl Handler {
         }
     }
 
-    async fn fail(&self, task: &InHand<'_>, failure: Failure) -> Result<(), PortError> {
+    async fn fail(&self, task: &InHand<'_>, failure: Failure) -> Result<TaskEnd, PortError> {
         let Some(job) = task.job() else {
             return self.park(task, task.headers.clone(), None, &failure.message).await;
         };
         info!(job = %job.id, kind = failure.kind.as_str(), error = %failure.message, "job failed");
+        fail_span(&Span::current(), &failure.message);
         let message = failure.message.clone();
         match self.failures.fail(&job, failure, &task.facts).await {
             // Where no result can ever be written, trying for ever would tell nobody.
@@ -67,11 +69,11 @@ impl Handler {
                 let reason = format!("{message} (and its result cannot be written: {error})");
                 self.park(task, task.headers.clone(), Some(&job), &reason).await
             }
-            concluded => concluded,
+            concluded => concluded.map(|()| TaskEnd::Failed),
         }
     }
 
-    async fn retry(&self, task: &InHand<'_>, error: &StageError) -> Result<(), PortError> {
+    async fn retry(&self, task: &InHand<'_>, error: &StageError) -> Result<TaskEnd, PortError> {
         let (mut headers, job) = (task.headers.clone(), task.job());
         headers.failures = headers.failures.saturating_add(1);
         headers.first_seen = headers.first_seen.or_else(|| Some(self.clock.now()));
@@ -83,13 +85,14 @@ impl Handler {
         }
         let wait = self.config.backoff.wait_asked(error.retry_after(), failures, jitter());
         warn!(attempt = failures, error = %story(error), ?wait, "stage failed, will retry");
+        fail_span(&Span::current(), &error.to_string());
         let again = Message { body: task.message.body.clone(), headers: headers.to_map() };
         self.broker.publish_after(task.queue, again, wait).await?;
         if let Some(job) = &job {
             let data = json!({ "stage": self.stage.name(), "failures": failures, "error": error.to_string() });
             self.announcer.tell(self.event(EventKind::Retrying, job, failures, data), &task.facts).await;
         }
-        Ok(())
+        Ok(TaskEnd::Retried)
     }
 
     /// Parks the message with its story: which stage gave up, after how many tries and deliveries, and since when.
@@ -99,7 +102,8 @@ impl Handler {
         mut headers: TaskHeaders,
         job: Option<&Job>,
         reason: &str,
-    ) -> Result<(), PortError> {
+    ) -> Result<TaskEnd, PortError> {
+        fail_span(&Span::current(), reason);
         headers.stage = Some(self.stage.name().to_owned());
         headers.redeliveries = task.redeliveries;
         headers.first_seen = headers.first_seen.or_else(|| Some(self.clock.now()));
@@ -117,7 +121,7 @@ impl Handler {
             let event = self.event(EventKind::Parked, job, headers.failures, data);
             self.announcer.tell_now(event, &task.facts).await;
         }
-        Ok(())
+        Ok(TaskEnd::DeadLettered)
     }
 
     fn event(&self, kind: EventKind, job: &Job, failures: u32, data: serde_json::Value) -> JobEvent {

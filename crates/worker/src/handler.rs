@@ -4,6 +4,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use echogen_ports::{Broker, Delivery, Message, PortError, QueueName};
 use echogen_protocol::{Failure, FailureKind, Job, JobError, Task, TaskHeaders};
+use echogen_telemetry::{TaskEnd, metrics};
 use futures::FutureExt;
 use jiff::Timestamp;
 use tokio::{
@@ -11,7 +12,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, info, info_span, warn};
+use tracing::{Instrument, Span, field::Empty, info, info_span, warn};
 
 use crate::{
     Clock, FailureHandler, Outcome, Stage, StageContext, StageError, TaskFacts, Withdrawal, WorkerConfig,
@@ -20,7 +21,7 @@ use crate::{
     config::jitter,
     inference::panic_message,
     quarantine::{Begun, CrashLedger},
-    trace::{continued, span_under},
+    trace::placed,
     worker::pause,
 };
 
@@ -77,7 +78,17 @@ impl Handler {
     /// Takes one delivery to its end. Whatever goes wrong before the ack puts it back.
     pub(crate) async fn handle(&self, mut delivery: Delivery, queue: usize, abort: &CancellationToken) {
         let mut headers = TaskHeaders::from_map(&delivery.message.headers);
-        let trace = continued(headers.traceparent);
+        let progress = metrics().task_started(self.stage.name(), self.waited(&headers, delivery.redeliveries));
+        let span = info_span!(
+            "task",
+            stage = self.stage.name(),
+            job = headers.job.as_deref().unwrap_or(""),
+            attempt = headers.failures.saturating_add(1),
+            trace_id = Empty,
+            outcome = Empty,
+        );
+        let (trace, own) = placed(&span, self.stage.name(), headers.traceparent);
+        span.record("trace_id", own.trace_id());
         // A task without a trace keeps the one that it gets now, whatever way it goes.
         headers.traceparent = Some(trace);
         let facts = TaskFacts {
@@ -85,22 +96,17 @@ impl Handler {
             attempt: headers.failures.saturating_add(1),
             result_key: None,
             reply_to: headers.reply_to.clone(),
-            trace: Some(span_under(trace)),
+            trace: Some(own),
         };
-        let span = info_span!(
-            "task",
-            stage = self.stage.name(),
-            job = headers.job.as_deref().unwrap_or(""),
-            attempt = facts.attempt,
-            trace_id = trace.trace_id()
-        );
         // What is left of the delivery is how to settle it.
         let message = std::mem::take(&mut delivery.message);
         let (queue, redeliveries) = (&self.queues[queue], delivery.redeliveries);
         let mut task = InHand { queue, message, redeliveries, headers, facts };
         async {
             let (verdict, begun) = self.judge(&mut task, abort).await;
-            self.settle(delivery, &task, verdict, abort).await;
+            let end = self.settle(delivery, &task, verdict, abort).await;
+            Span::current().record("outcome", end.as_str());
+            progress.ended(end);
             if let Some(begun) = begun {
                 begun.end().await;
             }
@@ -109,19 +115,37 @@ impl Handler {
         .await;
     }
 
-    async fn settle(&self, delivery: Delivery, task: &InHand<'_>, verdict: Verdict, abort: &CancellationToken) {
+    /// How long a task lay in its queue, if this is its first receipt and its sender said when it was sent.
+    fn waited(&self, headers: &TaskHeaders, redeliveries: u32) -> Option<Duration> {
+        let sent = headers.first_seen.filter(|_| headers.failures == 0 && redeliveries == 0)?;
+        // Another machine's clock may be ahead of ours.
+        Some(Duration::try_from(self.clock.now().duration_since(sent)).unwrap_or_default())
+    }
+
+    async fn settle(
+        &self,
+        delivery: Delivery,
+        task: &InHand<'_>,
+        verdict: Verdict,
+        abort: &CancellationToken,
+    ) -> TaskEnd {
         if matches!(verdict, Verdict::PutBack) {
             info!("task put back");
-            return settled(delivery.requeue().await);
+            settled(delivery.requeue().await);
+            return TaskEnd::PutBack;
         }
         match self.conclude(task, verdict, abort).await {
-            Ok(()) => settled(delivery.ack().await),
+            Ok(end) => {
+                settled(delivery.ack().await);
+                end
+            }
             Err(error) => {
                 // Growing waits, so that an outage of minutes does not use up the broker's own limit.
                 let wait = self.config.backoff.wait(delivery.redeliveries.saturating_add(1), jitter());
                 warn!(%error, ?wait, "task not concluded, will come again");
                 pause(wait, abort).await;
                 settled(delivery.requeue().await);
+                TaskEnd::PutBack
             }
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use echogen_ports::{Broker, Event, ObjectKey, ObjectStore, PortError};
 use echogen_protocol::{Failure, Job, JobEvent, JobId, JobResult, JobStatus};
+use echogen_telemetry::JobEnd;
 use jiff::Timestamp;
 
 use crate::{Clock, JobState, JobStatusBoard, TaskFacts};
@@ -98,6 +99,7 @@ impl ResultWriter {
         let bytes = serde_json::to_vec_pretty(result)
             .map_err(|error| PortError::permanent("the result cannot be written as JSON").because(error))?;
         if self.store.put_if_absent(key, bytes.into()).await? {
+            echogen_telemetry::metrics().job_ended(counted_as(result.status));
             self.tell_end(key.as_str(), result, facts).await?;
             return Ok(true);
         }
@@ -141,6 +143,16 @@ impl FailureHandler for ResultWriter {
         let marked = elsewhere.as_str() != result_key
             && self.find_at(&elsewhere).await?.is_some_and(|result| result.status == JobStatus::Cancelled);
         Ok(if marked { Withdrawal::Unsettled } else { Withdrawal::Not })
+    }
+}
+
+/// How the metrics call it.
+fn counted_as(status: JobStatus) -> JobEnd {
+    match status {
+        JobStatus::Completed => JobEnd::Completed,
+        JobStatus::Failed => JobEnd::Failed,
+        JobStatus::Expired => JobEnd::Expired,
+        JobStatus::Cancelled => JobEnd::Cancelled,
     }
 }
 

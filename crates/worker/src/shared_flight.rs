@@ -140,6 +140,7 @@ impl SharedFlight {
                 }
                 Ok(None) => {
                     waits += 1;
+                    note_wait(key, waits);
                     tokio::time::sleep(self.config.wait.wait(waits, jitter())).await;
                 }
                 Err(error) => {
@@ -157,6 +158,13 @@ impl SharedFlight {
             Some(product) => Ok(Shared::Found(product)),
             None => Ok(Shared::Made(work.store(work.make().await?).await?)),
         }
+    }
+}
+
+/// One who waits is counted once, however often it looks.
+fn note_wait(key: &str, waits: u32) {
+    if waits == 1 {
+        echogen_telemetry::metrics().flight_waited(key);
     }
 }
 

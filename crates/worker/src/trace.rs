@@ -1,11 +1,27 @@
 //! Traces at the worker: every task is one span.
 
 use echogen_protocol::TraceContext;
+use tracing::Span;
 
 use crate::config::random_number;
 
+/// Places the new span of a task. Returns where a later try of it belongs, and where the task's own effects do: both
+/// in the trace that it came with, or in a new one where its sender had none.
+pub(crate) fn placed(span: &Span, stage: &'static str, incoming: Option<TraceContext>) -> (TraceContext, TraceContext) {
+    let parent = incoming.map(|parent| parent.to_string());
+    let own = echogen_telemetry::place_span(span, stage, parent.as_deref()).and_then(|own| own.parse().ok());
+    match own {
+        Some(own) => (incoming.unwrap_or(own), own),
+        // Nobody collects spans here; those before and after this task may be collected all the same.
+        None => {
+            let trace = continued(incoming);
+            (trace, span_under(trace))
+        }
+    }
+}
+
 /// The trace that a task came with, or a new one where its sender had none.
-pub(crate) fn continued(incoming: Option<TraceContext>) -> TraceContext {
+fn continued(incoming: Option<TraceContext>) -> TraceContext {
     incoming.unwrap_or_else(|| {
         let trace_id = u128::from(random_number()) << 64 | u128::from(random_number());
         TraceContext::new(trace_id, random_number())

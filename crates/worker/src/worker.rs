@@ -90,6 +90,7 @@ impl Worker {
     /// Works until `shutdown` is cancelled; then takes nothing more, lets what runs end within the grace period, puts
     /// the rest back, and returns. A broker that goes away is waited for; one that refuses is an error.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), PortError> {
+        echogen_telemetry::metrics().expect_stage(self.stage.name(), self.config.concurrency);
         let (announcer, telling) = Announcer::in_background(Arc::clone(&self.broker), self.board.clone());
         let cancellations = Arc::new(Cancellations::default());
         let (mut teller, mut listener) = (JoinSet::new(), JoinSet::new());

@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 use super::{
     config::AmqpConfig,
     consumer::AmqpConsumer,
-    declare::short,
+    declare::{depth, short},
     error::{is_not_found, port_error},
     events::AmqpEvents,
     headers,
@@ -26,6 +26,9 @@ use super::{
 
 /// How long whoever finds a queue full is asked to wait.
 const FULL_QUEUE_WAIT: Duration = Duration::from_millis(500);
+
+/// The time that the broker may take to say what is in a queue.
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
 
 /// RabbitMQ as a [`Broker`]. Clones share connections.
 #[derive(Clone)]
@@ -73,6 +76,20 @@ impl AmqpBroker {
     /// and the next, none do.
     pub fn consuming(&self) -> Vec<liveness::Consuming> {
         self.liveness.look()
+    }
+
+    /// For each of these queues that is there: how many messages wait in it, as the broker counts them.
+    pub async fn depths(&self, queues: &[QueueName]) -> Result<Vec<(QueueName, u32)>, PortError> {
+        let session = self.consuming.session().await?;
+        let mut depths = Vec::with_capacity(queues.len());
+        for queue in queues {
+            let name = self.shared.topology.names().queue(queue);
+            let looking = timeout(LOOK_LIMIT, depth(session.connection(), &name)).await;
+            let late =
+                |_| PortError::transient(format!("RabbitMQ did not say within {LOOK_LIMIT:?} what is in {name}"));
+            depths.extend(looking.map_err(late)??.map(|messages| (queue.clone(), messages)));
+        }
+        Ok(depths)
     }
 
     /// Closes the connections in good order: what was sent is read by the broker. To be called last; using the broker

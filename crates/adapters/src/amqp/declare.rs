@@ -8,7 +8,7 @@ use lapin::{
 };
 
 use super::{
-    error::{is_mismatch, port_error},
+    error::{is_mismatch, is_not_found, port_error},
     topology::{Argument, Binding, Exchange, ExchangeType, Queue, Topology},
 };
 
@@ -27,6 +27,23 @@ pub(super) async fn declare(connection: &Connection, topology: &Topology) -> Res
     }
     let closed = channel.close(200, ShortString::default()).await;
     closed.map_err(|error| port_error("the queues are declared, but the channel does not close", error))
+}
+
+/// How many messages wait in a queue; `None` if there is no such queue. On a channel of its own: a missing queue closes
+/// the channel it was asked for on.
+pub(super) async fn depth(connection: &Connection, name: &str) -> Result<Option<u32>, PortError> {
+    let opened = connection.create_channel().await;
+    let channel = opened.map_err(|error| port_error("no channel to look at queues on", error))?;
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    match channel.queue_declare(short(name)?, options, FieldTable::default()).await {
+        Ok(queue) => {
+            let closed = channel.close(200, ShortString::default()).await;
+            closed.map_err(|error| port_error("a channel does not close", error))?;
+            Ok(Some(queue.message_count()))
+        }
+        Err(error) if is_not_found(&error) => Ok(None),
+        Err(error) => Err(port_error(&format!("nothing is known of {name}"), error)),
+    }
 }
 
 /// A name on the broker.

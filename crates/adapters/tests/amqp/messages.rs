@@ -145,3 +145,22 @@ async fn many_publish_at_once_and_each_gets_its_own_answer() {
     let queue = broker.topology().queues.iter().find(|queue| queue.name.ends_with(".sample")).unwrap();
     assert_eq!(ready(&channel, &queue.name).await, messages / 10 * 9);
 }
+
+#[tokio::test]
+async fn the_depth_of_a_queue_is_what_waits_in_it() {
+    let broker = broker().await;
+    let (queue, other) = (QueueName::segment(), QueueName("echogen.never-declared".to_owned()));
+    let asked = [queue.clone(), other, QueueName::encode()];
+    for depth in [0, 3] {
+        let wanted = vec![(queue.clone(), depth), (QueueName::encode(), 0)];
+        // A quorum queue counts what was confirmed only a moment later.
+        let limit = Instant::now() + Duration::from_secs(20);
+        while broker.depths(&asked).await.unwrap() != wanted {
+            assert!(Instant::now() < limit, "{:?}", broker.depths(&asked).await);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for _ in depth..3 {
+            broker.publish(&queue, message("{}")).await.unwrap();
+        }
+    }
+}

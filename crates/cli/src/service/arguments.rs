@@ -7,6 +7,7 @@ use echogen_adapters::Network;
 use echogen_protocol::{JobId, Lane};
 use echogen_sampler::{SamplerConfig, ScaleEvents};
 
+use super::watch_arguments::WatchOptions;
 use crate::{
     arguments::{ModelOptions, SamplingOptions},
     values,
@@ -223,6 +224,10 @@ pub(crate) struct RoleArguments {
     /// See [`ModelOptions`].
     #[command(flatten)]
     pub(crate) model: ModelOptions,
+
+    /// See [`WatchOptions`].
+    #[command(flatten)]
+    pub(crate) watch: WatchOptions,
 }
 
 /// `echogen topology`.

@@ -3,11 +3,11 @@
 use std::{path::Path, sync::Arc};
 
 use echogen_adapters::{
-    DirectoryObjectStore, FileImageFetcher, HttpFetchConfig, HttpImageFetcher, ImageFetchers, RedisCache, RedisConfig,
-    S3Config, S3ImageFetcher, S3ObjectStore,
+    DirectoryObjectStore, FileImageFetcher, HttpFetchConfig, HttpImageFetcher, ImageFetchers, MeteredObjectStore,
+    RedisCache, RedisConfig, S3Config, S3ImageFetcher, S3ObjectStore,
     amqp::{AmqpBroker, AmqpConfig},
 };
-use echogen_ports::{Broker, Cache, ImageFetcher, MemoryBroker, MemoryCache, ObjectStore, PortError};
+use echogen_ports::{Broker, Cache, ImageFetcher, MemoryCache, ObjectStore, PortError};
 use echogen_worker::{Clock, JobStatusBoard, ResultWriter};
 use tokio_util::task::TaskTracker;
 
@@ -132,7 +132,7 @@ impl StoreOptions {
             S3ObjectStore::open(config).await.map_err(|error| refused("the store cannot be used", &error))
         };
         let (results, work) = (open(RESULTS).await?, open(WORK).await?);
-        Ok(Stores { results: Arc::new(results.clone()), work: Arc::new(work), bucket: Some(results) })
+        Ok(Stores { results: metered(results.clone()), work: metered(work), bucket: Some(results) })
     }
 
     fn s3_config(&self) -> S3Config {
@@ -167,6 +167,11 @@ impl StoreOptions {
     }
 }
 
+/// Every call to a store is counted and timed.
+fn metered(store: impl ObjectStore + 'static) -> Arc<dyn ObjectStore> {
+    Arc::new(MeteredObjectStore::new(Arc::new(store)))
+}
+
 fn folders(folder: &Path) -> Result<Stores, Failure> {
     let open = |part: &str| {
         let path = folder.join(part);
@@ -175,15 +180,7 @@ fn folders(folder: &Path) -> Result<Stores, Failure> {
         };
         std::fs::create_dir_all(&path).map_err(|error| fault(&error))?;
         let store = DirectoryObjectStore::open(&path).map_err(|error| fault(&error))?;
-        Ok::<Arc<dyn ObjectStore>, Failure>(Arc::new(store))
+        Ok::<Arc<dyn ObjectStore>, Failure>(metered(store))
     };
     Ok(Stores { results: open(RESULTS)?, work: open(WORK)?, bucket: None })
-}
-
-/// RabbitMQ if it is named, else a broker within this process.
-pub(crate) async fn broker_or_twin(options: &BrokerOptions) -> Result<Arc<dyn Broker>, Failure> {
-    match options.amqp_url {
-        Some(_) => Ok(Arc::new(options.connect().await?)),
-        None => Ok(Arc::new(MemoryBroker::new())),
-    }
 }

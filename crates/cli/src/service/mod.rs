@@ -5,12 +5,15 @@
 
 pub(crate) mod arguments;
 mod backends;
+pub(crate) mod canary;
 pub(crate) mod dead_letters;
 pub(crate) mod roles;
 mod stages;
 pub(crate) mod status;
 pub(crate) mod submit;
 pub(crate) mod topology;
+mod watch;
+pub(crate) mod watch_arguments;
 
 pub use backends::Backends;
 pub(crate) use backends::refused;

@@ -1,9 +1,16 @@
 //! `echogen dispatcher | segmenter | encoder | sampler`, and `up`: all of them in one process.
 
-use std::{collections::HashSet, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+    sync::Arc,
+    time::Instant,
+};
 
-use echogen_ports::{Broker, EventStream, Message, QueueName};
+use echogen_ports::{Broker, EventStream, MemoryBroker, Message, QueueName};
 use echogen_protocol::{EventKind, Job};
+use echogen_sampler::{GeneratorSampler, ImageSampler};
+use echogen_telemetry::{Telemetry, health, metrics};
 use echogen_worker::{Backoff, Clock, WorkerConfig};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
@@ -11,8 +18,7 @@ use tracing::{error, info};
 use super::{
     Backends, Role,
     arguments::{RoleArguments, WorkOptions},
-    backends::broker_or_twin,
-    refused,
+    refused, watch,
 };
 use crate::{
     failure::{Exit, Failure},
@@ -34,7 +40,7 @@ pub(crate) enum RoleName {
 impl RoleName {
     pub(crate) const ALL: [Self; 4] = [Self::Dispatcher, Self::Segmenter, Self::Encoder, Self::Sampler];
 
-    fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Dispatcher => "dispatcher",
             Self::Segmenter => "segmenter",
@@ -53,18 +59,44 @@ impl RoleName {
         }
     }
 
-    /// Loads the networks of this role and of no other.
-    fn load(self, loader: &Loader, arguments: &RoleArguments) -> Result<Role, Failure> {
+    /// Loads the networks of this role and of no other, and tries out those that make pictures.
+    async fn load(self, loader: &Loader, arguments: &RoleArguments) -> Result<Role, Failure> {
+        let note = |models: BTreeMap<String, String>| {
+            models.iter().for_each(|(network, digest)| metrics().model(loader.bundle_name(), network, digest));
+        };
         Ok(match self {
             Self::Dispatcher => Role::Dispatcher(loader.subjects()?, arguments.work.lane_weights),
-            Self::Segmenter => Role::Segmenter(loader.detector()?),
-            Self::Encoder => Role::Encoder(loader.subjects()?, loader.encoder()?),
+            Self::Segmenter => {
+                let detector = loader.detector()?;
+                note(detector.models());
+                Role::Segmenter(detector)
+            }
+            Self::Encoder => {
+                let encoder = loader.encoder()?;
+                note(encoder.models());
+                Role::Encoder(loader.subjects()?, encoder)
+            }
             Self::Sampler => {
                 let config = arguments.batch.config();
-                Role::Sampler(loader.sampler(&config)?, config.scale_events)
+                let sampler = loader.sampler(&config)?;
+                warm_up(&sampler).await?;
+                note(sampler.models());
+                Role::Sampler(sampler, config.scale_events)
             }
         })
     }
+}
+
+/// Makes one picture, so that networks or a device that do not work are known before the first job.
+async fn warm_up(sampler: &GeneratorSampler) -> Result<(), Failure> {
+    let began = Instant::now();
+    sampler.warm_up().await.map_err(|error| {
+        let exit = watch::exit();
+        let exit = if exit == Exit::Success { Exit::Usage } else { exit };
+        Failure { exit, message: format!("the networks make no picture: {error}") }
+    })?;
+    info!(seconds = began.elapsed().as_secs_f64(), "warmed up");
+    Ok(())
 }
 
 impl WorkOptions {
@@ -81,35 +113,53 @@ impl WorkOptions {
 }
 
 /// Runs one role until it is told to stop.
-pub(crate) fn one(role: RoleName, arguments: &RoleArguments) -> Result<Exit, Failure> {
+pub(crate) fn one(role: RoleName, arguments: &RoleArguments, telemetry: &Telemetry) -> Result<Exit, Failure> {
     with_deep_stacks();
     let loader = Loader::open(&arguments.model)?;
     block_on(async {
-        let tracker = TaskTracker::new();
+        let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
+        // Before anything that takes long: whoever asks shall hear that it is loading.
+        begin_watch(&[role], arguments, telemetry, &tracker).await?;
         // The broker's address is required here: a role whose broker is its own has nobody to work for.
         let broker = Arc::new(arguments.broker.connect().await?);
         let backends = backends(arguments, Arc::clone(&broker) as _, &tracker).await?;
-        let loaded = role.load(&loader, arguments)?;
+        let loaded = role.load(&loader, arguments).await?;
+        watch::loaded(role, Some(&broker));
         info!(role = role.as_str(), "ready");
-        let shutdown = on_signal(&tracker);
+        end_on_signal_or_fault(&tracker, &shutdown);
+        tracker.spawn(watch::look_at_queues(role, Arc::clone(&broker), shutdown.clone()));
         let ended = run(role, loaded, &backends, arguments, shutdown).await;
         // Last, so that the broker has read the final acknowledgements.
         broker.close().await;
-        ended.map(|()| Exit::Success)
+        ended.map(|()| watch::exit())
     })
 }
 
 /// Runs all roles until told to stop, or, with the broker of this process, until the jobs on standard input are done.
-pub(crate) fn up(arguments: &RoleArguments) -> Result<Exit, Failure> {
+pub(crate) fn up(arguments: &RoleArguments, telemetry: &Telemetry) -> Result<Exit, Failure> {
     with_deep_stacks();
     let loader = Loader::open(&arguments.model)?;
     block_on(async {
-        let tracker = TaskTracker::new();
-        let backends = backends(arguments, broker_or_twin(&arguments.broker).await?, &tracker).await?;
-        let shutdown = on_signal(&tracker);
+        let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
+        begin_watch(&RoleName::ALL, arguments, telemetry, &tracker).await?;
+        let amqp = match arguments.broker.amqp_url {
+            Some(_) => Some(Arc::new(arguments.broker.connect().await?)),
+            None => None,
+        };
+        let broker: Arc<dyn Broker> = match &amqp {
+            Some(amqp) => Arc::clone(amqp) as _,
+            None => Arc::new(MemoryBroker::new()),
+        };
+        let backends = backends(arguments, broker, &tracker).await?;
+        end_on_signal_or_fault(&tracker, &shutdown);
+        if let Some(amqp) = &amqp {
+            // The dispatcher's look takes in all queues.
+            tracker.spawn(watch::look_at_queues(RoleName::Dispatcher, Arc::clone(amqp), shutdown.clone()));
+        }
         let roles = TaskTracker::new();
         for name in RoleName::ALL {
-            let role = name.load(&loader, arguments)?;
+            let role = name.load(&loader, arguments).await?;
+            watch::loaded(name, amqp.as_ref());
             let (backends, arguments, shutdown) = (backends.clone(), arguments.clone(), shutdown.clone());
             roles.spawn(async move {
                 let ended = run(name, role, &backends, &arguments, shutdown.clone()).await;
@@ -131,7 +181,7 @@ pub(crate) fn up(arguments: &RoleArguments) -> Result<Exit, Failure> {
         };
         roles.close();
         roles.wait().await;
-        Ok(exit)
+        Ok(if watch::exit() == Exit::DeviceFault { Exit::DeviceFault } else { exit })
     })
 }
 
@@ -180,16 +230,30 @@ async fn run(
     ended.map_err(|error| refused(&format!("the {} cannot go on", name.as_str()), &error))
 }
 
-/// A token that Ctrl-C or SIGTERM cancels.
-fn on_signal(tracker: &TaskTracker) -> CancellationToken {
-    let shutdown = CancellationToken::new();
+/// Opens the endpoint, with the roles shown as loading. It is there until the process ends, so that it can be seen how
+/// the roles end.
+async fn begin_watch(
+    roles: &[RoleName],
+    arguments: &RoleArguments,
+    telemetry: &Telemetry,
+    tracker: &TaskTracker,
+) -> Result<(), Failure> {
+    for role in roles {
+        health().starting(role.as_str());
+        metrics().expect_stage(role.as_str(), arguments.work.worker(*role).concurrency);
+    }
+    watch::serve(&arguments.watch, telemetry.log(), tracker, &CancellationToken::new()).await
+}
+
+/// Ctrl-C, SIGTERM and a broken device cancel `shutdown`.
+fn end_on_signal_or_fault(tracker: &TaskTracker, shutdown: &CancellationToken) {
     let token = shutdown.clone();
     tracker.spawn(async move {
         interrupted().await;
         info!("told to stop: finishing what runs");
         token.cancel();
     });
-    shutdown
+    tracker.spawn(watch::end_on_fault(shutdown.clone()));
 }
 
 /// Sends each line to the broker of this process and prints every event that ends a job, until all have ended.

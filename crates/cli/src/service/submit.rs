@@ -105,8 +105,10 @@ impl Sender {
     /// Sends one job; returns once the broker has it.
     async fn send(&self, job: &Job) -> Result<(), PortError> {
         let (queue, mut waited) = (QueueName::dispatch(job.lane), Duration::from_millis(200));
+        let span = tracing::info_span!("submit", job = %job.id);
+        let message = in_new_trace(Message::of_job(job, Clock::system().now()), &span, "submit");
         for _ in 1..TRIES {
-            match self.broker.publish(&queue, Message::of_job(job, Clock::system().now())).await {
+            match self.broker.publish(&queue, message.clone()).await {
                 Err(error) if !error.is_permanent() => {
                     tracing::warn!(job = %job.id, %error, ?waited, "not sent, will try again");
                     tokio::time::sleep(waited).await;
@@ -115,7 +117,15 @@ impl Sender {
                 ended => return ended,
             }
         }
-        self.broker.publish(&queue, Message::of_job(job, Clock::system().now())).await
+        self.broker.publish(&queue, message).await
+    }
+}
+
+/// The message under a span that begins its trace, if spans are collected; otherwise the dispatcher begins one.
+pub(super) fn in_new_trace(message: Message, span: &tracing::Span, name: &'static str) -> Message {
+    match echogen_telemetry::place_span(span, name, None) {
+        Some(traceparent) => message.in_trace(traceparent),
+        None => message,
     }
 }
 

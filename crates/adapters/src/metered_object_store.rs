@@ -1,0 +1,82 @@
+//! An object store whose calls are counted and timed.
+
+use std::{sync::Arc, time::Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use echogen_ports::{ObjectKey, ObjectStore, PortError};
+use echogen_telemetry::{StoreAnswer, StoreCall, metrics};
+
+/// Passes every call on, and tells the metrics how long it took and what came of it.
+#[derive(Clone, Debug)]
+pub struct MeteredObjectStore {
+    inner: Arc<dyn ObjectStore>,
+}
+
+impl MeteredObjectStore {
+    /// Meters a store.
+    pub fn new(inner: Arc<dyn ObjectStore>) -> Self {
+        Self { inner }
+    }
+}
+
+async fn metered<T>(call: StoreCall, work: impl Future<Output = Result<T, PortError>>) -> Result<T, PortError> {
+    let began = Instant::now();
+    let ended = work.await;
+    let answer = match &ended {
+        Ok(_) => StoreAnswer::Ok,
+        Err(error) if error.is_permanent() => StoreAnswer::Permanent,
+        Err(_) => StoreAnswer::Transient,
+    };
+    metrics().store_called(call, answer, began.elapsed());
+    ended
+}
+
+#[async_trait]
+impl ObjectStore for MeteredObjectStore {
+    async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
+        metered(StoreCall::Get, self.inner.get(key, max_bytes)).await
+    }
+
+    async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), PortError> {
+        metered(StoreCall::Put, self.inner.put(key, bytes)).await
+    }
+
+    async fn put_if_absent(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, PortError> {
+        metered(StoreCall::PutIfAbsent, self.inner.put_if_absent(key, bytes)).await
+    }
+
+    async fn exists(&self, key: &ObjectKey) -> Result<bool, PortError> {
+        metered(StoreCall::Exists, self.inner.exists(key)).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), PortError> {
+        metered(StoreCall::Delete, self.inner.delete(key)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use echogen_ports::{MemoryObjectStore, contract};
+    use echogen_testkit::FailFirst;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn it_keeps_the_contract_and_counts() {
+        let count = |operation: &str, outcome: &str| {
+            let text = metrics().render(echogen_telemetry::health());
+            let series =
+                format!("echogen_object_store_requests_total{{operation=\"{operation}\",outcome=\"{outcome}\"}} ");
+            text.lines().find_map(|line| line.strip_prefix(&series)?.parse::<u64>().ok()).unwrap_or(0)
+        };
+        let (before, failed) = (count("put", "ok"), count("get", "transient"));
+        let fresh =
+            async || Arc::new(MeteredObjectStore::new(Arc::new(MemoryObjectStore::new()))) as Arc<dyn ObjectStore>;
+        contract::object_store_contract(fresh).await;
+        assert!(count("put", "ok") > before);
+        let store = MeteredObjectStore::new(Arc::new(FailFirst::new(MemoryObjectStore::new(), 1)));
+        assert!(store.get(&ObjectKey::new("a").unwrap(), 1).await.is_err());
+        assert!(count("get", "transient") > failed);
+    }
+}

@@ -1,0 +1,199 @@
+//! Whether the roles of this process live and are ready.
+//!
+//! A role that still loads its networks lives and is not ready. One whose broker hands it nothing is not ready at once,
+//! and no longer lives after [`PATIENCE`]: that is longer than any pause of its own between two attempts to connect, so
+//! an outage of the broker does not cost the loaded networks, but a consumer that is stuck is noticed. A fault of the
+//! compute device is for ever: the process is to end.
+
+use std::{
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+
+use crate::metrics::{STAGES, metrics};
+
+/// How long a role may go without a consumer; its own pauses between attempts end at five minutes.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Whether the broker hands messages to a role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Consuming {
+    /// Whether it does.
+    pub now: bool,
+    /// For how long this has been so.
+    pub since: Duration,
+}
+
+type Probe = Arc<dyn Fn() -> Consuming + Send + Sync>;
+
+/// What is known of the process.
+#[derive(Default)]
+pub struct Health {
+    state: Mutex<State>,
+    faulted: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    roles: Vec<RoleState>,
+    fault: Option<String>,
+}
+
+struct RoleState {
+    stage: &'static str,
+    /// `None` while it loads.
+    probe: Option<Probe>,
+}
+
+static HEALTH: LazyLock<Health> = LazyLock::new(Health::default);
+
+/// The health of this process.
+pub fn health() -> &'static Health {
+    &HEALTH
+}
+
+impl Health {
+    /// A role begins to load.
+    pub fn starting(&self, stage: &'static str) {
+        let mut state = self.lock();
+        state.roles.retain(|role| role.stage != stage);
+        state.roles.push(RoleState { stage, probe: None });
+    }
+
+    /// A role has loaded, and tried out, all that it needs; `probe` says whether it consumes. It must be quick.
+    pub fn loaded(&self, stage: &'static str, probe: impl Fn() -> Consuming + Send + Sync + 'static) {
+        let mut state = self.lock();
+        let probe: Option<Probe> = Some(Arc::new(probe));
+        match state.roles.iter_mut().find(|role| role.stage == stage) {
+            Some(role) => role.probe = probe,
+            None => state.roles.push(RoleState { stage, probe }),
+        }
+    }
+
+    /// The compute device is broken, as far as anybody can tell for good.
+    pub fn device_fault(&self, reason: &str) {
+        metrics().device_fault();
+        let mut state = self.lock();
+        state.fault.get_or_insert_with(|| reason.to_owned());
+        drop(state);
+        self.faulted.notify_waiters();
+    }
+
+    /// Waits for a fault of the compute device, and says what it was.
+    pub async fn faulted(&self) -> String {
+        loop {
+            let told = self.faulted.notified();
+            tokio::pin!(told);
+            // From here on no telling is missed.
+            told.as_mut().enable();
+            if let Some(reason) = self.fault() {
+                return reason;
+            }
+            told.await;
+        }
+    }
+
+    /// What `/livez` says: an error is a line on what is wrong.
+    pub fn live(&self) -> Result<(), String> {
+        for (stage, consuming) in self.consuming() {
+            if let Some(Consuming { now: false, since }) = consuming.filter(|consuming| consuming.since > PATIENCE) {
+                return Err(format!("the {stage} has not consumed for {} seconds", since.as_secs()));
+            }
+        }
+        Ok(())
+    }
+
+    /// What `/readyz` says.
+    pub fn ready(&self) -> Result<(), String> {
+        if let Some(fault) = self.fault() {
+            return Err(format!("the compute device is broken: {fault}"));
+        }
+        let roles = self.consuming();
+        if roles.is_empty() {
+            return Err("nothing runs here yet".to_owned());
+        }
+        for (stage, consuming) in roles {
+            match consuming {
+                Some(Consuming { now: true, .. }) => {}
+                Some(_) => return Err(format!("the {stage} does not consume")),
+                None => return Err(format!("the {stage} is loading")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Of each role that is a stage: whether it consumes, and whether it is ready.
+    pub(crate) fn by_stage(&self) -> Vec<(&'static str, bool, bool)> {
+        let whole = self.fault().is_none();
+        let look = |(stage, consuming): (&'static str, Option<Consuming>)| {
+            let now = consuming.is_some_and(|consuming| consuming.now);
+            (stage, now, now && whole)
+        };
+        self.consuming().into_iter().filter(|(stage, _)| STAGES.contains(stage)).map(look).collect()
+    }
+
+    fn consuming(&self) -> Vec<(&'static str, Option<Consuming>)> {
+        // The probes look at other locks, so they are not called under this one.
+        let roles: Vec<_> = self.lock().roles.iter().map(|role| (role.stage, role.probe.clone())).collect();
+        roles.into_iter().map(|(stage, probe)| (stage, probe.map(|probe| probe()))).collect()
+    }
+
+    /// The fault of the compute device, if there is one.
+    pub fn fault(&self) -> Option<String> {
+        self.lock().fault.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(now: bool, seconds: u64) -> impl Fn() -> Consuming + Send + Sync + 'static {
+        move || Consuming { now, since: Duration::from_secs(seconds) }
+    }
+
+    #[test]
+    fn loading_lives_and_is_not_ready() {
+        let health = Health::default();
+        assert_eq!(health.ready().unwrap_err(), "nothing runs here yet");
+        health.starting("sampler");
+        assert_eq!(health.live(), Ok(()));
+        assert_eq!(health.ready().unwrap_err(), "the sampler is loading");
+        health.loaded("sampler", seconds(true, 1));
+        assert_eq!((health.live(), health.ready()), (Ok(()), Ok(())));
+        health.starting("encoder");
+        assert_eq!(health.ready().unwrap_err(), "the encoder is loading", "every role counts");
+        assert_eq!(health.by_stage(), [("sampler", true, true), ("encoder", false, false)]);
+    }
+
+    #[test]
+    fn without_a_consumer_it_is_not_ready_at_once_and_not_alive_after_long() {
+        let health = Health::default();
+        health.loaded("sampler", seconds(false, 599));
+        assert_eq!(health.ready().unwrap_err(), "the sampler does not consume");
+        assert_eq!(health.live(), Ok(()));
+        health.loaded("sampler", seconds(false, 601));
+        assert_eq!(health.live().unwrap_err(), "the sampler has not consumed for 601 seconds");
+        health.loaded("sampler", seconds(true, 100_000));
+        assert_eq!(health.live(), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_device_fault_is_for_ever_and_whoever_waits_hears_of_it() {
+        let health = Health::default();
+        health.loaded("sampler", seconds(true, 1));
+        let (told, ()) = tokio::join!(health.faulted(), async { health.device_fault("illegal address") });
+        assert_eq!(told, "illegal address");
+        health.device_fault("a later one");
+        assert_eq!(health.faulted().await, "illegal address", "also after the fact");
+        assert_eq!(health.ready().unwrap_err(), "the compute device is broken: illegal address");
+        assert_eq!(health.live(), Ok(()), "what is in hand may be put back");
+        assert_eq!(health.by_stage(), [("sampler", true, false)]);
+    }
+}

@@ -1,0 +1,202 @@
+//! Logs: one line an event, on standard error, so that standard output stays free for results.
+//!
+//! What other crates say below `info` is left out whatever the filter: protocols write their frames and requests there,
+//! and those hold passwords and pictures.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tracing::{Level, Metadata};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    filter::{FilterExt, filter_fn},
+    fmt,
+    layer::SubscriberExt,
+    registry, reload,
+    util::SubscriberInitExt,
+};
+
+use crate::traces::{self, Otlp, Traces};
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For a person at a terminal: seconds since the start, colours if standard error is one.
+    #[default]
+    Pretty,
+    /// For a file: full times, no colours.
+    Plain,
+    /// For a log collector: one JSON object a line.
+    Json,
+}
+
+/// The text names no log format.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown log format {0:?}; use pretty, plain or json")]
+pub struct UnknownFormat(String);
+
+impl std::str::FromStr for LogFormat {
+    type Err = UnknownFormat;
+
+    fn from_str(text: &str) -> Result<Self, UnknownFormat> {
+        match text {
+            "pretty" => Ok(Self::Pretty),
+            "plain" => Ok(Self::Plain),
+            "json" => Ok(Self::Json),
+            other => Err(UnknownFormat(other.chars().take(40).collect())),
+        }
+    }
+}
+
+/// Logging or tracing could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The filter does not parse.
+    #[error("the log filter {filter:?} is not understood; write it like info or echogen_worker=debug,warn")]
+    Filter {
+        /// The filter as given.
+        filter: String,
+        /// What the parser said.
+        #[source]
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// Somebody else has set it up before.
+    #[error("logging is set up already; call init once, at the start of main")]
+    AlreadySet(#[source] tracing_subscriber::util::TryInitError),
+    /// The process's logging has ended.
+    #[error("the log filter cannot be changed any more")]
+    Gone,
+    /// Spans cannot be sent there.
+    #[error("traces cannot be sent: {0}; give --otlp-endpoint like http://collector:4318")]
+    Otlp(String),
+}
+
+/// What is told, and how.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// How log lines look.
+    pub format: LogFormat,
+    /// Which are written, such as `info` or `echogen_worker=debug,warn`.
+    pub filter: String,
+    /// Where spans go; nowhere if absent.
+    pub otlp: Option<Otlp>,
+}
+
+/// What was set up. Dropping it sends the spans that still wait.
+#[derive(Debug)]
+pub struct Telemetry {
+    log: LogControl,
+    _traces: Option<Traces>,
+}
+
+impl Telemetry {
+    /// By which the log filter can be changed.
+    pub fn log(&self) -> LogControl {
+        self.log.clone()
+    }
+}
+
+/// Changes the log filter while the process runs.
+#[derive(Clone)]
+pub struct LogControl {
+    filter: Arc<Mutex<String>>,
+    handle: reload::Handle<EnvFilter, Registry>,
+}
+
+impl LogControl {
+    fn new(text: &str, handle: reload::Handle<EnvFilter, Registry>) -> Self {
+        Self { filter: Arc::new(Mutex::new(text.to_owned())), handle }
+    }
+
+    /// The filter in force.
+    pub fn filter(&self) -> String {
+        self.filter.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes another filter from now on; one that does not parse changes nothing.
+    pub fn change(&self, filter: &str) -> Result<(), TelemetryError> {
+        let parsed = parse_filter(filter)?;
+        let mut text = self.filter.lock().unwrap_or_else(PoisonError::into_inner);
+        self.handle.reload(parsed).map_err(|_| TelemetryError::Gone)?;
+        filter.clone_into(&mut text);
+        Ok(())
+    }
+
+    /// One that filters nothing, for tests.
+    #[cfg(test)]
+    pub(crate) fn for_test(filter: &str) -> Self {
+        let (layer, handle) = reload::Layer::new(EnvFilter::new(filter));
+        // The handle works as long as its layer lives.
+        Box::leak(Box::new(layer));
+        Self::new(filter, handle)
+    }
+}
+
+impl std::fmt::Debug for LogControl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "LogControl({:?})", self.filter())
+    }
+}
+
+/// Sends the events that pass the filter to standard error, and spans to the collector, if there is one. Once a process,
+/// at its start.
+pub fn init(options: &Options) -> Result<Telemetry, TelemetryError> {
+    let (filter, handle) = reload::Layer::new(parse_filter(&options.filter)?);
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = match options.format {
+        LogFormat::Pretty => {
+            let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            lines.with_ansi(colours).with_target(false).with_timer(fmt::time::uptime()).boxed()
+        }
+        LogFormat::Plain => lines.with_ansi(false).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    let traces = options.otlp.as_ref().map(Traces::start).transpose()?;
+    let spans = traces.as_ref().map(Traces::layer);
+    let subscriber = registry().with(lines.with_filter(filter.and(filter_fn(is_harmless)))).with(spans);
+    subscriber.try_init().map_err(TelemetryError::AlreadySet)?;
+    if traces.is_some() {
+        traces::switch_on();
+    }
+    Ok(Telemetry { log: LogControl::new(&options.filter, handle), _traces: traces })
+}
+
+/// Whether an event or span can hold nothing that must not be seen: those of ours, and what others tell everybody.
+fn is_harmless(metadata: &Metadata<'_>) -> bool {
+    *metadata.level() <= Level::INFO || metadata.target().starts_with("echogen")
+}
+
+fn parse_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {
+    EnvFilter::try_new(filter).map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_are_read() {
+        assert_eq!("json".parse(), Ok(LogFormat::Json));
+        assert_eq!("plain".parse(), Ok(LogFormat::Plain));
+        assert_eq!("pretty".parse(), Ok(LogFormat::Pretty));
+        assert!("xml".parse::<LogFormat>().unwrap_err().to_string().contains("use pretty, plain or json"));
+    }
+
+    #[test]
+    fn a_bad_filter_and_a_second_set_up_are_errors_and_the_filter_changes() {
+        assert!(parse_filter("info,echogen_worker=debug").is_ok());
+        assert!(matches!(parse_filter("a=b=c"), Err(TelemetryError::Filter { .. })));
+        let options = Options { format: LogFormat::Json, filter: "off".to_owned(), otlp: None };
+        let telemetry = init(&options).unwrap();
+        assert!(matches!(init(&options), Err(TelemetryError::AlreadySet(_))));
+        assert!(!tracing::enabled!(target: "echogen_test", Level::INFO));
+        telemetry.log().change("info").unwrap();
+        assert!(tracing::enabled!(target: "echogen_test", Level::INFO), "from now on");
+        assert!(telemetry.log().change("a=b=c").is_err());
+        assert_eq!(telemetry.log().filter(), "info");
+        telemetry.log().change("trace").unwrap();
+        assert!(tracing::enabled!(target: "echogen_test", Level::TRACE));
+        assert!(tracing::enabled!(target: "lapin", Level::INFO));
+        assert!(!tracing::enabled!(target: "lapin", Level::DEBUG), "frames hold passwords");
+        telemetry.log().change("off").unwrap();
+    }
+}

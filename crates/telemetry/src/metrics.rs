@@ -1,0 +1,286 @@
+//! The metrics: one closed list, from which the documentation is made, and behind it what counts.
+//!
+//! Names follow Prometheus: base units, `_total` for what only grows. A label has few values, all known beforehand;
+//! never a job's id or a tenant's name. Series that count begin at zero when their role starts, so that a rate sees the
+//! first one.
+
+mod labels;
+mod page;
+mod record;
+#[cfg(test)]
+mod tests;
+
+pub use labels::{CacheAnswer, JobEnd, StoreAnswer, StoreCall, TaskEnd};
+pub use page::page;
+pub use record::{Metrics, TaskInProgress, metrics};
+
+/// The stages; any other name is counted as the last.
+pub const STAGES: &[&str] = &["dispatcher", "segmenter", "encoder", "sampler", "other"];
+
+/// The kinds of objects in the work store; any other is counted as the last.
+pub const OBJECT_KINDS: &[&str] = &["image", "segmentation", "cutout", "subject", "other"];
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// It only grows.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// A distribution, with these upper bounds of its buckets.
+    Histogram(&'static [f64]),
+}
+
+impl Kind {
+    /// Prometheus's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram(_) => "histogram",
+        }
+    }
+}
+
+/// A label: its name, and the values it may have, or in words what they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Label {
+    /// One of these.
+    Of(&'static str, &'static [&'static str]),
+    /// Few, but not known to the program itself.
+    Open(&'static str, &'static str),
+}
+
+impl Label {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Of(name, _) | Self::Open(name, _) => name,
+        }
+    }
+}
+
+/// One metric.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// Its labels.
+    pub labels: &'static [Label],
+    /// One sentence.
+    pub help: &'static str,
+    /// The roles that show it, once they have worked for a job.
+    pub roles: &'static [&'static str],
+}
+
+const ALL: &[&str] = &["dispatcher", "segmenter", "encoder", "sampler"];
+const WITH_CACHE: &[&str] = &["segmenter", "encoder", "sampler"];
+const WITH_FLIGHTS: &[&str] = &["segmenter", "encoder"];
+const SAMPLER: &[&str] = &["sampler"];
+const CANARY: &[&str] = &["canary"];
+
+const STAGE: Label = Label::Of("stage", STAGES);
+const LANE: Label = Label::Of("lane", &["interactive", "standard", "bulk", "all"]);
+const OBJECT_KIND: Label = Label::Of("kind", OBJECT_KINDS);
+const OPERATION: Label = Label::Of("operation", &["get", "put", "put_if_absent", "exists", "delete"]);
+const SCALE: Label = Label::Open("scale", "the scale's number, from 1");
+
+const TASK_SECONDS: &[f64] =
+    &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
+const WAIT_SECONDS: &[f64] = &[0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 86_400.0];
+const SCALE_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+const STORE_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+const BATCH_IMAGES: &[f64] = &[1.0, 2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0];
+
+const fn counter(name: &'static str, labels: &'static [Label], help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Counter, labels, help, roles: ALL }
+}
+
+const fn gauge(name: &'static str, labels: &'static [Label], help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Gauge, labels, help, roles: ALL }
+}
+
+const fn histogram(
+    name: &'static str,
+    buckets: &'static [f64],
+    labels: &'static [Label],
+    help: &'static str,
+) -> Metric {
+    Metric { name, kind: Kind::Histogram(buckets), labels, help, roles: ALL }
+}
+
+impl Metric {
+    const fn of(self, roles: &'static [&'static str]) -> Self {
+        Self { roles, ..self }
+    }
+}
+
+const JOBS: Metric = counter(
+    "echogen_jobs_total",
+    &[Label::Of("outcome", &["completed", "failed", "expired", "cancelled"])],
+    "Jobs that ended, counted where the result was written first.",
+);
+const TASKS: Metric = counter(
+    "echogen_tasks_total",
+    &[STAGE, Label::Of("outcome", &["done", "failed", "retried", "dead_lettered", "put_back", "ended"])],
+    "Tasks by what became of them: done, the job failed for good, to be tried again, given up, back in its queue unsettled, \
+     or dropped because its job had ended elsewhere.",
+);
+const TASK: Metric = histogram(
+    "echogen_task_seconds",
+    TASK_SECONDS,
+    &[STAGE],
+    "Seconds from a task's receipt to its acknowledgement, of tasks that were done.",
+);
+const QUEUE_WAIT: Metric = histogram(
+    "echogen_queue_wait_seconds",
+    WAIT_SECONDS,
+    &[STAGE],
+    "Seconds from a task's publishing to its first receipt; retries are left out.",
+);
+const IN_PROGRESS: Metric = gauge("echogen_tasks_in_progress", &[STAGE], "Tasks at work in this process.");
+const RETRIES: Metric = counter("echogen_retries_total", &[STAGE], "Tasks that failed and are tried again later.");
+const DEAD_LETTERS: Metric =
+    counter("echogen_dead_letters_total", &[STAGE], "Tasks given up and parked among the dead letters.");
+const CACHE_REQUESTS: Metric = counter(
+    "echogen_cache_requests_total",
+    &[OBJECT_KIND, Label::Of("result", &["hit", "miss", "error"])],
+    "Objects looked for in the cache, by their kind.",
+)
+.of(WITH_CACHE);
+const FLIGHT_WAITS: Metric = counter(
+    "echogen_single_flight_waits_total",
+    &[OBJECT_KIND],
+    "Tasks that waited for another process to make the same product.",
+)
+.of(WITH_FLIGHTS);
+const BATCH_SIZE: Metric =
+    histogram("echogen_batch_size", BATCH_IMAGES, &[], "Images sampled side by side, one value a batch.").of(SAMPLER);
+const BATCHES: Metric = counter(
+    "echogen_batches_total",
+    &[Label::Of("reason", &["full", "waited", "memory", "shape", "alone", "shutdown", "other"])],
+    "Batches by why no further image was taken in.",
+)
+.of(SAMPLER);
+const SCALE_TIME: Metric = histogram(
+    "echogen_scale_seconds",
+    SCALE_SECONDS,
+    &[SCALE],
+    "Seconds that a batch spent on a scale; the last one includes decoding the images.",
+)
+.of(SAMPLER);
+const KV_CACHE: Metric = gauge(
+    "echogen_kv_cache_bytes",
+    &[],
+    "Bytes of key-value caches that the batch at work may take; 0 between batches.",
+)
+.of(SAMPLER);
+const STORE_REQUESTS: Metric = counter(
+    "echogen_object_store_requests_total",
+    &[OPERATION, Label::Of("outcome", &["ok", "transient", "permanent"])],
+    "Calls to the object store, by whether they worked or may work later.",
+);
+const STORE_TIME: Metric = histogram(
+    "echogen_object_store_seconds",
+    STORE_SECONDS,
+    &[OPERATION],
+    "Seconds of calls to the object store, failed ones included.",
+);
+const SINCE_PROGRESS: Metric = gauge(
+    "echogen_seconds_since_progress",
+    &[STAGE],
+    "Seconds since a task last ended, or a scale was sampled, while tasks are at work; 0 while none is.",
+);
+const QUEUE_MESSAGES: Metric = gauge(
+    "echogen_queue_messages",
+    &[STAGE, LANE],
+    "Messages that wait in a queue, as the broker counts them; every process that looks says the same, so take the maximum.",
+);
+const DEAD_LETTER_MESSAGES: Metric = gauge(
+    "echogen_dead_letter_messages",
+    &[STAGE, LANE],
+    "Dead letters parked at present; every process that looks says the same, so take the maximum.",
+);
+const WORK_WAITING: Metric = gauge(
+    "echogen_work_waiting_seconds",
+    &[STAGE, LANE],
+    "Seconds that one process of this size would need for what waits: messages, times the smoothed seconds of a task, by \
+     the tasks it has at work at once. The signal to scale by.",
+);
+const CONSUMING: Metric = gauge("echogen_consuming", &[STAGE], "1 while the broker hands messages to this process.");
+const READY: Metric = gauge("echogen_ready", &[STAGE], "1 while the role is ready, as /readyz says.");
+const DEVICE_FAULTS: Metric =
+    counter("echogen_device_faults_total", &[], "Faults of the compute device; each ends the process.");
+const BUILD_INFO: Metric =
+    gauge("echogen_build_info", &[Label::Open("version", "of the program")], "1, with what is running.").of(&[
+        "dispatcher",
+        "segmenter",
+        "encoder",
+        "sampler",
+        "canary",
+    ]);
+const MODEL_INFO: Metric = gauge(
+    "echogen_model_info",
+    &[
+        Label::Open("bundle", "the model bundle's name"),
+        Label::Open("network", "such as `transformer`"),
+        Label::Open("digest", "SHA-256 of its checkpoint"),
+    ],
+    "1 for each network that this process has loaded.",
+)
+.of(&["encoder", "sampler"]);
+const CANARY_TIME: Metric = gauge(
+    "echogen_canary_seconds",
+    &[],
+    "Seconds from sending the last canary to hearing of its end; its limit if it did not come back.",
+)
+.of(CANARY);
+const CANARY_RUNS: Metric = counter(
+    "echogen_canary_runs_total",
+    &[Label::Of("outcome", &["completed", "failed", "late", "unsent"])],
+    "Canaries by how they ended.",
+)
+.of(CANARY);
+
+/// All metrics there are.
+pub const LIST: &[Metric] = &[
+    JOBS,
+    TASKS,
+    TASK,
+    QUEUE_WAIT,
+    IN_PROGRESS,
+    SINCE_PROGRESS,
+    RETRIES,
+    DEAD_LETTERS,
+    QUEUE_MESSAGES,
+    DEAD_LETTER_MESSAGES,
+    WORK_WAITING,
+    CACHE_REQUESTS,
+    FLIGHT_WAITS,
+    BATCH_SIZE,
+    BATCHES,
+    SCALE_TIME,
+    KV_CACHE,
+    STORE_REQUESTS,
+    STORE_TIME,
+    CONSUMING,
+    READY,
+    DEVICE_FAULTS,
+    BUILD_INFO,
+    MODEL_INFO,
+    CANARY_TIME,
+    CANARY_RUNS,
+];
+
+/// The value itself if the set has it, else the set's last.
+fn closed(set: &'static [&'static str], value: &str) -> &'static str {
+    set.iter().find(|known| **known == value).or(set.last()).copied().unwrap_or_default()
+}
+
+/// The kind of the object at `key`: its first folder, in the singular.
+fn object_kind(key: &str) -> &'static str {
+    let folder = key.split('/').next().unwrap_or_default();
+    closed(OBJECT_KINDS, folder.strip_suffix('s').unwrap_or(folder))
+}

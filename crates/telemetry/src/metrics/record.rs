@@ -1,0 +1,398 @@
+//! What counts: the process's metrics, one method for each thing that happens.
+
+use std::{
+    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
+};
+
+use super::labels::{CacheAnswer, JobEnd, StoreAnswer, StoreCall, TaskEnd};
+use super::{
+    BATCH_SIZE, BATCHES, BUILD_INFO, CACHE_REQUESTS, CANARY_RUNS, CANARY_TIME, CONSUMING, DEAD_LETTER_MESSAGES,
+    DEAD_LETTERS, DEVICE_FAULTS, FLIGHT_WAITS, IN_PROGRESS, JOBS, KV_CACHE, Kind, Label, MODEL_INFO, Metric,
+    QUEUE_MESSAGES, QUEUE_WAIT, READY, RETRIES, SCALE_TIME, SINCE_PROGRESS, STAGES, STORE_REQUESTS, STORE_TIME, TASK,
+    TASKS, WORK_WAITING, closed, object_kind,
+};
+use crate::Health;
+
+/// How much the newest task counts in the smoothed seconds of a task.
+const SMOOTHING: f64 = 0.1;
+
+/// Seconds that a task is taken for while none has ended yet.
+const SECONDS_UNKNOWN: f64 = 1.0;
+
+/// Scales with a series of their own; the published schedules have 13.
+const MAX_SCALES: usize = 16;
+
+/// What a stage is doing.
+#[derive(Debug)]
+struct StageState {
+    in_progress: u32,
+    last_progress: Instant,
+    /// Smoothed; `None` before the first task has ended.
+    task_seconds: Option<f64>,
+    /// Tasks at work at once; 0 where the stage does not run here.
+    at_once: u16,
+}
+
+/// The metrics of a process.
+pub struct Metrics {
+    registry: Registry,
+    stages: Mutex<Vec<StageState>>,
+    jobs: IntCounterVec,
+    tasks: IntCounterVec,
+    task_seconds: HistogramVec,
+    queue_wait: HistogramVec,
+    in_progress: IntGaugeVec,
+    since_progress: GaugeVec,
+    retries: IntCounterVec,
+    dead_letters: IntCounterVec,
+    queue_messages: IntGaugeVec,
+    dead_letter_messages: IntGaugeVec,
+    work_waiting: GaugeVec,
+    cache_requests: IntCounterVec,
+    flight_waits: IntCounterVec,
+    batch_size: Histogram,
+    batches: IntCounterVec,
+    scale_seconds: HistogramVec,
+    kv_cache: IntGauge,
+    store_requests: IntCounterVec,
+    store_seconds: HistogramVec,
+    consuming: IntGaugeVec,
+    ready: IntGaugeVec,
+    device_faults: IntCounter,
+    build_info: IntGaugeVec,
+    model_info: IntGaugeVec,
+    canary_seconds: Gauge,
+    canary_runs: IntCounterVec,
+}
+
+static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+
+/// The metrics of this process.
+pub fn metrics() -> &'static Metrics {
+    &METRICS
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let state = || StageState { in_progress: 0, last_progress: Instant::now(), task_seconds: None, at_once: 0 };
+        let metrics = Self {
+            registry: Registry::new(),
+            stages: Mutex::new(STAGES.iter().map(|_| state()).collect()),
+            jobs: counters(JOBS),
+            tasks: counters(TASKS),
+            task_seconds: histograms(TASK),
+            queue_wait: histograms(QUEUE_WAIT),
+            in_progress: gauges(IN_PROGRESS),
+            since_progress: float_gauges(SINCE_PROGRESS),
+            retries: counters(RETRIES),
+            dead_letters: counters(DEAD_LETTERS),
+            queue_messages: gauges(QUEUE_MESSAGES),
+            dead_letter_messages: gauges(DEAD_LETTER_MESSAGES),
+            work_waiting: float_gauges(WORK_WAITING),
+            cache_requests: counters(CACHE_REQUESTS),
+            flight_waits: counters(FLIGHT_WAITS),
+            batch_size: must(Histogram::with_opts(histogram_options(BATCH_SIZE))),
+            batches: counters(BATCHES),
+            scale_seconds: histograms(SCALE_TIME),
+            kv_cache: must(IntGauge::with_opts(options(KV_CACHE))),
+            store_requests: counters(STORE_REQUESTS),
+            store_seconds: histograms(STORE_TIME),
+            consuming: gauges(CONSUMING),
+            ready: gauges(READY),
+            device_faults: must(IntCounter::with_opts(options(DEVICE_FAULTS))),
+            build_info: gauges(BUILD_INFO),
+            model_info: gauges(MODEL_INFO),
+            canary_seconds: must(Gauge::with_opts(options(CANARY_TIME))),
+            canary_runs: counters(CANARY_RUNS),
+        };
+        metrics.register_common();
+        metrics
+    }
+
+    /// All but those without labels that only some roles have: those would show a zero everywhere.
+    fn register_common(&self) {
+        let registry = &self.registry;
+        for counters in [
+            &self.jobs,
+            &self.tasks,
+            &self.retries,
+            &self.dead_letters,
+            &self.cache_requests,
+            &self.flight_waits,
+            &self.batches,
+            &self.store_requests,
+            &self.canary_runs,
+        ] {
+            must(registry.register(Box::new(counters.clone())));
+        }
+        for histograms in [&self.task_seconds, &self.queue_wait, &self.scale_seconds, &self.store_seconds] {
+            must(registry.register(Box::new(histograms.clone())));
+        }
+        for gauges in [
+            &self.in_progress,
+            &self.queue_messages,
+            &self.dead_letter_messages,
+            &self.consuming,
+            &self.ready,
+            &self.build_info,
+            &self.model_info,
+        ] {
+            must(registry.register(Box::new(gauges.clone())));
+        }
+        must(registry.register(Box::new(self.since_progress.clone())));
+        must(registry.register(Box::new(self.work_waiting.clone())));
+    }
+
+    /// Says that this version runs.
+    pub fn build(&self, version: &str) {
+        self.build_info.with_label_values(&[version]).set(1);
+    }
+
+    /// Says that this network is loaded.
+    pub fn model(&self, bundle: &str, network: &str, digest: &str) {
+        self.model_info.with_label_values(&[bundle, network, digest]).set(1);
+    }
+
+    /// Begins all series of a stage that runs here at zero.
+    pub fn expect_stage(&self, stage: &str, at_once: u16) {
+        let stage = closed(STAGES, stage);
+        self.with_stage(stage, |state| state.at_once = at_once.max(1));
+        every_value(JOBS.labels[0], |outcome| drop(self.jobs.with_label_values(&[outcome])));
+        every_value(TASKS.labels[1], |outcome| drop(self.tasks.with_label_values(&[stage, outcome])));
+        every_value(STORE_REQUESTS.labels[0], |operation| {
+            drop(self.store_seconds.with_label_values(&[operation]));
+            every_value(STORE_REQUESTS.labels[1], |outcome| {
+                drop(self.store_requests.with_label_values(&[operation, outcome]));
+            });
+        });
+        drop(self.task_seconds.with_label_values(&[stage]));
+        drop(self.queue_wait.with_label_values(&[stage]));
+        drop(self.in_progress.with_label_values(&[stage]));
+        drop(self.retries.with_label_values(&[stage]));
+        drop(self.dead_letters.with_label_values(&[stage]));
+        self.register_once(&self.device_faults);
+        match stage {
+            "segmenter" => drop(self.flight_waits.with_label_values(&["segmentation"])),
+            "encoder" => drop(self.flight_waits.with_label_values(&["subject"])),
+            "sampler" => self.expect_batches(),
+            _ => {}
+        }
+    }
+
+    fn expect_batches(&self) {
+        self.register_once(&self.batch_size);
+        self.register_once(&self.kv_cache);
+        every_value(BATCHES.labels[0], |reason| drop(self.batches.with_label_values(&[reason])));
+    }
+
+    /// Begins the canary's series.
+    pub fn expect_canary(&self) {
+        self.register_once(&self.canary_seconds);
+        every_value(CANARY_RUNS.labels[0], |outcome| drop(self.canary_runs.with_label_values(&[outcome])));
+    }
+
+    fn register_once<C: prometheus::core::Collector + Clone + 'static>(&self, collector: &C) {
+        // The one error there is says that it is registered already.
+        self.registry.register(Box::new(collector.clone())).ok();
+    }
+
+    /// A task is in hand; `waited` is how long it lay in its queue, where that is known.
+    pub fn task_started(&self, stage: &str, waited: Option<Duration>) -> TaskInProgress<'_> {
+        let stage = closed(STAGES, stage);
+        if let Some(waited) = waited {
+            self.queue_wait.with_label_values(&[stage]).observe(waited.as_secs_f64());
+        }
+        self.in_progress.with_label_values(&[stage]).inc();
+        self.with_stage(stage, |state| {
+            if state.in_progress == 0 {
+                state.last_progress = Instant::now();
+            }
+            state.in_progress += 1;
+        });
+        TaskInProgress { metrics: self, stage, started: Instant::now(), end: TaskEnd::PutBack }
+    }
+
+    fn task_ended(&self, stage: &'static str, end: TaskEnd, took: Duration) {
+        self.in_progress.with_label_values(&[stage]).dec();
+        self.tasks.with_label_values(&[stage, end.as_str()]).inc();
+        match end {
+            TaskEnd::Done => self.task_seconds.with_label_values(&[stage]).observe(took.as_secs_f64()),
+            TaskEnd::Retried => self.retries.with_label_values(&[stage]).inc(),
+            TaskEnd::DeadLettered => self.dead_letters.with_label_values(&[stage]).inc(),
+            TaskEnd::Failed | TaskEnd::PutBack | TaskEnd::Ended => {}
+        }
+        self.with_stage(stage, |state| {
+            state.in_progress = state.in_progress.saturating_sub(1);
+            if end != TaskEnd::PutBack {
+                state.last_progress = Instant::now();
+            }
+            if end == TaskEnd::Done {
+                let (now, before) = (took.as_secs_f64(), state.task_seconds);
+                state.task_seconds = Some(before.map_or(now, |before| before + SMOOTHING * (now - before)));
+            }
+        });
+    }
+
+    /// A stage that is long at one task is getting on with it.
+    pub fn progressed(&self, stage: &str) {
+        self.with_stage(closed(STAGES, stage), |state| state.last_progress = Instant::now());
+    }
+
+    /// A job has its result.
+    pub fn job_ended(&self, end: JobEnd) {
+        self.jobs.with_label_values(&[end.as_str()]).inc();
+    }
+
+    /// The object at `key` was looked for in the cache.
+    pub fn cache_asked(&self, key: &str, answer: CacheAnswer) {
+        self.cache_requests.with_label_values(&[object_kind(key), answer.as_str()]).inc();
+    }
+
+    /// A task waits for another process that makes the object at `key`.
+    pub fn flight_waited(&self, key: &str) {
+        self.flight_waits.with_label_values(&[object_kind(key)]).inc();
+    }
+
+    /// A batch begins.
+    pub fn batch_began(&self, images: usize, reason: &str, kv_bytes: u64) {
+        let Label::Of(_, reasons) = BATCHES.labels[0] else { return };
+        self.batch_size.observe(images as f64);
+        self.batches.with_label_values(&[closed(reasons, reason)]).inc();
+        self.kv_cache.set(i64::try_from(kv_bytes).unwrap_or(i64::MAX));
+    }
+
+    /// The batch has ended, in whatever way.
+    pub fn batch_ended(&self) {
+        self.kv_cache.set(0);
+    }
+
+    /// A batch was so long at a scale, counted from 1.
+    pub fn scale_sampled(&self, scale: usize, took: Duration) {
+        let scale = scale.clamp(1, MAX_SCALES).to_string();
+        self.scale_seconds.with_label_values(&[&scale]).observe(took.as_secs_f64());
+        self.progressed("sampler");
+    }
+
+    /// The object store was called.
+    pub fn store_called(&self, call: StoreCall, answer: StoreAnswer, took: Duration) {
+        self.store_requests.with_label_values(&[call.as_str(), answer.as_str()]).inc();
+        self.store_seconds.with_label_values(&[call.as_str()]).observe(took.as_secs_f64());
+    }
+
+    /// What the broker says of a queue: messages that wait, and dead letters of theirs.
+    pub fn queue_seen(&self, stage: &str, lane: &str, messages: u32, dead_letters: u32) {
+        let stage = closed(STAGES, stage);
+        self.queue_messages.with_label_values(&[stage, lane]).set(messages.into());
+        self.dead_letter_messages.with_label_values(&[stage, lane]).set(dead_letters.into());
+        let (seconds, at_once) = self.with_stage(stage, |state| (state.task_seconds, state.at_once));
+        if at_once > 0 {
+            let waiting = f64::from(messages) * seconds.unwrap_or(SECONDS_UNKNOWN) / f64::from(at_once);
+            self.work_waiting.with_label_values(&[stage, lane]).set(waiting);
+        }
+    }
+
+    /// The compute device is broken.
+    pub fn device_fault(&self) {
+        self.device_faults.inc();
+    }
+
+    /// A canary came back, or did not within its limit. `outcome` is completed, failed, late or unsent.
+    pub fn canary_ended(&self, outcome: &str, took: Duration) {
+        let Label::Of(_, outcomes) = CANARY_RUNS.labels[0] else { return };
+        self.canary_runs.with_label_values(&[closed(outcomes, outcome)]).inc();
+        self.canary_seconds.set(took.as_secs_f64());
+    }
+
+    /// All of them, in Prometheus's text format.
+    pub fn render(&self, health: &Health) -> String {
+        for (stage, consuming, ready) in health.by_stage() {
+            self.consuming.with_label_values(&[stage]).set(consuming.into());
+            self.ready.with_label_values(&[stage]).set(ready.into());
+        }
+        for (stage, state) in STAGES.iter().zip(self.lock().iter()).filter(|(_, state)| state.at_once > 0) {
+            let idle = state.in_progress == 0;
+            let seconds = if idle { 0.0 } else { state.last_progress.elapsed().as_secs_f64() };
+            self.since_progress.with_label_values(&[stage]).set(seconds);
+        }
+        let mut text = Vec::new();
+        // Memory takes everything, and names that were registered can be written.
+        TextEncoder::new().encode(&self.registry.gather(), &mut text).ok();
+        String::from_utf8(text).unwrap_or_default()
+    }
+
+    fn with_stage<T>(&self, stage: &'static str, work: impl FnOnce(&mut StageState) -> T) -> T {
+        let index = STAGES.iter().position(|known| *known == stage).unwrap_or(STAGES.len() - 1);
+        work(&mut self.lock()[index])
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<StageState>> {
+        self.stages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A task at work. Dropped without [`TaskInProgress::ended`], it counts as put back.
+pub struct TaskInProgress<'a> {
+    metrics: &'a Metrics,
+    stage: &'static str,
+    started: Instant,
+    end: TaskEnd,
+}
+
+impl TaskInProgress<'_> {
+    /// What became of it.
+    pub fn ended(mut self, end: TaskEnd) {
+        self.end = end;
+    }
+}
+
+impl Drop for TaskInProgress<'_> {
+    fn drop(&mut self) {
+        self.metrics.task_ended(self.stage, self.end, self.started.elapsed());
+    }
+}
+
+fn every_value(label: Label, mut each: impl FnMut(&'static str)) {
+    if let Label::Of(_, values) = label {
+        values.iter().for_each(|value| each(value));
+    }
+}
+
+fn options(metric: Metric) -> Opts {
+    Opts::new(metric.name, metric.help)
+}
+
+fn histogram_options(metric: Metric) -> HistogramOpts {
+    let Kind::Histogram(buckets) = metric.kind else { return HistogramOpts::new(metric.name, metric.help) };
+    HistogramOpts::new(metric.name, metric.help).buckets(buckets.to_vec())
+}
+
+fn labels(metric: Metric) -> Vec<&'static str> {
+    metric.labels.iter().map(|label| label.name()).collect()
+}
+
+fn counters(metric: Metric) -> IntCounterVec {
+    must(IntCounterVec::new(options(metric), &labels(metric)))
+}
+
+fn gauges(metric: Metric) -> IntGaugeVec {
+    must(IntGaugeVec::new(options(metric), &labels(metric)))
+}
+
+fn float_gauges(metric: Metric) -> GaugeVec {
+    must(GaugeVec::new(options(metric), &labels(metric)))
+}
+
+fn histograms(metric: Metric) -> HistogramVec {
+    must(HistogramVec::new(histogram_options(metric), &labels(metric)))
+}
+
+/// The list is a constant, and a test has built everything in it.
+fn must<T>(made: Result<T, prometheus::Error>) -> T {
+    made.expect("the closed list has good names, each once")
+}
