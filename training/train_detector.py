@@ -116,14 +116,14 @@ def corners(boxes: Tensor) -> Tensor:
     return torch.cat((boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., :2] + boxes[..., 2:] / 2), -1)
 
 
-def generalised_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Of boxes given by centre and size, pair by pair."""
+def overlaps(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU and generalised IoU of boxes given by centre and size, pair by pair."""
     a, b = corners(a), corners(b)
     area = lambda box: (box[..., 2:] - box[..., :2]).clamp_min(0).prod(-1)  # noqa: E731
     shared = area(torch.cat((torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])), -1))
     hull = area(torch.cat((torch.minimum(a[..., :2], b[..., :2]), torch.maximum(a[..., 2:], b[..., 2:])), -1))
     union = area(a) + area(b) - shared
-    return shared / union - (hull - union) / hull
+    return shared / union, shared / union - (hull - union) / hull
 
 
 def one_object_loss(logits: Tensor, boxes: Tensor, box: Tensor, place: Tensor, count: int) -> Tensor:
@@ -136,7 +136,7 @@ def one_object_loss(logits: Tensor, boxes: Tensor, box: Tensor, place: Tensor, c
     scores, boxes = logits.float().clamp_min(-30), boxes.float()
     named = (place > 0)[:, None]
     wide = box[:, None].expand_as(boxes)
-    overlap = generalised_iou(boxes, wide)
+    _, overlap = overlaps(boxes, wide)
     cost = 5 * (boxes - wide).abs().sum(-1) - 2 * overlap - 2 * scores[rows, :, place].sigmoid()
     queries = cost.detach().topk(count, largest=False).indices
     fit = (0.5 + 0.5 * overlap.detach().clamp(0, 1)).gather(1, queries) * named
@@ -187,7 +187,7 @@ def best(out, place: Tensor, box: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     scores = out.logits.amax(-1)
     query = scores.argmax(1)
     named = out.logits[rows, query].argmax(1) == place
-    return generalised_iou(out.pred_boxes[rows, query], box), named, scores[rows, query].sigmoid()
+    return overlaps(out.pred_boxes[rows, query], box)[0], named, scores[rows, query].sigmoid()
 
 
 def batch(shards: common.Shards, rows: np.ndarray, column: str) -> tuple[Tensor, Tensor, np.ndarray]:
@@ -216,7 +216,7 @@ def look(model: Detector, run: common.Run, held: common.Shards) -> None:
 
 
 def main() -> None:
-    options = common.arguments(__doc__, steps=2_000, batch=24, rate=5e-4)
+    options = common.arguments(__doc__, steps=1_450, batch=24, rate=5e-4)
     shards, held = common.Shards(options.work / "data/train"), common.Shards(options.work / "data/held")
     model = Detector()
     run = common.Run(options.work / "detector", model, common.adamw(model, options.rate, 1e-4), steps=options.steps,
