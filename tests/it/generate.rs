@@ -15,16 +15,16 @@ fn a_subject_and_a_sentence_give_pictures_a_result_and_a_contact_sheet() {
     let arguments = ["generate", "-s", &mug, "-p", "a mug on a desk", "--id", "mug", "--seeds", "7,8", "--name", "mug"];
     let run = folder.run(&arguments).expect(0);
     assert_eq!(run.stdout, "out/mug/image-0.png\nout/mug/image-1.png\nout/contact-sheet.png\n");
-    assert_eq!(size(&folder.read("out/mug/image-0.png")), (256, 256));
+    assert_eq!(size(&folder.read("out/mug/image-0.png")), (64, 64));
     assert_ne!(folder.read("out/mug/image-0.png"), folder.read("out/mug/image-1.png"), "seeds differ, pictures differ");
     assert!(size(&folder.read("out/contact-sheet.png")).0 > 512);
 
     let result = folder.json("out/mug/result.json");
     assert_eq!(result["status"], "completed");
     assert_eq!(result["parameters"]["bundle"], "mini");
-    assert_eq!(result["parameters"]["text_guidance"], 2.5, "the bundle's default is written down");
+    assert_eq!(result["parameters"]["text_guidance"], 2.0, "the bundle's default is written down");
     assert_eq!(result["subject"]["name"], "mug");
-    assert_eq!(result["subject"]["how"], "whole_image");
+    assert_eq!(result["subject"]["how"], "detector");
     assert_eq!(result["seeds"], serde_json::json!([7, 8]));
     for network in ["dinov2", "flux_vae", "text_encoder", "transformer", "visual_tokenizer"] {
         let digest = result["models"][network].as_str().unwrap_or_else(|| panic!("no digest of {network}"));

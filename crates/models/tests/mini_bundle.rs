@@ -42,7 +42,7 @@ fn every_file_of_the_mini_bundle_has_its_published_sum() {
         result.unwrap();
     }
     let digests = open("mini");
-    assert_eq!(digests.digests().unwrap().len(), 5);
+    assert_eq!(digests.digests().unwrap().len(), 7);
 }
 
 #[test]

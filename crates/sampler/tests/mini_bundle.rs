@@ -31,7 +31,7 @@ fn subject() -> Vec<u8> {
     let encoder = load_subject_encoder(&bundle(), &Device::Cpu, DType::F32).expect("the encoders load");
     let square =
         RgbImage::from_fn(64, 64, |x, y| [(x * 4) as u8, (y * 4) as u8, ((x / 8 + y / 8) % 2 * 255) as u8].into());
-    encoder.encode(&square, 256).and_then(|subject| subject.to_bytes()).expect("a picture can be encoded")
+    encoder.encode(&square, 64).and_then(|subject| subject.to_bytes()).expect("a picture can be encoded")
 }
 
 fn networks(config: &SamplerConfig) -> Arc<GeneratorSampler> {
@@ -39,8 +39,8 @@ fn networks(config: &SamplerConfig) -> Arc<GeneratorSampler> {
     let subjects = SubjectKeys {
         encoders: "mini".into(),
         finders: String::new(),
-        default_pixel_budget: PixelBudget::M0_06,
-        resolutions: [(PixelBudget::M0_06, 256)].into(),
+        default_pixel_budget: PixelBudget::M0_004,
+        resolutions: [(PixelBudget::M0_004, 64)].into(),
     };
     Arc::new(GeneratorSampler::start(&bundle(), generator, subjects, BTreeMap::new(), config).expect("a thread"))
 }
