@@ -281,7 +281,7 @@ async fn one_job_is_one_trace_and_no_log_holds_a_secret() {
         assert!(log.contains("\"level\":\"") && log.lines().all(|line| line.starts_with('{')), "{name}: {log}");
         assert_eq!(leaks(log, &secrets), Vec::<&str>::new(), "{name}: {log}");
     }
-    assert!(logs[3].1.lines().count() > 10, "there is something to look at: {}", logs[3].1);
+    assert!(logs[3].1.lines().count() > 5, "there is something to look at: {}", logs[3].1);
     drop(servers.redis);
 }
 
