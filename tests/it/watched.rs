@@ -281,7 +281,7 @@ async fn one_job_is_one_trace_and_no_log_holds_a_secret() {
         assert!(log.contains("\"level\":\"") && log.lines().all(|line| line.starts_with('{')), "{name}: {log}");
         assert_eq!(leaks(log, &secrets), Vec::<&str>::new(), "{name}: {log}");
     }
-    assert!(logs[3].1.lines().count() > 10, "there is something to look at: {}", logs[3].1);
+    assert!(logs[3].1.lines().count() > 5, "there is something to look at: {}", logs[3].1);
     drop(servers.redis);
 }
 
@@ -307,9 +307,10 @@ fn check_trace(spans: &[CollectedSpan]) {
         assert!(!span.has_failed);
         before = span;
     }
-    let broken = spans.iter().find(|span| span.job == "broken" && span.name == "dispatcher");
-    let broken = broken.unwrap_or_else(|| panic!("{spans:#?}"));
-    assert!(broken.has_failed && broken.trace != before.trace, "{broken:?}");
+    let broken: Vec<&CollectedSpan> = spans.iter().filter(|span| span.job == "broken").collect();
+    assert!(broken.len() > 1 && broken.iter().all(|span| span.trace != before.trace), "{broken:#?}");
+    let failed = broken.iter().filter(|span| span.has_failed).count();
+    assert_eq!(failed, 1, "the stage that could not read the picture: {broken:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
