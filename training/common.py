@@ -126,8 +126,8 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "checkpoint.pt").exists():
             self.restore()
-        elif (SHIPPED / f"{folder.name}.safetensors").exists():
-            self.restore_shipped(SHIPPED / f"{folder.name}.safetensors")
+        elif shipped := next((path for path in shipped_files(folder.name) if path.exists()), None):
+            self.restore_shipped(shipped)
 
     def restore(self) -> None:
         state = torch.load(self.folder / "checkpoint.pt", weights_only=True)
@@ -140,8 +140,10 @@ class Run:
 
     def restore_shipped(self, path: Path) -> None:
         """From a committed checkpoint: averaged weights in half precision and the step, without the optimiser."""
+        own = self.model.state_dict().keys()
         with safe_open(path, "pt") as file:
-            weights = {name: file.get_tensor(name).float() for name in file.keys()}
+            # A bundle's file has the published checkpoints' buffers of zeros besides.
+            weights = {name: file.get_tensor(name).float() for name in file.keys() if name in own}
             self.step = int(file.metadata()["step"])
         self.model.load_state_dict(weights)
         self.average.values = {name: value.clone() for name, value in self.model.state_dict().items()}
@@ -203,6 +205,12 @@ class Run:
                 writer.writeheader()
             writer.writerow(row)
         print(self.folder.name, " ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
+
+
+def shipped_files(run: str) -> list[Path]:
+    """Where a run's weights may lie in the repository: with all that training needs, or as the bundle has them."""
+    paths = [SHIPPED / f"{run}.safetensors"]
+    return paths + [ROOT / "bundles/mini/transformer.safetensors"] if run == "transformer" else paths
 
 
 def steps_of(folder: Path) -> int:
