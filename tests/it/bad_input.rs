@@ -98,7 +98,7 @@ fn what_the_bundle_does_not_offer() {
     let run = |options: &[&str]| Folder::new().run(&[&given, options].concat());
     run(&["--pixels", "1M"]).expect_error(1, "the model bundle has no pixel budget 1M; use one of: 0.004M");
     run(&["--mask", "sam"]).expect_error(1, "use \"box\" or \"none\"");
-    run(&["--guidance-text", "1,2,3"]).expect_error(1, "one for each of the 7 scales");
+    run(&["--guidance-text", "1,2,3"]).expect_error(1, "one for each of the 5 scales");
 }
 
 #[test]

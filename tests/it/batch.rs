@@ -52,7 +52,7 @@ fn standard_input_is_a_jobs_file_too() {
     assert!(run.stderr.contains("1 done, 0 failed, 0 cached"), "{}", run.stderr);
 }
 
-/// Every file over 40 blocks of 512 bytes fails to be written, as on a full disk.
+/// Every file over 4 blocks of 512 bytes fails to be written, as on a full disk.
 #[cfg(unix)]
 #[test]
 fn a_disk_that_fills_up_fails_jobs_with_the_place_and_leaves_no_half_result() {
@@ -60,7 +60,7 @@ fn a_disk_that_fills_up_fails_jobs_with_the_place_and_leaves_no_half_result() {
     folder.write("jobs.jsonl", line("one", "mug.png", "a mug on a desk"));
     let program = folder.command(&[]);
     let mut command = std::process::Command::new("sh");
-    command.args(["-c", "trap '' XFSZ; ulimit -f 40; exec \"$0\" batch jobs.jsonl --attempts 1"]);
+    command.args(["-c", "trap '' XFSZ; ulimit -f 4; exec \"$0\" batch jobs.jsonl --attempts 1"]);
     command
         .arg(program.get_program())
         .current_dir(folder.path(""))

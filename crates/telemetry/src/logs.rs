@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tracing::{Level, Metadata};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
-    filter::{FilterExt, filter_fn},
+    filter::{FilterExt, LevelFilter, filter_fn},
     fmt,
     layer::SubscriberExt,
     registry, reload,
@@ -151,7 +151,9 @@ pub fn init(options: &Options) -> Result<Telemetry, TelemetryError> {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     let traces = options.otlp.as_ref().map(Traces::start).transpose()?;
-    let spans = traces.as_ref().map(Traces::layer);
+    // A layer that is absent would let everything through: nothing that no layer wants is to be made at all.
+    let wanted = if traces.is_some() { LevelFilter::TRACE } else { LevelFilter::OFF };
+    let spans = traces.as_ref().map(Traces::layer).with_filter(wanted);
     let subscriber = registry().with(lines.with_filter(filter.and(filter_fn(is_harmless)))).with(spans);
     subscriber.try_init().map_err(TelemetryError::AlreadySet)?;
     if traces.is_some() {

@@ -137,16 +137,18 @@ fn job(arguments: &CanaryArguments, now: Timestamp) -> Job {
     job
 }
 
-/// A ball on white, with the mark's bits as its pattern.
+/// A ball on white, with the mark's bits as its pattern: 16 by 8 squares of 2 x 2 pixels in its middle.
 fn picture(mark: u128) -> Vec<u8> {
+    let (left, top) = (SIDE / 2 - 16, SIDE / 2 - 8);
     let image = RgbImage::from_fn(SIDE, SIDE, |x, y| {
         let (right, down) = (x.abs_diff(SIDE / 2), y.abs_diff(SIDE / 2));
         if right * right + down * down > (SIDE / 3) * (SIDE / 3) {
             return [255, 255, 255].into();
         }
-        // A square of 4 x 4 pixels for each of 128 bits, again and again.
-        let bit = (y / 4 * (SIDE / 4) + x / 4) % u128::BITS;
-        if mark >> bit & 1 == 1 { [220, 60, 40].into() } else { [250, 200, 60].into() }
+        let is_set = (left..left + 32).contains(&x)
+            && (top..top + 16).contains(&y)
+            && mark >> ((y - top) / 2 * 16 + (x - left) / 2) & 1 == 1;
+        if is_set { [220, 60, 40].into() } else { [250, 200, 60].into() }
     });
     // A picture of a fixed size can be written.
     encode_image(&image, ImageFormat::Png, 100).unwrap_or_default()
@@ -179,7 +181,9 @@ mod tests {
 
     #[test]
     fn no_two_canaries_share_a_picture_and_every_one_is_a_job() {
-        assert_ne!(picture(1), picture(2));
+        for bit in 0..u128::BITS {
+            assert_ne!(picture(0), picture(1 << bit), "bit {bit} is to be seen");
+        }
         assert!(picture(1).len() < 2_000, "a tiny job: {}", picture(1).len());
         let command = crate::arguments::Arguments::try_parse_from(["echogen", "canary"]).unwrap().command;
         let crate::arguments::Command::Canary(arguments) = command else { panic!("not canary") };
