@@ -26,8 +26,8 @@ from features import part
 DESCRIPTION = "All networks of the chain in small, trained on the project's own small world: pictures of 64 x 64."
 
 SAMPLING = {
-    "guidance_text": 2.0,
-    "guidance_subject": 3.0,
+    "guidance_text": 4.0,
+    "guidance_subject": 2.0,
     "temperature": 0.5,
     "top_p": 0.9,
     "pixel_budget": "0.004M",

@@ -22,7 +22,7 @@ fn a_subject_and_a_sentence_give_pictures_a_result_and_a_contact_sheet() {
     let result = folder.json("out/mug/result.json");
     assert_eq!(result["status"], "completed");
     assert_eq!(result["parameters"]["bundle"], "mini");
-    assert_eq!(result["parameters"]["text_guidance"], 2.0, "the bundle's default is written down");
+    assert_eq!(result["parameters"]["text_guidance"], 4.0, "the bundle's default is written down");
     assert_eq!(result["subject"]["name"], "mug");
     assert_eq!(result["subject"]["how"], "detector");
     assert_eq!(result["seeds"], serde_json::json!([7, 8]));

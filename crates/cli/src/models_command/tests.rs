@@ -218,7 +218,7 @@ fn list_tells_what_is_ready() {
 fn show_prints_all_that_the_manifest_says() {
     let bundles = [Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bundles")];
     let (text, _) = run_line(&["show", "mini"], &bundles, false).unwrap();
-    for expected in ["guidance 2 by text", "transformer (complete", "0.004M (subject 64 px)", "sha256 "] {
+    for expected in ["guidance 4 by text", "transformer (complete", "0.004M (subject 64 px)", "sha256 "] {
         assert!(text.contains(expected), "{text} lacks {expected}");
     }
     let (text, _) = run_line(&["show", "echogen-2b"], &bundles, false).unwrap();
