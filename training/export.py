@@ -65,7 +65,8 @@ NETWORKS = {
 # Networks whose settings and tokenizer are files beside their weights.
 FINDERS = {
     "detector": ("Finds the subject by its name.", lambda run: train_detector.published_config()),
-    "namer": ("Says what the subject is called.", lambda run: json.loads((run / "config.json").read_text())),
+    "namer": ("Says what the subject is called.", lambda run: json.loads((run / "config.json").read_text())
+              | {"max_pixels": train_namer.MAX_PIXELS}),
 }
 
 CONFIGS = {

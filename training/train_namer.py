@@ -34,6 +34,8 @@ VOCABULARY = 512
 
 # Pictures of 64 pixels are resized to the nearest whole number of merged cells of 14.
 PATCH, MERGE, CELLS = 7, 2, 5
+# The program brings larger pictures down to the same: 70 x 70, and a little room for its rounding.
+MAX_PIXELS = 5_000
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])[:, None, None]
 DEVIATION = torch.tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
 

@@ -80,8 +80,16 @@ impl SubjectNamer {
             Ok::<_, NamerError>(encoding.get_ids().to_vec())
         };
         let around = (ids(before)?, ids(&after)?);
-        let processor = QwenProcessorConfig { max_pixels: MAX_PIXELS, ..QwenProcessorConfig::default() };
-        Ok(Self { model, tokenizer, processor, around })
+        let published = QwenProcessorConfig::default();
+        Ok(Self { model, tokenizer, processor: published.clone(), around }.with_preparation(published))
+    }
+
+    /// The same with pictures prepared as a bundle says. Its most pixels count up to a bound.
+    #[must_use]
+    pub fn with_preparation(mut self, preparation: QwenProcessorConfig) -> Self {
+        let max_pixels = preparation.max_pixels.min(MAX_PIXELS);
+        self.processor = QwenProcessorConfig { max_pixels, ..preparation };
+        self
     }
 
     /// Asks what the picture shows. `keep_going` is asked before every further token; once it says no, what was said so

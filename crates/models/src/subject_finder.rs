@@ -80,7 +80,9 @@ impl SubjectFinder {
             let network =
                 network(bundle, Network::Namer, device, dtype, Qwen::is_ignored, |vb| Qwen::new(vb, &config))?;
             let tokenizer = load_tokenizer(&bundle.tokenizer(Network::Namer)?)?;
-            finder.namer = Some(SubjectNamer::new(network, tokenizer)?);
+            // The published preparation unless the same file says otherwise.
+            let preparation = bundle.config(Network::Namer)?;
+            finder.namer = Some(SubjectNamer::new(network, tokenizer)?.with_preparation(preparation));
         }
         if is_there(bundle, Network::SegmentAnything) {
             let config: SamConfig = bundle.config(Network::SegmentAnything)?;
