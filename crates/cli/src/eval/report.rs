@@ -137,11 +137,13 @@ impl Report {
         if self.sweep.is_empty() {
             return String::new();
         }
-        let mut text = "\nguidance: text  subject   scene right  subject among 50 (DINOv2, judge)\n".to_owned();
+        let mut text =
+            "\nguidance: text  subject   scene right   kind right  subject among 50 (DINOv2, judge)\n".to_owned();
         for SweepPoint { guidance_text, guidance_subject, fidelity } in &self.sweep {
             text.push_str(&format!(
-                "{guidance_text:>14}  {guidance_subject:>7}   {:>11}  {:>10} {:>10}\n",
+                "{guidance_text:>14}  {guidance_subject:>7}   {:>11}  {:>11}  {:>10} {:>10}\n",
                 percent(fidelity.scene_accuracy),
+                percent(fidelity.kind_accuracy),
                 percent(fidelity.identity_retrieval),
                 percent(fidelity.identity_retrieval_judge),
             ));

@@ -13,7 +13,8 @@ pub(crate) const TEXT: [f64; 3] = [1.0, 2.0, 4.0];
 /// Strengths of the subject guidance: the points of a line.
 pub(crate) const SUBJECT: [f64; 5] = [0.0, 1.0, 2.0, 3.0, 5.0];
 
-/// Draws scenes that are right against subjects that are found.
+/// Draws kinds that are right, which the words ask for, against subjects that are found. Scenes are no measure of it: a
+/// network that is any good has them all right.
 pub(crate) fn draw(points: &[SweepPoint]) -> RgbImage {
     let share = |value: Option<f64>| value.unwrap_or(0.0) as f32;
     let line = |text: f64| ChartLine {
@@ -22,7 +23,7 @@ pub(crate) fn draw(points: &[SweepPoint]) -> RgbImage {
             .iter()
             .filter(|point| point.guidance_text == text)
             .map(|point| ChartPoint {
-                across: share(point.fidelity.scene_accuracy),
+                across: share(point.fidelity.kind_accuracy),
                 up: share(point.fidelity.identity_retrieval),
                 label: format!("{}", point.guidance_subject),
             })
@@ -30,7 +31,7 @@ pub(crate) fn draw(points: &[SweepPoint]) -> RgbImage {
     };
     chart(&Chart {
         title: "What guidance gains and costs",
-        across: "scene right",
+        across: "kind right: what the words ask for",
         up: "subject found among 50; numbers beside the points: subject guidance",
         lines: &TEXT.map(line),
     })
