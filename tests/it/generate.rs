@@ -37,6 +37,20 @@ fn a_subject_and_a_sentence_give_pictures_a_result_and_a_contact_sheet() {
 }
 
 #[test]
+fn how_the_subject_is_looked_for_can_be_set() {
+    let mug = subject("mug.png");
+    let run = |options: &[&str]| {
+        let given = ["generate", "-s", &mug, "-p", "a mug on a desk", "--name", "mug", "--id", "mug"];
+        let folder = Folder::new();
+        (folder.run(&[&given, options].concat()), folder)
+    };
+    run(&["--threshold", "1"]).0.expect_error(1, "1.00 is needed");
+    let (ended, folder) = run(&["--selection", "published", "--padding", "0.1"]);
+    ended.expect(0);
+    assert_eq!(folder.json("out/mug/result.json")["subject"]["how"], "detector");
+}
+
+#[test]
 fn the_same_seed_gives_the_same_bytes_whatever_the_company() {
     let folder = Folder::new();
     let mug = subject("mug.png");

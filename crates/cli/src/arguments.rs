@@ -8,11 +8,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use echogen_protocol::{AspectRatio, BoundingBox, IfNotFound, MaskMode, OutputFormat, PerScale, PixelBudget, Point};
-use echogen_segmenter::Selection;
 use echogen_telemetry::LogFormat;
 
 use crate::{
     eval::arguments::{EVAL_EXAMPLES, EvalArguments},
+    finder_options::FinderOptions,
     models_command::ModelsCommand,
     service::{
         arguments::{
@@ -252,6 +252,10 @@ pub(crate) struct ModelOptions {
     /// Threads for the networks; otherwise one for each core
     #[arg(long, env = "ECHOGEN_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Model")]
     pub(crate) threads: Option<u16>,
+
+    /// See [`FinderOptions`].
+    #[command(flatten)]
+    pub(crate) finder: FinderOptions,
 }
 
 /// How to sample; in a batch, the defaults of lines that do not say themselves.
@@ -368,18 +372,6 @@ pub(crate) struct SegmentArguments {
     #[arg(long, env = "ECHOGEN_IF_NOT_FOUND", value_enum, default_value = "fail")]
     pub(crate) if_not_found: NotFoundPolicy,
 
-    /// Which box of several: the one with the best score, or the first one as in the published code
-    #[arg(long, env = "ECHOGEN_SELECTION", value_enum, default_value = "best")]
-    pub(crate) selection: BoxSelection,
-
-    /// Least score of a box, 0 to 1
-    #[arg(long, env = "ECHOGEN_THRESHOLD", value_name = "SCORE", default_value_t = 0.3, value_parser = values::share)]
-    pub(crate) threshold: f32,
-
-    /// By how much of its size the box grows on each side, 0 to 1
-    #[arg(long, env = "ECHOGEN_PADDING", value_name = "SHARE", default_value_t = 0.0, value_parser = values::share)]
-    pub(crate) padding: f32,
-
     /// Folder for the pictures
     #[arg(short, long, env = "ECHOGEN_OUT", value_name = "OUT", default_value = "out")]
     pub(crate) out: PathBuf,
@@ -404,24 +396,6 @@ impl From<NotFoundPolicy> for IfNotFound {
         match policy {
             NotFoundPolicy::Fail => Self::Fail,
             NotFoundPolicy::WholeImage => Self::WholeImage,
-        }
-    }
-}
-
-/// Which box of several is the subject.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum BoxSelection {
-    /// The best score above the threshold
-    Best,
-    /// The first box in the network's order with a score above 0.01
-    Published,
-}
-
-impl From<BoxSelection> for Selection {
-    fn from(selection: BoxSelection) -> Self {
-        match selection {
-            BoxSelection::Best => Self::Best,
-            BoxSelection::Published => Self::Published,
         }
     }
 }

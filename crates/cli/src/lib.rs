@@ -10,6 +10,7 @@ mod config;
 mod contact_sheet;
 mod eval;
 mod failure;
+mod finder_options;
 mod generate;
 mod job_lines;
 mod models_command;

@@ -31,6 +31,7 @@ pub(crate) struct Loader {
     bundle: Bundle,
     device: Device,
     dtype: DType,
+    finder: FinderConfig,
 }
 
 /// All the networks of the bundle that the options name.
@@ -59,7 +60,7 @@ impl Loader {
         if let Some(threads) = options.threads {
             use_threads(usize::from(threads))?;
         }
-        Ok(Self { bundle, device: Device::Cpu, dtype: DType::F32 })
+        Ok(Self { bundle, device: Device::Cpu, dtype: DType::F32, finder: options.finder.config() })
     }
 
     /// The bundle's name.
@@ -73,7 +74,7 @@ impl Loader {
         let models = pick(digests, &FINDERS);
         let finders = match models.is_empty() {
             true => GivenBox.version(),
-            false => NetworkDetector::version_of(&FinderConfig::default(), &models),
+            false => NetworkDetector::version_of(&self.finder, &models),
         };
         Ok(SubjectKeys { finders, ..subject_keys(&self.bundle.manifest().sampling, digests)? })
     }
@@ -85,7 +86,7 @@ impl Loader {
             return Ok(Arc::new(GivenBox));
         }
         let finder = SubjectFinder::load(&self.bundle, &self.device, self.dtype).with_context(|| self.cannot_load())?;
-        let started = NetworkDetector::start(finder, FinderConfig::default(), models).map_err(anyhow::Error::from)?;
+        let started = NetworkDetector::start(finder, self.finder.clone(), models).map_err(anyhow::Error::from)?;
         Ok(Arc::new(started))
     }
 

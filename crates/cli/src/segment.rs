@@ -8,7 +8,7 @@ use echogen_models::{
     subject_finder::SubjectFinder,
 };
 use echogen_protocol::{BoundingBox, FoundBy, ImageSource, Job, Subject, limits};
-use echogen_segmenter::{DetectError, FinderConfig, Found, find_subject};
+use echogen_segmenter::{DetectError, Found, find_subject};
 
 use crate::{
     arguments::{GeneralOptions, ModelOptions, SegmentArguments},
@@ -26,20 +26,14 @@ const OVERLAY: &str = "overlay.png";
 pub(crate) fn run(arguments: &SegmentArguments, general: &GeneralOptions) -> Result<Exit, Failure> {
     let subject = subject(arguments)?;
     let picture = read(&arguments.picture)?;
-    let ModelOptions { bundle, bundles, threads } = &arguments.model;
+    let ModelOptions { bundle, bundles, threads, finder: options } = &arguments.model;
     let bundle = bundles::open(bundle, bundles.as_deref())?;
     if let Some(threads) = threads {
         networks::use_threads(usize::from(*threads))?;
     }
     let finder = SubjectFinder::load(&bundle, &Device::Cpu, DType::F32)
         .map_err(|error| Failure::usage(format!("cannot load the bundle {}: {}", bundle.name(), chain(&error))))?;
-    let config = FinderConfig {
-        box_threshold: arguments.threshold,
-        selection: arguments.selection.into(),
-        padding: arguments.padding,
-        ..FinderConfig::default()
-    };
-    let found = find_subject(&finder, &config, &picture, &subject, &|| true).map_err(not_found)?;
+    let found = find_subject(&finder, &options.config(), &picture, &subject, &|| true).map_err(not_found)?;
     let paths = write(arguments, &picture, &found)?;
     report(&found, &paths, general.json);
     Ok(Exit::Success)
