@@ -25,7 +25,7 @@ use super::{Environment, Management, ServerError, server_script, tail};
 /// and removes the folder.
 const WATCH: &str = r#"
 while read -r line; do group=$line; done
-[ -n "$group" ] && kill -KILL -- "-$group" 2>/dev/null
+[ -n "$group" ] && kill -s KILL -- "-$group" 2>/dev/null
 for try in 1 2 3 4 5; do rm -rf "$1" 2>/dev/null && break; sleep 0.2; done
 "#;
 
