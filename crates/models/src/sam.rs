@@ -24,7 +24,7 @@ use crate::layers::{
     bias::add_bias_relu,
     conv::{Conv2d, Geometry},
     kernels::{Activation, activate, residual},
-    linear::Linear,
+    linear::{Linear, rectified_between},
     norm::LayerNorm,
 };
 
@@ -380,14 +380,7 @@ impl Head {
     }
 
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        let mut xs = xs.clone();
-        for (index, layer) in self.layers.iter().enumerate() {
-            xs = match index + 1 == self.layers.len() {
-                true => layer.forward(&xs)?,
-                false => add_bias_relu(layer.product(&xs)?, layer.bias())?,
-            };
-        }
-        Ok(xs)
+        rectified_between(&self.layers, xs)
     }
 }
 

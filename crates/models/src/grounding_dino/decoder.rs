@@ -9,7 +9,12 @@ use super::{
     encoder::{Caption, FeedForward},
     neck::Levels,
 };
-use crate::layers::{bias::add_bias_relu, deformable::References, kernels::residual, linear::Linear, norm::LayerNorm};
+use crate::layers::{
+    deformable::References,
+    kernels::residual,
+    linear::{Linear, rectified_between},
+    norm::LayerNorm,
+};
 
 /// How close to 0 and 1 a box's numbers may come before the logit.
 const LOGIT_EPS: f32 = 1e-5;
@@ -28,14 +33,7 @@ impl Mlp {
     }
 
     pub(super) fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        let mut xs = xs.clone();
-        for (index, layer) in self.layers.iter().enumerate() {
-            xs = match index + 1 == self.layers.len() {
-                true => layer.forward(&xs)?,
-                false => add_bias_relu(layer.product(&xs)?, layer.bias())?,
-            };
-        }
-        Ok(xs)
+        rectified_between(&self.layers, xs)
     }
 
     /// The output row by row, as numbers.

@@ -3,6 +3,8 @@
 use candle_core::{DType, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
+use super::bias::add_bias_relu;
+
 /// xs · Wᵀ (+ b). A published weight is (out, in); it is kept as (in, out), which spares the product a repacking of
 /// the whole weight at every call. That matters for the few tokens of the first scales.
 #[derive(Debug, Clone)]
@@ -58,4 +60,11 @@ impl Linear {
         let product = self.product(xs)?;
         self.bias.as_ref().map_or(Ok(product.clone()), |bias| product.broadcast_add(bias))
     }
+}
+
+/// The layers one after the other, with a rectifier between each and the next.
+pub fn rectified_between(layers: &[Linear], xs: &Tensor) -> Result<Tensor> {
+    let Some((last, first)) = layers.split_last() else { return Ok(xs.clone()) };
+    let inner = first.iter().try_fold(xs.clone(), |xs, layer| add_bias_relu(layer.product(&xs)?, layer.bias()))?;
+    last.forward(&inner)
 }

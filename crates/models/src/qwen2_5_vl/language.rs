@@ -3,10 +3,9 @@
 use candle_core::{DType, Device, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
-use super::{config::QwenTextConfig, vision::interleave_halves};
+use super::{config::QwenTextConfig, mlp::Mlp, vision::interleave_halves};
 use crate::layers::{
     attention::{HeadOptions, KeyValue, Rotation, attend, split_heads},
-    kernels::{Activation, activate},
     linear::Linear,
     norm::RmsNorm,
 };
@@ -118,30 +117,6 @@ fn causal_mask(count: usize, keys: usize, device: &Device) -> Result<Tensor> {
     Tensor::from_vec(mask, (count, keys), device)
 }
 
-/// down(silu(gate x) · up x).
-#[derive(Debug, Clone)]
-struct Mlp {
-    gate_proj: Linear,
-    up_proj: Linear,
-    down_proj: Linear,
-}
-
-impl Mlp {
-    fn new(vb: VarBuilder, config: &QwenTextConfig) -> Result<Self> {
-        let (width, inner) = (config.hidden_size, config.intermediate_size);
-        Ok(Self {
-            gate_proj: Linear::without_bias(vb.pp("gate_proj"), width, inner)?,
-            up_proj: Linear::without_bias(vb.pp("up_proj"), width, inner)?,
-            down_proj: Linear::without_bias(vb.pp("down_proj"), inner, width)?,
-        })
-    }
-
-    fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        let gate = activate(self.gate_proj.product(xs)?, None, Activation::Silu)?;
-        self.down_proj.product(&(gate * self.up_proj.product(xs)?)?)
-    }
-}
-
 #[derive(Debug, Clone)]
 struct Layer {
     input_layernorm: RmsNorm,
@@ -157,7 +132,7 @@ impl Layer {
             input_layernorm: norm("input_layernorm")?,
             self_attn: Attention::new(vb.pp("self_attn"), config)?,
             post_attention_layernorm: norm("post_attention_layernorm")?,
-            mlp: Mlp::new(vb.pp("mlp"), config)?,
+            mlp: Mlp::new(vb.pp("mlp"), (config.hidden_size, config.intermediate_size), Linear::without_bias)?,
         })
     }
 

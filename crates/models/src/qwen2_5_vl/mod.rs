@@ -9,6 +9,7 @@
 
 mod config;
 mod language;
+mod mlp;
 mod model;
 mod positions;
 mod processor;

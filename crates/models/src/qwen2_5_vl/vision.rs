@@ -5,11 +5,11 @@ use candle_nn::VarBuilder;
 
 use super::{
     config::QwenVisionConfig,
+    mlp::Mlp,
     positions::{Grid, WindowOrder, patch_places, vision_rotation},
 };
 use crate::layers::{
     attention::{HeadOptions, KeyValue, Rotation, attend, split_heads},
-    bias::add_bias,
     kernels::{Activation, activate, residual},
     linear::Linear,
     norm::RmsNorm,
@@ -74,31 +74,6 @@ impl Attention {
     }
 }
 
-/// down(silu(gate x) · up x), all with a bias.
-#[derive(Debug, Clone)]
-struct Mlp {
-    gate_proj: Linear,
-    up_proj: Linear,
-    down_proj: Linear,
-}
-
-impl Mlp {
-    fn new(vb: VarBuilder, config: &QwenVisionConfig) -> Result<Self> {
-        let (width, inner) = (config.hidden_size, config.intermediate_size);
-        Ok(Self {
-            gate_proj: Linear::new(vb.pp("gate_proj"), width, inner)?,
-            up_proj: Linear::new(vb.pp("up_proj"), width, inner)?,
-            down_proj: Linear::new(vb.pp("down_proj"), inner, width)?,
-        })
-    }
-
-    fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        let gate = activate(self.gate_proj.product(xs)?, self.gate_proj.bias(), Activation::Silu)?;
-        let up = add_bias(self.up_proj.product(xs)?, self.up_proj.bias())?;
-        self.down_proj.product(&(gate * up)?)
-    }
-}
-
 #[derive(Debug, Clone)]
 struct Block {
     norm1: RmsNorm,
@@ -114,7 +89,7 @@ impl Block {
             norm1: RmsNorm::new(vb.pp("norm1"), config.hidden_size, EPS)?,
             attn: Attention::new(vb.pp("attn"), config)?,
             norm2: RmsNorm::new(vb.pp("norm2"), config.hidden_size, EPS)?,
-            mlp: Mlp::new(vb.pp("mlp"), config)?,
+            mlp: Mlp::new(vb.pp("mlp"), (config.hidden_size, config.intermediate_size), Linear::new)?,
             sees_all: config.fullatt_block_indexes.contains(&index),
         })
     }
