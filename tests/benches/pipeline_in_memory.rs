@@ -5,71 +5,24 @@
 #![expect(clippy::print_stdout, reason = "it reports to a person")]
 
 use std::{
-    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use echogen_dispatcher::{Dispatcher, DispatcherConfig};
-use echogen_encoder::{EncodeError, Encoder, SubjectEncoder};
+use echogen_encoder::Encoder;
 use echogen_models::imaging::{ImageFormat, ImageLimits, RgbImage, encode_image};
 use echogen_ports::{Broker, MemoryBroker, MemoryCache, MemoryImageFetcher, MemoryObjectStore, Message, QueueName};
-use echogen_protocol::{EventKind, Job, JobId, Lane, Parameters, PerScale, PixelBudget, SubjectKeys};
-use echogen_sampler::{ImageSampler, SampleError, SampleRequest, Sampled, Sampler};
+use echogen_protocol::{EventKind, Job, JobId, Lane, PixelBudget, SubjectKeys};
+use echogen_sampler::Sampler;
 use echogen_segmenter::{GivenBox, Segmenter};
+use echogen_tests::constant::Constant;
 use echogen_worker::{Clock, ResultWriter, Stage, Worker, WorkerConfig};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Jobs on their way at once, as a broker would hold them.
 const IN_FLIGHT: usize = 256;
-
-#[derive(Debug)]
-struct Constant;
-
-#[async_trait]
-impl SubjectEncoder for Constant {
-    async fn encode(&self, _: Arc<RgbImage>, _: u32, _: tokio::time::Instant) -> Result<Vec<u8>, EncodeError> {
-        Ok(vec![7; 1_024])
-    }
-
-    fn models(&self) -> BTreeMap<String, String> {
-        [("dinov2".to_owned(), "0".repeat(64))].into()
-    }
-}
-
-#[async_trait]
-impl ImageSampler for Constant {
-    fn plan(&self, job: &Job) -> Result<Parameters, SampleError> {
-        let all = PerScale::All(1.0);
-        Ok(Parameters {
-            bundle: "constant".into(),
-            prompt: job.prompt.clone(),
-            negative_prompt: None,
-            aspect_ratio: job.aspect_ratio.to_string(),
-            pixel_budget: PixelBudget::M0_06,
-            width: 8,
-            height: 8,
-            text_guidance: all.clone(),
-            subject_guidance: all.clone(),
-            temperature: all,
-            top_k: 1,
-            top_p: 1.0,
-            format: job.output.format,
-            quality: job.output.quality,
-        })
-    }
-
-    async fn sample(&self, request: SampleRequest) -> Result<Sampled, SampleError> {
-        let images = request.seeds.iter().map(|_| RgbImage::new(8, 8)).collect();
-        Ok(Sampled { images, timings: BTreeMap::new() })
-    }
-
-    fn models(&self) -> BTreeMap<String, String> {
-        [("transformer".to_owned(), "0".repeat(64))].into()
-    }
-}
 
 struct Installation {
     broker: Arc<MemoryBroker>,
@@ -89,6 +42,7 @@ fn start() -> Installation {
         default_pixel_budget: PixelBudget::M0_06,
         resolutions: [(PixelBudget::M0_06, 256)].into(),
     };
+    let networks = Arc::new(Constant { subject_bytes: 1_024, side: 8, ..Constant::taking(Duration::ZERO) });
     let results = ResultWriter::new(pictures.clone(), broker.clone(), Clock::system(), "0.0.0");
     let config = DispatcherConfig { subjects: subjects.clone(), max_image_bytes: 1 << 20 };
     let stages: [(Arc<dyn Stage>, QueueName); 4] = [
@@ -100,8 +54,8 @@ fn start() -> Installation {
             Arc::new(Segmenter::new(ImageLimits::default(), Arc::new(GivenBox), work.clone(), cache.clone())),
             QueueName::segment(),
         ),
-        (Arc::new(Encoder::new(subjects, Arc::new(Constant), work.clone(), cache.clone())), QueueName::encode()),
-        (Arc::new(Sampler::new(Arc::new(Constant), work, cache, pictures, results.clone())), QueueName::sample()),
+        (Arc::new(Encoder::new(subjects, networks.clone(), work.clone(), cache.clone())), QueueName::encode()),
+        (Arc::new(Sampler::new(networks, work, cache, pictures, results.clone())), QueueName::sample()),
     ];
     let (workers, shutdown) = (TaskTracker::new(), CancellationToken::new());
     for (stage, queue) in stages {

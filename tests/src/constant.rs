@@ -23,12 +23,16 @@ const SIDE: u32 = 64;
 pub struct Constant {
     /// How long each answer takes.
     pub delay: Duration,
+    /// Bytes of an encoded subject.
+    pub subject_bytes: usize,
+    /// Pixels of a picture's side.
+    pub side: u32,
 }
 
 impl Constant {
     /// Networks that take `delay` for each answer.
     pub fn taking(delay: Duration) -> Self {
-        Self { delay }
+        Self { delay, subject_bytes: SUBJECT_BYTES, side: SIDE }
     }
 
     async fn think(&self) {
@@ -62,7 +66,7 @@ pub fn picture(number: u64) -> Vec<u8> {
 impl SubjectEncoder for Constant {
     async fn encode(&self, _: Arc<RgbImage>, _: u32, _: tokio::time::Instant) -> Result<Vec<u8>, EncodeError> {
         self.think().await;
-        Ok(vec![7; SUBJECT_BYTES])
+        Ok(vec![7; self.subject_bytes])
     }
 
     fn models(&self) -> BTreeMap<String, String> {
@@ -80,8 +84,8 @@ impl ImageSampler for Constant {
             negative_prompt: None,
             aspect_ratio: job.aspect_ratio.to_string(),
             pixel_budget: PixelBudget::M0_06,
-            width: SIDE,
-            height: SIDE,
+            width: self.side,
+            height: self.side,
             text_guidance: all.clone(),
             subject_guidance: all.clone(),
             temperature: all,
@@ -97,7 +101,8 @@ impl ImageSampler for Constant {
             std::process::abort();
         }
         self.think().await;
-        let images = request.seeds.iter().map(|_| RgbImage::from_pixel(SIDE, SIDE, [200, 120, 40].into())).collect();
+        let images =
+            request.seeds.iter().map(|_| RgbImage::from_pixel(self.side, self.side, [200, 120, 40].into())).collect();
         Ok(Sampled { images, timings: BTreeMap::new() })
     }
 

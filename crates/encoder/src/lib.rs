@@ -69,11 +69,7 @@ impl Encoder {
         let found = self
             .flights
             .run(&key, async {
-                let shared = if context.alone {
-                    self.shared.run_at_once(&encoding).await?
-                } else {
-                    self.shared.run(key.as_str(), &encoding).await?
-                };
+                let shared = self.shared.run_for(context, key.as_str(), &encoding).await?;
                 made = matches!(shared, Shared::Made(()));
                 Ok(())
             })

@@ -72,6 +72,20 @@ impl PortError {
     }
 }
 
+/// An error with its causes, each said once.
+pub fn error_story(error: &dyn std::error::Error) -> String {
+    let mut story = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !story.contains(&text) {
+            story = format!("{story}: {text}");
+        }
+        cause = error.source();
+    }
+    story
+}
+
 #[cfg(test)]
 mod tests {
     use std::error::Error;

@@ -16,7 +16,7 @@ mod object_store;
 pub use broker::{Broker, Consumer, DEAD_LETTER_REASON, Delivery, Event, EventStream, Message, QueueName, Settle};
 pub use cache::{Cache, FencingToken};
 pub use echogen_protocol::KeyError;
-pub use error::PortError;
+pub use error::{PortError, error_story};
 pub use image_fetcher::ImageFetcher;
 pub use memory::{MemoryBroker, MemoryCache, MemoryImageFetcher, MemoryObjectStore};
 pub use object_store::{ObjectKey, ObjectStore, object_too_large};

@@ -72,11 +72,7 @@ impl Segmenter {
         let record = self
             .flights
             .run(&key, async {
-                let shared = if context.alone {
-                    self.shared.run_at_once(&segmentation).await?
-                } else {
-                    self.shared.run(key.as_str(), &segmentation).await?
-                };
+                let shared = self.shared.run_for(context, key.as_str(), &segmentation).await?;
                 made = matches!(shared, Shared::Made(_));
                 Ok::<_, StageError>(shared.into_product())
             })
@@ -156,7 +152,7 @@ impl SharedWork for CutOut<'_> {
     }
 
     async fn find(&self) -> Result<Option<Segmentation>, StageError> {
-        self.stage.checked(self.stage.work.get(self.key, MAX_RECORD_BYTES).await?).await
+        self.stage.checked(self.stage.work.fetch(self.key, MAX_RECORD_BYTES).await?).await
     }
 
     async fn make(&self) -> Result<(Segmentation, Bytes), StageError> {

@@ -27,9 +27,14 @@ impl CachedObjects {
     /// Returns the object, or `None` if there is none; see [`ObjectStore::get`]. One that was deleted from the store
     /// may still come from the cache for a while.
     pub async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
-        if let Some(bytes) = self.glance(key, max_bytes).await? {
-            return Ok(Some(bytes));
+        match self.glance(key, max_bytes).await? {
+            Some(bytes) => Ok(Some(bytes)),
+            None => self.fetch(key, max_bytes).await,
         }
+    }
+
+    /// Returns the object from the store, where a glance has just found nothing, and puts it into the cache.
+    pub async fn fetch(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
         let Some(bytes) = self.store.get(key, max_bytes).await? else { return Ok(None) };
         self.remember(key, bytes.clone()).await;
         Ok(Some(bytes))

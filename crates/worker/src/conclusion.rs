@@ -1,6 +1,6 @@
 //! What has to be done before the ack: the next tasks, the job's end, another try, or a dead letter.
 
-use echogen_ports::{Message, PortError, QueueName};
+use echogen_ports::{Message, PortError, QueueName, error_story};
 use echogen_protocol::{EventKind, Failure, Job, JobEvent, Task, TaskHeaders};
 use echogen_telemetry::{TaskEnd, fail_span};
 use futures::future::try_join_all;
@@ -77,14 +77,15 @@ impl Handler {
         let (mut headers, job) = (task.headers.clone(), task.job());
         headers.failures = headers.failures.saturating_add(1);
         headers.first_seen = headers.first_seen.or_else(|| Some(self.clock.now()));
-        headers.last_error = Some(one_line(&story(error)));
+        let story = error_story(error);
+        headers.last_error = Some(one_line(&story));
         let failures = headers.failures;
         if failures >= self.config.max_attempts {
-            let reason = format!("{failures} tries failed, the last one: {}", story(error));
+            let reason = format!("{failures} tries failed, the last one: {story}");
             return self.park(task, headers, job.as_ref(), &reason).await;
         }
         let wait = self.config.backoff.wait_asked(error.retry_after(), failures, jitter());
-        warn!(attempt = failures, error = %story(error), ?wait, "stage failed, will retry");
+        warn!(attempt = failures, error = %story, ?wait, "stage failed, will retry");
         fail_span(&Span::current(), &error.to_string());
         let again = Message { body: task.message.body.clone(), headers: headers.to_map() };
         self.broker.publish_after(task.queue, again, wait).await?;
@@ -139,20 +140,6 @@ impl Handler {
         };
         Message::of_task(next, &headers)
     }
-}
-
-/// An error with its causes, each said once.
-fn story(error: &StageError) -> String {
-    let mut story = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !story.contains(&text) {
-            story = format!("{story}: {text}");
-        }
-        cause = error.source();
-    }
-    story
 }
 
 /// Fit for a header: brokers bound those.

@@ -35,7 +35,10 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::config::{Backoff, jitter};
+use crate::{
+    StageContext,
+    config::{Backoff, jitter},
+};
 
 /// How leases are held and waited for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -151,9 +154,14 @@ impl SharedFlight {
         }
     }
 
-    /// The same without a lease, for a task that came back: the lease it would wait for is most likely its own, of the
+    /// The same for a task: one that runs alone stands in no queue.
+    pub async fn run_for<W: SharedWork>(&self, context: &StageContext, key: &str, work: &W) -> SharedResult<W> {
+        if context.alone { self.run_at_once(work).await } else { self.run(key, work).await }
+    }
+
+    /// Without a lease, for a task that came back: the lease it would wait for is most likely its own, of the
     /// process that died with it.
-    pub async fn run_at_once<W: SharedWork>(&self, work: &W) -> SharedResult<W> {
+    async fn run_at_once<W: SharedWork>(&self, work: &W) -> SharedResult<W> {
         match work.find().await? {
             Some(product) => Ok(Shared::Found(product)),
             None => Ok(Shared::Made(work.store(work.make().await?).await?)),

@@ -7,7 +7,7 @@ use echogen_adapters::{
     RedisCache, RedisConfig, S3Config, S3ImageFetcher, S3ObjectStore,
     amqp::{AmqpBroker, AmqpConfig},
 };
-use echogen_ports::{Broker, Cache, ImageFetcher, MemoryCache, ObjectStore, PortError};
+use echogen_ports::{Broker, Cache, ImageFetcher, MemoryCache, ObjectStore, PortError, error_story};
 use echogen_worker::{Clock, JobStatusBoard, ResultWriter};
 use tokio_util::task::TaskTracker;
 
@@ -61,15 +61,7 @@ impl Backends {
 
 /// A port's refusal, as the end of the program.
 pub(crate) fn refused(what: &str, error: &PortError) -> Failure {
-    let mut story = format!("{what}: {error}");
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !story.contains(&text) {
-            story = format!("{story}: {text}");
-        }
-        cause = error.source();
-    }
+    let story = format!("{what}: {}", error_story(error));
     Failure::usage(story.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
