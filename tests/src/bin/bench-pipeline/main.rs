@@ -1,9 +1,10 @@
 //! What the queues, stores and stages cost: `cargo run --release -p echogen-tests --bin bench-pipeline [-- JOBS]`.
 //!
-//! Real servers, a process for each role, networks replaced by constants, every job with a subject of its own, so that
-//! each goes through all four stages. Beside it, in turn on the same servers, the floor: a minimal client that moves as
-//! many messages over as many durable hops, reads 64 KB from Redis for each and writes 100 KB into a file. Two more are
-//! shown beside it: one that only moves messages, and one that calls S3 as often as EchoGen has to, in place of the file.
+//! Real servers, a process for each role, networks replaced by constants, two loads: every job with a subject of its own,
+//! so that each goes through all four stages; and jobs of a few subjects that are known, so that each goes through two.
+//! Beside each, in turn on the same servers, its floor: a minimal client that moves as many messages over as many durable
+//! hops, reads 64 KB from Redis for each and writes 100 KB into a file. Two more are shown beside the four stages: one
+//! that only moves messages, and one that calls S3 as often as EchoGen has to, in place of the file.
 #![expect(clippy::print_stdout, reason = "it reports to a person")]
 
 mod floor;
@@ -25,6 +26,12 @@ use floor::Payload;
 
 /// Jobs of one measurement.
 const JOBS: usize = 5_000;
+
+/// Subjects of the load of known ones.
+const KNOWN: u64 = 50;
+
+/// Durable hops of a job of a known subject: the dispatcher's and the sampler's.
+const KNOWN_HOPS: usize = 2;
 
 /// Single jobs on the idle system.
 const SINGLE: usize = 200;
@@ -51,28 +58,62 @@ fn main() -> ExitCode {
     }
 }
 
+/// Jobs a second, of every round.
+#[derive(Default)]
+struct Speeds {
+    messages: Vec<f64>,
+    floor: Vec<f64>,
+    stores: Vec<f64>,
+    new: Vec<f64>,
+    known_floor: Vec<f64>,
+    known: Vec<f64>,
+}
+
 fn measure(jobs: usize) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let servers = Servers::start_for_measuring().await?;
-        let [mut bare, mut floors, mut stores, mut ours] = [const { Vec::new() }; 4];
-        let redis = servers.redis.url();
+        let mut speeds = Speeds::default();
         for _ in 0..ROUNDS {
-            bare.push(one_floor("messages", &servers, jobs, None).await?);
-            let files = Payload::files(&redis).await?;
-            floors.push(one_floor("floor", &servers, jobs, Some(files)).await?);
-            let objects = Payload::objects(&redis, servers.place().s3("floor/")).await?;
-            stores.push(one_floor("with S3", &servers, jobs, Some(objects)).await?);
-            ours.push(one_load(&servers, jobs).await?);
+            one_round(&servers, jobs, &mut speeds).await?;
         }
-        let idle = idle_latency(&servers).await?;
-        let [bare, floor, stores, own] = [bare, floors, stores, ours].map(|mut speeds| median(&mut speeds));
-        println!("idle, one job at a time: p50 {:.1} ms, p95 {:.1} ms, p99 {:.1} ms", idle[0], idle[1], idle[2]);
-        println!("medians, jobs/s: messages {bare:.0}, floor {floor:.0}, with S3 {stores:.0}, echogen {own:.0}");
-        println!("ratio to messages {:.2}, to the same calls of S3 {:.2}", own / bare, own / stores);
-        println!("ratio to floor {:.2}; idle p50 {:.1} ms, p99 {:.1} ms", own / floor, idle[0], idle[2]);
+        report(speeds, idle_latency(&servers).await?);
         Ok(())
     })
+}
+
+async fn one_round(servers: &Servers, jobs: usize, speeds: &mut Speeds) -> anyhow::Result<()> {
+    let redis = servers.redis.url();
+    let plan = floor::Plan { jobs, ..floor::Plan::default() };
+    speeds.messages.push(one_floor("messages", servers, plan.clone()).await?);
+    let files = Some(Payload::files(&redis).await?);
+    speeds.floor.push(one_floor("floor", servers, floor::Plan { payload: files, ..plan.clone() }).await?);
+    let objects = Some(Payload::objects(&redis, servers.place().s3("floor/")).await?);
+    speeds.stores.push(one_floor("with S3", servers, floor::Plan { payload: objects, ..plan.clone() }).await?);
+    let own: Vec<Job> = (0..jobs as u64).map(|index| load(index, 1_000 + index)).collect();
+    speeds.new.push(one_load("echogen", servers, Vec::new(), own).await?);
+
+    let files = Some(Payload::files(&redis).await?);
+    let plan = floor::Plan { hops: KNOWN_HOPS, payload: files, ..plan };
+    speeds.known_floor.push(one_floor("floor, known subjects", servers, plan).await?);
+    let first = (0..KNOWN).map(|subject| load(jobs as u64 + subject, subject)).collect();
+    let shared = (0..jobs as u64).map(|index| load(index, index % KNOWN)).collect();
+    speeds.known.push(one_load("echogen, known subjects", servers, first, shared).await?);
+    Ok(())
+}
+
+fn report(speeds: Speeds, idle: [f64; 3]) {
+    let Speeds { messages, floor, stores, new, known_floor, known } = speeds;
+    let medians = [messages, floor, stores, new, known_floor, known].map(|mut speeds| median(&mut speeds));
+    let [messages, floor, stores, new, known_floor, known] = medians;
+    println!("idle, one job at a time: p50 {:.1} ms, p95 {:.1} ms, p99 {:.1} ms", idle[0], idle[1], idle[2]);
+    println!("medians, jobs/s: messages {messages:.0}, floor {floor:.0}, with S3 {stores:.0}, echogen {new:.0}");
+    println!("ratio to messages {:.2}, to the same calls of S3 {:.2}", new / messages, new / stores);
+    println!(
+        "known subjects, two hops: floor {known_floor:.0}, echogen {known:.0} jobs/s; ratio {:.2}",
+        known / known_floor
+    );
+    println!("ratio to floor {:.2}; idle p50 {:.1} ms, p99 {:.1} ms", new / floor, idle[0], idle[2]);
 }
 
 fn median(values: &mut [f64]) -> f64 {
@@ -80,35 +121,44 @@ fn median(values: &mut [f64]) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-async fn one_floor(name: &str, servers: &Servers, jobs: usize, payload: Option<Payload>) -> anyhow::Result<f64> {
-    let plan = floor::Plan { jobs, payload, ..floor::Plan::default() };
+async fn one_floor(name: &str, servers: &Servers, plan: floor::Plan) -> anyhow::Result<f64> {
     let report = floor::run(&servers.rabbitmq.amqp_url(), &plan).await?;
     println!("{name:8} {report}");
     Ok(report.jobs_per_second)
 }
 
-/// All jobs at once; returns jobs a second from the first publish to the last completion event.
-async fn one_load(servers: &Servers, jobs: usize) -> anyhow::Result<f64> {
+/// A job of a load.
+fn load(index: u64, subject: u64) -> Job {
+    producer::job(&format!("load-{index}"), subject, "a dog on a beach")
+}
+
+/// All of `batch` at once, after `first` is done; returns jobs a second from the first publish to the last completion
+/// event.
+async fn one_load(name: &str, servers: &Servers, first: Vec<Job>, batch: Vec<Job>) -> anyhow::Result<f64> {
     let system = ready(servers, &servers.place()).await?;
-    let batch: Vec<Job> = (0..jobs)
-        .map(|index| producer::job(&format!("load-{index}"), index as u64 + 1_000, "a dog on a beach"))
-        .collect();
+    finish(&system, first).await?;
+    let jobs = batch.len();
     let before: Vec<f64> = system.roles.iter().map(|role| role.cpu_seconds()).collect();
     let began = Instant::now();
-    let ended = system.ledger.ended();
-    producer::send_all(&system.broker, batch, Duration::ZERO).await?;
-    system.until(LIMIT, |system| system.ledger.ended() >= ended + jobs).await?;
+    finish(&system, batch).await?;
     let seconds = began.elapsed().as_secs_f64();
     let spent: Vec<f64> = system.roles.iter().zip(before).map(|(role, before)| role.cpu_seconds() - before).collect();
     let thousands = jobs as f64 / 1_000.0;
     let (speed, whole) = (jobs as f64 / seconds, spent.iter().sum::<f64>() / thousands);
-    println!("echogen  {speed:.0} jobs/s, {whole:.2} CPU s per 1,000 in {seconds:.1} s");
+    println!("{name:8} {speed:.0} jobs/s, {whole:.2} CPU s per 1,000 in {seconds:.1} s");
     for (role, spent) in system.roles.iter().zip(&spent) {
         println!("  {:12} {:.2} CPU s per 1,000, peak {:.0} MiB", role.name(), spent / thousands, role.peak_mib());
         ensure!(role.starts() == 1, "the {} died under load", role.name());
     }
     system.stop()?;
     Ok(speed)
+}
+
+/// Sends the jobs and waits for the last completion event.
+async fn finish(system: &System, jobs: Vec<Job>) -> anyhow::Result<()> {
+    let due = system.ledger.ended() + jobs.len();
+    producer::send_all(&system.broker, jobs, Duration::ZERO).await?;
+    system.until(LIMIT, |system| system.ledger.ended() >= due).await
 }
 
 /// A system whose roles have all done a job.
