@@ -73,16 +73,17 @@ CONFIGS = {
     "text_encoder": asdict(settings.TEXT_ENCODER),
     "dinov2": asdict(settings.DINOV2),
     "flux_vae": asdict(settings.FLUX_VAE),
-    "visual_tokenizer": asdict(settings.TOKENIZER),
+    "visual_tokenizer": asdict(settings.SHIPPED_TOKENIZER),
     "transformer": asdict(settings.TRANSFORMER),
 }
 
 
 def weights_of(work: Path, run: str) -> dict[str, Tensor]:
-    """A run's averaged weights; of the tokenizer with the decoder that was trained on, if there is one."""
+    """A run's averaged weights; of the tokenizer the encoder, with the decoder that was trained on its bits."""
     weights = common.averaged(work / run)
-    if run == "tokenizer" and (work / "decoder/checkpoint.pt").exists():
-        weights |= common.averaged(work / "decoder")
+    if run == "tokenizer":
+        encoder = {name: value for name, value in weights.items() if name.startswith("encoder.")}
+        return encoder | common.averaged(work / "decoder")
     return weights
 
 
@@ -149,7 +150,9 @@ def main() -> None:
     manifest = folder / "bundle.toml"
     for network in chosen:
         run, select = NETWORKS[network]
-        if options.networks == ",".join(NETWORKS) and not (options.work / run / "checkpoint.pt").exists():
+        needed = [run, "decoder"] if run == "tokenizer" else [run]
+        is_trained = all((options.work / run / "checkpoint.pt").exists() for run in needed)
+        if options.networks == ",".join(NETWORKS) and not is_trained:
             print(f"{network}: not trained")
             continue
         if network in FINDERS:

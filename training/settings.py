@@ -1,5 +1,7 @@
 """The sizes of the mini networks, in one place. `export.py` writes the same numbers into bundle.toml's tables."""
 
+from dataclasses import replace
+
 from networks.bsq import BsqConfig
 from networks.dinov2 import Dinov2Config
 from networks.echogen import EchoGenConfig
@@ -12,6 +14,8 @@ BITS = 32
 KINDS, SCENES, LIGHTS, PATTERNS, EMBLEMS = 12, 12, 3, 8, 5
 
 TOKENIZER = BsqConfig(bits=BITS, channels=16, multipliers=(1, 2, 4, 6), res_blocks=1, norm_groups=8)
+# What the bundle has: another decoder on the same bits, twice as wide at full resolution.
+SHIPPED_TOKENIZER = replace(TOKENIZER, decoder_multipliers=(2, 4, 6, 8))
 TEXT_ENCODER = T5Config(vocab_size=512, d_model=128, d_kv=32, d_ff=256, num_layers=3, num_heads=4)
 DINOV2 = Dinov2Config(hidden_size=128, num_hidden_layers=4, num_attention_heads=4, image_size=56, patch_size=14)
 FLUX_VAE = FluxVaeConfig(block_out_channels=(16, 32, 48, 64), layers_per_block=1, latent_channels=16)

@@ -22,6 +22,7 @@ class BsqConfig:
     bits: int = 32
     channels: int = 128
     multipliers: tuple[int, ...] = (1, 2, 4, 4, 4)
+    decoder_multipliers: tuple[int, ...] | None = None  # the same for the decoder, where it differs
     res_blocks: int = 2
     norm_groups: int = 32
     norm_eps: float = 1e-6
@@ -129,12 +130,13 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     def __init__(self, cfg: BsqConfig):
         super().__init__()
-        width = cfg.channels * cfg.multipliers[-1]
+        multipliers = cfg.decoder_multipliers or cfg.multipliers
+        width = cfg.channels * multipliers[-1]
         self.conv_in = Conv(cfg.bits, width, 3, padding=1)
         self.mid = Middle(width, cfg)
         levels = []
-        for index in reversed(range(len(cfg.multipliers))):
-            target = cfg.channels * cfg.multipliers[index]
+        for index in reversed(range(len(multipliers))):
+            target = cfg.channels * multipliers[index]
             level = Level([width] + [target] * (cfg.res_blocks + 1), cfg)
             if index > 0:
                 level.upsample = Double(target)

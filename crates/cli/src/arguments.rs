@@ -7,13 +7,14 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use echogen_protocol::{AspectRatio, BoundingBox, IfNotFound, MaskMode, OutputFormat, PerScale, PixelBudget, Point};
+use echogen_protocol::{AspectRatio, BoundingBox, MaskMode, OutputFormat, PerScale, PixelBudget};
 use echogen_telemetry::LogFormat;
 
 use crate::{
     eval::arguments::{EVAL_EXAMPLES, EvalArguments},
-    finder_options::FinderOptions,
+    model_options::ModelOptions,
     models_command::ModelsCommand,
+    segment::SegmentArguments,
     service::{
         arguments::{
             CancelArguments, DEAD_LETTERS_EXAMPLES, DeadLettersArguments, ROLE_EXAMPLES, RoleArguments,
@@ -238,26 +239,6 @@ pub(crate) struct RunOptions {
     pub(crate) attempts: u32,
 }
 
-/// Which networks, and with how many threads.
-#[derive(Args, Debug, Clone)]
-pub(crate) struct ModelOptions {
-    /// Model bundle: the name of a bundle, or the path of its TOML file or folder
-    #[arg(long, env = "ECHOGEN_BUNDLE", value_name = "NAME|PATH", default_value = "mini", help_heading = "Model")]
-    pub(crate) bundle: String,
-
-    /// Folder with bundles; otherwise `bundles/` here, then beside the program
-    #[arg(long, env = "ECHOGEN_BUNDLES", value_name = "FOLDER", help_heading = "Model")]
-    pub(crate) bundles: Option<PathBuf>,
-
-    /// Threads for the networks; otherwise one for each core
-    #[arg(long, env = "ECHOGEN_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Model")]
-    pub(crate) threads: Option<u16>,
-
-    /// See [`FinderOptions`].
-    #[command(flatten)]
-    pub(crate) finder: FinderOptions,
-}
-
 /// How to sample; in a batch, the defaults of lines that do not say themselves.
 #[derive(Args, Debug, Clone, Default)]
 #[command(next_help_heading = "Sampling")]
@@ -344,60 +325,6 @@ pub(crate) struct GenerateArguments {
     /// See [`RunOptions`].
     #[command(flatten)]
     pub(crate) run: RunOptions,
-}
-
-#[derive(Args, Debug, Clone)]
-pub(crate) struct SegmentArguments {
-    /// The picture
-    #[arg(env = "ECHOGEN_PICTURE", value_name = "PICTURE")]
-    pub(crate) picture: PathBuf,
-
-    /// What the subject is called, such as `dog`; otherwise the namer is asked
-    #[arg(long, env = "ECHOGEN_NAME", value_name = "TEXT")]
-    pub(crate) name: Option<String>,
-
-    /// Where the subject is: `left,top,right,bottom` in pixels; otherwise the detector looks for it
-    #[arg(long = "box", env = "ECHOGEN_BOX", value_name = "BOX", value_parser = values::bounding_box)]
-    pub(crate) bounding_box: Option<BoundingBox>,
-
-    /// A place on the subject, where there are several: `x,y` in pixels
-    #[arg(long, env = "ECHOGEN_POINT", value_name = "POINT", value_parser = values::point)]
-    pub(crate) point: Option<Point>,
-
-    /// How the background is taken away: box (everything outside it turns white), sam, or none
-    #[arg(long, env = "ECHOGEN_MASK", value_name = "MODE", value_parser = values::mask_mode())]
-    pub(crate) mask: Option<MaskMode>,
-
-    /// What to do if there is no such subject
-    #[arg(long, env = "ECHOGEN_IF_NOT_FOUND", value_enum, default_value = "fail")]
-    pub(crate) if_not_found: NotFoundPolicy,
-
-    /// Folder for the pictures
-    #[arg(short, long, env = "ECHOGEN_OUT", value_name = "OUT", default_value = "out")]
-    pub(crate) out: PathBuf,
-
-    /// See [`ModelOptions`].
-    #[command(flatten)]
-    pub(crate) model: ModelOptions,
-}
-
-/// What to do if the detector finds no such subject.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub(crate) enum NotFoundPolicy {
-    /// Say so and fail
-    Fail,
-    /// Take the whole picture
-    WholeImage,
-}
-
-impl From<NotFoundPolicy> for IfNotFound {
-    fn from(policy: NotFoundPolicy) -> Self {
-        match policy {
-            NotFoundPolicy::Fail => Self::Fail,
-            NotFoundPolicy::WholeImage => Self::WholeImage,
-        }
-    }
 }
 
 #[derive(Args, Debug, Clone)]

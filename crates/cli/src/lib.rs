@@ -13,6 +13,7 @@ mod failure;
 mod finder_options;
 mod generate;
 mod job_lines;
+mod model_options;
 mod models_command;
 mod networks;
 mod pipeline;

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use anyhow::{Context, anyhow};
 use echogen_encoder::{NetworkEncoder, SubjectEncoder};
 use echogen_models::{
-    DType, Device,
     bundle::{Bundle, Network, SamplingDefaults},
+    device::Compute,
     generator::{Generator, load_subject_encoder},
     subject_finder::SubjectFinder,
 };
@@ -14,7 +14,7 @@ use echogen_protocol::{PixelBudget, SubjectKeys};
 use echogen_sampler::{GeneratorSampler, SamplerConfig};
 use echogen_segmenter::{Detector, FinderConfig, GivenBox, NetworkDetector};
 
-use crate::{arguments::ModelOptions, bundles, failure::Failure, pipeline::Networks};
+use crate::{failure::Failure, model_options::ModelOptions, pipeline::Networks};
 
 /// Bytes of conditions kept across jobs (prompts' and subjects' keys and values).
 const CONDITION_CACHE_BYTES: usize = 1 << 30;
@@ -29,8 +29,7 @@ const FINDERS: [Network; 3] = [Network::Namer, Network::Detector, Network::Segme
 /// Loads networks of one bundle, each group when it is asked for.
 pub(crate) struct Loader {
     bundle: Bundle,
-    device: Device,
-    dtype: DType,
+    compute: Compute,
     finder: FinderConfig,
 }
 
@@ -45,22 +44,10 @@ pub(crate) fn load(options: &ModelOptions) -> Result<Networks, Failure> {
     })
 }
 
-/// The networks compute on rayon's global threads; this sets their number, once a process.
-pub(crate) fn use_threads(threads: usize) -> Result<(), Failure> {
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build_global()
-        .map_err(|error| Failure::usage(format!("cannot use {threads} threads: {error}; leave --threads out")))
-}
-
 impl Loader {
-    /// Opens the bundle that the options name, and sets the number of threads.
+    /// Opens the bundle and the device that the options name, and sets the number of threads.
     pub(crate) fn open(options: &ModelOptions) -> Result<Self, Failure> {
-        let bundle = bundles::open(&options.bundle, options.bundles.as_deref())?;
-        if let Some(threads) = options.threads {
-            use_threads(usize::from(threads))?;
-        }
-        Ok(Self { bundle, device: Device::Cpu, dtype: DType::F32, finder: options.finder.config() })
+        Ok(Self { bundle: options.bundle()?, compute: options.compute()?, finder: options.finder.config() })
     }
 
     /// The bundle's name.
@@ -85,23 +72,25 @@ impl Loader {
         if models.is_empty() {
             return Ok(Arc::new(GivenBox));
         }
-        let finder = SubjectFinder::load(&self.bundle, &self.device, self.dtype).with_context(|| self.cannot_load())?;
+        let Compute { device, dtype } = &self.compute;
+        let finder = SubjectFinder::load(&self.bundle, device, *dtype).with_context(|| self.cannot_load())?;
         let started = NetworkDetector::start(finder, self.finder.clone(), models).map_err(anyhow::Error::from)?;
         Ok(Arc::new(started))
     }
 
     /// Cut-out to encoded subject.
     pub(crate) fn encoder(&self) -> Result<Arc<dyn SubjectEncoder>, Failure> {
-        let networks =
-            load_subject_encoder(&self.bundle, &self.device, self.dtype).with_context(|| self.cannot_load())?;
+        let Compute { device, dtype } = &self.compute;
+        let networks = load_subject_encoder(&self.bundle, device, *dtype).with_context(|| self.cannot_load())?;
         let started = NetworkEncoder::start(networks, pick(self.digests()?, &ENCODERS)).map_err(anyhow::Error::from)?;
         Ok(Arc::new(started))
     }
 
     /// Encoded subject and prompt to pictures.
     pub(crate) fn sampler(&self, config: &SamplerConfig) -> Result<Arc<GeneratorSampler>, Failure> {
-        let generator = Generator::load(&self.bundle, &self.device, self.dtype, CONDITION_CACHE_BYTES)
-            .with_context(|| self.cannot_load())?;
+        let Compute { device, dtype } = &self.compute;
+        let generator =
+            Generator::load(&self.bundle, device, *dtype, CONDITION_CACHE_BYTES).with_context(|| self.cannot_load())?;
         let digests = pick(self.digests()?, &SAMPLERS);
         let started = GeneratorSampler::start(&self.bundle, generator, self.subjects()?, digests, config);
         Ok(Arc::new(started.map_err(anyhow::Error::from)?))

@@ -1,39 +1,90 @@
 //! `echogen segment`: what would be taken for the subject of a picture, shown.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::{Args, ValueEnum};
 use echogen_models::{
-    DType, Device,
     imaging::{self, ImageFormat, ImageLimits, PixelBox, RgbImage},
     subject_finder::SubjectFinder,
 };
-use echogen_protocol::{BoundingBox, FoundBy, ImageSource, Job, Subject, limits};
+use echogen_protocol::{BoundingBox, FoundBy, IfNotFound, ImageSource, Job, MaskMode, Point, Subject, limits};
 use echogen_segmenter::{DetectError, Found, find_subject};
 
 use crate::{
-    arguments::{GeneralOptions, ModelOptions, SegmentArguments},
-    bundles,
+    arguments::GeneralOptions,
     failure::{Exit, Failure},
-    networks,
+    model_options::ModelOptions,
     report::{print_json, print_line},
+    values,
 };
 
 /// The cut-out and the picture with the box drawn on it, in the folder OUT.
 const CUTOUT: &str = "cutout.png";
 const OVERLAY: &str = "overlay.png";
 
+#[derive(Args, Debug, Clone)]
+pub(crate) struct SegmentArguments {
+    /// The picture
+    #[arg(env = "ECHOGEN_PICTURE", value_name = "PICTURE")]
+    pub(crate) picture: PathBuf,
+
+    /// What the subject is called, such as `dog`; otherwise the namer is asked
+    #[arg(long, env = "ECHOGEN_NAME", value_name = "TEXT")]
+    pub(crate) name: Option<String>,
+
+    /// Where the subject is: `left,top,right,bottom` in pixels; otherwise the detector looks for it
+    #[arg(long = "box", env = "ECHOGEN_BOX", value_name = "BOX", value_parser = values::bounding_box)]
+    pub(crate) bounding_box: Option<BoundingBox>,
+
+    /// A place on the subject, where there are several: `x,y` in pixels
+    #[arg(long, env = "ECHOGEN_POINT", value_name = "POINT", value_parser = values::point)]
+    pub(crate) point: Option<Point>,
+
+    /// How the background is taken away: box (everything outside it turns white), sam, or none
+    #[arg(long, env = "ECHOGEN_MASK", value_name = "MODE", value_parser = values::mask_mode())]
+    pub(crate) mask: Option<MaskMode>,
+
+    /// What to do if there is no such subject
+    #[arg(long, env = "ECHOGEN_IF_NOT_FOUND", value_enum, default_value = "fail")]
+    pub(crate) if_not_found: NotFoundPolicy,
+
+    /// Folder for the pictures
+    #[arg(short, long, env = "ECHOGEN_OUT", value_name = "OUT", default_value = "out")]
+    pub(crate) out: PathBuf,
+
+    /// See [`ModelOptions`].
+    #[command(flatten)]
+    pub(crate) model: ModelOptions,
+}
+
+/// What to do if the detector finds no such subject.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum NotFoundPolicy {
+    /// Say so and fail
+    Fail,
+    /// Take the whole picture
+    WholeImage,
+}
+
+impl From<NotFoundPolicy> for IfNotFound {
+    fn from(policy: NotFoundPolicy) -> Self {
+        match policy {
+            NotFoundPolicy::Fail => Self::Fail,
+            NotFoundPolicy::WholeImage => Self::WholeImage,
+        }
+    }
+}
+
 /// Runs the command.
 pub(crate) fn run(arguments: &SegmentArguments, general: &GeneralOptions) -> Result<Exit, Failure> {
     let subject = subject(arguments)?;
     let picture = read(&arguments.picture)?;
-    let ModelOptions { bundle, bundles, threads, finder: options } = &arguments.model;
-    let bundle = bundles::open(bundle, bundles.as_deref())?;
-    if let Some(threads) = threads {
-        networks::use_threads(usize::from(*threads))?;
-    }
-    let finder = SubjectFinder::load(&bundle, &Device::Cpu, DType::F32)
+    let (bundle, compute) = (arguments.model.bundle()?, arguments.model.compute()?);
+    let finder = SubjectFinder::load(&bundle, &compute.device, compute.dtype)
         .map_err(|error| Failure::usage(format!("cannot load the bundle {}: {}", bundle.name(), chain(&error))))?;
-    let found = find_subject(&finder, &options.config(), &picture, &subject, &|| true).map_err(not_found)?;
+    let found =
+        find_subject(&finder, &arguments.model.finder.config(), &picture, &subject, &|| true).map_err(not_found)?;
     let paths = write(arguments, &picture, &found)?;
     report(&found, &paths, general.json);
     Ok(Exit::Success)

@@ -8,6 +8,7 @@
 pub mod bundle;
 pub mod checkpoint;
 pub mod detector;
+pub mod device;
 pub mod device_fault;
 pub mod dinov2;
 pub mod echogen;

@@ -29,6 +29,9 @@ pub struct TokenizerConfig {
     /// Width of each level in base widths, full resolution first; each level but the last halves the picture.
     #[serde(default = "published_multipliers")]
     pub multipliers: Vec<usize>,
+    /// The same for the decoder, if it is wider than the encoder; as many levels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoder_multipliers: Option<Vec<usize>>,
     /// Residual blocks per level of the encoder; the decoder has one more.
     #[serde(default = "published_res_blocks")]
     pub res_blocks: usize,
@@ -70,6 +73,7 @@ impl TokenizerConfig {
             bits,
             channels: published_channels(),
             multipliers: published_multipliers(),
+            decoder_multipliers: None,
             res_blocks: published_res_blocks(),
             norm_groups: published_norm_groups(),
             norm_eps: published_norm_eps(),
@@ -81,15 +85,27 @@ impl TokenizerConfig {
         1 << self.multipliers.len().saturating_sub(1).min(usize::BITS as usize - 1)
     }
 
-    fn pyramid(&self) -> Result<PyramidConfig> {
+    fn encoder_pyramid(&self) -> Result<PyramidConfig> {
+        self.pyramid(&self.multipliers)
+    }
+
+    fn decoder_pyramid(&self) -> Result<PyramidConfig> {
+        let multipliers = self.decoder_multipliers.as_ref().unwrap_or(&self.multipliers);
+        if multipliers.len() != self.multipliers.len() {
+            bail!("tokenizer configuration: multipliers and decoder_multipliers must have one number for each level");
+        }
+        self.pyramid(multipliers)
+    }
+
+    fn pyramid(&self, multipliers: &[usize]) -> Result<PyramidConfig> {
         let counts = [self.bits, self.channels, self.norm_groups];
-        if self.multipliers.is_empty() || self.multipliers.iter().chain(&counts).any(|&n| n == 0) {
+        if multipliers.is_empty() || multipliers.iter().chain(&counts).any(|&n| n == 0) {
             bail!("tokenizer configuration: give at least one multiplier, and no count of zero");
         }
         Ok(PyramidConfig {
             image_channels: 3,
             latent_channels: self.bits,
-            widths: self.multipliers.iter().map(|factor| self.channels.saturating_mul(*factor)).collect(),
+            widths: multipliers.iter().map(|factor| self.channels.saturating_mul(*factor)).collect(),
             stem: self.channels,
             res_blocks: self.res_blocks,
             attention: false,
@@ -126,7 +142,7 @@ impl TokenizerEncoder {
     /// Takes the tensors below `encoder` of the tokenizer's checkpoint, in whichever layout it has.
     pub fn new(vb: VarBuilder, config: &TokenizerConfig) -> Result<Self> {
         let (vb, names) = layout(vb, "encoder");
-        Ok(Self { encoder: PyramidEncoder::new(&vb, &config.pyramid()?, names)? })
+        Ok(Self { encoder: PyramidEncoder::new(&vb, &config.encoder_pyramid()?, names)? })
     }
 
     /// Whether a tensor of the tokenizer's checkpoint may be passed over when only the encoder is loaded.
@@ -150,7 +166,7 @@ impl TokenizerDecoder {
     /// Takes the tensors below `decoder` of the tokenizer's checkpoint, in whichever layout it has.
     pub fn new(vb: VarBuilder, config: &TokenizerConfig) -> Result<Self> {
         let (vb, names) = layout(vb, "decoder");
-        Ok(Self { decoder: PyramidDecoder::new(&vb, &config.pyramid()?, names)? })
+        Ok(Self { decoder: PyramidDecoder::new(&vb, &config.decoder_pyramid()?, names)? })
     }
 
     /// Whether a tensor of the tokenizer's checkpoint may be passed over when only the decoder is loaded.
@@ -270,9 +286,19 @@ mod tests {
         let config: TokenizerConfig = serde_json::from_str(r#"{"bits": 32}"#).unwrap();
         assert_eq!(config, TokenizerConfig::published(32));
         assert_eq!(config.patch_size(), 16);
-        let pyramid = config.pyramid().unwrap();
-        assert_eq!(pyramid.widths, [128, 256, 512, 512, 512]);
-        assert!(TokenizerConfig { multipliers: vec![], ..config }.pyramid().is_err());
+        assert_eq!(config.encoder_pyramid().unwrap().widths, [128, 256, 512, 512, 512]);
+        assert_eq!(config.decoder_pyramid().unwrap().widths, [128, 256, 512, 512, 512]);
+        assert!(TokenizerConfig { multipliers: vec![], ..config }.encoder_pyramid().is_err());
+    }
+
+    #[test]
+    fn a_decoder_may_be_wider_but_not_deeper() {
+        let text = r#"{"bits": 32, "channels": 8, "multipliers": [1, 2], "decoder_multipliers": [2, 4]}"#;
+        let config: TokenizerConfig = serde_json::from_str(text).unwrap();
+        assert_eq!(config.encoder_pyramid().unwrap().widths, [8, 16]);
+        assert_eq!(config.decoder_pyramid().unwrap().widths, [16, 32]);
+        let deeper = TokenizerConfig { decoder_multipliers: Some(vec![2, 4, 4]), ..config };
+        assert!(deeper.decoder_pyramid().unwrap_err().to_string().contains("one number for each level"));
     }
 
     #[test]

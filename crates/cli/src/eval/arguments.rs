@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use echogen_protocol::PerScale;
 
-use crate::{arguments::ModelOptions, values};
+use crate::{model_options::ModelOptions, values};
 
 pub(crate) const EVAL_EXAMPLES: &str = "\
 Examples:

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 use echogen_models::{
-    DType, Device,
     bundle::Bundle,
+    device::Compute,
     echogen::{PerScale, PixelBudget, SamplingOptions, Schedule},
     generator::{Generator, ImageRequest, load_subject_encoder},
     imaging::{PixelBox, RgbImage, white_outside},
@@ -50,20 +50,19 @@ pub(crate) struct Impression {
 
 impl Bench {
     /// Loads everything.
-    pub(crate) fn load(bundle: &Bundle) -> Result<Self> {
-        let (device, dtype) = (Device::Cpu, DType::F32);
+    pub(crate) fn load(bundle: &Bundle, Compute { device, dtype }: &Compute) -> Result<Self> {
         let defaults = &bundle.manifest().sampling;
         let budget = PixelBudget::ALL.into_iter().find(|budget| budget.to_string() == defaults.pixel_budget);
         let budget = budget.ok_or_else(|| anyhow!("the bundle names no known pixel budget"))?;
-        let generator = Generator::load(bundle, &device, dtype, CONDITION_CACHE_BYTES)?;
+        let generator = Generator::load(bundle, device, *dtype, CONDITION_CACHE_BYTES)?;
         // Pictures of the small world are square, whatever the bundle's usual shape.
         let schedule = generator.schedule(1.0, budget)?;
         let resolution = defaults.subject_resolution.get(&defaults.pixel_budget).copied();
         Ok(Self {
-            encoder: load_subject_encoder(bundle, &device, dtype)?,
-            finder: SubjectFinder::load(bundle, &device, dtype)?,
-            round_trip: RoundTrip::load(bundle, &device)?,
-            judge: Judge::load(bundle.weights_folder(), &device)?,
+            encoder: load_subject_encoder(bundle, device, *dtype)?,
+            finder: SubjectFinder::load(bundle, device, *dtype)?,
+            round_trip: RoundTrip::load(bundle, device)?,
+            judge: Judge::load(bundle.weights_folder(), device)?,
             resolution: resolution.context("the bundle's pixel budget has no subject_resolution")? as usize,
             seed: defaults.seed,
             generator,

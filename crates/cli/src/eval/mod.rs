@@ -30,9 +30,7 @@ use self::{
 };
 use crate::{
     arguments::GeneralOptions,
-    bundles,
     failure::{Exit, Failure},
-    networks,
     report::{print_json, print_line},
 };
 
@@ -47,12 +45,9 @@ const SWEPT: usize = 50;
 
 /// Runs the command.
 pub(crate) fn run(arguments: &EvalArguments, general: &GeneralOptions) -> Result<Exit, Failure> {
-    let bundle = bundles::open(&arguments.model.bundle, arguments.model.bundles.as_deref())?;
-    if let Some(threads) = arguments.model.threads {
-        networks::use_threads(usize::from(threads))?;
-    }
+    let (bundle, compute) = (arguments.model.bundle()?, arguments.model.compute()?);
     let options = bench::sampling(&bundle, arguments);
-    let bench = Bench::load(&bundle).with_context(|| format!("cannot load the bundle {}", bundle.name()))?;
+    let bench = Bench::load(&bundle, &compute).with_context(|| format!("cannot load the bundle {}", bundle.name()))?;
     options.validate(bench.schedule.scales().len()).map_err(Failure::usage)?;
     let evaluation = Evaluation::prepare(&bench, arguments, general.json)?;
     let report = Report { bundle: bundle.name().to_owned(), ..evaluation.report(arguments, &options)? };

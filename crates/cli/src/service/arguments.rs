@@ -8,10 +8,7 @@ use echogen_protocol::{JobId, Lane};
 use echogen_sampler::{SamplerConfig, ScaleEvents};
 
 use super::watch_arguments::WatchOptions;
-use crate::{
-    arguments::{ModelOptions, SamplingOptions},
-    values,
-};
+use crate::{arguments::SamplingOptions, model_options::ModelOptions, values};
 
 pub(crate) const ROLE_EXAMPLES: &str = "\
 Examples:

@@ -1,0 +1,177 @@
+//! Which device the networks compute on, and in which type.
+
+use std::{fmt, str::FromStr};
+
+use candle_core::{DType, Device};
+
+/// What was asked for: the first GPU if there is one, the processor, or a certain GPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The first CUDA device where the program is built for CUDA and finds one, else the processor.
+    #[default]
+    Auto,
+    /// The processor.
+    Cpu,
+    /// The CUDA device of that number.
+    Cuda(usize),
+}
+
+/// In which type the heavy networks compute. What needs the range of float32 (norms, the residual stream, the detector)
+/// has it in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// float32 on the processor, bfloat16 on a GPU, as the published code does.
+    #[default]
+    Auto,
+    /// float32.
+    F32,
+    /// float16.
+    F16,
+    /// bfloat16.
+    Bf16,
+}
+
+/// A device, and the type to compute in there.
+#[derive(Clone, Debug)]
+pub struct Compute {
+    /// The device. Tensors of two openings of one GPU do not meet, so a process opens each once.
+    pub device: Device,
+    /// The type of the heavy networks.
+    pub dtype: DType,
+}
+
+/// Why the networks cannot compute where they were told to.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// CUDA is not compiled in.
+    #[error("this program is built without CUDA; build it with `--features cuda`, or take the device cpu")]
+    NotBuilt,
+    /// There is no such GPU, or its driver does not answer.
+    #[error("CUDA device {number} cannot be used; see what `nvidia-smi` lists, or take the device cpu")]
+    Unavailable {
+        /// Which one.
+        number: usize,
+        /// What the driver says.
+        #[source]
+        source: candle_core::Error,
+    },
+    /// Not the name of a device.
+    #[error("{0:?} is no device; give auto, cpu, cuda, or cuda:1 for the second GPU")]
+    BadName(String),
+    /// Not the name of a type.
+    #[error("{0:?} is no type to compute in; give auto, f32, f16 or bf16")]
+    BadType(String),
+}
+
+impl DeviceChoice {
+    /// Opens the device.
+    ///
+    /// # Errors
+    ///
+    /// A certain GPU was asked for and is not there.
+    pub fn open(self, precision: Precision) -> Result<Compute, DeviceError> {
+        let device = match self {
+            Self::Cpu => Device::Cpu,
+            Self::Cuda(number) => open_cuda(number)?,
+            // Nothing was promised, so the processor will do; the log says which one it is.
+            Self::Auto => open_cuda(0).unwrap_or(Device::Cpu),
+        };
+        let dtype = precision.on(&device);
+        tracing::info!(device = ?device.location(), ?dtype, "the networks' device");
+        Ok(Compute { device, dtype })
+    }
+}
+
+impl Precision {
+    fn on(self, device: &Device) -> DType {
+        match self {
+            Self::Auto if device.is_cpu() => DType::F32,
+            Self::Auto | Self::Bf16 => DType::BF16,
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn open_cuda(number: usize) -> Result<Device, DeviceError> {
+    Device::new_cuda(number).map_err(|source| DeviceError::Unavailable { number, source })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn open_cuda(_number: usize) -> Result<Device, DeviceError> {
+    Err(DeviceError::NotBuilt)
+}
+
+impl FromStr for DeviceChoice {
+    type Err = DeviceError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceError> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => {
+                let number = text.strip_prefix("cuda:").and_then(|number| number.parse().ok());
+                number.map(Self::Cuda).ok_or_else(|| DeviceError::BadName(text.to_owned()))
+            }
+        }
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+impl FromStr for Precision {
+    type Err = DeviceError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceError> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "f32" => Ok(Self::F32),
+            "f16" => Ok(Self::F16),
+            "bf16" => Ok(Self::Bf16),
+            _ => Err(DeviceError::BadType(text.to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_and_wrong_ones_say_what_is_right() {
+        for name in ["auto", "cpu", "cuda:0", "cuda:3"] {
+            assert_eq!(name.parse::<DeviceChoice>().unwrap().to_string(), name);
+        }
+        assert_eq!("cuda".parse::<DeviceChoice>().unwrap(), DeviceChoice::Cuda(0));
+        for name in ["", "gpu", "cuda:", "cuda:x", "cuda:-1"] {
+            assert!(name.parse::<DeviceChoice>().unwrap_err().to_string().contains("give auto, cpu, cuda"), "{name}");
+        }
+        assert!("float".parse::<Precision>().unwrap_err().to_string().contains("f32, f16 or bf16"));
+    }
+
+    #[test]
+    fn the_processor_computes_in_float32_unless_told_otherwise() {
+        for (name, dtype) in [("auto", DType::F32), ("f32", DType::F32), ("f16", DType::F16), ("bf16", DType::BF16)] {
+            let compute = DeviceChoice::Cpu.open(name.parse().unwrap()).unwrap();
+            assert!(compute.device.is_cpu());
+            assert_eq!(compute.dtype, dtype);
+        }
+    }
+
+    #[test]
+    fn a_gpu_that_is_not_there_is_an_error_only_where_it_was_asked_for() {
+        let error = DeviceChoice::Cuda(9_999).open(Precision::Auto).unwrap_err();
+        assert!(error.to_string().contains("take the device cpu"), "{error}");
+        DeviceChoice::Auto.open(Precision::Auto).unwrap();
+    }
+}
