@@ -6,12 +6,16 @@
 //! | `GET /readyz` | the same |
 //! | `GET /metrics` | Prometheus's text format |
 //! | `GET /log` | the log filter in force |
-//! | `PUT /log` | takes the body for the new filter; 400 if it is none |
+//! | `PUT /log` | takes the body for the new filter; 400 if it is none, 403 from another machine |
 //!
-//! It is meant for the inside of a cluster and knows no passwords. Connections, their time, headers and bodies are
-//! bounded, so that it cannot be used to starve the process.
+//! It is meant for the inside of a cluster and knows no passwords: who is on another machine may look and change
+//! nothing. Connections, their time, headers and bodies are bounded, so that it cannot be used to starve the process.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
@@ -102,8 +106,8 @@ impl Endpoint {
                 () = end.cancelled() => return,
             };
             match accepted {
-                Ok((stream, _)) => {
-                    let connection = converse(stream, self.shown, self.log.clone());
+                Ok((stream, peer)) => {
+                    let connection = converse(stream, peer.ip(), self.shown, self.log.clone());
                     connections.spawn(async move {
                         connection.await;
                         drop(permit);
@@ -118,10 +122,10 @@ impl Endpoint {
     }
 }
 
-async fn converse(stream: TcpStream, shown: Shown, log: LogControl) {
+async fn converse(stream: TcpStream, peer: IpAddr, shown: Shown, log: LogControl) {
     let service = service_fn(move |request| {
         let log = log.clone();
-        async move { Ok::<_, std::convert::Infallible>(answer(request, shown, &log).await) }
+        async move { Ok::<_, std::convert::Infallible>(answer(request, peer, shown, &log).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -134,7 +138,7 @@ async fn converse(stream: TcpStream, shown: Shown, log: LogControl) {
     }
 }
 
-async fn answer(request: Request<Incoming>, shown: Shown, log: &LogControl) -> Answer {
+async fn answer(request: Request<Incoming>, peer: IpAddr, shown: Shown, log: &LogControl) -> Answer {
     let path = request.uri().path().to_owned();
     match (request.method(), path.as_str()) {
         (&Method::GET | &Method::HEAD, "/livez") => verdict(shown.health.live()),
@@ -143,11 +147,20 @@ async fn answer(request: Request<Incoming>, shown: Shown, log: &LogControl) -> A
             respond(StatusCode::OK, METRICS, shown.metrics.render(shown.health))
         }
         (&Method::GET | &Method::HEAD, "/log") => respond(StatusCode::OK, TEXT, format!("{}\n", log.filter())),
+        (&Method::PUT, "/log") if !is_here(peer) => {
+            let way = "the log filter is changed from the same machine or pod, such as through kubectl port-forward\n";
+            respond(StatusCode::FORBIDDEN, TEXT, way.to_owned())
+        }
         (&Method::PUT, "/log") => change_log(request.into_body(), log).await,
         (_, "/log") => refuse_method("GET, PUT"),
         (_, "/livez" | "/readyz" | "/metrics") => refuse_method("GET"),
         _ => respond(StatusCode::NOT_FOUND, TEXT, "there are /livez, /readyz, /metrics and /log\n".to_owned()),
     }
+}
+
+/// Whether somebody asks from this machine, or from inside this pod.
+fn is_here(peer: IpAddr) -> bool {
+    peer.to_canonical().is_loopback()
 }
 
 fn verdict(verdict: Result<(), String>) -> Answer {

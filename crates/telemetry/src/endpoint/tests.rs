@@ -89,6 +89,16 @@ async fn the_log_filter_is_changed_and_nonsense_is_refused() {
     assert_eq!(bench.ask("GET", "/log", "").await.1, "warn,echogen_worker=debug\n", "it stays as it was");
 }
 
+#[test]
+fn only_who_is_on_the_same_machine_changes_the_log() {
+    for here in ["127.0.0.1", "127.8.0.1", "::1", "::ffff:127.0.0.1"] {
+        assert!(is_here(here.parse().unwrap()), "{here}");
+    }
+    for elsewhere in ["10.0.0.7", "192.168.1.1", "fe80::1", "::ffff:10.0.0.7", "0.0.0.0"] {
+        assert!(!is_here(elsewhere.parse().unwrap()), "{elsewhere}");
+    }
+}
+
 #[tokio::test]
 async fn other_requests_get_a_short_no() {
     let bench = Bench::new().await;
