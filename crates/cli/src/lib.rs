@@ -15,6 +15,7 @@ mod generate;
 mod job_lines;
 mod models_command;
 mod networks;
+mod picture_file;
 mod pipeline;
 mod report;
 mod runner;

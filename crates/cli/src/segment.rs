@@ -1,20 +1,18 @@
 //! `echogen segment`: what would be taken for the subject of a picture, shown.
 
-use std::path::Path;
-
 use echogen_models::{
     DType, Device,
-    imaging::{self, ImageFormat, ImageLimits, PixelBox, RgbImage},
+    imaging::{self, ImageFormat, PixelBox, RgbImage},
     subject_finder::SubjectFinder,
 };
-use echogen_protocol::{BoundingBox, FoundBy, ImageSource, Job, Subject, limits};
+use echogen_protocol::{BoundingBox, FoundBy, ImageSource, Job, Subject};
 use echogen_segmenter::{DetectError, Found, find_subject};
 
 use crate::{
     arguments::{GeneralOptions, ModelOptions, SegmentArguments},
     bundles,
     failure::{Exit, Failure},
-    networks,
+    networks, picture_file,
     report::{print_json, print_line},
 };
 
@@ -25,7 +23,7 @@ const OVERLAY: &str = "overlay.png";
 /// Runs the command.
 pub(crate) fn run(arguments: &SegmentArguments, general: &GeneralOptions) -> Result<Exit, Failure> {
     let subject = subject(arguments)?;
-    let picture = read(&arguments.picture)?;
+    let picture = picture_file::read(&arguments.picture)?;
     let ModelOptions { bundle, bundles, threads, finder: options } = &arguments.model;
     let bundle = bundles::open(bundle, bundles.as_deref())?;
     if let Some(threads) = threads {
@@ -49,17 +47,6 @@ fn subject(arguments: &SegmentArguments) -> Result<Subject, Failure> {
     job.subject.if_not_found = arguments.if_not_found.into();
     job.validate().map_err(|error| Failure::usage(error.to_string()))?;
     Ok(job.subject)
-}
-
-fn read(path: &Path) -> Result<RgbImage, Failure> {
-    let fault = |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", path.display()));
-    let length = std::fs::metadata(path).map_err(|error| fault(&error))?.len();
-    if length > limits::MAX_IMAGE_BYTES {
-        let limit = limits::MAX_IMAGE_BYTES;
-        return Err(fault(&format!("the picture has {length} bytes; the limit is {limit}")));
-    }
-    let bytes = std::fs::read(path).map_err(|error| fault(&error))?;
-    imaging::decode_image(&bytes, &ImageLimits::default()).map_err(|error| fault(&error))
 }
 
 fn not_found(error: DetectError) -> Failure {
