@@ -5,6 +5,7 @@ mod bad_input;
 mod batch;
 mod clients;
 mod collector;
+mod dreambench;
 mod evaluate;
 mod examples;
 mod exposition;

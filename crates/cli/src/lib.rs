@@ -16,6 +16,7 @@ mod job_lines;
 mod model_options;
 mod models_command;
 mod networks;
+mod picture_file;
 mod pipeline;
 mod report;
 mod runner;

@@ -1,19 +1,20 @@
 //! `echogen segment`: what would be taken for the subject of a picture, shown.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use echogen_models::{
-    imaging::{self, ImageFormat, ImageLimits, PixelBox, RgbImage},
+    imaging::{self, ImageFormat, PixelBox, RgbImage},
     subject_finder::SubjectFinder,
 };
-use echogen_protocol::{BoundingBox, FoundBy, IfNotFound, ImageSource, Job, MaskMode, Point, Subject, limits};
+use echogen_protocol::{BoundingBox, FoundBy, IfNotFound, ImageSource, Job, MaskMode, Point, Subject};
 use echogen_segmenter::{DetectError, Found, find_subject};
 
 use crate::{
     arguments::GeneralOptions,
     failure::{Exit, Failure},
     model_options::ModelOptions,
+    picture_file,
     report::{print_json, print_line},
     values,
 };
@@ -79,7 +80,7 @@ impl From<NotFoundPolicy> for IfNotFound {
 /// Runs the command.
 pub(crate) fn run(arguments: &SegmentArguments, general: &GeneralOptions) -> Result<Exit, Failure> {
     let subject = subject(arguments)?;
-    let picture = read(&arguments.picture)?;
+    let picture = picture_file::read(&arguments.picture)?;
     let (bundle, compute) = (arguments.model.bundle()?, arguments.model.compute()?);
     let finder = SubjectFinder::load(&bundle, &compute.device, compute.dtype)
         .map_err(|error| Failure::usage(format!("cannot load the bundle {}: {}", bundle.name(), chain(&error))))?;
@@ -100,17 +101,6 @@ fn subject(arguments: &SegmentArguments) -> Result<Subject, Failure> {
     job.subject.if_not_found = arguments.if_not_found.into();
     job.validate().map_err(|error| Failure::usage(error.to_string()))?;
     Ok(job.subject)
-}
-
-fn read(path: &Path) -> Result<RgbImage, Failure> {
-    let fault = |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", path.display()));
-    let length = std::fs::metadata(path).map_err(|error| fault(&error))?.len();
-    if length > limits::MAX_IMAGE_BYTES {
-        let limit = limits::MAX_IMAGE_BYTES;
-        return Err(fault(&format!("the picture has {length} bytes; the limit is {limit}")));
-    }
-    let bytes = std::fs::read(path).map_err(|error| fault(&error))?;
-    imaging::decode_image(&bytes, &ImageLimits::default()).map_err(|error| fault(&error))
 }
 
 fn not_found(error: DetectError) -> Failure {

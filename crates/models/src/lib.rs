@@ -2,8 +2,9 @@
 //!
 //! Synchronous, and ignorant of queues and stores. Call it from threads of its own, never from async threads.
 //!
-//! Every network is written here. candle-transformers is not used: what it has of these networks differs from the
-//! reference in numbers or reads other key names (each module says where), and the rest it lacks.
+//! Every network of EchoGen is written here, and not taken from candle-transformers: what that has of them differs from
+//! the reference in numbers or reads other key names (each module says where), and the rest it lacks. From there come the
+//! judges of [`similarity`], which make no pictures.
 
 pub mod bundle;
 pub mod checkpoint;
@@ -24,6 +25,7 @@ pub mod qwen2_5_vl;
 pub mod random;
 pub mod round_trip;
 pub mod sam;
+pub mod similarity;
 pub mod subject_encoder;
 pub mod subject_finder;
 pub mod t5;

@@ -2,8 +2,12 @@
 
 #[path = "../examples/parity/bsq.rs"]
 mod bsq;
+#[path = "../examples/parity/clip.rs"]
+mod clip;
 #[path = "../examples/parity/compare.rs"]
 mod compare;
+#[path = "../examples/parity/dino.rs"]
+mod dino;
 #[path = "../examples/parity/dinov2.rs"]
 mod dinov2;
 #[path = "../examples/parity/echogen.rs"]
@@ -80,4 +84,14 @@ fn qwen2_5_vl() {
 #[test]
 fn sam() {
     check("sam", 7, sam::run);
+}
+
+#[test]
+fn clip() {
+    check("clip", 10, clip::run);
+}
+
+#[test]
+fn dino() {
+    check("dino", 4, dino::run);
 }

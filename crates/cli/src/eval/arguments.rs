@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use echogen_protocol::PerScale;
 
+use super::dreambench::arguments::DreamBenchOptions;
 use crate::{model_options::ModelOptions, values};
 
 pub(crate) const EVAL_EXAMPLES: &str = "\
@@ -15,9 +16,20 @@ Examples:
     echogen eval --sweep trade-off.png --grid grid.png
   For a program:
     echogen eval --json
+  On DreamBench, with a full-size bundle; run it again to go on where it stopped:
+    git clone https://github.com/google/dreambooth
+    echogen eval --dreambench dreambooth --bundle echogen-2b --keep pictures/ \\
+        --dino dino-vits16/ --clip clip-vit-base-patch32/
+  How good the pictures in a folder are, whoever made them; no bundle is needed if none is missing:
+    echogen eval --dreambench dreambooth --keep theirs/ --clip clip-vit-base-patch32/
 
 Subjects and scenes are drawn anew from the small world that the mini bundle was trained on, by
-numbers that training never used. What a bundle lacks is shown as \"-\".";
+numbers that training never used. What a bundle lacks is shown as \"-\".
+
+With --dreambench they are photographs, 25 sentences for each subject. DINO and CLIP-I are mean
+cosines of features of a picture made and a photograph, CLIP-T of a picture made and its sentence;
+what has no weights is shown as \"-\". A picture lies at KEEP/SUBJECT/00-0.png: the number of the
+sentence in prompts_and_classes.txt, and that of the picture, both from 0.";
 
 /// Pictures and scenes of a quick run.
 const QUICK: usize = 24;
@@ -59,6 +71,10 @@ pub(crate) struct EvalArguments {
     /// Values rarer than 1 - P are never drawn, in place of the bundle's
     #[arg(long, env = "ECHOGEN_TOP_P", value_name = "P", help_heading = "Sampling")]
     pub(crate) top_p: Option<f64>,
+
+    /// See [`DreamBenchOptions`].
+    #[command(flatten)]
+    pub(crate) dreambench: DreamBenchOptions,
 
     /// See [`ModelOptions`].
     #[command(flatten)]

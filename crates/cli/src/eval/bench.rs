@@ -2,42 +2,33 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::Result;
 use echogen_models::{
     bundle::Bundle,
     device::Compute,
-    echogen::{PerScale, PixelBudget, SamplingOptions, Schedule},
-    generator::{Generator, ImageRequest, load_subject_encoder},
+    echogen::SamplingOptions,
+    generator::ImageRequest,
     imaging::{PixelBox, RgbImage, white_outside},
     judge::{Judge, Verdict},
     round_trip::RoundTrip,
-    subject_encoder::{EncodedSubject, SubjectEncoder},
+    subject_encoder::EncodedSubject,
     subject_finder::SubjectFinder,
 };
 
-use super::{arguments::EvalArguments, examples::Example};
-
-/// Bytes of conditions kept from picture to picture.
-const CONDITION_CACHE_BYTES: usize = 1 << 28;
-
-/// Pictures that are sampled side by side.
-const BATCH: usize = 16;
+use super::{
+    examples::Example,
+    maker::{self, Maker},
+};
 
 /// Least score of a box, as in the stage.
 const BOX_THRESHOLD: f32 = 0.3;
 
 /// What a bundle has.
 pub(crate) struct Bench {
-    pub(crate) generator: Generator,
-    encoder: SubjectEncoder,
+    pub(crate) maker: Maker,
     pub(crate) finder: SubjectFinder,
     pub(crate) round_trip: Option<RoundTrip>,
     pub(crate) judge: Option<Judge>,
-    pub(crate) schedule: Schedule,
-    /// Pixels on a side of a subject.
-    pub(crate) resolution: usize,
-    /// The seed of the first picture; the others count up.
-    pub(crate) seed: u64,
 }
 
 /// What is to be seen on a picture.
@@ -50,34 +41,20 @@ pub(crate) struct Impression {
 
 impl Bench {
     /// Loads everything.
-    pub(crate) fn load(bundle: &Bundle, Compute { device, dtype }: &Compute) -> Result<Self> {
-        let defaults = &bundle.manifest().sampling;
-        let budget = PixelBudget::ALL.into_iter().find(|budget| budget.to_string() == defaults.pixel_budget);
-        let budget = budget.ok_or_else(|| anyhow!("the bundle names no known pixel budget"))?;
-        let generator = Generator::load(bundle, device, *dtype, CONDITION_CACHE_BYTES)?;
-        // Pictures of the small world are square, whatever the bundle's usual shape.
-        let schedule = generator.schedule(1.0, budget)?;
-        let resolution = defaults.subject_resolution.get(&defaults.pixel_budget).copied();
+    pub(crate) fn load(bundle: &Bundle, compute: &Compute) -> Result<Self> {
+        let Compute { device, dtype } = compute;
         Ok(Self {
-            encoder: load_subject_encoder(bundle, device, *dtype)?,
+            // Pictures of the small world are square, whatever the bundle's usual shape.
+            maker: Maker::load(bundle, compute)?,
             finder: SubjectFinder::load(bundle, device, *dtype)?,
             round_trip: RoundTrip::load(bundle, device)?,
             judge: Judge::load(bundle.weights_folder(), device)?,
-            resolution: resolution.context("the bundle's pixel budget has no subject_resolution")? as usize,
-            seed: defaults.seed,
-            generator,
-            schedule,
         })
     }
 
     /// Pixels on a side of what is made.
     pub(crate) fn side(&self) -> usize {
-        self.schedule.pixels().0
-    }
-
-    /// Encodes a cut-out.
-    pub(crate) fn encode(&self, cutout: &RgbImage) -> Result<EncodedSubject> {
-        Ok(self.encoder.encode(cutout, self.resolution)?)
+        self.maker.schedule.pixels().0
     }
 
     /// Makes a picture of each example, in batches; `made` is told how many each batch had.
@@ -88,33 +65,16 @@ impl Bench {
         options: &SamplingOptions,
         mut made: impl FnMut(usize),
     ) -> Result<Vec<RgbImage>> {
-        let requests: Vec<ImageRequest> = (0..)
+        let requests: Vec<ImageRequest> = (self.maker.seed..)
             .zip(examples.iter().zip(subjects))
-            .map(|(number, (example, subject))| self.request(example, subject, self.seed + number, options))
+            .map(|(seed, (example, subject))| maker::request(&example.caption, subject, seed, options))
             .collect();
         let mut pictures = Vec::with_capacity(requests.len());
-        for batch in requests.chunks(BATCH) {
-            pictures
-                .extend(self.generator.generate(batch, &self.schedule, |_, _| std::ops::ControlFlow::Continue(()))?);
+        for batch in requests.chunks(self.maker.side_by_side(options)) {
+            pictures.extend(self.maker.make(batch)?);
             made(batch.len());
         }
         Ok(pictures)
-    }
-
-    fn request(
-        &self,
-        example: &Example,
-        subject: &Arc<EncodedSubject>,
-        seed: u64,
-        options: &SamplingOptions,
-    ) -> ImageRequest {
-        ImageRequest {
-            prompt: example.caption.clone(),
-            negative_prompt: None,
-            subject: Arc::clone(subject),
-            seed,
-            options: options.clone(),
-        }
     }
 
     /// Looks at a picture that should show a subject of that name; DINOv2 sees its cut-out, if it can be found.
@@ -131,7 +91,7 @@ impl Bench {
     }
 
     fn look_at_cutout(&self, cutout: &RgbImage, whole: &RgbImage) -> Result<Impression> {
-        let dino = self.encode(cutout)?.cls.to_vec1::<f32>()?;
+        let dino = self.maker.encode(cutout)?.cls.to_vec1::<f32>()?;
         let verdict = self.judge.as_ref().map(|judge| judge.judge(whole)).transpose()?;
         Ok(Impression { dino, verdict })
     }
@@ -151,23 +111,6 @@ fn pixels([left, top, right, bottom]: [f32; 4], picture: &RgbImage) -> Option<Pi
     let (right, bottom) = ((right.ceil() as u32).min(width), (bottom.ceil() as u32).min(height));
     let area = PixelBox { left: left.floor() as u32, top: top.floor() as u32, right, bottom };
     (area.left < area.right && area.top < area.bottom).then_some(area)
-}
-
-/// The bundle's sampling parameters, with what the options give in their place.
-pub(crate) fn sampling(bundle: &Bundle, arguments: &EvalArguments) -> SamplingOptions {
-    let defaults = &bundle.manifest().sampling;
-    let or = |given: &Option<echogen_protocol::PerScale>, default: f64| match given {
-        None => PerScale::All(default),
-        Some(echogen_protocol::PerScale::All(number)) => PerScale::All(*number),
-        Some(echogen_protocol::PerScale::Each(numbers)) => PerScale::Each(numbers.clone()),
-    };
-    SamplingOptions {
-        guidance_text: or(&arguments.guidance_text, defaults.guidance_text),
-        guidance_subject: or(&arguments.guidance_subject, defaults.guidance_subject),
-        temperature: or(&arguments.temperature, defaults.temperature),
-        top_k: defaults.top_k,
-        top_p: arguments.top_p.unwrap_or(defaults.top_p),
-    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,14 @@
 //! `echogen eval`: how good a bundle is, on subjects that training never saw.
 //!
 //! Subjects and scenes come from the small world (`echogen-world`), the networks are the bundle's own and run in this
-//! process, and what was made is judged by DINOv2's features and by a judge that belongs to no chain. What it lacks: a
-//! way to evaluate pictures of another world.
+//! process, and what was made is judged by DINOv2's features and by a judge that belongs to no chain. Photographs of real
+//! subjects are another matter: see [`dreambench`].
 
 pub(crate) mod arguments;
 mod bench;
+mod dreambench;
 mod examples;
+mod maker;
 mod measures;
 mod report;
 mod sweep;
@@ -45,10 +47,13 @@ const SWEPT: usize = 50;
 
 /// Runs the command.
 pub(crate) fn run(arguments: &EvalArguments, general: &GeneralOptions) -> Result<Exit, Failure> {
+    if let Some(folder) = &arguments.dreambench.dreambench {
+        return dreambench::run(folder, arguments, general);
+    }
     let (bundle, compute) = (arguments.model.bundle()?, arguments.model.compute()?);
-    let options = bench::sampling(&bundle, arguments);
+    let options = maker::sampling(&bundle, arguments);
     let bench = Bench::load(&bundle, &compute).with_context(|| format!("cannot load the bundle {}", bundle.name()))?;
-    options.validate(bench.schedule.scales().len()).map_err(Failure::usage)?;
+    options.validate(bench.maker.schedule.scales().len()).map_err(Failure::usage)?;
     let evaluation = Evaluation::prepare(&bench, arguments, general.json)?;
     let report = Report { bundle: bundle.name().to_owned(), ..evaluation.report(arguments, &options)? };
     evaluation.bar.finish_and_clear();
@@ -82,9 +87,9 @@ impl<'a> Evaluation<'a> {
         let (mut subjects, mut gallery) = (Vec::new(), Vec::new());
         bar.set_message("encoding subjects");
         for example in &examples {
-            let reference = example.reference(bench.resolution)?;
+            let reference = example.reference(bench.maker.resolution)?;
             if references.len() < count {
-                subjects.push(Arc::new(bench.encode(&reference)?));
+                subjects.push(Arc::new(bench.maker.encode(&reference)?));
                 references.push(reference.clone());
             }
             gallery.push(bench.look_at_reference(&reference)?);
@@ -173,7 +178,7 @@ impl<'a> Evaluation<'a> {
                 names.push(namer.name(&picture, &|| true)?.as_deref() == Some(example.name()));
             }
             if let Some(round_trip) = &self.bench.round_trip {
-                losses.push(measures::psnr(&picture, &round_trip.picture(&picture, &self.bench.schedule)?));
+                losses.push(measures::psnr(&picture, &round_trip.picture(&picture, &self.bench.maker.schedule)?));
             }
             self.bar.inc(1);
         }
@@ -192,7 +197,7 @@ impl<'a> Evaluation<'a> {
         let mut seconds = Vec::new();
         for (example, reference) in self.examples.iter().zip(&self.references).rev().take(TIMED) {
             let started = Instant::now();
-            let subject = Arc::new(self.bench.encode(reference)?);
+            let subject = Arc::new(self.bench.maker.encode(reference)?);
             self.bench.make(std::slice::from_ref(example), &[subject], options, |_| ())?;
             seconds.push(started.elapsed().as_secs_f64());
         }
@@ -255,15 +260,19 @@ impl Counts {
     }
 }
 
-/// A bar for people at a terminal.
+/// The bar of all that is made and looked at.
 fn progress(arguments: &EvalArguments, json: bool) -> ProgressBar {
-    if json || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
     let count = arguments.picture_count();
     let points = sweep::TEXT.len() * sweep::SUBJECT.len();
     let swept = if arguments.sweep.is_some() { points * count.min(SWEPT) } else { 0 };
-    let total = count.next_multiple_of(GALLERY) + 2 * count + arguments.scene_count() + swept;
+    progress_bar(count.next_multiple_of(GALLERY) + 2 * count + arguments.scene_count() + swept, json)
+}
+
+/// A bar for people at a terminal.
+fn progress_bar(total: usize, json: bool) -> ProgressBar {
+    if json || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
     let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}, {eta} left");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt, path::Path};
 
 use anyhow::{Context, ensure};
 use candle_core::{DType, Device, Tensor};
+use echogen_models::imaging::RgbImage;
 
 /// How far one tensor is off.
 #[derive(Debug, Clone)]
@@ -51,6 +52,15 @@ impl Fixture {
     /// The tensor of that name, as stored.
     pub(crate) fn get(&self, name: &str) -> anyhow::Result<&Tensor> {
         self.tensors.get(name).with_context(|| format!("the fixture lacks the tensor {name}"))
+    }
+
+    /// The tensor of that name, (height, width, 3) bytes, as a picture; `None` if there is none.
+    pub(crate) fn picture(&self, name: &str) -> anyhow::Result<Option<RgbImage>> {
+        let Some(bytes) = self.tensors.get(name) else { return Ok(None) };
+        let (height, width, _) = bytes.dims3()?;
+        let bytes = bytes.flatten_all()?.to_vec1::<u8>()?;
+        let picture = RgbImage::from_raw(width as u32, height as u32, bytes);
+        Ok(Some(picture.with_context(|| format!("{name} is no picture"))?))
     }
 
     /// Whether the fixture has the tensor.

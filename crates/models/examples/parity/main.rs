@@ -5,7 +5,9 @@
 #![allow(clippy::print_stdout, reason = "an example that reports to a person")]
 
 mod bsq;
+mod clip;
 mod compare;
+mod dino;
 mod dinov2;
 mod echogen;
 mod flux_vae;
@@ -28,7 +30,7 @@ const TOLERANCE: f64 = 1e-4;
 #[derive(Parser)]
 struct Arguments {
     /// Fixture folders; the name says which network: t5, dinov2, flux-vae, bsq, echogen, grounding-dino,
-    /// qwen2.5-vl, sam, preprocess.
+    /// qwen2.5-vl, sam, clip, dino, preprocess.
     #[arg(required = true)]
     folders: Vec<PathBuf>,
 }
@@ -50,6 +52,8 @@ fn compare_folder(folder: &std::path::Path) -> anyhow::Result<Vec<Comparison>> {
     match name.to_lowercase() {
         n if n.starts_with("t5") => t5::run(folder),
         n if n.starts_with("dinov2") => dinov2::run(folder),
+        n if n.starts_with("dino") => dino::run(folder),
+        n if n.starts_with("clip") => clip::run(folder),
         n if n.starts_with("flux") => flux_vae::run(folder),
         n if n.starts_with("bsq") => bsq::run(folder),
         n if n.starts_with("echogen") => echogen::run(folder),

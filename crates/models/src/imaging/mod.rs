@@ -23,5 +23,5 @@ pub use encode::{ImageFormat, encode_image};
 pub use error::ImageError;
 pub use image::RgbImage;
 pub use mask::{SubjectMask, overlay, white_outside_mask};
-pub use prepare::{cover_and_crop, covering_size, from_unit_tensor, to_unit_tensor};
+pub use prepare::{cover_and_crop, covering_size, from_unit_tensor, shorter_side_and_crop, to_unit_tensor};
 pub use resize::{Filter, resize};

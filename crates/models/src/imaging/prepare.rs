@@ -33,6 +33,31 @@ pub fn cover_and_crop(picture: &RgbImage, height: u32, width: u32) -> Result<Rgb
     resize_part(picture, middle(full_height, height), middle(full_width, width), Filter::Lanczos)
 }
 
+/// Resizes the picture so that its shorter side has `shorter` pixels, and cuts `crop` x `crop` out of the centre, with
+/// the sizes and the rounding of torchvision's `Resize` and `CenterCrop`. A shorter side below `crop` is made as long.
+///
+/// As with [`cover_and_crop`], only the part that remains is computed.
+///
+/// # Errors
+///
+/// If the picture or the part has no pixels.
+pub fn shorter_side_and_crop(
+    picture: &RgbImage,
+    shorter: u32,
+    crop: u32,
+    filter: Filter,
+) -> Result<RgbImage, ImageError> {
+    let (width, height) = picture.dimensions();
+    let (shorter, side) = (shorter.max(crop), width.min(height).max(1));
+    let resized = |length: u32| (u64::from(shorter) * u64::from(length) / u64::from(side)) as u32;
+    let middle = |total: u32| {
+        let spare = total.saturating_sub(crop);
+        // Python rounds a half to the even number.
+        Span { total, first: spare / 2 + u32::from(spare % 4 == 3), count: crop }
+    };
+    resize_part(picture, middle(resized(height)), middle(resized(width)), filter)
+}
+
 /// Returns the picture as (3, height, width) f32 in [-1, 1].
 ///
 /// # Errors
@@ -114,6 +139,22 @@ mod tests {
             let middle = image::imageops::crop_imm(&whole, x, y, target.1, target.0).to_image();
             assert_eq!(cover_and_crop(&picture, target.0, target.1).unwrap(), middle, "{size:?} {target:?}");
         }
+    }
+
+    /// What `round((total - crop) / 2.0)` of Python gives, on pictures whose columns tell their number.
+    #[test]
+    fn the_middle_is_rounded_to_even_columns() {
+        for (width, left) in [(8, 0), (9, 0), (10, 1), (11, 2), (12, 2), (13, 2), (14, 3), (15, 4)] {
+            let picture = RgbImage::from_fn(width, 8, |x, _| image::Rgb([x as u8; 3]));
+            let middle = shorter_side_and_crop(&picture, 8, 8, Filter::Bicubic).unwrap();
+            assert_eq!((middle.dimensions(), middle.get_pixel(0, 0).0[0]), ((8, 8), left), "{width}");
+        }
+        // 5 x 7 to 6 x 8: the fraction is cut.
+        let grown = shorter_side_and_crop(&picture(5, 7), 6, 6, Filter::Bicubic).unwrap();
+        let whole = super::super::resize(&picture(5, 7), 8, 6, Filter::Bicubic).unwrap();
+        assert_eq!(grown, image::imageops::crop_imm(&whole, 0, 1, 6, 6).to_image());
+        assert_eq!(shorter_side_and_crop(&picture(5, 7), 2, 6, Filter::Bicubic).unwrap(), grown);
+        assert!(shorter_side_and_crop(&RgbImage::new(0, 5), 8, 8, Filter::Bicubic).is_err());
     }
 
     #[test]

@@ -1,0 +1,192 @@
+//! The pictures that a run leaves, so that the next one need not make them again.
+//!
+//! `KEEP/SUBJECT/03-1.png` is the second picture of the fourth sentence; `made-with.json` beside it says how it was made,
+//! so that pictures of other settings are never taken for those of this run. Pictures that were made elsewhere have no
+//! such file; they are judged as they are, and must be complete.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use echogen_models::imaging::{ImageFormat, RgbImage, encode_image};
+use serde_json::{Map, Value};
+
+use super::folder::{ENDINGS, Subject};
+
+/// How the pictures beside it were made.
+const SETTINGS: &str = "made-with.json";
+
+/// Which picture of a subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    /// The sentence's number.
+    pub(super) caption: usize,
+    /// The picture's, among those of the sentence.
+    pub(super) number: usize,
+}
+
+/// A subject with what is there of its pictures.
+pub(super) struct Plan<'a> {
+    pub(super) subject: &'a Subject,
+    /// Every picture, with its file if that is there.
+    pub(super) pictures: Vec<(Place, Option<PathBuf>)>,
+    folder: Option<PathBuf>,
+}
+
+impl<'a> Plan<'a> {
+    /// Looks for the pictures of a subject in the folder `keep`, if there is one.
+    pub(super) fn new(subject: &'a Subject, keep: Option<&Path>, per_caption: usize) -> Result<Self> {
+        let folder = keep.map(|keep| keep.join(&subject.name));
+        let places = (0..subject.captions.len())
+            .flat_map(|caption| (0..per_caption).map(move |number| Place { caption, number }));
+        let pictures = places.map(|place| (place, folder.as_ref().and_then(|folder| find(folder, place)))).collect();
+        let plan = Self { subject, pictures, folder };
+        if let (Some((place, _)), false) = (plan.missing().next(), plan.has_settings()) {
+            // None at all is a run that has not begun.
+            ensure!(
+                plan.pictures.iter().all(|(_, file)| file.is_none()),
+                "the pictures of {} were made elsewhere and lack {}.png; add it, or take another --keep",
+                subject.name,
+                name(*place)
+            );
+        }
+        Ok(plan)
+    }
+
+    /// The pictures that are not there.
+    pub(super) fn missing(&self) -> impl Iterator<Item = &(Place, Option<PathBuf>)> {
+        self.pictures.iter().filter(|(_, file)| file.is_none())
+    }
+
+    /// Whether it is known how the pictures were made.
+    pub(super) fn has_settings(&self) -> bool {
+        self.settings_file().is_some_and(|path| path.is_file())
+    }
+
+    /// Holds the settings of what is there against those of this run, or writes these down before the first picture.
+    pub(super) fn agree(&self, settings: &Value) -> Result<()> {
+        let Some(path) = self.settings_file() else { return Ok(()) };
+        if self.pictures.iter().all(|(_, file)| file.is_none()) {
+            return write(&path, &serde_json::to_vec_pretty(settings)?);
+        }
+        if !path.is_file() {
+            return Ok(());
+        }
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let before: Value = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+        let others = differences(&before, settings);
+        if !others.is_empty() {
+            bail!(
+                "{} says that the pictures beside it were made with other settings ({}); take another --keep, or delete \
+                 the pictures",
+                path.display(),
+                others.join(", ")
+            );
+        }
+        Ok(())
+    }
+
+    /// Writes a picture, if pictures are kept.
+    pub(super) fn keep(&self, place: Place, picture: &RgbImage) -> Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        write(&folder.join(name(place) + ".png"), &encode_image(picture, ImageFormat::Png, 100)?)
+    }
+
+    fn settings_file(&self) -> Option<PathBuf> {
+        Some(self.folder.as_ref()?.join(SETTINGS))
+    }
+}
+
+fn name(Place { caption, number }: Place) -> String {
+    format!("{caption:02}-{number}")
+}
+
+fn find(folder: &Path, place: Place) -> Option<PathBuf> {
+    ENDINGS.iter().map(|ending| folder.join(format!("{}.{ending}", name(place)))).find(|path| path.is_file())
+}
+
+/// The names of what is not the same.
+fn differences(before: &Value, now: &Value) -> Vec<String> {
+    let nothing = Map::new();
+    let (before, now) = (before.as_object().unwrap_or(&nothing), now.as_object().unwrap_or(&nothing));
+    let mut names: Vec<&String> = before.keys().chain(now.keys()).collect();
+    names.sort();
+    names.dedup();
+    names.into_iter().filter(|name| before.get(*name) != now.get(*name)).cloned().collect()
+}
+
+/// Writes a file whole or not at all: whoever stops the run finds no half picture.
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let write = || {
+        std::fs::create_dir_all(path.parent().unwrap_or(Path::new("")))?;
+        let part = path.with_extension("part");
+        std::fs::write(&part, bytes)?;
+        std::fs::rename(&part, path)
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn subject() -> Subject {
+        let captions = vec!["a dog".to_owned(), "a wet dog".to_owned()];
+        Subject { name: "dog6".to_owned(), class: "dog".to_owned(), captions, photographs: Vec::new() }
+    }
+
+    #[test]
+    fn what_is_kept_is_found_again() {
+        let (folder, subject) = (tempfile::tempdir().unwrap(), subject());
+        let plan = Plan::new(&subject, Some(folder.path()), 2).unwrap();
+        assert_eq!((plan.pictures.len(), plan.missing().count()), (4, 4));
+        plan.agree(&json!({"seed": 42})).unwrap();
+        plan.keep(Place { caption: 1, number: 0 }, &RgbImage::new(2, 2)).unwrap();
+        assert!(folder.path().join("dog6/01-0.png").is_file());
+        let plan = Plan::new(&subject, Some(folder.path()), 2).unwrap();
+        let missing: Vec<String> = plan.missing().map(|(place, _)| name(*place)).collect();
+        assert_eq!(missing, ["00-0", "00-1", "01-1"]);
+        plan.agree(&json!({"seed": 42})).unwrap();
+    }
+
+    #[test]
+    fn pictures_of_other_settings_are_refused() {
+        let (folder, subject) = (tempfile::tempdir().unwrap(), subject());
+        let plan = Plan::new(&subject, Some(folder.path()), 1).unwrap();
+        plan.agree(&json!({"seed": 43})).unwrap();
+        // No picture was made yet.
+        plan.agree(&json!({"seed": 42, "sampling": {"top_p": 0.9}, "bundle": "mini"})).unwrap();
+        plan.keep(Place { caption: 0, number: 0 }, &RgbImage::new(2, 2)).unwrap();
+        let plan = Plan::new(&subject, Some(folder.path()), 1).unwrap();
+        let error = plan.agree(&json!({"seed": 42, "sampling": {"top_p": 0.5}, "models": []})).unwrap_err();
+        assert!(
+            error.to_string().contains("other settings (bundle, models, sampling); take another --keep"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn pictures_made_elsewhere_must_be_complete() {
+        let (folder, subject) = (tempfile::tempdir().unwrap(), subject());
+        std::fs::create_dir(folder.path().join("dog6")).unwrap();
+        std::fs::write(folder.path().join("dog6/00-0.jpg"), "").unwrap();
+        let error = Plan::new(&subject, Some(folder.path()), 1).err().unwrap();
+        assert!(error.to_string().contains("lack 01-0.png"), "{error}");
+        std::fs::write(folder.path().join("dog6/01-0.webp"), "").unwrap();
+        let plan = Plan::new(&subject, Some(folder.path()), 1).unwrap();
+        assert_eq!((plan.missing().count(), plan.has_settings()), (0, false));
+        // Nothing is made, so nothing is claimed about them.
+        plan.agree(&json!({})).unwrap();
+        assert!(!plan.has_settings());
+    }
+
+    #[test]
+    fn without_a_folder_nothing_is_kept() {
+        let subject = subject();
+        let plan = Plan::new(&subject, None, 3).unwrap();
+        assert_eq!(plan.missing().count(), 6);
+        plan.agree(&json!({})).unwrap();
+        plan.keep(Place { caption: 0, number: 0 }, &RgbImage::new(2, 2)).unwrap();
+    }
+}

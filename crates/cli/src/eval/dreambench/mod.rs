@@ -1,0 +1,141 @@
+//! `echogen eval --dreambench`: the subjects and sentences of the DreamBooth paper (arXiv 2208.12242), judged as there.
+//!
+//! Of every subject one photograph goes through the whole chain, the others only serve to judge: DINO and CLIP-I are the
+//! mean cosines of a picture's features and each photograph's, CLIP-T that of a picture and its sentence without the rare
+//! word. Judges belong to no bundle; their published files are named by options. What it lacks: fetching any of these.
+
+pub(crate) mod arguments;
+mod folder;
+mod judges;
+mod kept;
+mod prompts;
+mod report;
+mod studio;
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use echogen_models::{device::Compute, imaging::RgbImage};
+use echogen_protocol::FoundBy;
+use indicatif::ProgressBar;
+
+use self::{
+    judges::{Judges, Scores},
+    kept::{Place, Plan},
+    report::{Report, Row},
+    studio::{Recipe, Studio},
+};
+use super::arguments::EvalArguments;
+use crate::{
+    arguments::GeneralOptions,
+    failure::{Exit, Failure},
+    picture_file,
+    report::{print_json, print_line},
+};
+
+/// Runs the command on the photographs of `folder`.
+pub(super) fn run(folder: &Path, arguments: &EvalArguments, general: &GeneralOptions) -> Result<Exit, Failure> {
+    let options = &arguments.dreambench;
+    let subjects = folder::read(folder, &options.subjects)?;
+    let plan = |subject| Plan::new(subject, options.keep.as_deref(), options.per_prompt as usize);
+    let plans = subjects.iter().map(plan).collect::<Result<Vec<_>>>()?;
+    let compute = arguments.model.compute()?;
+    let judges = Judges::load(options, &compute.device)?;
+    let (bundle, studio) = studio(&plans, arguments, &compute)?;
+    let bar = super::progress_bar(plans.iter().map(|plan| plan.pictures.len()).sum(), general.json);
+    let evaluation = Evaluation { judges, studio, bar };
+    let rows = plans.iter().map(|plan| evaluation.row(plan)).collect::<Result<Vec<_>>>()?;
+    evaluation.bar.finish_and_clear();
+    let report = Report::new(bundle, rows);
+    if general.json {
+        print_json("dreambench", &report);
+    } else {
+        print_line(report.table().trim_end());
+    }
+    Ok(Exit::Success)
+}
+
+/// The bundle's name and networks, each as far as it is needed: pictures that were made elsewhere need neither.
+fn studio(
+    plans: &[Plan<'_>],
+    arguments: &EvalArguments,
+    compute: &Compute,
+) -> Result<(Option<String>, Option<Studio>), Failure> {
+    let is_missing = |plan: &Plan<'_>| plan.missing().next().is_some();
+    if !plans.iter().any(|plan| plan.has_settings() || is_missing(plan)) {
+        return Ok((None, None));
+    }
+    let recipe = Recipe::open(arguments)?;
+    for plan in plans {
+        plan.agree(&recipe.settings(plan.subject)?)?;
+    }
+    let name = recipe.bundle_name().to_owned();
+    let studio = if plans.iter().any(is_missing) { Some(recipe.load(compute)?) } else { None };
+    Ok((Some(name), studio))
+}
+
+struct Evaluation {
+    judges: Judges,
+    /// Absent if there is nothing to make.
+    studio: Option<Studio>,
+    bar: ProgressBar,
+}
+
+impl Evaluation {
+    /// Makes what is missing of a subject's pictures, and judges all of them.
+    fn row(&self, plan: &Plan<'_>) -> Result<Row> {
+        let subject = plan.subject;
+        self.bar.set_message(subject.name.clone());
+        let photographs = subject.photographs.iter().map(|path| self.judges.see(&picture_file::read(path)?));
+        let photographs = photographs.collect::<Result<Vec<_>>>()?;
+        let sentences = subject.captions.iter().map(|caption| self.judges.read(caption)).collect::<Result<Vec<_>>>()?;
+        let mut scores: Vec<(Place, Scores)> = Vec::new();
+        let mut judge = |place: Place, picture: &RgbImage| -> Result<()> {
+            let seen = self.judges.see(picture)?;
+            scores.push((place, Scores::of(&seen, &photographs, sentences[place.caption].as_ref())));
+            self.bar.inc(1);
+            Ok(())
+        };
+        for (place, file) in &plan.pictures {
+            if let Some(file) = file {
+                judge(*place, &picture_file::read(file).context("delete the picture to have it made anew")?)?;
+            }
+        }
+        let how = self.make(plan, judge)?;
+        // In one order, so that a run that was interrupted gives the same sums.
+        scores.sort_by_key(|(place, _)| *place);
+        let scores: Vec<Scores> = scores.into_iter().map(|(_, scores)| scores).collect();
+        Ok(Row {
+            subject: subject.name.clone(),
+            class: subject.class.clone(),
+            pictures: scores.len(),
+            made: plan.missing().count(),
+            how,
+            scores: Scores::mean(&scores),
+            real: Scores::of_photographs(&photographs),
+        })
+    }
+
+    /// Makes the pictures that are missing, keeps them and hands them on. Returns how the subject was found.
+    fn make(&self, plan: &Plan<'_>, mut judge: impl FnMut(Place, &RgbImage) -> Result<()>) -> Result<Option<FoundBy>> {
+        let places: Vec<Place> = plan.missing().map(|(place, _)| *place).collect();
+        let (Some(studio), Some(photograph)) = (&self.studio, plan.subject.photographs.first()) else {
+            return Ok(None);
+        };
+        if places.is_empty() {
+            return Ok(None);
+        }
+        let (subject, how) = studio
+            .encode(&picture_file::read(photograph)?, &plan.subject.class)
+            .with_context(|| photograph.display().to_string())?;
+        for batch in places.chunks(studio.side_by_side()) {
+            let wish = |place: &Place| (plan.subject.captions[place.caption].as_str(), place.number as u64);
+            let pictures = studio.make(&subject, &batch.iter().map(wish).collect::<Vec<_>>())?;
+            for (place, picture) in batch.iter().zip(&pictures) {
+                plan.keep(*place, picture)?;
+                judge(*place, picture)?;
+            }
+        }
+        Ok(Some(how))
+    }
+}

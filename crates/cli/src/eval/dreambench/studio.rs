@@ -1,0 +1,110 @@
+//! Pictures of a photographed subject by a bundle: found, cut out, encoded and put into scenes.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use echogen_models::{
+    bundle::Bundle,
+    device::Compute,
+    echogen::SamplingOptions,
+    imaging::{PixelBox, RgbImage, white_outside},
+    subject_encoder::EncodedSubject,
+    subject_finder::SubjectFinder,
+};
+use echogen_protocol::{BoundingBox, FoundBy, IfNotFound, ImageSource};
+use echogen_segmenter::{FinderConfig, find_subject};
+use serde_json::{Value, json};
+
+use super::folder::Subject;
+use crate::{
+    eval::{
+        arguments::EvalArguments,
+        maker::{self, Maker},
+    },
+    failure::Failure,
+};
+
+/// Everything that a picture depends on; nothing of it is loaded.
+pub(super) struct Recipe {
+    bundle: Bundle,
+    options: SamplingOptions,
+    finder: FinderConfig,
+}
+
+impl Recipe {
+    /// Opens the bundle that the options name.
+    pub(super) fn open(arguments: &EvalArguments) -> Result<Self, Failure> {
+        let bundle = arguments.model.bundle()?;
+        let options = maker::sampling(&bundle, arguments);
+        Ok(Self { bundle, options, finder: arguments.model.finder.config() })
+    }
+
+    /// The bundle's name.
+    pub(super) fn bundle_name(&self) -> &str {
+        self.bundle.name()
+    }
+
+    /// What is written down beside a subject's pictures.
+    pub(super) fn settings(&self, subject: &Subject) -> Result<Value> {
+        let FinderConfig { box_threshold, selection, padding, fallback_name: _ } = &self.finder;
+        let models = self.bundle.digests().with_context(|| self.cannot_load())?;
+        Ok(json!({
+            "bundle": self.bundle.name(),
+            "models": models,
+            "sampling": self.options,
+            "pixel_budget": self.bundle.manifest().sampling.pixel_budget,
+            "seed": self.bundle.manifest().sampling.seed,
+            "finder": {"threshold": box_threshold, "selection": format!("{selection:?}"), "padding": padding},
+            "class": subject.class,
+            "captions": subject.captions,
+            "photograph": subject.photographs.first().and_then(|path| path.file_name()?.to_str()),
+        }))
+    }
+
+    /// Loads the networks.
+    pub(super) fn load(self, compute: &Compute) -> Result<Studio, Failure> {
+        let maker = Maker::load(&self.bundle, compute).with_context(|| self.cannot_load())?;
+        let Compute { device, dtype } = compute;
+        let networks = SubjectFinder::load(&self.bundle, device, *dtype).with_context(|| self.cannot_load())?;
+        self.options.validate(maker.schedule.scales().len()).map_err(Failure::usage)?;
+        Ok(Studio { maker, networks, recipe: self })
+    }
+
+    fn cannot_load(&self) -> String {
+        format!("cannot load the bundle {}", self.bundle.name())
+    }
+}
+
+/// The networks of a bundle, ready.
+pub(super) struct Studio {
+    maker: Maker,
+    networks: SubjectFinder,
+    recipe: Recipe,
+}
+
+impl Studio {
+    /// Finds the subject of a photograph by its class, and encodes it. Where the bundle cannot look, or sees no such
+    /// subject, the whole photograph is taken.
+    pub(super) fn encode(&self, photograph: &RgbImage, class: &str) -> Result<(Arc<EncodedSubject>, FoundBy)> {
+        let mut subject = echogen_protocol::Subject::new(ImageSource("photograph".to_owned()));
+        subject.name = Some(class.to_owned());
+        subject.if_not_found = IfNotFound::WholeImage;
+        let found = find_subject(&self.networks, &self.recipe.finder, photograph, &subject, &|| true)?;
+        let BoundingBox { left, top, right, bottom } = found.bounding_box;
+        let cutout = white_outside(photograph, PixelBox { left, top, right, bottom })?;
+        Ok((Arc::new(self.maker.encode(&cutout)?), found.how))
+    }
+
+    /// How many pictures are best made side by side.
+    pub(super) fn side_by_side(&self) -> usize {
+        self.maker.side_by_side(&self.recipe.options)
+    }
+
+    /// Makes a picture for each sentence, with the seed that is so much after the bundle's own.
+    pub(super) fn make(&self, subject: &Arc<EncodedSubject>, wishes: &[(&str, u64)]) -> Result<Vec<RgbImage>> {
+        let seed = |after: u64| self.maker.seed.wrapping_add(after);
+        let options = &self.recipe.options;
+        let requests = wishes.iter().map(|(caption, after)| maker::request(caption, subject, seed(*after), options));
+        self.maker.make(&requests.collect::<Vec<_>>())
+    }
+}

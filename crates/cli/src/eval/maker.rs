@@ -1,0 +1,100 @@
+//! The networks of a bundle that make pictures, in this process, without stages and stores.
+
+use std::{ops::ControlFlow, sync::Arc};
+
+use anyhow::{Context, Result, anyhow};
+use echogen_models::{
+    bundle::Bundle,
+    device::Compute,
+    echogen::{PerScale, PixelBudget, SamplingOptions, Schedule},
+    generator::{Generator, ImageRequest, load_subject_encoder},
+    imaging::RgbImage,
+    subject_encoder::{EncodedSubject, SubjectEncoder},
+};
+use echogen_sampler::SamplerConfig;
+
+use super::arguments::EvalArguments;
+
+/// Bytes of conditions kept from picture to picture.
+const CONDITION_CACHE_BYTES: usize = 1 << 28;
+
+/// From a cut-out and sentences to pictures.
+pub(crate) struct Maker {
+    generator: Generator,
+    encoder: SubjectEncoder,
+    pub(crate) schedule: Schedule,
+    /// Pixels on a side of a subject.
+    pub(crate) resolution: usize,
+    /// The seed of the first picture; the others count up.
+    pub(crate) seed: u64,
+}
+
+impl Maker {
+    /// Loads the networks, for square pictures of the bundle's usual size.
+    pub(crate) fn load(bundle: &Bundle, Compute { device, dtype }: &Compute) -> Result<Self> {
+        let defaults = &bundle.manifest().sampling;
+        let budget = PixelBudget::ALL.into_iter().find(|budget| budget.to_string() == defaults.pixel_budget);
+        let budget = budget.ok_or_else(|| anyhow!("the bundle names no known pixel budget"))?;
+        let generator = Generator::load(bundle, device, *dtype, CONDITION_CACHE_BYTES)?;
+        let schedule = generator.schedule(1.0, budget)?;
+        let resolution = defaults.subject_resolution.get(&defaults.pixel_budget).copied();
+        Ok(Self {
+            encoder: load_subject_encoder(bundle, device, *dtype)?,
+            resolution: resolution.context("the bundle's pixel budget has no subject_resolution")? as usize,
+            seed: defaults.seed,
+            generator,
+            schedule,
+        })
+    }
+
+    /// Encodes a cut-out.
+    pub(crate) fn encode(&self, cutout: &RgbImage) -> Result<EncodedSubject> {
+        Ok(self.encoder.encode(cutout, self.resolution)?)
+    }
+
+    /// How many pictures are best made side by side: as many as the sampler's stage makes.
+    pub(crate) fn side_by_side(&self, options: &SamplingOptions) -> usize {
+        let SamplerConfig { max_batch, max_batch_tokens, max_kv_bytes, .. } = SamplerConfig::default();
+        let by_tokens = max_batch_tokens / self.schedule.image_tokens().max(1);
+        let by_memory = max_kv_bytes / (self.generator.kv_cache_bytes(&self.schedule, options) as u64).max(1);
+        max_batch.min(by_tokens).min(usize::try_from(by_memory).unwrap_or(usize::MAX)).max(1)
+    }
+
+    /// Makes pictures side by side.
+    pub(crate) fn make(&self, requests: &[ImageRequest]) -> Result<Vec<RgbImage>> {
+        Ok(self.generator.generate(requests, &self.schedule, |_, _| ControlFlow::Continue(()))?)
+    }
+}
+
+/// A picture of a subject in a scene.
+pub(crate) fn request(
+    caption: &str,
+    subject: &Arc<EncodedSubject>,
+    seed: u64,
+    options: &SamplingOptions,
+) -> ImageRequest {
+    ImageRequest {
+        prompt: caption.to_owned(),
+        negative_prompt: None,
+        subject: Arc::clone(subject),
+        seed,
+        options: options.clone(),
+    }
+}
+
+/// The bundle's sampling parameters, with what the options give in their place.
+pub(crate) fn sampling(bundle: &Bundle, arguments: &EvalArguments) -> SamplingOptions {
+    let defaults = &bundle.manifest().sampling;
+    let or = |given: &Option<echogen_protocol::PerScale>, default: f64| match given {
+        None => PerScale::All(default),
+        Some(echogen_protocol::PerScale::All(number)) => PerScale::All(*number),
+        Some(echogen_protocol::PerScale::Each(numbers)) => PerScale::Each(numbers.clone()),
+    };
+    SamplingOptions {
+        guidance_text: or(&arguments.guidance_text, defaults.guidance_text),
+        guidance_subject: or(&arguments.guidance_subject, defaults.guidance_subject),
+        temperature: or(&arguments.temperature, defaults.temperature),
+        top_k: defaults.top_k,
+        top_p: arguments.top_p.unwrap_or(defaults.top_p),
+    }
+}
