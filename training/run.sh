@@ -20,6 +20,7 @@ render() { # folder, pairs, further arguments
 mkdir -p "$ECHOGEN_TRAIN/data"
 render train "${PAIRS:-32768}" --seed 1
 render held 1024 --held-out
+render decoder "${PAIRS_DECODER:-65536}" --seed 2
 "$PYTHON" train_tokenizer.py --minutes "${MINUTES_TOKENIZER:-0}"
 "$PYTHON" train_text_encoder.py --minutes "${MINUTES_TEXT_ENCODER:-0}"
 "$PYTHON" train_dinov2.py --minutes "${MINUTES_DINOV2:-0}"

@@ -1,8 +1,8 @@
 """Trains the decoder that is shipped, on bits that stay as they are.
 
 The transformer learns the bits of a fixed encoder; what to make of them may be learned beside it, by a decoder wider than
-the one that the encoder was trained with, and nothing else has to be trained anew. Reads the stored latents of
-`features.py`, and minimises what PSNR measures: the logarithm of each picture's mean square.
+the one that the encoder was trained with, and nothing else has to be trained anew. It sees pictures of its own, twice as
+many as the others, and minimises what PSNR measures: the logarithm of each picture's mean square.
 """
 
 from __future__ import annotations
@@ -25,6 +25,13 @@ class Decoder(torch.nn.Module):
 
 
 @torch.no_grad()
+def code_sum(tokenizer: BsqTokenizer, images: torch.Tensor) -> torch.Tensor:
+    """The codes of all scales, (B, bits, 8, 8)."""
+    with torch.autocast("cpu", enabled=False):
+        return straight_through(tokenizer.encoder(images), settings.SCHEDULE, len(settings.SCHEDULE))[0]
+
+
+@torch.no_grad()
 def held_out(run: common.Run, model: Decoder, summed: torch.Tensor, images: torch.Tensor) -> float:
     """PSNR of the averaged decoder on pictures of held-out identities."""
     own = {name: value.clone() for name, value in model.state_dict().items()}
@@ -36,22 +43,18 @@ def held_out(run: common.Run, model: Decoder, summed: torch.Tensor, images: torc
 
 def main() -> None:
     options = common.arguments(__doc__, steps=6_000, batch=16, rate=2e-3)
-    pictures, features = common.Shards(options.work / "data/train"), common.Shards(options.work / "features/train")
+    pictures = common.Shards(options.work / "data/decoder")
     held = common.to_images(common.Shards(options.work / "data/held").take("target", np.arange(96)))
     tokenizer = BsqTokenizer(settings.TOKENIZER)
     tokenizer.load_state_dict(common.averaged(options.work / "tokenizer"))
-    with torch.no_grad():
-        held_sum, _, _ = straight_through(tokenizer.encoder(held), settings.SCHEDULE, len(settings.SCHEDULE))
+    held_sum = code_sum(tokenizer, held)
     model = Decoder()
     run = common.Run(options.work / "decoder", model, common.adamw(model, options.rate, 1e-4), steps=options.steps,
                      rate=options.rate, minutes=options.minutes, warmup=50, decay=0.995)
     for step in run:
-        rows = common.rows_of_step(11, step, options.batch, len(features))
-        images = common.to_images(pictures.take("target", rows))
-        latents = torch.from_numpy(features.take("latent", rows)).float()
-        summed, _, _ = straight_through(latents, settings.SCHEDULE, len(settings.SCHEDULE))
+        images = common.to_images(pictures.take("target", common.rows_of_step(11, step, options.batch, len(pictures))))
         with torch.autocast("cpu", torch.bfloat16):
-            decoded = model.decoder(summed)
+            decoded = model.decoder(code_sum(tokenizer, images))
         error = (decoded.float() - images).div(2).square().mean((1, 2, 3))
         loss = torch.log(error + 1e-4).mean()
         run.descend(loss)
