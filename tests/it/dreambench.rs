@@ -51,11 +51,11 @@ fn judge(name: &str) -> String {
     repository("tests/fixtures").join(name).display().to_string()
 }
 
-/// `eval --dreambench bench --json` with both judges, two pictures of each sentence, kept in `pictures`.
-fn evaluate(folder: &Folder, more: &[&str]) -> Run {
+/// `eval --dreambench bench --json` with both judges, pictures kept in `pictures`.
+fn evaluate(folder: &Folder, per_prompt: &str, more: &[&str]) -> Run {
     let (dino, clip) = (judge("dino"), judge("clip"));
     let given = ["eval", "--dreambench", "bench", "--json", "--dino", &dino, "--clip", &clip];
-    let kept = ["--keep", "pictures", "--per-prompt", "2"];
+    let kept = ["--keep", "pictures", "--per-prompt", per_prompt];
     folder.run(&[given.as_slice(), &kept, more].concat())
 }
 
@@ -71,7 +71,7 @@ fn score(report: &Value, key: &str) -> f64 {
 fn pictures_are_made_judged_kept_and_not_made_again() {
     let folder = Folder::new();
     let [first, second] = dreambench(&folder);
-    let made = report(evaluate(&folder, &[]));
+    let made = report(evaluate(&folder, "2", &[]));
     assert_eq!((&made["type"], &made["bundle"]), (&"dreambench".into(), &"mini".into()));
     assert_eq!((&made["pictures"], &made["made"]), (&8.into(), &8.into()));
     for key in ["dino", "clip_i", "clip_t"] {
@@ -88,10 +88,10 @@ fn pictures_are_made_judged_kept_and_not_made_again() {
     assert!(made["subjects"][0]["real"]["dino"].is_null() && made["subjects"][1]["real"]["dino"].is_f64(), "{made:#}");
 
     let removed = folder.read(&format!("pictures/{second}/01-0.png"));
-    let again = report(evaluate(&folder, &[]));
+    let again = report(evaluate(&folder, "2", &[]));
     assert_eq!(again["made"], 0);
     std::fs::remove_file(folder.path(&format!("pictures/{second}/01-0.png"))).expect("it is there");
-    let resumed = report(evaluate(&folder, &[]));
+    let resumed = report(evaluate(&folder, "2", &[]));
     assert_eq!(resumed["made"], 1);
     // A picture depends on nothing but its sentence, subject and seed.
     assert_eq!(folder.read(&format!("pictures/{second}/01-0.png")), removed);
@@ -100,8 +100,8 @@ fn pictures_are_made_judged_kept_and_not_made_again() {
     }
     assert_ne!(folder.read(&format!("pictures/{second}/01-1.png")), removed);
 
-    evaluate(&folder, &["--guidance-text", "9"]).expect_error(2, "other settings (sampling); take another --keep");
-    let some = report(evaluate(&folder, &["--subjects", &second, "--per-prompt", "1"]));
+    evaluate(&folder, "2", &["--guidance-text", "9"]).expect_error(2, "other settings (sampling); take another --keep");
+    let some = report(evaluate(&folder, "1", &["--subjects", &second]));
     assert_eq!((&some["pictures"], &some["made"]), (&2.into(), &0.into()));
 }
 

@@ -65,15 +65,17 @@ impl<'a> Plan<'a> {
     /// Holds the settings of what is there against those of this run, or writes these down before the first picture.
     pub(super) fn agree(&self, settings: &Value) -> Result<()> {
         let Some(path) = self.settings_file() else { return Ok(()) };
+        let now = serde_json::to_vec_pretty(settings)?;
         if self.pictures.iter().all(|(_, file)| file.is_none()) {
-            return write(&path, &serde_json::to_vec_pretty(settings)?);
+            return write(&path, &now);
         }
         if !path.is_file() {
             return Ok(());
         }
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let before: Value = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
-        let others = differences(&before, settings);
+        // Read from text as the others were: a number may lose its last bit on that way.
+        let others = differences(&before, &serde_json::from_slice(&now)?);
         if !others.is_empty() {
             bail!(
                 "{} says that the pictures beside it were made with other settings ({}); take another --keep, or delete \
@@ -141,13 +143,14 @@ mod tests {
         let (folder, subject) = (tempfile::tempdir().unwrap(), subject());
         let plan = Plan::new(&subject, Some(folder.path()), 2).unwrap();
         assert_eq!((plan.pictures.len(), plan.missing().count()), (4, 4));
-        plan.agree(&json!({"seed": 42})).unwrap();
+        let settings = json!({"seed": 42, "threshold": 0.3f32, "top_p": 1.0 / 3.0});
+        plan.agree(&settings).unwrap();
         plan.keep(Place { caption: 1, number: 0 }, &RgbImage::new(2, 2)).unwrap();
         assert!(folder.path().join("dog6/01-0.png").is_file());
         let plan = Plan::new(&subject, Some(folder.path()), 2).unwrap();
         let missing: Vec<String> = plan.missing().map(|(place, _)| name(*place)).collect();
         assert_eq!(missing, ["00-0", "00-1", "01-1"]);
-        plan.agree(&json!({"seed": 42})).unwrap();
+        plan.agree(&settings).unwrap();
     }
 
     #[test]
