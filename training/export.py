@@ -27,7 +27,7 @@ DESCRIPTION = "All networks of the chain in small, trained on the project's own 
 
 SAMPLING = {
     "guidance_text": 4.0,
-    "guidance_subject": 2.0,
+    "guidance_subject": 1.5,
     "temperature": 0.5,
     "top_p": 0.9,
     "pixel_budget": "0.004M",
