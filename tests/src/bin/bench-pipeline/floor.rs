@@ -82,7 +82,9 @@ impl Reading {
     const KEY: &str = "floor";
 
     async fn prepare(url: &str) -> anyhow::Result<Self> {
-        let cache = RedisCache::open(RedisConfig::at(url))?;
+        // Files that are written as fast as this can keep a Redis waiting that writes its log to the same disk.
+        let patient = RedisConfig { response_timeout_seconds: 30.0, ..RedisConfig::at(url) };
+        let cache = RedisCache::open(patient)?;
         cache.put(Self::KEY, vec![b'x'; READ].into(), LIMIT).await?;
         Ok(Self { cache: Arc::new(cache), number: Arc::default() })
     }
