@@ -209,8 +209,9 @@ class Run:
 
 def shipped_files(run: str) -> list[Path]:
     """Where a run's weights may lie in the repository: with all that training needs, or as the bundle has them."""
+    in_bundle = {"transformer": "transformer", "decoder": "visual_tokenizer"}
     paths = [SHIPPED / f"{run}.safetensors"]
-    return paths + [ROOT / "bundles/mini/transformer.safetensors"] if run == "transformer" else paths
+    return paths + [ROOT / f"bundles/mini/{in_bundle[run]}.safetensors"] if run in in_bundle else paths
 
 
 def steps_of(folder: Path) -> int:

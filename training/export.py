@@ -162,7 +162,7 @@ def main() -> None:
         worst = max(float(value.abs().max()) for value in halves.values())
         if not worst < 60_000:
             raise ValueError(f"{network} has a weight of {worst}, which half precision cannot hold")
-        step = common.steps_of(options.work / run)
+        step = common.steps_of(options.work / needed[-1])
         save_file(halves, folder / f"{network}.safetensors", {"step": str(step)})
         (folder / f"{network}.safetensors").chmod(0o644)
         print(f"{network}: {sum(value.numel() for value in halves.values()):,} numbers")

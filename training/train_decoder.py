@@ -42,7 +42,7 @@ def held_out(run: common.Run, model: Decoder, summed: torch.Tensor, images: torc
 
 
 def main() -> None:
-    options = common.arguments(__doc__, steps=6_000, batch=16, rate=2e-3)
+    options = common.arguments(__doc__, steps=10_500, batch=16, rate=1.5e-3)
     pictures = common.Shards(options.work / "data/decoder")
     held = common.to_images(common.Shards(options.work / "data/held").take("target", np.arange(96)))
     tokenizer = BsqTokenizer(settings.TOKENIZER)

@@ -46,7 +46,7 @@ def patch_colours(images: Tensor) -> Tensor:
 
 
 def main() -> None:
-    options = common.arguments(__doc__, steps=5_000, batch=48, rate=1e-3)
+    options = common.arguments(__doc__, steps=4_000, batch=48, rate=1e-3)
     shards = common.Shards(options.work / "data/train")
     model = SubjectTrainer()
     run = common.Run(options.work / "dinov2", model, common.adamw(model, options.rate, 0.05), steps=options.steps,

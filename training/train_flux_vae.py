@@ -12,7 +12,7 @@ from train_tokenizer import edges, psnr
 
 
 def main() -> None:
-    options = common.arguments(__doc__, steps=4_000, batch=16, rate=2e-3)
+    options = common.arguments(__doc__, steps=3_000, batch=16, rate=2e-3)
     shards = common.Shards(options.work / "data/train")
     model = FluxVae(settings.FLUX_VAE)
     run = common.Run(options.work / "flux_vae", model, common.adamw(model, options.rate, 1e-4), steps=options.steps,

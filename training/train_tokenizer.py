@@ -71,7 +71,7 @@ def look(model: BsqTokenizer, run: common.Run, shards: common.Shards) -> float:
 
 
 def main() -> None:
-    options = common.arguments(__doc__, steps=12_000, batch=16, rate=2e-3, start="")
+    options = common.arguments(__doc__, steps=10_500, batch=16, rate=2e-3, start="")
     shards, held = common.Shards(options.work / "data/train"), common.Shards(options.work / "data/held")
     model = BsqTokenizer(settings.TOKENIZER)
     run = common.Run(options.work / "tokenizer", model, common.adamw(model, options.rate, 1e-4), steps=options.steps,

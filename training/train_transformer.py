@@ -127,7 +127,7 @@ def look(model: EchoGen, run: common.Run, frozen: Frozen, held: common.Shards) -
 
 
 def main() -> None:
-    options = common.arguments(__doc__, steps=12_000, batch=32, rate=2e-3, look=250)
+    options = common.arguments(__doc__, steps=22_500, batch=32, rate=1.5e-3, look=250)
     examples, held = Examples(options.work, "train"), common.Shards(options.work / "data/held")
     frozen = Frozen(options.work)
     model = EchoGen(settings.TRANSFORMER)
