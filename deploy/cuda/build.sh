@@ -33,6 +33,10 @@ link="-L native=$toolkit/lib -C link-arg=-Wl,--no-as-needed -C link-arg=-Wl,--un
 export CUDA_HOME="$toolkit" NVCC="$toolkit/bin/nvcc" PATH="$toolkit/bin:$PATH"
 export CUDA_COMPUTE_CAP="${CUDA_COMPUTE_CAP:-80}" CARGO_PROFILE_RELEASE_DEBUG=false
 export CARGO_TARGET_DIR="$target" RUSTFLAGS="${RUSTFLAGS:-} $link"
-cargo build --release --locked --package echogen-cli --features cuda
-readelf --dynamic "$target/release/echogen" | grep -E 'libcuda\.so\.1|libcublas\.so|libcurand\.so' # it calls CUDA
+# The empty library last, and named as needed: nothing in it makes the linker think so.
+cargo rustc --release --locked --package echogen-cli --bin echogen --features cuda -- \
+    -C link-arg=-Wl,--no-as-needed -C link-arg=-lcuda
+for library in libcuda.so.1 libcublas.so libcurand.so; do
+    readelf --dynamic "$target/release/echogen" | grep -F "$library"
+done
 echo "$target/release/echogen"
