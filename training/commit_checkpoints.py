@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 import common
 
-# The transformer's and the decoder's weights are whole in the bundle; the finders and the judge are trained anew within minutes.
+# The transformer's and the decoder's weights are whole in the bundle; finders and judge are trained anew within minutes.
 RUNS = ("tokenizer", "text_encoder", "dinov2", "flux_vae")
 
 

@@ -7,6 +7,8 @@ import csv
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +167,16 @@ class Run:
         torch.save(state, partial)
         os.replace(partial, self.folder / "checkpoint.pt")
         self.saved = time.monotonic()
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The model has the averaged weights inside, and its own again after."""
+        own = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.model.load_state_dict(self.average.values)
+        try:
+            yield
+        finally:
+            self.model.load_state_dict(own)
 
     def learning_rate(self) -> float:
         """Up over the warm-up, level, then down over the last fifth."""

@@ -34,11 +34,8 @@ def code_sum(tokenizer: BsqTokenizer, images: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def held_out(run: common.Run, model: Decoder, summed: torch.Tensor, images: torch.Tensor) -> float:
     """PSNR of the averaged decoder on pictures of held-out identities."""
-    own = {name: value.clone() for name, value in model.state_dict().items()}
-    model.load_state_dict(run.average.values)
-    value = psnr(model.decoder(summed), images)
-    model.load_state_dict(own)
-    return value
+    with run.averaged():
+        return psnr(model.decoder(summed), images)
 
 
 def main() -> None:
@@ -55,10 +52,11 @@ def main() -> None:
         images = common.to_images(pictures.take("target", common.rows_of_step(11, step, options.batch, len(pictures))))
         with torch.autocast("cpu", torch.bfloat16):
             decoded = model.decoder(code_sum(tokenizer, images))
-        error = (decoded.float() - images).div(2).square().mean((1, 2, 3))
+        decoded = decoded.float()
+        error = (decoded - images).div(2).square().mean((1, 2, 3))
         loss = torch.log(error + 1e-4).mean()
         run.descend(loss)
-        run.log(loss=loss.item(), psnr=float((-10 * torch.log10(error.detach())).mean()))
+        run.log(loss=loss.item(), psnr=psnr(decoded.detach(), images))
         if (step + 1) % 500 == 0:
             print(f"held-out PSNR {held_out(run, model, held_sum, held):.2f} dB", flush=True)
 

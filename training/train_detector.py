@@ -201,15 +201,13 @@ def batch(shards: common.Shards, rows: np.ndarray, column: str) -> tuple[Tensor,
 @torch.no_grad()
 def look(model: Detector, run: common.Run, held: common.Shards) -> None:
     """How often the averaged network finds the subject of 200 held-out pictures, asked as the program asks."""
-    own = {name: value.clone() for name, value in model.state_dict().items()}
-    model.load_state_dict(run.average.values)
-    model.eval()
-    images, box, kinds = batch(held, np.arange(200), "target")
-    ids, place = alone(kinds)
-    overlap, _, score = best(model(images, ids), place, box)
-    wrong, _ = alone((kinds + 5) % len(NAMES))
-    _, _, mistaken = best(model(images, wrong), place, box)
-    model.load_state_dict(own)
+    with run.averaged():
+        model.eval()
+        images, box, kinds = batch(held, np.arange(200), "target")
+        ids, place = alone(kinds)
+        overlap, _, score = best(model(images, ids), place, box)
+        wrong, _ = alone((kinds + 5) % len(NAMES))
+        _, _, mistaken = best(model(images, wrong), place, box)
     model.train()
     print(f"held-out: IoU >= 0.5 {float((overlap >= 0.5).float().mean()):.3f}, mean {float(overlap.mean()):.3f}, "
           f"score {float(score.mean()):.2f}, of wrong names {float(mistaken.mean()):.2f}", flush=True)

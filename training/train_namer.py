@@ -217,14 +217,12 @@ def shown(boxes: np.ndarray, kinds: np.ndarray) -> Tensor:
 
 @torch.no_grad()
 def look(model: Namer, run: common.Run, held: common.Shards) -> None:
-    own = {name: value.clone() for name, value in model.state_dict().items()}
-    model.load_state_dict(run.average.values)
-    rows = np.arange(240)
-    kinds = held.take("attributes", rows)[:, 0].astype(np.int64)
-    with torch.autocast("cpu", torch.bfloat16):
-        said = model.says(common.to_images(held.take("target", rows)))
-    right = (said == model.answers[kinds]).all(1)
-    model.load_state_dict(own)
+    with run.averaged():
+        rows = np.arange(240)
+        kinds = held.take("attributes", rows)[:, 0].astype(np.int64)
+        with torch.autocast("cpu", torch.bfloat16):
+            said = model.says(common.to_images(held.take("target", rows)))
+        right = (said == model.answers[kinds]).all(1)
     print(f"held-out: named right {float(right.float().mean()):.3f}", flush=True)
 
 

@@ -59,12 +59,10 @@ def psnr(decoded: Tensor, images: Tensor) -> float:
 @torch.no_grad()
 def look(model: BsqTokenizer, run: common.Run, shards: common.Shards) -> float:
     """PSNR on held-out pictures, and a sheet of originals above reconstructions."""
-    own = {name: value.clone() for name, value in model.state_dict().items()}
-    model.load_state_dict(run.average.values)
-    images = common.to_images(shards.take("target", np.arange(96)))
-    summed, _, _ = straight_through(model.encoder(images), settings.SCHEDULE, len(settings.SCHEDULE))
-    decoded = model.decoder(summed)
-    model.load_state_dict(own)
+    with run.averaged():
+        images = common.to_images(shards.take("target", np.arange(96)))
+        summed, _, _ = straight_through(model.encoder(images), settings.SCHEDULE, len(settings.SCHEDULE))
+        decoded = model.decoder(summed)
     pairs = torch.stack((images[:24].unflatten(0, (2, 12)), decoded[:24].unflatten(0, (2, 12))), 1).flatten(0, 2)
     Image.fromarray(common.tile(common.to_bytes(pairs), 12)).save(run.folder / "sheet.png")
     return psnr(decoded, images)

@@ -107,18 +107,16 @@ def token_weights() -> Tensor:
 @torch.no_grad()
 def look(model: EchoGen, run: common.Run, frozen: Frozen, held: common.Shards) -> None:
     """References above what the averaged network makes of them, held-out identities, unpicked."""
-    own = {name: value.clone() for name, value in model.state_dict().items()}
-    model.load_state_dict(run.average.values)
-    rows = np.arange(24)
-    references = common.to_images(held.take("reference", rows))
-    entry = frozen.subject(references)
-    captions = held.captions()[:24]
-    subject = Subject(entry["cls"], entry["patches"], entry["mean"])
-    with torch.autocast("cpu", torch.bfloat16):
-        summed = model.sample(frozen.captions(captions), subject, settings.SCHEDULE, settings.SCHEDULE + FULL,
-                              cfg_text=2.0, cfg_image=2.0, tau=1.0, top_p=0.9,
-                              generator=torch.Generator().manual_seed(1))
-    model.load_state_dict(own)
+    with run.averaged():
+        rows = np.arange(24)
+        references = common.to_images(held.take("reference", rows))
+        entry = frozen.subject(references)
+        captions = held.captions()[:24]
+        subject = Subject(entry["cls"], entry["patches"], entry["mean"])
+        with torch.autocast("cpu", torch.bfloat16):
+            summed = model.sample(frozen.captions(captions), subject, settings.SCHEDULE, settings.SCHEDULE + FULL,
+                                  cfg_text=2.0, cfg_image=2.0, tau=1.0, top_p=0.9,
+                                  generator=torch.Generator().manual_seed(1))
     pictures = frozen.tokenizer.decoder(summed.float()).clamp(-1, 1)
     pairs = torch.stack((references.unflatten(0, (2, 12)), pictures.unflatten(0, (2, 12))), 1).flatten(0, 2)
     sheet = Image.fromarray(common.tile(common.to_bytes(pairs), 12))
