@@ -1,6 +1,9 @@
 //! Loads the networks of a bundle, checked against its sums, and puts each group on its thread.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use anyhow::{Context, anyhow};
 use echogen_encoder::{NetworkEncoder, SubjectEncoder};
@@ -29,7 +32,9 @@ const FINDERS: [Network; 3] = [Network::Namer, Network::Detector, Network::Segme
 /// Loads networks of one bundle, each group when it is asked for.
 pub(crate) struct Loader {
     bundle: Bundle,
-    compute: Compute,
+    options: ModelOptions,
+    /// Opened for the first network: a dispatcher has none, and leaves the GPU to others.
+    compute: OnceLock<Compute>,
     finder: FinderConfig,
 }
 
@@ -45,9 +50,19 @@ pub(crate) fn load(options: &ModelOptions) -> Result<Networks, Failure> {
 }
 
 impl Loader {
-    /// Opens the bundle and the device that the options name, and sets the number of threads.
+    /// Opens the bundle that the options name.
     pub(crate) fn open(options: &ModelOptions) -> Result<Self, Failure> {
-        Ok(Self { bundle: options.bundle()?, compute: options.compute()?, finder: options.finder.config() })
+        let (bundle, finder) = (options.bundle()?, options.finder.config());
+        Ok(Self { bundle, options: options.clone(), compute: OnceLock::new(), finder })
+    }
+
+    /// Opens the device, once, and sets the number of threads.
+    fn compute(&self) -> Result<&Compute, Failure> {
+        if let Some(compute) = self.compute.get() {
+            return Ok(compute);
+        }
+        let compute = self.options.compute()?;
+        Ok(self.compute.get_or_init(|| compute))
     }
 
     /// The bundle's name.
@@ -72,7 +87,7 @@ impl Loader {
         if models.is_empty() {
             return Ok(Arc::new(GivenBox));
         }
-        let Compute { device, dtype } = &self.compute;
+        let Compute { device, dtype } = self.compute()?;
         let finder = SubjectFinder::load(&self.bundle, device, *dtype).with_context(|| self.cannot_load())?;
         let started = NetworkDetector::start(finder, self.finder.clone(), models).map_err(anyhow::Error::from)?;
         Ok(Arc::new(started))
@@ -80,7 +95,7 @@ impl Loader {
 
     /// Cut-out to encoded subject.
     pub(crate) fn encoder(&self) -> Result<Arc<dyn SubjectEncoder>, Failure> {
-        let Compute { device, dtype } = &self.compute;
+        let Compute { device, dtype } = self.compute()?;
         let networks = load_subject_encoder(&self.bundle, device, *dtype).with_context(|| self.cannot_load())?;
         let started = NetworkEncoder::start(networks, pick(self.digests()?, &ENCODERS)).map_err(anyhow::Error::from)?;
         Ok(Arc::new(started))
@@ -88,7 +103,7 @@ impl Loader {
 
     /// Encoded subject and prompt to pictures.
     pub(crate) fn sampler(&self, config: &SamplerConfig) -> Result<Arc<GeneratorSampler>, Failure> {
-        let Compute { device, dtype } = &self.compute;
+        let Compute { device, dtype } = self.compute()?;
         let generator =
             Generator::load(&self.bundle, device, *dtype, CONDITION_CACHE_BYTES).with_context(|| self.cannot_load())?;
         let digests = pick(self.digests()?, &SAMPLERS);

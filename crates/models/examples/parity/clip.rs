@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use echogen_models::similarity::Clip;
 use serde::Deserialize;
 
@@ -19,13 +19,8 @@ struct Sentence {
 pub(crate) fn run(folder: &Path) -> anyhow::Result<Vec<Comparison>> {
     let mut fixture = Fixture::open(folder)?;
     let clip = Clip::load(folder, &Device::Cpu)?;
-    let mut pictures = Vec::new();
-    while let Some(picture) = fixture.picture(&format!("in.picture.{}", pictures.len()))? {
-        let prepared = clip.prepare(&picture)?;
-        fixture.check(&format!("out.pixel_values.{}", pictures.len()), &prepared)?;
-        pictures.push(prepared);
-    }
-    fixture.check("out.image_features", &clip.image_features(&Tensor::stack(&pictures, 0)?)?)?;
+    let pictures = fixture.prepared(|picture| clip.prepare(picture))?;
+    fixture.check("out.image_features", &clip.image_features(&pictures)?)?;
     let sentences = std::fs::read(folder.join("sentences.json")).context("sentences.json")?;
     let sentences: Vec<Sentence> = serde_json::from_slice(&sentences).context("sentences.json")?;
     for (number, Sentence { text, ids }) in sentences.iter().enumerate() {

@@ -54,8 +54,22 @@ impl Fixture {
         self.tensors.get(name).with_context(|| format!("the fixture lacks the tensor {name}"))
     }
 
+    /// Prepares the fixture's pictures, in.picture.0 and on, checks each, and returns the batch of them.
+    pub(crate) fn prepared<E: Into<anyhow::Error>>(
+        &mut self,
+        prepare: impl Fn(&RgbImage) -> Result<Tensor, E>,
+    ) -> anyhow::Result<Tensor> {
+        let mut pictures = Vec::new();
+        while let Some(picture) = self.picture(&format!("in.picture.{}", pictures.len()))? {
+            let prepared = prepare(&picture).map_err(Into::into)?;
+            self.check(&format!("out.pixel_values.{}", pictures.len()), &prepared)?;
+            pictures.push(prepared);
+        }
+        Ok(Tensor::stack(&pictures, 0)?)
+    }
+
     /// The tensor of that name, (height, width, 3) bytes, as a picture; `None` if there is none.
-    pub(crate) fn picture(&self, name: &str) -> anyhow::Result<Option<RgbImage>> {
+    fn picture(&self, name: &str) -> anyhow::Result<Option<RgbImage>> {
         let Some(bytes) = self.tensors.get(name) else { return Ok(None) };
         let (height, width, _) = bytes.dims3()?;
         let bytes = bytes.flatten_all()?.to_vec1::<u8>()?;
