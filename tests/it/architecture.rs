@@ -24,6 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("segmenter", &["protocol", "ports", "worker", "telemetry", "models"]),
     ("encoder", &["protocol", "ports", "worker", "telemetry", "models"]),
     ("sampler", &["protocol", "ports", "worker", "telemetry", "models"]),
+    ("notifier", &["protocol", "ports", "worker", "telemetry"]),
     ("gateway", &["protocol", "ports", "telemetry"]),
     ("testkit", &["protocol", "ports"]),
     (
@@ -39,6 +40,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "segmenter",
             "encoder",
             "sampler",
+            "notifier",
             "gateway",
             "world",
         ],

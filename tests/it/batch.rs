@@ -52,6 +52,15 @@ fn standard_input_is_a_jobs_file_too() {
     assert!(run.stderr.contains("1 done, 0 failed, 0 cached"), "{}", run.stderr);
 }
 
+#[test]
+fn a_callback_that_nobody_would_call_is_an_error() {
+    let folder = Folder::new();
+    let callback = "\"callback\": \"https://client.example/done\", \"prompt\"";
+    folder.write("jobs.jsonl", line("one", "mug.png", "a mug").replace("\"prompt\"", callback));
+    let run = folder.run(&["batch", "jobs.jsonl"]).expect(1);
+    assert!(run.stderr.contains("callback: is called only for jobs that go through RabbitMQ"), "{}", run.stderr);
+}
+
 /// Every file over 4 blocks of 512 bytes fails to be written, as on a full disk.
 #[cfg(unix)]
 #[test]

@@ -3,6 +3,7 @@
 mod architecture;
 mod bad_input;
 mod batch;
+mod callbacks;
 mod clients;
 mod collector;
 mod dreambench;
@@ -10,5 +11,7 @@ mod evaluate;
 mod examples;
 mod exposition;
 mod generate;
+mod installation;
 mod program;
+mod store_calls;
 mod watched;

@@ -6,7 +6,7 @@
 //! - `amqp` (feature `amqp`): RabbitMQ.
 //! - [`HttpImageFetcher`] (feature `http`): pictures from the web; [`S3ImageFetcher`] (feature `s3`): from buckets;
 //!   [`ImageFetchers`]: each source to the fetcher for its kind.
-//!
+//! - [`HttpCallbackSender`] (feature `http`): a job's end, told to the client's own server.
 //! - [`RedisCache`] (feature `redis`): values and leases in Redis.
 //! - [`S3ObjectStore`] (feature `s3`): objects in a bucket.
 //!
@@ -33,7 +33,7 @@ mod tls;
 pub use directory_object_store::DirectoryObjectStore;
 pub use file_image_fetcher::FileImageFetcher;
 #[cfg(feature = "http")]
-pub use http::{HttpFetchConfig, HttpImageFetcher, Network};
+pub use http::{CallbackSecret, HttpCallbackSender, HttpConfig, HttpImageFetcher, Network};
 pub use image_fetchers::ImageFetchers;
 pub use metered_object_store::MeteredObjectStore;
 #[cfg(feature = "redis")]

@@ -176,6 +176,10 @@ impl Cache for RedisCache {
         Ok(value.map(Bytes::from))
     }
 
+    async fn contains(&self, key: &str) -> Result<bool, PortError> {
+        self.call(cmd("EXISTS").arg(self.value_key(key))).await
+    }
+
     async fn put(&self, key: &str, value: Bytes, ttl: Duration) -> Result<(), PortError> {
         if value.len() as u64 > self.config.max_value_bytes {
             return Ok(());

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::{
     arguments::BatchArguments,
     failure::Failure,
-    job_lines::{self, JobLine, JobLines},
+    job_lines::{self, JobLine, JobLines, without_callback},
     runner::{Candidate, JobSource},
     sampling::job_of_line,
 };
@@ -41,7 +41,7 @@ impl JobsFile {
         let Some(text) = &line.text else { return Err("the line is longer than a job may be; shorten it".to_owned()) };
         let mut job = job_of_line(text, &self.defaults).map_err(|error| error.to_string())?;
         job.subject.image = beside(&self.folder, job.subject.image);
-        Ok(job)
+        without_callback(job)
     }
 }
 

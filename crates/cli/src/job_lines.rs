@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use echogen_protocol::limits::MAX_JOB_JSON_BYTES;
+use echogen_protocol::{Job, limits::MAX_JOB_JSON_BYTES};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
 
 /// The lines of a jobs file that are not empty, with their numbers.
@@ -70,6 +70,16 @@ impl JobLines {
                 return Ok(self.begun.take());
             }
         }
+    }
+}
+
+/// For what runs in this process alone and ends with its last job: nobody would be left to call again a server that does
+/// not answer at once.
+pub(crate) fn without_callback(job: Job) -> Result<Job, String> {
+    match job.callback {
+        None => Ok(job),
+        Some(_) => Err("callback: is called only for jobs that go through RabbitMQ; take it out, or use `echogen submit`"
+            .to_owned()),
     }
 }
 

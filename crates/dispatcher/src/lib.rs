@@ -67,7 +67,7 @@ impl Dispatcher {
     async fn dispatch(&self, mut job: Job, context: &StageContext) -> Result<Outcome, StageError> {
         let started = Instant::now();
         job.validate()?;
-        if let Some(result) = self.results.find(&job).await? {
+        if let Some(result) = self.results.find_noted(&job).await? {
             // The first telling may have been lost, and this one may be asked for by somebody else.
             self.results.tell(&job, &result, &context.facts).await?;
             return Ok(Outcome::Done);
@@ -86,7 +86,7 @@ impl Dispatcher {
         }
         let task = self.shortest_way(job, image, record, resolution).await?;
         let task = with_note(task, started, known);
-        context.tell(EventKind::Accepted, &task.job().id, serde_json::json!({ "image": image })).await;
+        context.tell(EventKind::Accepted, task.job_id(), serde_json::json!({ "image": image })).await;
         Ok(Outcome::next(task))
     }
 
@@ -109,8 +109,9 @@ impl Dispatcher {
     async fn keep(&self, image: ContentHash, bytes: Option<Bytes>) -> Result<bool, StageError> {
         let key = ObjectKey::of_content(layout::IMAGES, &image)?;
         match bytes {
-            // One call does for both: sending a small picture in vain is cheaper than asking first.
-            Some(bytes) if bytes.len() <= SMALL_BYTES => Ok(!self.work.store().put_if_absent(&key, bytes).await?),
+            // One call does for both: sending a small picture in vain is cheaper than asking first. Of a new one the
+            // segmenter finds a copy in the cache.
+            Some(bytes) if bytes.len() <= SMALL_BYTES => Ok(!self.work.put_if_absent(&key, bytes).await?),
             _ if self.work.exists(&key).await? => Ok(true),
             Some(bytes) => {
                 self.work.store().put(&key, bytes).await?;
@@ -141,7 +142,7 @@ impl Dispatcher {
         let progress =
             Progress { subject: Some(record.subject_of(&job)), cutout: Some(record.cutout), ..Progress::default() };
         let subject = ObjectKey::of_content(layout::SUBJECTS, &self.config.subjects.inputs(record.cutout, resolution))?;
-        if self.work.exists(&subject).await? {
+        if self.work.is_cached(&subject).await || self.work.exists(&subject).await? {
             let encoded_subject = subject.as_str().to_owned();
             return Ok(Task::Sample(SampleTask { job, encoded_subject, progress }));
         }
@@ -191,7 +192,7 @@ async fn hash(bytes: &Bytes) -> Result<ContentHash, StageError> {
 fn with_note(mut task: Task, started: Instant, known: bool) -> Task {
     let seconds = started.elapsed().as_secs_f64();
     let (progress, skipped): (&mut Progress, &[&str]) = match &mut task {
-        Task::Dispatch(_) => return task,
+        Task::Dispatch(_) | Task::Notify(_) => return task,
         Task::Segment(task) => (&mut task.progress, &[]),
         Task::Encode(task) => (&mut task.progress, &["segmenter"]),
         Task::Sample(task) => (&mut task.progress, &["segmenter", "encoder"]),

@@ -96,7 +96,7 @@ async fn a_new_picture_is_stored_and_goes_to_the_segmenter() {
 async fn a_picture_inside_the_job_does_not_travel_on() {
     let bench = bench();
     let task = bench.next(job("data:,dog")).await;
-    assert_eq!(task.job().subject.image.0, format!("sha256:{}", ContentHash::of(PICTURE)));
+    assert_eq!(task.job().unwrap().subject.image.0, format!("sha256:{}", ContentHash::of(PICTURE)));
 }
 
 #[tokio::test]

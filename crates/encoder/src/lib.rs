@@ -65,7 +65,8 @@ impl Encoder {
             self.keys.resolution(&job).map_err(|fault| StageError::permanent(FailureKind::Unsupported, fault))?;
         let key = ObjectKey::of_content(layout::SUBJECTS, &self.keys.inputs(cutout, resolution))?;
         let mut made = false;
-        let encoding = Encoding { stage: self, key: &key, cutout, resolution, time_limit: context.time_limit };
+        let is_new = progress.is_new();
+        let encoding = Encoding { stage: self, key: &key, cutout, resolution, is_new, time_limit: context.time_limit };
         let found = self
             .flights
             .run(&key, async {
@@ -93,6 +94,8 @@ struct Encoding<'a> {
     key: &'a ObjectKey,
     cutout: ContentHash,
     resolution: u32,
+    /// See [`SharedWork::is_new`].
+    is_new: bool,
     time_limit: tokio::time::Instant,
 }
 
@@ -102,9 +105,12 @@ impl SharedWork for Encoding<'_> {
     type Draft = Bytes;
     type Error = Fault;
 
-    /// The cache cannot say that it has a subject without handing it over.
+    fn is_new(&self) -> bool {
+        self.is_new
+    }
+
     async fn glance(&self) -> Result<Option<()>, Fault> {
-        Ok(None)
+        Ok(self.stage.work.is_cached(self.key).await.then_some(()))
     }
 
     async fn find(&self) -> Result<Option<()>, Fault> {

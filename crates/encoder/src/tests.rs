@@ -133,7 +133,10 @@ async fn two_hundred_jobs_in_four_processes_at_once_encode_once() {
     let mut jobs = tokio::task::JoinSet::new();
     for number in 0..200 {
         let (stage, context) = (stages[number % 4].clone(), first.context.clone());
-        let task = EncodeTask { job: job(&number.to_string()), cutout, progress: Progress::default() };
+        // The first one brought the picture.
+        let mut progress = Progress::default();
+        progress.note("dispatcher", 0.1, number > 0);
+        let task = EncodeTask { job: job(&number.to_string()), cutout, progress };
         jobs.spawn(async move { stage.run(Task::Encode(task), &context).await });
     }
     let mut made = 0;

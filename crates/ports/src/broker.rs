@@ -34,6 +34,11 @@ impl QueueName {
         Self("echogen.sample".to_owned())
     }
 
+    /// The notifier's queue.
+    pub fn notify() -> Self {
+        Self("echogen.notify".to_owned())
+    }
+
     /// The queue that a task belongs in.
     pub fn of(task: &Task) -> Self {
         match task {
@@ -41,6 +46,7 @@ impl QueueName {
             Task::Segment(_) => Self::segment(),
             Task::Encode(_) => Self::encode(),
             Task::Sample(_) => Self::sample(),
+            Task::Notify(_) => Self::notify(),
         }
     }
 

@@ -15,6 +15,9 @@ pub trait Cache: Send + Sync + std::fmt::Debug {
     /// Returns the value, or `None` if it is absent or over its time to live.
     async fn get(&self, key: &str) -> Result<Option<Bytes>, PortError>;
 
+    /// Returns whether [`get`](Self::get) would find a value, without handing it over.
+    async fn contains(&self, key: &str) -> Result<bool, PortError>;
+
     /// Stores a value for `ttl`. A value over the cache's own size limit is not stored, and that is no error.
     async fn put(&self, key: &str, value: Bytes, ttl: Duration) -> Result<(), PortError>;
 

@@ -1,4 +1,5 @@
-//! What a stage may ask of the world: a broker, a cache, an object store, an image fetcher.
+//! What a stage may ask of the world: a broker, a cache, an object store, an image fetcher, a sender of
+//! callbacks.
 //!
 //! Only traits, their errors, the in-memory twins ([`memory`]) and (feature `contract-tests`) the suites that every
 //! adapter passes. Deliberately absent: any client library. A stage that wants Redis cannot reach it from here.
@@ -6,6 +7,7 @@
 
 mod broker;
 mod cache;
+mod callback_sender;
 #[cfg(any(test, feature = "contract-tests"))]
 pub mod contract;
 mod error;
@@ -15,8 +17,9 @@ mod object_store;
 
 pub use broker::{Broker, Consumer, DEAD_LETTER_REASON, Delivery, Event, EventStream, Message, QueueName, Settle};
 pub use cache::{Cache, FencingToken};
+pub use callback_sender::CallbackSender;
 pub use echogen_protocol::KeyError;
 pub use error::{PortError, error_story};
 pub use image_fetcher::ImageFetcher;
-pub use memory::{MemoryBroker, MemoryCache, MemoryImageFetcher, MemoryObjectStore};
+pub use memory::{MemoryBroker, MemoryCache, MemoryCallbackSender, MemoryImageFetcher, MemoryObjectStore};
 pub use object_store::{ObjectKey, ObjectStore, object_too_large};

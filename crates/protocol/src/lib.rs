@@ -45,5 +45,5 @@ pub use layout::{Segmentation, SubjectKeys};
 pub use per_scale::PerScale;
 pub use result::{Failure, FailureKind, FoundBy, JobResult, JobStatus, Parameters, ResultImage, SubjectFound};
 pub use seeds::Seeds;
-pub use task::{EncodeTask, Progress, SampleTask, SegmentTask, Task};
+pub use task::{EncodeTask, NotifyTask, Progress, SampleTask, SegmentTask, Task};
 pub use trace::{ParseTraceError, TraceContext};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ContentHash, ImageSource, Job, JobError, JobId, SubjectFound, limits};
+use crate::{ContentHash, ImageSource, Job, JobError, JobEvent, JobId, SubjectFound, limits, validate};
 
 /// One message for one stage.
 ///
@@ -21,6 +21,8 @@ pub enum Task {
     Encode(EncodeTask),
     /// For the sampler.
     Sample(SampleTask),
+    /// For the notifier; its job has ended.
+    Notify(NotifyTask),
 }
 
 /// Cut the subject out of a stored picture.
@@ -62,6 +64,16 @@ pub struct SampleTask {
     pub progress: Progress,
 }
 
+/// Tell a client's own server of the end of a job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NotifyTask {
+    /// The job's [`callback`](Job::callback).
+    pub callback: String,
+    /// The event that ended the job.
+    pub event: JobEvent,
+}
+
 /// What the stages note on the way, for the job's result.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -86,26 +98,45 @@ impl Progress {
         self.timings.insert(stage.to_owned(), seconds);
         self.cached.insert(stage.to_owned(), cached);
     }
+
+    /// Whether every stage so far had to make its product, from the picture on. Then what is made of them cannot have been
+    /// stored before this job came; another that came since may have stored it.
+    pub fn is_new(&self) -> bool {
+        !self.cached.is_empty() && !self.cached.values().any(|cached| *cached)
+    }
 }
 
 impl Task {
-    /// The job it belongs to.
-    pub fn job(&self) -> &Job {
+    /// The job that it takes further; `None` if the job has ended.
+    pub fn job(&self) -> Option<&Job> {
         match self {
-            Self::Dispatch(job) => job,
-            Self::Segment(task) => &task.job,
-            Self::Encode(task) => &task.job,
-            Self::Sample(task) => &task.job,
+            Self::Dispatch(job) => Some(job),
+            Self::Segment(task) => Some(&task.job),
+            Self::Encode(task) => Some(&task.job),
+            Self::Sample(task) => Some(&task.job),
+            Self::Notify(_) => None,
         }
     }
 
-    /// The job alone.
-    pub fn into_job(self) -> Job {
+    /// The job alone; see [`Task::job`].
+    pub fn into_job(self) -> Option<Job> {
         match self {
-            Self::Dispatch(job) => job,
-            Self::Segment(task) => task.job,
-            Self::Encode(task) => task.job,
-            Self::Sample(task) => task.job,
+            Self::Dispatch(job) => Some(job),
+            Self::Segment(task) => Some(task.job),
+            Self::Encode(task) => Some(task.job),
+            Self::Sample(task) => Some(task.job),
+            Self::Notify(_) => None,
+        }
+    }
+
+    /// The id of the job that it belongs to.
+    pub fn job_id(&self) -> &JobId {
+        match self {
+            Self::Notify(task) => &task.event.subject,
+            Self::Dispatch(Job { id, .. })
+            | Self::Segment(SegmentTask { job: Job { id, .. }, .. })
+            | Self::Encode(EncodeTask { job: Job { id, .. }, .. })
+            | Self::Sample(SampleTask { job: Job { id, .. }, .. }) => id,
         }
     }
 
@@ -116,6 +147,7 @@ impl Task {
             Self::Segment(_) => "segment",
             Self::Encode(_) => "encode",
             Self::Sample(_) => "sample",
+            Self::Notify(_) => "notify",
         }
     }
 
@@ -129,7 +161,7 @@ impl Task {
         json.unwrap_or_default()
     }
 
-    /// Reads a message's body, within bounds, and validates its job again: a queue is outside too.
+    /// Reads a message's body, within bounds, and validates its job or address again: a queue is outside too.
     pub fn parse(json: &[u8]) -> Result<Self, JobError> {
         if json.len() > limits::MAX_TASK_JSON_BYTES {
             let (size, limit) = (json.len(), limits::MAX_TASK_JSON_BYTES);
@@ -140,7 +172,10 @@ impl Task {
         }
         let task: Self =
             serde_json::from_slice(json).map_err(|error| JobError::new("", format!("this is no task: {error}")))?;
-        task.job().validate()?;
+        match &task {
+            Self::Notify(notify) => validate::callback(&notify.callback)?,
+            task => task.job().map_or(Ok(()), Job::validate)?,
+        }
         Ok(task)
     }
 
@@ -172,7 +207,10 @@ impl Header {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
+    use crate::EventKind;
 
     fn job() -> Job {
         Job::new("dog.png".into(), "a dog").with_id()
@@ -183,22 +221,40 @@ mod tests {
         let hash = ContentHash::of(b"dog");
         let mut progress = Progress::default();
         progress.note("segmenter", 0.5, true);
+        let event = JobEvent::new(EventKind::Completed, &job().id, Timestamp::UNIX_EPOCH, serde_json::Value::Null);
         let tasks = [
             Task::Dispatch(job()),
             Task::Segment(SegmentTask { job: job(), image: hash, progress: Progress::default() }),
             Task::Encode(EncodeTask { job: job(), cutout: hash, progress: progress.clone() }),
             Task::Sample(SampleTask { job: job(), encoded_subject: "subjects/a".to_owned(), progress }),
+            Task::Notify(NotifyTask { callback: "https://example.org/done".to_owned(), event }),
         ];
         for task in tasks {
             assert_eq!(Task::parse(&task.to_json()).unwrap(), task);
+            assert_eq!(task.job_id(), &job().id);
+            assert_eq!(task.job(), task.clone().into_job().as_ref());
         }
     }
 
     #[test]
-    fn a_task_with_a_bad_job_or_of_no_known_stage_is_refused() {
+    fn a_subject_is_new_until_a_stage_finds_its_product() {
+        let mut progress = Progress::default();
+        assert!(!progress.is_new(), "nothing is known of it");
+        progress.note("dispatcher", 0.1, false);
+        progress.note("segmenter", 0.5, false);
+        assert!(progress.is_new());
+        progress.note("encoder", 0.0, true);
+        assert!(!progress.is_new());
+    }
+
+    #[test]
+    fn a_task_with_a_bad_job_or_address_or_of_no_known_stage_is_refused() {
         let mut bad = job();
         bad.prompt.clear();
         assert!(Task::parse(&Task::Dispatch(bad).to_json()).is_err());
+        let event = JobEvent::new(EventKind::Completed, &job().id, Timestamp::UNIX_EPOCH, serde_json::Value::Null);
+        let inside = Task::Notify(NotifyTask { callback: "http://example.org".to_owned(), event });
+        assert!(Task::parse(&inside.to_json()).unwrap_err().to_string().contains("https://"));
         assert!(Task::parse(b"{\"stage\":\"paint\"}").is_err());
         assert!(Task::parse(b"").is_err());
         assert!(Task::parse(&vec![b' '; limits::MAX_TASK_JSON_BYTES + 1]).is_err());

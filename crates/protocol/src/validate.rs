@@ -20,7 +20,7 @@ impl Job {
         self.seeds.validate()?;
         self.validate_sampling()?;
         self.validate_output()?;
-        self.validate_callback()?;
+        self.callback.as_deref().map_or(Ok(()), callback)?;
         self.validate_metadata()
     }
 
@@ -84,24 +84,6 @@ impl Job {
             .map_err(|error| JobError::new("output.destination", error.to_string()))
     }
 
-    fn validate_callback(&self) -> Result<(), JobError> {
-        let Some(callback) = &self.callback else { return Ok(()) };
-        let fault = |message: String| Err(JobError::new("callback", message));
-        if callback.len() > limits::MAX_CALLBACK_CHARS {
-            return fault(format!("has {} characters; the limit is {}", callback.len(), limits::MAX_CALLBACK_CHARS));
-        }
-        match Url::parse(callback) {
-            Err(error) => fault(format!("{} is no address: {error}", quoted(callback))),
-            Ok(url) if url.scheme() != "https" || !callback.starts_with("https://") => {
-                fault(format!("{} does not begin with https://", quoted(callback)))
-            }
-            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
-                fault("carries a user name or password; take it out".to_owned())
-            }
-            Ok(_) => Ok(()),
-        }
-    }
-
     fn validate_metadata(&self) -> Result<(), JobError> {
         let fault = |message: String| Err(JobError::new("metadata", message));
         if self.metadata.len() > limits::MAX_METADATA_ENTRIES {
@@ -131,6 +113,24 @@ impl Job {
 enum Lines {
     One,
     Many,
+}
+
+/// Checks the address that is told of a job's end.
+pub(crate) fn callback(address: &str) -> Result<(), JobError> {
+    let fault = |message: String| Err(JobError::new("callback", message));
+    if address.len() > limits::MAX_CALLBACK_CHARS {
+        return fault(format!("has {} characters; the limit is {}", address.len(), limits::MAX_CALLBACK_CHARS));
+    }
+    match Url::parse(address) {
+        Err(error) => fault(format!("{} is no address: {error}", quoted(address))),
+        Ok(url) if url.scheme() != "https" || !address.starts_with("https://") => {
+            fault(format!("{} does not begin with https://", quoted(address)))
+        }
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+            fault("carries a user name or password; take it out".to_owned())
+        }
+        Ok(_) => Ok(()),
+    }
 }
 
 fn validate_id(id: &str) -> Result<(), JobError> {

@@ -68,7 +68,8 @@ impl Segmenter {
             &layout::segmentation_inputs(image, &job, &self.detector.version()),
         )?;
         let mut made = false;
-        let segmentation = CutOut { stage: self, key: &key, job: &job, image, context };
+        let is_new = progress.is_new();
+        let segmentation = CutOut { stage: self, key: &key, job: &job, image, is_new, context };
         let record = self
             .flights
             .run(&key, async {
@@ -123,8 +124,12 @@ impl Segmenter {
 
     async fn picture(&self, image: ContentHash) -> Result<Bytes, StageError> {
         let key = ObjectKey::of_content(layout::IMAGES, &image)?;
-        // Read once, so not worth the cache's room.
-        let bytes = self.work.store().get(&key, limits::MAX_IMAGE_BYTES.max(self.limits.max_bytes)).await?;
+        let max_bytes = limits::MAX_IMAGE_BYTES.max(self.limits.max_bytes);
+        let bytes = match self.work.glance(&key, max_bytes).await? {
+            Some(bytes) => Some(bytes),
+            // Read once, so not worth the cache's room from now on.
+            None => self.work.store().get(&key, max_bytes).await?,
+        };
         bytes.ok_or_else(|| {
             let message = format!("the stored picture {image} is gone; run the job again");
             StageError::permanent(FailureKind::Internal, message)
@@ -138,6 +143,8 @@ struct CutOut<'a> {
     key: &'a ObjectKey,
     job: &'a Job,
     image: ContentHash,
+    /// See [`SharedWork::is_new`].
+    is_new: bool,
     context: &'a StageContext,
 }
 
@@ -146,6 +153,10 @@ impl SharedWork for CutOut<'_> {
     type Product = Segmentation;
     type Draft = (Segmentation, Bytes);
     type Error = StageError;
+
+    fn is_new(&self) -> bool {
+        self.is_new
+    }
 
     async fn glance(&self) -> Result<Option<Segmentation>, StageError> {
         self.stage.checked(self.stage.work.glance(self.key, MAX_RECORD_BYTES).await?).await

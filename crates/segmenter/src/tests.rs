@@ -190,7 +190,10 @@ async fn two_hundred_jobs_in_four_processes_at_once_cut_out_once() {
     for number in 0..200 {
         let (stage, context) = (stages[number % 4].clone(), bench.context.clone());
         let job = Job { id: JobId(number.to_string()), ..job(None) };
-        let task = Task::Segment(SegmentTask { job, image, progress: Progress::default() });
+        // The first one brought the picture.
+        let mut progress = Progress::default();
+        progress.note("dispatcher", 0.1, number > 0);
+        let task = Task::Segment(SegmentTask { job, image, progress });
         jobs.spawn(async move { stage.run(task, &context).await });
     }
     let outcomes = jobs.join_all().await;

@@ -15,7 +15,7 @@ pub use page::page;
 pub use record::{Metrics, TaskInProgress, metrics};
 
 /// The stages; any other name is counted as the last.
-pub const STAGES: &[&str] = &["dispatcher", "segmenter", "encoder", "sampler", "other"];
+pub const STAGES: &[&str] = &["dispatcher", "segmenter", "encoder", "sampler", "notifier", "other"];
 
 /// The kinds of objects in the work store; any other is counted as the last.
 pub const OBJECT_KINDS: &[&str] = &["image", "segmentation", "cutout", "subject", "other"];

@@ -73,6 +73,10 @@ impl<P: Cache> Cache for FailFirst<P> {
         self.call()?.get(key).await
     }
 
+    async fn contains(&self, key: &str) -> Result<bool, PortError> {
+        self.call()?.contains(key).await
+    }
+
     async fn put(&self, key: &str, value: Bytes, ttl: Duration) -> Result<(), PortError> {
         self.call()?.put(key, value, ttl).await
     }

@@ -3,6 +3,7 @@
 //! A dev-dependency only. Each wrapper is itself the port it wraps, so a test puts it where the port goes.
 
 mod conditions;
+mod counting;
 mod faults;
 mod jobs;
 mod proxy;
@@ -11,6 +12,7 @@ mod rabbitmq;
 mod servers;
 
 pub use conditions::eventually;
+pub use counting::Counting;
 pub use faults::{Duplicating, FailFirst, IgnoresPrefetch, LostAcks, ReceivesAhead};
 pub use jobs::job;
 pub use proxy::CutProxy;

@@ -59,6 +59,21 @@ impl CachedObjects {
         }
     }
 
+    /// Returns whether the cache has the object; one that fails has nothing.
+    pub async fn is_cached(&self, key: &ObjectKey) -> bool {
+        let found = self.cache.contains(key.as_str()).await;
+        found.inspect_err(|error| warn!(%key, %error, "cache not read")).unwrap_or(false)
+    }
+
+    /// Stores the object durably unless it is stored already, and then in the cache; returns whether it is new.
+    pub async fn put_if_absent(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, PortError> {
+        let is_new = self.store.put_if_absent(key, bytes.clone()).await?;
+        if is_new {
+            self.remember(key, bytes).await;
+        }
+        Ok(is_new)
+    }
+
     /// Stores the object durably, then in the cache.
     pub async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), PortError> {
         self.store.put(key, bytes.clone()).await?;
@@ -113,10 +128,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn only_what_is_new_goes_into_the_cache() {
+        let (store, cache) = (Arc::new(MemoryObjectStore::new()), Arc::new(MemoryCache::new(1_000)));
+        let objects = CachedObjects::new(store.clone(), cache.clone());
+        assert!(!objects.is_cached(&key()).await);
+        assert!(objects.put_if_absent(&key(), "1".into()).await.unwrap());
+        assert!(objects.is_cached(&key()).await);
+        cache.forget_everything();
+        assert!(!objects.put_if_absent(&key(), "1".into()).await.unwrap());
+        assert!(!objects.is_cached(&key()).await && objects.exists(&key()).await.unwrap());
+    }
+
+    #[tokio::test]
     async fn a_cache_that_fails_is_left_out() {
         let cache = Arc::new(FailFirst::new(MemoryCache::new(1_000), u32::MAX));
         let objects = CachedObjects::new(Arc::new(MemoryObjectStore::new()), cache);
         objects.put(&key(), "1".into()).await.unwrap();
         assert_eq!(objects.get(&key(), 10).await.unwrap().unwrap(), "1");
+        assert!(!objects.is_cached(&key()).await);
     }
 }

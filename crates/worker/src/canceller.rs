@@ -62,5 +62,5 @@ fn facts(state: Option<JobState>) -> TaskFacts {
     let Some(state) = state else { return TaskFacts::default() };
     let trace_id = state.trace_id.and_then(|id| u128::from_str_radix(&id, 16).ok());
     let trace = trace_id.map(|id| span_under(TraceContext::new(id, 1)));
-    TaskFacts { reply_to: state.reply_to, trace, ..TaskFacts::default() }
+    TaskFacts { reply_to: state.reply_to, callback: state.callback, trace, ..TaskFacts::default() }
 }

@@ -34,6 +34,7 @@ impl Handler {
             }
             Verdict::Ended => {
                 info!("the job was cancelled, its task ends here");
+                self.answer(task).await?;
                 Ok(TaskEnd::Ended)
             }
             Verdict::Fail(failure) => self.fail(task, failure).await,
@@ -53,6 +54,16 @@ impl Handler {
             let Some(wait) = wait.filter(|_| !abort.is_cancelled()) else { return Err(error) };
             debug!(%queue, %error, "waiting to hand on");
             pause(wait, abort).await;
+        }
+    }
+
+    /// Tells once more of the end of a job that ended elsewhere, if somebody asked to be told: whoever ended it may not have
+    /// known of them.
+    async fn answer(&self, task: &InHand<'_>) -> Result<(), PortError> {
+        let is_asked = task.facts.callback.is_some() || task.facts.reply_to.is_some();
+        match task.job().filter(|_| is_asked) {
+            Some(job) => self.failures.fail(&job, Failure::cancelled(), &task.facts).await,
+            None => Ok(()),
         }
     }
 
@@ -134,7 +145,7 @@ impl Handler {
         let headers = TaskHeaders {
             first_seen: Some(self.clock.now()),
             traceparent: task.facts.trace,
-            job: Some(next.job().id.to_string()),
+            job: Some(next.job_id().to_string()),
             reply_to: task.facts.reply_to.clone(),
             ..TaskHeaders::default()
         };

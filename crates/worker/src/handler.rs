@@ -65,10 +65,10 @@ pub(crate) enum Verdict {
 }
 
 impl InHand<'_> {
-    /// The job. It is read once more, for what goes wrong is rare: the stage has the task itself.
+    /// The job, unless it has ended. It is read once more, for what goes wrong is rare: the stage has the task itself.
     pub(crate) fn job(&self) -> Option<Job> {
         match Task::parse(&self.message.body) {
-            Ok(task) => Some(task.into_job()),
+            Ok(task) => task.into_job(),
             Err(_) => Task::unreadable_job(&self.message.body),
         }
     }
@@ -96,6 +96,7 @@ impl Handler {
             attempt: headers.failures.saturating_add(1),
             result_key: None,
             reply_to: headers.reply_to.clone(),
+            callback: None,
             trace: Some(own),
         };
         // What is left of the delivery is how to settle it.
@@ -173,35 +174,51 @@ impl Handler {
         (verdict, begun)
     }
 
-    /// Runs the stage under its deadline, unless the job is over already.
+    /// Runs the stage under its job's deadline, unless the job is over already.
     async fn run(&self, task: &mut InHand<'_>, parsed: Task, abort: &CancellationToken) -> Verdict {
-        let deadline = parsed.job().deadline;
+        // A job that has ended cannot expire or be taken back.
+        let Some(job) = parsed.job() else {
+            let context = self.context(task, None, abort);
+            return self.attempt(parsed, &context).await;
+        };
+        let deadline = job.deadline;
+        task.facts.callback.clone_from(&job.callback);
         if self.is_expired(deadline) {
             return expired(deadline);
         }
-        let mut watch = self.cancellations.watch(parsed.job().id.clone());
-        task.facts.result_key = Some(parsed.job().result_key());
+        let mut watch = self.cancellations.watch(job.id.clone());
+        task.facts.result_key = Some(job.result_key());
         if watch.is_told()
             && let Some(verdict) = self.taken_back(&mut watch, &task.facts).await
         {
             return verdict;
         }
         let context = self.context(task, deadline, abort);
-        // A stage keeps nothing half-changed across tasks, so one that panicked can be used for the next.
-        let running = AssertUnwindSafe(self.stage.run(parsed, &context)).catch_unwind();
         select! {
             biased;
-            () = abort.cancelled() => Verdict::PutBack,
-            ended = timeout_at(context.time_limit, running) => match ended {
-                Ok(Ok(ended)) => verdict_of(ended),
-                Ok(Err(panic)) => self.blame(&format!("panicked: {}", panic_message(&*panic))),
-                Err(_) if self.is_expired(deadline) => expired(deadline),
-                Err(_) => self.blame(&format!("took longer than {} seconds", self.config.task_timeout_seconds)),
+            verdict = self.attempt(parsed, &context) => match verdict {
+                Verdict::Retry(_) if self.is_expired(deadline) => expired(deadline),
+                verdict => verdict,
             },
             verdict = self.until_taken_back(&mut watch, &task.facts) => {
                 context.job_cancelled.cancel();
                 verdict
             }
+        }
+    }
+
+    /// Runs the stage within the time it has.
+    async fn attempt(&self, task: Task, context: &StageContext) -> Verdict {
+        // A stage keeps nothing half-changed across tasks, so one that panicked can be used for the next.
+        let running = AssertUnwindSafe(self.stage.run(task, context)).catch_unwind();
+        select! {
+            biased;
+            () = context.cancelled.cancelled() => Verdict::PutBack,
+            ended = timeout_at(context.time_limit, running) => match ended {
+                Ok(Ok(ended)) => verdict_of(ended),
+                Ok(Err(panic)) => self.blame(&format!("panicked: {}", panic_message(&*panic))),
+                Err(_) => self.blame(&format!("took longer than {} seconds", self.config.task_timeout_seconds)),
+            },
         }
     }
 

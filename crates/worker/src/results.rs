@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use echogen_ports::{Broker, Event, ObjectKey, ObjectStore, PortError};
-use echogen_protocol::{Failure, Job, JobEvent, JobId, JobResult, JobStatus};
+use echogen_ports::{Broker, Event, Message, ObjectKey, ObjectStore, PortError, QueueName};
+use echogen_protocol::{Failure, Job, JobEvent, JobId, JobResult, JobStatus, NotifyTask, Task, TaskHeaders};
 use echogen_telemetry::JobEnd;
 use jiff::Timestamp;
 
@@ -67,6 +67,18 @@ impl ResultWriter {
         self.find_at(&ObjectKey::of_result(job)?).await
     }
 
+    /// The same for where a result that is missed costs little: the store is asked only if the scoreboard knows of an end
+    /// or cannot answer. It may have forgotten one, so the last stage asks the store itself.
+    pub async fn find_noted(&self, job: &Job) -> Result<Option<JobResult>, PortError> {
+        if let Some(board) = &self.board
+            && let Ok(state) = board.find(&job.id).await
+            && !state.is_some_and(|state| state.state.ends_job())
+        {
+            return Ok(None);
+        }
+        self.find(job).await
+    }
+
     /// Ends the job with `result` unless it has ended before; returns whether this result is the one that counts.
     ///
     /// The event is sent either way, and always that of the result in the store: a process that died between the two
@@ -76,7 +88,8 @@ impl ResultWriter {
         self.commit_at(&ObjectKey::of_result(job)?, result, facts).await
     }
 
-    /// Tells once more of the end of a job, should the first telling have been lost, and answers whoever asks by `facts`.
+    /// Tells once more of the end of a job, should the first telling have been lost, and answers whoever asks by `facts`:
+    /// by reply or by callback.
     pub async fn tell(&self, job: &Job, result: &JobResult, facts: &TaskFacts) -> Result<(), PortError> {
         self.tell_end(&job.result_key(), result, facts).await
     }
@@ -113,10 +126,26 @@ impl ResultWriter {
         self.clock.now()
     }
 
+    /// The task of telling the client's own server: durable, as the job's end is, but apart from it, since that server may
+    /// be slow or away.
+    fn notice(&self, callback: &str, event: &JobEvent) -> Message {
+        let task = Task::Notify(NotifyTask { callback: callback.to_owned(), event: event.clone() });
+        let headers = TaskHeaders {
+            first_seen: Some(self.clock.now()),
+            traceparent: event.traceparent,
+            job: Some(event.subject.to_string()),
+            ..TaskHeaders::default()
+        };
+        Message::of_task(&task, &headers)
+    }
+
     async fn tell_end(&self, key: &str, result: &JobResult, facts: &TaskFacts) -> Result<(), PortError> {
         let event = JobEvent::of_result(result).in_trace(facts.trace);
         let told = Event::of_job(&event).replying_to(facts.reply_to.clone());
         self.broker.publish_event(told).await?;
+        if let Some(callback) = &facts.callback {
+            self.broker.publish(&QueueName::notify(), self.notice(callback, &event)).await?;
+        }
         if let Some(board) = &self.board {
             board.note(&event.subject, JobState::of(&event, facts, key));
         }
@@ -165,7 +194,7 @@ pub(crate) fn default_result_key(id: &JobId) -> String {
 mod tests {
     use std::time::Duration;
 
-    use echogen_ports::{EventStream, MemoryBroker, MemoryCache, MemoryObjectStore, QueueName};
+    use echogen_ports::{EventStream, MemoryBroker, MemoryCache, MemoryObjectStore};
     use echogen_protocol::{EventKind, FailureKind, ReplyTo, TraceContext};
     use tokio_util::task::TaskTracker;
 

@@ -1,14 +1,14 @@
 //! One worker for what many ask at the same moment, across processes.
 //!
 //! ```text
-//!  glance ── there ───────────────────────────────────────────▶ found
+//!  glance (unless new) ── there ──────────────────────────────▶ found
 //!    │ not seen
 //!    ▼
 //!  take the lease ── another holds it ── wait, glance ── there ─▶ found
 //!    │ ours    ▲                            │ not seen
 //!    │         └────────────────────────────┘
 //!    ▼
-//!  find ── there ── give back ────────────────────────────────▶ found
+//!  find (glance if new) ── there ── give back ────────────────▶ found
 //!    │ absent
 //!    ▼
 //!  make, renewing ── lease lost ── wait, glance (as above)
@@ -93,6 +93,10 @@ pub trait SharedWork: Send + Sync {
     /// Why it did not work. It is for the one whose work it was.
     type Error: Send;
 
+    /// Whether nobody can have stored the product before this task's job came. Such work takes the lease at once, and then
+    /// looks in the cache only, which holds what is so young. Where the cache has lost it, it is made twice: time, no more.
+    fn is_new(&self) -> bool;
+
     /// Looks for the product where looking costs little, in a cache; may miss one that is stored.
     async fn glance(&self) -> Result<Option<Self::Product>, Self::Error>;
 
@@ -129,7 +133,8 @@ impl SharedFlight {
     pub async fn run<W: SharedWork>(&self, key: &str, work: &W) -> SharedResult<W> {
         let mut waits = 0;
         loop {
-            if let Some(product) = work.glance().await? {
+            let is_first_of_new = waits == 0 && work.is_new();
+            if !is_first_of_new && let Some(product) = work.glance().await? {
                 return Ok(Shared::Found(product));
             }
             match self.cache.acquire_lease(key, self.config.ttl()).await {
@@ -178,7 +183,8 @@ fn note_wait(key: &str, waits: u32) {
 
 /// What the holder of the lease does; `None` if the lease was lost on the way.
 async fn in_turn<W: SharedWork>(lease: &Lease<'_>, work: &W) -> Result<Option<Shared<W::Product>>, W::Error> {
-    if let Some(product) = work.find().await? {
+    let there = if work.is_new() { work.glance().await? } else { work.find().await? };
+    if let Some(product) = there {
         return Ok(Some(Shared::Found(product)));
     }
     let draft = tokio::select! {

@@ -51,6 +51,8 @@ pub struct TaskFacts {
     pub result_key: Option<String>,
     /// Who asked to be told of the job's end.
     pub reply_to: Option<ReplyTo>,
+    /// The address that the job asked to be told of its end.
+    pub callback: Option<String>,
     /// The job's trace, and the span of this try.
     pub trace: Option<TraceContext>,
 }

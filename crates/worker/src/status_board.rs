@@ -33,6 +33,9 @@ pub struct JobState {
     /// Who asked to be told of the job's end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<ReplyTo>,
+    /// The address that the job asked to be told of its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callback: Option<String>,
     /// When it happened.
     pub updated: Timestamp,
 }
@@ -47,6 +50,7 @@ impl JobState {
             result_key: result_key.to_owned(),
             trace_id: facts.trace.map(TraceContext::trace_id),
             reply_to: facts.reply_to.clone(),
+            callback: facts.callback.clone(),
             updated: event.time,
         }
     }
@@ -114,6 +118,7 @@ mod tests {
             result_key: "one/result.json".to_owned(),
             trace_id: None,
             reply_to: Some(ReplyTo { queue: "answers".to_owned(), correlation_id: None }),
+            callback: Some("https://example.org/done".to_owned()),
             updated: Timestamp::UNIX_EPOCH,
         }
     }

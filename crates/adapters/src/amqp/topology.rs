@@ -175,6 +175,9 @@ impl Topology {
             let queue = topology.names.queue(&queue);
             topology.add_work_queue(config, &queue, config.stage, purpose);
         }
+        // As long as a lane: servers of clients may be slow, and no job's end shall wait for them.
+        let queue = topology.names.queue(&QueueName::notify());
+        topology.add_work_queue(config, &queue, config.intake, "ends of jobs with a callback, for the notifier");
         for tier in TIERS {
             topology.add_tier(config, tier);
         }

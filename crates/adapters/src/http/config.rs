@@ -10,7 +10,7 @@ use crate::time::seconds;
 /// The settings of an [`HttpImageFetcher`](super::HttpImageFetcher).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct HttpFetchConfig {
+pub struct HttpConfig {
     /// Hosts that pictures are taken from: `example.org` for that host, `*.example.org` for all below it. Default: none
     /// named, that is all.
     pub allowed_hosts: Vec<String>,
@@ -33,7 +33,7 @@ pub struct HttpFetchConfig {
     pub user_agent: String,
 }
 
-impl Default for HttpFetchConfig {
+impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             allowed_hosts: Vec::new(),
@@ -48,7 +48,7 @@ impl Default for HttpFetchConfig {
     }
 }
 
-impl HttpFetchConfig {
+impl HttpConfig {
     pub(super) fn connect_timeout(&self) -> Duration {
         seconds(self.connect_timeout_seconds)
     }
@@ -84,9 +84,9 @@ mod tests {
 
     #[test]
     fn hosts_are_allowed_by_name_or_by_what_is_above_them() {
-        let config = HttpFetchConfig {
+        let config = HttpConfig {
             allowed_hosts: vec!["example.org".into(), "*.Pictures.example".into()],
-            ..HttpFetchConfig::default()
+            ..HttpConfig::default()
         };
         for host in ["example.org", "EXAMPLE.org", "example.org.", "a.pictures.example", "a.b.pictures.example"] {
             assert!(config.allows_host(host), "{host}");
@@ -96,6 +96,6 @@ mod tests {
         {
             assert!(!config.allows_host(host), "{host}");
         }
-        assert!(HttpFetchConfig::default().allows_host("anything"));
+        assert!(HttpConfig::default().allows_host("anything"));
     }
 }

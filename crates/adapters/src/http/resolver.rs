@@ -14,13 +14,13 @@ use std::{
 use hyper_util::client::legacy::connect::dns::Name;
 use tower_service::Service;
 
-use super::HttpFetchConfig;
+use super::HttpConfig;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Resolves and checks.
 #[derive(Clone, Debug)]
-pub(super) struct CheckedResolver(pub(super) Arc<HttpFetchConfig>);
+pub(super) struct CheckedResolver(pub(super) Arc<HttpConfig>);
 
 /// The name leads nowhere but to addresses that must not be reached.
 #[derive(Debug)]
@@ -59,5 +59,22 @@ impl Service<Name> for CheckedResolver {
                 (false, _) => Ok(reachable.into_iter()),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_checked_name_gives_only_addresses_that_passed() {
+        let network = "127.0.0.0/8".parse().unwrap();
+        let config = HttpConfig { allowed_networks: vec![network], ..HttpConfig::default() };
+        let name: Name = "localhost".parse().unwrap();
+        let found: Vec<IpAddr> =
+            CheckedResolver(Arc::new(config)).call(name).await.unwrap().map(|at| at.ip()).collect();
+        assert!(!found.is_empty() && found.iter().all(|at| *at == Ipv4Addr::LOCALHOST), "{found:?}");
     }
 }

@@ -188,6 +188,10 @@ impl SharedWork for Subject {
     type Draft = Bytes;
     type Error = PortError;
 
+    fn is_new(&self) -> bool {
+        false
+    }
+
     async fn glance(&self) -> Result<Option<()>, PortError> {
         Ok(None)
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use echogen_adapters::Network;
+use echogen_adapters::{CallbackSecret, Network};
 use echogen_protocol::{JobId, Lane};
 use echogen_sampler::{SamplerConfig, ScaleEvents};
 
@@ -132,6 +132,24 @@ pub(crate) struct FetchOptions {
     pub(crate) max_image_bytes: u64,
 }
 
+/// Whom the dispatcher's process tells of the ends of jobs.
+#[derive(Args, Debug, Clone, Default)]
+#[command(next_help_heading = "Callbacks")]
+pub(crate) struct CallbackOptions {
+    /// Hosts that may be called back, such as `*.example.org`; otherwise all public ones, and those of --allow-networks
+    #[arg(long, env = "ECHOGEN_CALLBACK_HOSTS", value_name = "HOSTS", value_delimiter = ',')]
+    pub(crate) callback_hosts: Vec<String>,
+
+    /// Signs callbacks as Standard Webhooks say: `whsec_` and 24 to 64 random bytes in base64; several while one takes
+    /// the place of another
+    #[arg(long, env = "ECHOGEN_CALLBACK_SECRET", value_name = "SECRETS", value_delimiter = ',', hide_env_values = true)]
+    pub(crate) callback_secret: Vec<CallbackSecret>,
+
+    /// Seconds that the client's server has to answer a callback
+    #[arg(long, env = "ECHOGEN_CALLBACK_TIMEOUT", value_name = "SECONDS", default_value_t = 10.0)]
+    pub(crate) callback_timeout: f64,
+}
+
 /// How patient the roles are.
 #[derive(Args, Debug, Clone)]
 #[command(next_help_heading = "Work")]
@@ -209,6 +227,10 @@ pub(crate) struct RoleArguments {
     /// See [`FetchOptions`].
     #[command(flatten)]
     pub(crate) fetch: FetchOptions,
+
+    /// See [`CallbackOptions`].
+    #[command(flatten)]
+    pub(crate) callbacks: CallbackOptions,
 
     /// See [`WorkOptions`].
     #[command(flatten)]

@@ -3,15 +3,15 @@
 use std::{path::Path, sync::Arc};
 
 use echogen_adapters::{
-    DirectoryObjectStore, FileImageFetcher, HttpFetchConfig, HttpImageFetcher, ImageFetchers, MeteredObjectStore,
+    DirectoryObjectStore, FileImageFetcher, HttpCallbackSender, HttpConfig, HttpImageFetcher, ImageFetchers, MeteredObjectStore,
     RedisCache, RedisConfig, S3Config, S3ImageFetcher, S3ObjectStore,
     amqp::{AmqpBroker, AmqpConfig},
 };
-use echogen_ports::{Broker, Cache, ImageFetcher, MemoryCache, ObjectStore, PortError, error_story};
+use echogen_ports::{Broker, Cache, CallbackSender, ImageFetcher, MemoryCache, ObjectStore, PortError, error_story};
 use echogen_worker::{Clock, JobStatusBoard, ResultWriter};
 use tokio_util::task::TaskTracker;
 
-use super::arguments::{BrokerOptions, FetchOptions, StoreOptions};
+use super::arguments::{BrokerOptions, CallbackOptions, FetchOptions, StoreOptions};
 use crate::failure::Failure;
 
 /// Bytes of values that a cache within the process holds: some forty encoded subjects of the largest size.
@@ -142,10 +142,10 @@ impl StoreOptions {
     /// The fetcher of pictures, for a dispatcher.
     pub(crate) async fn fetcher(&self, options: &FetchOptions) -> Result<Arc<dyn ImageFetcher>, Failure> {
         let fault = |error: PortError| refused("pictures cannot be fetched", &error);
-        let web = HttpFetchConfig {
+        let web = HttpConfig {
             allowed_hosts: options.allow_hosts.clone(),
             allowed_networks: options.allow_networks.clone(),
-            ..HttpFetchConfig::default()
+            ..HttpConfig::default()
         };
         let mut fetchers = ImageFetchers::new().with_https(Arc::new(HttpImageFetcher::new(web).map_err(fault)?));
         if let Some(folder) = &options.subject_folder {
@@ -156,6 +156,20 @@ impl StoreOptions {
             fetchers = fetchers.with_s3(Arc::new(s3));
         }
         Ok(Arc::new(fetchers))
+    }
+}
+
+impl CallbackOptions {
+    /// The sender of callbacks, for the notifier.
+    pub(crate) fn sender(&self, fetch: &FetchOptions) -> Result<Arc<dyn CallbackSender>, Failure> {
+        let config = HttpConfig {
+            allowed_hosts: self.callback_hosts.clone(),
+            allowed_networks: fetch.allow_networks.clone(),
+            timeout_seconds: self.callback_timeout,
+            ..HttpConfig::default()
+        };
+        let sender = HttpCallbackSender::new(config, self.callback_secret.clone());
+        Ok(Arc::new(sender.map_err(|error| refused("nobody can be called back", &error))?))
     }
 }
 

@@ -46,7 +46,7 @@ pub(crate) fn run(command: &DeadLettersCommand, as_json: bool) -> Result<Exit, F
 /// Every queue that has dead letters of its own.
 fn queues() -> Vec<QueueName> {
     let lanes = [Lane::Interactive, Lane::Standard, Lane::Bulk].map(QueueName::dispatch);
-    lanes.into_iter().chain([QueueName::segment(), QueueName::encode(), QueueName::sample()]).collect()
+    lanes.into_iter().chain([QueueName::segment(), QueueName::encode(), QueueName::sample(), QueueName::notify()]).collect()
 }
 
 fn act(options: &BrokerOptions, action: Action, chosen: Option<&Chosen>, as_json: bool) -> Result<Exit, Failure> {
@@ -111,7 +111,7 @@ async fn act_on(
 
 fn is_chosen(chosen: Option<&Chosen>, headers: &TaskHeaders, message: &Message) -> bool {
     let Some(chosen) = chosen.filter(|chosen| !chosen.all) else { return true };
-    let id = headers.job.clone().or_else(|| Some(Task::parse(&message.body).ok()?.job().id.to_string()));
+    let id = headers.job.clone().or_else(|| Some(Task::parse(&message.body).ok()?.job_id().to_string()));
     id.is_some_and(|id| chosen.jobs.contains(&id))
 }
 

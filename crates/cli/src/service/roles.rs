@@ -7,11 +7,16 @@ use std::{
     time::Instant,
 };
 
+use echogen_dispatcher::Dispatcher;
+use echogen_encoder::Encoder;
+use echogen_notifier::Notifier;
 use echogen_ports::{Broker, EventStream, MemoryBroker, Message, QueueName};
 use echogen_protocol::{EventKind, Job};
-use echogen_sampler::{GeneratorSampler, ImageSampler};
+use echogen_sampler::{GeneratorSampler, ImageSampler, Sampler};
+use echogen_segmenter::Segmenter;
 use echogen_telemetry::{Telemetry, health, metrics};
 use echogen_worker::{Backoff, Clock, WorkerConfig};
+use futures::future::try_join_all;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
 
@@ -22,7 +27,7 @@ use super::{
 };
 use crate::{
     failure::{Exit, Failure},
-    job_lines::{JobLine, JobLines},
+    job_lines::{JobLine, JobLines, without_callback},
     networks::Loader,
     report::print_line,
     session::{block_on, interrupted},
@@ -49,6 +54,17 @@ impl RoleName {
         }
     }
 
+    /// The stages that run in the process of this name. Calls to clients' servers leave from where pictures are fetched:
+    /// no other role has to reach the world.
+    pub(super) fn stages(self) -> &'static [&'static str] {
+        match self {
+            Self::Dispatcher => &[Dispatcher::NAME, Notifier::NAME],
+            Self::Segmenter => &[Segmenter::NAME],
+            Self::Encoder => &[Encoder::NAME],
+            Self::Sampler => &[Sampler::NAME],
+        }
+    }
+
     /// Tasks at work at once where nobody says: those that wait for servers take many, those that compute a few, so that
     /// one job's files are read and written while another's networks run.
     fn concurrency(self) -> u16 {
@@ -59,29 +75,32 @@ impl RoleName {
         }
     }
 
-    /// Loads the networks of this role and of no other, and tries out those that make pictures.
-    async fn load(self, loader: &Loader, arguments: &RoleArguments) -> Result<Role, Failure> {
+    /// Loads the networks of this role's stages and of no other, and tries out those that make pictures.
+    async fn load(self, loader: &Loader, arguments: &RoleArguments) -> Result<Vec<Role>, Failure> {
         let note = |models: BTreeMap<String, String>| {
             models.iter().for_each(|(network, digest)| metrics().model(loader.bundle_name(), network, digest));
         };
         Ok(match self {
-            Self::Dispatcher => Role::Dispatcher(loader.subjects()?, arguments.work.lane_weights),
+            Self::Dispatcher => vec![
+                Role::Dispatcher(loader.subjects()?, arguments.work.lane_weights),
+                Role::Notifier(arguments.callbacks.sender(&arguments.fetch)?),
+            ],
             Self::Segmenter => {
                 let detector = loader.detector()?;
                 note(detector.models());
-                Role::Segmenter(detector)
+                vec![Role::Segmenter(detector)]
             }
             Self::Encoder => {
                 let encoder = loader.encoder()?;
                 note(encoder.models());
-                Role::Encoder(loader.subjects()?, encoder)
+                vec![Role::Encoder(loader.subjects()?, encoder)]
             }
             Self::Sampler => {
                 let config = arguments.batch.config();
                 let sampler = loader.sampler(&config)?;
                 warm_up(&sampler).await?;
                 note(sampler.models());
-                Role::Sampler(sampler, config.scale_events)
+                vec![Role::Sampler(sampler, config.scale_events)]
             }
         })
     }
@@ -124,7 +143,7 @@ pub(crate) fn one(role: RoleName, arguments: &RoleArguments, telemetry: &Telemet
         let broker = Arc::new(arguments.broker.connect().await?);
         let backends = backends(arguments, Arc::clone(&broker) as _, &tracker).await?;
         let loaded = role.load(&loader, arguments).await?;
-        watch::loaded(role, Some(&broker));
+        role.stages().iter().for_each(|stage| watch::loaded(stage, Some(&broker)));
         info!(role = role.as_str(), "ready");
         end_on_signal_or_fault(&tracker, &shutdown);
         tracker.spawn(watch::look_at_queues(role, Arc::clone(&broker), shutdown.clone()));
@@ -158,11 +177,11 @@ pub(crate) fn up(arguments: &RoleArguments, telemetry: &Telemetry) -> Result<Exi
         }
         let roles = TaskTracker::new();
         for name in RoleName::ALL {
-            let role = name.load(&loader, arguments).await?;
-            watch::loaded(name, amqp.as_ref());
+            let loaded = name.load(&loader, arguments).await?;
+            name.stages().iter().for_each(|stage| watch::loaded(stage, amqp.as_ref()));
             let (backends, arguments, shutdown) = (backends.clone(), arguments.clone(), shutdown.clone());
             roles.spawn(async move {
-                let ended = run(name, role, &backends, &arguments, shutdown.clone()).await;
+                let ended = run(name, loaded, &backends, &arguments, shutdown.clone()).await;
                 // One role alone is no system: if it cannot go on, nor can the others.
                 if let Err(failure) = &ended {
                     error!(role = name.as_str(), error = failure.message, "a role ended");
@@ -220,14 +239,15 @@ async fn backends(
 
 async fn run(
     name: RoleName,
-    role: Role,
+    roles: Vec<Role>,
     backends: &Backends,
     arguments: &RoleArguments,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
     let (config, max_image_bytes) = (arguments.work.worker(name), arguments.fetch.max_image_bytes);
-    let ended = role.run(backends, config, max_image_bytes, shutdown).await;
-    ended.map_err(|error| refused(&format!("the {} cannot go on", name.as_str()), &error))
+    let running = roles.into_iter().map(|role| role.run(backends, config.clone(), max_image_bytes, shutdown.clone()));
+    let ended = try_join_all(running).await;
+    ended.map(drop).map_err(|error| refused(&format!("the {} cannot go on", name.as_str()), &error))
 }
 
 /// Opens the endpoint, with the roles shown as loading. It is there until the process ends, so that it can be seen how
@@ -239,8 +259,10 @@ async fn begin_watch(
     tracker: &TaskTracker,
 ) -> Result<(), Failure> {
     for role in roles {
-        health().starting(role.as_str());
-        metrics().expect_stage(role.as_str(), arguments.work.worker(*role).concurrency);
+        for stage in role.stages() {
+            health().starting(stage);
+            metrics().expect_stage(stage, arguments.work.worker(*role).concurrency);
+        }
     }
     watch::serve(&arguments.watch, telemetry.log(), tracker, &CancellationToken::new()).await
 }
@@ -293,7 +315,7 @@ async fn from_standard_input(backends: &Backends, shutdown: &CancellationToken) 
 
 fn job_of(line: &JobLine) -> Result<Job, String> {
     let Some(text) = &line.text else { return Err("the line is longer than a job may be; shorten it".to_owned()) };
-    Job::parse(text).map(Job::with_id).map_err(|error| error.to_string())
+    Job::parse(text).map_err(|error| error.to_string()).and_then(|job| without_callback(job.with_id()))
 }
 
 /// The next event that ends a job, printed; its id, and whether the job completed.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use echogen_dispatcher::{Dispatcher, DispatcherConfig};
 use echogen_encoder::{Encoder, SubjectEncoder};
 use echogen_models::imaging::ImageLimits;
-use echogen_ports::{PortError, QueueName};
+use echogen_notifier::Notifier;
+use echogen_ports::{CallbackSender, PortError, QueueName};
 use echogen_protocol::SubjectKeys;
 use echogen_sampler::{ImageSampler, Sampler, ScaleEvents};
 use echogen_segmenter::{Detector, Segmenter};
@@ -25,6 +26,8 @@ pub enum Role {
     Encoder(SubjectKeys, Arc<dyn SubjectEncoder>),
     /// Makes pictures.
     Sampler(Arc<dyn ImageSampler>, ScaleEvents),
+    /// Tells clients' servers; has no process of its own, it goes with the dispatcher.
+    Notifier(Arc<dyn CallbackSender>),
 }
 
 impl Role {
@@ -44,6 +47,7 @@ impl Role {
                 let sampler = Sampler::new(networks, work, cache, results, backends.writer());
                 Arc::new(sampler.with_scale_events(scale_events))
             }
+            Self::Notifier(sender) => Arc::new(Notifier::new(sender)),
         }
     }
 
@@ -53,6 +57,7 @@ impl Role {
             Self::Segmenter(_) => vec![(QueueName::segment(), 1)],
             Self::Encoder(..) => vec![(QueueName::encode(), 1)],
             Self::Sampler(..) => vec![(QueueName::sample(), 1)],
+            Self::Notifier(_) => vec![(QueueName::notify(), 1)],
         }
     }
 

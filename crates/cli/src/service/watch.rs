@@ -7,8 +7,13 @@ use std::{
 };
 
 use echogen_adapters::amqp::AmqpBroker;
+use echogen_dispatcher::Dispatcher;
+use echogen_encoder::Encoder;
+use echogen_notifier::Notifier;
 use echogen_ports::QueueName;
 use echogen_protocol::Lane;
+use echogen_sampler::Sampler;
+use echogen_segmenter::Segmenter;
 use echogen_telemetry::{Consuming, Endpoint, LogControl, health, metrics};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, error, warn};
@@ -54,31 +59,33 @@ pub(super) async fn serve(
     Ok(())
 }
 
-/// The queues of a role, with the lanes they are for.
-fn queues(role: RoleName) -> Vec<(&'static str, QueueName)> {
-    match role {
-        RoleName::Dispatcher => [Lane::Interactive, Lane::Standard, Lane::Bulk]
+/// The queues of a stage, with the lanes they are for.
+fn queues_of(stage: &str) -> Vec<(&'static str, QueueName)> {
+    match stage {
+        Dispatcher::NAME => [Lane::Interactive, Lane::Standard, Lane::Bulk]
             .map(|lane| (lane.as_str(), QueueName::dispatch(lane)))
             .into(),
-        RoleName::Segmenter => vec![(ALL_LANES, QueueName::segment())],
-        RoleName::Encoder => vec![(ALL_LANES, QueueName::encode())],
-        RoleName::Sampler => vec![(ALL_LANES, QueueName::sample())],
+        Segmenter::NAME => vec![(ALL_LANES, QueueName::segment())],
+        Encoder::NAME => vec![(ALL_LANES, QueueName::encode())],
+        Sampler::NAME => vec![(ALL_LANES, QueueName::sample())],
+        Notifier::NAME => vec![(ALL_LANES, QueueName::notify())],
+        _ => Vec::new(),
     }
 }
 
-/// Says that a role has all it needs; from here on it is alive and ready as long as it consumes.
-pub(super) fn loaded(role: RoleName, broker: Option<&Arc<AmqpBroker>>) {
+/// Says that a stage has all it needs; from here on it is alive and ready as long as it consumes.
+pub(super) fn loaded(stage: &'static str, broker: Option<&Arc<AmqpBroker>>) {
     let began = Instant::now();
     let Some(broker) = broker.map(Arc::clone) else {
         // The broker of this process is there as long as the process is.
-        return health().loaded(role.as_str(), move || Consuming { now: true, since: began.elapsed() });
+        return health().loaded(stage, move || Consuming { now: true, since: began.elapsed() });
     };
-    let queues: Vec<QueueName> = queues(role).into_iter().map(|(_, queue)| queue).collect();
-    health().loaded(role.as_str(), move || consuming(&broker, &queues, began));
+    let queues: Vec<QueueName> = queues_of(stage).into_iter().map(|(_, queue)| queue).collect();
+    health().loaded(stage, move || consuming(&broker, &queues, began));
 }
 
-/// Whether every queue of a role is consumed, and since when this is so. A queue that nobody has begun to consume counts
-/// from the role's beginning.
+/// Whether every queue of a stage is consumed, and since when this is so. A queue that nobody has begun to consume counts
+/// from the stage's beginning.
 fn consuming(broker: &AmqpBroker, queues: &[QueueName], began: Instant) -> Consuming {
     let seen = broker.consuming();
     let mut state = Consuming { now: true, since: began.elapsed() };
@@ -101,8 +108,9 @@ fn consuming(broker: &AmqpBroker, queues: &[QueueName], began: Instant) -> Consu
 pub(super) async fn look_at_queues(role: RoleName, broker: Arc<AmqpBroker>, end: CancellationToken) {
     let roles = if role == RoleName::Dispatcher { RoleName::ALL.to_vec() } else { vec![role] };
     let watched: Vec<(&str, &str, QueueName)> = roles
-        .into_iter()
-        .flat_map(|role| queues(role).into_iter().map(move |(lane, queue)| (role.as_str(), lane, queue)))
+        .iter()
+        .flat_map(|role| role.stages())
+        .flat_map(|stage| queues_of(stage).into_iter().map(move |(lane, queue)| (*stage, lane, queue)))
         .collect();
     let both = watched.iter().flat_map(|(_, _, queue)| [queue.clone(), queue.dead_letters()]);
     let both: Vec<QueueName> = both.collect();
@@ -143,7 +151,7 @@ mod tests {
     #[tokio::test]
     async fn a_device_fault_ends_the_roles_with_an_exit_code_of_its_own() {
         let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
-        loaded(RoleName::Sampler, None);
+        loaded(Sampler::NAME, None);
         assert_eq!((health().ready(), exit()), (Ok(()), Exit::Success));
         tracker.spawn(end_on_fault(shutdown.clone()));
         health().device_fault("an illegal memory access was encountered");
@@ -153,8 +161,9 @@ mod tests {
     }
 
     #[test]
-    fn a_dispatcher_is_watched_on_all_its_lanes() {
-        assert_eq!(queues(RoleName::Dispatcher).len(), 3);
-        assert_eq!(queues(RoleName::Sampler), [(ALL_LANES, QueueName::sample())]);
+    fn every_stage_of_every_role_has_queues_that_are_watched() {
+        let count = |role: RoleName| role.stages().iter().map(|stage| queues_of(stage).len()).collect::<Vec<_>>();
+        assert_eq!(RoleName::ALL.map(count), [vec![3, 1], vec![1], vec![1], vec![1]]);
+        assert_eq!(queues_of(Sampler::NAME), [(ALL_LANES, QueueName::sample())]);
     }
 }

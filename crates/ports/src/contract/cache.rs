@@ -21,11 +21,14 @@ pub async fn cache_contract(fresh: impl AsyncFn() -> Arc<dyn Cache>) {
 
 async fn what_was_put_is_there(cache: &dyn Cache) {
     assert_eq!(cache.get("a").await.expect("get works"), None);
+    assert!(!cache.contains("a").await.expect("contains works"), "nothing is there");
     for value in [&b"1"[..], b"", b"\0\xff"] {
         cache.put("a", value.into(), HOUR).await.expect("put works");
         assert_eq!(cache.get("a").await.expect("get works").as_deref(), Some(value));
+        assert!(cache.contains("a").await.expect("contains works"), "the value is there");
     }
     assert_eq!(cache.get("b").await.expect("get works"), None);
+    assert!(!cache.contains("b").await.expect("contains works"), "only the first is there");
 }
 
 /// Waits until the key is free of itself.
@@ -43,6 +46,7 @@ async fn a_value_is_gone_after_its_time(cache: &dyn Cache) {
     cache.put("b", "2".into(), HOUR).await.expect("put works");
     assert!(cache.get("a").await.expect("get works").is_some(), "it is there before its time is over");
     wait_until_gone(cache, "a").await;
+    assert!(!cache.contains("a").await.expect("contains works"), "and nobody says that it is");
     assert!(cache.get("b").await.expect("get works").is_some(), "the other one stays");
     cache.put("a", "1".into(), SHORT).await.expect("put works");
     cache.put("a", "2".into(), HOUR).await.expect("put works");
@@ -109,6 +113,9 @@ async fn a_renewed_lease_outlives_its_first_time(cache: &dyn Cache) {
 }
 
 async fn values_and_leases_do_not_meet(cache: &dyn Cache) {
+    let first = take(cache, HOUR).await.expect("the lease is free");
+    assert!(!cache.contains("lease").await.expect("contains works"), "a lease is no value");
+    assert!(release(cache, first).await);
     cache.put("lease", "a value".into(), HOUR).await.expect("put works");
     let mine = take(cache, HOUR).await.expect("a value is no lease");
     assert_eq!(cache.get("lease").await.expect("get works").as_deref(), Some(&b"a value"[..]));

@@ -5,12 +5,14 @@
 
 mod broker;
 mod cache;
+mod callback_sender;
 mod object_store;
 
 use std::time::Duration;
 
 pub use broker::broker_contract;
 pub use cache::{cache_contract, fencing_contract};
+pub use callback_sender::{CallbackServers, callback_sender_contract};
 pub use object_store::object_store_contract;
 
 /// How long something that must happen may take.

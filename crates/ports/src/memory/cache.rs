@@ -112,6 +112,12 @@ impl Cache for MemoryCache {
         Ok(lock(&self.state).get(key))
     }
 
+    async fn contains(&self, key: &str) -> Result<bool, PortError> {
+        let mut state = lock(&self.state);
+        state.drop_if_expired(key);
+        Ok(state.entries.contains_key(key))
+    }
+
     async fn put(&self, key: &str, value: Bytes, ttl: Duration) -> Result<(), PortError> {
         lock(&self.state).insert(key, value, ttl, self.max_bytes);
         Ok(())

@@ -5,6 +5,7 @@
 
 mod broker;
 mod cache;
+mod callback_sender;
 mod image_fetcher;
 mod leases;
 mod object_store;
@@ -13,6 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use broker::MemoryBroker;
 pub use cache::MemoryCache;
+pub use callback_sender::{CallbackAnswer, MemoryCallbackSender};
 pub use image_fetcher::MemoryImageFetcher;
 pub use object_store::MemoryObjectStore;
 

@@ -21,6 +21,8 @@ struct World {
     made: AtomicU32,
     /// Whether a glance shows what is stored.
     cached: bool,
+    /// Whether it is asked for by the first job of its subject.
+    is_new: bool,
     glances: AtomicU32,
     looks: AtomicU32,
 }
@@ -37,6 +39,10 @@ impl SharedWork for Asker<'_> {
     type Product = u32;
     type Draft = u32;
     type Error = String;
+
+    fn is_new(&self) -> bool {
+        self.world.is_new
+    }
 
     async fn glance(&self) -> Result<Option<u32>, String> {
         self.world.glances.fetch_add(1, Ordering::SeqCst);
@@ -109,6 +115,28 @@ async fn what_is_there_takes_no_lease() {
     let anothers = cache.acquire_lease("subject", SECOND).await.unwrap();
     assert_eq!(world.ask(&flight(cache), SECOND).await, Ok(Shared::Found(7)));
     assert_eq!((world.made(), anothers.is_some()), (0, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_work_looks_once_in_the_cache_and_never_in_the_store() {
+    let (world, cache) = (World { is_new: true, cached: true, ..World::default() }, cache());
+    assert_eq!(world.ask(&flight(cache.clone()), SECOND).await, Ok(Shared::Made(1)));
+    assert_eq!((world.glances.load(Ordering::SeqCst), world.looks.load(Ordering::SeqCst)), (1, 0));
+    // Another job of the subject was faster.
+    assert_eq!(world.ask(&flight(cache.clone()), SECOND).await, Ok(Shared::Found(1)));
+    // Without the cache the store is asked after all.
+    let alone = flight(Arc::new(FailFirst::new(MemoryCache::new(0), u32::MAX)));
+    assert_eq!(world.ask(&alone, SECOND).await, Ok(Shared::Found(1)));
+    assert_eq!((world.made(), world.looks.load(Ordering::SeqCst)), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_askers_for_a_new_product_make_it_once() {
+    let (world, cache) = (World { is_new: true, cached: true, ..World::default() }, cache());
+    let flights: Vec<SharedFlight> = (0..50).map(|_| flight(cache.clone())).collect();
+    let answers = join_all(flights.iter().map(|flight| world.ask(flight, SECOND))).await;
+    assert_eq!((world.made(), world.looks.load(Ordering::SeqCst)), (1, 0));
+    assert!(answers.into_iter().all(|answer| answer.map(Shared::into_product) == Ok(1)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -196,6 +224,10 @@ struct CutOff {
 impl Cache for CutOff {
     async fn get(&self, key: &str) -> Result<Option<Bytes>, PortError> {
         self.cache.get(key).await
+    }
+
+    async fn contains(&self, key: &str) -> Result<bool, PortError> {
+        self.cache.contains(key).await
     }
 
     async fn put(&self, key: &str, value: Bytes, ttl: Duration) -> Result<(), PortError> {

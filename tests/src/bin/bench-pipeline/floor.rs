@@ -119,22 +119,19 @@ impl Payload {
     }
 }
 
-/// As many calls as a job of a new subject takes: six writes, a read, and four looks for what is not there.
+/// As many calls as a job of a new subject takes: six writes, the first and the last of them only if nothing is there, and
+/// a look for what is not there.
 async fn write_objects(store: &S3ObjectStore, number: usize) -> anyhow::Result<()> {
+    let key = |name: usize| ObjectKey::new(format!("floor/{}/{number}-{name}", std::process::id()));
     for (index, size) in OBJECTS.into_iter().enumerate() {
-        let key = ObjectKey::new(format!("floor/{}/{number}-{index}", std::process::id()))?;
-        match index {
-            0 => ensure!(store.put_if_absent(&key, vec![b'x'; size].into()).await?, "the object is there already"),
-            _ => store.put(&key, vec![b'x'; size].into()).await?,
+        let (key, bytes) = (key(index)?, vec![b'x'; size].into());
+        if index == 0 || index + 1 == OBJECTS.len() {
+            ensure!(store.put_if_absent(&key, bytes).await?, "the object is there already");
+        } else {
+            store.put(&key, bytes).await?;
         }
     }
-    let picture = ObjectKey::new(format!("floor/{}/{number}-0", std::process::id()))?;
-    let absent = ObjectKey::new(format!("floor/{}/{number}-absent", std::process::id()))?;
-    ensure!(store.get(&picture, 1_000).await?.is_some(), "the object is gone");
-    for _ in 0..3 {
-        ensure!(store.get(&absent, 1_000).await?.is_none(), "an object came from nowhere");
-    }
-    ensure!(!store.exists(&absent).await?, "an object came from nowhere");
+    ensure!(store.get(&key(OBJECTS.len())?, 1_000).await?.is_none(), "an object came from nowhere");
     Ok(())
 }
 

@@ -54,7 +54,7 @@ impl Stage for Deadly {
 
     async fn run(&self, task: Task, context: &StageContext) -> Result<Outcome, StageError> {
         let _at_work = AtWork::begin(self, context.alone);
-        let job = task.into_job();
+        let job = task.into_job().expect("a task that takes a job further");
         sleep(Duration::from_millis(if job.id.as_str().starts_with("poison") { 50 } else { 200 })).await;
         if job.id.as_str().starts_with("poison") {
             self.state.lock().unwrap().deaths += 1;
@@ -109,7 +109,7 @@ impl Outbreak {
     }
 
     fn ids(messages: &[Message]) -> BTreeSet<String> {
-        messages.iter().map(|message| Task::parse(&message.body).unwrap().into_job().id.0).collect()
+        messages.iter().map(|message| Task::parse(&message.body).unwrap().job_id().0.clone()).collect()
     }
 
     async fn completed(&self) -> BTreeSet<String> {

@@ -17,7 +17,7 @@ impl Stage for Order {
     }
 
     async fn run(&self, task: Task, _: &StageContext) -> Result<Outcome, StageError> {
-        self.0.lock().unwrap().push(task.job().lane);
+        self.0.lock().unwrap().push(task.job().unwrap().lane);
         sleep(Duration::from_millis(100)).await;
         Ok(Outcome::Done)
     }

@@ -1,6 +1,7 @@
-//! The loop against the twins: duplicates, retries, drain. Cancellation, dying workers, lanes and what is told have a
-//! file each.
+//! The loop against the twins: duplicates, retries, drain. Callbacks, cancellation, dying workers, lanes and what is told
+//! have a file each.
 
+mod calling_back;
 mod cancelling;
 mod dying;
 mod lanes;
@@ -53,7 +54,7 @@ impl Stage for Script {
     }
 
     async fn run(&self, task: Task, context: &StageContext) -> Result<Outcome, StageError> {
-        let job = task.job().clone();
+        let job = task.job().cloned().unwrap_or_else(|| job(task.job_id().as_str()));
         let tries = {
             let mut tries = self.tries.lock().unwrap();
             let tries = tries.entry(job.id.0.clone()).or_default();
@@ -188,7 +189,7 @@ async fn a_task_is_done_and_followed_by_the_next() {
     bench.idle().await;
     let mut consumer = bench.broker.consume(&QueueName::segment(), 1).await.unwrap();
     let delivery = consumer.receive().await.unwrap().unwrap();
-    assert_eq!(Task::parse(&delivery.message.body).unwrap().job().id.as_str(), "one");
+    assert_eq!(Task::parse(&delivery.message.body).unwrap().job_id().as_str(), "one");
     let headers = TaskHeaders::from_map(&delivery.message.headers);
     assert_eq!((headers.failures, headers.job.as_deref()), (0, Some("one")));
     delivery.ack().await.unwrap();
@@ -220,7 +221,7 @@ async fn a_task_that_never_works_ends_among_the_dead_letters_with_its_story() {
     assert_eq!(dead[0].headers[DEAD_LETTER_REASON], "4 tries failed, the last one: store is gone");
     let headers = TaskHeaders::from_map(&dead[0].headers);
     assert_eq!((headers.failures, headers.first_seen), (4, Some(Timestamp::UNIX_EPOCH)));
-    assert_eq!(Task::parse(&dead[0].body).unwrap().job().id.as_str(), "never", "it can be sent again as it is");
+    assert_eq!(Task::parse(&dead[0].body).unwrap().job_id().as_str(), "never", "it can be sent again as it is");
     assert_eq!(events.next().await.unwrap().to_job().unwrap().subject.as_str(), "never");
     assert_eq!(bench.result("never").await, None, "a parked job has not ended");
     bench.stop().await;

@@ -1,7 +1,7 @@
 //! The web fetcher against small servers of the test's own, plain and encrypted, good and hostile.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -10,10 +10,6 @@ use std::{
 };
 
 use echogen_ports::{ImageFetcher, PortError};
-use rustls::{
-    ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpListener,
@@ -22,7 +18,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use url::Url;
 
-use super::{HttpFetchConfig, HttpImageFetcher};
+use super::{super::test_tls, HttpConfig, HttpImageFetcher};
 
 const LIMIT: u64 = 1_000;
 
@@ -125,16 +121,16 @@ async fn never_end(mut stream: impl AsyncWrite + Unpin, path: &str) -> std::io::
 }
 
 /// Reaches 127.0.0.1 and nothing else that is not public.
-fn config() -> HttpFetchConfig {
-    HttpFetchConfig {
+fn config() -> HttpConfig {
+    HttpConfig {
         allowed_networks: vec!["127.0.0.1".parse().unwrap()],
         allow_http: true,
         timeout_seconds: 20.0,
-        ..HttpFetchConfig::default()
+        ..HttpConfig::default()
     }
 }
 
-async fn fetch_with(config: HttpFetchConfig, url: &str) -> Result<Vec<u8>, PortError> {
+async fn fetch_with(config: HttpConfig, url: &str) -> Result<Vec<u8>, PortError> {
     let fetcher = HttpImageFetcher::new(config).unwrap();
     fetcher.fetch_url(&Url::parse(url).unwrap(), LIMIT).await.map(|bytes| bytes.to_vec())
 }
@@ -189,7 +185,7 @@ async fn bytes_are_bounded_whatever_is_announced() {
 #[tokio::test]
 async fn time_is_bounded() {
     let site = site().await;
-    let quick = || HttpFetchConfig { timeout_seconds: 0.3, ..config() };
+    let quick = || HttpConfig { timeout_seconds: 0.3, ..config() };
     let started = Instant::now();
     check_transient(fetch_with(quick(), &site.url("/slow")).await, "did not send the picture in 0.3 seconds");
     check_transient(fetch_with(quick(), &site.url("/silent")).await, "did not send the picture in 0.3 seconds");
@@ -220,14 +216,14 @@ async fn redirects_are_bounded_and_may_be_forbidden() {
     check_refused(fetch(&site.url("/nowhere")).await, "redirects to nowhere");
     check_refused(fetch(&site.url("/to/file:///etc/passwd")).await, "it is no https:// address");
     check_refused(fetch(&site.url("/to/http://me:secret@127.0.0.1/")).await, "take it out");
-    let strict = HttpFetchConfig { max_redirects: 0, ..config() };
+    let strict = HttpConfig { max_redirects: 0, ..config() };
     check_refused(fetch_with(strict, &site.url("/to//dog.png")).await, "redirects more than 0 times");
 }
 
 #[tokio::test]
 async fn a_redirect_does_not_lead_where_a_first_address_may_not() {
     let (site, hidden) = (site().await, site_at(Ipv4Addr::new(127, 0, 0, 2), None).await);
-    let reaching = HttpFetchConfig { allowed_networks: vec!["127.0.0.2".parse().unwrap()], ..config() };
+    let reaching = HttpConfig { allowed_networks: vec!["127.0.0.2".parse().unwrap()], ..config() };
     assert!(fetch_with(reaching, &hidden.url("/dog.png")).await.is_ok(), "the hidden one is alive");
     let seen = hidden.visitors();
     let to = |target: &str| site.url(&format!("/to/{target}"));
@@ -244,7 +240,7 @@ async fn a_redirect_does_not_lead_where_a_first_address_may_not() {
 async fn a_name_that_leads_to_this_machine_is_refused_after_it_is_resolved() {
     let site = site().await;
     let port = site.address.port();
-    let none = HttpFetchConfig { allowed_networks: Vec::new(), ..config() };
+    let none = HttpConfig { allowed_networks: Vec::new(), ..config() };
     for host in ["localhost", "LOCALHOST"] {
         let refused = fetch_with(none.clone(), &format!("http://{host}:{port}/dog.png")).await;
         check_refused(refused, "belongs to");
@@ -257,7 +253,7 @@ async fn a_name_that_leads_to_this_machine_is_refused_after_it_is_resolved() {
 async fn no_way_of_writing_an_address_gets_around() {
     let site = site().await;
     let port = site.address.port();
-    let none = HttpFetchConfig { allowed_networks: Vec::new(), ..config() };
+    let none = HttpConfig { allowed_networks: Vec::new(), ..config() };
     for host in [
         "127.0.0.1",
         "127.1",
@@ -280,7 +276,7 @@ async fn no_way_of_writing_an_address_gets_around() {
             "the address belongs to",
         );
     }
-    let whole = HttpFetchConfig { allowed_networks: vec!["127.0.0.0/8".parse().unwrap()], ..config() };
+    let whole = HttpConfig { allowed_networks: vec!["127.0.0.0/8".parse().unwrap()], ..config() };
     check_refused(fetch_with(whole, &format!("http://[::ffff:127.0.0.1]:{port}/")).await, "no public network");
     assert_eq!(site.visitors(), 0);
 }
@@ -288,34 +284,28 @@ async fn no_way_of_writing_an_address_gets_around() {
 #[tokio::test]
 async fn only_hosts_on_the_list_are_asked() {
     let site = site().await;
-    let listed = |host: &str| HttpFetchConfig { allowed_hosts: vec![host.to_owned()], ..config() };
+    let listed = |host: &str| HttpConfig { allowed_hosts: vec![host.to_owned()], ..config() };
     check_refused(fetch_with(listed("example.org"), &site.url("/dog.png")).await, "not on the list of allowed ones");
     assert_eq!(site.visitors(), 0);
     assert!(fetch_with(listed("127.0.0.1"), &site.url("/dog.png")).await.is_ok());
     let elsewhere = site.url("/to/http://example.com/dog.png");
     check_refused(fetch_with(listed("127.0.0.1"), &elsewhere).await, "not on the list of allowed ones");
-    let allowed_but_private = HttpFetchConfig { allowed_networks: Vec::new(), ..listed("127.0.0.1") };
+    let allowed_but_private = HttpConfig { allowed_networks: Vec::new(), ..listed("127.0.0.1") };
     check_refused(fetch_with(allowed_but_private, &site.url("/dog.png")).await, "belongs to this machine");
 }
 
 #[tokio::test]
 async fn an_unencrypted_address_needs_to_be_allowed() {
     let site = site().await;
-    let strict = HttpFetchConfig { allow_http: false, ..config() };
+    let strict = HttpConfig { allow_http: false, ..config() };
     check_refused(fetch_with(strict, &site.url("/dog.png")).await, "use https://");
     assert_eq!(site.visitors(), 0);
 }
 
 /// An encrypted server and its certificate.
 async fn encrypted_site() -> (Site, String) {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
-    let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = config.with_no_client_auth().with_single_cert(chain, key).unwrap();
-    (site_at(Ipv4Addr::LOCALHOST, Some(TlsAcceptor::from(Arc::new(config)))).await, certificate)
+    let (acceptor, certificate) = test_tls::localhost();
+    (site_at(Ipv4Addr::LOCALHOST, Some(acceptor)).await, certificate)
 }
 
 #[tokio::test]
@@ -323,7 +313,7 @@ async fn encrypted_pictures_need_a_certificate_that_is_trusted_and_fits() {
     let (site, certificates) = encrypted_site().await;
     let plain = self::site().await;
     let port = site.address.port();
-    let trusting = HttpFetchConfig { certificates, allow_http: false, ..config() };
+    let trusting = HttpConfig { certificates, allow_http: false, ..config() };
     let fetcher = HttpImageFetcher::new(trusting.clone()).unwrap();
     let source = format!("https://localhost:{port}/dog.png");
     assert_eq!(fetcher.fetch(&source.as_str().into(), LIMIT).await.unwrap(), "12345");
@@ -346,16 +336,6 @@ async fn other_kinds_of_sources_are_not_for_this_fetcher() {
 #[test]
 fn bad_certificates_are_an_error_at_the_start() {
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    let error = HttpImageFetcher::new(HttpFetchConfig { certificates: broken.into(), ..config() }).unwrap_err();
+    let error = HttpImageFetcher::new(HttpConfig { certificates: broken.into(), ..config() }).unwrap_err();
     assert!(error.is_permanent(), "{error}");
-}
-
-#[tokio::test]
-async fn a_checked_name_gives_only_addresses_that_passed() {
-    use hyper_util::client::legacy::connect::dns::Name;
-    use tower_service::Service;
-    let mut resolver = super::CheckedResolver(Arc::new(config()));
-    let name: Name = "localhost".parse().unwrap();
-    let found: Vec<IpAddr> = resolver.call(name).await.unwrap().map(|at| at.ip()).collect();
-    assert!(!found.is_empty() && found.iter().all(|at| *at == Ipv4Addr::LOCALHOST), "{found:?}");
 }

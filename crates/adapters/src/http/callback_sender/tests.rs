@@ -1,0 +1,221 @@
+//! Callbacks to small servers of the test's own.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex},
+};
+
+use echogen_ports::{
+    contract::{CallbackServers, callback_sender_contract},
+    memory::CallbackAnswer,
+};
+use echogen_protocol::{EventKind, JobId};
+use jiff::Timestamp;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    task::JoinSet,
+};
+
+use super::{super::test_tls, *};
+
+/// A secret of 24 bytes.
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// What a server heard: the request's head in small letters, and its body.
+type Heard = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
+/// An encrypted server that answers with the status that the path names; it ends with this value.
+struct Server {
+    address: SocketAddr,
+    certificate: String,
+    heard: Heard,
+    _tasks: JoinSet<()>,
+}
+
+impl Server {
+    async fn start() -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let (acceptor, certificate) = test_tls::localhost();
+        let (address, heard, mut tasks) = (listener.local_addr().unwrap(), Heard::default(), JoinSet::new());
+        let noted = Arc::clone(&heard);
+        tasks.spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                // A caller who goes away is no fault of the server's.
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let Ok(byte) = stream.read_u8().await else { break };
+                    head.push(byte);
+                }
+                let head = String::from_utf8_lossy(&head).to_lowercase();
+                let length = header(&head, "content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+                let mut body = vec![0; length];
+                stream.read_exact(&mut body).await.unwrap();
+                let path = head.split(' ').nth(1).unwrap_or_default().trim_start_matches('/').to_owned();
+                if path == "204" {
+                    noted.lock().unwrap().push((head, body));
+                }
+                if path == "silent" {
+                    std::future::pending::<()>().await;
+                }
+                let answer = format!(
+                    "HTTP/1.1 {path} As-Asked\r\nRetry-After: 7\r\nLocation: /204\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                );
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                stream.shutdown().await.ok();
+            }
+        });
+        Self { address, certificate, heard, _tasks: tasks }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("https://localhost:{}/{path}", self.address.port())
+    }
+
+    fn config(&self) -> HttpConfig {
+        HttpConfig {
+            allowed_networks: vec!["127.0.0.1".parse().unwrap()],
+            certificates: self.certificate.clone(),
+            timeout_seconds: 20.0,
+            ..HttpConfig::default()
+        }
+    }
+
+    fn sender(&self, secrets: &[&str]) -> HttpCallbackSender {
+        HttpCallbackSender::new(self.config(), secrets.iter().map(|secret| secret.parse().unwrap()).collect()).unwrap()
+    }
+
+    fn only(&self) -> (String, Vec<u8>) {
+        let heard = self.heard.lock().unwrap();
+        assert_eq!(heard.len(), 1);
+        heard[0].clone()
+    }
+}
+
+fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+}
+
+fn event() -> JobEvent {
+    JobEvent::new(EventKind::Completed, &JobId("one".to_owned()), Timestamp::UNIX_EPOCH, serde_json::json!({ "a": 1 }))
+}
+
+impl CallbackServers for Server {
+    fn address(&self, answer: CallbackAnswer) -> String {
+        self.url(match answer {
+            CallbackAnswer::Heard => "204",
+            CallbackAnswer::Busy => "503",
+            CallbackAnswer::Refused => "410",
+        })
+    }
+
+    fn nobody(&self) -> String {
+        "https://localhost:1/".to_owned()
+    }
+
+    fn heard(&self) -> Vec<JobEvent> {
+        let heard = self.heard.lock().unwrap();
+        heard.iter().map(|(_, body)| serde_json::from_slice(body).unwrap()).collect()
+    }
+}
+
+#[tokio::test]
+async fn it_keeps_the_contract() {
+    let server = Server::start().await;
+    callback_sender_contract(&server.sender(&[]), &server).await;
+}
+
+#[tokio::test]
+async fn an_event_is_posted_as_it_is_and_without_a_secret_not_signed() {
+    let server = Server::start().await;
+    server.sender(&[]).send(&server.url("204"), &event()).await.unwrap();
+    let (head, body) = server.only();
+    assert!(head.starts_with("post /204 http/1.1\r\n"), "{head}");
+    assert_eq!(header(&head, "content-type"), Some("application/cloudevents+json; charset=utf-8"));
+    assert_eq!(header(&head, "webhook-id"), Some("one/completed"));
+    assert!(header(&head, "webhook-timestamp").unwrap().parse::<u64>().unwrap() > 1_700_000_000);
+    assert_eq!(header(&head, "webhook-signature"), None);
+    assert_eq!(body, serde_json::to_vec(&event()).unwrap());
+}
+
+/// The values were computed apart from this code, with Python's `hmac`.
+#[test]
+fn signatures_are_those_of_standard_webhooks() {
+    let secret: CallbackSecret = SECRET.parse().unwrap();
+    let signature = secret.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, br#"{"test": 2432232314}"#).unwrap();
+    assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+}
+
+#[tokio::test]
+async fn every_secret_signs() {
+    let server = Server::start().await;
+    let other = format!("whsec_{}", BASE64_STANDARD.encode([7; 64]));
+    server.sender(&[SECRET, &other]).send(&server.url("204"), &event()).await.unwrap();
+    let (head, body) = server.only();
+    let timestamp = header(&head, "webhook-timestamp").unwrap().parse().unwrap();
+    let expected = [SECRET, &other].map(|secret| {
+        secret.parse::<CallbackSecret>().unwrap().sign("one/completed", timestamp, &body).unwrap().to_lowercase()
+    });
+    assert_ne!(expected[0], expected[1]);
+    assert_eq!(header(&head, "webhook-signature"), Some(expected.join(" ").as_str()));
+}
+
+#[test]
+fn a_bad_secret_is_refused_without_being_shown() {
+    for bad in ["", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_", "whsec_AAAA", "whsec_!fKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"] {
+        let error = bad.parse::<CallbackSecret>().unwrap_err();
+        assert!(error.contains("openssl rand -base64 32"), "{error}");
+        assert!(bad.len() < 10 || !error.contains(bad));
+    }
+    let long = format!("whsec_{}", BASE64_STANDARD.encode([7; 65]));
+    assert!(long.parse::<CallbackSecret>().is_err());
+    assert!(!format!("{:?}", SECRET.parse::<CallbackSecret>()).contains("MfKQ"));
+}
+
+#[tokio::test]
+async fn redirects_are_refused_and_busy_servers_say_when_to_come_again() {
+    let server = Server::start().await;
+    let sender = server.sender(&[]);
+    for status in ["301", "307", "400", "401", "404", "410", "422"] {
+        let error = sender.send(&server.url(status), &event()).await.unwrap_err();
+        assert!(error.is_permanent() && error.to_string().contains(status), "{error}");
+    }
+    for status in ["408", "425", "429", "500", "503"] {
+        let error = sender.send(&server.url(status), &event()).await.unwrap_err();
+        assert!(!error.is_permanent(), "{error}");
+        assert_eq!(error.retry_after(), Some(std::time::Duration::from_secs(7)));
+    }
+    assert_eq!(server.heard.lock().unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_costs_no_more_than_the_limit() {
+    let server = Server::start().await;
+    let hasty = HttpConfig { timeout_seconds: 0.5, ..server.config() };
+    let sender = HttpCallbackSender::new(hasty, Vec::new()).unwrap();
+    let error = sender.send(&server.url("silent"), &event()).await.unwrap_err();
+    assert!(!error.is_permanent() && error.to_string().contains("did not answer in 0.5 seconds"), "{error}");
+}
+
+#[tokio::test]
+async fn what_must_not_be_reached_is_not_called() {
+    let server = Server::start().await;
+    let strict = HttpConfig { allowed_networks: Vec::new(), ..server.config() };
+    let port = server.address.port();
+    for address in [
+        server.url("204"),
+        format!("https://127.0.0.1:{port}/204"),
+        format!("https://[::ffff:127.0.0.1]:{port}/204"),
+        "https://169.254.169.254/latest/meta-data".to_owned(),
+        format!("http://localhost:{port}/204"),
+        "nonsense".to_owned(),
+    ] {
+        let sender = HttpCallbackSender::new(strict.clone(), Vec::new()).unwrap();
+        assert!(sender.send(&address, &event()).await.unwrap_err().is_permanent(), "{address}");
+    }
+    let elsewhere = HttpConfig { allowed_hosts: vec!["example.org".to_owned()], ..server.config() };
+    let error = HttpCallbackSender::new(elsewhere, Vec::new()).unwrap().send(&server.url("204"), &event()).await;
+    assert!(error.unwrap_err().to_string().contains("is not called: the host is not on the list"));
+    assert_eq!(server.heard.lock().unwrap().len(), 0);
+}

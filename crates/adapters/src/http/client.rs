@@ -1,0 +1,172 @@
+//! The way to servers that a stranger named: checked before anything is sent, and bounded in time.
+
+use std::{error::Error, net::IpAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use echogen_ports::PortError;
+use http::{HeaderMap, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+use url::{Host, Url};
+
+use super::{
+    HttpConfig,
+    resolver::{CheckedResolver, Refused},
+};
+
+/// Connections that are kept for the next request to the same server.
+const IDLE_CONNECTIONS: usize = 4;
+
+/// How long a connection is kept.
+const IDLE_TIME: Duration = Duration::from_secs(10);
+
+/// Sends requests to servers of strangers.
+#[derive(Clone)]
+pub(super) struct WebClient {
+    client: Client<HttpsConnector<HttpConnector<CheckedResolver>>, Full<Bytes>>,
+    config: Arc<HttpConfig>,
+    /// What it does to an address, for errors: `fetched`, say.
+    done: &'static str,
+}
+
+impl WebClient {
+    /// A client with the system's certificates and those of the settings.
+    pub(super) fn new(config: HttpConfig, done: &'static str) -> Result<Self, PortError> {
+        let config = Arc::new(config);
+        let mut connector = HttpConnector::new_with_resolver(CheckedResolver(Arc::clone(&config)));
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(config.connect_timeout()));
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls_config(&config.certificates)?)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIME)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .build(connector);
+        Ok(Self { client, config, done })
+    }
+
+    pub(super) fn config(&self) -> &HttpConfig {
+        &self.config
+    }
+
+    /// Sends a request to `url`, if that may be reached, and returns the answer's head; its body is still to come. Where a
+    /// redirect leads is for the caller to say.
+    pub(super) async fn request(
+        &self,
+        url: &Url,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, PortError> {
+        self.check(url)?;
+        let cannot = |cause: Box<dyn Error + Send + Sync>| {
+            PortError::permanent(format!("{} cannot be {}", shown(url), self.done)).because(cause)
+        };
+        *request.uri_mut() = url.as_str().parse().map_err(|error: http::uri::InvalidUri| cannot(error.into()))?;
+        let agent = self.config.user_agent.parse().map_err(|error: header::InvalidHeaderValue| cannot(error.into()))?;
+        request.headers_mut().insert(header::USER_AGENT, agent);
+        self.client.request(request).await.map_err(|error| self.connect_error(url, error))
+    }
+
+    /// Checks all that can be known before a name is resolved. An address in place of a name is not resolved at all,
+    /// so it is checked here.
+    fn check(&self, url: &Url) -> Result<(), PortError> {
+        let refuse = |why: &str| Err(PortError::permanent(format!("{} is not {}: {why}", shown(url), self.done)));
+        match url.scheme() {
+            "https" => {}
+            "http" if self.config.allow_http => {}
+            "http" => return refuse("it is not encrypted; use https://"),
+            _ => return refuse("it is no https:// address"),
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return refuse("it carries a user name or password; take it out");
+        }
+        let (name, address) = match url.host() {
+            Some(Host::Domain(name)) => (name.to_owned(), None),
+            Some(Host::Ipv4(address)) => (address.to_string(), Some(IpAddr::V4(address))),
+            Some(Host::Ipv6(address)) => (address.to_string(), Some(IpAddr::V6(address))),
+            None => return refuse("it names no host"),
+        };
+        if !self.config.allows_host(&name) {
+            return refuse("the host is not on the list of allowed ones");
+        }
+        match address.and_then(|address| self.config.refused(address)) {
+            Some(whose) => refuse(&format!("the address belongs to {whose}")),
+            None => Ok(()),
+        }
+    }
+
+    /// Nobody could be asked. Whether a name does not exist or cannot be looked up just now, the system does not tell.
+    fn connect_error(&self, url: &Url, error: hyper_util::client::legacy::Error) -> PortError {
+        let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
+        while let Some(now) = cause {
+            if let Some(refused) = now.downcast_ref::<Refused>() {
+                return PortError::permanent(format!("{} is not {}: {refused}", shown(url), self.done));
+            }
+            if let Some(tls) = tls_error(now) {
+                return PortError::permanent(format!("{} has no valid certificate: {tls}", shown(url)));
+            }
+            cause = now.source();
+        }
+        let what = if error.is_connect() { "cannot be reached" } else { "gave no answer" };
+        PortError::transient(format!("{} {what}", shown(url))).because(error)
+    }
+}
+
+/// Without what stands behind the path: it may be a signature.
+pub(super) fn shown(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    let path: String = url.path().chars().take(100).collect();
+    format!("{}://{host}{path}", url.scheme())
+}
+
+/// An answer by which the server asks to come again later, after `Retry-After` if it says so; `None` for any other.
+pub(super) fn busy(url: &Url, status: StatusCode, headers: &HeaderMap) -> Option<PortError> {
+    if !matches!(status.as_u16(), 408 | 425 | 429 | 500..=599) {
+        return None;
+    }
+    let made = PortError::transient(format!("{} answered {status}", shown(url)));
+    let wait = headers.get(header::RETRY_AFTER).and_then(|wait| wait.to_str().ok()?.trim().parse().ok());
+    Some(match wait {
+        Some(seconds) => made.retry_in(Duration::from_secs(seconds)),
+        None => made,
+    })
+}
+
+fn tls_config(certificates: &str) -> Result<ClientConfig, PortError> {
+    let mut roots = RootCertStore::empty();
+    // One that cannot be read is of no use; the others still are.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    for certificate in CertificateDer::pem_slice_iter(certificates.as_bytes()) {
+        let bad = "the certificates of servers to be trusted are not valid PEM text";
+        let certificate = certificate.map_err(|error| PortError::permanent(bad).because(error))?;
+        roots.add(certificate).map_err(|error| PortError::permanent(bad).because(error))?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| PortError::permanent("TLS cannot be set up").because(error))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// A certificate that does not hold. It comes packed into errors of input and output, which do not show what they hold
+/// as their cause.
+fn tls_error(cause: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(rustls::Error::InvalidCertificate(why)) = cause.downcast_ref() {
+        return Some(format!("{why:?}"));
+    }
+    let packed = cause.downcast_ref::<std::io::Error>()?.get_ref()?;
+    tls_error(packed)
+}

@@ -1,0 +1,144 @@
+//! Pictures from the web.
+//!
+//! Everything about an answer is bounded: bytes, time, redirects. Each redirect is a new address and is checked as the
+//! first one was. Deliberately absent: cookies, credentials, and decoding of compressed answers.
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use echogen_ports::{ImageFetcher, PortError};
+use echogen_protocol::{ImageLocation, ImageSource};
+use http::{HeaderMap, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
+use url::Url;
+
+use super::{
+    HttpConfig,
+    client::{WebClient, busy, shown},
+};
+
+/// Fetches pictures by `https://`.
+#[derive(Clone)]
+pub struct HttpImageFetcher(WebClient);
+
+/// Where one request led.
+enum Step {
+    Picture(Bytes),
+    Elsewhere(Url),
+}
+
+impl HttpImageFetcher {
+    /// Makes a fetcher with the system's certificates and those of the settings.
+    pub fn new(config: HttpConfig) -> Result<Self, PortError> {
+        WebClient::new(config, "fetched").map(Self)
+    }
+
+    /// Fetches what lies at `url`, at most `max_bytes` of it.
+    pub async fn fetch_url(&self, url: &Url, max_bytes: u64) -> Result<Bytes, PortError> {
+        let config = self.0.config();
+        match tokio::time::timeout(config.timeout(), self.follow(url.clone(), max_bytes)).await {
+            Ok(fetched) => fetched,
+            Err(_) => {
+                let limit = config.timeout_seconds;
+                Err(PortError::transient(format!("{} did not send the picture in {limit} seconds", shown(url))))
+            }
+        }
+    }
+
+    async fn follow(&self, mut url: Url, max_bytes: u64) -> Result<Bytes, PortError> {
+        let limit = self.0.config().max_redirects;
+        for _ in 0..=limit {
+            match self.step(&url, max_bytes).await? {
+                Step::Picture(bytes) => return Ok(bytes),
+                Step::Elsewhere(next) => url = next,
+            }
+        }
+        Err(PortError::permanent(format!("{} redirects more than {limit} times; name the picture itself", shown(&url))))
+    }
+
+    async fn step(&self, url: &Url, max_bytes: u64) -> Result<Step, PortError> {
+        let mut request = Request::new(Full::default());
+        request.headers_mut().insert(header::ACCEPT, header::HeaderValue::from_static("image/*"));
+        request.headers_mut().insert(header::ACCEPT_ENCODING, header::HeaderValue::from_static("identity"));
+        let response = self.0.request(url, request).await?;
+        if let Some(next) = redirect(url, &response)? {
+            return Ok(Step::Elsewhere(next));
+        }
+        if response.status() != StatusCode::OK {
+            return Err(status_error(url, response.status(), response.headers()));
+        }
+        let encoding = response.headers().get(header::CONTENT_ENCODING);
+        if encoding.is_some_and(|encoding| encoding != "identity") {
+            return Err(PortError::permanent(format!("{} is sent compressed; serve it as it is", shown(url))));
+        }
+        read(url, response.into_body(), max_bytes).await.map(Step::Picture)
+    }
+}
+
+impl std::fmt::Debug for HttpImageFetcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("HttpImageFetcher").field(self.0.config()).finish()
+    }
+}
+
+#[async_trait]
+impl ImageFetcher for HttpImageFetcher {
+    async fn fetch(&self, source: &ImageSource, max_bytes: u64) -> Result<Bytes, PortError> {
+        match source.location() {
+            Ok(ImageLocation::Https(url)) => self.fetch_url(&url, max_bytes).await,
+            Ok(_) => Err(PortError::permanent(format!("{source} is no https:// address"))),
+            Err(error) => Err(PortError::permanent(error.to_string())),
+        }
+    }
+}
+
+fn redirect(url: &Url, response: &Response<Incoming>) -> Result<Option<Url>, PortError> {
+    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return Ok(None);
+    }
+    let fault = || PortError::permanent(format!("{} redirects to nowhere; name the picture itself", shown(url)));
+    let location = response.headers().get(header::LOCATION).ok_or_else(fault)?;
+    let location = location.to_str().map_err(|error| fault().because(error))?;
+    url.join(location).map(Some).map_err(|error| fault().because(error))
+}
+
+async fn read(url: &Url, mut body: Incoming, max_bytes: u64) -> Result<Bytes, PortError> {
+    // What the server says of the length; what it sends is counted all the same.
+    let said = body.size_hint().lower();
+    if said > max_bytes {
+        return Err(too_large(url, &said.to_string(), max_bytes));
+    }
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            PortError::transient(format!("{} broke off in the middle of the picture", shown(url))).because(error)
+        })?;
+        let Ok(piece) = frame.into_data() else { continue };
+        if (all.len() + piece.len()) as u64 > max_bytes {
+            return Err(too_large(url, &format!("more than {max_bytes}"), max_bytes));
+        }
+        all.extend_from_slice(&piece);
+    }
+    Ok(all.freeze())
+}
+
+fn too_large(url: &Url, size: &str, max_bytes: u64) -> PortError {
+    PortError::permanent(format!("{} has {size} bytes; the limit is {max_bytes}, use a smaller picture", shown(url)))
+}
+
+fn status_error(url: &Url, status: StatusCode, headers: &HeaderMap) -> PortError {
+    if let Some(busy) = busy(url, status, headers) {
+        return busy;
+    }
+    let what = format!("{} answered {status}", shown(url));
+    match status.as_u16() {
+        404 | 410 => PortError::permanent(format!("{what}; there is no picture, check the address")),
+        401 | 403 => {
+            PortError::permanent(format!("{what}; the picture must be readable by everybody who has the address"))
+        }
+        _ => PortError::permanent(format!("{what}; name the picture itself")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

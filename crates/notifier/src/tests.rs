@@ -1,0 +1,79 @@
+//! The notifier on the twins.
+
+use std::{sync::Arc, time::Duration};
+
+use echogen_ports::{MemoryBroker, MemoryCallbackSender, memory::CallbackAnswer};
+use echogen_protocol::{EventKind, Job, JobEvent, JobId, NotifyTask, Task};
+use echogen_worker::{Outcome, Stage, StageContext, StageError};
+use jiff::Timestamp;
+
+use crate::Notifier;
+
+const GOOD: &str = "https://good.example/done";
+
+struct Bench {
+    sender: Arc<MemoryCallbackSender>,
+    notifier: Notifier,
+    context: StageContext,
+}
+
+fn bench() -> Bench {
+    let sender = Arc::new(MemoryCallbackSender::new());
+    sender.let_answer(GOOD, CallbackAnswer::Heard);
+    let notifier = Notifier::new(sender.clone());
+    Bench { sender, notifier, context: StageContext::for_test(Arc::new(MemoryBroker::new())) }
+}
+
+fn event() -> JobEvent {
+    JobEvent::new(EventKind::Failed, &JobId("one".to_owned()), Timestamp::UNIX_EPOCH, serde_json::json!({ "a": 1 }))
+}
+
+impl Bench {
+    async fn tell(&self, callback: &str) -> Result<Outcome, StageError> {
+        let task = Task::Notify(NotifyTask { callback: callback.to_owned(), event: event() });
+        self.notifier.run(task, &self.context).await
+    }
+}
+
+#[tokio::test]
+async fn the_server_hears_the_event() {
+    let bench = bench();
+    assert_eq!(bench.tell(GOOD).await.unwrap(), Outcome::Done);
+    assert_eq!(bench.sender.heard(), [(GOOD.to_owned(), event())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_away_is_left_alone_and_holds_up_nobody() {
+    let bench = bench();
+    let away = "https://away.example/done";
+    for _ in 0..5 {
+        let error = bench.tell(away).await.unwrap_err();
+        assert!(!error.is_permanent(), "{error}");
+    }
+    assert_eq!(bench.sender.calls(), 1, "four were not even tried");
+    // Another path of the same server, and another server.
+    assert!(bench.tell("https://away.example/other").await.is_err());
+    assert!(bench.tell("https://away.example:444/done").await.is_err());
+    bench.tell(GOOD).await.unwrap();
+    assert_eq!(bench.sender.calls(), 3);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    bench.sender.let_answer(away, CallbackAnswer::Heard);
+    bench.tell(away).await.unwrap();
+    bench.tell(away).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refusal_is_final_and_no_reason_to_leave_the_server_alone() {
+    let bench = bench();
+    bench.sender.let_answer("https://good.example/gone", CallbackAnswer::Refused);
+    let error = bench.tell("https://good.example/gone").await.unwrap_err();
+    assert!(error.is_permanent(), "{error}");
+    bench.tell(GOOD).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_task_of_another_stage_is_a_fault() {
+    let bench = bench();
+    let task = Task::Dispatch(Job::new("dog.png".into(), "a dog").with_id());
+    assert!(bench.notifier.run(task, &bench.context).await.unwrap_err().is_permanent());
+}

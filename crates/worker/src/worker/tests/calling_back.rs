@@ -1,0 +1,163 @@
+//! The end of a job with a callback leaves a task for the notifier; and how such a task is handled.
+
+use std::sync::atomic::AtomicBool;
+
+use echogen_ports::{MemoryCache, PortError};
+use echogen_protocol::{EventKind, JobEvent, JobId, NotifyTask};
+
+use super::*;
+use crate::{JobCanceller, JobStatusBoard};
+
+const CALLBACK: &str = "https://example.org/done";
+
+fn with_callback(id: &str) -> Job {
+    Job { callback: Some(CALLBACK.to_owned()), ..job(id) }
+}
+
+/// Takes what is left for the notifier: whom to call, and what of.
+async fn notices(bench: &Bench) -> Vec<(String, JobEvent)> {
+    let queue = QueueName::notify();
+    let mut consumer = bench.broker.consume(&queue, 10).await.unwrap();
+    let mut all = Vec::new();
+    while bench.broker.waiting(&queue) > 0 {
+        let delivery = consumer.receive().await.unwrap().unwrap();
+        let headers = TaskHeaders::from_map(&delivery.message.headers);
+        let Ok(Task::Notify(task)) = Task::parse(&delivery.message.body) else { panic!("not for the notifier") };
+        assert_eq!(headers.job.as_deref(), Some(task.event.subject.as_str()));
+        assert_eq!(headers.traceparent, task.event.traceparent);
+        all.push((task.callback, task.event));
+        delivery.ack().await.unwrap();
+    }
+    all
+}
+
+fn event(id: &str) -> JobEvent {
+    JobEvent::new(EventKind::Completed, &JobId(id.to_owned()), Timestamp::UNIX_EPOCH, serde_json::Value::Null)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_is_noted_for_those_who_ask_and_for_nobody_else() {
+    let bench = Bench::plain();
+    bench.send("wrong-one").await;
+    bench.send_job(&with_callback("wrong-two")).await;
+    bench.send_job(&Job { deadline: Some(Timestamp::UNIX_EPOCH), ..with_callback("late") }).await;
+    bench.send_job(&with_callback("good")).await;
+    bench.idle().await;
+    let told: Vec<_> = notices(&bench).await.into_iter().map(|(to, event)| (to, event.subject.0, event.kind)).collect();
+    let expected = |id: &str, kind| (CALLBACK.to_owned(), id.to_owned(), kind);
+    assert_eq!(told, [expected("wrong-two", EventKind::Failed), expected("late", EventKind::Expired)]);
+    assert_eq!(bench.followed(), 1, "the good one goes on, and its end is not here");
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_counts_as_ended_only_when_the_notice_is_in_its_queue() {
+    // The broker loses the first publish, which is the notice: no task follows a job that failed.
+    let bench = Bench::start(|broker| Arc::new(LosesFirstNotice { broker, is_lost: AtomicBool::new(false) }), 0);
+    bench.send_job(&with_callback("wrong")).await;
+    bench.idle().await;
+    let told = notices(&bench).await;
+    assert_eq!(told.len(), 1, "the delivery came again, and so did the notice");
+    assert_eq!(told[0].1.kind, EventKind::Failed);
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_job_calls_back_whether_or_not_the_canceller_knew_of_it() {
+    let cache = Arc::new(MemoryCache::new(100_000));
+    let board = JobStatusBoard::start(cache, &TaskTracker::new());
+    let bench = Bench::on_board(|broker| Arc::new(broker), 0, Some(board.clone()));
+    let results = |board: Option<&JobStatusBoard>| {
+        let store = Arc::new(SharedStore(Arc::clone(&bench.store)));
+        let results = ResultWriter::new(store, Arc::new(bench.broker.clone()), bench.clock.clone(), "1.2.3");
+        JobCanceller::new(results, board.cloned())
+    };
+    bench.send_job(&with_callback("never-noted")).await;
+    let stage = Arc::clone(&bench.stage);
+    eventually("it waits for its second try", || stage.tries("never-noted") == 1 && bench.broker.unsettled() == 0).await;
+    results(Some(&board)).cancel(&JobId("never-noted".to_owned())).await.unwrap();
+    assert_eq!(notices(&bench).await.len(), 1, "the scoreboard knew whom to call");
+    bench.idle().await;
+
+    results(None).cancel(&JobId("ahead".to_owned())).await.unwrap();
+    assert_eq!(notices(&bench).await.last().map(|(_, event)| event.subject.as_str() == "ahead"), Some(false));
+    bench.send_job(&with_callback("ahead")).await;
+    bench.idle().await;
+    let told = notices(&bench).await;
+    assert_eq!(told.last().map(|(_, event)| (event.subject.as_str(), event.kind)), Some(("ahead", EventKind::Cancelled)));
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_notice_is_tried_again_and_parked_like_any_task_but_ends_no_job() {
+    let bench = Bench::plain();
+    let mut events = bench.broker.subscribe("job").await.unwrap();
+    for id in ["flaky", "never", "wrong"] {
+        let task = Task::Notify(NotifyTask { callback: CALLBACK.to_owned(), event: event(id) });
+        bench.broker.publish(&queue(), Message::of_task(&task, &TaskHeaders::default())).await.unwrap();
+    }
+    bench.idle().await;
+    let broker = bench.broker.clone();
+    eventually("two are parked", || broker.dead_letters(&queue()).len() == 2).await;
+    assert_eq!((bench.stage.tries("flaky"), bench.stage.tries("never"), bench.stage.tries("wrong")), (3, 4, 1));
+    let reasons: Vec<_> = broker.dead_letters(&queue()).iter().map(|dead| dead.headers[DEAD_LETTER_REASON].clone()).collect();
+    assert!(reasons.iter().any(|reason| reason == "not an image"), "{reasons:?}");
+    use futures::FutureExt;
+    assert!(events.next().now_or_never().is_none(), "the job has ended, and nothing more is told of it");
+    assert!(bench.store.keys().is_empty());
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_job_is_called_back_all_the_same() {
+    let bench = Bench::plain();
+    let cancelled = Task::Notify(NotifyTask { callback: CALLBACK.to_owned(), event: event("one") });
+    let canceller = ResultWriter::new(
+        Arc::new(SharedStore(Arc::clone(&bench.store))),
+        Arc::new(bench.broker.clone()),
+        bench.clock.clone(),
+        "1.2.3",
+    );
+    JobCanceller::new(canceller, None).cancel(&JobId("one".to_owned())).await.unwrap();
+    bench.broker.publish(&queue(), Message::of_task(&cancelled, &TaskHeaders::default())).await.unwrap();
+    bench.idle().await;
+    assert_eq!(bench.stage.tries("one"), 1, "to have heard that the job is cancelled is no reason not to tell");
+    bench.stop().await;
+}
+
+/// Fails the first publish to the notifier's queue.
+#[derive(Debug)]
+struct LosesFirstNotice {
+    broker: MemoryBroker,
+    is_lost: AtomicBool,
+}
+
+#[async_trait]
+impl Broker for LosesFirstNotice {
+    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), PortError> {
+        if *queue == QueueName::notify() && !self.is_lost.swap(true, Ordering::SeqCst) {
+            return Err(PortError::transient("lost on purpose"));
+        }
+        self.broker.publish(queue, message).await
+    }
+
+    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), PortError> {
+        self.broker.publish_after(queue, message, delay).await
+    }
+
+    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), PortError> {
+        self.broker.dead_letter(queue, message, reason).await
+    }
+
+    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, PortError> {
+        self.broker.consume(queue, prefetch).await
+    }
+
+    async fn publish_event(&self, event: Event) -> Result<(), PortError> {
+        self.broker.publish_event(event).await
+    }
+
+    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, PortError> {
+        self.broker.subscribe(prefix).await
+    }
+}

@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""Hears of the ends of jobs: a server for EchoGen's callbacks.
+
+    export CALLBACK_SECRET=whsec_$(openssl rand -base64 32)
+    python callbacks.py --port 8443 --certificate server.pem --key server.key
+
+Jobs that name this server as their "callback" are told of here, one JSON line each on standard output. Nothing but the
+standard library is needed. Each call is signed as Standard Webhooks say; one whose signature does not fit, or that is
+older than five minutes, is refused. EchoGen calls again until it is answered with 200 to 299, so the same event may come
+twice: its id says so.
+"""
+
+import argparse
+import base64
+import hashlib
+import hmac
+import json
+import os
+import ssl
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+MAX_BYTES = 16 * 1024 * 1024
+MAX_AGE = 300
+
+
+def is_genuine(headers, body, secret):
+    """Whether the call was signed with the secret, and lately."""
+    mark, sent = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
+    if not sent.isascii() or not sent.isdigit() or abs(time.time() - int(sent)) > MAX_AGE:
+        return False
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    expected = b"v1," + base64.b64encode(hmac.digest(key, f"{mark}.{sent}.".encode() + body, hashlib.sha256))
+    # Several signatures stand there while one secret takes the place of another.
+    given = headers.get("webhook-signature", "").encode().split()
+    return any(hmac.compare_digest(expected, signature) for signature in given)
+
+
+class Callbacks(BaseHTTPRequestHandler):
+    """Answers calls; `heard` are the ids of those that came before."""
+
+    secret = ""
+    heard = set()
+
+    def do_POST(self):
+        length = self.headers.get("content-length", "")
+        if not length.isdigit() or int(length) > MAX_BYTES:
+            return self.answer(413)
+        body = self.rfile.read(int(length))
+        if not is_genuine(self.headers, body, self.secret):
+            return self.answer(401)
+        event = json.loads(body)
+        if event["id"] not in self.heard:
+            self.heard.add(event["id"])
+            print(json.dumps({"job": event["subject"], "status": event["data"]["status"]}), flush=True)
+        self.answer(204)
+
+    def answer(self, status):
+        self.send_response(status)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--port", type=int, default=8443, help="port to listen at; 0 takes a free one")
+    arguments.add_argument("--certificate", required=True, help="the server's certificate, a PEM file")
+    arguments.add_argument("--key", required=True, help="its key, a PEM file")
+    options = arguments.parse_args()
+    Callbacks.secret = os.environ.get("CALLBACK_SECRET", "")
+    if not Callbacks.secret.startswith("whsec_"):
+        sys.exit("error: set CALLBACK_SECRET to the secret that the dispatcher has as ECHOGEN_CALLBACK_SECRET")
+    server = ThreadingHTTPServer(("127.0.0.1", options.port), Callbacks)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(options.certificate, options.key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    print(f"listening at port {server.server_address[1]}", file=sys.stderr, flush=True)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        pass
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+//! All four roles in this process, on the twins, with constant networks.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use echogen_adapters::ImageFetchers;
+use echogen_cli::service::{Backends, Role};
+use echogen_ports::{
+    Broker, EventStream, MemoryBroker, MemoryCache, MemoryCallbackSender, MemoryObjectStore, Message, QueueName,
+};
+use echogen_protocol::{Job, JobEvent};
+use echogen_sampler::ScaleEvents;
+use echogen_segmenter::GivenBox;
+use echogen_testkit::Counting;
+use echogen_tests::constant::{Constant, subject_keys};
+use echogen_worker::{JobStatusBoard, LaneWeights, WorkerConfig};
+use jiff::Timestamp;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How long something that must happen may take.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+type Store = Arc<Counting<MemoryObjectStore>>;
+
+/// The roles, and what joins them.
+pub(crate) struct Installation {
+    pub(crate) broker: Arc<MemoryBroker>,
+    events: Box<dyn EventStream>,
+    pub(crate) cache: Arc<MemoryCache>,
+    board: JobStatusBoard,
+    work: Store,
+    results: Store,
+    pub(crate) callbacks: Arc<MemoryCallbackSender>,
+}
+
+impl Installation {
+    pub(crate) async fn start() -> Self {
+        let (broker, cache) = (Arc::new(MemoryBroker::new()), Arc::new(MemoryCache::new(1 << 24)));
+        let (work, results) = (Store::default(), Store::default());
+        let (fetcher, callbacks) = (Arc::new(ImageFetchers::new()), Arc::new(MemoryCallbackSender::new()));
+        let tracker = TaskTracker::new();
+        let backends = Backends::new(broker.clone(), cache.clone(), work.clone(), results.clone(), fetcher, &tracker);
+        let networks = Arc::new(Constant::taking(Duration::ZERO));
+        let roles = [
+            Role::Dispatcher(subject_keys(), LaneWeights::default()),
+            Role::Segmenter(Arc::new(GivenBox)),
+            Role::Encoder(subject_keys(), networks.clone()),
+            Role::Sampler(networks, ScaleEvents::Off),
+            Role::Notifier(callbacks.clone()),
+        ];
+        let events = broker.subscribe("job").await.expect("the twin takes listeners");
+        for role in roles {
+            let backends = backends.clone();
+            tracker.spawn(async move {
+                role.run(&backends, WorkerConfig::default(), 1 << 20, CancellationToken::new()).await
+            });
+        }
+        Self { broker, events, cache, board: backends.board, work, results, callbacks }
+    }
+
+    /// Runs a job to its end, and returns the event that tells of it.
+    pub(crate) async fn run(&mut self, job: &Job) -> JobEvent {
+        let message = Message::of_job(job, Timestamp::now());
+        self.broker.publish(&QueueName::dispatch(job.lane), message).await.expect("the twin takes everything");
+        let ended = async {
+            loop {
+                let event = self.events.next().await.expect("the twin lives").to_job().expect("a job's event");
+                if event.kind.ends_job() && event.subject == job.id {
+                    return event;
+                }
+            }
+        };
+        tokio::time::timeout(LIMIT, ended).await.expect("the job ends")
+    }
+
+    /// Waits until the scoreboard knows that the job has ended: it hears of it after everybody else.
+    pub(crate) async fn until_noted(&self, job: &Job) {
+        let noted = async {
+            while !self.board.find(&job.id).await.expect("the twin answers").is_some_and(|state| state.state.ends_job()) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, noted).await.expect("the end is noted");
+    }
+
+    /// What was asked of the work store and of the result store since this was asked last.
+    pub(crate) fn take_calls(&self) -> [BTreeMap<&'static str, usize>; 2] {
+        [self.work.take(), self.results.take()]
+    }
+}
