@@ -1,10 +1,10 @@
-//! The floor: a minimal program that moves messages through durable queues and does nothing else.
+//! The floor: a minimal program that moves messages through durable queues and leaves durable products.
 //!
 //! What every durable pipeline has to do is done, and as well as the client library can: quorum queues, confirms for
 //! every message, acknowledgement after the confirm, a prefetch of 256, confirms and acknowledgements pipelined, a
-//! connection for each hop as if it were a process of its own. There is no parsing, no retry, no trace. With a
-//! [`Payload`] the last hop also reads a value from Redis and stores something, as any program does that makes something
-//! of its messages.
+//! connection for each hop as if it were a process of its own. There is no parsing, no retry, no trace, no event. With a
+//! [`Payload`] the last hop also reads a value from Redis and stores what a job leaves behind, as any program has to that
+//! makes something of its messages.
 
 use std::{
     fmt,
@@ -16,6 +16,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use bytes::Bytes;
 use echogen_adapters::{RedisCache, RedisConfig, S3Config, S3ObjectStore};
 use echogen_ports::{Cache, ObjectKey, ObjectStore};
 use futures::{StreamExt, stream::FuturesUnordered};
@@ -58,8 +59,17 @@ impl Default for Plan {
 pub(crate) enum Payload {
     /// A value is read from Redis and a file is written.
     File(Reading, Arc<TempDir>),
-    /// A value is read from Redis, and S3 is called as often as EchoGen has to for a job of a new subject.
-    Objects(Reading, Arc<S3ObjectStore>),
+    /// A value is read from Redis, and S3 is called as EchoGen has to call it.
+    Objects(Reading, Arc<S3ObjectStore>, Subjects),
+}
+
+/// Whose jobs they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Subjects {
+    /// Every job has a subject of its own.
+    New,
+    /// All have one that is known.
+    Known,
 }
 
 /// The value in Redis, and a number for each message.
@@ -103,8 +113,8 @@ impl Payload {
     }
 
     /// The payload of objects.
-    pub(crate) async fn objects(redis: &str, s3: S3Config) -> anyhow::Result<Self> {
-        Ok(Self::Objects(Reading::prepare(redis).await?, Arc::new(S3ObjectStore::open(s3).await?)))
+    pub(crate) async fn objects(redis: &str, s3: S3Config, subjects: Subjects) -> anyhow::Result<Self> {
+        Ok(Self::Objects(Reading::prepare(redis).await?, Arc::new(S3ObjectStore::open(s3).await?), subjects))
     }
 
     async fn handle(&self) -> anyhow::Result<()> {
@@ -113,25 +123,28 @@ impl Payload {
                 let number = reading.read().await?;
                 tokio::fs::write(folder.path().join(number.to_string()), vec![b'x'; WRITTEN]).await?;
             }
-            Self::Objects(reading, store) => write_objects(store, reading.read().await?).await?,
+            Self::Objects(reading, store, subjects) => call_store(store, *subjects, reading.read().await?).await?,
         }
         Ok(())
     }
 }
 
-/// As many calls as a job of a new subject takes: six writes, the first and the last of them only if nothing is there, and
-/// a look for what is not there.
-async fn write_objects(store: &S3ObjectStore, number: usize) -> anyhow::Result<()> {
-    let key = |name: usize| ObjectKey::new(format!("floor/{}/{number}-{name}", std::process::id()));
-    for (index, size) in OBJECTS.into_iter().enumerate() {
-        let (key, bytes) = (key(index)?, vec![b'x'; size].into());
-        if index == 0 || index + 1 == OBJECTS.len() {
-            ensure!(store.put_if_absent(&key, bytes).await?, "the object is there already");
-        } else {
-            store.put(&key, bytes).await?;
+/// The calls that a job takes (`tests/it/store_calls.rs` counts them): its subject's picture, which may be there already; of
+/// a new subject the cut-out, its record and the encoded subject; a look for a result; the picture and the result.
+async fn call_store(store: &S3ObjectStore, subjects: Subjects, number: usize) -> anyhow::Result<()> {
+    let [image, cutout, record, subject, picture, result] = OBJECTS.map(|size| Bytes::from(vec![b'x'; size]));
+    let key = |name: &str| ObjectKey::new(format!("floor/{}/{number}-{name}", std::process::id()));
+    if subjects == Subjects::New {
+        ensure!(store.put_if_absent(&key("image")?, image).await?, "the object is there already");
+        for (name, bytes) in [("cutout", cutout), ("record", record), ("subject", subject)] {
+            store.put(&key(name)?, bytes).await?;
         }
+    } else {
+        store.put_if_absent(&ObjectKey::new("floor/image")?, image).await?;
     }
-    ensure!(store.get(&key(OBJECTS.len())?, 1_000).await?.is_none(), "an object came from nowhere");
+    ensure!(store.get(&key("result")?, 1_000).await?.is_none(), "an object came from nowhere");
+    store.put(&key("picture")?, picture).await?;
+    ensure!(store.put_if_absent(&key("result")?, result).await?, "the object is there already");
     Ok(())
 }
 
