@@ -191,7 +191,7 @@ def stage():
                 width=8,
             ),
         ],
-        [choice("stage", "Stage", STAGES)],
+        [choice("stage", "Stage", [*STAGES, "notifier"])],
     )
 
 

@@ -18,6 +18,7 @@ import json
 import os
 import ssl
 import sys
+import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -42,6 +43,7 @@ class Callbacks(BaseHTTPRequestHandler):
 
     secret = ""
     heard = set()
+    lock = threading.Lock()
 
     def do_POST(self):
         length = self.headers.get("content-length", "")
@@ -51,9 +53,11 @@ class Callbacks(BaseHTTPRequestHandler):
         if not is_genuine(self.headers, body, self.secret):
             return self.answer(401)
         event = json.loads(body)
-        if event["id"] not in self.heard:
-            self.heard.add(event["id"])
-            print(json.dumps({"job": event["subject"], "status": event["data"]["status"]}), flush=True)
+        # Several calls are answered at once, each in a thread of its own.
+        with self.lock:
+            if event["id"] not in self.heard:
+                print(json.dumps({"job": event["subject"], "status": event["data"]["status"]}), flush=True)
+                self.heard.add(event["id"])
         self.answer(204)
 
     def answer(self, status):

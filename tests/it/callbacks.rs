@@ -1,22 +1,15 @@
 //! Whoever gives a callback is told how the job ended, by a server of their own.
 
-use std::{
-    io::{BufRead, BufReader},
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::time::Duration;
 
 use echogen_adapters::{HttpCallbackSender, HttpConfig};
 use echogen_ports::{Broker, CallbackSender, DEAD_LETTER_REASON, PortError, QueueName, memory::CallbackAnswer};
 use echogen_protocol::{EventKind, ImageSource, Job, JobEvent, JobResult, Subject};
-use echogen_tests::producer;
+use echogen_tests::{callback_server::CallbackServer, producer};
 use jiff::Timestamp;
 use tokio::time::timeout;
 
-use crate::{
-    installation::{Installation, LIMIT},
-    program::{Folder, repository},
-};
+use crate::installation::{Installation, LIMIT};
 
 const CALLBACK: &str = "https://client.example/done";
 
@@ -54,7 +47,8 @@ async fn a_server_that_refuses_costs_no_job_and_leaves_a_dead_letter() {
     let mut installation = Installation::start().await;
     installation.callbacks.let_answer(CALLBACK, CallbackAnswer::Refused);
     assert_eq!(installation.run(&job("good")).await.kind, EventKind::Completed);
-    let mut dead = installation.broker.consume(&QueueName::notify().dead_letters(), 1).await.expect("the twin takes it");
+    let mut dead =
+        installation.broker.consume(&QueueName::notify().dead_letters(), 1).await.expect("the twin takes it");
     let delivery = timeout(LIMIT, dead.receive()).await.expect("it is parked").expect("it can be read");
     let delivery = delivery.expect("the twin lives");
     assert!(delivery.message.headers[DEAD_LETTER_REASON].contains("refuses"), "{:?}", delivery.message.headers);
@@ -63,73 +57,29 @@ async fn a_server_that_refuses_costs_no_job_and_leaves_a_dead_letter() {
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-/// The example server; it ends with this value.
-struct Example {
-    process: Child,
-    port: String,
-    certificates: String,
-}
-
-impl Example {
-    fn start(folder: &Folder) -> Self {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate can be made");
-        let certificate = folder.write("server.pem", made.cert.pem());
-        let key = folder.write("server.key", made.signing_key.serialize_pem());
-        let mut command = Command::new("python3");
-        command.arg(repository("examples/clients/callbacks.py")).args(["--port", "0", "--certificate"]);
-        command.arg(certificate).arg("--key").arg(key).env("CALLBACK_SECRET", SECRET);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut process = command.spawn().expect("python3 runs; deploy/setup-debian.sh installs it");
-        let stderr = process.stderr.take().expect("it is piped");
-        let mut line = String::new();
-        BufReader::new(stderr).read_line(&mut line).expect("it says where it listens");
-        let port = line.trim().rsplit(' ').next().unwrap_or_default().to_owned();
-        Self { process, port, certificates: made.cert.pem() }
-    }
-
-    async fn tell(&self, secrets: &[&str], event: &JobEvent) -> Result<(), PortError> {
-        let config = HttpConfig {
-            allowed_networks: vec!["127.0.0.1".parse().expect("an address")],
-            certificates: self.certificates.clone(),
-            ..HttpConfig::default()
-        };
-        let secrets = secrets.iter().map(|secret| secret.parse().expect("a secret")).collect();
-        let sender = HttpCallbackSender::new(config, secrets).expect("the certificate is good");
-        sender.send(&format!("https://localhost:{}/done", self.port), event).await
-    }
-
-    /// Ends it; returns what it printed.
-    fn end(mut self) -> String {
-        self.process.kill().expect("it runs");
-        let mut told = String::new();
-        let stdout = self.process.stdout.take().expect("it is piped");
-        BufReader::new(stdout).lines().map_while(Result::ok).for_each(|line| told.push_str(&(line + "\n")));
-        told
-    }
-}
-
-impl Drop for Example {
-    fn drop(&mut self) {
-        self.process.kill().ok();
-        self.process.wait().ok();
-    }
+async fn tell(server: &CallbackServer, secrets: &[&str], event: &JobEvent) -> Result<(), PortError> {
+    let config = HttpConfig {
+        allowed_networks: vec!["127.0.0.1".parse().expect("an address")],
+        certificates: server.certificate().to_owned(),
+        ..HttpConfig::default()
+    };
+    let secrets = secrets.iter().map(|secret| secret.parse().expect("a secret")).collect();
+    HttpCallbackSender::new(config, secrets).expect("the certificate is good").send(&server.url(), event).await
 }
 
 #[tokio::test]
 async fn the_example_server_believes_signed_calls_only_and_counts_each_event_once() {
-    let folder = Folder::new();
-    let example = Example::start(&folder);
-    let event = |id: &str| {
-        JobEvent::of_result(&JobResult::completed(&job(id), Vec::new(), "1.2.3", Timestamp::UNIX_EPOCH))
-    };
+    let mut server = CallbackServer::start(SECRET).expect("the example runs");
+    let event =
+        |id: &str| JobEvent::of_result(&JobResult::completed(&job(id), Vec::new(), "1.2.3", Timestamp::UNIX_EPOCH));
     let other = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
     for secrets in [&[][..], &[other]] {
-        let refused = example.tell(secrets, &event("forged")).await.expect_err("it is not signed with the secret");
+        let refused = tell(&server, secrets, &event("forged")).await.expect_err("it is not signed with the secret");
         assert!(refused.is_permanent() && refused.to_string().contains("401"), "{refused}");
     }
     for (id, secrets) in [("one", &[SECRET][..]), ("one", &[SECRET]), ("two", &[other, SECRET])] {
-        example.tell(secrets, &event(id)).await.expect("the server hears");
+        tell(&server, secrets, &event(id)).await.expect("the server hears");
     }
-    let lines = ["one", "two"].map(|id| format!("{{\"job\": \"{id}\", \"status\": \"completed\"}}\n"));
-    assert_eq!(example.end(), lines.concat());
+    server.kill();
+    assert_eq!(server.heard(), ["one", "two"].map(|id| format!("{{\"job\": \"{id}\", \"status\": \"completed\"}}")));
 }

@@ -75,7 +75,8 @@ impl Installation {
     /// Waits until the scoreboard knows that the job has ended: it hears of it after everybody else.
     pub(crate) async fn until_noted(&self, job: &Job) {
         let noted = async {
-            while !self.board.find(&job.id).await.expect("the twin answers").is_some_and(|state| state.state.ends_job()) {
+            while !self.board.find(&job.id).await.expect("the twin answers").is_some_and(|state| state.state.ends_job())
+            {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };

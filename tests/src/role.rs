@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use echogen_adapters::{
-    ImageFetchers, RedisCache, RedisConfig, S3Config, S3ObjectStore,
+    HttpCallbackSender, HttpConfig, ImageFetchers, RedisCache, RedisConfig, S3Config, S3ObjectStore,
     amqp::{AmqpBroker, AmqpConfig},
 };
 use echogen_cli::service::{Backends, Role};
@@ -13,6 +13,7 @@ use echogen_protocol::JobResult;
 use echogen_sampler::ScaleEvents;
 use echogen_segmenter::GivenBox;
 use echogen_worker::{Backoff, LaneWeights, WorkerConfig};
+use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -20,6 +21,9 @@ use crate::constant::{Constant, subject_keys};
 
 /// The first argument of a process that is to be a role; its place in the system follows, as JSON.
 pub const ROLE_ARGUMENT: &str = "run-role";
+
+/// What callbacks are signed with.
+pub const CALLBACK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// Largest picture of a subject.
 const MAX_IMAGE_BYTES: u64 = 1 << 20;
@@ -50,6 +54,8 @@ pub struct Place {
     pub concurrency: u16,
     /// Messages that a stage's queue holds.
     pub stage_limit: u32,
+    /// Certificates of servers on this machine that are called back, as PEM text.
+    pub certificates: String,
 }
 
 /// The four roles, in the order of a job's way.
@@ -94,6 +100,16 @@ impl Place {
         Ok(Backends::new(Arc::new(broker), Arc::new(cache), Arc::new(work), Arc::new(results), fetcher, tracker))
     }
 
+    fn callback_sender(&self) -> anyhow::Result<HttpCallbackSender> {
+        let config = HttpConfig {
+            allowed_networks: vec!["127.0.0.1".parse().map_err(anyhow::Error::msg)?],
+            certificates: self.certificates.clone(),
+            ..HttpConfig::default()
+        };
+        let secret = CALLBACK_SECRET.parse().map_err(anyhow::Error::msg)?;
+        Ok(HttpCallbackSender::new(config, vec![secret])?)
+    }
+
     fn worker(&self) -> WorkerConfig {
         WorkerConfig {
             concurrency: self.concurrency,
@@ -116,11 +132,14 @@ pub fn run(arguments: &[String]) -> anyhow::Result<()> {
         let tracker = TaskTracker::new();
         let backends = place.backends(&tracker).await?;
         let networks = Arc::new(Constant::taking(Duration::from_millis(place.delay_ms)));
-        let role = match name.as_str() {
-            "dispatcher" => Role::Dispatcher(subject_keys(), LaneWeights::default()),
-            "segmenter" => Role::Segmenter(Arc::new(GivenBox)),
-            "encoder" => Role::Encoder(subject_keys(), networks),
-            "sampler" => Role::Sampler(networks, ScaleEvents::Off),
+        let roles = match name.as_str() {
+            "dispatcher" => vec![
+                Role::Dispatcher(subject_keys(), LaneWeights::default()),
+                Role::Notifier(Arc::new(place.callback_sender()?)),
+            ],
+            "segmenter" => vec![Role::Segmenter(Arc::new(GivenBox))],
+            "encoder" => vec![Role::Encoder(subject_keys(), networks)],
+            "sampler" => vec![Role::Sampler(networks, ScaleEvents::Off)],
             other => bail!("no role is called {other:?}"),
         };
         let shutdown = CancellationToken::new();
@@ -131,6 +150,9 @@ pub fn run(arguments: &[String]) -> anyhow::Result<()> {
             }
             stop.cancel();
         });
-        Ok(role.run(&backends, place.worker(), MAX_IMAGE_BYTES, shutdown).await?)
+        let running =
+            roles.into_iter().map(|role| role.run(&backends, place.worker(), MAX_IMAGE_BYTES, shutdown.clone()));
+        try_join_all(running).await?;
+        Ok(())
     })
 }

@@ -64,6 +64,7 @@ impl Servers {
             delay_ms: 0,
             concurrency: 32,
             stage_limit: 1_000_000,
+            certificates: String::new(),
         }
     }
 }

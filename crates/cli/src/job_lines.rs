@@ -78,8 +78,10 @@ impl JobLines {
 pub(crate) fn without_callback(job: Job) -> Result<Job, String> {
     match job.callback {
         None => Ok(job),
-        Some(_) => Err("callback: is called only for jobs that go through RabbitMQ; take it out, or use `echogen submit`"
-            .to_owned()),
+        Some(_) => {
+            Err("callback: is called only for jobs that go through RabbitMQ; take it out, or use `echogen submit`"
+                .to_owned())
+        }
     }
 }
 

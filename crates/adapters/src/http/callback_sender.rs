@@ -45,7 +45,8 @@ impl FromStr for CallbackSecret {
 
     fn from_str(text: &str) -> Result<Self, String> {
         // The text itself is never shown.
-        let fault = "is no secret; write whsec_ and 24 to 64 random bytes in base64, as `openssl rand -base64 32` gives";
+        let fault =
+            "is no secret; write whsec_ and 24 to 64 random bytes in base64, as `openssl rand -base64 32` gives";
         let bytes = text.strip_prefix(SECRET_PREFIX).and_then(|bytes| BASE64_STANDARD.decode(bytes).ok());
         bytes.filter(|bytes| SECRET_BYTES.contains(&bytes.len())).map(Self).ok_or_else(|| fault.to_owned())
     }
@@ -61,7 +62,8 @@ impl CallbackSecret {
     /// The signature of a message, as it stands in the header.
     fn sign(&self, id: &str, timestamp: u64, body: &[u8]) -> Result<String, PortError> {
         let made = Hmac::<Sha256>::new_from_slice(&self.0);
-        let mut mac = made.map_err(|error| PortError::permanent("the callback's secret is of no use").because(error))?;
+        let mut mac =
+            made.map_err(|error| PortError::permanent("the callback's secret is of no use").because(error))?;
         mac.update(format!("{id}.{timestamp}.").as_bytes());
         mac.update(body);
         Ok(format!("v1,{}", BASE64_STANDARD.encode(mac.finalize().into_bytes())))
@@ -128,8 +130,8 @@ impl std::fmt::Debug for HttpCallbackSender {
 #[async_trait]
 impl CallbackSender for HttpCallbackSender {
     async fn send(&self, address: &str, event: &JobEvent) -> Result<(), PortError> {
-        let url = Url::parse(address)
-            .map_err(|error| PortError::permanent("the callback is no address").because(error))?;
+        let url =
+            Url::parse(address).map_err(|error| PortError::permanent("the callback is no address").because(error))?;
         let body = serde_json::to_vec(event)
             .map_err(|error| PortError::permanent("the event cannot be written as JSON").because(error))?;
         let timestamp = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();

@@ -142,7 +142,13 @@ pub(crate) struct CallbackOptions {
 
     /// Signs callbacks as Standard Webhooks say: `whsec_` and 24 to 64 random bytes in base64; several while one takes
     /// the place of another
-    #[arg(long, env = "ECHOGEN_CALLBACK_SECRET", value_name = "SECRETS", value_delimiter = ',', hide_env_values = true)]
+    #[arg(
+        long,
+        env = "ECHOGEN_CALLBACK_SECRET",
+        value_name = "SECRETS",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
     pub(crate) callback_secret: Vec<CallbackSecret>,
 
     /// Seconds that the client's server has to answer a callback

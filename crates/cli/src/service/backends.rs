@@ -3,8 +3,8 @@
 use std::{path::Path, sync::Arc};
 
 use echogen_adapters::{
-    DirectoryObjectStore, FileImageFetcher, HttpCallbackSender, HttpConfig, HttpImageFetcher, ImageFetchers, MeteredObjectStore,
-    RedisCache, RedisConfig, S3Config, S3ImageFetcher, S3ObjectStore,
+    DirectoryObjectStore, FileImageFetcher, HttpCallbackSender, HttpConfig, HttpImageFetcher, ImageFetchers,
+    MeteredObjectStore, RedisCache, RedisConfig, S3Config, S3ImageFetcher, S3ObjectStore,
     amqp::{AmqpBroker, AmqpConfig},
 };
 use echogen_ports::{Broker, Cache, CallbackSender, ImageFetcher, MemoryCache, ObjectStore, PortError, error_story};

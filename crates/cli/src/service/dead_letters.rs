@@ -46,7 +46,10 @@ pub(crate) fn run(command: &DeadLettersCommand, as_json: bool) -> Result<Exit, F
 /// Every queue that has dead letters of its own.
 fn queues() -> Vec<QueueName> {
     let lanes = [Lane::Interactive, Lane::Standard, Lane::Bulk].map(QueueName::dispatch);
-    lanes.into_iter().chain([QueueName::segment(), QueueName::encode(), QueueName::sample(), QueueName::notify()]).collect()
+    lanes
+        .into_iter()
+        .chain([QueueName::segment(), QueueName::encode(), QueueName::sample(), QueueName::notify()])
+        .collect()
 }
 
 fn act(options: &BrokerOptions, action: Action, chosen: Option<&Chosen>, as_json: bool) -> Result<Exit, Failure> {

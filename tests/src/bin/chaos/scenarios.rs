@@ -1,18 +1,25 @@
 //! What is broken, and how.
 
-use std::{collections::BTreeMap, future::Future, pin::Pin, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    pin::Pin,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, ensure};
 use echogen_ports::{Broker, Message, QueueName};
 use echogen_protocol::{EventKind, Job, Lane};
 use echogen_testkit::{CutProxy, RabbitMqCluster};
 use echogen_tests::{
+    callback_server::CallbackServer,
     constant::POISON,
     process::{RoleProcess, status_kib},
     producer,
+    role::CALLBACK_SECRET,
     system::{Servers, System},
 };
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::trial::{Tally, Trial, jobs};
 
@@ -38,11 +45,15 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("s3-away-20-s", |servers| Box::pin(s3_away(servers))),
     ("network-cut", |servers| Box::pin(network_cut(servers))),
     ("poison", |servers| Box::pin(poison(servers))),
+    ("callbacks", |servers| Box::pin(callbacks(servers))),
     ("malformed-100000", |servers| Box::pin(malformed(servers))),
 ];
 
 /// How long an outage lasts.
 const OUTAGE: Duration = Duration::from_secs(20);
+
+/// How long the last callbacks may take, which wait for their next try.
+const CALLBACK_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Malformed messages of that scenario.
 const MALFORMED: usize = 100_000;
@@ -237,6 +248,63 @@ async fn poison(servers: &Servers) -> anyhow::Result<Tally> {
     let tally = trial.run(jobs(200), Duration::from_secs(2), poisoning).await?;
     ensure!(tally.events == 200, "{} good jobs completed beside the poisoned one", tally.events);
     Ok(tally)
+}
+
+/// The dispatcher's process, which calls back, dies, and so does the client's server: every end is heard there all the same.
+async fn callbacks(servers: &Servers) -> anyhow::Result<Tally> {
+    let mut server = CallbackServer::start(CALLBACK_SECRET)?;
+    let mut place = servers.place();
+    place.certificates = server.certificate().to_owned();
+    let jobs: Vec<Job> = jobs(300).into_iter().map(|job| Job { callback: Some(server.url()), ..job }).collect();
+    let ids: BTreeSet<String> = jobs.iter().map(|job| job.id.to_string()).collect();
+    let trial = Trial::start(&place, &place.amqp_url).await?;
+    let (mut unheard, mut reasons) = (BTreeSet::new(), Vec::new());
+    let killing = async |system: &System| {
+        let dispatcher = system.roles.first().context("there is a dispatcher")?;
+        for pause in pauses().take(4) {
+            sleep(pause).await;
+            dispatcher.kill_9();
+            server.kill();
+            sleep(pause).await;
+            server.run()?;
+        }
+        let began = Instant::now();
+        loop {
+            let heard: BTreeSet<String> = server.heard().iter().filter_map(|line| job_of(line)).collect();
+            unheard = ids.difference(&heard).cloned().collect();
+            if unheard.is_empty() {
+                return Ok(());
+            }
+            if began.elapsed() > CALLBACK_PATIENCE {
+                reasons = dead_letters(system, &QueueName::notify()).await?;
+                return Ok(());
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let mut tally = trial.run(jobs, Duration::from_secs(4), killing).await?;
+    tally.lost = tally.lost.max(unheard.len());
+    tally.faults.extend(unheard.iter().take(5).map(|id| format!("never called back: {id}")));
+    tally.faults.extend(reasons);
+    Ok(tally)
+}
+
+/// What the dead letters of a queue say, for a person.
+async fn dead_letters(system: &System, queue: &QueueName) -> anyhow::Result<Vec<String>> {
+    let mut consumer = system.broker.consume(&queue.dead_letters(), 10).await?;
+    let mut stories = Vec::new();
+    while let Ok(delivery) = timeout(Duration::from_secs(1), consumer.receive()).await {
+        let delivery = delivery?.context("the broker goes on")?;
+        stories.push(format!("parked: {:?}", delivery.message.headers));
+        delivery.ack().await?;
+    }
+    Ok(stories)
+}
+
+/// The job that a line of the callback server is about.
+fn job_of(line: &str) -> Option<String> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    Some(line.get("job")?.as_str()?.to_owned())
 }
 
 /// Garbage of every kind among good jobs: each ends in a clear failure or among the dead letters, and memory stays.

@@ -163,7 +163,9 @@ async fn every_secret_signs() {
 
 #[test]
 fn a_bad_secret_is_refused_without_being_shown() {
-    for bad in ["", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_", "whsec_AAAA", "whsec_!fKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"] {
+    for bad in
+        ["", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_", "whsec_AAAA", "whsec_!fKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]
+    {
         let error = bad.parse::<CallbackSecret>().unwrap_err();
         assert!(error.contains("openssl rand -base64 32"), "{error}");
         assert!(bad.len() < 10 || !error.contains(bad));

@@ -74,7 +74,8 @@ async fn a_cancelled_job_calls_back_whether_or_not_the_canceller_knew_of_it() {
     };
     bench.send_job(&with_callback("never-noted")).await;
     let stage = Arc::clone(&bench.stage);
-    eventually("it waits for its second try", || stage.tries("never-noted") == 1 && bench.broker.unsettled() == 0).await;
+    eventually("it waits for its second try", || stage.tries("never-noted") == 1 && bench.broker.unsettled() == 0)
+        .await;
     results(Some(&board)).cancel(&JobId("never-noted".to_owned())).await.unwrap();
     assert_eq!(notices(&bench).await.len(), 1, "the scoreboard knew whom to call");
     bench.idle().await;
@@ -84,7 +85,10 @@ async fn a_cancelled_job_calls_back_whether_or_not_the_canceller_knew_of_it() {
     bench.send_job(&with_callback("ahead")).await;
     bench.idle().await;
     let told = notices(&bench).await;
-    assert_eq!(told.last().map(|(_, event)| (event.subject.as_str(), event.kind)), Some(("ahead", EventKind::Cancelled)));
+    assert_eq!(
+        told.last().map(|(_, event)| (event.subject.as_str(), event.kind)),
+        Some(("ahead", EventKind::Cancelled))
+    );
     bench.stop().await;
 }
 
@@ -100,7 +104,8 @@ async fn a_notice_is_tried_again_and_parked_like_any_task_but_ends_no_job() {
     let broker = bench.broker.clone();
     eventually("two are parked", || broker.dead_letters(&queue()).len() == 2).await;
     assert_eq!((bench.stage.tries("flaky"), bench.stage.tries("never"), bench.stage.tries("wrong")), (3, 4, 1));
-    let reasons: Vec<_> = broker.dead_letters(&queue()).iter().map(|dead| dead.headers[DEAD_LETTER_REASON].clone()).collect();
+    let reasons: Vec<_> =
+        broker.dead_letters(&queue()).iter().map(|dead| dead.headers[DEAD_LETTER_REASON].clone()).collect();
     assert!(reasons.iter().any(|reason| reason == "not an image"), "{reasons:?}");
     use futures::FutureExt;
     assert!(events.next().now_or_never().is_none(), "the job has ended, and nothing more is told of it");

@@ -1,0 +1,93 @@
+//! The example server for callbacks (`examples/clients/callbacks.py`), as a process that can die and come back.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+};
+
+use anyhow::Context;
+use tempfile::TempDir;
+
+/// The server; it ends with this value.
+#[derive(Debug)]
+pub struct CallbackServer {
+    folder: TempDir,
+    certificate: String,
+    secret: String,
+    /// 0 until the first start.
+    port: u16,
+    process: Option<(Child, JoinHandle<()>)>,
+    heard: Arc<Mutex<Vec<String>>>,
+}
+
+impl CallbackServer {
+    /// Starts it at a free port; it believes calls that are signed with `secret`.
+    pub fn start(secret: &str) -> anyhow::Result<Self> {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+        let folder = tempfile::tempdir()?;
+        std::fs::write(folder.path().join("server.pem"), made.cert.pem())?;
+        std::fs::write(folder.path().join("server.key"), made.signing_key.serialize_pem())?;
+        let (certificate, secret) = (made.cert.pem(), secret.to_owned());
+        let mut server = Self { folder, certificate, secret, port: 0, process: None, heard: Arc::default() };
+        server.run()?;
+        Ok(server)
+    }
+
+    /// Runs it again, at the same port.
+    pub fn run(&mut self) -> anyhow::Result<()> {
+        self.kill();
+        let mut command = Command::new("python3");
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/clients/callbacks.py"));
+        command.args(["--certificate", "server.pem", "--key", "server.key", "--port", &self.port.to_string()]);
+        command.current_dir(self.folder.path()).env("CALLBACK_SECRET", &self.secret);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = command.spawn().context("python3 is there; deploy/setup-debian.sh installs it")?;
+        let (stdout, stderr) = (process.stdout.take().context("piped")?, process.stderr.take().context("piped")?);
+        let heard = Arc::clone(&self.heard);
+        let reader = std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                heard.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            }
+        });
+        self.process = Some((process, reader));
+        let mut line = String::new();
+        BufReader::new(stderr).read_line(&mut line)?;
+        let port = line.trim().rsplit(' ').next().unwrap_or_default();
+        self.port = port.parse().with_context(|| format!("the server says: {line}"))?;
+        Ok(())
+    }
+
+    /// Kills it, as a crash would. What it has said by then is [heard](Self::heard).
+    pub fn kill(&mut self) {
+        if let Some((mut process, reader)) = self.process.take() {
+            // It may have ended by itself.
+            process.kill().ok();
+            process.wait().ok();
+            reader.join().ok();
+        }
+    }
+
+    /// Its address.
+    pub fn url(&self) -> String {
+        format!("https://localhost:{}/done", self.port)
+    }
+
+    /// The certificate that callers have to trust, as PEM text.
+    pub fn certificate(&self) -> &str {
+        &self.certificate
+    }
+
+    /// The lines that it has printed, of all its lives.
+    pub fn heard(&self) -> Vec<String> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for CallbackServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
