@@ -298,6 +298,10 @@ pub(crate) struct SubmitArguments {
     #[arg(long, env = "ECHOGEN_LANE", value_name = "LANE", value_parser = values::lane())]
     pub(crate) lane: Option<Lane>,
 
+    /// Address of your own, `https://…`, that is told of the job's end; in a batch, of lines that do not say
+    #[arg(long, env = "ECHOGEN_CALLBACK", value_name = "URL")]
+    pub(crate) callback: Option<String>,
+
     /// Wait for the job's end, and fail if it fails
     #[arg(long, conflicts_with = "batch")]
     pub(crate) wait: bool,

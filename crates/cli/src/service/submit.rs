@@ -15,7 +15,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use echogen_ports::{Broker, EventStream, Message, ObjectKey, ObjectStore, PortError, QueueName};
 use echogen_protocol::{
-    ContentHash, EventKind, ImageLocation, ImageSource, Job, JobId, Lane, layout, limits::MAX_JOB_JSON_BYTES,
+    ContentHash, EventKind, ImageLocation, ImageSource, Job, JobId, layout, limits::MAX_JOB_JSON_BYTES,
 };
 use echogen_worker::Clock;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -135,6 +135,7 @@ async fn one(arguments: &SubmitArguments, sender: &Sender, as_json: bool) -> Res
     let mut job = Job::new(ImageSource(subject), prompt);
     job.subject.name.clone_from(&arguments.name);
     job.lane = arguments.lane.unwrap_or_default();
+    job.callback.clone_from(&arguments.callback);
     arguments.sampling.apply(&mut job);
     job.subject.image = sender.pictures.sent_along(&job.subject.image).await.map_err(Failure::usage)?;
     job.id = JobId(arguments.id.clone().unwrap_or_default());
@@ -187,8 +188,8 @@ async fn wait_for(events: &mut dyn EventStream, id: &JobId, as_json: bool) -> Re
 struct Batch {
     lines: JobLines,
     total: Option<u64>,
+    /// Fields of jobs that do not have them.
     defaults: Map<String, Value>,
-    lane: Option<Lane>,
     folder: PathBuf,
     in_flight: usize,
     /// Where it is noted how far the batch is; none for standard input.
@@ -227,8 +228,7 @@ impl Batch {
         Ok(Self {
             total: job_lines::count(path).await.map_err(fault)?,
             lines: JobLines::open(path).await.map_err(fault)?,
-            defaults: arguments.sampling.as_defaults(),
-            lane: arguments.lane,
+            defaults: defaults(arguments),
             folder: path.parent().unwrap_or(Path::new("")).to_owned(),
             in_flight: usize::try_from(arguments.in_flight).unwrap_or(usize::MAX),
             note,
@@ -277,11 +277,7 @@ impl Batch {
 
     fn job(&self, line: &JobLine) -> Result<Job, String> {
         let Some(text) = &line.text else { return Err("the line is longer than a job may be; shorten it".to_owned()) };
-        let mut defaults = self.defaults.clone();
-        if let Some(lane) = self.lane {
-            defaults.insert("lane".to_owned(), json!(lane));
-        }
-        let mut job = job_of_line(text, &defaults).map_err(|error| error.to_string())?;
+        let mut job = job_of_line(text, &self.defaults).map_err(|error| error.to_string())?;
         job.subject.image = beside(&self.folder, job.subject.image);
         Ok(job)
     }
@@ -351,6 +347,13 @@ impl Batch {
     }
 }
 
+fn defaults(arguments: &SubmitArguments) -> Map<String, Value> {
+    let mut defaults = arguments.sampling.as_defaults();
+    defaults.extend(arguments.lane.map(|lane| ("lane".to_owned(), json!(lane))));
+    defaults.extend(arguments.callback.as_ref().map(|callback| ("callback".to_owned(), json!(callback))));
+    defaults
+}
+
 async fn deliver(sender: &Sender, job: Result<Job, String>) -> Result<JobId, String> {
     let mut job = job?;
     job.subject.image = sender.pictures.sent_along(&job.subject.image).await?;
@@ -386,7 +389,34 @@ fn bar(total: Option<u64>, as_json: bool) -> ProgressBar {
 
 #[cfg(test)]
 mod tests {
+    use echogen_protocol::Lane;
+
     use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        submit: SubmitArguments,
+    }
+
+    #[tokio::test]
+    async fn lane_and_callback_are_for_lines_that_do_not_say() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("jobs.jsonl");
+        let job = |more: &str| format!(r#"{{"subject": {{"image": "data:,x"}}, "prompt": "a dog"{more}}}"#) + "\n";
+        let own = r#", "lane": "interactive", "callback": "https://example.org/own""#;
+        std::fs::write(&path, job("") + &job(own)).unwrap();
+        let line = ["echogen", "--batch", "jobs.jsonl", "--lane", "bulk", "--callback", "https://example.org/all"];
+        let arguments = <Line as clap::Parser>::try_parse_from(line).unwrap().submit;
+        let mut batch = Batch::open(&path, &arguments).await.unwrap();
+        let mut seen = Vec::new();
+        while let Some(line) = batch.lines.next().await.unwrap() {
+            let job = batch.job(&line).unwrap();
+            seen.push((job.lane, job.callback.unwrap()));
+        }
+        let expected = |lane, callback: &str| (lane, format!("https://example.org/{callback}"));
+        assert_eq!(seen, [expected(Lane::Bulk, "all"), expected(Lane::Interactive, "own")]);
+    }
 
     #[test]
     fn the_mark_never_passes_a_line_that_is_still_open() {
