@@ -1,8 +1,8 @@
 //! The notifier: tells the client's own server that a job has ended, where the job names one.
 //!
 //! A telling that fails is tried again like any other task, and parked when its tries are used up. A server that is away or
-//! does not answer must not hold up what is meant for others: it is left alone for a while, see [`Patience`], and its
-//! tellings fail at once meanwhile.
+//! does not answer must not hold up what is meant for others: it is left alone for a while, and its tellings fail at once
+//! meanwhile.
 //!
 //! Deliberately absent: the job. It has ended, and its result stands whatever becomes of the telling.
 

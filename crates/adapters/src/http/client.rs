@@ -128,8 +128,9 @@ impl WebClient {
 /// Without what stands behind the path: it may be a signature.
 pub(super) fn shown(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     let path: String = url.path().chars().take(100).collect();
-    format!("{}://{host}{path}", url.scheme())
+    format!("{}://{host}{port}{path}", url.scheme())
 }
 
 /// An answer by which the server asks to come again later, after `Retry-After` if it says so; `None` for any other.
