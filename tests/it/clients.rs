@@ -6,6 +6,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
 };
 
 use echogen_adapters::amqp::{AmqpBroker, AmqpConfig};
@@ -28,6 +29,9 @@ const PICTURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 
 /// A folder below `target/` with a client's files, and what `install` puts there once.
 fn installed(language: &str, files: &[&str], install: impl Fn(&Path) -> Vec<Command>) -> PathBuf {
+    // Tests run at the same moment.
+    static INSTALLING: Mutex<()> = Mutex::new(());
+    let _installing = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients").join(language);
     fs::create_dir_all(&folder).expect("the target folder is writable");
     let mut wanted = String::new();
@@ -116,14 +120,19 @@ fn no_subject() -> Failure {
     Failure { kind: FailureKind::InvalidJob, message: "no subject found".to_owned() }
 }
 
-fn python(config: &AmqpConfig, jobs: &Path) -> Command {
-    let folder = installed("python", &["requirements.txt", "submit.py"], |folder| {
+/// A folder with the Python client, and its interpreter with the libraries.
+pub(crate) fn python_folder() -> PathBuf {
+    installed("python", &["requirements.txt", "submit.py"], |folder| {
         let mut environment = Command::new("python3");
         environment.args(["-m", "venv"]).arg(folder.join("venv"));
         let mut install = Command::new(folder.join("venv/bin/pip"));
         install.args(["install", "--quiet", "-r"]).arg(folder.join("requirements.txt"));
         vec![environment, install]
-    });
+    })
+}
+
+fn python(config: &AmqpConfig, jobs: &Path) -> Command {
+    let folder = python_folder();
     let mut command = Command::new(folder.join("venv/bin/python"));
     command.arg(folder.join("submit.py")).arg(jobs).args(["--timeout", "60"]);
     command.args(["--url", &config.url, "--prefix", &config.prefix]);

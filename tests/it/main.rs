@@ -14,4 +14,5 @@ mod generate;
 mod installation;
 mod program;
 mod store_calls;
+mod unreadable;
 mod watched;

@@ -71,6 +71,8 @@ pub(crate) struct Consumers {
     /// Of each queue, what has come and waits for its turn.
     heads: Vec<Option<Delivery>>,
     turns: Turns,
+    /// Why a consumer has ended, if one has; told when all that has come is handed out.
+    end: Option<Result<(), PortError>>,
 }
 
 impl Consumers {
@@ -88,7 +90,7 @@ impl Consumers {
             all.push(broker.consume(queue, prefetch).await?);
         }
         let heads = queues.iter().map(|_| None).collect();
-        Ok(Self { all, heads, turns: Turns::new(queues.iter().map(|(_, weight)| *weight)) })
+        Ok(Self { all, heads, turns: Turns::new(queues.iter().map(|(_, weight)| *weight)), end: None })
     }
 
     /// Waits for the next delivery and says of which queue it is; `None` when a consumer has ended. Cancel safe.
@@ -96,12 +98,14 @@ impl Consumers {
         if let [only] = &mut self.all[..] {
             return Ok(only.receive().await?.map(|delivery| (0, delivery)));
         }
-        if !self.look().await? {
-            return Ok(None);
+        if self.end.is_none() {
+            self.look().await;
         }
         let heads = &mut self.heads;
-        let chosen = self.turns.next(|index| heads[index].is_some());
-        Ok(chosen.and_then(|index| Some((index, heads[index].take()?))))
+        match self.turns.next(|index| heads[index].is_some()) {
+            Some(index) => Ok(heads[index].take().map(|delivery| (index, delivery))),
+            None => self.end.take().unwrap_or(Ok(())).map(|()| None),
+        }
     }
 
     /// Puts back what waits for its turn.
@@ -109,10 +113,10 @@ impl Consumers {
         self.heads.iter_mut().for_each(|head| *head = None);
     }
 
-    /// Asks every consumer that has nothing waiting, and returns once any has; false when one has ended.
-    async fn look(&mut self) -> Result<bool, PortError> {
+    /// Asks every consumer that has nothing waiting, and returns once any has, or has ended.
+    async fn look(&mut self) {
         let mut has_any = self.heads.iter().any(Option::is_some);
-        let (mut failed, mut ended) = (None, false);
+        let mut end = None;
         let mut receiving: Vec<_> = self
             .all
             .iter_mut()
@@ -125,18 +129,19 @@ impl Consumers {
                 match receiving.poll_unpin(context) {
                     Poll::Pending => continue,
                     Poll::Ready(Ok(Some(delivery))) => **head = Some(delivery),
-                    Poll::Ready(Ok(None)) => ended = true,
-                    Poll::Ready(Err(error)) => failed = Some(error),
+                    Poll::Ready(Ok(None)) => end = Some(Ok(())),
+                    Poll::Ready(Err(error)) => end = Some(Err(error)),
                 }
                 has_any = true;
-                if ended || failed.is_some() {
+                if end.is_some() {
                     break;
                 }
             }
             if has_any { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-        failed.map_or(Ok(!ended), Err)
+        drop(receiving);
+        self.end = end;
     }
 }
 

@@ -7,11 +7,12 @@ use bytes::Bytes;
 use echogen_ports::{Broker, Consumer, DEAD_LETTER_REASON, Event, EventStream, Message, PortError, QueueName};
 use echogen_protocol::ReplyTo;
 use lapin::{BasicProperties, types::ShortString};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::{
+    caution::{Caution, SHORT_PAUSE},
     config::AmqpConfig,
     consumer::AmqpConsumer,
     declare::{depth, short},
@@ -50,7 +51,7 @@ impl AmqpBroker {
     pub fn new(config: AmqpConfig) -> Result<Self, PortError> {
         let uri = config.check()?;
         let topology = Topology::of(&config);
-        let shared = Arc::new(Shared { config, topology, uri, tasks: TaskTracker::new() });
+        let shared = Arc::new(Shared { config, topology, uri, tasks: TaskTracker::new(), caution: Caution::default() });
         Ok(Self {
             publishing: Arc::new(Link::new(Arc::clone(&shared))),
             consuming: Arc::new(Link::new(Arc::clone(&shared))),
@@ -97,6 +98,35 @@ impl AmqpBroker {
     pub async fn close(&self) {
         self.publishing.close().await;
         self.consuming.close().await;
+    }
+
+    async fn consume_at_once(&self, name: &str, prefetch: u16) -> Result<AmqpConsumer, PortError> {
+        let session = self.consuming.session().await?;
+        let connection = session.connection();
+        let mut opened = AmqpConsumer::open(connection, short(name)?, prefetch, &self.shared).await;
+        if opened.as_ref().is_err_and(is_not_found) && self.shared.topology.has_queue(name) {
+            self.consuming.declare_again(&session).await?;
+            opened = AmqpConsumer::open(connection, short(name)?, prefetch, &self.shared).await;
+        }
+        debug!(queue = name, prefetch, "consuming");
+        opened.map_err(|error| self.not_consumed(name, error))
+    }
+
+    /// See [`caution`](super::caution).
+    async fn consume_with_care(&self, name: &str, end: Instant) -> Result<AmqpConsumer, PortError> {
+        let connection = self.shared.connect_alone().await?;
+        let opened = AmqpConsumer::open(&connection, short(name)?, 1, &self.shared).await;
+        debug!(queue = name, "consuming with care");
+        opened.map(|consumer| consumer.alone_on(connection, end)).map_err(|error| self.not_consumed(name, error))
+    }
+
+    fn not_consumed(&self, name: &str, error: lapin::Error) -> PortError {
+        if is_not_found(&error) && !self.shared.topology.has_queue(name) {
+            return PortError::permanent(format!("there is no queue {name}")).because(error);
+        }
+        let is_unreadable = self.shared.caution.is_raised_by_opening(&error);
+        let error = port_error(&format!("{name} is not consumed"), error);
+        if is_unreadable { error.retry_in(SHORT_PAUSE) } else { error }
     }
 
     async fn send(&self, queue: &QueueName, route: Route, message: Message) -> Result<(), PortError> {
@@ -205,21 +235,10 @@ impl Broker for AmqpBroker {
     async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, PortError> {
         self.liveness.wanted(queue);
         let name = self.shared.topology.names().queue(queue);
-        let session = self.consuming.session().await?;
-        let connection = session.connection();
-        let mut opened = AmqpConsumer::open(connection, short(&name)?, prefetch).await;
-        if opened.as_ref().is_err_and(is_not_found) && self.shared.topology.has_queue(&name) {
-            self.consuming.declare_again(&session).await?;
-            opened = AmqpConsumer::open(connection, short(&name)?, prefetch).await;
-        }
-        let consumer = opened.map_err(|error| {
-            let missing = is_not_found(&error) && !self.shared.topology.has_queue(&name);
-            if missing {
-                return PortError::permanent(format!("there is no queue {name}")).because(error);
-            }
-            port_error(&format!("{name} is not consumed"), error)
-        })?;
-        debug!(queue = name, prefetch, "consuming");
+        let consumer = match self.shared.caution.until() {
+            Some(end) => self.consume_with_care(&name, end).await,
+            None => self.consume_at_once(&name, prefetch).await,
+        }?;
         self.liveness.add(queue, consumer.pulse());
         Ok(Box::new(consumer))
     }

@@ -1,6 +1,6 @@
 //! Deliveries of one queue, each settled on the channel it came by.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use echogen_ports::{Consumer, Delivery, PortError, Settle};
@@ -10,15 +10,19 @@ use lapin::{
     options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
     types::{FieldTable, ShortString},
 };
+use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use super::{headers, liveness::Pulse};
+use super::{caution::SHORT_PAUSE, headers, link::Shared, liveness::Pulse};
 
 /// A consumer with a channel of its own, so that its end puts back its deliveries and no others.
 pub(super) struct AmqpConsumer {
     queue: ShortString,
     deliveries: lapin::Consumer,
     origin: Arc<Origin>,
+    shared: Arc<Shared>,
+    /// Of one that is alone on its connection: the connection, and when it ends to make room for an ordinary one.
+    care: Option<(Connection, Instant)>,
 }
 
 /// Where deliveries came from, and where alone they can be settled.
@@ -29,13 +33,31 @@ struct Origin {
 
 impl AmqpConsumer {
     /// Starts to consume. The prefetch is agreed first: the broker sends as soon as it is asked.
-    pub(super) async fn open(connection: &Connection, queue: ShortString, prefetch: u16) -> Result<Self, lapin::Error> {
+    pub(super) async fn open(
+        connection: &Connection,
+        queue: ShortString,
+        prefetch: u16,
+        shared: &Arc<Shared>,
+    ) -> Result<Self, lapin::Error> {
         let channel = connection.create_channel().await?;
         channel.basic_qos(prefetch.max(1), BasicQosOptions::default()).await?;
         let (tag, options) = (ShortString::default(), BasicConsumeOptions::default());
         let deliveries = channel.basic_consume(queue.clone(), tag, options, FieldTable::default()).await?;
         let pulse = Pulse::new(channel.status().clone());
-        Ok(Self { queue, deliveries, origin: Arc::new(Origin { channel, pulse }) })
+        let (origin, shared) = (Arc::new(Origin { channel, pulse }), Arc::clone(shared));
+        Ok(Self { queue, deliveries, origin, shared, care: None })
+    }
+
+    /// The same consumer, which keeps its connection for itself until `end`, and then ends.
+    pub(super) fn alone_on(mut self, connection: Connection, end: Instant) -> Self {
+        self.care = Some((connection, end));
+        self
+    }
+
+    /// The next delivery; `None` when the time of care is over.
+    async fn next(&mut self) -> Option<Option<lapin::Result<lapin::message::Delivery>>> {
+        let Some((_, end)) = &self.care else { return Some(self.deliveries.next().await) };
+        timeout_at(*end, self.deliveries.next()).await.ok()
     }
 
     pub(super) fn pulse(&self) -> Pulse {
@@ -47,15 +69,23 @@ impl AmqpConsumer {
 impl Consumer for AmqpConsumer {
     async fn receive(&mut self) -> Result<Option<Delivery>, PortError> {
         loop {
-            match self.deliveries.next().await {
+            let Some(next) = self.next().await else {
+                // What is in hand can still be settled: this consumer ends when it is dropped.
+                let message =
+                    format!("{} was consumed with care for a while, and is consumed as before now", self.queue);
+                return Err(PortError::transient(message).retry_in(Duration::ZERO));
+            };
+            match next {
                 // What came before its channel was lost is on its way to another consumer already.
                 Some(Ok(delivery)) if delivery.acker.poisoned() => {}
                 Some(Ok(delivery)) => return Ok(Some(self.deliver(delivery))),
                 Some(Err(error)) => {
                     self.origin.pulse.end();
                     let what = format!("the consumer of {} has lost its channel", self.queue);
+                    let is_unreadable = self.shared.caution.is_raised_by(&error);
                     // Whatever it was, a consumer can be started anew, and then it shows whether that is refused.
-                    return Err(PortError::transient(format!("{what}: {error}")).because(error));
+                    let lost = PortError::transient(format!("{what}: {error}")).because(error);
+                    return Err(if is_unreadable { lost.retry_in(SHORT_PAUSE) } else { lost });
                 }
                 None => {
                     self.origin.pulse.end();

@@ -14,7 +14,9 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
-use super::{config::AmqpConfig, declare::declare, error::port_error, publisher::Publisher, topology::Topology};
+use super::{
+    caution::Caution, config::AmqpConfig, declare::declare, error::port_error, publisher::Publisher, topology::Topology,
+};
 
 /// The first and the longest pause between two attempts to connect. Callers have backoffs of their own; these pauses
 /// only keep many callers together from storming the broker.
@@ -28,6 +30,27 @@ pub(super) struct Shared {
     pub(super) uri: AMQPUri,
     /// The publishers' tasks.
     pub(super) tasks: TaskTracker,
+    pub(super) caution: Caution,
+}
+
+impl Shared {
+    /// A connection for one consumer alone; see [`caution`](super::caution).
+    pub(super) async fn connect_alone(&self) -> Result<Connection, PortError> {
+        let limit = self.config.connect_timeout();
+        let connected = timeout(limit, self.open_connection("consuming with care")).await;
+        connected.unwrap_or_else(|_| Err(PortError::transient(format!("RabbitMQ did not answer within {limit:?}"))))
+    }
+
+    async fn open_connection(&self, purpose: &str) -> Result<Connection, PortError> {
+        let properties = ConnectionProperties::default().with_connection_name(format!("echogen {purpose}").into());
+        let connected = Connection::connect_uri(self.uri.clone(), properties).await;
+        connected.map_err(|error| port_error(&format!("RabbitMQ at {}", self.place()), error))
+    }
+
+    /// The broker's host and port.
+    fn place(&self) -> String {
+        format!("{}:{}", self.uri.authority.host, self.uri.authority.port)
+    }
 }
 
 /// What is made of a connection when it is there.
@@ -112,15 +135,10 @@ impl<S: Session> Link<S> {
     }
 
     async fn connect(&self) -> Result<S, PortError> {
-        let Shared { config, topology, uri, .. } = &*self.shared;
-        let limit = config.connect_timeout();
-        let place = format!("{}:{}", uri.authority.host, uri.authority.port);
+        let (limit, place) = (self.shared.config.connect_timeout(), self.shared.place());
         let connecting = async {
-            let name = format!("echogen {}", S::PURPOSE);
-            let properties = ConnectionProperties::default().with_connection_name(name.as_str().into());
-            let connected = Connection::connect_uri(uri.clone(), properties).await;
-            let connection = connected.map_err(|error| port_error(&format!("RabbitMQ at {place}"), error))?;
-            declare(&connection, topology).await?;
+            let connection = self.shared.open_connection(S::PURPOSE).await?;
+            declare(&connection, &self.shared.topology).await?;
             let opened = S::open(connection, &self.shared).await;
             opened.map_err(|error| port_error(&format!("RabbitMQ at {place} gives no channel"), error))
         };

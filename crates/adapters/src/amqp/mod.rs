@@ -6,6 +6,7 @@
 //! | `link` | one connection each for publishing and consuming, made again by whoever needs it |
 //! | `publisher` | confirms in flight by the thousand, and returned messages given to the right publish |
 //! | `consumer` | deliveries, settled on the channel they came by; [`Consuming`] says whether they still come |
+//! | `caution` | how a message that the client library cannot read is kept from its neighbours |
 //! | `headers` | text headers to and from AMQP's, bounded |
 //!
 //! A lost connection is never mended behind the caller's back: publishes in flight and consumers end with a transient
@@ -15,6 +16,7 @@
 //! that publish, and acknowledgements must get through just then.
 
 mod broker;
+mod caution;
 mod config;
 mod consumer;
 mod declare;

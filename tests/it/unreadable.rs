@@ -1,0 +1,105 @@
+//! A message that the AMQP client library cannot read ends the connection it comes by. It must stop nothing for long, and
+//! take none of its neighbours among the dead letters.
+
+use std::{
+    collections::BTreeSet,
+    process::Command,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use echogen_adapters::amqp::{AmqpBroker, AmqpConfig};
+use echogen_ports::{MemoryObjectStore, QueueName};
+use echogen_protocol::{Lane, Task};
+use echogen_testkit::RabbitMq;
+use echogen_worker::{
+    Clock, LaneWeights, Outcome, ResultWriter, Stage, StageContext, StageError, Worker, WorkerConfig,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::clients::python_folder;
+
+/// Publishes good jobs into all lanes, and between them one with a header whose name is no UTF-8. The library of the
+/// clients' example sends names that are bytes as they are.
+const FLOOD: &str = r#"
+import json, sys, pika
+connection = pika.BlockingConnection(pika.URLParameters(sys.argv[1]))
+channel = connection.channel()
+channel.confirm_delivery()
+
+def send(lane, id, headers=None):
+    job = {"id": id, "subject": {"image": "data:,x"}, "prompt": "a dog"}
+    properties = pika.BasicProperties(delivery_mode=2, headers=headers)
+    channel.basic_publish(sys.argv[2] + ".jobs", lane, json.dumps(job).encode(), properties, mandatory=True)
+
+for half in ("a", "b"):
+    for lane in ("interactive", "standard", "bulk"):
+        for number in range(10):
+            send(lane, f"{lane}-{half}-{number}")
+    if half == "a":
+        send("standard", "unreadable", {b"\xff\xfe": "x"})
+"#;
+
+/// Notes whom it saw.
+#[derive(Debug, Default)]
+struct Seen(Mutex<BTreeSet<String>>);
+
+#[async_trait]
+impl Stage for Seen {
+    fn name(&self) -> &'static str {
+        "dispatcher"
+    }
+
+    async fn run(&self, task: Task, _: &StageContext) -> Result<Outcome, StageError> {
+        // As long as a dispatcher takes.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        self.0.lock().expect("no panic").insert(task.job_id().to_string());
+        Ok(Outcome::Done)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_cannot_be_read_is_parked_alone() {
+    let server = RabbitMq::shared().await;
+    // Fewer deliveries than by default: sooner parked, and less room for neighbours that go back with it.
+    let config = AmqpConfig {
+        url: server.amqp_url(),
+        prefix: RabbitMq::fresh_prefix(),
+        delivery_limit: 8,
+        ..AmqpConfig::default()
+    };
+    // One to work by, and one to look by: the first loses its connection now and then.
+    let broker = AmqpBroker::connect(config.clone()).await.expect("the broker takes connections");
+    let looking = AmqpBroker::connect(config.clone()).await.expect("the broker takes connections");
+    let mut flood = Command::new(python_folder().join("venv/bin/python"));
+    let sent = flood.args(["-c", FLOOD, &config.url, &config.prefix]).output().expect("python runs");
+    assert!(sent.status.success(), "{sent:?}");
+
+    let (seen, shutdown, tracker) = (Arc::new(Seen::default()), CancellationToken::new(), TaskTracker::new());
+    let shared = Arc::new(broker);
+    let results = ResultWriter::new(Arc::new(MemoryObjectStore::new()), shared.clone(), Clock::system(), "1.2.3");
+    let lanes = LaneWeights::default().queues();
+    let worker = WorkerConfig { concurrency: 16, ..WorkerConfig::default() };
+    let worker = Worker::on_queues(seen.clone(), lanes, shared, Arc::new(results), worker);
+    let running = tracker.spawn(worker.run(shutdown.clone()));
+
+    let dead = [Lane::Interactive, Lane::Standard, Lane::Bulk].map(|lane| QueueName::dispatch(lane).dead_letters());
+    let parked_alone = async {
+        loop {
+            let depths = looking.depths(&dead).await.expect("the broker says");
+            let parked: Vec<u32> = depths.into_iter().map(|(_, depth)| depth).collect();
+            let done = seen.0.lock().expect("no panic").len();
+            if parked == [0, 1, 0] && done == 60 {
+                return;
+            }
+            assert!(parked.iter().sum::<u32>() <= 1, "neighbours were parked: {parked:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let soon = tokio::time::timeout(Duration::from_secs(60), parked_alone).await;
+    assert!(soon.is_ok(), "done: {:?}, parked: {:?}", seen.0.lock(), looking.depths(&dead).await);
+    assert!(!seen.0.lock().expect("no panic").contains("unreadable"));
+    shutdown.cancel();
+    running.await.expect("no panic").expect("the worker ends in good order");
+}
