@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use echogen_adapters::{HttpCallbackSender, HttpConfig};
+use echogen_adapters::HttpCallbackSender;
 use echogen_ports::{Broker, CallbackSender, DEAD_LETTER_REASON, PortError, QueueName, memory::CallbackAnswer};
 use echogen_protocol::{EventKind, ImageSource, Job, JobEvent, JobResult, Subject};
-use echogen_tests::{callback_server::CallbackServer, producer};
+use echogen_tests::{
+    callback_server::{CallbackServer, trusting},
+    producer,
+    role::CALLBACK_SECRET,
+};
 use jiff::Timestamp;
 use tokio::time::timeout;
 
@@ -55,21 +59,17 @@ async fn a_server_that_refuses_costs_no_job_and_leaves_a_dead_letter() {
     delivery.ack().await.expect("the twin takes it");
 }
 
-const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-
 async fn tell(server: &CallbackServer, secrets: &[&str], event: &JobEvent) -> Result<(), PortError> {
-    let config = HttpConfig {
-        allowed_networks: vec!["127.0.0.1".parse().expect("an address")],
-        certificates: server.certificate().to_owned(),
-        ..HttpConfig::default()
-    };
     let secrets = secrets.iter().map(|secret| secret.parse().expect("a secret")).collect();
-    HttpCallbackSender::new(config, secrets).expect("the certificate is good").send(&server.url(), event).await
+    HttpCallbackSender::new(trusting(server.certificate()), secrets)
+        .expect("the certificate is good")
+        .send(&server.url(), event)
+        .await
 }
 
 #[tokio::test]
 async fn the_example_server_believes_signed_calls_only_and_counts_each_event_once() {
-    let mut server = CallbackServer::start(SECRET).expect("the example runs");
+    let mut server = CallbackServer::start(CALLBACK_SECRET).expect("the example runs");
     let event =
         |id: &str| JobEvent::of_result(&JobResult::completed(&job(id), Vec::new(), "1.2.3", Timestamp::UNIX_EPOCH));
     let other = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
@@ -77,7 +77,9 @@ async fn the_example_server_believes_signed_calls_only_and_counts_each_event_onc
         let refused = tell(&server, secrets, &event("forged")).await.expect_err("it is not signed with the secret");
         assert!(refused.is_permanent() && refused.to_string().contains("401"), "{refused}");
     }
-    for (id, secrets) in [("one", &[SECRET][..]), ("one", &[SECRET]), ("two", &[other, SECRET])] {
+    for (id, secrets) in
+        [("one", &[CALLBACK_SECRET][..]), ("one", &[CALLBACK_SECRET]), ("two", &[other, CALLBACK_SECRET])]
+    {
         tell(&server, secrets, &event(id)).await.expect("the server hears");
     }
     server.kill();

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::Context;
+use echogen_adapters::HttpConfig;
 use tempfile::TempDir;
 
 /// The server; it ends with this value.
@@ -75,7 +76,7 @@ impl CallbackServer {
         format!("https://localhost:{}/done", self.port)
     }
 
-    /// The certificate that callers have to trust, as PEM text.
+    /// The certificate that callers have to trust, as PEM text; see [`trusting`].
     pub fn certificate(&self) -> &str {
         &self.certificate
     }
@@ -83,6 +84,15 @@ impl CallbackServer {
     /// The lines that it has printed, of all its lives.
     pub fn heard(&self) -> Vec<String> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The settings of a caller that trusts `certificates`, PEM text, and may reach this machine.
+pub fn trusting(certificates: &str) -> HttpConfig {
+    HttpConfig {
+        allowed_networks: vec!["127.0.0.1".parse().expect("an address")],
+        certificates: certificates.to_owned(),
+        ..HttpConfig::default()
     }
 }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use echogen_adapters::{
-    HttpCallbackSender, HttpConfig, ImageFetchers, RedisCache, RedisConfig, S3Config, S3ObjectStore,
+    HttpCallbackSender, ImageFetchers, RedisCache, RedisConfig, S3Config, S3ObjectStore,
     amqp::{AmqpBroker, AmqpConfig},
 };
 use echogen_cli::service::{Backends, Role};
@@ -17,7 +17,10 @@ use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::constant::{Constant, subject_keys};
+use crate::{
+    callback_server::trusting,
+    constant::{Constant, subject_keys},
+};
 
 /// The first argument of a process that is to be a role; its place in the system follows, as JSON.
 pub const ROLE_ARGUMENT: &str = "run-role";
@@ -101,13 +104,8 @@ impl Place {
     }
 
     fn callback_sender(&self) -> anyhow::Result<HttpCallbackSender> {
-        let config = HttpConfig {
-            allowed_networks: vec!["127.0.0.1".parse().map_err(anyhow::Error::msg)?],
-            certificates: self.certificates.clone(),
-            ..HttpConfig::default()
-        };
         let secret = CALLBACK_SECRET.parse().map_err(anyhow::Error::msg)?;
-        Ok(HttpCallbackSender::new(config, vec![secret])?)
+        Ok(HttpCallbackSender::new(trusting(&self.certificates), vec![secret])?)
     }
 
     fn worker(&self) -> WorkerConfig {

@@ -171,8 +171,7 @@ impl Stage for Dispatcher {
 
     async fn run(&self, task: Task, context: &StageContext) -> Result<Outcome, StageError> {
         let Task::Dispatch(job) = task else {
-            let message = format!("a task for {} came to the dispatcher's queue", task.stage());
-            return Err(StageError::permanent(FailureKind::Internal, message));
+            return Err(StageError::misplaced(&task, Self::NAME));
         };
         self.dispatch(job, context).await
     }

@@ -138,8 +138,7 @@ impl Stage for Encoder {
 
     async fn run(&self, task: Task, context: &StageContext) -> Result<Outcome, StageError> {
         let Task::Encode(task) = task else {
-            let message = format!("a task for {} came to the encoder's queue", task.stage());
-            return Err(StageError::permanent(FailureKind::Internal, message));
+            return Err(StageError::misplaced(&task, Self::NAME));
         };
         self.encode(task, context).await
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use echogen_ports::CallbackSender;
-use echogen_protocol::{FailureKind, Task};
+use echogen_protocol::Task;
 use echogen_worker::{Outcome, Stage, StageContext, StageError};
 use url::Url;
 
@@ -43,8 +43,7 @@ impl Stage for Notifier {
 
     async fn run(&self, task: Task, _: &StageContext) -> Result<Outcome, StageError> {
         let Task::Notify(task) = task else {
-            let message = format!("a task for {} came to the notifier's queue", task.stage());
-            return Err(StageError::permanent(FailureKind::Internal, message));
+            return Err(StageError::misplaced(&task, Self::NAME));
         };
         let host = host(&task.callback);
         if !self.patience.may_call(&host) {

@@ -191,8 +191,7 @@ impl Stage for Sampler {
 
     async fn run(&self, task: Task, context: &StageContext) -> Result<Outcome, StageError> {
         let Task::Sample(task) = task else {
-            let message = format!("a task for {} came to the sampler's queue", task.stage());
-            return Err(StageError::permanent(FailureKind::Internal, message));
+            return Err(StageError::misplaced(&task, Self::NAME));
         };
         self.make(task, context).await
     }

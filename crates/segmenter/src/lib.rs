@@ -183,8 +183,7 @@ impl Stage for Segmenter {
 
     async fn run(&self, task: Task, context: &StageContext) -> Result<Outcome, StageError> {
         let Task::Segment(task) = task else {
-            let message = format!("a task for {} came to the segmenter's queue", task.stage());
-            return Err(StageError::permanent(FailureKind::Internal, message));
+            return Err(StageError::misplaced(&task, Self::NAME));
         };
         self.segment(task, context).await
     }

@@ -139,6 +139,12 @@ impl StageError {
         Self::Transient { message: message.into(), retry_after: None, source: None }
     }
 
+    /// A task that is none for `stage`, in whose queue it lay.
+    pub fn misplaced(task: &Task, stage: &str) -> Self {
+        let message = format!("a task for {} came to the {stage}'s queue", task.stage());
+        Self::permanent(FailureKind::Internal, message)
+    }
+
     /// The same failure with its cause.
     #[must_use]
     pub fn because(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {

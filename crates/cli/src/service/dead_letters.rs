@@ -5,12 +5,14 @@
 use std::time::Duration;
 
 use echogen_ports::{Broker, DEAD_LETTER_REASON, Delivery, Message, QueueName};
-use echogen_protocol::{Lane, Task, TaskHeaders};
+use echogen_protocol::{Task, TaskHeaders};
 use serde_json::json;
 
 use super::{
     arguments::{BrokerOptions, Chosen, DeadLettersCommand},
     refused,
+    roles::RoleName,
+    watch::queues_of_roles,
 };
 use crate::{
     failure::{Exit, Failure},
@@ -43,20 +45,11 @@ pub(crate) fn run(command: &DeadLettersCommand, as_json: bool) -> Result<Exit, F
     }
 }
 
-/// Every queue that has dead letters of its own.
-fn queues() -> Vec<QueueName> {
-    let lanes = [Lane::Interactive, Lane::Standard, Lane::Bulk].map(QueueName::dispatch);
-    lanes
-        .into_iter()
-        .chain([QueueName::segment(), QueueName::encode(), QueueName::sample(), QueueName::notify()])
-        .collect()
-}
-
 fn act(options: &BrokerOptions, action: Action, chosen: Option<&Chosen>, as_json: bool) -> Result<Exit, Failure> {
     block_on(async {
         let broker = options.connect().await?;
         let mut count = 0;
-        for queue in queues() {
+        for (_, _, queue) in queues_of_roles(&RoleName::ALL) {
             count += act_on(&broker, &queue, action, chosen, as_json).await?;
         }
         broker.close().await;

@@ -73,6 +73,12 @@ fn queues_of(stage: &str) -> Vec<(&'static str, QueueName)> {
     }
 }
 
+/// The queues of all stages of some roles: the stage, its lane, and the queue.
+pub(super) fn queues_of_roles(roles: &[RoleName]) -> Vec<(&'static str, &'static str, QueueName)> {
+    let stages = roles.iter().flat_map(|role| role.stages());
+    stages.flat_map(|stage| queues_of(stage).into_iter().map(move |(lane, queue)| (*stage, lane, queue))).collect()
+}
+
 /// Says that a stage has all it needs; from here on it is alive and ready as long as it consumes.
 pub(super) fn loaded(stage: &'static str, broker: Option<&Arc<AmqpBroker>>) {
     let began = Instant::now();
@@ -106,12 +112,8 @@ fn consuming(broker: &AmqpBroker, queues: &[QueueName], began: Instant) -> Consu
 /// Looks at the queues from time to time and tells the metrics. The dispatcher looks at all queues: of a role that is
 /// scaled to nothing, nobody else would tell that work waits for it.
 pub(super) async fn look_at_queues(role: RoleName, broker: Arc<AmqpBroker>, end: CancellationToken) {
-    let roles = if role == RoleName::Dispatcher { RoleName::ALL.to_vec() } else { vec![role] };
-    let watched: Vec<(&str, &str, QueueName)> = roles
-        .iter()
-        .flat_map(|role| role.stages())
-        .flat_map(|stage| queues_of(stage).into_iter().map(move |(lane, queue)| (*stage, lane, queue)))
-        .collect();
+    let watched =
+        queues_of_roles(if role == RoleName::Dispatcher { &RoleName::ALL } else { std::slice::from_ref(&role) });
     let both = watched.iter().flat_map(|(_, _, queue)| [queue.clone(), queue.dead_letters()]);
     let both: Vec<QueueName> = both.collect();
     while !end.is_cancelled() {

@@ -1,8 +1,6 @@
 //! The end of a job with a callback leaves a task for the notifier; and how such a task is handled.
 
-use std::sync::atomic::AtomicBool;
-
-use echogen_ports::{MemoryCache, PortError};
+use echogen_ports::MemoryCache;
 use echogen_protocol::{EventKind, JobEvent, JobId, NotifyTask};
 
 use super::*;
@@ -52,8 +50,10 @@ async fn an_end_is_noted_for_those_who_ask_and_for_nobody_else() {
 
 #[tokio::test(start_paused = true)]
 async fn a_job_counts_as_ended_only_when_the_notice_is_in_its_queue() {
-    // The broker loses the first publish, which is the notice: no task follows a job that failed.
-    let bench = Bench::start(|broker| Arc::new(LosesFirstNotice { broker, is_lost: AtomicBool::new(false) }), 0);
+    let bench = Bench::start(
+        |inner| Arc::new(FullAtFirst { inner, queue: QueueName::notify(), refusals: AtomicU32::new(1) }),
+        0,
+    );
     bench.send_job(&with_callback("wrong")).await;
     bench.idle().await;
     let told = notices(&bench).await;
@@ -128,41 +128,4 @@ async fn a_cancelled_job_is_called_back_all_the_same() {
     bench.idle().await;
     assert_eq!(bench.stage.tries("one"), 1, "to have heard that the job is cancelled is no reason not to tell");
     bench.stop().await;
-}
-
-/// Fails the first publish to the notifier's queue.
-#[derive(Debug)]
-struct LosesFirstNotice {
-    broker: MemoryBroker,
-    is_lost: AtomicBool,
-}
-
-#[async_trait]
-impl Broker for LosesFirstNotice {
-    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), PortError> {
-        if *queue == QueueName::notify() && !self.is_lost.swap(true, Ordering::SeqCst) {
-            return Err(PortError::transient("lost on purpose"));
-        }
-        self.broker.publish(queue, message).await
-    }
-
-    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), PortError> {
-        self.broker.publish_after(queue, message, delay).await
-    }
-
-    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), PortError> {
-        self.broker.dead_letter(queue, message, reason).await
-    }
-
-    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, PortError> {
-        self.broker.consume(queue, prefetch).await
-    }
-
-    async fn publish_event(&self, event: Event) -> Result<(), PortError> {
-        self.broker.publish_event(event).await
-    }
-
-    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, PortError> {
-        self.broker.subscribe(prefix).await
-    }
 }

@@ -383,6 +383,7 @@ async fn after_the_grace_period_tasks_go_back_as_they_came() {
 #[derive(Debug)]
 struct FullAtFirst {
     inner: MemoryBroker,
+    queue: QueueName,
     refusals: AtomicU32,
 }
 
@@ -390,9 +391,7 @@ struct FullAtFirst {
 impl Broker for FullAtFirst {
     async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), PortError> {
         let take = |left: u32| left.checked_sub(1);
-        if *queue == QueueName::segment()
-            && self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok()
-        {
+        if *queue == self.queue && self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok() {
             return Err(PortError::transient("the queue is full").retry_in(Duration::from_secs(1)));
         }
         self.inner.publish(queue, message).await
@@ -422,7 +421,10 @@ impl Broker for FullAtFirst {
 #[tokio::test(start_paused = true)]
 async fn a_full_queue_is_waited_for_with_the_delivery_in_hand() {
     // Far more refusals than redeliveries are allowed.
-    let bench = Bench::start(|inner| Arc::new(FullAtFirst { inner, refusals: AtomicU32::new(30) }), 0);
+    let bench = Bench::start(
+        |inner| Arc::new(FullAtFirst { inner, queue: QueueName::segment(), refusals: AtomicU32::new(30) }),
+        0,
+    );
     bench.send("good").await;
     bench.idle().await;
     assert_eq!((bench.followed(), bench.stage.tries("good")), (1, 1));
