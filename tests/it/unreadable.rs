@@ -5,12 +5,12 @@ use std::{
     collections::BTreeSet,
     process::Command,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use echogen_adapters::amqp::{AmqpBroker, AmqpConfig};
-use echogen_ports::{MemoryObjectStore, QueueName};
+use echogen_ports::{Broker, MemoryObjectStore, QueueName};
 use echogen_protocol::{Lane, Task};
 use echogen_testkit::RabbitMq;
 use echogen_worker::{
@@ -20,8 +20,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::clients::python_folder;
 
-/// Publishes good jobs into all lanes, and between them one with a header whose name is no UTF-8. The library of the
-/// clients' example sends names that are bytes as they are.
+/// Publishes some good jobs into each lane, twice, and in between one with a header whose name is no UTF-8. The library
+/// of the clients' example sends names that are bytes as they are.
 const FLOOD: &str = r#"
 import json, sys, pika
 connection = pika.BlockingConnection(pika.URLParameters(sys.argv[1]))
@@ -35,11 +35,18 @@ def send(lane, id, headers=None):
 
 for half in ("a", "b"):
     for lane in ("interactive", "standard", "bulk"):
-        for number in range(10):
+        for number in range(int(sys.argv[3])):
             send(lane, f"{lane}-{half}-{number}")
     if half == "a":
         send("standard", "unreadable", {b"\xff\xfe": "x"})
 "#;
+
+fn flood(config: &AmqpConfig, jobs: usize) {
+    let mut python = Command::new(python_folder().join("venv/bin/python"));
+    let sent =
+        python.args(["-c", FLOOD, &config.url, &config.prefix, &jobs.to_string()]).output().expect("python runs");
+    assert!(sent.status.success(), "{sent:?}");
+}
 
 /// Notes whom it saw.
 #[derive(Debug, Default)]
@@ -72,9 +79,7 @@ async fn a_message_that_cannot_be_read_is_parked_alone() {
     // One to work by, and one to look by: the first loses its connection now and then.
     let broker = AmqpBroker::connect(config.clone()).await.expect("the broker takes connections");
     let looking = AmqpBroker::connect(config.clone()).await.expect("the broker takes connections");
-    let mut flood = Command::new(python_folder().join("venv/bin/python"));
-    let sent = flood.args(["-c", FLOOD, &config.url, &config.prefix]).output().expect("python runs");
-    assert!(sent.status.success(), "{sent:?}");
+    flood(&config, 10);
 
     let (seen, shutdown, tracker) = (Arc::new(Seen::default()), CancellationToken::new(), TaskTracker::new());
     let shared = Arc::new(broker);
@@ -102,4 +107,30 @@ async fn a_message_that_cannot_be_read_is_parked_alone() {
     assert!(!seen.0.lock().expect("no panic").contains("unreadable"));
     shutdown.cancel();
     running.await.expect("no panic").expect("the worker ends in good order");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_begins_to_consume_while_the_connection_ends_is_answered() {
+    let server = RabbitMq::shared().await;
+    let config = AmqpConfig {
+        url: server.amqp_url(),
+        prefix: RabbitMq::fresh_prefix(),
+        delivery_limit: 1_000,
+        ..AmqpConfig::default()
+    };
+    AmqpBroker::connect(config.clone()).await.expect("the broker takes connections");
+    flood(&config, 0);
+    // The message comes some hundred microseconds after the first consumer; the second is to meet just that moment.
+    let [standard, bulk] = [Lane::Standard, Lane::Bulk].map(QueueName::dispatch);
+    for round in 0..30 {
+        let broker = AmqpBroker::connect(config.clone()).await.expect("the broker takes connections");
+        let first = broker.consume(&standard, 1).await;
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_micros(50 * round) {
+            tokio::task::yield_now().await;
+        }
+        let second = broker.consume(&bulk, 1);
+        let answer = tokio::time::timeout(Duration::from_secs(10), second).await;
+        assert!(answer.is_ok(), "round {round}: no answer; the first was {:?}", first.map(drop));
+    }
 }

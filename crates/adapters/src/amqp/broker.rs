@@ -8,7 +8,6 @@ use echogen_ports::{Broker, Consumer, DEAD_LETTER_REASON, Event, EventStream, Me
 use echogen_protocol::ReplyTo;
 use lapin::{BasicProperties, types::ShortString};
 use tokio::time::{Instant, timeout};
-use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::{
@@ -51,7 +50,7 @@ impl AmqpBroker {
     pub fn new(config: AmqpConfig) -> Result<Self, PortError> {
         let uri = config.check()?;
         let topology = Topology::of(&config);
-        let shared = Arc::new(Shared { config, topology, uri, tasks: TaskTracker::new(), caution: Caution::default() });
+        let shared = Arc::new(Shared { config, topology, uri, caution: Arc::new(Caution::default()) });
         Ok(Self {
             publishing: Arc::new(Link::new(Arc::clone(&shared))),
             consuming: Arc::new(Link::new(Arc::clone(&shared))),
@@ -103,10 +102,10 @@ impl AmqpBroker {
     async fn consume_at_once(&self, name: &str, prefetch: u16) -> Result<AmqpConsumer, PortError> {
         let session = self.consuming.session().await?;
         let connection = session.connection();
-        let mut opened = AmqpConsumer::open(connection, short(name)?, prefetch, &self.shared).await;
+        let mut opened = AmqpConsumer::open(connection, short(name)?, prefetch, &self.shared.caution).await;
         if opened.as_ref().is_err_and(is_not_found) && self.shared.topology.has_queue(name) {
             self.consuming.declare_again(&session).await?;
-            opened = AmqpConsumer::open(connection, short(name)?, prefetch, &self.shared).await;
+            opened = AmqpConsumer::open(connection, short(name)?, prefetch, &self.shared.caution).await;
         }
         debug!(queue = name, prefetch, "consuming");
         opened.map_err(|error| self.not_consumed(name, error))
@@ -115,7 +114,7 @@ impl AmqpBroker {
     /// See [`caution`](super::caution).
     async fn consume_with_care(&self, name: &str, end: Instant) -> Result<AmqpConsumer, PortError> {
         let connection = self.shared.connect_alone().await?;
-        let opened = AmqpConsumer::open(&connection, short(name)?, 1, &self.shared).await;
+        let opened = AmqpConsumer::open(&connection, short(name)?, 1, &self.shared.caution).await;
         debug!(queue = name, "consuming with care");
         opened.map(|consumer| consumer.alone_on(connection, end)).map_err(|error| self.not_consumed(name, error))
     }

@@ -13,14 +13,19 @@ use lapin::{
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use super::{caution::SHORT_PAUSE, headers, link::Shared, liveness::Pulse};
+use super::{
+    caution::{Caution, SHORT_PAUSE},
+    headers,
+    liveness::Pulse,
+    owed::{open_channel, owed},
+};
 
 /// A consumer with a channel of its own, so that its end puts back its deliveries and no others.
 pub(super) struct AmqpConsumer {
     queue: ShortString,
     deliveries: lapin::Consumer,
     origin: Arc<Origin>,
-    shared: Arc<Shared>,
+    caution: Arc<Caution>,
     /// Of one that is alone on its connection: the connection, and when it ends to make room for an ordinary one.
     care: Option<(Connection, Instant)>,
 }
@@ -37,15 +42,15 @@ impl AmqpConsumer {
         connection: &Connection,
         queue: ShortString,
         prefetch: u16,
-        shared: &Arc<Shared>,
+        caution: &Arc<Caution>,
     ) -> Result<Self, lapin::Error> {
-        let channel = connection.create_channel().await?;
+        let channel = open_channel(connection).await?;
         channel.basic_qos(prefetch.max(1), BasicQosOptions::default()).await?;
         let (tag, options) = (ShortString::default(), BasicConsumeOptions::default());
         let deliveries = channel.basic_consume(queue.clone(), tag, options, FieldTable::default()).await?;
         let pulse = Pulse::new(channel.status().clone());
-        let (origin, shared) = (Arc::new(Origin { channel, pulse }), Arc::clone(shared));
-        Ok(Self { queue, deliveries, origin, shared, care: None })
+        let (origin, caution) = (Arc::new(Origin { channel, pulse }), Arc::clone(caution));
+        Ok(Self { queue, deliveries, origin, caution, care: None })
     }
 
     /// The same consumer, which keeps its connection for itself until `end`, and then ends.
@@ -56,8 +61,9 @@ impl AmqpConsumer {
 
     /// The next delivery; `None` when the time of care is over.
     async fn next(&mut self) -> Option<Option<lapin::Result<lapin::message::Delivery>>> {
-        let Some((_, end)) = &self.care else { return Some(self.deliveries.next().await) };
-        timeout_at(*end, self.deliveries.next()).await.ok()
+        let delivery = owed(self.deliveries.next(), || self.origin.channel.status().connected()).map(Option::flatten);
+        let Some((_, end)) = &self.care else { return Some(delivery.await) };
+        timeout_at(*end, delivery).await.ok()
     }
 
     pub(super) fn pulse(&self) -> Pulse {
@@ -82,7 +88,7 @@ impl Consumer for AmqpConsumer {
                 Some(Err(error)) => {
                     self.origin.pulse.end();
                     let what = format!("the consumer of {} has lost its channel", self.queue);
-                    let is_unreadable = self.shared.caution.is_raised_by(&error);
+                    let is_unreadable = self.caution.is_raised_by(&error);
                     // Whatever it was, a consumer can be started anew, and then it shows whether that is refused.
                     let lost = PortError::transient(format!("{what}: {error}")).because(error);
                     return Err(if is_unreadable { lost.retry_in(SHORT_PAUSE) } else { lost });

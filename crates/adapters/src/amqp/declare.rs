@@ -9,12 +9,13 @@ use lapin::{
 
 use super::{
     error::{is_mismatch, is_not_found, port_error},
+    owed::open_channel,
     topology::{Argument, Binding, Exchange, ExchangeType, Queue, Topology},
 };
 
 /// Declares everything, on a channel of its own: a refusal closes the channel it came on.
 pub(super) async fn declare(connection: &Connection, topology: &Topology) -> Result<(), PortError> {
-    let opened = connection.create_channel().await;
+    let opened = open_channel(connection).await;
     let channel = opened.map_err(|error| port_error("no channel to declare queues on", error))?;
     for exchange in &topology.exchanges {
         declare_exchange(&channel, exchange).await?;
@@ -32,7 +33,7 @@ pub(super) async fn declare(connection: &Connection, topology: &Topology) -> Res
 /// How many messages wait in a queue; `None` if there is no such queue. On a channel of its own: a missing queue closes
 /// the channel it was asked for on.
 pub(super) async fn depth(connection: &Connection, name: &str) -> Result<Option<u32>, PortError> {
-    let opened = connection.create_channel().await;
+    let opened = open_channel(connection).await;
     let channel = opened.map_err(|error| port_error("no channel to look at queues on", error))?;
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     match channel.queue_declare(short(name)?, options, FieldTable::default()).await {

@@ -9,7 +9,11 @@ use lapin::{
     types::{AMQPValue, FieldTable, ShortString},
 };
 
-use super::{declare::short, error::port_error};
+use super::{
+    declare::short,
+    error::port_error,
+    owed::{open_channel, owed},
+};
 
 /// Events that wait in a listener's queue; of more, the oldest are dropped: a listener that sleeps must not fill the
 /// broker.
@@ -38,7 +42,7 @@ impl AmqpEvents {
         exchange: ShortString,
         pattern: ShortString,
     ) -> Result<Self, lapin::Error> {
-        let channel = connection.create_channel().await?;
+        let channel = open_channel(connection).await?;
         let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
         let mut arguments = FieldTable::default();
         arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(MAX_WAITING));
@@ -55,7 +59,7 @@ impl AmqpEvents {
 #[async_trait]
 impl EventStream for AmqpEvents {
     async fn next(&mut self) -> Option<Event> {
-        let delivery = self.deliveries.next().await?.ok()?;
+        let delivery = owed(self.deliveries.next(), || self.channel.status().connected()).await??.ok()?;
         // The ack only makes room for further events; if it cannot be sent, the stream has ended.
         drop(self.channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).now_or_never());
         let topic = delivery.routing_key.as_str().to_owned();

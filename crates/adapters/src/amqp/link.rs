@@ -11,7 +11,6 @@ use tokio::{
     sync::Mutex,
     time::{Instant, sleep_until, timeout},
 };
-use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
 use super::{
@@ -28,9 +27,7 @@ pub(super) struct Shared {
     pub(super) config: AmqpConfig,
     pub(super) topology: Topology,
     pub(super) uri: AMQPUri,
-    /// The publishers' tasks.
-    pub(super) tasks: TaskTracker,
-    pub(super) caution: Caution,
+    pub(super) caution: Arc<Caution>,
 }
 
 impl Shared {
@@ -58,7 +55,7 @@ pub(super) trait Session: Sized + Send + Sync {
     /// What the connection is for, as the broker's management shows it.
     const PURPOSE: &'static str;
 
-    fn open(connection: Connection, shared: &Shared) -> impl Future<Output = Result<Self, lapin::Error>> + Send;
+    fn open(connection: Connection) -> impl Future<Output = Result<Self, lapin::Error>> + Send;
 
     /// Whether it can still be used.
     fn is_open(&self) -> bool;
@@ -139,7 +136,7 @@ impl<S: Session> Link<S> {
         let connecting = async {
             let connection = self.shared.open_connection(S::PURPOSE).await?;
             declare(&connection, &self.shared.topology).await?;
-            let opened = S::open(connection, &self.shared).await;
+            let opened = S::open(connection).await;
             opened.map_err(|error| port_error(&format!("RabbitMQ at {place} gives no channel"), error))
         };
         let late = |_| PortError::transient(format!("RabbitMQ at {place} did not answer within {limit:?}"));
@@ -160,7 +157,7 @@ fn pause(failures: u32) -> Duration {
 impl Session for Consuming {
     const PURPOSE: &'static str = "consuming";
 
-    async fn open(connection: Connection, _: &Shared) -> Result<Self, lapin::Error> {
+    async fn open(connection: Connection) -> Result<Self, lapin::Error> {
         Ok(Self(connection))
     }
 
@@ -176,9 +173,9 @@ impl Session for Consuming {
 impl Session for Publishing {
     const PURPOSE: &'static str = "publishing";
 
-    async fn open(connection: Connection, shared: &Shared) -> Result<Self, lapin::Error> {
-        let tasks = Publisher::open(&connection, &shared.tasks).await?;
-        let events = Publisher::open(&connection, &shared.tasks).await?;
+    async fn open(connection: Connection) -> Result<Self, lapin::Error> {
+        let tasks = Publisher::open(&connection).await?;
+        let events = Publisher::open(&connection).await?;
         Ok(Self { connection, tasks, events })
     }
 

@@ -7,6 +7,7 @@
 //! | `publisher` | confirms in flight by the thousand, and returned messages given to the right publish |
 //! | `consumer` | deliveries, settled on the channel they came by; [`Consuming`] says whether they still come |
 //! | `caution` | how a message that the client library cannot read is kept from its neighbours |
+//! | `owed` | no wait for a connection that is gone |
 //! | `headers` | text headers to and from AMQP's, bounded |
 //!
 //! A lost connection is never mended behind the caller's back: publishes in flight and consumers end with a transient
@@ -25,6 +26,7 @@ mod events;
 mod headers;
 mod link;
 mod liveness;
+mod owed;
 mod publisher;
 mod topology;
 

@@ -21,7 +21,8 @@ use tokio::{
     select,
     sync::{mpsc, oneshot},
 };
-use tokio_util::task::TaskTracker;
+
+use super::owed::open_channel;
 
 /// Messages that wait to be sent; past it callers wait.
 const MAX_WAITING: usize = 1_024;
@@ -73,12 +74,12 @@ struct Ended {
 
 impl Publisher {
     /// Opens the channel and starts its task, which ends when the publisher is dropped and all confirms have come.
-    pub(super) async fn open(connection: &Connection, tasks: &TaskTracker) -> Result<Self, lapin::Error> {
-        let channel = connection.create_channel().await?;
+    pub(super) async fn open(connection: &Connection) -> Result<Self, lapin::Error> {
+        let channel = open_channel(connection).await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         let (requests, received) = mpsc::channel(MAX_WAITING);
         let status = channel.status().clone();
-        tasks.spawn(run(channel, received));
+        tokio::spawn(run(channel, received));
         Ok(Self { requests, status })
     }
 
