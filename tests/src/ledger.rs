@@ -1,4 +1,4 @@
-//! What became of every job, heard from a durable queue bound to the event exchange: outages lose no event of it.
+//! What became of every job, heard from a queue bound to the event exchange.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -17,6 +17,15 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How the ledger hears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hearing {
+    /// By a quorum queue: outages lose no event.
+    Durable,
+    /// By a queue in memory that dies with its connection: no durable hop is added to what is measured.
+    Light,
+}
 
 /// All events that end a job, or park it.
 #[derive(Clone, Debug, Default)]
@@ -37,30 +46,34 @@ struct State {
 
 impl Ledger {
     /// Listens until `end`; what happens to the broker meanwhile is waited out.
-    pub fn listen(url: &str, prefix: &str, tasks: &TaskTracker, end: &CancellationToken) -> Self {
+    pub fn listen(url: &str, prefix: &str, hearing: Hearing, tasks: &TaskTracker, end: &CancellationToken) -> Self {
         let ledger = Self::default();
         let (url, prefix, written) = (url.to_owned(), prefix.to_owned(), ledger.clone());
         let end = end.clone();
         tasks.spawn(end.clone().run_until_cancelled_owned(async move {
             loop {
                 // Whatever fails is tried again: the queue keeps what has not been acknowledged.
-                drop(written.follow(&url, &prefix).await);
+                drop(written.follow(&url, &prefix, hearing).await);
                 tokio::time::sleep(Duration::from_millis(300)).await;
             }
         }));
         ledger
     }
 
-    async fn follow(&self, url: &str, prefix: &str) -> lapin::Result<()> {
+    async fn follow(&self, url: &str, prefix: &str, hearing: Hearing) -> lapin::Result<()> {
         let connection = Connection::connect(url, ConnectionProperties::default()).await?;
         let channel = connection.create_channel().await?;
         let (queue, exchange) = (format!("{prefix}.ledger"), format!("{prefix}.events"));
         let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
         let topic = lapin::ExchangeKind::Topic;
         channel.exchange_declare(exchange.as_str().into(), topic, durable, FieldTable::default()).await?;
-        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        let is_durable = hearing == Hearing::Durable;
+        let options =
+            QueueDeclareOptions { durable: is_durable, exclusive: !is_durable, ..QueueDeclareOptions::default() };
         let mut arguments = FieldTable::default();
-        arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+        if is_durable {
+            arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+        }
         channel.queue_declare(queue.as_str().into(), options, arguments).await?;
         for kind in ["completed", "failed", "cancelled", "expired", "parked"] {
             let key = format!("job.{kind}.#");
@@ -70,14 +83,17 @@ impl Ledger {
                 .await?;
         }
         channel.basic_qos(512, BasicQosOptions::default()).await?;
-        let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+        let options = BasicConsumeOptions { no_ack: !is_durable, ..BasicConsumeOptions::default() };
+        let none = FieldTable::default();
         let mut consumer = channel.basic_consume(queue.as_str().into(), "ledger".into(), options, none).await?;
         while let Some(delivery) = consumer.next().await {
             let delivery = delivery?;
             if let Ok(event) = serde_json::from_slice::<JobEvent>(&delivery.data) {
                 self.note(&event);
             }
-            delivery.ack(BasicAckOptions::default()).await?;
+            if is_durable {
+                delivery.ack(BasicAckOptions::default()).await?;
+            }
         }
         Ok(())
     }

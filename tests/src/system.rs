@@ -18,7 +18,7 @@ use echogen_testkit::{RabbitMq, Redis, S3Server};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    ledger::Ledger,
+    ledger::{Hearing, Ledger},
     process::RoleProcess,
     role::{Place, ROLES},
 };
@@ -85,10 +85,19 @@ pub struct System {
 impl System {
     /// Starts the roles at `place`; the ledger listens by `ledger_url`, which no proxy should cut.
     pub async fn start(place: &Place, ledger_url: &str) -> anyhow::Result<Self> {
+        Self::heard(place, ledger_url, Hearing::Durable).await
+    }
+
+    /// The same for measuring: the ledger costs as little as it can, and an outage would lose it events.
+    pub async fn start_for_measuring(place: &Place) -> anyhow::Result<Self> {
+        Self::heard(place, &place.amqp_url, Hearing::Light).await
+    }
+
+    async fn heard(place: &Place, ledger_url: &str, hearing: Hearing) -> anyhow::Result<Self> {
         let config = AmqpConfig { url: ledger_url.to_owned(), ..place.amqp() };
         let broker = Arc::new(AmqpBroker::connect(config).await?);
         let (tasks, end) = (TaskTracker::new(), CancellationToken::new());
-        let ledger = Ledger::listen(ledger_url, &place.prefix, &tasks, &end);
+        let ledger = Ledger::listen(ledger_url, &place.prefix, hearing, &tasks, &end);
         let roles = ROLES.into_iter().map(|name| RoleProcess::start(name, place)).collect::<anyhow::Result<_>>()?;
         Ok(Self { roles, broker, ledger, place: place.clone(), end })
     }

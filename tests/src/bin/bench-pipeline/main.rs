@@ -136,7 +136,7 @@ fn load(index: u64, subject: u64) -> Job {
 /// All of `batch` at once, after `first` is done; returns jobs a second from the first publish to the last completion
 /// event.
 async fn one_load(name: &str, servers: &Servers, first: Vec<Job>, batch: Vec<Job>) -> anyhow::Result<f64> {
-    let system = ready(servers, &servers.place()).await?;
+    let system = ready(&servers.place()).await?;
     finish(&system, first).await?;
     let jobs = batch.len();
     let before: Vec<f64> = system.roles.iter().map(|role| role.cpu_seconds()).collect();
@@ -163,8 +163,8 @@ async fn finish(system: &System, jobs: Vec<Job>) -> anyhow::Result<()> {
 }
 
 /// A system whose roles have all done a job.
-async fn ready(servers: &Servers, place: &Place) -> anyhow::Result<System> {
-    let system = System::start(place, &servers.rabbitmq.amqp_url()).await?;
+async fn ready(place: &Place) -> anyhow::Result<System> {
+    let system = System::start_for_measuring(place).await?;
     for index in 0..8 {
         producer::send(&system.broker, &producer::job(&format!("warm-{index}"), index, "a dog")).await?;
     }
@@ -174,7 +174,7 @@ async fn ready(servers: &Servers, place: &Place) -> anyhow::Result<System> {
 
 /// Milliseconds from publish to completion event, one job after the other: p50, p95, p99.
 async fn idle_latency(servers: &Servers) -> anyhow::Result<[f64; 3]> {
-    let system = ready(servers, &servers.place()).await?;
+    let system = ready(&servers.place()).await?;
     let mut times = Vec::with_capacity(SINGLE);
     for index in 0..SINGLE {
         let id = format!("single-{index}");
