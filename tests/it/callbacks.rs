@@ -64,7 +64,8 @@ async fn tell(server: &CallbackServer, secrets: &[&str], event: &JobEvent) -> Re
     HttpCallbackSender::new(trusting(server.certificate()), secrets)
         .expect("the certificate is good")
         .send(&server.url(), event)
-        .await
+        .await?
+        .heard()
 }
 
 #[tokio::test]

@@ -81,6 +81,18 @@ fn the_same_command_finds_its_job_done() {
 }
 
 #[test]
+fn whoever_named_a_job_is_told_to_name_another() {
+    let folder = Folder::new();
+    let robot = subject("robot.png");
+    let run = |seed: &str| {
+        folder.run(&["generate", "-s", &robot, "-p", "a robot", "--id", "named", "--seed", seed]).expect(0).stderr
+    };
+    assert!(!run("1").contains("done before"));
+    let told = run("2");
+    assert!(told.contains("done before") && told.contains("another --id") && !told.contains("--seed"), "{told}");
+}
+
+#[test]
 fn json_is_for_programs() {
     let folder = Folder::new();
     let run =

@@ -7,6 +7,7 @@ mod callbacks;
 mod clients;
 mod collector;
 mod dreambench;
+mod endings;
 mod evaluate;
 mod examples;
 mod exposition;

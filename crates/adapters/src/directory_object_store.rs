@@ -106,8 +106,12 @@ fn read(path: &Path, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, P
 }
 
 fn put_if_absent(path: &Path, bytes: &[u8]) -> io::Result<bool> {
-    if path.try_exists()? {
-        return Ok(false);
+    match fs::metadata(path) {
+        Ok(there) if there.is_file() => return Ok(false),
+        // A folder is no object, and leaves no room for one.
+        Ok(_) => return Err(ErrorKind::IsADirectory.into()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
     match write_beside(path, bytes)?.persist_noclobber(path) {
         Ok(_) => sync_folder_of(path).map(|()| true),
@@ -258,6 +262,8 @@ mod tests {
         assert_eq!(store.get(&key("a/b/c"), 10).await.unwrap(), None);
         for (at, what) in [("a/b/c", "below a file"), ("a", "over a folder")] {
             let error = store.put(&key(at), "2".into()).await.unwrap_err();
+            assert!(error.is_permanent() && error.to_string().contains("choose another folder"), "{what}: {error}");
+            let error = store.put_if_absent(&key(at), "2".into()).await.unwrap_err();
             assert!(error.is_permanent() && error.to_string().contains("choose another folder"), "{what}: {error}");
         }
     }

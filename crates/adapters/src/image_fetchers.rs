@@ -57,8 +57,8 @@ impl ImageFetchers {
         names.join(" or ")
     }
 
-    fn refuse(&self, what: &str) -> PortError {
-        PortError::permanent(format!("{what} not taken here; hand in {}", self.taken()))
+    fn refuse(&self, why: &str) -> PortError {
+        PortError::permanent(format!("{why}; hand in {}", self.taken()))
     }
 }
 
@@ -66,16 +66,19 @@ impl ImageFetchers {
 impl ImageFetcher for ImageFetchers {
     async fn fetch(&self, source: &ImageSource, max_bytes: u64) -> Result<Bytes, PortError> {
         let location = source.location().map_err(|error| PortError::permanent(error.to_string()))?;
-        let (fetcher, what): (Option<&dyn ImageFetcher>, &str) = match location {
+        let (fetcher, why): (Option<&dyn ImageFetcher>, &str) = match location {
             ImageLocation::Data(data) => return decode_data(data, max_bytes),
-            ImageLocation::Stored(_) => (None, "a sha256: picture is in the object store already and"),
-            ImageLocation::File(_) => (self.files.as_ref().map(|files| files as _), "files of this machine are"),
-            ImageLocation::Https(_) => (self.https.as_deref(), "https:// is"),
-            ImageLocation::S3(_) => (self.s3.as_deref(), "s3:// is"),
+            ImageLocation::Stored(_) => (None, "a sha256: picture is in the object store already and not taken here"),
+            ImageLocation::File(_) => {
+                let files = self.files.as_ref().map(|files| files as _);
+                (files, "files of this machine are not taken here without --subject-folder")
+            }
+            ImageLocation::Https(_) => (self.https.as_deref(), "https:// is not taken here"),
+            ImageLocation::S3(_) => (self.s3.as_deref(), "s3:// is not taken here"),
         };
         match fetcher {
             Some(fetcher) => fetcher.fetch(source, max_bytes).await,
-            None => Err(self.refuse(what)),
+            None => Err(self.refuse(why)),
         }
     }
 }
@@ -111,11 +114,11 @@ mod tests {
         let fetchers = ImageFetchers::new();
         for source in ["dog.png", "/etc/passwd", "https://example.org/dog.png", "s3://bucket/dog.png"] {
             let error = fetch(&fetchers, source).await.unwrap_err();
-            assert!(error.ends_with("not taken here; hand in data:"), "{error}");
+            assert!(error.contains("not taken here") && error.ends_with("; hand in data:"), "{error}");
         }
         assert!(fetch(&fetchers, &format!("sha256:{}", "0".repeat(64))).await.unwrap_err().contains("object store"));
         assert!(fetch(&fetchers, "data:;base64,MTIzNDU2").await.unwrap_err().contains("the limit is 5"));
         let fetchers = fetchers.with_s3(Arc::new(MemoryImageFetcher::new()));
-        assert!(fetch(&fetchers, "dog.png").await.unwrap_err().ends_with("hand in s3:// or data:"));
+        assert!(fetch(&fetchers, "dog.png").await.unwrap_err().ends_with("--subject-folder; hand in s3:// or data:"));
     }
 }

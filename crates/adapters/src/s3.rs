@@ -36,6 +36,10 @@ pub use image_fetcher::S3ImageFetcher;
 /// The longest that S3 lets a presigned address live.
 const LONGEST_PRESIGNED: Duration = Duration::from_secs(7 * 86_400);
 
+/// The longest pause before a conditional write is tried again here; a store that asks for more is for the caller to wait
+/// for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
 /// An object store in a bucket.
 #[derive(Clone)]
 pub struct S3ObjectStore {
@@ -163,10 +167,11 @@ impl ObjectStore for S3ObjectStore {
             // A conflict says that another's write is under way, and that ours was not done.
             may_be_ours |= status(&error) != Some(409);
             let error = self.error(Access::Write, key, error);
-            if error.is_permanent() || tries >= self.config.max_attempts {
+            let pause = error.retry_after().unwrap_or_else(|| wait(tries));
+            if error.is_permanent() || tries >= self.config.max_attempts || pause > LONGEST_PAUSE {
                 return Err(error);
             }
-            tokio::time::sleep(error.retry_after().unwrap_or_else(|| wait(tries))).await;
+            tokio::time::sleep(pause).await;
         }
     }
 

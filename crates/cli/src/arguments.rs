@@ -310,7 +310,7 @@ pub(crate) struct GenerateArguments {
     #[arg(long, env = "ECHOGEN_NAME", value_name = "TEXT")]
     pub(crate) name: Option<String>,
 
-    /// Where the subject is: `left,top,right,bottom` in pixels; otherwise the whole picture
+    /// Where the subject is: `left,top,right,bottom` in pixels; otherwise the networks find it
     #[arg(long = "box", env = "ECHOGEN_BOX", value_name = "BOX", value_parser = values::bounding_box)]
     pub(crate) bounding_box: Option<BoundingBox>,
 

@@ -34,7 +34,7 @@ use echogen_telemetry::{Options, Otlp};
 
 use arguments::{Arguments, Command, ConfigCommand, GeneralOptions, SchemaOf};
 use failure::{Exit, Failure};
-use report::print_line;
+use report::{complain, print_line};
 use service::{
     canary, dead_letters,
     roles::{self, RoleName},
@@ -43,10 +43,10 @@ use service::{
 
 /// Runs the program on the process's own arguments.
 pub fn main() -> ExitCode {
-    match run(std::env::args_os().collect()) {
+    match run(std::env::args_os().collect()).and_then(report::all_printed) {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            eprintln!("error: {}", failure.message);
+            complain(format_args!("error: {}", failure.message));
             failure.exit.into()
         }
     }
@@ -114,11 +114,11 @@ fn telemetry_options(general: &GeneralOptions, command: &str) -> Options {
 fn shown(error: &clap::Error) -> Result<Exit, Failure> {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            // Nobody is left to be told if this cannot be printed.
-            drop(error.print());
+            report::printed(error.print());
             Ok(Exit::Success)
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            // It goes to standard error: nobody is left to be told if this cannot be printed.
             drop(error.print());
             Ok(Exit::Usage)
         }

@@ -3,10 +3,21 @@
 //! Three faces of one thing: a progress bar on a terminal, a line for each job elsewhere, JSON on request. Everything
 //! that a colour or a moving bar says is said in words too.
 
-use std::{io::Write, path::PathBuf, time::Duration};
+use std::{
+    fmt::Display,
+    io::{ErrorKind, Write},
+    path::PathBuf,
+    sync::OnceLock,
+    time::Duration,
+};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+
+use crate::failure::{Exit, Failure};
+
+/// Why a line of standard output was lost, the first time.
+static LOST: OnceLock<std::io::Error> = OnceLock::new();
 
 /// How one job ended.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -130,7 +141,7 @@ impl Reporter {
         self.tally.count(report);
         match &self.face {
             Face::Json => print_json("job", report),
-            Face::Lines => eprintln!("{}", line(report, self.tally.jobs(), self.total)),
+            Face::Lines => complain(line(report, self.tally.jobs(), self.total)),
             Face::One(_) => self.tally.images.clone_from(&report.images),
             Face::Bar(bar) => {
                 bar.set_message(format!("{} failed, {} cached", self.tally.failed, self.tally.cached));
@@ -157,7 +168,7 @@ impl Reporter {
     pub(crate) fn note(&self, text: &str) {
         match &self.face {
             Face::Json => {}
-            Face::Lines => eprintln!("{text}"),
+            Face::Lines => complain(text),
             Face::Bar(bar) | Face::One(bar) => bar.println(text),
         }
     }
@@ -226,9 +237,32 @@ pub(crate) fn print_json<T: Serialize>(kind: &str, value: &T) {
     print_line(&value.to_string());
 }
 
-/// Prints a line to standard output. A reader that has gone away, such as `head`, is no error of ours.
+/// Prints a line to standard output.
 pub(crate) fn print_line(text: &str) {
-    drop(writeln!(std::io::stdout(), "{text}"));
+    printed(writeln!(std::io::stdout(), "{text}"));
+}
+
+/// Notes whether something was printed, for [`all_printed`]. A reader that has gone away, such as `head`, is no error
+/// of ours.
+pub(crate) fn printed(result: std::io::Result<()>) {
+    if let Err(error) = result
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        // Only the first is told.
+        drop(LOST.set(error));
+    }
+}
+
+/// A command that went well has failed all the same if its answer was lost, as on a full disk.
+pub(crate) fn all_printed(exit: Exit) -> Result<Exit, Failure> {
+    let Some(error) = LOST.get() else { return Ok(exit) };
+    let exit = if exit == Exit::Success { Exit::Usage } else { exit };
+    Err(Failure { exit, message: format!("standard output cannot be written: {error}; lines of it are missing") })
+}
+
+/// Prints a line to standard error, in one piece. There is nobody to be told if that cannot be, and the work goes on.
+pub(crate) fn complain(text: impl Display) {
+    drop(std::io::stderr().write_all(format!("{text}\n").as_bytes()));
 }
 
 #[cfg(test)]

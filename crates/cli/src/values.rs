@@ -49,6 +49,12 @@ pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| format!("{text:?} is no number of seconds above 0 and up to a day"))
 }
 
+/// Reads seconds, none among them.
+pub(crate) fn seconds_or_none(text: &str) -> Result<f64, String> {
+    let number = text.trim().parse::<f64>().ok().filter(|number| (0.0..=86_400.0).contains(number));
+    number.ok_or_else(|| format!("{text:?} is no number of seconds from 0 to a day"))
+}
+
 /// Reads an address such as `0.0.0.0:9464`; empty is nowhere.
 pub(crate) fn listen(text: &str) -> Result<Listen, String> {
     if text.trim().is_empty() {
@@ -126,6 +132,16 @@ mod tests {
         assert!(["", "1", "1,2,3", "-1,2", "1.5,2"].iter().all(|text| point(text).is_err()));
         assert_eq!(share("0.25").unwrap(), 0.25);
         assert!(["", "x", "-0.1", "1.1", "NaN"].iter().all(|text| share(text).is_err()));
+    }
+
+    #[test]
+    fn seconds_are_a_number_up_to_a_day() {
+        for read in [seconds, seconds_or_none] {
+            assert_eq!((read("0.5").unwrap(), read("86400").unwrap()), (0.5, 86_400.0));
+            assert!(["", "x", "-1", "NaN", "inf", "86401"].iter().all(|text| read(text).is_err()));
+        }
+        assert!(seconds("0").is_err());
+        assert_eq!(seconds_or_none("0").unwrap(), 0.0);
     }
 
     #[test]

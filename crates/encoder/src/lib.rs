@@ -21,8 +21,8 @@ use echogen_protocol::{
     Task, layout,
 };
 use echogen_worker::{
-    CachedObjects, LeaseConfig, Outcome, Shared, SharedFlight, SharedWork, SingleFlight, Stage, StageContext,
-    StageError,
+    CachedObjects, LeaseConfig, MemoryBudget, Outcome, Room, Shared, SharedFlight, SharedWork, SingleFlight, Stage,
+    StageContext, StageError,
 };
 
 pub use network_encoder::NetworkEncoder;
@@ -30,6 +30,9 @@ pub use subject_encoder::{EncodeError, SubjectEncoder};
 
 /// Bytes of a cut-out: it has no more pixels than a picture may have.
 const MAX_CUTOUT_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Memory for the cut-outs of all tasks at work: one of the largest size, or five of twelve megapixels.
+const PICTURE_MEMORY_BYTES: u64 = 1024 * 1024 * 1024;
 
 /// The stage.
 #[derive(Debug)]
@@ -39,6 +42,7 @@ pub struct Encoder {
     work: CachedObjects,
     flights: SingleFlight<ObjectKey, ()>,
     shared: SharedFlight,
+    memory: MemoryBudget,
 }
 
 impl Encoder {
@@ -55,7 +59,8 @@ impl Encoder {
     ) -> Self {
         let work = CachedObjects::new(work, Arc::clone(&cache));
         let shared = SharedFlight::new(cache, LeaseConfig::default());
-        Self { keys, networks, work, flights: SingleFlight::new(), shared }
+        let memory = MemoryBudget::new(PICTURE_MEMORY_BYTES);
+        Self { keys, networks, work, flights: SingleFlight::new(), shared, memory }
     }
 
     async fn encode(&self, task: EncodeTask, context: &StageContext) -> Result<Outcome, StageError> {
@@ -85,6 +90,18 @@ impl Encoder {
         context.tell(EventKind::Encoded, &job.id, serde_json::json!({ "subject": key.as_str() })).await;
         let encoded_subject = key.as_str().to_owned();
         Ok(Outcome::next(Task::Sample(SampleTask { job, encoded_subject, progress })))
+    }
+
+    /// Decodes a cut-out as soon as there is room. It is our own PNG of a picture that passed the limits, so only its
+    /// size in bytes is bounded anew.
+    async fn decode(&self, png: Bytes) -> Result<(RgbImage, Room), StageError> {
+        let limits = ImageLimits { max_bytes: MAX_CUTOUT_BYTES, ..ImageLimits::default() };
+        let measure = move || imaging::decoding_bytes(&png, &limits).map(|needed| (needed, png));
+        let (needed, png) = off_thread(measure).await?.map_err(internal)?;
+        let room = self.memory.take(needed).await;
+        // It goes along with the work, which runs to its end also when this task is dropped halfway.
+        let (picture, room) = off_thread(move || (imaging::decode_image(&png, &limits), room)).await?;
+        Ok((picture.map_err(internal)?, room))
     }
 }
 
@@ -120,7 +137,8 @@ impl SharedWork for Encoding<'_> {
     async fn make(&self) -> Result<Bytes, Fault> {
         let key = ObjectKey::of_content(layout::CUTOUTS, &self.cutout)?;
         let png = self.stage.work.get(&key, MAX_CUTOUT_BYTES).await?;
-        let picture = decode(png.ok_or(Fault::CutoutGone)?).await?;
+        // Who has room waits only for the networks, which take none, so it never waits for one who waits for room.
+        let (picture, _room) = self.stage.decode(png.ok_or(Fault::CutoutGone)?).await?;
         let encoded = self.stage.networks.encode(Arc::new(picture), self.resolution, self.time_limit).await;
         Ok(encoded.map_err(StageError::from)?.into())
     }
@@ -180,11 +198,9 @@ fn segment_again(job: Job, progress: Progress) -> Result<Outcome, StageError> {
     Ok(Outcome::next(Task::Segment(SegmentTask { job, image, progress })))
 }
 
-/// Decodes a cut-out. It is our own PNG of a picture that passed the limits, so only its size in bytes is bounded anew.
-async fn decode(png: Bytes) -> Result<RgbImage, StageError> {
-    let limits = ImageLimits { max_bytes: MAX_CUTOUT_BYTES, ..ImageLimits::default() };
-    let decoded = tokio::task::spawn_blocking(move || imaging::decode_image(&png, &limits)).await;
-    decoded.map_err(internal)?.map_err(internal)
+/// Runs work that keeps a core busy where it does not hold up other tasks.
+async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StageError> {
+    tokio::task::spawn_blocking(work).await.map_err(internal)
 }
 
 fn internal(error: impl std::error::Error + Send + Sync + 'static) -> StageError {

@@ -15,7 +15,7 @@ use echogen_protocol::{
     BoundingBox, ContentHash, EncodeTask, FailureKind, FoundBy, Job, JobId, PixelBudget, Progress, SampleTask,
     SubjectFound, SubjectKeys, Task, layout,
 };
-use echogen_worker::{Outcome, Stage, StageContext, StageError};
+use echogen_worker::{MemoryBudget, Outcome, Stage, StageContext, StageError};
 use tokio::time::Instant;
 
 use crate::{EncodeError, Encoder, SubjectEncoder};
@@ -118,6 +118,23 @@ async fn many_prompts_at_the_same_moment_encode_once() {
     assert_eq!(bench.runs(), 1);
     let cached = [first, second, third].map(|task| *task.unwrap().progress.cached.get("encoder").unwrap());
     assert_eq!(cached.iter().filter(|cached| !**cached).count(), 1);
+}
+
+#[tokio::test]
+async fn a_cutout_waits_for_room_and_all_get_their_turn() {
+    let mut bench = bench();
+    bench.stage.memory = MemoryBudget::new(1);
+    let (low, middle, high) =
+        (bench.put_cutout(8, 6).await, bench.put_cutout(8, 7).await, bench.put_cutout(8, 8).await);
+    let room = bench.stage.memory.take(1).await;
+    let patience = std::time::Duration::from_millis(50);
+    assert!(tokio::time::timeout(patience, bench.run(job("none"), low)).await.is_err());
+    assert_eq!(bench.runs(), 0);
+    drop(room);
+    let (one, two, three) =
+        tokio::join!(bench.run(job("one"), low), bench.run(job("two"), middle), bench.run(job("three"), high));
+    assert!([one, two, three].iter().all(Result::is_ok));
+    assert_eq!(bench.runs(), 3);
 }
 
 /// Four processes, each with its own stage and its own single flight, on one store and one cache.

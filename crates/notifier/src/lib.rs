@@ -1,8 +1,9 @@
 //! The notifier: tells the client's own server that a job has ended, where the job names one.
 //!
-//! A telling that fails is tried again like any other task, and parked when its tries are used up. A server that is away or
-//! does not answer must not hold up what is meant for others: it is left alone for a while, and its tellings fail at once
-//! meanwhile.
+//! A telling that fails is tried again like any other task, and parked when its tries are used up. A server that does
+//! not answer must not hold up what is meant for others: it is left alone for a while, and its tellings fail at once
+//! meanwhile, to come back when the while is over. One that answers is there, whatever it says: clients who share a
+//! server do not pay for each other's paths.
 //!
 //! Deliberately absent: the job. It has ended, and its result stands whatever becomes of the telling.
 
@@ -46,16 +47,19 @@ impl Stage for Notifier {
             return Err(StageError::misplaced(&task, Self::NAME));
         };
         let host = host(&task.callback);
-        if !self.patience.may_call(&host) {
-            return Err(StageError::transient(format!("{host} did not answer lately and is left alone for a while")));
+        if let Err(left) = self.patience.may_call(&host) {
+            let message = format!("{host} did not answer lately and is left alone for a while");
+            return Err(StageError::Transient { message, retry_after: Some(left), source: None });
         }
         let sent = self.sender.send(&task.callback, &task.event).await;
-        // A refusal is an answer too: the server is there.
         match &sent {
+            // A refusal is an answer too: the server is there.
+            Ok(_) => self.patience.answered(&host),
             Err(error) if !error.is_permanent() => self.patience.failed(&host),
-            _ => self.patience.answered(&host),
+            // An address that must not be called says nothing of the server.
+            Err(_) => {}
         }
-        sent?;
+        sent?.heard()?;
         Ok(Outcome::Done)
     }
 }

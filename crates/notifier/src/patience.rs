@@ -45,25 +45,26 @@ struct Away {
 }
 
 impl Patience {
-    /// Whether the server may be called now. When its pause is over, the first who asks may, and the others wait for what
-    /// comes of it.
-    pub(crate) fn may_call(&self, host: &str) -> bool {
+    /// Whether the server may be called now; if not, how much of its pause is left. When that is over, the first who
+    /// asks may call, and to the others the time for its answer is another pause.
+    pub(crate) fn may_call(&self, host: &str) -> Result<(), Duration> {
         let mut servers = self.lock();
-        let Some(away) = servers.get_mut(host) else { return true };
+        let Some(away) = servers.get_mut(host) else { return Ok(()) };
         let now = Instant::now();
-        let may = away.until <= now;
-        if may {
-            *away = Away { until: now + TRIAL, is_tried: true, ..*away };
+        let left = away.until.saturating_duration_since(now);
+        if !left.is_zero() {
+            return Err(left);
         }
-        may
+        *away = Away { until: now + TRIAL, is_tried: true, ..*away };
+        Ok(())
     }
 
-    /// The server answered: it is there.
+    /// The server answered, whatever it said: it is there.
     pub(crate) fn answered(&self, host: &str) {
         self.lock().remove(host);
     }
 
-    /// The server did not answer, or asked for patience.
+    /// The server did not answer.
     pub(crate) fn failed(&self, host: &str) {
         let now = Instant::now();
         let mut servers = self.lock();
@@ -96,19 +97,20 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const MOMENT: Duration = Duration::from_millis(1);
 
     #[tokio::test(start_paused = true)]
     async fn a_server_that_fails_is_left_alone_and_then_tried_by_one() {
         let patience = Patience::default();
-        assert!(patience.may_call("slow"));
+        assert_eq!(patience.may_call("slow"), Ok(()));
         patience.failed("slow");
-        assert!(!patience.may_call("slow"));
-        assert!(patience.may_call("other"), "the others are called as ever");
+        assert_eq!(patience.may_call("slow"), Err(SECOND));
+        assert_eq!(patience.may_call("other"), Ok(()), "the others are called as ever");
         advance(SECOND).await;
-        assert!(patience.may_call("slow"), "the pause is over");
-        assert!(!patience.may_call("slow"), "and one may try");
+        assert_eq!(patience.may_call("slow"), Ok(()), "the pause is over");
+        assert_eq!(patience.may_call("slow"), Err(TRIAL), "and one may try");
         patience.answered("slow");
-        assert!(patience.may_call("slow") && patience.may_call("slow"), "it is there again");
+        assert_eq!([patience.may_call("slow"), patience.may_call("slow")], [Ok(()), Ok(())], "it is there again");
     }
 
     #[tokio::test(start_paused = true)]
@@ -118,10 +120,10 @@ mod tests {
         for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
             // What was under way together with the one that tried.
             patience.failed("slow");
-            advance(SECOND * seconds - Duration::from_millis(1)).await;
-            assert!(!patience.may_call("slow"), "{seconds} s are not over");
-            advance(Duration::from_millis(1)).await;
-            assert!(patience.may_call("slow"), "{seconds} s are over");
+            advance(SECOND * seconds - MOMENT).await;
+            assert_eq!(patience.may_call("slow"), Err(MOMENT), "{seconds} s are not over");
+            advance(MOMENT).await;
+            assert_eq!(patience.may_call("slow"), Ok(()), "{seconds} s are over");
             patience.failed("slow");
         }
     }
@@ -131,11 +133,11 @@ mod tests {
         let patience = Patience::default();
         patience.failed("slow");
         advance(SECOND).await;
-        assert!(patience.may_call("slow"));
-        advance(TRIAL - Duration::from_millis(1)).await;
-        assert!(!patience.may_call("slow"));
-        advance(Duration::from_millis(1)).await;
-        assert!(patience.may_call("slow"));
+        assert_eq!(patience.may_call("slow"), Ok(()));
+        advance(TRIAL - MOMENT).await;
+        assert_eq!(patience.may_call("slow"), Err(MOMENT));
+        advance(MOMENT).await;
+        assert_eq!(patience.may_call("slow"), Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -145,6 +147,6 @@ mod tests {
             patience.failed(&host.to_string());
         }
         assert_eq!(patience.lock().len(), REMEMBERED);
-        assert!(!patience.may_call(&(REMEMBERED + 9).to_string()), "the last one is remembered");
+        assert!(patience.may_call(&(REMEMBERED + 9).to_string()).is_err(), "the last one is remembered");
     }
 }

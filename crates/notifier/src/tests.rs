@@ -72,6 +72,46 @@ async fn a_refusal_is_final_and_no_reason_to_leave_the_server_alone() {
 }
 
 #[tokio::test]
+async fn a_path_that_is_busy_keeps_no_other_of_its_server_from_being_called() {
+    let bench = bench();
+    let busy = "https://good.example/busy";
+    bench.sender.let_answer(busy, CallbackAnswer::Busy);
+    for calls in 1..=5 {
+        let error = bench.tell(busy).await.unwrap_err();
+        assert!(!error.is_permanent() && error.to_string().contains("is busy"), "{error}");
+        assert_eq!(bench.sender.calls(), calls);
+    }
+    bench.tell(GOOD).await.unwrap();
+    assert_eq!(bench.sender.heard(), [(GOOD.to_owned(), event())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_telling_whose_server_is_left_alone_comes_back_when_the_pause_is_over() {
+    let bench = bench();
+    let away = "https://away.example/done";
+    assert_eq!(bench.tell(away).await.unwrap_err().retry_after(), None, "the one that tried waits as ever");
+    tokio::time::advance(Duration::from_millis(400)).await;
+    assert_eq!(bench.tell(away).await.unwrap_err().retry_after(), Some(Duration::from_millis(600)));
+    tokio::time::advance(Duration::from_millis(600)).await;
+    bench.sender.let_answer(away, CallbackAnswer::Heard);
+    bench.tell(away).await.unwrap();
+    assert_eq!(bench.sender.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_must_not_be_called_says_nothing_of_the_server() {
+    let bench = bench();
+    let (away, forbidden) = ("https://away.example/done", "http://away.example:443/done");
+    for _ in 0..2 {
+        assert!(bench.tell(forbidden).await.unwrap_err().is_permanent(), "it is not left alone");
+    }
+    assert!(!bench.tell(away).await.unwrap_err().is_permanent());
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(bench.tell(forbidden).await.unwrap_err().is_permanent());
+    assert!(bench.tell(away).await.unwrap_err().retry_after().is_some(), "nor is it there again");
+}
+
+#[tokio::test]
 async fn a_task_of_another_stage_is_a_fault() {
     let bench = bench();
     let task = Task::Dispatch(Job::new("dog.png".into(), "a dog").with_id());

@@ -168,6 +168,10 @@ pub trait Broker: Send + Sync + std::fmt::Debug {
 pub trait Consumer: Send {
     /// Waits for the next delivery; `None` when the consumer has ended. Cancel safe.
     async fn receive(&mut self) -> Result<Option<Delivery>, PortError>;
+
+    /// Takes nothing more: what has come and was not received goes back to its queue at once, and what comes from now on goes
+    /// to others. What is in hand can still be settled.
+    async fn stop(&mut self);
 }
 
 /// Settles one delivery.

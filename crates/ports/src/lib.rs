@@ -17,7 +17,7 @@ mod object_store;
 
 pub use broker::{Broker, Consumer, DEAD_LETTER_REASON, Delivery, Event, EventStream, Message, QueueName, Settle};
 pub use cache::{Cache, FencingToken};
-pub use callback_sender::CallbackSender;
+pub use callback_sender::{CallbackReply, CallbackSender};
 pub use echogen_protocol::KeyError;
 pub use error::{PortError, error_story};
 pub use image_fetcher::ImageFetcher;

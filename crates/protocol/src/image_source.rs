@@ -83,7 +83,8 @@ fn address(text: &str) -> Result<Url, JobError> {
         return Err(fault("it names no host"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(fault("it carries a user name or password; take it out"));
+        // Not quoted: the message goes where the password must not.
+        return Err(JobError::new("subject.image", "the address carries a user name or password; take it out"));
     }
     Ok(url)
 }
@@ -138,7 +139,8 @@ mod tests {
         assert!(location("").unwrap_err().contains("is empty"));
         assert!(location("http://example.org/dog.png").unwrap_err().contains("use https://"));
         assert!(location("ftp://example.org/dog.png").unwrap_err().contains("ftp: is not supported"));
-        assert!(location("https://me:secret@example.org/").unwrap_err().contains("take it out"));
+        let error = location("https://me:secret@example.org/").unwrap_err();
+        assert!(error.contains("take it out") && !error.contains("secret"), "{error}");
         assert!(location("dog\0.png").unwrap_err().contains("control character"));
         assert!(location("sha256:12").unwrap_err().contains("64 hexadecimal digits"));
         assert!(location(&"x".repeat(5_000)).unwrap_err().contains("the limit is 4096"));

@@ -30,6 +30,13 @@ pub fn result_image_key(job: &Job, index: usize) -> String {
     format!("{}/image-{index}.{}", job.result_prefix(), job.output.format.extension())
 }
 
+/// The key of the same picture where another picture has that key already.
+pub fn result_image_key_beside(job: &Job, index: usize, sha256: &ContentHash) -> String {
+    let sha256 = sha256.to_string();
+    let mark = sha256.get(..8).unwrap_or(&sha256);
+    format!("{}/image-{index}-{mark}.{}", job.result_prefix(), job.output.format.extension())
+}
+
 /// How a subject was cut out of a picture; stored as JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Segmentation {
@@ -131,6 +138,8 @@ mod tests {
         job.output.destination = Some("dogs".into());
         job.output.format = OutputFormat::Jpeg;
         assert_eq!(result_image_key(&job, 3), "dogs/j1/image-3.jpg");
+        let sha256 = ContentHash::of(b"");
+        assert_eq!(result_image_key_beside(&job, 3, &sha256), "dogs/j1/image-3-e3b0c442.jpg");
     }
 
     #[test]

@@ -9,6 +9,9 @@ use serde_json::{Map, Value};
 
 use crate::{AspectRatio, Job, JobError, JobId, error::quoted, limits};
 
+/// Commas in a job's JSON: far more than all of its texts may have together.
+const MAX_COMMAS: usize = 100_000;
+
 impl Job {
     /// Parses and validates a job. Without an `id` it gets one that follows from its other fields.
     pub fn parse(json: &[u8]) -> Result<Self, JobError> {
@@ -16,6 +19,11 @@ impl Job {
         if json.len() > limits::MAX_JOB_JSON_BYTES {
             let (size, limit) = (json.len(), limits::MAX_JOB_JSON_BYTES);
             return Err(JobError::new("", format!("the job's JSON has {size} bytes; the limit is {limit}")));
+        }
+        // Pictures have no commas and texts have limits: so many are no job, and would take a hundred times the memory.
+        let commas = json.iter().filter(|byte| **byte == b',').count();
+        if commas > MAX_COMMAS {
+            return Err(JobError::new("", "this is no job: it has more values than any job has"));
         }
         let value: Value = serde_json::from_slice(json)
             .map_err(|error| JobError::new("", format!("this is not valid JSON: {error}")))?;

@@ -37,6 +37,9 @@ pub use image_sampler::{ImageSampler, SampleError, SampleRequest, Sampled, Scale
 /// Bytes of an encoded subject: at the largest pixel budget about 4 MiB in f32.
 const MAX_SUBJECT_BYTES: u64 = 64 * 1024 * 1024;
 
+/// Bytes of a picture that is read back: far more than one of the largest size has.
+const MAX_PICTURE_BYTES: u64 = 256 * 1024 * 1024;
+
 /// JPEG quality of jobs that name none; as documented in the job's schema.
 const DEFAULT_QUALITY: u8 = 90;
 
@@ -154,12 +157,26 @@ impl Sampler {
         let storing = images.into_iter().zip(seeds).enumerate().map(|(index, (image, seed))| async move {
             let (width, height) = image.dimensions();
             let bytes = encode(image, format, quality).await?;
-            let key = ObjectKey::new(layout::result_image_key(job, index))?;
             let sha256 = ContentHash::of(&bytes);
-            self.pictures.put(&key, bytes).await?;
+            let key = self.keep(job, index, bytes, &sha256).await?;
             Ok::<_, StageError>(ResultImage { key: key.as_str().to_owned(), seed, width, height, sha256 })
         });
         futures::stream::iter(storing).buffered(STORED_AT_ONCE).try_collect().await
+    }
+
+    /// Stores a picture under its name. Another try may have left another picture there, of another kind of device say, and
+    /// a result that tells of it: that one stays, and this one gets a name of its own.
+    async fn keep(&self, job: &Job, index: usize, bytes: Bytes, sha256: &ContentHash) -> Result<ObjectKey, StageError> {
+        let key = ObjectKey::new(layout::result_image_key(job, index))?;
+        if self.pictures.put_if_absent(&key, bytes.clone()).await? {
+            return Ok(key);
+        }
+        if self.pictures.get(&key, MAX_PICTURE_BYTES).await?.is_some_and(|there| there == bytes) {
+            return Ok(key);
+        }
+        let key = ObjectKey::new(layout::result_image_key_beside(job, index, sha256))?;
+        self.pictures.put(&key, bytes).await?;
+        Ok(key)
     }
 
     fn result(

@@ -141,6 +141,26 @@ async fn a_job_with_a_result_is_not_sampled_again() {
 }
 
 #[tokio::test]
+async fn a_picture_that_another_try_left_is_not_written_over() {
+    let bench = bench().await;
+    bench.pictures.put(&key("one/image-0.png"), "of another device".into()).await.unwrap();
+    bench.stage.run(task(job()), &bench.context).await.unwrap();
+    let there = bench.pictures.get(&key("one/image-0.png"), 10_000).await.unwrap().unwrap();
+    assert_eq!(there, "of another device");
+    let result = bench.results.find(&job()).await.unwrap().unwrap();
+    let [first, second] = &result.images[..] else { panic!("{result:?}") };
+    let mark = &first.sha256.to_string()[..8];
+    assert_eq!((first.key.as_str(), second.key.as_str()), (&*format!("one/image-0-{mark}.png"), "one/image-1.png"));
+    let bytes = bench.pictures.get(&key(&first.key), 10_000).await.unwrap().unwrap();
+    assert_eq!(ContentHash::of(&bytes), first.sha256);
+    // The same picture once more, of a try that died before its result, keeps its name.
+    bench.pictures.delete(&ObjectKey::of_result(&job()).unwrap()).await.unwrap();
+    bench.stage.run(task(job()), &bench.context).await.unwrap();
+    let again = bench.results.find(&job()).await.unwrap().unwrap();
+    assert_eq!(again.images, result.images);
+}
+
+#[tokio::test]
 async fn the_format_names_the_file() {
     let bench = bench().await;
     let mut job = job();

@@ -268,10 +268,20 @@ fn not_found(
         }),
         IfNotFound::Fail => {
             let place = subject.point.map_or(String::new(), |Point { x, y }| format!(" at ({x}, {y})"));
+            let needed = match config.selection {
+                Selection::Published => PUBLISHED_THRESHOLD,
+                Selection::Best => config.box_threshold,
+            };
+            // With a point the scores may be high enough, only elsewhere.
+            let why = match subject.point.and(choose(detections, config, None)) {
+                Some(Detection { score, .. }) => format!(
+                    "one elsewhere has a score of {score:.2}, but no box of {needed:.2} or more holds that point; give \
+                     another subject.point or none, or subject.box"
+                ),
+                None => format!("the best score is {best:.2}, {needed:.2} is needed; give subject.name or subject.box"),
+            };
             let message = format!(
-                "no {name:?} was found in the picture{place}: the best score is {best:.2}, {:.2} is needed; give subject.name \
-                 or subject.box, or set subject.if_not_found to \"whole_image\"",
-                config.box_threshold
+                "no {name:?} was found in the picture{place}: {why}, or set subject.if_not_found to \"whole_image\""
             );
             Err(DetectError::NotFound(message))
         }

@@ -89,7 +89,12 @@ fn a_point_says_which_of_several() {
     let at = |x, y| find(&dogs(), &FinderConfig::default(), move |s| s.point = Some(Point { x, y }));
     assert_eq!(at(2, 2).unwrap().bounding_box, bounds(1, 1, 4, 4));
     assert_eq!(at(7, 5).unwrap().bounding_box, bounds(5, 0, 10, 8));
-    assert!(at(0, 7).unwrap_err().to_string().contains("at (0, 7)"));
+    let error = at(0, 7).unwrap_err().to_string();
+    let expected = "at (0, 7): one elsewhere has a score of 0.80, but no box of 0.30 or more holds that point";
+    assert!(error.contains(expected), "{error}");
+    let weak = FinderConfig { box_threshold: 0.9, ..FinderConfig::default() };
+    let error = find(&dogs(), &weak, |s| s.point = Some(Point { x: 2, y: 2 })).unwrap_err().to_string();
+    assert!(error.contains("at (2, 2): the best score is 0.80, 0.90 is needed"), "{error}");
     assert!(at(10, 0).unwrap_err().to_string().contains("outside the picture of 10 x 8"));
 }
 

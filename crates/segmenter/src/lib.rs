@@ -23,8 +23,8 @@ use echogen_protocol::{
     SubjectFound, Task, layout, limits,
 };
 use echogen_worker::{
-    CachedObjects, LeaseConfig, Outcome, Shared, SharedFlight, SharedWork, SingleFlight, Stage, StageContext,
-    StageError,
+    CachedObjects, LeaseConfig, MemoryBudget, Outcome, Shared, SharedFlight, SharedWork, SingleFlight, Stage,
+    StageContext, StageError,
 };
 
 pub use detector::{DetectError, Detector, Found, GivenBox};
@@ -34,6 +34,9 @@ pub use network_detector::NetworkDetector;
 /// Bytes of a [`Segmentation`]: a handful of numbers and a name.
 const MAX_RECORD_BYTES: u64 = 64 * 1024;
 
+/// Memory for the pictures of all tasks at work: one of the largest size, or five of twelve megapixels.
+const PICTURE_MEMORY_BYTES: u64 = 1024 * 1024 * 1024;
+
 /// The stage.
 #[derive(Debug)]
 pub struct Segmenter {
@@ -42,6 +45,7 @@ pub struct Segmenter {
     work: CachedObjects,
     flights: SingleFlight<ObjectKey, Segmentation>,
     shared: SharedFlight,
+    memory: MemoryBudget,
 }
 
 impl Segmenter {
@@ -57,7 +61,8 @@ impl Segmenter {
         cache: Arc<dyn Cache>,
     ) -> Self {
         let shared = SharedFlight::new(Arc::clone(&cache), LeaseConfig::default());
-        Self { limits, detector, work: CachedObjects::new(work, cache), flights: SingleFlight::new(), shared }
+        let memory = MemoryBudget::new(PICTURE_MEMORY_BYTES);
+        Self { limits, detector, work: CachedObjects::new(work, cache), flights: SingleFlight::new(), shared, memory }
     }
 
     async fn segment(&self, task: SegmentTask, context: &StageContext) -> Result<Outcome, StageError> {
@@ -102,13 +107,20 @@ impl Segmenter {
     ) -> Result<(Segmentation, Bytes), StageError> {
         let bytes = self.picture(image).await?;
         let limits = self.limits;
-        let picture = off_thread(move || imaging::decode_image(&bytes, &limits)).await?.map_err(bad_image)?;
-        let picture = Arc::new(picture);
+        let measure = move || imaging::decoding_bytes(&bytes, &limits).map(|needed| (needed, bytes));
+        let (needed, bytes) = off_thread(measure).await?.map_err(bad_image)?;
+        // Who has room waits only for the detector, which takes none, so it never waits for one who waits for room.
+        let room = self.memory.take(needed).await;
+        // It goes along with the work, which runs to its end also when this task is dropped halfway.
+        let (picture, room) = off_thread(move || (imaging::decode_image(&bytes, &limits), room)).await?;
+        let picture = Arc::new(picture.map_err(bad_image)?);
         let found = self.detector.detect(Arc::clone(&picture), job, context.time_limit).await?;
         let Found { bounding_box, mask: outline, name, score, how } = found;
         let mode = job.subject.mask;
-        let cut = move || cut_out(&picture, bounding_box, outline.as_ref(), mode);
-        let png: Bytes = off_thread(cut).await?.map_err(bad_image)?.into();
+        let cut = move || (cut_out(&picture, bounding_box, outline.as_ref(), mode), room);
+        let (png, room) = off_thread(cut).await?;
+        drop(room);
+        let png: Bytes = png.map_err(bad_image)?.into();
         let cutout = ContentHash::of(&png);
         let record = Segmentation { cutout, subject: SubjectFound { image, name, bounding_box, score, how } };
         Ok((record, png))
@@ -197,11 +209,15 @@ fn cut_out(
     mode: MaskMode,
 ) -> Result<Vec<u8>, imaging::ImageError> {
     let BoundingBox { left, top, right, bottom } = area;
+    let area = PixelBox { left, top, right, bottom };
     // A box outside the picture is a fault also where nothing is painted.
-    let boxed = imaging::white_outside(picture, PixelBox { left, top, right, bottom })?;
-    let cut = outline.map_or(boxed, |outline| imaging::white_outside_mask(picture, outline));
-    let shown = if mode == MaskMode::None { picture } else { &cut };
-    imaging::encode_image(shown, ImageFormat::Png, 100)
+    area.check(picture.width(), picture.height())?;
+    let cut = match outline {
+        _ if mode == MaskMode::None => None,
+        Some(outline) => Some(imaging::white_outside_mask(picture, outline)),
+        None => Some(imaging::white_outside(picture, area)?),
+    };
+    imaging::encode_image(cut.as_ref().unwrap_or(picture), ImageFormat::Png, 100)
 }
 
 /// Runs work that keeps a core busy where it does not hold up other tasks.

@@ -15,7 +15,7 @@ use echogen_protocol::{
     BoundingBox, ContentHash, EncodeTask, FailureKind, FoundBy, Job, JobId, MaskMode, Progress, SegmentTask, Task,
     layout,
 };
-use echogen_worker::{Outcome, Stage, StageContext, StageError};
+use echogen_worker::{MemoryBudget, Outcome, Stage, StageContext, StageError};
 use tokio::time::Instant;
 
 use crate::{DetectError, Detector, Found, GivenBox, Segmenter};
@@ -174,6 +174,25 @@ async fn what_is_no_picture_fails_for_good() {
     let mut sam = job(None);
     sam.subject.mask = MaskMode::Sam;
     check_failure(bench.run(sam, &png).await, FailureKind::Unsupported, "use \"box\" or \"none\"");
+}
+
+#[tokio::test]
+async fn a_picture_waits_for_room_and_all_get_their_turn() {
+    let mut bench = bench();
+    bench.segmenter.memory = MemoryBudget::new(1);
+    let room = bench.segmenter.memory.take(1).await;
+    let patience = std::time::Duration::from_millis(50);
+    assert!(tokio::time::timeout(patience, bench.run_png(job(None))).await.is_err());
+    assert_eq!(bench.detector.0.load(Ordering::Relaxed), 0);
+    drop(room);
+    let png = |level: u8| encode_image(&RgbImage::from_pixel(8, 6, [level; 3].into()), ImageFormat::Png, 100).unwrap();
+    let (one, two, three) = (png(1), png(2), png(3));
+    let (one, two, three) =
+        tokio::join!(bench.run(job(None), &one), bench.run(job(None), &two), bench.run(job(None), &three));
+    for task in [one, two, three] {
+        bench.cutout(&task.unwrap()).await;
+    }
+    check_failure(bench.run(job(None), b"hello").await, FailureKind::BadImage, "not an image");
 }
 
 /// Four processes, each with its own stage and its own single flight, on one store and one cache.

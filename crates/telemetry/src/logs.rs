@@ -141,7 +141,8 @@ impl std::fmt::Debug for LogControl {
 /// at its start.
 pub fn init(options: &Options) -> Result<Telemetry, TelemetryError> {
     let (filter, handle) = reload::Layer::new(parse_filter(&options.filter)?);
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    // Where standard error cannot be written the layer would say so there, and panic.
+    let lines = fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     let lines = match options.format {
         LogFormat::Pretty => {
             let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());

@@ -280,6 +280,11 @@ impl Consumer for AheadConsumer {
             None => self.inner.receive().await,
         }
     }
+
+    async fn stop(&mut self) {
+        self.inner.stop().await;
+        self.ahead.clear();
+    }
 }
 
 struct LosingConsumer {
@@ -294,6 +299,10 @@ impl Consumer for LosingConsumer {
         let (message, redeliveries) = (delivery.message.clone(), delivery.redeliveries);
         let settle = LosingSettle { delivery, left: Arc::clone(&self.left) };
         Ok(Some(Delivery::new(message, redeliveries, Box::new(settle))))
+    }
+
+    async fn stop(&mut self) {
+        self.inner.stop().await;
     }
 }
 

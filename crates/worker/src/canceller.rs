@@ -22,6 +22,8 @@ pub struct Cancelled {
     pub is_new: bool,
     /// The key of its `result.json`.
     pub result_key: String,
+    /// Whether that is known to be the job's own key: a job with another may have been left running.
+    pub is_sure: bool,
 }
 
 impl JobCanceller {
@@ -35,16 +37,24 @@ impl JobCanceller {
     ///
     /// A job that nothing is known of is cancelled ahead of its coming, under the key of jobs without a destination.
     pub async fn cancel(&self, id: &JobId) -> Result<Cancelled, PortError> {
-        let state = self.state(id).await;
-        let key = match &state {
-            Some(state) => ObjectKey::new(state.result_key.clone())?,
-            None => ObjectKey::new(default_result_key(id))?,
+        self.cancel_at(id, None).await
+    }
+
+    /// The same for a caller who may know the job's destination; the board's word counts before it.
+    pub async fn cancel_at(&self, id: &JobId, destination: Option<&str>) -> Result<Cancelled, PortError> {
+        let (state, plain) = (self.state(id).await, default_result_key(id));
+        let is_sure = state.is_some() || destination.is_some();
+        let key = match (&state, destination) {
+            (Some(state), _) => state.result_key.clone(),
+            (None, Some(destination)) => format!("{destination}/{plain}"),
+            (None, None) => plain,
         };
+        let key = ObjectKey::new(key)?;
         let result = JobResult::cancelled(id.clone(), self.results.version(), self.results.now());
         let is_new = self.results.commit_at(&key, &result, &facts(state)).await?;
         let status = if is_new { None } else { self.results.find_at(&key).await?.map(|result| result.status) };
         let status = status.unwrap_or(JobStatus::Cancelled);
-        Ok(Cancelled { status, is_new, result_key: key.as_str().to_owned() })
+        Ok(Cancelled { status, is_new, result_key: key.as_str().to_owned(), is_sure })
     }
 
     /// What the board knows of the job. A cache may be away, and is written to by others too: a key that cannot be this
@@ -63,4 +73,27 @@ fn facts(state: Option<JobState>) -> TaskFacts {
     let trace_id = state.trace_id.and_then(|id| u128::from_str_radix(&id, 16).ok());
     let trace = trace_id.map(|id| span_under(TraceContext::new(id, 1)));
     TaskFacts { reply_to: state.reply_to, callback: state.callback, trace, ..TaskFacts::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use echogen_ports::{MemoryBroker, MemoryObjectStore, ObjectStore};
+
+    use super::*;
+    use crate::Clock;
+
+    #[tokio::test]
+    async fn a_destination_that_the_caller_knows_is_where_the_job_will_look() {
+        let store: Arc<dyn ObjectStore> = Arc::new(MemoryObjectStore::new());
+        let results = ResultWriter::new(Arc::clone(&store), Arc::new(MemoryBroker::new()), Clock::system(), "1.2.3");
+        let (canceller, id) = (JobCanceller::new(results, None), JobId("one".to_owned()));
+        let cancelled = canceller.cancel(&id).await.unwrap();
+        assert_eq!((cancelled.result_key.as_str(), cancelled.is_sure), ("one/result.json", false));
+        let cancelled = canceller.cancel_at(&id, Some("dogs")).await.unwrap();
+        assert_eq!((cancelled.result_key.as_str(), cancelled.is_sure), ("dogs/one/result.json", true));
+        assert!(cancelled.is_new && store.exists(&ObjectKey::new("dogs/one/result.json").unwrap()).await.unwrap());
+        assert!(canceller.cancel_at(&id, Some("../dogs")).await.unwrap_err().is_permanent());
+    }
 }

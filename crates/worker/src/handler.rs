@@ -9,7 +9,8 @@ use futures::FutureExt;
 use jiff::Timestamp;
 use tokio::{
     select,
-    time::{Instant, timeout_at},
+    sync::OwnedSemaphorePermit,
+    time::{Instant, sleep, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, field::Empty, info, info_span, warn};
@@ -24,6 +25,9 @@ use crate::{
     trace::placed,
     worker::pause,
 };
+
+/// The time that what is being concluded has when all others are put back: a broker or store that is there needs less.
+const LAST_CHANCE: Duration = Duration::from_secs(2);
 
 /// Handles deliveries; shared by all tasks at work.
 pub(crate) struct Handler {
@@ -75,8 +79,15 @@ impl InHand<'_> {
 }
 
 impl Handler {
-    /// Takes one delivery to its end. Whatever goes wrong before the ack puts it back.
-    pub(crate) async fn handle(&self, mut delivery: Delivery, queue: usize, abort: &CancellationToken) {
+    /// Takes one delivery to its end. Whatever goes wrong before the ack puts it back. `alone` keeps others from being at
+    /// work while it is; settling it may take long, and needs nobody to wait.
+    pub(crate) async fn handle(
+        &self,
+        mut delivery: Delivery,
+        queue: usize,
+        alone: Option<OwnedSemaphorePermit>,
+        abort: &CancellationToken,
+    ) {
         let mut headers = TaskHeaders::from_map(&delivery.message.headers);
         let progress = metrics().task_started(self.stage.name(), self.waited(&headers, delivery.redeliveries));
         let span = info_span!(
@@ -105,6 +116,7 @@ impl Handler {
         let mut task = InHand { queue, message, redeliveries, headers, facts };
         async {
             let (verdict, begun) = self.judge(&mut task, abort).await;
+            drop(alone);
             let end = self.settle(delivery, &task, verdict, abort).await;
             Span::current().record("outcome", end.as_str());
             progress.ended(end);
@@ -135,7 +147,12 @@ impl Handler {
             settled(delivery.requeue().await);
             return TaskEnd::PutBack;
         }
-        match self.conclude(task, verdict, abort).await {
+        let concluded = select! {
+            biased;
+            concluded = self.conclude(task, verdict, abort) => concluded,
+            () = after(abort, LAST_CHANCE) => Err(PortError::transient("there is no time left")),
+        };
+        match concluded {
             Ok(end) => {
                 settled(delivery.ack().await);
                 end
@@ -297,6 +314,12 @@ fn expired(deadline: Option<Timestamp>) -> Verdict {
     let deadline = deadline.map(|deadline| deadline.to_string()).unwrap_or_default();
     let message = format!("the deadline {deadline} passed before the pictures were made");
     Verdict::Fail(Failure { kind: FailureKind::Expired, message })
+}
+
+/// Ends a while after `token` is cancelled.
+async fn after(token: &CancellationToken, wait: Duration) {
+    token.cancelled().await;
+    sleep(wait).await;
 }
 
 /// A delivery that could not be settled comes again by itself.

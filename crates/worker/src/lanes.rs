@@ -65,6 +65,9 @@ impl Turns {
     }
 }
 
+/// Deliveries of one of several queues that wait at hand while as many as may be are at work.
+const AT_HAND: u16 = 8;
+
 /// The consumers of a worker's queues.
 pub(crate) struct Consumers {
     all: Vec<Box<dyn Consumer>>,
@@ -83,8 +86,8 @@ impl Consumers {
         concurrency: u16,
     ) -> Result<Self, PortError> {
         // With several queues some deliveries wait at hand: otherwise the queue that was just served would look empty
-        // for as long as the broker takes to send the next, and lose its turn.
-        let prefetch = if queues.len() > 1 { concurrency.saturating_mul(2) } else { concurrency };
+        // for as long as the broker takes to send the next, and lose its turn. Not many: a job may hold its picture.
+        let prefetch = if queues.len() > 1 { concurrency.saturating_add(AT_HAND) } else { concurrency };
         let mut all = Vec::with_capacity(queues.len());
         for (queue, _) in queues {
             all.push(broker.consume(queue, prefetch).await?);
@@ -108,8 +111,9 @@ impl Consumers {
         }
     }
 
-    /// Puts back what waits for its turn.
-    pub(crate) fn put_back(&mut self) {
+    /// Takes nothing more, and puts back what waits for its turn. What is at work can still be settled.
+    pub(crate) async fn stop(&mut self) {
+        future::join_all(self.all.iter_mut().map(|consumer| consumer.stop())).await;
         self.heads.iter_mut().for_each(|head| *head = None);
     }
 

@@ -4,8 +4,9 @@
 //! several by weight: prefetch, deadline, retry with backoff, dead letters, quarantine of what may kill its worker,
 //! cancellation, ack last, graceful end. Beside them: [`InferenceThread`], where models live; [`SingleFlight`] and
 //! [`SharedFlight`], which let many who want the same product share one work, in a process and across processes;
-//! [`CachedObjects`], the work store behind the cache; [`ResultWriter`], by which a job ends; [`JobStatusBoard`], where
-//! one can see how far it is; [`JobCanceller`], which takes it back. Deliberately absent: any adapter, and any model.
+//! [`CachedObjects`], the work store behind the cache; [`MemoryBudget`], which bounds the memory of many tasks;
+//! [`ResultWriter`], by which a job ends; [`JobStatusBoard`], where one can see how far it is; [`JobCanceller`], which
+//! takes it back. Deliberately absent: any adapter, and any model.
 
 mod announcer;
 mod cached_objects;
@@ -18,6 +19,7 @@ mod courier;
 mod handler;
 mod inference;
 mod lanes;
+mod memory_budget;
 mod quarantine;
 mod results;
 mod shared_flight;
@@ -33,6 +35,7 @@ pub use clock::Clock;
 pub use config::{Backoff, WorkerConfig};
 pub use inference::{Asker, InferenceError, InferenceThread};
 pub use lanes::LaneWeights;
+pub use memory_budget::{MemoryBudget, Room};
 pub use results::{FailureHandler, ResultWriter, Withdrawal};
 pub use shared_flight::{LeaseConfig, Shared, SharedFlight, SharedWork};
 pub use single_flight::SingleFlight;

@@ -116,9 +116,10 @@ impl ResultWriter {
             self.tell_end(key.as_str(), result, facts).await?;
             return Ok(true);
         }
-        if let Some(counts) = self.find_at(key).await? {
-            self.tell_end(key.as_str(), &counts, facts).await?;
-        }
+        // Without a result nobody may take the job for ended, whatever stands in its place.
+        let gone = || PortError::transient(format!("the object {key} was there, and is gone again"));
+        let counts = self.find_at(key).await?.ok_or_else(gone)?;
+        self.tell_end(key.as_str(), &counts, facts).await?;
         Ok(false)
     }
 
@@ -276,6 +277,42 @@ mod tests {
         bench.results.fail(&bench.job, failure, &TaskFacts::default()).await.unwrap();
         assert_eq!(next_event(&mut bench.events).await.kind, EventKind::Failed);
         assert!(bench.store.keys().is_empty());
+    }
+
+    /// A store in which something stands at every key that is no object, as a folder among files.
+    #[derive(Debug)]
+    struct Taken;
+
+    #[async_trait]
+    impl ObjectStore for Taken {
+        async fn get(&self, _: &ObjectKey, _: u64) -> Result<Option<bytes::Bytes>, PortError> {
+            Ok(None)
+        }
+
+        async fn put(&self, _: &ObjectKey, _: bytes::Bytes) -> Result<(), PortError> {
+            Ok(())
+        }
+
+        async fn put_if_absent(&self, _: &ObjectKey, _: bytes::Bytes) -> Result<bool, PortError> {
+            Ok(false)
+        }
+
+        async fn exists(&self, _: &ObjectKey) -> Result<bool, PortError> {
+            Ok(false)
+        }
+
+        async fn delete(&self, _: &ObjectKey) -> Result<(), PortError> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_whose_result_is_neither_written_nor_there_has_not_ended() {
+        let Bench { job, .. } = bench().await;
+        let clock = Clock::fixed(Timestamp::UNIX_EPOCH);
+        let results = ResultWriter::new(Arc::new(Taken), Arc::new(MemoryBroker::new()), clock, "1.2.3");
+        let failure = Failure { kind: FailureKind::Internal, message: "lost".to_owned() };
+        assert!(results.fail(&job, failure, &TaskFacts::default()).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]

@@ -23,7 +23,7 @@ use tokio::{
     select,
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
@@ -35,6 +35,9 @@ use crate::{
 
 /// The time that courtesies still waiting to be told have at the end.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// A consumer that lived so long was no failure: what ends it is something new.
+const STEADY: Duration = Duration::from_secs(60);
 
 /// Runs one stage on its queue, or on several by weight.
 #[derive(Clone)]
@@ -142,11 +145,19 @@ impl Worker {
         failures: &mut u32,
     ) -> Result<(), PortError> {
         let concurrency = self.config.concurrency.max(1);
-        let mut consumers = Consumers::start(&*self.broker, &self.queues, concurrency).await?;
+        let mut consumers = select! {
+            biased;
+            () = shutdown.cancelled() => return Ok(()),
+            started = Consumers::start(&*self.broker, &self.queues, concurrency) => started?,
+        };
+        let began = Instant::now();
         // A set and no tracker: its tasks end with it, also when this future is dropped.
         let (mut tasks, abort) = (JoinSet::new(), CancellationToken::new());
         let ended = self.receive(handler, &mut consumers, &mut tasks, &abort, shutdown, failures).await;
-        consumers.put_back();
+        if began.elapsed() >= STEADY {
+            *failures = 0;
+        }
+        consumers.stop().await;
         self.drain(&mut tasks, &abort).await;
         ended
     }
@@ -173,9 +184,9 @@ impl Worker {
                 };
                 // All other permits: whatever is at work ends first, and nothing begins until this one has ended.
                 let rest = if delivery.redeliveries > 0 { take(&permits, concurrency - 1).await } else { None };
-                Ok((queue, delivery, (permit, rest)))
+                Ok((queue, delivery, permit, rest))
             };
-            let (queue, delivery, permit) = select! {
+            let (queue, delivery, permit, rest) = select! {
                 biased;
                 () = shutdown.cancelled() => return Ok(()),
                 received = received => received?,
@@ -183,7 +194,7 @@ impl Worker {
             *failures = 0;
             let (handler, abort) = (Arc::clone(handler), abort.clone());
             tasks.spawn(async move {
-                handler.handle(delivery, queue, &abort).await;
+                handler.handle(delivery, queue, rest, &abort).await;
                 drop(permit);
             });
         }

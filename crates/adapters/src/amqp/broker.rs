@@ -7,11 +7,12 @@ use bytes::Bytes;
 use echogen_ports::{Broker, Consumer, DEAD_LETTER_REASON, Event, EventStream, Message, PortError, QueueName};
 use echogen_protocol::ReplyTo;
 use lapin::{BasicProperties, types::ShortString};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::{
-    caution::{Caution, SHORT_PAUSE},
+    caution::SHORT_PAUSE,
     config::AmqpConfig,
     consumer::AmqpConsumer,
     declare::{depth, short},
@@ -21,6 +22,7 @@ use super::{
     link::{Consuming, Link, Publishing, Session, Shared},
     liveness::{self, Liveness},
     publisher::{Outcome, Outgoing, Publisher},
+    refusals::Refusals,
     topology::{Route, Topology},
 };
 
@@ -50,7 +52,8 @@ impl AmqpBroker {
     pub fn new(config: AmqpConfig) -> Result<Self, PortError> {
         let uri = config.check()?;
         let topology = Topology::of(&config);
-        let shared = Arc::new(Shared { config, topology, uri, caution: Arc::new(Caution::default()) });
+        let (tasks, caution, refusals) = (TaskTracker::new(), Arc::default(), Refusals::default());
+        let shared = Arc::new(Shared { config, topology, uri, tasks, caution, refusals });
         Ok(Self {
             publishing: Arc::new(Link::new(Arc::clone(&shared))),
             consuming: Arc::new(Link::new(Arc::clone(&shared))),
@@ -203,15 +206,22 @@ impl AmqpBroker {
             properties = properties.with_correlation_id(id);
         }
         let outgoing = self.outgoing(ShortString::default(), routing_key, false, body, properties)?;
-        self.taken(publisher, outgoing, &queue).await
+        if self.confirmed(publisher, outgoing, &queue).await? == Outcome::Refused {
+            warn!(queue, "a client's queue is full or away; it gets no reply");
+        }
+        Ok(())
     }
 
-    /// Publishes where no queue is needed.
-    async fn taken(&self, publisher: &Publisher, outgoing: Outgoing, to: &str) -> Result<(), PortError> {
-        match self.confirmed(publisher, outgoing, to).await? {
-            Outcome::Refused => Err(PortError::transient(format!("RabbitMQ refused an event for {to}"))),
-            Outcome::Taken | Outcome::Returned => Ok(()),
+    /// Publishes where no queue is needed; see [`refusals`](super::refusals).
+    async fn told(&self, publisher: &Publisher, outgoing: Outgoing, to: &str) -> Result<(), PortError> {
+        for times in 1.. {
+            if self.confirmed(publisher, outgoing.clone(), to).await? != Outcome::Refused {
+                break;
+            }
+            let Some(wait) = self.shared.refusals.wait(times, to) else { break };
+            sleep(wait).await;
         }
+        Ok(())
     }
 }
 
@@ -249,7 +259,7 @@ impl Broker for AmqpBroker {
         let properties = headers::event_properties();
         let outgoing = self.outgoing(short(&exchange)?, routing_key, false, body.clone(), properties)?;
         let session = self.publishing.session().await?;
-        self.taken(&session.events, outgoing, &exchange).await?;
+        self.told(&session.events, outgoing, &exchange).await?;
         match reply {
             Some(reply) => self.reply(&session.events, body, reply).await,
             None => Ok(()),

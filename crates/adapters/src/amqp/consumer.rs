@@ -7,11 +7,11 @@ use echogen_ports::{Consumer, Delivery, PortError, Settle};
 use futures::{FutureExt, StreamExt};
 use lapin::{
     Channel, Connection,
-    options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
+    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
     types::{FieldTable, ShortString},
 };
-use tokio::time::{Instant, timeout_at};
-use tracing::debug;
+use tokio::time::{Instant, timeout, timeout_at};
+use tracing::{debug, warn};
 
 use super::{
     caution::{Caution, SHORT_PAUSE},
@@ -20,12 +20,16 @@ use super::{
     owed::{open_channel, owed},
 };
 
+/// The time that the broker has to say that it sends nothing more.
+const STOP_LIMIT: Duration = Duration::from_secs(2);
+
 /// A consumer with a channel of its own, so that its end puts back its deliveries and no others.
 pub(super) struct AmqpConsumer {
     queue: ShortString,
     deliveries: lapin::Consumer,
     origin: Arc<Origin>,
     caution: Arc<Caution>,
+    is_stopped: bool,
     /// Of one that is alone on its connection: the connection, and when it ends to make room for an ordinary one.
     care: Option<(Connection, Instant)>,
 }
@@ -50,7 +54,7 @@ impl AmqpConsumer {
         let deliveries = channel.basic_consume(queue.clone(), tag, options, FieldTable::default()).await?;
         let pulse = Pulse::new(channel.status().clone());
         let (origin, caution) = (Arc::new(Origin { channel, pulse }), Arc::clone(caution));
-        Ok(Self { queue, deliveries, origin, caution, care: None })
+        Ok(Self { queue, deliveries, origin, caution, is_stopped: false, care: None })
     }
 
     /// The same consumer, which keeps its connection for itself until `end`, and then ends.
@@ -74,7 +78,8 @@ impl AmqpConsumer {
 #[async_trait]
 impl Consumer for AmqpConsumer {
     async fn receive(&mut self) -> Result<Option<Delivery>, PortError> {
-        loop {
+        // There is still something to settle, but nothing to come.
+        while !self.is_stopped {
             let Some(next) = self.next().await else {
                 // What is in hand can still be settled: this consumer ends when it is dropped.
                 let message =
@@ -99,10 +104,30 @@ impl Consumer for AmqpConsumer {
                 }
             }
         }
+        Ok(None)
+    }
+
+    async fn stop(&mut self) {
+        self.is_stopped = true;
+        self.cancel().await;
+        // What came before the broker knew is dropped, and so goes back.
+        while let Some(Some(Ok(delivery))) = self.deliveries.next().now_or_never() {
+            drop(self.deliver(delivery));
+        }
     }
 }
 
 impl AmqpConsumer {
+    /// Asks the broker to send nothing more.
+    async fn cancel(&self) {
+        let cancelling = self.origin.channel.basic_cancel(self.deliveries.tag(), BasicCancelOptions::default());
+        match timeout(STOP_LIMIT, cancelling).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(%error, queue = %self.queue, "the consumer had ended already"),
+            Err(_) => warn!(queue = %self.queue, "RabbitMQ did not answer; it may go on sending"),
+        }
+    }
+
     fn deliver(&self, delivery: lapin::message::Delivery) -> Delivery {
         let (message, redeliveries) = headers::message(delivery.data, &delivery.properties, delivery.redelivered);
         let settle = AmqpSettle { origin: Arc::clone(&self.origin), tag: delivery.delivery_tag, settled: false };

@@ -32,6 +32,10 @@ const JOB: &str = "echogen-job";
 
 const PERSISTENT: u8 = 2;
 
+/// RabbitMQ's own name for the one who publishes. A client's request comes with another name in its place, so this one
+/// can only have been written by hand.
+const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
+
 /// The properties of a message to be published.
 pub(super) fn properties(headers: &BTreeMap<String, String>) -> Result<BasicProperties, PortError> {
     let bytes: usize = headers.iter().map(|(name, text)| name.len() + text.len() + 8).sum();
@@ -45,6 +49,8 @@ pub(super) fn properties(headers: &BTreeMap<String, String>) -> Result<BasicProp
     for (name, text) in headers {
         let as_property = ShortString::try_new(text.as_str()).ok();
         match (name.as_str(), as_property) {
+            // To the broker this name is a request for direct replies, which closes the channel of whoever may not ask.
+            (ReplyTo::QUEUE_HEADER, Some(queue)) if queue.as_str() == DIRECT_REPLY => {}
             (ReplyTo::QUEUE_HEADER, Some(queue)) => properties = properties.with_reply_to(queue),
             (ReplyTo::CORRELATION_HEADER, Some(id)) => properties = properties.with_correlation_id(id),
             (name, as_property) => {

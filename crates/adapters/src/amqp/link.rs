@@ -11,10 +11,12 @@ use tokio::{
     sync::Mutex,
     time::{Instant, sleep_until, timeout},
 };
+use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
 use super::{
-    caution::Caution, config::AmqpConfig, declare::declare, error::port_error, publisher::Publisher, topology::Topology,
+    caution::Caution, config::AmqpConfig, declare::declare, error::port_error, publisher::Publisher,
+    refusals::Refusals, topology::Topology,
 };
 
 /// The first and the longest pause between two attempts to connect. Callers have backoffs of their own; these pauses
@@ -27,7 +29,10 @@ pub(super) struct Shared {
     pub(super) config: AmqpConfig,
     pub(super) topology: Topology,
     pub(super) uri: AMQPUri,
+    /// The publishers' tasks.
+    pub(super) tasks: TaskTracker,
     pub(super) caution: Arc<Caution>,
+    pub(super) refusals: Refusals,
 }
 
 impl Shared {
@@ -55,7 +60,7 @@ pub(super) trait Session: Sized + Send + Sync {
     /// What the connection is for, as the broker's management shows it.
     const PURPOSE: &'static str;
 
-    fn open(connection: Connection) -> impl Future<Output = Result<Self, lapin::Error>> + Send;
+    fn open(connection: Connection, shared: &Shared) -> impl Future<Output = Result<Self, lapin::Error>> + Send;
 
     /// Whether it can still be used.
     fn is_open(&self) -> bool;
@@ -136,7 +141,7 @@ impl<S: Session> Link<S> {
         let connecting = async {
             let connection = self.shared.open_connection(S::PURPOSE).await?;
             declare(&connection, &self.shared.topology).await?;
-            let opened = S::open(connection).await;
+            let opened = S::open(connection, &self.shared).await;
             opened.map_err(|error| port_error(&format!("RabbitMQ at {place} gives no channel"), error))
         };
         let late = |_| PortError::transient(format!("RabbitMQ at {place} did not answer within {limit:?}"));
@@ -157,7 +162,7 @@ fn pause(failures: u32) -> Duration {
 impl Session for Consuming {
     const PURPOSE: &'static str = "consuming";
 
-    async fn open(connection: Connection) -> Result<Self, lapin::Error> {
+    async fn open(connection: Connection, _: &Shared) -> Result<Self, lapin::Error> {
         Ok(Self(connection))
     }
 
@@ -173,9 +178,9 @@ impl Session for Consuming {
 impl Session for Publishing {
     const PURPOSE: &'static str = "publishing";
 
-    async fn open(connection: Connection) -> Result<Self, lapin::Error> {
-        let tasks = Publisher::open(&connection).await?;
-        let events = Publisher::open(&connection).await?;
+    async fn open(connection: Connection, shared: &Shared) -> Result<Self, lapin::Error> {
+        let tasks = Publisher::open(&connection, &shared.tasks).await?;
+        let events = Publisher::open(&connection, &shared.tasks).await?;
         Ok(Self { connection, tasks, events })
     }
 

@@ -8,6 +8,7 @@
 //! | `consumer` | deliveries, settled on the channel they came by; [`Consuming`] says whether they still come |
 //! | `caution` | how a message that the client library cannot read is kept from its neighbours |
 //! | `owed` | no wait for a connection that is gone |
+//! | `refusals` | why no job waits for a listener's full queue |
 //! | `headers` | text headers to and from AMQP's, bounded |
 //!
 //! A lost connection is never mended behind the caller's back: publishes in flight and consumers end with a transient
@@ -28,6 +29,7 @@ mod link;
 mod liveness;
 mod owed;
 mod publisher;
+mod refusals;
 mod topology;
 
 pub use broker::AmqpBroker;

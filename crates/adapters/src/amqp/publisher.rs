@@ -21,6 +21,7 @@ use tokio::{
     select,
     sync::{mpsc, oneshot},
 };
+use tokio_util::task::TaskTracker;
 
 use super::owed::open_channel;
 
@@ -38,7 +39,7 @@ pub(super) struct Publisher {
 }
 
 /// One message to publish.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Outgoing {
     pub(super) exchange: ShortString,
     pub(super) routing_key: ShortString,
@@ -74,12 +75,12 @@ struct Ended {
 
 impl Publisher {
     /// Opens the channel and starts its task, which ends when the publisher is dropped and all confirms have come.
-    pub(super) async fn open(connection: &Connection) -> Result<Self, lapin::Error> {
+    pub(super) async fn open(connection: &Connection, tasks: &TaskTracker) -> Result<Self, lapin::Error> {
         let channel = open_channel(connection).await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         let (requests, received) = mpsc::channel(MAX_WAITING);
         let status = channel.status().clone();
-        tokio::spawn(run(channel, received));
+        tasks.spawn(run(channel, received));
         Ok(Self { requests, status })
     }
 
@@ -110,6 +111,8 @@ async fn run(channel: Channel, mut requests: mpsc::Receiver<Request>) {
                 settle(ended, &mut returned);
             }
             request = requests.recv(), if open && in_flight.len() < MAX_IN_FLIGHT => match request {
+                // Whoever has given up waiting will publish again.
+                Some(request) if request.done.is_closed() => {}
                 Some(request) => {
                     number += 1;
                     in_flight.push(send(channel.clone(), number, request));

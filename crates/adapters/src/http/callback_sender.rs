@@ -10,7 +10,7 @@ use std::{str::FromStr, time::SystemTime};
 use async_trait::async_trait;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use echogen_ports::{CallbackSender, PortError};
+use echogen_ports::{CallbackReply, CallbackSender, PortError};
 use echogen_protocol::JobEvent;
 use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
@@ -98,15 +98,17 @@ impl HttpCallbackSender {
         Ok(headers)
     }
 
-    async fn call(&self, url: &Url, headers: HeaderMap, body: Bytes) -> Result<(), PortError> {
+    async fn call(&self, url: &Url, headers: HeaderMap, body: Bytes) -> Result<CallbackReply, PortError> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.headers_mut() = headers;
         let response = self.client.request(url, request).await?;
-        match response.status() {
-            status if status.is_success() => Ok(()),
-            status => Err(busy(url, status, response.headers()).unwrap_or_else(|| refusal(url, status))),
-        }
+        Ok(match response.status() {
+            status if status.is_success() => CallbackReply::Heard,
+            status => {
+                CallbackReply::Refused(busy(url, status, response.headers()).unwrap_or_else(|| refusal(url, status)))
+            }
+        })
     }
 }
 
@@ -129,7 +131,7 @@ impl std::fmt::Debug for HttpCallbackSender {
 
 #[async_trait]
 impl CallbackSender for HttpCallbackSender {
-    async fn send(&self, address: &str, event: &JobEvent) -> Result<(), PortError> {
+    async fn send(&self, address: &str, event: &JobEvent) -> Result<CallbackReply, PortError> {
         let url =
             Url::parse(address).map_err(|error| PortError::permanent("the callback is no address").because(error))?;
         let body = serde_json::to_vec(event)

@@ -29,6 +29,9 @@ const IDLE_CONNECTIONS: usize = 4;
 /// How long a connection is kept.
 const IDLE_TIME: Duration = Duration::from_secs(10);
 
+/// The longest wait that a server may ask for: a stranger must not say for how long a job lies still.
+const LONGEST_WAIT: Duration = Duration::from_mins(10);
+
 /// Sends requests to servers of strangers.
 #[derive(Clone)]
 pub(super) struct WebClient {
@@ -133,7 +136,8 @@ pub(super) fn shown(url: &Url) -> String {
     format!("{}://{host}{port}{path}", url.scheme())
 }
 
-/// An answer by which the server asks to come again later, after `Retry-After` if it says so; `None` for any other.
+/// An answer by which the server asks to come again later, after `Retry-After` if it says so, but within ten minutes;
+/// `None` for any other.
 pub(super) fn busy(url: &Url, status: StatusCode, headers: &HeaderMap) -> Option<PortError> {
     if !matches!(status.as_u16(), 408 | 425 | 429 | 500..=599) {
         return None;
@@ -141,7 +145,7 @@ pub(super) fn busy(url: &Url, status: StatusCode, headers: &HeaderMap) -> Option
     let made = PortError::transient(format!("{} answered {status}", shown(url)));
     let wait = headers.get(header::RETRY_AFTER).and_then(|wait| wait.to_str().ok()?.trim().parse().ok());
     Some(match wait {
-        Some(seconds) => made.retry_in(Duration::from_secs(seconds)),
+        Some(seconds) => made.retry_in(Duration::from_secs(seconds).min(LONGEST_WAIT)),
         None => made,
     })
 }

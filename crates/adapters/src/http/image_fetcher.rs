@@ -1,10 +1,13 @@
 //! Pictures from the web.
 //!
-//! Everything about an answer is bounded: bytes, time, redirects. Each redirect is a new address and is checked as the
-//! first one was. Deliberately absent: cookies, credentials, and decoding of compressed answers.
+//! Everything about an answer is bounded: bytes, time, redirects; and so is what all pictures in hand take together.
+//! Each redirect is a new address and is checked as the first one was. Deliberately absent: cookies, credentials, and
+//! decoding of compressed answers.
+
+mod room;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use echogen_ports::{ImageFetcher, PortError};
 use echogen_protocol::{ImageLocation, ImageSource};
 use http::{HeaderMap, Request, Response, StatusCode, header};
@@ -17,9 +20,18 @@ use super::{
     client::{WebClient, busy, shown},
 };
 
+use room::Room;
+
+/// Bytes that all pictures of one fetcher may take together, each until the last reference to it is gone. A dispatcher
+/// fetches for all its tasks at once, and so many pictures of the largest size would not fit into its memory.
+const ALL_PICTURES: u64 = 256 * 1024 * 1024;
+
 /// Fetches pictures by `https://`.
 #[derive(Clone)]
-pub struct HttpImageFetcher(WebClient);
+pub struct HttpImageFetcher {
+    client: WebClient,
+    room: Room,
+}
 
 /// Where one request led.
 enum Step {
@@ -30,12 +42,13 @@ enum Step {
 impl HttpImageFetcher {
     /// Makes a fetcher with the system's certificates and those of the settings.
     pub fn new(config: HttpConfig) -> Result<Self, PortError> {
-        WebClient::new(config, "fetched").map(Self)
+        Ok(Self { client: WebClient::new(config, "fetched")?, room: Room::of(ALL_PICTURES) })
     }
 
-    /// Fetches what lies at `url`, at most `max_bytes` of it.
+    /// Fetches what lies at `url`, at most `max_bytes` of it. While other pictures leave no room for it, it waits,
+    /// within the time that a picture may take.
     pub async fn fetch_url(&self, url: &Url, max_bytes: u64) -> Result<Bytes, PortError> {
-        let config = self.0.config();
+        let config = self.client.config();
         match tokio::time::timeout(config.timeout(), self.follow(url.clone(), max_bytes)).await {
             Ok(fetched) => fetched,
             Err(_) => {
@@ -46,7 +59,7 @@ impl HttpImageFetcher {
     }
 
     async fn follow(&self, mut url: Url, max_bytes: u64) -> Result<Bytes, PortError> {
-        let limit = self.0.config().max_redirects;
+        let limit = self.client.config().max_redirects;
         for _ in 0..=limit {
             match self.step(&url, max_bytes).await? {
                 Step::Picture(bytes) => return Ok(bytes),
@@ -60,7 +73,7 @@ impl HttpImageFetcher {
         let mut request = Request::new(Full::default());
         request.headers_mut().insert(header::ACCEPT, header::HeaderValue::from_static("image/*"));
         request.headers_mut().insert(header::ACCEPT_ENCODING, header::HeaderValue::from_static("identity"));
-        let response = self.0.request(url, request).await?;
+        let response = self.client.request(url, request).await?;
         if let Some(next) = redirect(url, &response)? {
             return Ok(Step::Elsewhere(next));
         }
@@ -71,13 +84,13 @@ impl HttpImageFetcher {
         if encoding.is_some_and(|encoding| encoding != "identity") {
             return Err(PortError::permanent(format!("{} is sent compressed; serve it as it is", shown(url))));
         }
-        read(url, response.into_body(), max_bytes).await.map(Step::Picture)
+        read(url, response.into_body(), max_bytes, &self.room).await.map(Step::Picture)
     }
 }
 
 impl std::fmt::Debug for HttpImageFetcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("HttpImageFetcher").field(self.0.config()).finish()
+        f.debug_tuple("HttpImageFetcher").field(self.client.config()).finish()
     }
 }
 
@@ -102,24 +115,24 @@ fn redirect(url: &Url, response: &Response<Incoming>) -> Result<Option<Url>, Por
     url.join(location).map(Some).map_err(|error| fault().because(error))
 }
 
-async fn read(url: &Url, mut body: Incoming, max_bytes: u64) -> Result<Bytes, PortError> {
+async fn read(url: &Url, mut body: Incoming, max_bytes: u64, room: &Room) -> Result<Bytes, PortError> {
     // What the server says of the length; what it sends is counted all the same.
-    let said = body.size_hint().lower();
-    if said > max_bytes {
-        return Err(too_large(url, &said.to_string(), max_bytes));
+    let said = body.size_hint();
+    if said.lower() > max_bytes {
+        return Err(too_large(url, &said.lower().to_string(), max_bytes));
     }
-    let mut all = BytesMut::new();
+    let mut place = room.take(said.upper().unwrap_or(max_bytes).min(max_bytes)).await?;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
             PortError::transient(format!("{} broke off in the middle of the picture", shown(url))).because(error)
         })?;
         let Ok(piece) = frame.into_data() else { continue };
-        if (all.len() + piece.len()) as u64 > max_bytes {
+        if (place.picture.len() + piece.len()) as u64 > max_bytes {
             return Err(too_large(url, &format!("more than {max_bytes}"), max_bytes));
         }
-        all.extend_from_slice(&piece);
+        place.picture.extend_from_slice(&piece);
     }
-    Ok(all.freeze())
+    Ok(place.finish())
 }
 
 fn too_large(url: &Url, size: &str, max_bytes: u64) -> PortError {

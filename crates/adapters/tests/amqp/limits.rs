@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use echogen_adapters::amqp::{AmqpBroker, AmqpConfig, QueueLimits};
-use echogen_ports::{Broker, DEAD_LETTER_REASON, Message, QueueName};
+use echogen_ports::{Broker, DEAD_LETTER_REASON, Event, Message, QueueName};
+use echogen_protocol::ReplyTo;
 use echogen_testkit::RabbitMq;
 use lapin::{
-    options::{BasicGetOptions, QueueDeclareOptions},
+    options::{BasicGetOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
 
@@ -35,6 +36,36 @@ async fn a_full_queue_refuses_and_says_so() {
     let mut consumer = broker.consume(&QueueName::sample(), 10).await.unwrap();
     for _ in 0..5 {
         receive(&mut consumer).await.ack().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_listeners_full_queue_holds_up_no_event_for_long() {
+    let config = config(url().await);
+    let broker = AmqpBroker::connect(config.clone()).await.unwrap();
+    let mut good = broker.subscribe("job").await.unwrap();
+    let (_connection, channel) = channel(&config.url).await;
+    let (full, reply) = (format!("{}.listener", config.prefix), format!("{}.answers", config.prefix));
+    for queue in [&full, &reply] {
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(0));
+        arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+        channel.queue_declare(queue.as_str().into(), QueueDeclareOptions::default(), arguments).await.unwrap();
+    }
+    let (exchange, options) = (format!("{}.events", config.prefix), QueueBindOptions::default());
+    let bound = channel.queue_bind(full.into(), exchange.into(), "#".into(), options, FieldTable::default());
+    bound.await.unwrap();
+    // The first is sent again for a while, and those after it are not.
+    for (number, limit) in [(1, 30), (2, 5), (3, 5)] {
+        let reply = Some(ReplyTo { queue: reply.clone(), correlation_id: None });
+        let event = Event { topic: format!("job.completed.{number}"), body: "{}".into(), reply };
+        let told = tokio::time::timeout(Duration::from_secs(limit), broker.publish_event(event)).await;
+        told.expect("no listener is waited for that long").unwrap();
+    }
+    let mut heard = Vec::new();
+    while heard.last().map(String::as_str) != Some("job.completed.3") {
+        let event = tokio::time::timeout(Duration::from_secs(10), good.next()).await;
+        heard.push(event.expect("others hear it").unwrap().topic);
     }
 }
 

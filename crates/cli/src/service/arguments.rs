@@ -24,7 +24,8 @@ line of echogen.toml.";
 
 pub(crate) const UP_EXAMPLES: &str = "\
 Examples:
-  Everything embedded: jobs from standard input, one JSON object a line, results in a folder:
+  Everything embedded: jobs from standard input, one JSON object a line, results in a folder; pictures
+  named by a path are taken from this folder and those in it, or from --subject-folder:
     echogen up --store out/ < jobs.jsonl
   All roles in this process, on servers of your own:
     echogen up --amqp-url amqp://guest:guest@127.0.0.1/%2f --redis-url redis://127.0.0.1/0 --store s3://echogen";
@@ -33,8 +34,11 @@ pub(crate) const SUBMIT_EXAMPLES: &str = "\
 Examples:
   One job; wait for its end:
     echogen submit --subject dog.png --prompt \"a dog on a beach\" --wait
-  A file of jobs, one JSON object a line; run it again to go on where it stopped:
+  A file of jobs, one JSON object a line; run it again to try failed lines again and go on where it stopped:
     echogen submit --batch manifest.jsonl --lane bulk
+
+How far a file has come is noted beside it, in manifest.jsonl.submitted. The file may grow, and lines that
+failed may be mended; for another file, broker or prefix say --restart.
 
 A picture that is a file is sent along: put into the store if --store is given, else written into the
 job, which may then have at most 8 MiB.";
@@ -123,7 +127,8 @@ pub(crate) struct FetchOptions {
     #[arg(long, env = "ECHOGEN_ALLOW_BUCKETS", value_name = "PLACES", value_delimiter = ',')]
     pub(crate) allow_buckets: Vec<String>,
 
-    /// Folder below which pictures may be named by a path; otherwise none may
+    /// Folder below which pictures may be named by a path; otherwise none may or, where jobs come from standard input,
+    /// those below the working directory
     #[arg(long, env = "ECHOGEN_SUBJECT_FOLDER", value_name = "FOLDER")]
     pub(crate) subject_folder: Option<PathBuf>,
 
@@ -152,7 +157,7 @@ pub(crate) struct CallbackOptions {
     pub(crate) callback_secret: Vec<CallbackSecret>,
 
     /// Seconds that the client's server has to answer a callback
-    #[arg(long, env = "ECHOGEN_CALLBACK_TIMEOUT", value_name = "SECONDS", default_value_t = 10.0)]
+    #[arg(long, env = "ECHOGEN_CALLBACK_TIMEOUT", value_name = "SECONDS", default_value_t = 10.0, value_parser = values::seconds)]
     pub(crate) callback_timeout: f64,
 }
 
@@ -169,15 +174,15 @@ pub(crate) struct WorkOptions {
     pub(crate) max_attempts: u32,
 
     /// Seconds that one try may take
-    #[arg(long, env = "ECHOGEN_TASK_TIMEOUT", value_name = "SECONDS", default_value_t = 600.0)]
+    #[arg(long, env = "ECHOGEN_TASK_TIMEOUT", value_name = "SECONDS", default_value_t = 600.0, value_parser = values::seconds)]
     pub(crate) task_timeout: f64,
 
     /// Seconds before the second try; each further wait is four times as long
-    #[arg(long, env = "ECHOGEN_RETRY_WAIT", value_name = "SECONDS", default_value_t = 1.0)]
+    #[arg(long, env = "ECHOGEN_RETRY_WAIT", value_name = "SECONDS", default_value_t = 1.0, value_parser = values::seconds_or_none)]
     pub(crate) retry_wait: f64,
 
     /// Seconds that running tasks have after SIGTERM before they are put back
-    #[arg(long, env = "ECHOGEN_GRACE", value_name = "SECONDS", default_value_t = 25.0)]
+    #[arg(long, env = "ECHOGEN_GRACE", value_name = "SECONDS", default_value_t = 25.0, value_parser = values::seconds_or_none)]
     pub(crate) grace: f64,
 
     /// Jobs begun in turn of the lanes interactive, standard and bulk while all have some waiting
@@ -290,7 +295,7 @@ pub(crate) struct SubmitArguments {
     #[arg(long, env = "ECHOGEN_BATCH", value_name = "FILE", conflicts_with_all = ["subject", "prompt", "name", "id"])]
     pub(crate) batch: Option<PathBuf>,
 
-    /// Begin a batch from its first line, although an earlier run has sent some
+    /// Begin a batch from its first line, whatever an earlier run has sent, and of which file and to which broker
     #[arg(long, requires = "batch")]
     pub(crate) restart: bool,
 
@@ -357,6 +362,10 @@ pub(crate) struct CancelArguments {
     /// The ids of the jobs
     #[arg(value_name = "ID", required = true, value_parser = values::job_id)]
     pub(crate) ids: Vec<JobId>,
+
+    /// The jobs' `output.destination`, if they have one and Redis does not know the jobs
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) destination: Option<String>,
 
     /// See [`BrokerOptions`].
     #[command(flatten)]

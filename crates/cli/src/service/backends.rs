@@ -11,7 +11,7 @@ use echogen_ports::{Broker, Cache, CallbackSender, ImageFetcher, MemoryCache, Ob
 use echogen_worker::{Clock, JobStatusBoard, ResultWriter};
 use tokio_util::task::TaskTracker;
 
-use super::arguments::{BrokerOptions, CallbackOptions, FetchOptions, StoreOptions};
+use super::arguments::{BrokerOptions, CallbackOptions, FetchOptions, RoleArguments, StoreOptions};
 use crate::failure::Failure;
 
 /// Bytes of values that a cache within the process holds: some forty encoded subjects of the largest size.
@@ -159,6 +159,18 @@ impl StoreOptions {
     }
 }
 
+impl RoleArguments {
+    /// The fetcher of pictures. Without a broker all jobs come from whoever runs this program, who may name files of
+    /// the folder it runs in.
+    pub(crate) async fn fetcher(&self) -> Result<Arc<dyn ImageFetcher>, Failure> {
+        let mut options = self.fetch.clone();
+        if self.broker.amqp_url.is_none() {
+            options.subject_folder.get_or_insert_with(|| ".".into());
+        }
+        self.stores.fetcher(&options).await
+    }
+}
+
 impl CallbackOptions {
     /// The sender of callbacks, for the notifier.
     pub(crate) fn sender(&self, fetch: &FetchOptions) -> Result<Arc<dyn CallbackSender>, Failure> {
@@ -189,4 +201,31 @@ fn folders(folder: &Path) -> Result<Stores, Failure> {
         Ok::<Arc<dyn ObjectStore>, Failure>(metered(store))
     };
     Ok(Stores { results: open(RESULTS)?, work: open(WORK)?, bucket: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        role: RoleArguments,
+    }
+
+    async fn fetch(options: &[&str], picture: &str) -> Result<usize, String> {
+        let line = ["echogen"].iter().chain(options);
+        let arguments = <Line as clap::Parser>::try_parse_from(line).unwrap().role;
+        let fetched = arguments.fetcher().await.unwrap().fetch(&picture.into(), 1_000_000).await;
+        fetched.map(|bytes| bytes.len()).map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn files_are_taken_from_here_where_all_jobs_come_from_here() {
+        assert!(fetch(&[], "Cargo.toml").await.unwrap() > 0);
+        assert!(fetch(&[], "../Cargo.toml").await.unwrap_err().contains("outside the folder"));
+        assert!(fetch(&["--subject-folder", "src"], "Cargo.toml").await.is_err());
+        let broker = ["--amqp-url", "amqp://guest:guest@127.0.0.1/%2f"];
+        assert!(fetch(&broker, "Cargo.toml").await.unwrap_err().contains("--subject-folder"));
+    }
 }

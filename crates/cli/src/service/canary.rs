@@ -26,7 +26,7 @@ use super::{submit::in_new_trace, watch, watch_arguments::CanaryArguments};
 use crate::{
     failure::{Exit, Failure},
     report::{print_json, print_line},
-    session::{block_on, interrupted},
+    session::{block_on, stop_token},
 };
 
 /// Where what it leaves lies among the results.
@@ -57,22 +57,22 @@ pub(crate) fn run(arguments: &CanaryArguments, telemetry: &Telemetry, as_json: b
             broker.close().await;
             return Ok(if flight.outcome == "completed" { Exit::Success } else { Exit::JobFailed });
         };
-        let (tracker, end) = (TaskTracker::new(), CancellationToken::new());
+        let (tracker, end, stop) = (TaskTracker::new(), CancellationToken::new(), stop_token());
         watch::serve(&arguments.watch, telemetry.log(), &tracker, &end).await?;
-        let broker = Arc::new(arguments.broker.connect().await?);
+        let connecting = arguments.broker.connect();
+        let Some(broker) = stop.run_until_cancelled(Box::pin(connecting)).await else { return Ok(Exit::Success) };
+        let broker = Arc::new(broker?);
         // A canary consumes nothing; what it has to say is in its metrics.
         health().loaded("canary", || Consuming { now: true, since: Duration::ZERO });
-        let stop = interrupted();
-        tokio::pin!(stop);
         loop {
             let next = tokio::time::Instant::now() + Duration::try_from_secs_f64(every).unwrap_or(Duration::MAX);
             tokio::select! {
                 _ = fly(&broker, arguments, as_json) => {}
-                () = &mut stop => break,
+                () = stop.cancelled() => break,
             }
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
-                () = &mut stop => break,
+                () = stop.cancelled() => break,
             }
         }
         broker.close().await;

@@ -17,6 +17,7 @@ use echogen_segmenter::Segmenter;
 use echogen_telemetry::{Telemetry, health, metrics};
 use echogen_worker::{Backoff, Clock, WorkerConfig};
 use futures::future::try_join_all;
+use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
 
@@ -29,8 +30,8 @@ use crate::{
     failure::{Exit, Failure},
     job_lines::{JobLine, JobLines, without_callback},
     networks::Loader,
-    report::print_line,
-    session::{block_on, interrupted},
+    report::{complain, print_line},
+    session::{apart, block_on, interrupted, stop_token},
 };
 
 /// Which of the roles.
@@ -69,38 +70,41 @@ impl RoleName {
     /// one job's files are read and written while another's networks run.
     fn concurrency(self) -> u16 {
         match self {
-            Self::Dispatcher => 64,
+            Self::Dispatcher => 32,
             Self::Segmenter | Self::Encoder => 16,
             Self::Sampler => 32,
         }
     }
 
-    /// Loads the networks of this role's stages and of no other, and tries out those that make pictures.
-    async fn load(self, loader: &Loader, arguments: &RoleArguments) -> Result<Vec<Role>, Failure> {
+    /// Loads the networks of this role's stages and of no other, and tries out those that make pictures. A signal is
+    /// heard meanwhile.
+    async fn load(self, loader: &Arc<Loader>, arguments: &RoleArguments) -> Result<Vec<Role>, Failure> {
         let note = |models: BTreeMap<String, String>| {
             models.iter().for_each(|(network, digest)| metrics().model(loader.bundle_name(), network, digest));
         };
+        let loading = Arc::clone(loader);
         Ok(match self {
             Self::Dispatcher => vec![
-                Role::Dispatcher(loader.subjects()?, arguments.work.lane_weights),
+                Role::Dispatcher(apart(move || loading.subjects()).await?, arguments.work.lane_weights),
                 Role::Notifier(arguments.callbacks.sender(&arguments.fetch)?),
             ],
             Self::Segmenter => {
-                let detector = loader.detector()?;
+                let detector = apart(move || loading.detector()).await?;
                 note(detector.models());
                 vec![Role::Segmenter(detector)]
             }
             Self::Encoder => {
-                let encoder = loader.encoder()?;
+                let (subjects, encoder) = apart(move || Ok((loading.subjects()?, loading.encoder()?))).await?;
                 note(encoder.models());
-                vec![Role::Encoder(loader.subjects()?, encoder)]
+                vec![Role::Encoder(subjects, encoder)]
             }
             Self::Sampler => {
                 let config = arguments.batch.config();
-                let sampler = loader.sampler(&config)?;
+                let scale_events = config.scale_events;
+                let sampler = apart(move || loading.sampler(&config)).await?;
                 warm_up(&sampler).await?;
                 note(sampler.models());
-                vec![Role::Sampler(sampler, config.scale_events)]
+                vec![Role::Sampler(sampler, scale_events)]
             }
         })
     }
@@ -134,20 +138,32 @@ impl WorkOptions {
 /// Runs one role until it is told to stop.
 pub(crate) fn one(role: RoleName, arguments: &RoleArguments, telemetry: &Telemetry) -> Result<Exit, Failure> {
     with_deep_stacks();
-    let loader = Loader::open(&arguments.model)?;
     block_on(async {
-        let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
+        let (tracker, shutdown) = (TaskTracker::new(), stop_token().child_token());
+        let loader = Arc::new(Loader::open(&arguments.model)?);
         // Before anything that takes long: whoever asks shall hear that it is loading.
         begin_watch(&[role], arguments, telemetry, &tracker).await?;
         // The broker's address is required here: a role whose broker is its own has nobody to work for.
-        let broker = Arc::new(arguments.broker.connect().await?);
-        let backends = backends(arguments, Arc::clone(&broker) as _, &tracker).await?;
-        let loaded = role.load(&loader, arguments).await?;
-        role.stages().iter().for_each(|stage| watch::loaded(stage, Some(&broker)));
-        info!(role = role.as_str(), "ready");
-        end_on_signal_or_fault(&tracker, &shutdown);
-        tracker.spawn(watch::look_at_queues(role, Arc::clone(&broker), shutdown.clone()));
-        let ended = run(role, loaded, &backends, arguments, shutdown).await;
+        let connecting = arguments.broker.connect();
+        // Whoever is told to stop before it works has nothing to finish.
+        let Some(connected) = shutdown.run_until_cancelled(Box::pin(connecting)).await else {
+            return Ok(Exit::Success);
+        };
+        let broker = Arc::new(connected?);
+        let working = async {
+            let starting = async {
+                let backends = backends(arguments, Arc::clone(&broker) as _, &tracker).await?;
+                Ok::<_, Failure>((role.load(&loader, arguments).await?, backends))
+            };
+            let Some(started) = shutdown.run_until_cancelled(Box::pin(starting)).await else { return Ok(()) };
+            let (loaded, backends) = started?;
+            role.stages().iter().for_each(|stage| watch::loaded(stage, Some(&broker)));
+            info!(role = role.as_str(), "ready");
+            end_on_signal_or_fault(&tracker, &shutdown);
+            tracker.spawn(watch::look_at_queues(role, Arc::clone(&broker), shutdown.clone()));
+            run(role, loaded, &backends, arguments, shutdown.clone()).await
+        };
+        let ended: Result<(), Failure> = Box::pin(working).await;
         // Last, so that the broker has read the final acknowledgements.
         broker.close().await;
         ended.map(|()| watch::exit())
@@ -157,27 +173,33 @@ pub(crate) fn one(role: RoleName, arguments: &RoleArguments, telemetry: &Telemet
 /// Runs all roles until told to stop, or, with the broker of this process, until the jobs on standard input are done.
 pub(crate) fn up(arguments: &RoleArguments, telemetry: &Telemetry) -> Result<Exit, Failure> {
     with_deep_stacks();
-    let loader = Loader::open(&arguments.model)?;
     block_on(async {
-        let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
+        let (tracker, shutdown) = (TaskTracker::new(), stop_token().child_token());
+        let loader = Arc::new(Loader::open(&arguments.model)?);
         begin_watch(&RoleName::ALL, arguments, telemetry, &tracker).await?;
-        let amqp = match arguments.broker.amqp_url {
-            Some(_) => Some(Arc::new(arguments.broker.connect().await?)),
-            None => None,
+        let is_embedded = arguments.broker.amqp_url.is_none();
+        let starting = async {
+            let amqp = if is_embedded { None } else { Some(Arc::new(arguments.broker.connect().await?)) };
+            let broker: Arc<dyn Broker> = match &amqp {
+                Some(amqp) => Arc::clone(amqp) as _,
+                None => Arc::new(MemoryBroker::new()),
+            };
+            Ok::<_, Failure>((amqp, backends(arguments, broker, &tracker).await?))
         };
-        let broker: Arc<dyn Broker> = match &amqp {
-            Some(amqp) => Arc::clone(amqp) as _,
-            None => Arc::new(MemoryBroker::new()),
-        };
-        let backends = backends(arguments, broker, &tracker).await?;
+        // With a broker of this process the jobs on standard input are left undone; with another, others do them.
+        let when_told = if is_embedded { Exit::Interrupted } else { Exit::Success };
+        let Some(started) = shutdown.run_until_cancelled(Box::pin(starting)).await else { return Ok(when_told) };
+        let (amqp, backends) = started?;
         end_on_signal_or_fault(&tracker, &shutdown);
         if let Some(amqp) = &amqp {
             // The dispatcher's look takes in all queues.
             tracker.spawn(watch::look_at_queues(RoleName::Dispatcher, Arc::clone(amqp), shutdown.clone()));
         }
-        let roles = TaskTracker::new();
+        let mut roles = JoinSet::new();
         for name in RoleName::ALL {
-            let loaded = name.load(&loader, arguments).await?;
+            let loading = name.load(&loader, arguments);
+            let Some(loaded) = shutdown.run_until_cancelled(loading).await else { break };
+            let loaded = loaded?;
             name.stages().iter().for_each(|stage| watch::loaded(stage, amqp.as_ref()));
             let (backends, arguments, shutdown) = (backends.clone(), arguments.clone(), shutdown.clone());
             roles.spawn(async move {
@@ -187,21 +209,35 @@ pub(crate) fn up(arguments: &RoleArguments, telemetry: &Telemetry) -> Result<Exi
                     error!(role = name.as_str(), error = failure.message, "a role ended");
                     shutdown.cancel();
                 }
+                ended
             });
         }
-        info!("ready");
-        let exit = if arguments.broker.amqp_url.is_none() {
-            let exit = from_standard_input(&backends, &shutdown).await;
-            shutdown.cancel();
-            exit?
+        if !shutdown.is_cancelled() {
+            info!("ready");
+        }
+        let exit = if is_embedded {
+            from_standard_input(&backends, &shutdown).await
         } else {
             shutdown.cancelled().await;
-            Exit::Success
+            Ok(when_told)
         };
-        roles.close();
-        roles.wait().await;
-        Ok(if watch::exit() == Exit::DeviceFault { Exit::DeviceFault } else { exit })
+        shutdown.cancel();
+        let ended = all_of(roles).await;
+        if watch::exit() == Exit::DeviceFault {
+            return Ok(Exit::DeviceFault);
+        }
+        ended.and(exit)
     })
+}
+
+/// Waits for all roles; the first failure is the one that ended the others.
+async fn all_of(mut roles: JoinSet<Result<(), Failure>>) -> Result<(), Failure> {
+    let mut all = Ok(());
+    while let Some(joined) = roles.join_next().await {
+        let ended = joined.unwrap_or_else(|error| Err(Failure::usage(format!("a role broke off: {error}"))));
+        all = all.and(ended);
+    }
+    all
 }
 
 /// The stack of every thread. The AMQP client reads nested header tables by recursion on a thread of its own; with the
@@ -233,7 +269,7 @@ async fn backends(
 ) -> Result<Backends, Failure> {
     let stores = arguments.stores.stores().await?;
     let cache = arguments.stores.cache(&arguments.broker.amqp_prefix)?;
-    let fetcher = arguments.stores.fetcher(&arguments.fetch).await?;
+    let fetcher = arguments.fetcher().await?;
     Ok(Backends::new(broker, cache, stores.work, stores.results, fetcher, tracker))
 }
 
@@ -303,7 +339,7 @@ async fn from_standard_input(backends: &Backends, shutdown: &CancellationToken) 
                         backends.broker.publish(&QueueName::dispatch(job.lane), message).await.map_err(fault)?;
                     }
                     Err(error) => {
-                        eprintln!("error: line {}: {error}", line.number);
+                        complain(format_args!("error: line {}: {error}", line.number));
                         exit = Exit::JobFailed;
                     }
                 },

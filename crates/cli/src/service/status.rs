@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     failure::{Exit, Failure},
-    report::{print_json, print_line},
+    report::{complain, print_json, print_line},
     session::block_on,
 };
 
@@ -71,7 +71,7 @@ impl Watcher {
         let state = match self.board.find(&self.id).await {
             Ok(state) => state,
             Err(error) => {
-                eprintln!("warning: the scoreboard cannot be read: {error}");
+                complain(format_args!("warning: the scoreboard cannot be read: {error}"));
                 None
             }
         };
@@ -187,8 +187,13 @@ pub(crate) fn cancel(arguments: &CancelArguments, as_json: bool) -> Result<Exit,
         let canceller = JobCanceller::new(writer.with_board(board.clone()), Some(board));
         let mut exit = Exit::Success;
         for id in &arguments.ids {
-            let cancelled =
-                canceller.cancel(id).await.map_err(|error| refused("the job cannot be cancelled", &error))?;
+            let cancelled = canceller.cancel_at(id, arguments.destination.as_deref()).await;
+            let cancelled = cancelled.map_err(|error| refused("the job cannot be cancelled", &error))?;
+            if cancelled.status == JobStatus::Cancelled && !cancelled.is_sure {
+                // Its word lies where only a job without a destination is sure to look.
+                let hint = "if it has a destination of its own it may go on; give --destination";
+                complain(format_args!("warning: the scoreboard knows nothing of {id}: {hint}"));
+            }
             let status = serde_json::to_value(cancelled.status).unwrap_or_default();
             if as_json {
                 print_json("cancel", &json!({ "id": id, "status": status, "new": cancelled.is_new }));

@@ -1,8 +1,10 @@
 //! `echogen submit`: one job, or a file of them, to the intake queues.
 //!
 //! A batch has a bound on what is on its way, so its memory does not grow with the file. How far the broker has
-//! confirmed every line is kept beside the file, so that the next run goes on there; jobs are known by their ids, so a
-//! line that is sent twice is still one job.
+//! confirmed every line, and which ones failed, is kept beside the file, so that the next run tries those again and
+//! goes on from there; jobs are known by their ids, so a line that is sent twice is still one job.
+
+mod note;
 
 use std::{
     collections::BTreeSet,
@@ -22,12 +24,13 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Map, Value, json};
 
+use self::note::{Note, Target, sample};
 use super::{arguments::SubmitArguments, refused};
 use crate::{
     batch::beside,
     failure::{Exit, Failure},
     job_lines::{self, JobLine, JobLines},
-    report::{print_json, print_line},
+    report::{complain, print_json, print_line},
     sampling::job_of_line,
     session::{block_on, interrupted},
 };
@@ -194,24 +197,15 @@ struct Batch {
     in_flight: usize,
     /// Where it is noted how far the batch is; none for standard input.
     note: Option<PathBuf>,
-    /// Lines that an earlier run has sent.
-    done_before: u64,
+    /// How far earlier runs have come.
+    before: Note,
 }
 
 /// How far a batch is.
-#[derive(Default)]
 struct Progress {
     sent: u64,
     failed: u64,
-    /// All lines up to this one are settled.
-    settled: u64,
-}
-
-impl Progress {
-    /// Moves the mark up to the first line that is not settled; it never goes back.
-    fn advance(&mut self, first_open: u64) {
-        self.settled = first_open.saturating_sub(1).max(self.settled);
-    }
+    note: Note,
 }
 
 impl Batch {
@@ -219,11 +213,10 @@ impl Batch {
         let fault = |error: std::io::Error| {
             Failure::usage(format!("cannot read the jobs file {}: {error}; give a file of JSON lines", path.display()))
         };
-        let is_file = path != Path::new("-");
-        let note = is_file.then(|| PathBuf::from(format!("{}.submitted", path.display())));
-        let done_before = match &note {
-            Some(note) if !arguments.restart => read_note(note)?,
-            _ => 0,
+        let (note, target) = (Note::path_of(path), Target::of(&arguments.broker));
+        let before = match &note {
+            Some(note) if !arguments.restart => Note::open(note, path, target).await?,
+            _ => Note::fresh(target),
         };
         Ok(Self {
             total: job_lines::count(path).await.map_err(fault)?,
@@ -232,45 +225,59 @@ impl Batch {
             folder: path.parent().unwrap_or(Path::new("")).to_owned(),
             in_flight: usize::try_from(arguments.in_flight).unwrap_or(usize::MAX),
             note,
-            done_before,
+            before,
         })
     }
 
     async fn send(mut self, sender: &Sender, as_json: bool) -> Result<Exit, Failure> {
         let bar = bar(self.total, as_json);
-        let (mut progress, mut on_the_way, mut open) = (Progress::default(), FuturesUnordered::new(), BTreeSet::new());
-        let (mut at_end, mut stopped, mut last_line) = (false, false, self.done_before);
-        progress.settled = self.done_before;
+        let mut progress = Progress { sent: 0, failed: 0, note: self.before.clone() };
+        let (mut on_the_way, mut open) = (FuturesUnordered::new(), BTreeSet::new());
+        let (mut at_end, mut stopped, mut last_line) = (false, false, self.before.up_to());
+        // Lines that failed before, and are still ahead.
+        let mut again = self.before.failed().clone();
         let stop = interrupted();
         tokio::pin!(stop);
         while !((at_end || stopped) && on_the_way.is_empty()) {
             tokio::select! {
                 biased;
                 () = &mut stop, if !stopped => stopped = true,
-                Some((line, ended)) = on_the_way.next() => {
+                Some((line, sample, ended)) = on_the_way.next() => {
                     open.remove(&line);
+                    match &ended {
+                        Ok(_) => progress.note.confirm(line, sample),
+                        Err(_) => progress.note.fail(line),
+                    }
                     self.settled(&mut progress, line, ended, &bar, as_json);
-                    progress.advance(open.first().copied().unwrap_or(last_line + 1));
-                    if progress.sent % NOTE_EVERY == 0 {
+                    progress.note.advance(open.first().copied().unwrap_or(last_line + 1));
+                    if (progress.sent + progress.failed).is_multiple_of(NOTE_EVERY) {
                         self.write_note(&progress)?;
                     }
                 }
                 line = self.lines.next(), if !at_end && !stopped && on_the_way.len() < self.in_flight => {
                     match line.map_err(|error| Failure::usage(format!("the jobs file cannot be read on: {error}")))? {
-                        None => at_end = true,
-                        Some(line) if line.number <= self.done_before => bar.inc(1),
+                        None => {
+                            at_end = true;
+                            again.iter().for_each(|line| progress.note.forget(*line));
+                        }
                         Some(line) => {
-                            last_line = line.number;
+                            let failed_before = again.remove(&line.number);
+                            if line.number <= self.before.up_to() && !failed_before {
+                                bar.inc(1);
+                                continue;
+                            }
+                            last_line = last_line.max(line.number);
                             open.insert(line.number);
                             let (job, number) = (self.job(&line), line.number);
-                            on_the_way.push(async move { (number, deliver(sender, job).await) });
+                            let sample = if progress.note.wants_samples() { sample(&line) } else { None };
+                            on_the_way.push(async move { (number, sample, deliver(sender, job).await) });
                         }
                     }
                 }
             }
         }
         bar.finish_and_clear();
-        progress.advance(last_line + 1);
+        progress.note.advance(last_line + 1);
         self.write_note(&progress)?;
         Ok(self.summary(&progress, stopped, as_json))
     }
@@ -304,7 +311,7 @@ impl Batch {
                 if as_json {
                     print_json("submitted", &json!({ "line": line, "error": error }));
                 } else if bar.is_hidden() {
-                    eprintln!("{told}");
+                    complain(told);
                 } else {
                     bar.println(told);
                 }
@@ -313,30 +320,25 @@ impl Batch {
         bar.set_message(format!("{} failed", progress.failed));
     }
 
-    /// Notes the line up to which all are settled: replaced whole, so that a crash leaves the old note or the new one.
     fn write_note(&self, progress: &Progress) -> Result<(), Failure> {
-        let Some(note) = &self.note else { return Ok(()) };
-        let fault = |error: std::io::Error| {
-            Failure::usage(format!("cannot note in {} how far the batch is: {error}", note.display()))
-        };
-        let fresh = PathBuf::from(format!("{}.new", note.display()));
-        std::fs::write(&fresh, format!("{}\n", progress.settled)).map_err(fault)?;
-        std::fs::rename(&fresh, note).map_err(fault)
+        self.note.as_ref().map_or(Ok(()), |note| progress.note.write(note))
     }
 
     fn summary(&self, progress: &Progress, stopped: bool, as_json: bool) -> Exit {
-        let Progress { sent, failed, .. } = progress;
+        let (Progress { sent, failed, .. }, before) = (progress, self.before.up_to());
         if as_json {
-            let before = self.done_before;
             print_json("summary", &json!({ "sent": sent, "failed": failed, "before": before, "stopped": stopped }));
         } else {
-            let before = match self.done_before {
+            let others = if self.before.failed().is_empty() { "lines" } else { "the other lines" };
+            let before = match before {
                 0 => String::new(),
-                line => format!(", lines up to {line} were sent before (--restart sends them again)"),
+                line => format!(", {others} up to {line} were sent before (--restart sends them again)"),
             };
             print_line(&format!("{sent} sent, {failed} failed{before}"));
             if stopped {
                 print_line("stopped; the same command goes on from here");
+            } else if *failed > 0 && self.note.is_some() {
+                print_line("the same command tries the failed lines again");
             }
         }
         match (stopped, failed) {
@@ -364,17 +366,6 @@ async fn deliver(sender: &Sender, job: Result<Job, String>) -> Result<JobId, Str
     Ok(job.id)
 }
 
-fn read_note(note: &Path) -> Result<u64, Failure> {
-    let text = match std::fs::read_to_string(note) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(Failure::usage(format!("cannot read {}: {error}", note.display()))),
-    };
-    text.trim().parse().map_err(|_| {
-        Failure::usage(format!("{} is no note of how far a batch is; remove it, or say --restart", note.display()))
-    })
-}
-
 fn bar(total: Option<u64>, as_json: bool) -> ProgressBar {
     let target = if as_json { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
     let bar = ProgressBar::with_draw_target(total, target);
@@ -389,6 +380,7 @@ fn bar(total: Option<u64>, as_json: bool) -> ProgressBar {
 
 #[cfg(test)]
 mod tests {
+    use echogen_ports::MemoryBroker;
     use echogen_protocol::Lane;
 
     use super::*;
@@ -397,6 +389,106 @@ mod tests {
     struct Line {
         #[command(flatten)]
         submit: SubmitArguments,
+    }
+
+    /// A folder with a jobs file and its pictures, and a broker of this process.
+    struct Bench {
+        folder: tempfile::TempDir,
+        broker: MemoryBroker,
+    }
+
+    impl Bench {
+        fn new(lines: &[&str]) -> Self {
+            let bench = Self { folder: tempfile::tempdir().unwrap(), broker: MemoryBroker::new() };
+            bench.write(lines);
+            bench
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.folder.path().join(name)
+        }
+
+        fn write(&self, lines: &[&str]) {
+            std::fs::write(self.path("jobs.jsonl"), lines.join("\n") + "\n").unwrap();
+        }
+
+        fn draw(&self, picture: &str) {
+            std::fs::write(self.path(picture), picture).unwrap();
+        }
+
+        async fn run(&self, more: &[&str]) -> Result<Exit, Failure> {
+            let line = ["echogen", "--batch", "jobs.jsonl"].iter().chain(more);
+            let arguments = <Line as clap::Parser>::try_parse_from(line).unwrap().submit;
+            let sender = Sender { broker: Arc::new(self.broker.clone()), pictures: Pictures { work: None } };
+            Batch::open(&self.path("jobs.jsonl"), &arguments).await?.send(&sender, true).await
+        }
+
+        fn sent(&self) -> usize {
+            self.broker.waiting(&QueueName::dispatch(Lane::default()))
+        }
+    }
+
+    const DOG: &str = r#"{"subject": {"image": "dog.png"}, "prompt": "a dog"}"#;
+    const CAT: &str = r#"{"subject": {"image": "cat.png"}, "prompt": "a cat"}"#;
+
+    #[tokio::test]
+    async fn a_failed_line_is_sent_by_the_next_run_and_by_no_further_one() {
+        let bench = Bench::new(&["no job", CAT, DOG]);
+        bench.draw("dog.png");
+        assert_eq!((bench.run(&[]).await.unwrap(), bench.sent()), (Exit::JobFailed, 1));
+        bench.draw("cat.png");
+        assert_eq!((bench.run(&[]).await.unwrap(), bench.sent()), (Exit::JobFailed, 2), "line 1 is still none");
+        bench.write(&[
+            &DOG.replace("a dog", "a dog in the snow"),
+            CAT,
+            DOG,
+            &CAT.replace("a cat", "a cat in the snow"),
+        ]);
+        assert_eq!((bench.run(&[]).await.unwrap(), bench.sent()), (Exit::Success, 4), "mended, and one more");
+        assert_eq!((bench.run(&[]).await.unwrap(), bench.sent()), (Exit::Success, 4));
+    }
+
+    #[tokio::test]
+    async fn a_failed_line_that_was_taken_out_is_forgotten() {
+        let bench = Bench::new(&[DOG, "no job", DOG]);
+        bench.draw("dog.png");
+        assert_eq!(bench.run(&[]).await.unwrap(), Exit::JobFailed);
+        bench.write(&[DOG, "", DOG]);
+        assert_eq!(bench.run(&[]).await.unwrap(), Exit::Success);
+        assert!(std::fs::read_to_string(bench.path("jobs.jsonl.submitted")).unwrap().contains(r#""failed":[]"#));
+    }
+
+    #[tokio::test]
+    async fn another_file_under_the_same_name_is_refused() {
+        let bench = Bench::new(&[DOG]);
+        bench.draw("dog.png");
+        bench.draw("cat.png");
+        assert_eq!(bench.run(&[]).await.unwrap(), Exit::Success);
+        bench.write(&[CAT]);
+        let refused = bench.run(&[]).await.unwrap_err();
+        assert_eq!((refused.exit, bench.sent()), (Exit::Usage, 1));
+        assert!(refused.message.contains("line 1") && refused.message.contains("--restart"), "{}", refused.message);
+        assert_eq!((bench.run(&["--restart"]).await.unwrap(), bench.sent()), (Exit::Success, 2));
+        assert_eq!((bench.run(&[]).await.unwrap(), bench.sent()), (Exit::Success, 2));
+    }
+
+    #[tokio::test]
+    async fn another_prefix_or_broker_is_refused() {
+        let bench = Bench::new(&[DOG]);
+        bench.draw("dog.png");
+        let at = |url: &'static str, prefix: &'static str| ["--amqp-url", url, "--amqp-prefix", prefix];
+        let here = "amqp://guest:guest@rabbit/%2f";
+        assert_eq!(bench.run(&at(here, "dogs")).await.unwrap(), Exit::Success);
+        for (other, said) in [(at(here, "cats"), "\"cats\""), (at("amqp://x:secret@hare/%2f", "dogs"), "hare/%2f")] {
+            let refused = bench.run(&other).await.unwrap_err();
+            assert_eq!(refused.exit, Exit::Usage);
+            for word in [said, "rabbit/%2f with the prefix \"dogs\"", "--restart"] {
+                assert!(refused.message.contains(word), "{word}: {}", refused.message);
+            }
+            assert!(!refused.message.contains("secret"), "{}", refused.message);
+        }
+        assert_eq!(bench.run(&at("amqp://other:password@rabbit/%2f", "dogs")).await.unwrap(), Exit::Success);
+        assert_eq!(bench.sent(), 1);
     }
 
     #[tokio::test]
@@ -416,28 +508,6 @@ mod tests {
         }
         let expected = |lane, callback: &str| (lane, format!("https://example.org/{callback}"));
         assert_eq!(seen, [expected(Lane::Bulk, "all"), expected(Lane::Interactive, "own")]);
-    }
-
-    #[test]
-    fn the_mark_never_passes_a_line_that_is_still_open() {
-        let mut progress = Progress::default();
-        progress.advance(1);
-        assert_eq!(progress.settled, 0, "line 1 is open");
-        progress.advance(4);
-        assert_eq!(progress.settled, 3);
-        progress.advance(2);
-        assert_eq!(progress.settled, 3, "it never goes back");
-    }
-
-    #[test]
-    fn a_note_that_is_none_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let note = folder.path().join("jobs.jsonl.submitted");
-        assert_eq!(read_note(&note).unwrap(), 0);
-        std::fs::write(&note, "17\n").unwrap();
-        assert_eq!(read_note(&note).unwrap(), 17);
-        std::fs::write(&note, "seventeen").unwrap();
-        assert!(read_note(&note).unwrap_err().message.contains("--restart"));
     }
 
     #[tokio::test]

@@ -57,6 +57,63 @@ pub(super) fn png_dimensions(bytes: &[u8]) -> Option<(u32, u32)> {
     Some((big_endian(bytes, 16)?, big_endian(bytes, 20)?))
 }
 
+/// The length of a PNG's colour profile as it lies in the file, compressed.
+pub(super) fn png_profile_length(bytes: &[u8]) -> Option<usize> {
+    let mut offset = 8;
+    loop {
+        let length = usize::try_from(big_endian(bytes, offset)?).ok()?;
+        match bytes.get(offset + 4..offset + 8)? {
+            b"iCCP" => return Some(length),
+            // Behind the first of the pixels the decoder takes no profile.
+            b"IDAT" => return None,
+            _ => {}
+        }
+        offset = offset.checked_add(12)?.checked_add(length)?;
+    }
+}
+
+/// Width and height of every frame in a WebP, as the frames' own headers state them: the decoder makes all pixels of a
+/// frame before it compares its size with the picture's.
+pub(super) fn webp_frames(bytes: &[u8]) -> Vec<(u32, u32)> {
+    let mut frames = Vec::new();
+    // Also behind the container's end, where the decoder may still look.
+    for (kind, body) in riff_chunks(bytes.get(12..).unwrap_or_default()) {
+        frames.extend(webp_frame_size(kind, body));
+        if kind == b"ANMF" {
+            // A picture of an animation: 16 bytes about it, then perhaps its transparency, then its pixels.
+            let inner = riff_chunks(body.get(16..).unwrap_or_default());
+            frames.extend(inner.take(2).filter_map(|(kind, body)| webp_frame_size(kind, body)));
+        }
+    }
+    frames
+}
+
+/// The size in the header of a lossy or lossless frame; 14 bits for each side.
+fn webp_frame_size(kind: &[u8], body: &[u8]) -> Option<(u32, u32)> {
+    const SIDE: u32 = 0x3FFF;
+    match kind {
+        b"VP8 " => {
+            let sides = little_endian(body, 6)?;
+            Some((sides & SIDE, (sides >> 16) & SIDE))
+        }
+        b"VP8L" => {
+            let sides = little_endian(body, 1)?;
+            Some(((sides & SIDE) + 1, ((sides >> 14) & SIDE) + 1))
+        }
+        _ => None,
+    }
+}
+
+/// From chunk to chunk (type, length, data, padded to an even length): the type, and all bytes from its data on.
+fn riff_chunks(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    std::iter::from_fn(move || {
+        let (head, body) = bytes.split_at_checked(8)?;
+        let length = usize::try_from(little_endian(head, 4)?).ok()?;
+        bytes = body.get(length.checked_add(length % 2)?..).unwrap_or_default();
+        Some((&head[..4], body))
+    })
+}
+
 /// The offset behind `IEND`, walking from chunk to chunk (length, type, data, checksum).
 fn png_end(bytes: &[u8]) -> Option<usize> {
     let mut offset = 8;

@@ -6,7 +6,7 @@ use image::{DynamicImage, ExtendedColorType, ImageEncoder, ImageFormat, RgbImage
 
 use super::super::error::ImageError;
 use super::super::{ImageFormat as Format, encode_image};
-use super::{ImageLimits, decode_as_published, decode_image};
+use super::{ImageLimits, decode_as_published, decode_image, decoding_bytes};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/preprocess");
 
@@ -126,6 +126,23 @@ fn exif_orientation_in_png_and_webp_is_applied_too() {
 }
 
 #[test]
+fn exif_orientation_is_applied_to_wide_and_transparent_pictures_too() {
+    let exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+    let upright = |bits: u8, colour: u8, row: &[u8]| {
+        let data = zlib(row);
+        let header = header(2, 1, bits, colour);
+        decode(&png_of(&[(b"IHDR", &header), (b"eXIf", exif), (b"IDAT", &data), (b"IEND", &[])])).unwrap()
+    };
+    let eight = upright(8, 6, &[0, 10, 20, 30, 0, 10, 20, 30, 255]);
+    assert_eq!((eight.dimensions(), eight.as_raw().as_slice()), ((1, 2), &[255, 255, 255, 10, 20, 30][..]));
+    let clear = [0, 0, 0, 0, 0, 0, 0, 0x80, 0x80, 0xFF, 0xFF, 0x80, 0x80, 0, 0, 0xFF, 0xFF];
+    let sixteen = upright(16, 6, &clear);
+    assert_eq!((sixteen.dimensions(), sixteen.as_raw().as_slice()), ((1, 2), &[127, 127, 127, 255, 128, 0][..]));
+    let opaque = upright(16, 2, &[0, 0, 0, 0x80, 0x80, 0xFF, 0xFF, 0x01, 0x82, 0, 0, 0, 0xFF]);
+    assert_eq!((opaque.dimensions(), opaque.as_raw().as_slice()), ((1, 2), &[0, 128, 255, 2, 0, 1][..]));
+}
+
+#[test]
 fn damaged_exif_is_ignored() {
     let data = zlib(&[0, 1, 2, 3]);
     let bytes =
@@ -221,6 +238,84 @@ fn jpeg_and_webp_bombs_are_refused_by_their_headers() {
     let dimensions = 16_382u32 | 16_382 << 14;
     webp[header..header + 4].copy_from_slice(&dimensions.to_le_bytes());
     assert!(error_of(&webp).starts_with("image is 16,383 x 16,383;"), "{}", error_of(&webp));
+}
+
+/// A WebP of the given chunks, each of an even length.
+fn webp_of(chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
+    let body = riff_of(chunks);
+    [&b"RIFF"[..], &(body.len() as u32 + 4).to_le_bytes(), b"WEBP", &body[..]].concat()
+}
+
+fn riff_of(chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
+    chunks.iter().flat_map(|(kind, data)| [&kind[..], &(data.len() as u32).to_le_bytes(), *data].concat()).collect()
+}
+
+/// The header of a lossy frame, without any pixels.
+fn lossy_frame(width: u16, height: u16) -> Vec<u8> {
+    [&[0x10, 0, 0, 0x9D, 0x01, 0x2A][..], &width.to_le_bytes(), &height.to_le_bytes()].concat()
+}
+
+#[test]
+fn a_large_frame_on_a_small_canvas_is_refused() {
+    // One pixel: width and height are stored less one.
+    let still = (b"VP8X", &[0u8; 10][..]);
+    let lossy = lossy_frame(16_383, 16_383);
+    assert!(error_of(&webp_of(&[still, (b"VP8 ", &lossy)])).starts_with("image is 16,383 x 16,383;"));
+    let lossless = [&[0x2F][..], &(16_382u32 | 16_382 << 14).to_le_bytes(), &[0]].concat();
+    assert!(error_of(&webp_of(&[still, (b"VP8L", &lossless)])).starts_with("image is 16,383 x 16,383;"));
+    // Behind the container's end the decoder still finds it.
+    let tail = riff_of(&[(b"VP8 ", &lossy)]);
+    let long = [still.1, &[0; 100]].concat();
+    assert!(error_of(&[webp_of(&[(b"VP8X", &long)]), tail].concat()).starts_with("image is 16,383 x 16,383;"));
+    let picture = [vec![0; 16], riff_of(&[(b"VP8 ", &lossy)])].concat();
+    let moving = [2, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let animation = webp_of(&[(b"VP8X", &moving), (b"ANIM", &[0; 6]), (b"ANMF", &picture)]);
+    assert!(error_of(&animation).starts_with("image is 16,383 x 16,383;"), "{}", error_of(&animation));
+}
+
+#[test]
+fn the_memory_for_a_picture_is_known_from_its_header() {
+    let limits = ImageLimits::default();
+    let claiming = png_of(&[(b"IHDR", &header(4_000, 3_000, 16, 6)), (b"IDAT", b"rubbish"), (b"IEND", &[])]);
+    assert!(decode(&claiming).is_err());
+    let mut jpeg = encode_image(&photo(), Format::Jpeg, 90).unwrap();
+    let frame = jpeg.windows(2).position(|pair| pair == [0xFF, 0xC0]).unwrap();
+    jpeg[frame + 5..frame + 9].copy_from_slice(&[0x0B, 0xB8, 0x0F, 0xA0]);
+    let mut webp = encode_image(&photo(), Format::Webp, 90).unwrap();
+    let start = webp.windows(4).position(|four| four == b"VP8L").unwrap() + 9;
+    webp[start..start + 4].copy_from_slice(&(3_999u32 | 2_999 << 14).to_le_bytes());
+    // The frame is what takes the memory, not the canvas.
+    let inner = webp_of(&[(b"VP8X", &[0; 10]), (b"VP8 ", &lossy_frame(4_000, 3_000))]);
+    for bytes in [claiming, jpeg, webp, inner] {
+        let needed = decoding_bytes(&bytes, &limits).unwrap();
+        assert!((12_000_000 * 12..(1 << 30) / 5).contains(&needed), "{needed}");
+    }
+    let largest = png_of(&[(b"IHDR", &header(16_384, 3_906, 16, 6)), (b"IDAT", b"rubbish"), (b"IEND", &[])]);
+    assert!(decoding_bytes(&largest, &limits).unwrap() <= 1 << 30);
+}
+
+#[test]
+fn a_compressed_profile_counts_as_memory() {
+    let (header, data, limits) = (header(1, 1, 8, 2), zlib(&[0, 1, 2, 3]), ImageLimits::default());
+    let needed = |profile: &[u8]| {
+        let chunks: [(&[u8; 4], &[u8]); 4] = [(b"IHDR", &header), (b"iCCP", profile), (b"IDAT", &data), (b"IEND", &[])];
+        decoding_bytes(&png_of(&chunks), &limits).unwrap()
+    };
+    assert!(needed(&[0; 1_000]) > 1_000_000);
+    assert!(needed(&[0; 1_000_000]) < 2 * limits.max_bytes, "no more than the decoder may inflate");
+}
+
+#[test]
+fn without_decoding_the_same_is_refused() {
+    let limits = ImageLimits::default();
+    let huge = png_of(&[(b"IHDR", &header(30_000, 30_000, 8, 2)), (b"IDAT", &zlib(&[0])), (b"IEND", &[])]);
+    let inner = webp_of(&[(b"VP8X", &[0; 10]), (b"VP8 ", &lossy_frame(16_383, 16_383))]);
+    for bytes in [huge, inner, Vec::new(), b"hello".to_vec(), b"\x89PNG\r\n\x1a\n".to_vec()] {
+        assert_eq!(decoding_bytes(&bytes, &limits).unwrap_err().to_string(), error_of(&bytes));
+    }
+    let small = ImageLimits { max_bytes: 10, ..limits };
+    let bytes = encode_image(&photo(), Format::Png, 90).unwrap();
+    assert!(matches!(decoding_bytes(&bytes, &small), Err(ImageError::TooManyBytes { .. })));
 }
 
 #[test]

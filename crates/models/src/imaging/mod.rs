@@ -18,7 +18,7 @@ mod resize;
 pub use chart::{Chart, ChartLine, ChartPoint, chart};
 pub use contact_sheet::{SheetRow, contact_sheet};
 pub use cutout::{PixelBox, white_outside};
-pub use decode::{ImageLimits, decode_as_published, decode_image};
+pub use decode::{ImageLimits, decode_as_published, decode_image, decoding_bytes};
 pub use encode::{ImageFormat, encode_image};
 pub use error::ImageError;
 pub use image::RgbImage;

@@ -12,6 +12,7 @@ pub async fn broker_contract(fresh: impl AsyncFn() -> Arc<dyn Broker>) {
     prefetch_bounds_what_is_out(&*fresh().await).await;
     requeued_and_dropped_deliveries_come_again(&*fresh().await).await;
     a_dropped_consumer_puts_everything_back(&*fresh().await).await;
+    a_stopped_consumer_takes_nothing_more_and_settles_what_it_has(&*fresh().await).await;
     two_consumers_share_a_queue(&*fresh().await).await;
     a_delayed_message_comes_late(&*fresh().await).await;
     dead_letters_are_parked_with_their_reason(&*fresh().await).await;
@@ -105,6 +106,28 @@ async fn a_dropped_consumer_puts_everything_back(broker: &dyn Broker) {
     let mut consumer = consume(broker, 2).await;
     let (first, second) = (receive(&mut consumer).await, receive(&mut consumer).await);
     assert_eq!([body(&first), body(&second)], ["one", "two"]);
+}
+
+async fn a_stopped_consumer_takes_nothing_more_and_settles_what_it_has(broker: &dyn Broker) {
+    publish(broker, &["in hand", "not received"]).await;
+    let mut consumer = consume(broker, 10).await;
+    let in_hand = receive(&mut consumer).await;
+    consumer.stop().await;
+    publish(broker, &["later"]).await;
+    let mut other = consume(broker, 10).await;
+    let mut bodies = Vec::new();
+    for _ in 0..2 {
+        let delivery = receive(&mut other).await;
+        bodies.push(body(&delivery));
+        delivery.ack().await.expect("ack works");
+    }
+    bodies.sort();
+    assert_eq!(bodies, ["later", "not received"]);
+    let after = soon("a stopped consumer says so", consumer.receive()).await;
+    assert!(matches!(after, Ok(None)), "{after:?}");
+    in_hand.ack().await.expect("what is in hand can be settled");
+    drop(consumer);
+    not_now("an acknowledged message comes again", other.receive()).await;
 }
 
 async fn two_consumers_share_a_queue(broker: &dyn Broker) {

@@ -222,6 +222,10 @@ impl Consumer for MemoryConsumer {
             }
         }
     }
+
+    async fn stop(&mut self) {
+        self.room.close();
+    }
 }
 
 impl Drop for MemoryConsumer {

@@ -6,14 +6,14 @@ use async_trait::async_trait;
 use echogen_protocol::JobEvent;
 
 use super::lock;
-use crate::{CallbackSender, PortError};
+use crate::{CallbackReply, CallbackSender, PortError};
 
 /// How a server in memory answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallbackAnswer {
     /// It has heard.
     Heard,
-    /// It is busy, or away.
+    /// It is busy.
     Busy,
     /// It will never hear of this.
     Refused,
@@ -51,15 +51,19 @@ impl MemoryCallbackSender {
 
 #[async_trait]
 impl CallbackSender for MemoryCallbackSender {
-    async fn send(&self, address: &str, event: &JobEvent) -> Result<(), PortError> {
+    async fn send(&self, address: &str, event: &JobEvent) -> Result<CallbackReply, PortError> {
+        if !address.starts_with("https://") {
+            return Err(PortError::permanent(format!("{address} is not called: it is no https:// address")));
+        }
         *lock(&self.calls) += 1;
+        let refused = |error| Ok(CallbackReply::Refused(error));
         match lock(&self.answers).get(address) {
             None => Err(PortError::transient(format!("nobody is at {address}"))),
-            Some(CallbackAnswer::Busy) => Err(PortError::transient(format!("{address} is busy"))),
-            Some(CallbackAnswer::Refused) => Err(PortError::permanent(format!("{address} refuses"))),
+            Some(CallbackAnswer::Busy) => refused(PortError::transient(format!("{address} is busy"))),
+            Some(CallbackAnswer::Refused) => refused(PortError::permanent(format!("{address} refuses"))),
             Some(CallbackAnswer::Heard) => {
                 lock(&self.heard).push((address.to_owned(), event.clone()));
-                Ok(())
+                Ok(CallbackReply::Heard)
             }
         }
     }

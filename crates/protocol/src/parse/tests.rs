@@ -250,6 +250,9 @@ fn what_is_no_job_at_all_is_refused_briefly() {
     ] {
         assert_eq!(Job::parse(text.as_bytes()).unwrap_err().to_string(), message);
     }
+    let countless = format!(r#"{{"id":"one","seeds":[0{}]}}"#, ",0".repeat(200_000));
+    let error = Job::parse(countless.as_bytes()).unwrap_err().to_string();
+    assert_eq!(error, "this is no job: it has more values than any job has");
     let twice = br#"{"prompt":"a","prompt":"b","subject":{"image":"a"}}"#;
     assert!(Job::parse(twice).unwrap_err().to_string().starts_with("duplicate field `prompt`"));
     let deep = "[".repeat(100_000);

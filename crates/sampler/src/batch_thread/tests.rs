@@ -178,6 +178,14 @@ async fn a_job_larger_than_a_batch_is_cut_and_shares_with_others() {
     assert_eq!(told, [(0, 12), (4, 12), (8, 12), (0, 2), (10, 12), (1, 2)], "each job is told of its own");
 }
 
+/// Ends whoever asked, and waits until that has come about: the painter does not wait for us.
+async fn take_back(asker: &tokio::task::AbortHandle) {
+    asker.abort();
+    while !asker.is_finished() {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test]
 async fn a_job_that_is_taken_back_leaves_its_batch_and_disturbs_no_other() {
     let mut bench = Bench::start(16);
@@ -187,11 +195,11 @@ async fn a_job_that_is_taken_back_leaves_its_batch_and_disturbs_no_other() {
     let fourth = bench.ask(&[4]);
     bench.until(3, 1).await;
     // One is taken back while it waits, one while it is sampled, and of a batch of one nothing is left to do.
-    fourth.abort();
-    first.abort();
+    take_back(&fourth).await;
+    take_back(&first).await;
     bench.scales(1);
     bench.until(0, 2).await;
-    second.abort();
+    take_back(&second).await;
     bench.scales(2);
     assert_eq!(bench.answers().await, [Ok(vec![3])]);
     assert_eq!(bench.batches.lock().unwrap()[1].len(), 2);

@@ -143,7 +143,7 @@ async fn call_store(store: &S3ObjectStore, subjects: Subjects, number: usize) ->
         store.put_if_absent(&ObjectKey::new("floor/image")?, image).await?;
     }
     ensure!(store.get(&key("result")?, 1_000).await?.is_none(), "an object came from nowhere");
-    store.put(&key("picture")?, picture).await?;
+    ensure!(store.put_if_absent(&key("picture")?, picture).await?, "the object is there already");
     ensure!(store.put_if_absent(&key("result")?, result).await?, "the object is there already");
     Ok(())
 }

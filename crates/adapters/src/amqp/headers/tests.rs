@@ -29,6 +29,15 @@ fn headers_come_as_they_went() {
 }
 
 #[test]
+fn a_direct_reply_to_whoever_publishes_is_not_asked_for() {
+    // Written by hand into the table, where the broker does not put another name in its place.
+    let (headers, _) = read_table(vec![("reply-to", long("amq.rabbitmq.reply-to"))]);
+    assert_eq!(properties(&headers).unwrap().reply_to(), &None);
+    let (headers, _) = read_table(vec![("reply-to", long("amq.rabbitmq.reply-to.g1h2AA"))]);
+    assert!(properties(&headers).unwrap().reply_to().is_some(), "the broker's own name for a client");
+}
+
+#[test]
 fn what_is_too_long_for_a_property_stays_a_header() {
     let headers = map(&[("correlation-id", &"7".repeat(300)), ("echogen-job", &"j".repeat(300))]);
     let written = properties(&headers).unwrap();

@@ -129,7 +129,7 @@ async fn it_keeps_the_contract() {
 #[tokio::test]
 async fn an_event_is_posted_as_it_is_and_without_a_secret_not_signed() {
     let server = Server::start().await;
-    server.sender(&[]).send(&server.url("204"), &event()).await.unwrap();
+    server.sender(&[]).send(&server.url("204"), &event()).await.unwrap().heard().unwrap();
     let (head, body) = server.only();
     assert!(head.starts_with("post /204 http/1.1\r\n"), "{head}");
     assert_eq!(header(&head, "content-type"), Some("application/cloudevents+json; charset=utf-8"));
@@ -151,7 +151,7 @@ fn signatures_are_those_of_standard_webhooks() {
 async fn every_secret_signs() {
     let server = Server::start().await;
     let other = format!("whsec_{}", BASE64_STANDARD.encode([7; 64]));
-    server.sender(&[SECRET, &other]).send(&server.url("204"), &event()).await.unwrap();
+    server.sender(&[SECRET, &other]).send(&server.url("204"), &event()).await.unwrap().heard().unwrap();
     let (head, body) = server.only();
     let timestamp = header(&head, "webhook-timestamp").unwrap().parse().unwrap();
     let expected = [SECRET, &other].map(|secret| {
@@ -180,11 +180,11 @@ async fn redirects_are_refused_and_busy_servers_say_when_to_come_again() {
     let server = Server::start().await;
     let sender = server.sender(&[]);
     for status in ["301", "307", "400", "401", "404", "410", "422"] {
-        let error = sender.send(&server.url(status), &event()).await.unwrap_err();
+        let error = sender.send(&server.url(status), &event()).await.unwrap().heard().unwrap_err();
         assert!(error.is_permanent() && error.to_string().contains(status), "{error}");
     }
     for status in ["408", "425", "429", "500", "503"] {
-        let error = sender.send(&server.url(status), &event()).await.unwrap_err();
+        let error = sender.send(&server.url(status), &event()).await.unwrap().heard().unwrap_err();
         assert!(!error.is_permanent(), "{error}");
         assert_eq!(error.retry_after(), Some(std::time::Duration::from_secs(7)));
     }

@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -18,7 +19,11 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use url::Url;
 
-use super::{super::test_tls, HttpConfig, HttpImageFetcher};
+use super::{
+    super::test_tls,
+    HttpConfig, HttpImageFetcher,
+    room::{PIECE, Room},
+};
 
 const LIMIT: u64 = 1_000;
 
@@ -94,6 +99,7 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Res
         "/loop" => plain("302 Found", "Location: /loop\r\n", ""),
         "/nowhere" => plain("302 Found", "", ""),
         "/busy" => plain("429 Too Many Requests", "Retry-After: 7\r\n", ""),
+        "/busy-all-day" => plain("429 Too Many Requests", "Retry-After: 86400\r\n", ""),
         "/endless" | "/slow" | "/silent" => return never_end(stream, &path).await,
         _ => match (path.strip_prefix("/to/"), path.strip_prefix("/status/")) {
             (Some(location), _) => plain("301 Moved Permanently", &format!("Location: {location}\r\n"), "not here"),
@@ -192,6 +198,52 @@ async fn time_is_bounded() {
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
 }
 
+/// A fetcher with room for so many pieces.
+fn fetcher_with_room(config: HttpConfig, pieces: u64) -> HttpImageFetcher {
+    HttpImageFetcher { room: Room::of(pieces * PIECE), ..HttpImageFetcher::new(config).unwrap() }
+}
+
+#[tokio::test]
+async fn a_picture_without_room_waits_until_another_is_gone() {
+    let site = site().await;
+    let fetcher = fetcher_with_room(config(), 1);
+    let url = Url::parse(&site.url("/dog.png")).unwrap();
+    let first = fetcher.fetch_url(&url, LIMIT).await.unwrap();
+    let clone = fetcher.clone();
+    let mut second = pin!(clone.fetch_url(&url, LIMIT));
+    assert!(tokio::time::timeout(Duration::from_millis(300), second.as_mut()).await.is_err(), "there is no room");
+    let large = fetcher.fetch_url(&Url::parse(&site.url("/large")).unwrap(), LIMIT).await;
+    check_refused(large.map(|bytes| bytes.to_vec()), "has 1001 bytes");
+    drop(first);
+    assert_eq!(second.await.unwrap(), "12345");
+}
+
+#[tokio::test]
+async fn waiting_for_room_takes_no_longer_than_the_limit() {
+    let site = site().await;
+    let fetcher = fetcher_with_room(HttpConfig { timeout_seconds: 2.0, ..config() }, 1);
+    let url = Url::parse(&site.url("/dog.png")).unwrap();
+    let first = fetcher.fetch_url(&url, LIMIT).await.unwrap();
+    let second = fetcher.fetch_url(&url, LIMIT).await;
+    check_transient(second.map(|bytes| bytes.to_vec()), "in 2 seconds");
+    drop(first);
+    assert_eq!(fetcher.fetch_url(&url, LIMIT).await.unwrap(), "12345");
+}
+
+#[tokio::test]
+async fn a_picture_of_unknown_length_gives_back_the_room_that_it_did_not_need() {
+    let site = site().await;
+    let fetcher = fetcher_with_room(config(), 3);
+    let url = Url::parse(&site.url("/chunked")).unwrap();
+    let first = fetcher.fetch_url(&url, 3 * PIECE).await.unwrap();
+    let second = fetcher.fetch_url(&url, 2 * PIECE).await.unwrap();
+    assert_eq!((first.as_ref(), second.as_ref()), (&b"12345"[..], &b"12345"[..]));
+    let mut whole = pin!(fetcher.fetch_url(&url, 3 * PIECE));
+    assert!(tokio::time::timeout(Duration::from_millis(300), whole.as_mut()).await.is_err(), "two are in hand");
+    drop((first, second));
+    assert_eq!(whole.await.unwrap(), "12345");
+}
+
 #[tokio::test]
 async fn broken_answers_are_told_apart() {
     let site = site().await;
@@ -204,6 +256,8 @@ async fn broken_answers_are_told_apart() {
     check_transient(fetch(&site.url("/status/503")).await, "answered 503");
     let busy = fetch(&site.url("/busy")).await.unwrap_err();
     assert_eq!(busy.retry_after(), Some(Duration::from_secs(7)));
+    let busy = fetch(&site.url("/busy-all-day")).await.unwrap_err();
+    assert_eq!(busy.retry_after(), Some(Duration::from_secs(600)), "nobody may ask for a day");
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     check_transient(fetch(&format!("http://127.0.0.1:{port}/")).await, "cannot be reached");
 }

@@ -1,10 +1,11 @@
-//! The loop against the twins: duplicates, retries, drain. Callbacks, cancellation, dying workers, lanes and what is told
-//! have a file each.
+//! The loop against the twins: duplicates, retries, drain. Callbacks, cancellation, dying workers, lanes, slow settling and
+//! what is told have a file each.
 
 mod calling_back;
 mod cancelling;
 mod dying;
 mod lanes;
+mod settling;
 mod shared_store;
 mod telling;
 
@@ -65,6 +66,8 @@ impl Stage for Script {
             "flaky" if tries < 3 => Err(StageError::transient("store is busy").because("503")),
             "never" => Err(StageError::transient("store is gone")),
             "panic" if tries < 2 => panic!("oh no"),
+            "busy" => Err(asks_for(Duration::ZERO)),
+            "patient" => Err(asks_for(Duration::from_secs(3_600))),
             "wrong" => Err(StageError::permanent(FailureKind::BadImage, "not an image")),
             "slow" => {
                 let at_work = self.at_work.fetch_add(1, Ordering::SeqCst) + 1;
@@ -84,6 +87,11 @@ impl Stage for Script {
             }
         }
     }
+}
+
+/// A failure of a server that says when to come again.
+fn asks_for(wait: Duration) -> StageError {
+    StageError::from(PortError::transient("the server is busy").retry_in(wait))
 }
 
 fn next(job: Job) -> Outcome {

@@ -1,0 +1,201 @@
+//! How commands end: at a signal, also one that comes before there is anything to do; when their readers have gone; and
+//! when the broker lets them do nothing.
+
+use std::{
+    collections::BTreeMap,
+    fs::{File, OpenOptions},
+    net::{TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use echogen_adapters::amqp::{AmqpBroker, AmqpConfig};
+use echogen_ports::{Broker, Message, QueueName};
+use echogen_testkit::RabbitMq;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::timeout;
+
+use crate::program::{Folder, Run, subject};
+
+/// How long anything here may take on a machine that is busy with other things.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a signal may take to end a command: less than any limit of the program's own.
+const AT_ONCE: Duration = Duration::from_secs(8);
+
+/// A command at work; killed with the test.
+struct Running(Child);
+
+impl Running {
+    /// Starts it; what it says goes to the file `said`.
+    fn start(folder: &Folder, mut command: Command) -> Self {
+        let said = File::create(folder.path("said")).expect("a temporary file can be written");
+        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said).spawn().expect("the program starts"))
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).expect("it runs");
+    }
+
+    /// The exit code.
+    fn end(&mut self, limit: Duration) -> Option<i32> {
+        wait_for("the command ends", limit, || self.0.try_wait().expect("it can be waited for")).code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // One that has ended needs neither.
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+fn wait_for<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < limit, "{what}: not within {limit:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A server that takes connections and never says a word.
+struct SilentServer(TcpListener);
+
+impl SilentServer {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        listener.set_nonblocking(true).expect("it need not block");
+        Self(listener)
+    }
+
+    fn url(&self) -> String {
+        format!("amqp://guest:guest@{}/%2f", self.0.local_addr().expect("it is bound"))
+    }
+
+    fn accept(&self) -> TcpStream {
+        wait_for("the command connects", PATIENCE, || Some(self.0.accept().ok()?.0))
+    }
+}
+
+/// Starts a command on a silent server, sends one signal once it waits, and returns the exit code.
+fn told_while_connecting(arguments: &[&str], signal: Signal) -> Option<i32> {
+    let (folder, server) = (Folder::new(), SilentServer::start());
+    let mut command = folder.command(arguments);
+    command.env("ECHOGEN_AMQP_URL", server.url()).env("ECHOGEN_STORE", "store");
+    let mut running = Running::start(&folder, command);
+    let _silent = server.accept();
+    running.signal(signal);
+    running.end(AT_ONCE)
+}
+
+#[test]
+fn a_client_that_waits_for_a_silent_server_ends_at_the_first_signal() {
+    let picture = subject("mug.png");
+    let submit = ["submit", "--subject", &picture, "--prompt", "a mug"];
+    let clients: [&[&str]; 4] = [&["status", "job", "--watch"], &["dead-letters", "list"], &["canary"], &submit];
+    for client in clients {
+        for signal in [Signal::INT, Signal::TERM] {
+            assert_eq!(told_while_connecting(client, signal), Some(130), "{client:?} at {signal:?}");
+        }
+    }
+}
+
+#[test]
+fn a_role_that_waits_for_a_silent_server_ends_well_at_the_first_signal() {
+    let roles: [&[&str]; 3] = [&["sampler"], &["up"], &["canary", "--every", "1"]];
+    for role in roles {
+        let role = [role, &["--listen", ""]].concat();
+        assert_eq!(told_while_connecting(&role, Signal::TERM), Some(0), "{role:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_is_told_to_stop_before_it_is_ready_never_consumes() {
+    let (url, prefix) = (RabbitMq::shared().await.amqp_url(), RabbitMq::fresh_prefix());
+    let config = AmqpConfig { url: url.clone(), prefix: prefix.clone(), ..AmqpConfig::default() };
+    let broker = AmqpBroker::connect(config).await.expect("the broker takes connections");
+    let task = Message { body: "to be left alone".into(), headers: BTreeMap::new() };
+    broker.publish(&QueueName::sample(), task).await.expect("the task is taken");
+
+    let folder = Folder::new();
+    let mut command = folder.command(&["sampler", "--listen", "127.0.0.1:0", "--log", "info", "--threads", "1"]);
+    command.env("ECHOGEN_AMQP_URL", url).env("ECHOGEN_AMQP_PREFIX", prefix).env("ECHOGEN_STORE", "store");
+    let mut sampler = Running::start(&folder, command);
+    let said = || String::from_utf8_lossy(&folder.read("said")).into_owned();
+    wait_for("it begins", PATIENCE, || said().contains("serving health and metrics").then_some(()));
+    sampler.signal(Signal::TERM);
+    assert_eq!(sampler.end(PATIENCE), Some(0), "{}", said());
+
+    let mut consumer = broker.consume(&QueueName::sample(), 1).await.expect("consume works");
+    let received = timeout(PATIENCE, consumer.receive()).await.expect("the task is still there");
+    let delivery = received.expect("receive works").expect("the consumer goes on");
+    assert_eq!(delivery.redeliveries, 0, "{}", said());
+    delivery.ack().await.expect("ack works");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_system_in_one_process_says_why_it_cannot_go_on() {
+    let rabbitmq = RabbitMq::shared().await;
+    let send = async |path: &str, body: &str| rabbitmq.management_send("PUT", path, body).await;
+    send("/api/users/barred", r#"{"password": "barred", "tags": ""}"#).await.expect("a user is made");
+    // Who may not read a queue may not declare it with a dead letter exchange either; it stands already.
+    let prefix = RabbitMq::fresh_prefix();
+    let folder = Folder::new();
+    let mut declare = folder.command(&["topology", "--declare"]);
+    declare.env("ECHOGEN_AMQP_URL", rabbitmq.amqp_url()).env("ECHOGEN_AMQP_PREFIX", &prefix);
+    Run::of(declare).expect(0);
+    let all_but_one = r#"{"configure": ".*", "write": ".*", "read": "^(?!.*sample).*$"}"#;
+    send("/api/permissions/%2f/barred", all_but_one).await.expect("the user may do almost everything");
+    let mut command = folder.command(&["up", "--listen", "", "--threads", "1"]);
+    command.env("ECHOGEN_AMQP_URL", format!("amqp://barred:barred@127.0.0.1:{}/%2f", rabbitmq.amqp_port()));
+    command.env("ECHOGEN_AMQP_PREFIX", prefix).env("ECHOGEN_STORE", "store");
+    let run = Run::of(command).expect(2);
+    assert!(run.stderr.contains("error: the sampler cannot go on: "), "{}", run.stderr);
+}
+
+#[test]
+fn errors_that_nobody_reads_keep_no_job_from_running() {
+    let folder = Folder::new();
+    let picture = serde_json::json!(subject("mug.png"));
+    let line = |id: &str| format!("{{\"id\": {id:?}, \"subject\": {{\"image\": {picture}}}, \"prompt\": \"a mug\"}}\n");
+    folder.write("jobs.jsonl", line("one") + &line("two"));
+    let (reader, writer) = std::io::pipe().expect("there are pipes");
+    drop(reader);
+    let mut command = folder.command(&["batch", "jobs.jsonl"]);
+    command.stderr(writer);
+    Run::of(command).expect(0);
+    assert!(folder.path("out/one/image-0.png").is_file() && folder.path("out/two/image-0.png").is_file());
+}
+
+#[test]
+fn a_reader_of_the_answer_that_has_gone_is_no_error() {
+    let (reader, writer) = std::io::pipe().expect("there are pipes");
+    drop(reader);
+    let folder = Folder::new();
+    let mut command = folder.command(&["schema", "job"]);
+    command.stdout(writer);
+    assert_eq!(Run::of(command).expect(0).stderr, "");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_answer_that_cannot_be_written_is_an_error() {
+    let folder = Folder::new();
+    for arguments in [&["schema", "job"][..], &["topology", "--json"], &["--help"]] {
+        let mut command = folder.command(arguments);
+        command.stdout(OpenOptions::new().write(true).open("/dev/full").expect("Linux has it"));
+        Run::of(command).expect_error(2, "standard output cannot be written");
+    }
+}
+
+#[test]
+fn the_topology_for_programs_is_one_line() {
+    let run = Folder::new().run(&["topology", "--json"]).expect(0);
+    assert_eq!(run.stdout.lines().count(), 1, "{}", run.stdout);
+    let topology: serde_json::Value = serde_json::from_str(&run.stdout).expect("JSON");
+    assert!(topology["queues"].is_array(), "{topology}");
+}
