@@ -5,17 +5,17 @@ use std::{
     collections::BTreeMap,
     fs::{File, OpenOptions},
     net::{TcpListener, TcpStream},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    process::Command,
+    time::Duration,
 };
 
 use echogen_adapters::amqp::{AmqpBroker, AmqpConfig};
 use echogen_ports::{Broker, Message, QueueName};
 use echogen_testkit::RabbitMq;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tokio::time::timeout;
 
-use crate::program::{Folder, Run, subject};
+use crate::program::{Folder, Run, Running, subject, wait_for};
 
 /// How long anything here may take on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,43 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What a signal may take to end a command: less than any limit of the program's own.
 const AT_ONCE: Duration = Duration::from_secs(8);
 
-/// A command at work; killed with the test.
-struct Running(Child);
-
-impl Running {
-    /// Starts it; what it says goes to the file `said`.
-    fn start(folder: &Folder, mut command: Command) -> Self {
-        let said = File::create(folder.path("said")).expect("a temporary file can be written");
-        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said).spawn().expect("the program starts"))
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.0), signal).expect("it runs");
-    }
-
-    /// The exit code.
-    fn end(&mut self, limit: Duration) -> Option<i32> {
-        wait_for("the command ends", limit, || self.0.try_wait().expect("it can be waited for")).code()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // One that has ended needs neither.
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
-}
-
-fn wait_for<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(began.elapsed() < limit, "{what}: not within {limit:?}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+/// Starts a command; what it says goes to the file `said`.
+fn start(folder: &Folder, command: Command) -> Running {
+    Running::start(command, File::create(folder.path("said")).expect("a temporary file can be written"))
 }
 
 /// A server that takes connections and never says a word.
@@ -86,7 +52,7 @@ fn told_while_connecting(arguments: &[&str], signal: Signal) -> Option<i32> {
     let (folder, server) = (Folder::new(), SilentServer::start());
     let mut command = folder.command(arguments);
     command.env("ECHOGEN_AMQP_URL", server.url()).env("ECHOGEN_STORE", "store");
-    let mut running = Running::start(&folder, command);
+    let mut running = start(&folder, command);
     let _silent = server.accept();
     running.signal(signal);
     running.end(AT_ONCE)
@@ -124,7 +90,7 @@ async fn a_role_that_is_told_to_stop_before_it_is_ready_never_consumes() {
     let folder = Folder::new();
     let mut command = folder.command(&["sampler", "--listen", "127.0.0.1:0", "--log", "info", "--threads", "1"]);
     command.env("ECHOGEN_AMQP_URL", url).env("ECHOGEN_AMQP_PREFIX", prefix).env("ECHOGEN_STORE", "store");
-    let mut sampler = Running::start(&folder, command);
+    let mut sampler = start(&folder, command);
     let said = || String::from_utf8_lossy(&folder.read("said")).into_owned();
     wait_for("it begins", PATIENCE, || said().contains("serving health and metrics").then_some(()));
     sampler.signal(Signal::TERM);

@@ -2,9 +2,11 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Child, ChildStderr, Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// An empty folder in which the program is run.
@@ -87,5 +89,49 @@ impl Run {
         let run = self.expect(code);
         let lines: Vec<&str> = run.stderr.lines().collect();
         assert!(matches!(lines.as_slice(), [line] if line.starts_with("error: ") && line.contains(part)), "{run:#?}");
+    }
+}
+
+/// The program at work; killed with the test.
+pub(crate) struct Running(Child);
+
+impl Running {
+    /// Starts it, with nothing to read and nobody to read its answer.
+    pub(crate) fn start(mut command: Command, stderr: impl Into<Stdio>) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+        Self(command.spawn().expect("the program starts"))
+    }
+
+    /// What it says, if that is piped.
+    pub(crate) fn take_stderr(&mut self) -> Option<ChildStderr> {
+        self.0.stderr.take()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).expect("it runs");
+    }
+
+    /// Waits for its end; returns the exit code.
+    pub(crate) fn end(&mut self, limit: Duration) -> Option<i32> {
+        wait_for("the program ends", limit, || self.0.try_wait().expect("it can be waited for")).code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // One that has ended needs neither.
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+pub(crate) fn wait_for<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < limit, "{what}: not within {limit:?}");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }

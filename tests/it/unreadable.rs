@@ -41,6 +41,12 @@ for half in ("a", "b"):
         send("standard", "unreadable", {b"\xff\xfe": "x"})
 "#;
 
+/// An installation of its own, whose broker parks what was handed out so often.
+async fn config(delivery_limit: u32) -> AmqpConfig {
+    let url = RabbitMq::shared().await.amqp_url();
+    AmqpConfig { url, prefix: RabbitMq::fresh_prefix(), delivery_limit, ..AmqpConfig::default() }
+}
+
 fn flood(config: &AmqpConfig, jobs: usize) {
     let mut python = Command::new(python_folder().join("venv/bin/python"));
     let sent =
@@ -68,14 +74,8 @@ impl Stage for Seen {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_cannot_be_read_is_parked_alone() {
-    let server = RabbitMq::shared().await;
     // Fewer deliveries than by default: sooner parked, and less room for neighbours that go back with it.
-    let config = AmqpConfig {
-        url: server.amqp_url(),
-        prefix: RabbitMq::fresh_prefix(),
-        delivery_limit: 8,
-        ..AmqpConfig::default()
-    };
+    let config = config(8).await;
     // One to work by, and one to look by: the first loses its connection now and then.
     let broker = AmqpBroker::connect(config.clone()).await.expect("the broker takes connections");
     let looking = AmqpBroker::connect(config.clone()).await.expect("the broker takes connections");
@@ -111,13 +111,7 @@ async fn a_message_that_cannot_be_read_is_parked_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_begins_to_consume_while_the_connection_ends_is_answered() {
-    let server = RabbitMq::shared().await;
-    let config = AmqpConfig {
-        url: server.amqp_url(),
-        prefix: RabbitMq::fresh_prefix(),
-        delivery_limit: 1_000,
-        ..AmqpConfig::default()
-    };
+    let config = config(1_000).await;
     AmqpBroker::connect(config.clone()).await.expect("the broker takes connections");
     flood(&config, 0);
     // The message comes some hundred microseconds after the first consumer; the second is to meet just that moment.

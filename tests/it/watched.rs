@@ -3,20 +3,20 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use echogen_testkit::{RabbitMq, Redis, S3Server};
 use echogen_tests::role::ROLES;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use crate::{
     collector::{CollectedSpan, Collector},
     exposition::Exposition,
-    program::{Folder, Run, subject},
+    program::{Folder, Run, Running, subject, wait_for},
 };
 
 /// How long anything here may take on a machine that is busy with other things.
@@ -87,14 +87,14 @@ impl Servers {
 /// One process of the program, and what it has logged.
 struct Watched {
     name: &'static str,
-    child: Child,
+    running: Running,
     log: Arc<Mutex<String>>,
 }
 
 impl Watched {
-    fn start(name: &'static str, mut command: Command) -> Self {
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect(name);
-        let (log, errors) = (Arc::new(Mutex::new(String::new())), child.stderr.take().expect("it is piped"));
+    fn start(name: &'static str, command: Command) -> Self {
+        let mut running = Running::start(command, Stdio::piped());
+        let (log, errors) = (Arc::new(Mutex::new(String::new())), running.take_stderr().expect("it is piped"));
         let lines = Arc::clone(&log);
         std::thread::spawn(move || {
             for line in BufReader::new(errors).lines().map_while(Result::ok) {
@@ -103,7 +103,7 @@ impl Watched {
                 log.push('\n');
             }
         });
-        Self { name, child, log }
+        Self { name, running, log }
     }
 
     fn log(&self) -> String {
@@ -112,7 +112,7 @@ impl Watched {
 
     /// Where its endpoint is, as it says itself.
     fn address(&self) -> SocketAddr {
-        let said = wait_for(&format!("the {} says where it listens", self.name), || {
+        let said = wait_for(&format!("the {} says where it listens", self.name), PATIENCE, || {
             let log = self.log();
             let line = log.lines().find(|line| line.contains("serving health and metrics"))?;
             let line: serde_json::Value = serde_json::from_str(line).ok()?;
@@ -123,28 +123,8 @@ impl Watched {
 
     /// Asks it to stop, and waits until it has; returns the exit code.
     fn stop(&mut self) -> Option<i32> {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, Signal::TERM).expect("it runs");
-        wait_for(&format!("the {} ends", self.name), || self.child.try_wait().expect("it can be waited for")).code()
-    }
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        // One that has ended needs neither.
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(began.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(50));
+        self.running.signal(Signal::TERM);
+        self.running.end(PATIENCE)
     }
 }
 
@@ -182,7 +162,7 @@ fn start_roles(servers: &Servers, folder: &Folder, more: &[&str]) -> Vec<Watched
 fn wait_until_ready(roles: &[Watched]) -> Vec<SocketAddr> {
     let addresses: Vec<SocketAddr> = roles.iter().map(Watched::address).collect();
     for (role, address) in roles.iter().zip(&addresses) {
-        wait_for(&format!("the {} is ready: {}", role.name, role.log()), || {
+        wait_for(&format!("the {} is ready: {}", role.name, role.log()), PATIENCE, || {
             assert_eq!(ask(*address, "GET", "/livez", "").0, 200, "the {} must live while it loads", role.name);
             (ask(*address, "GET", "/readyz", "").0 == 200).then_some(())
         });
@@ -239,14 +219,14 @@ fn check_changing_the_log(address: SocketAddr, role: &Watched) {
     assert_eq!(ask(address, "PUT", "/log", "nonsense=x=y").0, 400);
     assert_eq!(role.log().len(), before, "it is off");
     assert_eq!(ask(address, "PUT", "/log", "debug").0, 200);
-    wait_for("the change is logged", || role.log()[before..].contains("log filter changed").then_some(()));
+    wait_for("the change is logged", PATIENCE, || role.log()[before..].contains("log filter changed").then_some(()));
 }
 
 fn check_canary_again_and_again(servers: &Servers, folder: &Folder) {
     let arguments = ["canary", "--every", "0.5", "--listen", "127.0.0.1:0", "--log", "info"];
     let mut canary = Watched::start("canary", servers.command(folder, &arguments));
     let address = canary.address();
-    let shown = wait_for("two canaries come back", || {
+    let shown = wait_for("two canaries come back", PATIENCE, || {
         let shown = scrape(address);
         (shown.sum("echogen_canary_runs_total", &[("outcome", "completed")]) >= 2.0).then_some(shown)
     });

@@ -15,7 +15,7 @@ use echogen_protocol::{
     ContentHash, EncodeTask, EventKind, FailureKind, ImageLocation, ImageSource, Job, Progress, SampleTask,
     SegmentTask, Segmentation, SubjectKeys, Task, layout, limits,
 };
-use echogen_worker::{CachedObjects, Outcome, ResultWriter, Stage, StageContext, StageError};
+use echogen_worker::{CachedObjects, Outcome, ResultWriter, Stage, StageContext, StageError, off_thread};
 use serde::{Deserialize, Serialize};
 
 /// Bytes of a [`Segmentation`]: a handful of numbers and a name.
@@ -183,8 +183,7 @@ async fn hash(bytes: &Bytes) -> Result<ContentHash, StageError> {
         return Ok(ContentHash::of(bytes));
     }
     let bytes = bytes.clone();
-    let hashed = tokio::task::spawn_blocking(move || ContentHash::of(&bytes)).await;
-    hashed.map_err(|error| StageError::permanent(FailureKind::Internal, error.to_string()).because(error))
+    off_thread(move || ContentHash::of(&bytes)).await
 }
 
 /// Notes the dispatcher's own share, and which later stages the short way leaves out.

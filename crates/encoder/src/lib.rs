@@ -22,7 +22,7 @@ use echogen_protocol::{
 };
 use echogen_worker::{
     CachedObjects, LeaseConfig, MemoryBudget, Outcome, Room, Shared, SharedFlight, SharedWork, SingleFlight, Stage,
-    StageContext, StageError,
+    StageContext, StageError, off_thread,
 };
 
 pub use network_encoder::NetworkEncoder;
@@ -97,11 +97,11 @@ impl Encoder {
     async fn decode(&self, png: Bytes) -> Result<(RgbImage, Room), StageError> {
         let limits = ImageLimits { max_bytes: MAX_CUTOUT_BYTES, ..ImageLimits::default() };
         let measure = move || imaging::decoding_bytes(&png, &limits).map(|needed| (needed, png));
-        let (needed, png) = off_thread(measure).await?.map_err(internal)?;
+        let (needed, png) = off_thread(measure).await?.map_err(StageError::internal)?;
         let room = self.memory.take(needed).await;
         // It goes along with the work, which runs to its end also when this task is dropped halfway.
         let (picture, room) = off_thread(move || (imaging::decode_image(&png, &limits), room)).await?;
-        Ok((picture.map_err(internal)?, room))
+        Ok((picture.map_err(StageError::internal)?, room))
     }
 }
 
@@ -196,15 +196,6 @@ fn segment_again(job: Job, progress: Progress) -> Result<Outcome, StageError> {
     };
     let image = subject.image;
     Ok(Outcome::next(Task::Segment(SegmentTask { job, image, progress })))
-}
-
-/// Runs work that keeps a core busy where it does not hold up other tasks.
-async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StageError> {
-    tokio::task::spawn_blocking(work).await.map_err(internal)
-}
-
-fn internal(error: impl std::error::Error + Send + Sync + 'static) -> StageError {
-    StageError::permanent(FailureKind::Internal, error.to_string()).because(error)
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use echogen_protocol::{
     ContentHash, EncodeTask, EventKind, FailureKind, Job, JobEvent, JobResult, OutputFormat, Parameters, Progress,
     ResultImage, SampleTask, Task, layout,
 };
-use echogen_worker::{CachedObjects, Outcome, ResultWriter, Stage, StageContext, StageError};
+use echogen_worker::{CachedObjects, Outcome, ResultWriter, Stage, StageContext, StageError, off_thread};
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 
@@ -227,8 +227,8 @@ fn encode_again(job: Job, progress: Progress) -> Result<Outcome, StageError> {
 async fn encode(image: RgbImage, format: ImageFormat, quality: u8) -> Result<Bytes, StageError> {
     let is_tiny = image.as_raw().len() <= MAX_INLINE_BYTES;
     let work = move || imaging::encode_image(&image, format, quality);
-    let encoded = if is_tiny { work() } else { tokio::task::spawn_blocking(work).await.map_err(internal)? };
-    Ok(encoded.map_err(internal)?.into())
+    let encoded = if is_tiny { work() } else { off_thread(work).await? };
+    Ok(encoded.map_err(StageError::internal)?.into())
 }
 
 async fn tell_step(job: &Job, step: ScaleDone, context: &StageContext) {
@@ -243,10 +243,6 @@ fn file_format(format: OutputFormat) -> ImageFormat {
         OutputFormat::Jpeg => ImageFormat::Jpeg,
         OutputFormat::Webp => ImageFormat::Webp,
     }
-}
-
-fn internal(error: impl std::error::Error + Send + Sync + 'static) -> StageError {
-    StageError::permanent(FailureKind::Internal, error.to_string()).because(error)
 }
 
 #[cfg(test)]

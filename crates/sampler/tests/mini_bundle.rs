@@ -151,7 +151,7 @@ async fn a_job_that_is_cancelled_while_it_is_sampled_stops_at_the_next_scale() {
     broker.publish(&QueueName::sample(), message).await.expect("the twin takes it");
     let first = events.next().await.and_then(|event| event.to_job()).expect("sampling has begun");
     assert_eq!(first.kind, EventKind::Sampling);
-    let cancelled = JobCanceller::new(results.clone(), None).cancel(&job.id).await.expect("the twin stores");
+    let cancelled = JobCanceller::new(results.clone(), None).cancel(&job.id, None).await.expect("the twin stores");
     assert!(cancelled.is_new);
     eventually("its task is settled", || broker.unsettled() == 0).await;
     let begun = networks.batches().batches();

@@ -24,7 +24,7 @@ use echogen_protocol::{
 };
 use echogen_worker::{
     CachedObjects, LeaseConfig, MemoryBudget, Outcome, Shared, SharedFlight, SharedWork, SingleFlight, Stage,
-    StageContext, StageError,
+    StageContext, StageError, off_thread,
 };
 
 pub use detector::{DetectError, Detector, Found, GivenBox};
@@ -129,7 +129,7 @@ impl Segmenter {
     async fn store(&self, key: &ObjectKey, record: Segmentation, png: Bytes) -> Result<Segmentation, StageError> {
         self.work.put(&ObjectKey::of_content(layout::CUTOUTS, &record.cutout)?, png).await?;
         // The record last: whoever finds it finds the cut-out too.
-        let record_bytes = serde_json::to_vec(&record).map_err(internal)?;
+        let record_bytes = serde_json::to_vec(&record).map_err(StageError::internal)?;
         self.work.put(key, record_bytes.into()).await?;
         Ok(record)
     }
@@ -220,17 +220,8 @@ fn cut_out(
     imaging::encode_image(cut.as_ref().unwrap_or(picture), ImageFormat::Png, 100)
 }
 
-/// Runs work that keeps a core busy where it does not hold up other tasks.
-async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StageError> {
-    tokio::task::spawn_blocking(work).await.map_err(internal)
-}
-
 fn bad_image(error: imaging::ImageError) -> StageError {
     StageError::permanent(FailureKind::BadImage, error.to_string()).because(error)
-}
-
-fn internal(error: impl std::error::Error + Send + Sync + 'static) -> StageError {
-    StageError::permanent(FailureKind::Internal, error.to_string()).because(error)
 }
 
 #[cfg(test)]

@@ -35,13 +35,9 @@ impl JobCanceller {
     /// Ends the job as cancelled unless it has ended. The result is durable when this returns, and the workers are told;
     /// one that does not hear it finds the result when it would write its own.
     ///
-    /// A job that nothing is known of is cancelled ahead of its coming, under the key of jobs without a destination.
-    pub async fn cancel(&self, id: &JobId) -> Result<Cancelled, PortError> {
-        self.cancel_at(id, None).await
-    }
-
-    /// The same for a caller who may know the job's destination; the board's word counts before it.
-    pub async fn cancel_at(&self, id: &JobId, destination: Option<&str>) -> Result<Cancelled, PortError> {
+    /// A job that nothing is known of is cancelled ahead of its coming, under the key of jobs with this destination. What
+    /// the board knows counts before the caller's word.
+    pub async fn cancel(&self, id: &JobId, destination: Option<&str>) -> Result<Cancelled, PortError> {
         let (state, plain) = (self.state(id).await, default_result_key(id));
         let is_sure = state.is_some() || destination.is_some();
         let key = match (&state, destination) {
@@ -89,11 +85,11 @@ mod tests {
         let store: Arc<dyn ObjectStore> = Arc::new(MemoryObjectStore::new());
         let results = ResultWriter::new(Arc::clone(&store), Arc::new(MemoryBroker::new()), Clock::system(), "1.2.3");
         let (canceller, id) = (JobCanceller::new(results, None), JobId("one".to_owned()));
-        let cancelled = canceller.cancel(&id).await.unwrap();
+        let cancelled = canceller.cancel(&id, None).await.unwrap();
         assert_eq!((cancelled.result_key.as_str(), cancelled.is_sure), ("one/result.json", false));
-        let cancelled = canceller.cancel_at(&id, Some("dogs")).await.unwrap();
+        let cancelled = canceller.cancel(&id, Some("dogs")).await.unwrap();
         assert_eq!((cancelled.result_key.as_str(), cancelled.is_sure), ("dogs/one/result.json", true));
         assert!(cancelled.is_new && store.exists(&ObjectKey::new("dogs/one/result.json").unwrap()).await.unwrap());
-        assert!(canceller.cancel_at(&id, Some("../dogs")).await.unwrap_err().is_permanent());
+        assert!(canceller.cancel(&id, Some("../dogs")).await.unwrap_err().is_permanent());
     }
 }

@@ -115,8 +115,7 @@ impl Handler {
         let (backoff, jitter) = (&self.config.backoff, jitter());
         let own = backoff.wait(failures, jitter);
         let wait = backoff.wait_asked(error.retry_after(), failures, jitter).max(own);
-        let left = job.and_then(|job| job.deadline).map(|deadline| deadline.duration_since(self.clock.now()));
-        left.map_or(wait, |left| wait.min(Duration::try_from(left).unwrap_or_default()))
+        self.within_deadline(wait, job.and_then(|job| job.deadline))
     }
 
     /// Parks the message with its story: which stage gave up, after how many tries and deliveries, and since when.

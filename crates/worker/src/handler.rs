@@ -240,7 +240,7 @@ impl Handler {
     }
 
     fn context(&self, task: &InHand<'_>, deadline: Option<Timestamp>, abort: &CancellationToken) -> StageContext {
-        let time_limit = Instant::now() + self.time_for(deadline);
+        let time_limit = Instant::now() + self.within_deadline(self.config.task_timeout(), deadline);
         let announcer = self.announcer.clone();
         let mut context = StageContext::new(announcer, self.clock.clone(), time_limit, task.facts.clone());
         context.cancelled = abort.clone();
@@ -284,9 +284,8 @@ impl Handler {
         deadline.is_some_and(|deadline| deadline <= self.clock.now())
     }
 
-    /// The time one try has: the worker's limit, or what is left to the job's deadline.
-    fn time_for(&self, deadline: Option<Timestamp>) -> Duration {
-        let limit = self.config.task_timeout();
+    /// A time, or what is left to the job's deadline if that is less.
+    pub(crate) fn within_deadline(&self, limit: Duration, deadline: Option<Timestamp>) -> Duration {
         let left = deadline.map(|deadline| deadline.duration_since(self.clock.now()));
         left.map_or(limit, |left| limit.min(Duration::try_from(left).unwrap_or_default()))
     }

@@ -39,6 +39,6 @@ pub use memory_budget::{MemoryBudget, Room};
 pub use results::{FailureHandler, ResultWriter, Withdrawal};
 pub use shared_flight::{LeaseConfig, Shared, SharedFlight, SharedWork};
 pub use single_flight::SingleFlight;
-pub use stage::{Outcome, Stage, StageContext, StageError, TaskFacts};
+pub use stage::{Outcome, Stage, StageContext, StageError, TaskFacts, off_thread};
 pub use status_board::{JobState, JobStatusBoard};
 pub use worker::Worker;

@@ -139,6 +139,11 @@ impl StageError {
         Self::Transient { message: message.into(), retry_after: None, source: None }
     }
 
+    /// A fault of ours.
+    pub fn internal(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::permanent(FailureKind::Internal, error.to_string()).because(error)
+    }
+
     /// A task that is none for `stage`, in whose queue it lay.
     pub fn misplaced(task: &Task, stage: &str) -> Self {
         let message = format!("a task for {} came to the {stage}'s queue", task.stage());
@@ -196,6 +201,12 @@ impl From<KeyError> for StageError {
     fn from(error: KeyError) -> Self {
         PortError::from(error).into()
     }
+}
+
+/// Runs work that keeps a core busy where it does not hold up other tasks. It goes on to its end also when its task is
+/// dropped meanwhile.
+pub async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StageError> {
+    tokio::task::spawn_blocking(work).await.map_err(StageError::internal)
 }
 
 #[cfg(test)]

@@ -305,11 +305,10 @@ async fn begin_watch(
 
 /// Ctrl-C, SIGTERM and a broken device cancel `shutdown`.
 fn end_on_signal_or_fault(tracker: &TaskTracker, shutdown: &CancellationToken) {
-    let token = shutdown.clone();
-    tracker.spawn(async move {
+    // The signal itself has cancelled `shutdown` already.
+    tracker.spawn(async {
         interrupted().await;
         info!("told to stop: finishing what runs");
-        token.cancel();
     });
     tracker.spawn(watch::end_on_fault(shutdown.clone()));
 }

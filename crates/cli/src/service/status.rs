@@ -187,7 +187,7 @@ pub(crate) fn cancel(arguments: &CancelArguments, as_json: bool) -> Result<Exit,
         let canceller = JobCanceller::new(writer.with_board(board.clone()), Some(board));
         let mut exit = Exit::Success;
         for id in &arguments.ids {
-            let cancelled = canceller.cancel_at(id, arguments.destination.as_deref()).await;
+            let cancelled = canceller.cancel(id, arguments.destination.as_deref()).await;
             let cancelled = cancelled.map_err(|error| refused("the job cannot be cancelled", &error))?;
             if cancelled.status == JobStatus::Cancelled && !cancelled.is_sure {
                 // Its word lies where only a job without a destination is sure to look.

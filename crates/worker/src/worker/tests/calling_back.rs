@@ -76,11 +76,11 @@ async fn a_cancelled_job_calls_back_whether_or_not_the_canceller_knew_of_it() {
     let stage = Arc::clone(&bench.stage);
     eventually("it waits for its second try", || stage.tries("never-noted") == 1 && bench.broker.unsettled() == 0)
         .await;
-    results(Some(&board)).cancel(&JobId("never-noted".to_owned())).await.unwrap();
+    results(Some(&board)).cancel(&JobId("never-noted".to_owned()), None).await.unwrap();
     assert_eq!(notices(&bench).await.len(), 1, "the scoreboard knew whom to call");
     bench.idle().await;
 
-    results(None).cancel(&JobId("ahead".to_owned())).await.unwrap();
+    results(None).cancel(&JobId("ahead".to_owned()), None).await.unwrap();
     assert_eq!(notices(&bench).await.last().map(|(_, event)| event.subject.as_str() == "ahead"), Some(false));
     bench.send_job(&with_callback("ahead")).await;
     bench.idle().await;
@@ -123,7 +123,7 @@ async fn a_cancelled_job_is_called_back_all_the_same() {
         bench.clock.clone(),
         "1.2.3",
     );
-    JobCanceller::new(canceller, None).cancel(&JobId("one".to_owned())).await.unwrap();
+    JobCanceller::new(canceller, None).cancel(&JobId("one".to_owned()), None).await.unwrap();
     bench.broker.publish(&queue(), Message::of_task(&cancelled, &TaskHeaders::default())).await.unwrap();
     bench.idle().await;
     assert_eq!(bench.stage.tries("one"), 1, "to have heard that the job is cancelled is no reason not to tell");

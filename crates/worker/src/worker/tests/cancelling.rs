@@ -9,7 +9,7 @@ use crate::{Cancelled, JobCanceller, JobStatusBoard};
 
 impl Bench {
     async fn cancel(&self, id: &str) -> Cancelled {
-        self.canceller(None).cancel(&JobId(id.to_owned())).await.unwrap()
+        self.canceller(None).cancel(&JobId(id.to_owned()), None).await.unwrap()
     }
 
     fn canceller(&self, board: Option<JobStatusBoard>) -> JobCanceller {
@@ -115,7 +115,7 @@ async fn the_scoreboard_says_where_the_result_belongs_and_who_is_answered() {
     bench.broker.publish(&queue(), Message::of_task(&Task::Dispatch(odd.clone()), &headers)).await.unwrap();
     let stage = Arc::clone(&bench.stage);
     eventually("it has been tried twice", || stage.tries("never") == 2).await;
-    let cancelled = bench.canceller(Some(board.clone())).cancel(&odd.id).await.unwrap();
+    let cancelled = bench.canceller(Some(board.clone())).cancel(&odd.id, None).await.unwrap();
     assert_eq!(cancelled.result_key, "dogs/never/result.json");
     let answer = timeout(Duration::from_secs(5), answers.receive()).await.expect("an answer comes").unwrap().unwrap();
     let body = answer.message.body.clone();
@@ -137,7 +137,7 @@ async fn a_scoreboard_that_names_another_jobs_place_is_not_believed() {
     cache.put("job-status/one", forged.into(), Duration::from_secs(60)).await.unwrap();
     let bench = Bench::plain();
     let board = JobStatusBoard::start(cache, &tracker);
-    let cancelled = bench.canceller(Some(board)).cancel(&JobId("one".to_owned())).await.unwrap();
+    let cancelled = bench.canceller(Some(board)).cancel(&JobId("one".to_owned()), None).await.unwrap();
     assert_eq!(cancelled.result_key, "one/result.json");
     bench.stop().await;
 }
