@@ -4,10 +4,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use echogen_adapters::ImageFetchers;
 use echogen_cli::service::{Backends, Role};
-use echogen_ports::{
-    Broker, EventStream, MemoryBroker, MemoryCache, MemoryCallbackSender, MemoryObjectStore, Message, QueueName,
-};
-use echogen_protocol::{Job, JobEvent};
+use echogen_ports::{Broker, EventStream, MemoryBroker, MemoryCache, MemoryCallbackSender, MemoryObjectStore, Message};
+use echogen_protocol::{Job, JobEvent, StageTask};
 use echogen_sampler::ScaleEvents;
 use echogen_segmenter::GivenBox;
 use echogen_testkit::Counting;
@@ -60,7 +58,7 @@ impl Installation {
     /// Runs a job to its end, and returns the event that tells of it.
     pub(crate) async fn run(&mut self, job: &Job) -> JobEvent {
         let message = Message::of_job(job, Timestamp::now());
-        self.broker.publish(&QueueName::dispatch(job.lane), message).await.expect("the twin takes everything");
+        self.broker.publish(&job.queue(), message).await.expect("the twin takes everything");
         let ended = async {
             loop {
                 let event = self.events.next().await.expect("the twin lives").to_job().expect("a job's event");

@@ -9,7 +9,7 @@ use echogen_adapters::{
 };
 use echogen_cli::service::{Backends, Role};
 use echogen_ports::{ObjectKey, ObjectStore};
-use echogen_protocol::JobResult;
+use echogen_protocol::{JobResult, RoleName};
 use echogen_sampler::ScaleEvents;
 use echogen_segmenter::GivenBox;
 use echogen_worker::{Backoff, LaneWeights, WorkerConfig};
@@ -60,9 +60,6 @@ pub struct Place {
     /// Certificates of servers on this machine that are called back, as PEM text.
     pub certificates: String,
 }
-
-/// The four roles, in the order of a job's way.
-pub const ROLES: [&str; 4] = ["dispatcher", "segmenter", "encoder", "sampler"];
 
 impl Place {
     /// The broker's settings.
@@ -130,15 +127,14 @@ pub fn run(arguments: &[String]) -> anyhow::Result<()> {
         let tracker = TaskTracker::new();
         let backends = place.backends(&tracker).await?;
         let networks = Arc::new(Constant::taking(Duration::from_millis(place.delay_ms)));
-        let roles = match name.as_str() {
-            "dispatcher" => vec![
+        let roles = match name.parse::<RoleName>()? {
+            RoleName::Dispatcher => vec![
                 Role::Dispatcher(subject_keys(), LaneWeights::default()),
                 Role::Notifier(Arc::new(place.callback_sender()?)),
             ],
-            "segmenter" => vec![Role::Segmenter(Arc::new(GivenBox))],
-            "encoder" => vec![Role::Encoder(subject_keys(), networks)],
-            "sampler" => vec![Role::Sampler(networks, ScaleEvents::Off)],
-            other => bail!("no role is called {other:?}"),
+            RoleName::Segmenter => vec![Role::Segmenter(Arc::new(GivenBox))],
+            RoleName::Encoder => vec![Role::Encoder(subject_keys(), networks)],
+            RoleName::Sampler => vec![Role::Sampler(networks, ScaleEvents::Off)],
         };
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();

@@ -14,13 +14,14 @@ use echogen_adapters::{
     amqp::{AmqpBroker, AmqpConfig},
 };
 use echogen_ports::{ObjectKey, ObjectStore};
+use echogen_protocol::RoleName;
 use echogen_testkit::{RabbitMq, Redis, S3Server};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     ledger::{Hearing, Ledger},
     process::RoleProcess,
-    role::{Place, ROLES},
+    role::Place,
 };
 
 /// The servers; they end with this.
@@ -98,7 +99,8 @@ impl System {
         let broker = Arc::new(AmqpBroker::connect(config).await?);
         let (tasks, end) = (TaskTracker::new(), CancellationToken::new());
         let ledger = Ledger::listen(ledger_url, &place.prefix, hearing, &tasks, &end);
-        let roles = ROLES.into_iter().map(|name| RoleProcess::start(name, place)).collect::<anyhow::Result<_>>()?;
+        let roles =
+            RoleName::NAMES.iter().map(|name| RoleProcess::start(name, place)).collect::<anyhow::Result<_>>()?;
         Ok(Self { roles, broker, ledger, place: place.clone(), end })
     }
 

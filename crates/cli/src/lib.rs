@@ -29,17 +29,13 @@ mod values;
 use std::{ffi::OsString, process::ExitCode};
 
 use clap::{FromArgMatches, error::ErrorKind};
-use echogen_protocol::{Job, JobResult};
+use echogen_protocol::{Job, JobResult, RoleName};
 use echogen_telemetry::{Options, Otlp};
 
 use arguments::{Arguments, Command, ConfigCommand, GeneralOptions, SchemaOf};
 use failure::{Exit, Failure};
 use report::{complain, print_line};
-use service::{
-    canary, dead_letters,
-    roles::{self, RoleName},
-    status, submit, topology,
-};
+use service::{canary, dead_letters, roles, status, submit, topology};
 
 /// Runs the program on the process's own arguments.
 pub fn main() -> ExitCode {

@@ -7,8 +7,8 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use echogen_adapters::{DirectoryObjectStore, FileImageFetcher};
 use echogen_encoder::SubjectEncoder;
-use echogen_ports::{EventStream, MemoryBroker, MemoryCache, Message, ObjectKey, ObjectStore, PortError, QueueName};
-use echogen_protocol::{Job, JobResult, JobStatus, SubjectKeys};
+use echogen_ports::{EventStream, MemoryBroker, MemoryCache, Message, ObjectKey, ObjectStore, PortError};
+use echogen_protocol::{Job, JobResult, JobStatus, StageTask, SubjectKeys};
 use echogen_sampler::{ImageSampler, ScaleEvents};
 use echogen_segmenter::Detector;
 use echogen_worker::{Backoff, Clock, LaneWeights, ResultWriter, WorkerConfig};
@@ -96,7 +96,7 @@ impl Pipeline {
     /// Sends a job on its way.
     pub(crate) async fn submit(&self, job: &Job) -> Result<(), PortError> {
         let message = Message::of_job(job, Clock::system().now());
-        self.backends.broker.publish(&QueueName::dispatch(job.lane), message).await
+        self.backends.broker.publish(&job.queue(), message).await
     }
 
     /// Listens to what happens to all jobs.

@@ -17,8 +17,8 @@ use bytes::Bytes;
 use echogen_models::imaging::{self, ImageLimits, RgbImage};
 use echogen_ports::{Cache, ObjectKey, ObjectStore, PortError};
 use echogen_protocol::{
-    ContentHash, EncodeTask, EventKind, FailureKind, Job, KeyError, Progress, SampleTask, SegmentTask, SubjectKeys,
-    Task, layout,
+    ContentHash, EncodeTask, EventKind, FailureKind, Job, KeyError, Progress, SampleTask, SegmentTask, StageName,
+    SubjectKeys, layout,
 };
 use echogen_worker::{
     CachedObjects, LeaseConfig, MemoryBudget, Outcome, Room, Shared, SharedFlight, SharedWork, SingleFlight, Stage,
@@ -46,9 +46,6 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// The stage's name in logs, timings and metrics.
-    pub const NAME: &'static str = "encoder";
-
     /// An encoder that reads cut-outs from `work` and leaves encoded subjects there and in `cache`, which also holds the
     /// leases by which the encoders of several processes agree on one.
     pub fn new(
@@ -86,10 +83,10 @@ impl Encoder {
             Err(Fault::Stage(error)) => return Err(error),
         }
         progress.models.extend(self.networks.models());
-        progress.note(Self::NAME, started.elapsed().as_secs_f64(), !made);
+        progress.note(StageName::Encoder, started.elapsed().as_secs_f64(), !made);
         context.tell(EventKind::Encoded, &job.id, serde_json::json!({ "subject": key.as_str() })).await;
         let encoded_subject = key.as_str().to_owned();
-        Ok(Outcome::next(Task::Sample(SampleTask { job, encoded_subject, progress })))
+        Ok(Outcome::next(&SampleTask { job, encoded_subject, progress }))
     }
 
     /// Decodes a cut-out as soon as there is room. It is our own PNG of a picture that passed the limits, so only its
@@ -150,14 +147,9 @@ impl SharedWork for Encoding<'_> {
 
 #[async_trait]
 impl Stage for Encoder {
-    fn name(&self) -> &'static str {
-        Self::NAME
-    }
+    type Task = EncodeTask;
 
-    async fn run(&self, task: Task, context: &StageContext) -> Result<Outcome, StageError> {
-        let Task::Encode(task) = task else {
-            return Err(StageError::misplaced(&task, Self::NAME));
-        };
+    async fn run(&self, task: EncodeTask, context: &StageContext) -> Result<Outcome, StageError> {
         self.encode(task, context).await
     }
 }
@@ -195,7 +187,7 @@ fn segment_again(job: Job, progress: Progress) -> Result<Outcome, StageError> {
         return Err(StageError::permanent(FailureKind::Internal, "the stored cut-out is gone; run the job again"));
     };
     let image = subject.image;
-    Ok(Outcome::next(Task::Segment(SegmentTask { job, image, progress })))
+    Ok(Outcome::next(&SegmentTask { job, image, progress }))
 }
 
 #[cfg(test)]

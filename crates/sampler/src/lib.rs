@@ -22,7 +22,7 @@ use echogen_models::imaging::{self, ImageFormat, RgbImage};
 use echogen_ports::{Cache, ObjectKey, ObjectStore};
 use echogen_protocol::{
     ContentHash, EncodeTask, EventKind, FailureKind, Job, JobEvent, JobResult, OutputFormat, Parameters, Progress,
-    ResultImage, SampleTask, Task, layout,
+    ResultImage, SampleTask, StageName, layout,
 };
 use echogen_worker::{CachedObjects, Outcome, ResultWriter, Stage, StageContext, StageError, off_thread};
 use futures::{StreamExt, TryStreamExt};
@@ -60,9 +60,6 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// The stage's name in logs, timings and metrics.
-    pub const NAME: &'static str = "sampler";
-
     /// A sampler that reads encoded subjects from `work`, through `cache`, and writes into `pictures`, the same store
     /// that `results` writes into.
     pub fn new(
@@ -97,10 +94,10 @@ impl Sampler {
         let Some(subject) = subject? else { return encode_again(job, progress) };
         let sampled = self.sample(&job, &parameters, &key, subject, context).await?;
         for (step, seconds) in &sampled.timings {
-            progress.timings.insert(format!("{}.{step}", Self::NAME), *seconds);
+            progress.timings.insert(format!("{}.{step}", StageName::Sampler), *seconds);
         }
         let images = self.store(&job, &parameters, sampled.images).await?;
-        progress.note(Self::NAME, started.elapsed().as_secs_f64(), false);
+        progress.note(StageName::Sampler, started.elapsed().as_secs_f64(), false);
         let result = self.result(&job, parameters, images, progress, context);
         self.results.commit(&job, &result, &context.facts).await?;
         Ok(Outcome::Done)
@@ -202,14 +199,9 @@ impl Sampler {
 
 #[async_trait]
 impl Stage for Sampler {
-    fn name(&self) -> &'static str {
-        Self::NAME
-    }
+    type Task = SampleTask;
 
-    async fn run(&self, task: Task, context: &StageContext) -> Result<Outcome, StageError> {
-        let Task::Sample(task) = task else {
-            return Err(StageError::misplaced(&task, Self::NAME));
-        };
+    async fn run(&self, task: SampleTask, context: &StageContext) -> Result<Outcome, StageError> {
         self.make(task, context).await
     }
 }
@@ -220,7 +212,7 @@ fn encode_again(job: Job, progress: Progress) -> Result<Outcome, StageError> {
         let message = "the encoded subject is gone; run the job again";
         return Err(StageError::permanent(FailureKind::Internal, message));
     };
-    Ok(Outcome::next(Task::Encode(EncodeTask { job, cutout, progress })))
+    Ok(Outcome::next(&EncodeTask { job, cutout, progress }))
 }
 
 /// Writes a picture as a file; away from the async threads unless it is tiny.

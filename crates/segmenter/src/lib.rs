@@ -19,8 +19,8 @@ use bytes::Bytes;
 use echogen_models::imaging::{self, ImageFormat, ImageLimits, PixelBox, RgbImage, SubjectMask};
 use echogen_ports::{Cache, ObjectKey, ObjectStore};
 use echogen_protocol::{
-    BoundingBox, ContentHash, EncodeTask, EventKind, FailureKind, Job, MaskMode, SegmentTask, Segmentation,
-    SubjectFound, Task, layout, limits,
+    BoundingBox, ContentHash, EncodeTask, EventKind, FailureKind, Job, MaskMode, SegmentTask, Segmentation, StageName,
+    SubjectFound, layout, limits,
 };
 use echogen_worker::{
     CachedObjects, LeaseConfig, MemoryBudget, Outcome, Shared, SharedFlight, SharedWork, SingleFlight, Stage,
@@ -49,9 +49,6 @@ pub struct Segmenter {
 }
 
 impl Segmenter {
-    /// The stage's name in logs, timings and metrics.
-    pub const NAME: &'static str = "segmenter";
-
     /// A segmenter that decodes pictures within `limits` and asks `detector`. It leaves what it makes in `work` and in
     /// `cache`, which also holds the leases by which the segmenters of several processes agree on one.
     pub fn new(
@@ -86,9 +83,9 @@ impl Segmenter {
         progress.models.extend(self.detector.models());
         progress.subject = Some(record.subject_of(&job));
         progress.cutout = Some(record.cutout);
-        progress.note(Self::NAME, started.elapsed().as_secs_f64(), !made);
+        progress.note(StageName::Segmenter, started.elapsed().as_secs_f64(), !made);
         context.tell(EventKind::Segmented, &job.id, serde_json::json!({ "cutout": record.cutout })).await;
-        Ok(Outcome::next(Task::Encode(EncodeTask { job, cutout: record.cutout, progress })))
+        Ok(Outcome::next(&EncodeTask { job, cutout: record.cutout, progress }))
     }
 
     /// A record counts only together with its cut-out; an unreadable one counts as none.
@@ -189,14 +186,9 @@ impl SharedWork for CutOut<'_> {
 
 #[async_trait]
 impl Stage for Segmenter {
-    fn name(&self) -> &'static str {
-        Self::NAME
-    }
+    type Task = SegmentTask;
 
-    async fn run(&self, task: Task, context: &StageContext) -> Result<Outcome, StageError> {
-        let Task::Segment(task) = task else {
-            return Err(StageError::misplaced(&task, Self::NAME));
-        };
+    async fn run(&self, task: SegmentTask, context: &StageContext) -> Result<Outcome, StageError> {
         self.segment(task, context).await
     }
 }

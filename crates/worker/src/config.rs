@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::lanes::LaneWeights;
+
 /// A worker's settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -29,6 +31,8 @@ pub struct WorkerConfig {
     pub backoff: Backoff,
     /// Seconds that tasks at work may go on after shutdown has begun, before they are put back.
     pub grace_seconds: f64,
+    /// How often each lane is served, at a stage that has a queue for each.
+    pub lane_weights: LaneWeights,
 }
 
 impl Default for WorkerConfig {
@@ -42,6 +46,7 @@ impl Default for WorkerConfig {
             full_queue_seconds: 900.0,
             backoff: Backoff::default(),
             grace_seconds: 25.0,
+            lane_weights: LaneWeights::default(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The worker: what a stage is, and the loop that runs it.
 //!
-//! A [`Stage`] turns a task into an outcome and knows nothing of queues. A [`Worker`] runs it on one queue, or on
-//! several by weight: prefetch, deadline, retry with backoff, dead letters, quarantine of what may kill its worker,
+//! A [`Stage`] turns a task into an outcome and knows nothing of queues. A [`Worker`] runs it on the stage's queues, by
+//! weight where there are several: prefetch, deadline, retry with backoff, dead letters, quarantine of what may kill its worker,
 //! cancellation, ack last, graceful end. Beside them: [`InferenceThread`], where models live; [`SingleFlight`] and
 //! [`SharedFlight`], which let many who want the same product share one work, in a process and across processes;
 //! [`CachedObjects`], the work store behind the cache; [`MemoryBudget`], which bounds the memory of many tasks;
@@ -13,9 +13,10 @@ mod cached_objects;
 mod cancellation;
 mod canceller;
 mod clock;
-mod conclusion;
+mod completion;
 mod config;
 mod courier;
+mod disposition;
 mod handler;
 mod inference;
 mod lanes;
@@ -27,6 +28,7 @@ mod single_flight;
 mod stage;
 mod status_board;
 mod trace;
+mod waits;
 mod worker;
 
 pub use cached_objects::CachedObjects;

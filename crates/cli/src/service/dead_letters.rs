@@ -4,15 +4,13 @@
 
 use std::time::Duration;
 
-use echogen_ports::{Broker, DEAD_LETTER_REASON, Delivery, Message, QueueName};
-use echogen_protocol::{Task, TaskHeaders};
+use echogen_ports::{Broker, DEAD_LETTER_REASON, Delivery, Message};
+use echogen_protocol::{Job, QueueName, StageName, TaskHeaders};
 use serde_json::json;
 
 use super::{
     arguments::{BrokerOptions, Chosen, DeadLettersCommand},
     refused,
-    roles::RoleName,
-    watch::queues_of_roles,
 };
 use crate::{
     failure::{Exit, Failure},
@@ -49,7 +47,7 @@ fn act(options: &BrokerOptions, action: Action, chosen: Option<&Chosen>, as_json
     block_on(async {
         let broker = options.connect().await?;
         let mut count = 0;
-        for (_, _, queue) in queues_of_roles(&RoleName::ALL) {
+        for queue in StageName::ALL.iter().flat_map(|stage| stage.queues()) {
             count += act_on(&broker, &queue, action, chosen, as_json).await?;
         }
         broker.close().await;
@@ -107,7 +105,8 @@ async fn act_on(
 
 fn is_chosen(chosen: Option<&Chosen>, headers: &TaskHeaders, message: &Message) -> bool {
     let Some(chosen) = chosen.filter(|chosen| !chosen.all) else { return true };
-    let id = headers.job.clone().or_else(|| Some(Task::parse(&message.body).ok()?.job_id().to_string()));
+    // Our own messages name their job; a client's job names itself.
+    let id = headers.job.clone().or_else(|| Some(Job::parse(&message.body).ok()?.id.to_string()));
     id.is_some_and(|id| chosen.jobs.contains(&id))
 }
 

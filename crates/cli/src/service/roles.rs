@@ -7,13 +7,9 @@ use std::{
     time::Instant,
 };
 
-use echogen_dispatcher::Dispatcher;
-use echogen_encoder::Encoder;
-use echogen_notifier::Notifier;
-use echogen_ports::{Broker, EventStream, MemoryBroker, Message, QueueName};
-use echogen_protocol::{EventKind, Job};
-use echogen_sampler::{GeneratorSampler, ImageSampler, Sampler};
-use echogen_segmenter::Segmenter;
+use echogen_ports::{Broker, EventStream, MemoryBroker, Message};
+use echogen_protocol::{EventKind, Job, RoleName, StageTask};
+use echogen_sampler::{GeneratorSampler, ImageSampler};
 use echogen_telemetry::{Telemetry, health, metrics};
 use echogen_worker::{Backoff, Clock, WorkerConfig};
 use futures::future::try_join_all;
@@ -34,80 +30,47 @@ use crate::{
     session::{apart, block_on, interrupted, stop_token},
 };
 
-/// Which of the roles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RoleName {
-    Dispatcher,
-    Segmenter,
-    Encoder,
-    Sampler,
+/// Tasks at work at once where nobody says: those that wait for servers take many, those that compute a few, so that
+/// one job's files are read and written while another's networks run.
+fn concurrency(role: RoleName) -> u16 {
+    match role {
+        RoleName::Dispatcher => 32,
+        RoleName::Segmenter | RoleName::Encoder => 16,
+        RoleName::Sampler => 32,
+    }
 }
 
-impl RoleName {
-    pub(crate) const ALL: [Self; 4] = [Self::Dispatcher, Self::Segmenter, Self::Encoder, Self::Sampler];
-
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Dispatcher => "dispatcher",
-            Self::Segmenter => "segmenter",
-            Self::Encoder => "encoder",
-            Self::Sampler => "sampler",
+/// Loads the networks of this role's stages and of no other, and tries out those that make pictures. A signal is
+/// heard meanwhile.
+async fn load(role: RoleName, loader: &Arc<Loader>, arguments: &RoleArguments) -> Result<Vec<Role>, Failure> {
+    let note = |models: BTreeMap<String, String>| {
+        models.iter().for_each(|(network, digest)| metrics().model(loader.bundle_name(), network, digest));
+    };
+    let loading = Arc::clone(loader);
+    Ok(match role {
+        RoleName::Dispatcher => vec![
+            Role::Dispatcher(apart(move || loading.subjects()).await?, arguments.work.lane_weights),
+            Role::Notifier(arguments.callbacks.sender(&arguments.fetch)?),
+        ],
+        RoleName::Segmenter => {
+            let detector = apart(move || loading.detector()).await?;
+            note(detector.models());
+            vec![Role::Segmenter(detector)]
         }
-    }
-
-    /// The stages that run in the process of this name. Calls to clients' servers leave from where pictures are fetched:
-    /// no other role has to reach the world.
-    pub(super) fn stages(self) -> &'static [&'static str] {
-        match self {
-            Self::Dispatcher => &[Dispatcher::NAME, Notifier::NAME],
-            Self::Segmenter => &[Segmenter::NAME],
-            Self::Encoder => &[Encoder::NAME],
-            Self::Sampler => &[Sampler::NAME],
+        RoleName::Encoder => {
+            let (subjects, encoder) = apart(move || Ok((loading.subjects()?, loading.encoder()?))).await?;
+            note(encoder.models());
+            vec![Role::Encoder(subjects, encoder)]
         }
-    }
-
-    /// Tasks at work at once where nobody says: those that wait for servers take many, those that compute a few, so that
-    /// one job's files are read and written while another's networks run.
-    fn concurrency(self) -> u16 {
-        match self {
-            Self::Dispatcher => 32,
-            Self::Segmenter | Self::Encoder => 16,
-            Self::Sampler => 32,
+        RoleName::Sampler => {
+            let config = arguments.batch.config();
+            let scale_events = config.scale_events;
+            let sampler = apart(move || loading.sampler(&config)).await?;
+            warm_up(&sampler).await?;
+            note(sampler.models());
+            vec![Role::Sampler(sampler, scale_events)]
         }
-    }
-
-    /// Loads the networks of this role's stages and of no other, and tries out those that make pictures. A signal is
-    /// heard meanwhile.
-    async fn load(self, loader: &Arc<Loader>, arguments: &RoleArguments) -> Result<Vec<Role>, Failure> {
-        let note = |models: BTreeMap<String, String>| {
-            models.iter().for_each(|(network, digest)| metrics().model(loader.bundle_name(), network, digest));
-        };
-        let loading = Arc::clone(loader);
-        Ok(match self {
-            Self::Dispatcher => vec![
-                Role::Dispatcher(apart(move || loading.subjects()).await?, arguments.work.lane_weights),
-                Role::Notifier(arguments.callbacks.sender(&arguments.fetch)?),
-            ],
-            Self::Segmenter => {
-                let detector = apart(move || loading.detector()).await?;
-                note(detector.models());
-                vec![Role::Segmenter(detector)]
-            }
-            Self::Encoder => {
-                let (subjects, encoder) = apart(move || Ok((loading.subjects()?, loading.encoder()?))).await?;
-                note(encoder.models());
-                vec![Role::Encoder(subjects, encoder)]
-            }
-            Self::Sampler => {
-                let config = arguments.batch.config();
-                let scale_events = config.scale_events;
-                let sampler = apart(move || loading.sampler(&config)).await?;
-                warm_up(&sampler).await?;
-                note(sampler.models());
-                vec![Role::Sampler(sampler, scale_events)]
-            }
-        })
-    }
+    })
 }
 
 /// Makes one picture, so that networks or a device that do not work are known before the first job.
@@ -125,7 +88,7 @@ async fn warm_up(sampler: &GeneratorSampler) -> Result<(), Failure> {
 impl WorkOptions {
     fn worker(&self, role: RoleName) -> WorkerConfig {
         WorkerConfig {
-            concurrency: self.concurrency.unwrap_or(role.concurrency()),
+            concurrency: self.concurrency.unwrap_or(concurrency(role)),
             max_attempts: self.max_attempts,
             task_timeout_seconds: self.task_timeout,
             grace_seconds: self.grace,
@@ -153,11 +116,11 @@ pub(crate) fn one(role: RoleName, arguments: &RoleArguments, telemetry: &Telemet
         let working = async {
             let starting = async {
                 let backends = backends(arguments, Arc::clone(&broker) as _, &tracker).await?;
-                Ok::<_, Failure>((role.load(&loader, arguments).await?, backends))
+                Ok::<_, Failure>((load(role, &loader, arguments).await?, backends))
             };
             let Some(started) = shutdown.run_until_cancelled(Box::pin(starting)).await else { return Ok(()) };
             let (loaded, backends) = started?;
-            role.stages().iter().for_each(|stage| watch::loaded(stage, Some(&broker)));
+            role.stages().iter().for_each(|stage| watch::loaded(*stage, Some(&broker)));
             info!(role = role.as_str(), "ready");
             end_on_signal_or_fault(&tracker, &shutdown);
             tracker.spawn(watch::look_at_queues(role, Arc::clone(&broker), shutdown.clone()));
@@ -176,7 +139,7 @@ pub(crate) fn up(arguments: &RoleArguments, telemetry: &Telemetry) -> Result<Exi
     block_on(async {
         let (tracker, shutdown) = (TaskTracker::new(), stop_token().child_token());
         let loader = Arc::new(Loader::open(&arguments.model)?);
-        begin_watch(&RoleName::ALL, arguments, telemetry, &tracker).await?;
+        begin_watch(RoleName::ALL, arguments, telemetry, &tracker).await?;
         let is_embedded = arguments.broker.amqp_url.is_none();
         let starting = async {
             let amqp = if is_embedded { None } else { Some(Arc::new(arguments.broker.connect().await?)) };
@@ -196,11 +159,11 @@ pub(crate) fn up(arguments: &RoleArguments, telemetry: &Telemetry) -> Result<Exi
             tracker.spawn(watch::look_at_queues(RoleName::Dispatcher, Arc::clone(amqp), shutdown.clone()));
         }
         let mut roles = JoinSet::new();
-        for name in RoleName::ALL {
-            let loading = name.load(&loader, arguments);
+        for name in RoleName::ALL.iter().copied() {
+            let loading = load(name, &loader, arguments);
             let Some(loaded) = shutdown.run_until_cancelled(loading).await else { break };
             let loaded = loaded?;
-            name.stages().iter().for_each(|stage| watch::loaded(stage, amqp.as_ref()));
+            name.stages().iter().for_each(|stage| watch::loaded(*stage, amqp.as_ref()));
             let (backends, arguments, shutdown) = (backends.clone(), arguments.clone(), shutdown.clone());
             roles.spawn(async move {
                 let ended = run(name, loaded, &backends, &arguments, shutdown.clone()).await;
@@ -296,8 +259,8 @@ async fn begin_watch(
 ) -> Result<(), Failure> {
     for role in roles {
         for stage in role.stages() {
-            health().starting(stage);
-            metrics().expect_stage(stage, arguments.work.worker(*role).concurrency);
+            health().starting(stage.as_str());
+            metrics().expect_stage(*stage, arguments.work.worker(*role).concurrency);
         }
     }
     watch::serve(&arguments.watch, telemetry.log(), tracker, &CancellationToken::new()).await
@@ -335,7 +298,7 @@ async fn from_standard_input(backends: &Backends, shutdown: &CancellationToken) 
                     Ok(job) => {
                         waiting.insert(job.id.0.clone());
                         let message = Message::of_job(&job, Clock::system().now());
-                        backends.broker.publish(&QueueName::dispatch(job.lane), message).await.map_err(fault)?;
+                        backends.broker.publish(&job.queue(), message).await.map_err(fault)?;
                     }
                     Err(error) => {
                         complain(format_args!("error: line {}: {error}", line.number));

@@ -6,7 +6,7 @@ use echogen_dispatcher::{Dispatcher, DispatcherConfig};
 use echogen_encoder::{Encoder, SubjectEncoder};
 use echogen_models::imaging::ImageLimits;
 use echogen_notifier::Notifier;
-use echogen_ports::{CallbackSender, PortError, QueueName};
+use echogen_ports::{CallbackSender, PortError};
 use echogen_protocol::SubjectKeys;
 use echogen_sampler::{ImageSampler, Sampler, ScaleEvents};
 use echogen_segmenter::{Detector, Segmenter};
@@ -31,47 +31,44 @@ pub enum Role {
 }
 
 impl Role {
-    fn stage(self, backends: &Backends, max_image_bytes: u64) -> Arc<dyn Stage> {
-        let Backends { cache, work, results, .. } = backends.clone();
-        match self {
-            Self::Dispatcher(subjects, _) => {
-                let config = DispatcherConfig { subjects, max_image_bytes };
-                Arc::new(Dispatcher::new(config, Arc::clone(&backends.fetcher), work, cache, backends.writer()))
-            }
-            Self::Segmenter(detector) => {
-                let limits = ImageLimits { max_bytes: max_image_bytes, ..ImageLimits::default() };
-                Arc::new(Segmenter::new(limits, detector, work, cache))
-            }
-            Self::Encoder(subjects, networks) => Arc::new(Encoder::new(subjects, networks, work, cache)),
-            Self::Sampler(networks, scale_events) => {
-                let sampler = Sampler::new(networks, work, cache, results, backends.writer());
-                Arc::new(sampler.with_scale_events(scale_events))
-            }
-            Self::Notifier(sender) => Arc::new(Notifier::new(sender)),
-        }
-    }
-
-    fn queues(&self) -> Vec<(QueueName, u32)> {
-        match self {
-            Self::Dispatcher(_, weights) => weights.queues(),
-            Self::Segmenter(_) => vec![(QueueName::segment(), 1)],
-            Self::Encoder(..) => vec![(QueueName::encode(), 1)],
-            Self::Sampler(..) => vec![(QueueName::sample(), 1)],
-            Self::Notifier(_) => vec![(QueueName::notify(), 1)],
-        }
-    }
-
     /// Works until `shutdown`, then drains; see [`Worker::run`].
     pub async fn run(
         self,
         backends: &Backends,
-        config: WorkerConfig,
+        mut config: WorkerConfig,
         max_image_bytes: u64,
         shutdown: CancellationToken,
     ) -> Result<(), PortError> {
-        let queues = self.queues();
-        let (stage, broker) = (self.stage(backends, max_image_bytes), Arc::clone(&backends.broker));
-        let worker = Worker::on_queues(stage, queues, broker, Arc::new(backends.writer()), config);
-        worker.with_board(backends.board.clone()).run(shutdown).await
+        let Backends { cache, work, results, fetcher, .. } = backends.clone();
+        match self {
+            Self::Dispatcher(subjects, weights) => {
+                config.lane_weights = weights;
+                let settings = DispatcherConfig { subjects, max_image_bytes };
+                let stage = Dispatcher::new(settings, fetcher, work, cache, backends.writer());
+                drive(stage, backends, config, shutdown).await
+            }
+            Self::Segmenter(detector) => {
+                let limits = ImageLimits { max_bytes: max_image_bytes, ..ImageLimits::default() };
+                drive(Segmenter::new(limits, detector, work, cache), backends, config, shutdown).await
+            }
+            Self::Encoder(subjects, networks) => {
+                drive(Encoder::new(subjects, networks, work, cache), backends, config, shutdown).await
+            }
+            Self::Sampler(networks, scale_events) => {
+                let sampler = Sampler::new(networks, work, cache, results, backends.writer());
+                drive(sampler.with_scale_events(scale_events), backends, config, shutdown).await
+            }
+            Self::Notifier(sender) => drive(Notifier::new(sender), backends, config, shutdown).await,
+        }
     }
+}
+
+async fn drive<S: Stage>(
+    stage: S,
+    backends: &Backends,
+    config: WorkerConfig,
+    shutdown: CancellationToken,
+) -> Result<(), PortError> {
+    let worker = Worker::new(Arc::new(stage), Arc::clone(&backends.broker), Arc::new(backends.writer()), config);
+    worker.with_board(backends.board.clone()).run(shutdown).await
 }

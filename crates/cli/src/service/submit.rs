@@ -15,9 +15,9 @@ use std::{
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use echogen_ports::{Broker, EventStream, Message, ObjectKey, ObjectStore, PortError, QueueName};
+use echogen_ports::{Broker, EventStream, Message, ObjectKey, ObjectStore, PortError};
 use echogen_protocol::{
-    ContentHash, EventKind, ImageLocation, ImageSource, Job, JobId, layout, limits::MAX_JOB_JSON_BYTES,
+    ContentHash, EventKind, ImageLocation, ImageSource, Job, JobId, StageTask, layout, limits::MAX_JOB_JSON_BYTES,
 };
 use echogen_worker::Clock;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -107,7 +107,7 @@ fn inline(path: &str, bytes: &[u8]) -> Result<ImageSource, String> {
 impl Sender {
     /// Sends one job; returns once the broker has it.
     async fn send(&self, job: &Job) -> Result<(), PortError> {
-        let (queue, mut waited) = (QueueName::dispatch(job.lane), Duration::from_millis(200));
+        let (queue, mut waited) = (job.queue(), Duration::from_millis(200));
         let span = tracing::info_span!("submit", job = %job.id);
         let message = in_new_trace(Message::of_job(job, Clock::system().now()), &span, "submit");
         for _ in 1..TRIES {
@@ -424,7 +424,7 @@ mod tests {
         }
 
         fn sent(&self) -> usize {
-            self.broker.waiting(&QueueName::dispatch(Lane::default()))
+            self.broker.waiting(&Job::new("dog.png".into(), "").queue())
         }
     }
 

@@ -7,21 +7,12 @@ use std::{
 };
 
 use echogen_adapters::amqp::AmqpBroker;
-use echogen_dispatcher::Dispatcher;
-use echogen_encoder::Encoder;
-use echogen_notifier::Notifier;
-use echogen_ports::QueueName;
-use echogen_protocol::Lane;
-use echogen_sampler::Sampler;
-use echogen_segmenter::Segmenter;
+use echogen_protocol::{Lane, QueueName, RoleName, StageName};
 use echogen_telemetry::{Consuming, Endpoint, LogControl, health, metrics};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, error, warn};
 
-use super::{
-    roles::RoleName,
-    watch_arguments::{Listen, WatchOptions},
-};
+use super::watch_arguments::{Listen, WatchOptions};
 use crate::failure::{Exit, Failure};
 
 /// Where the endpoint is if nobody says: 9464 is the port by which exporters of this format are known.
@@ -29,9 +20,6 @@ const DEFAULT_ADDRESS: (Ipv4Addr, u16) = (Ipv4Addr::UNSPECIFIED, 9464);
 
 /// Pause between two looks at the queues: below what a scraper's usual interval is.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-
-/// The lane of queues that all lanes share.
-const ALL_LANES: &str = "all";
 
 /// Opens the endpoint where the options say, and serves it on `tracker` until `end`.
 pub(super) async fn serve(
@@ -59,35 +47,24 @@ pub(super) async fn serve(
     Ok(())
 }
 
-/// The queues of a stage, with the lanes they are for.
-fn queues_of(stage: &str) -> Vec<(&'static str, QueueName)> {
-    match stage {
-        Dispatcher::NAME => [Lane::Interactive, Lane::Standard, Lane::Bulk]
-            .map(|lane| (lane.as_str(), QueueName::dispatch(lane)))
-            .into(),
-        Segmenter::NAME => vec![(ALL_LANES, QueueName::segment())],
-        Encoder::NAME => vec![(ALL_LANES, QueueName::encode())],
-        Sampler::NAME => vec![(ALL_LANES, QueueName::sample())],
-        Notifier::NAME => vec![(ALL_LANES, QueueName::notify())],
-        _ => Vec::new(),
-    }
-}
-
-/// The queues of all stages of some roles: the stage, its lane, and the queue.
-pub(super) fn queues_of_roles(roles: &[RoleName]) -> Vec<(&'static str, &'static str, QueueName)> {
-    let stages = roles.iter().flat_map(|role| role.stages());
-    stages.flat_map(|stage| queues_of(stage).into_iter().map(move |(lane, queue)| (*stage, lane, queue))).collect()
+/// The queues of all stages of some roles: the stage, the lane if the queue is for one alone, and the queue.
+fn queues_of_roles(roles: &[RoleName]) -> Vec<(StageName, Option<Lane>, QueueName)> {
+    let queues = |stage: StageName| {
+        let lanes = stage.lanes().iter().copied().map(Some).chain(stage.lanes().is_empty().then_some(None));
+        lanes.zip(stage.queues()).map(move |(lane, queue)| (stage, lane, queue))
+    };
+    roles.iter().flat_map(|role| role.stages()).copied().flat_map(queues).collect()
 }
 
 /// Says that a stage has all it needs; from here on it is alive and ready as long as it consumes.
-pub(super) fn loaded(stage: &'static str, broker: Option<&Arc<AmqpBroker>>) {
+pub(super) fn loaded(stage: StageName, broker: Option<&Arc<AmqpBroker>>) {
     let began = Instant::now();
     let Some(broker) = broker.map(Arc::clone) else {
         // The broker of this process is there as long as the process is.
-        return health().loaded(stage, move || Consuming { now: true, since: began.elapsed() });
+        return health().loaded(stage.as_str(), move || Consuming { now: true, since: began.elapsed() });
     };
-    let queues: Vec<QueueName> = queues_of(stage).into_iter().map(|(_, queue)| queue).collect();
-    health().loaded(stage, move || consuming(&broker, &queues, began));
+    let queues = stage.queues();
+    health().loaded(stage.as_str(), move || consuming(&broker, &queues, began));
 }
 
 /// Whether every queue of a stage is consumed, and since when this is so. A queue that nobody has begun to consume counts
@@ -113,7 +90,7 @@ fn consuming(broker: &AmqpBroker, queues: &[QueueName], began: Instant) -> Consu
 /// scaled to nothing, nobody else would tell that work waits for it.
 pub(super) async fn look_at_queues(role: RoleName, broker: Arc<AmqpBroker>, end: CancellationToken) {
     let watched =
-        queues_of_roles(if role == RoleName::Dispatcher { &RoleName::ALL } else { std::slice::from_ref(&role) });
+        queues_of_roles(if role == RoleName::Dispatcher { RoleName::ALL } else { std::slice::from_ref(&role) });
     let both = watched.iter().flat_map(|(_, _, queue)| [queue.clone(), queue.dead_letters()]);
     let both: Vec<QueueName> = both.collect();
     while !end.is_cancelled() {
@@ -122,7 +99,7 @@ pub(super) async fn look_at_queues(role: RoleName, broker: Arc<AmqpBroker>, end:
                 let depth = |queue: &QueueName| depths.iter().find(|(name, _)| name == queue).map(|(_, depth)| *depth);
                 for (stage, lane, queue) in &watched {
                     let dead_letters = depth(&queue.dead_letters()).unwrap_or(0);
-                    metrics().queue_seen(stage, lane, depth(queue).unwrap_or(0), dead_letters);
+                    metrics().queue_seen(*stage, *lane, depth(queue).unwrap_or(0), dead_letters);
                 }
             }
             Err(error) => debug!(%error, "the queues were not seen"),
@@ -153,7 +130,7 @@ mod tests {
     #[tokio::test]
     async fn a_device_fault_ends_the_roles_with_an_exit_code_of_its_own() {
         let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
-        loaded(Sampler::NAME, None);
+        loaded(StageName::Sampler, None);
         assert_eq!((health().ready(), exit()), (Ok(()), Exit::Success));
         tracker.spawn(end_on_fault(shutdown.clone()));
         health().device_fault("an illegal memory access was encountered");
@@ -164,8 +141,11 @@ mod tests {
 
     #[test]
     fn every_stage_of_every_role_has_queues_that_are_watched() {
-        let count = |role: RoleName| role.stages().iter().map(|stage| queues_of(stage).len()).collect::<Vec<_>>();
-        assert_eq!(RoleName::ALL.map(count), [vec![3, 1], vec![1], vec![1], vec![1]]);
-        assert_eq!(queues_of(Sampler::NAME), [(ALL_LANES, QueueName::sample())]);
+        let watched = queues_of_roles(RoleName::ALL);
+        for stage in StageName::ALL {
+            let queues: Vec<_> = watched.iter().filter(|(watched, ..)| watched == stage).collect();
+            assert_eq!(queues.iter().map(|(_, _, queue)| queue.clone()).collect::<Vec<_>>(), stage.queues());
+            assert_eq!(queues.iter().filter_map(|(_, lane, _)| *lane).collect::<Vec<_>>(), stage.lanes());
+        }
     }
 }
