@@ -1,32 +1,28 @@
-//! Opens what the options name: RabbitMQ or its twin, Redis or its twin, S3 or a folder.
+//! Opens what the settings name: RabbitMQ or its twin, Redis or its twin, S3 or a folder.
 
 use std::{path::Path, sync::Arc};
 
 use echogen_adapters::{
-    DirectoryObjectStore, FileImageFetcher, HttpCallbackSender, HttpConfig, HttpImageFetcher, ImageFetchers,
-    MeteredObjectStore, RedisCache, RedisConfig, S3Config, S3ImageFetcher, S3ObjectStore,
-    amqp::{AmqpBroker, AmqpConfig},
+    DirectoryObjectStore, FileImageFetcher, HttpCallbackSender, HttpImageFetcher, ImageFetchers, MeteredObjectStore,
+    RedisCache, S3Config, S3ImageFetcher, S3ObjectStore,
+    amqp::AmqpBroker,
 };
-use echogen_ports::{Broker, Cache, CallbackSender, ImageFetcher, MemoryCache, ObjectStore, PortError, error_story};
+use echogen_ports::{Broker, Cache, CallbackSender, ImageFetcher, MemoryBroker, MemoryCache, ObjectStore, PortError};
 use echogen_worker::{Clock, JobStatusBoard, ResultWriter};
 use tokio_util::task::TaskTracker;
 
-use super::arguments::{BrokerOptions, CallbackOptions, FetchOptions, RoleArguments, StoreOptions};
-use crate::failure::Failure;
-
-/// Bytes of values that a cache within the process holds: some forty encoded subjects of the largest size.
-const CACHE_BYTES: usize = 256 * 1024 * 1024;
+use crate::{Failure, config::{CacheConfig, ServiceConfig}};
 
 /// Where results lie in the store, and where everything does that may be made again.
 const RESULTS: &str = "results";
 const WORK: &str = "work";
 
-/// What joins the stages.
+/// The ports that join the stages.
 #[derive(Clone, Debug)]
 pub struct Backends {
     /// Queues and events.
     pub broker: Arc<dyn Broker>,
-    /// Hot values, leases, and the scoreboard.
+    /// Hot values, leases, and the status of jobs.
     pub cache: Arc<dyn Cache>,
     /// Everything in between, under content hashes.
     pub work: Arc<dyn ObjectStore>,
@@ -34,12 +30,16 @@ pub struct Backends {
     pub results: Arc<dyn ObjectStore>,
     /// Pictures of subjects.
     pub fetcher: Arc<dyn ImageFetcher>,
+    /// Clients' servers; without it no notifier runs.
+    pub callbacks: Option<Arc<dyn CallbackSender>>,
     /// Where jobs stand.
     pub board: JobStatusBoard,
+    /// The broker once more if it is RabbitMQ, which can be asked for the depths of its queues.
+    pub(crate) amqp: Option<Arc<AmqpBroker>>,
 }
 
 impl Backends {
-    /// Joins ports; the board's writer runs on `tracker`.
+    /// Joins ports; what writes the status of jobs runs on `tracker`.
     pub fn new(
         broker: Arc<dyn Broker>,
         cache: Arc<dyn Cache>,
@@ -49,42 +49,70 @@ impl Backends {
         tracker: &TaskTracker,
     ) -> Self {
         let board = JobStatusBoard::start(Arc::clone(&cache), tracker);
-        Self { broker, cache, work, results, fetcher, board }
+        Self { broker, cache, work, results, fetcher, callbacks: None, board, amqp: None }
+    }
+
+    /// The same ports with one to clients' servers.
+    #[must_use]
+    pub fn with_callbacks(mut self, callbacks: Arc<dyn CallbackSender>) -> Self {
+        self.callbacks = Some(callbacks);
+        self
+    }
+
+    /// Opens everything beside a broker that is connected.
+    pub(crate) async fn on_broker(
+        amqp: &Arc<AmqpBroker>,
+        config: &ServiceConfig,
+        tracker: &TaskTracker,
+    ) -> Result<Self, Failure> {
+        let backends = Self::open(Arc::clone(amqp) as _, config, tracker).await?;
+        Ok(Self { amqp: Some(Arc::clone(amqp)), ..backends })
+    }
+
+    /// Opens everything beside a broker of this process. Without another one all jobs come from whoever runs this
+    /// program, who may name files of the folder it runs in.
+    pub(crate) async fn embedded(config: &ServiceConfig, tracker: &TaskTracker) -> Result<Self, Failure> {
+        let mut config = config.clone();
+        config.fetch.subject_folder.get_or_insert_with(|| ".".into());
+        Self::open(Arc::new(MemoryBroker::new()), &config, tracker).await
+    }
+
+    async fn open(broker: Arc<dyn Broker>, config: &ServiceConfig, tracker: &TaskTracker) -> Result<Self, Failure> {
+        let Stores { work, results, .. } = Stores::open(config).await?;
+        let (cache, fetcher) = (open_cache(config)?, open_fetcher(config).await?);
+        let backends = Self::new(broker, cache, work, results, fetcher, tracker);
+        Ok(backends.with_callbacks(open_callbacks(config)?))
     }
 
     /// The writer of results.
     pub fn writer(&self) -> ResultWriter {
-        let (store, broker) = (Arc::clone(&self.results), Arc::clone(&self.broker));
-        ResultWriter::new(store, broker, Clock::system(), env!("CARGO_PKG_VERSION")).with_board(self.board.clone())
+        result_writer(Arc::clone(&self.results), Arc::clone(&self.broker)).with_board(self.board.clone())
     }
 }
 
-/// A port's refusal, as the end of the program.
-pub(crate) fn refused(what: &str, error: &PortError) -> Failure {
-    let story = format!("{what}: {}", error_story(error));
-    Failure::usage(story.split_whitespace().collect::<Vec<_>>().join(" "))
+/// A writer of results of this version.
+pub(crate) fn result_writer(results: Arc<dyn ObjectStore>, broker: Arc<dyn Broker>) -> ResultWriter {
+    ResultWriter::new(results, broker, Clock::system(), env!("CARGO_PKG_VERSION"))
 }
 
-impl BrokerOptions {
-    /// The adapter's settings.
-    pub(crate) fn config(&self) -> AmqpConfig {
-        let mut config = AmqpConfig { prefix: self.amqp_prefix.clone(), ..AmqpConfig::default() };
-        if let Some(url) = &self.amqp_url {
-            config.url.clone_from(url);
-        }
-        config.intake.max_length = self.intake_limit;
-        config.stage.max_length = self.stage_limit;
-        config
+/// Connects to RabbitMQ and declares the topology; without an address this is an error.
+pub(crate) async fn connect(config: &ServiceConfig) -> Result<AmqpBroker, Failure> {
+    if config.is_embedded() {
+        let example = "amqp://guest:guest@127.0.0.1:5672/%2f";
+        return Err(Failure::usage(format!("no broker is named; give --broker-url, such as {example}")));
     }
+    let connected = AmqpBroker::connect(config.broker.clone()).await;
+    connected.map_err(|error| Failure::refused("RabbitMQ cannot be used", &error))
+}
 
-    /// Connects and declares; without an address this is an error.
-    pub(crate) async fn connect(&self) -> Result<AmqpBroker, Failure> {
-        if self.amqp_url.is_none() {
-            let example = "amqp://guest:guest@127.0.0.1:5672/%2f";
-            return Err(Failure::usage(format!("no broker is named; give --amqp-url, such as {example}")));
-        }
-        AmqpBroker::connect(self.config()).await.map_err(|error| refused("RabbitMQ cannot be used", &error))
+/// Redis, or a cache of this process alone.
+pub(crate) fn open_cache(config: &ServiceConfig) -> Result<Arc<dyn Cache>, Failure> {
+    let CacheConfig { redis, memory_bytes } = &config.cache;
+    if redis.url.is_empty() {
+        return Ok(Arc::new(MemoryCache::new(usize::try_from(*memory_bytes).unwrap_or(usize::MAX))));
     }
+    let cache = RedisCache::open(redis.clone()).map_err(|error| Failure::refused("Redis cannot be used", &error))?;
+    Ok(Arc::new(cache))
 }
 
 /// The two stores: of results, and of everything in between.
@@ -95,94 +123,49 @@ pub(crate) struct Stores {
     pub(crate) bucket: Option<S3ObjectStore>,
 }
 
-impl StoreOptions {
-    /// Redis, or a cache of this process alone.
-    pub(crate) fn cache(&self, prefix: &str) -> Result<Arc<dyn Cache>, Failure> {
-        let Some(url) = &self.redis_url else { return Ok(Arc::new(MemoryCache::new(CACHE_BYTES))) };
-        let config = RedisConfig { prefix: format!("{prefix}:"), ..RedisConfig::at(url) };
-        let cache = RedisCache::open(config).map_err(|error| refused("Redis cannot be used", &error))?;
-        Ok(Arc::new(cache))
-    }
-
-    /// The two stores at `--store`.
-    pub(crate) async fn stores(&self) -> Result<Stores, Failure> {
-        let Some(place) = &self.store else {
-            return Err(Failure::usage("no store is named; give --store, such as s3://bucket or a folder"));
-        };
+impl Stores {
+    /// Opens the two stores.
+    pub(crate) async fn open(config: &ServiceConfig) -> Result<Self, Failure> {
+        let place = &config.store.url;
+        if place.is_empty() {
+            return Err(Failure::usage("no store is named; give --store-url, such as s3://bucket or a folder"));
+        }
         match place.strip_prefix("s3://") {
-            Some(place) => self.buckets(place).await,
-            None => folders(Path::new(place)),
+            Some(place) => Self::in_bucket(place, &config.store.s3).await,
+            None => Self::in_folder(Path::new(place)),
         }
     }
 
-    async fn buckets(&self, place: &str) -> Result<Stores, Failure> {
+    async fn in_bucket(place: &str, s3: &S3Config) -> Result<Self, Failure> {
         let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
         let prefix = prefix.trim_matches('/');
         let below = |part: &str| if prefix.is_empty() { format!("{part}/") } else { format!("{prefix}/{part}/") };
         let open = async |part: &str| {
-            let config = S3Config { bucket: bucket.to_owned(), prefix: below(part), ..self.s3_config() };
-            S3ObjectStore::open(config).await.map_err(|error| refused("the store cannot be used", &error))
+            let config = S3Config { bucket: bucket.to_owned(), prefix: below(part), ..s3.clone() };
+            S3ObjectStore::open(config).await.map_err(|error| Failure::refused("the store cannot be used", &error))
         };
         let (results, work) = (open(RESULTS).await?, open(WORK).await?);
-        Ok(Stores { results: metered(results.clone()), work: metered(work), bucket: Some(results) })
+        Ok(Self { results: metered(results.clone()), work: metered(work), bucket: Some(results) })
     }
 
-    fn s3_config(&self) -> S3Config {
-        S3Config {
-            endpoint: self.s3_endpoint.clone(),
-            region: self.s3_region.clone(),
-            access_key_id: self.s3_access_key_id.clone(),
-            secret_access_key: self.s3_secret_access_key.clone(),
-            path_style: self.s3_path_style,
-            conditional_writes: self.s3_conditional_writes,
-            ..S3Config::default()
-        }
-    }
-
-    /// The fetcher of pictures, for a dispatcher.
-    pub(crate) async fn fetcher(&self, options: &FetchOptions) -> Result<Arc<dyn ImageFetcher>, Failure> {
-        let fault = |error: PortError| refused("pictures cannot be fetched", &error);
-        let web = HttpConfig {
-            allowed_hosts: options.allow_hosts.clone(),
-            allowed_networks: options.allow_networks.clone(),
-            ..HttpConfig::default()
+    fn in_folder(folder: &Path) -> Result<Self, Failure> {
+        let open = |part: &str| {
+            let path = folder.join(part);
+            Ok::<_, Failure>(metered(open_folder(&path, "--store-url")?))
         };
-        let mut fetchers = ImageFetchers::new().with_https(Arc::new(HttpImageFetcher::new(web).map_err(fault)?));
-        if let Some(folder) = &options.subject_folder {
-            fetchers = fetchers.with_files(FileImageFetcher::below(folder));
-        }
-        if !options.allow_buckets.is_empty() {
-            let s3 = S3ImageFetcher::open(self.s3_config(), &options.allow_buckets).await.map_err(fault)?;
-            fetchers = fetchers.with_s3(Arc::new(s3));
-        }
-        Ok(Arc::new(fetchers))
+        Ok(Self { results: open(RESULTS)?, work: open(WORK)?, bucket: None })
     }
 }
 
-impl RoleArguments {
-    /// The fetcher of pictures. Without a broker all jobs come from whoever runs this program, who may name files of
-    /// the folder it runs in.
-    pub(crate) async fn fetcher(&self) -> Result<Arc<dyn ImageFetcher>, Failure> {
-        let mut options = self.fetch.clone();
-        if self.broker.amqp_url.is_none() {
-            options.subject_folder.get_or_insert_with(|| ".".into());
-        }
-        self.stores.fetcher(&options).await
-    }
+/// Opens a folder as a store, and makes it if it is missing; `option` is what names it.
+pub(crate) fn open_folder(path: &Path, option: &str) -> Result<DirectoryObjectStore, Failure> {
+    let fault = |error: &dyn std::fmt::Display| cannot_write(path, option, error);
+    std::fs::create_dir_all(path).map_err(|error| fault(&error))?;
+    DirectoryObjectStore::open(path).map_err(|error| fault(&error))
 }
 
-impl CallbackOptions {
-    /// The sender of callbacks, for the notifier.
-    pub(crate) fn sender(&self, fetch: &FetchOptions) -> Result<Arc<dyn CallbackSender>, Failure> {
-        let config = HttpConfig {
-            allowed_hosts: self.callback_hosts.clone(),
-            allowed_networks: fetch.allow_networks.clone(),
-            timeout_seconds: self.callback_timeout,
-            ..HttpConfig::default()
-        };
-        let sender = HttpCallbackSender::new(config, self.callback_secret.clone());
-        Ok(Arc::new(sender.map_err(|error| refused("nobody can be called back", &error))?))
-    }
+pub(crate) fn cannot_write(path: &Path, option: &str, error: &dyn std::fmt::Display) -> Failure {
+    Failure::usage(format!("cannot write to the folder {}: {error}; choose another {option}", path.display()))
 }
 
 /// Every call to a store is counted and timed.
@@ -190,42 +173,51 @@ fn metered(store: impl ObjectStore + 'static) -> Arc<dyn ObjectStore> {
     Arc::new(MeteredObjectStore::new(Arc::new(store)))
 }
 
-fn folders(folder: &Path) -> Result<Stores, Failure> {
-    let open = |part: &str| {
-        let path = folder.join(part);
-        let fault = |error: &dyn std::fmt::Display| {
-            Failure::usage(format!("cannot write to the folder {}: {error}; choose another --store", path.display()))
-        };
-        std::fs::create_dir_all(&path).map_err(|error| fault(&error))?;
-        let store = DirectoryObjectStore::open(&path).map_err(|error| fault(&error))?;
-        Ok::<Arc<dyn ObjectStore>, Failure>(metered(store))
-    };
-    Ok(Stores { results: open(RESULTS)?, work: open(WORK)?, bucket: None })
+/// The fetcher of pictures, for a dispatcher.
+async fn open_fetcher(config: &ServiceConfig) -> Result<Arc<dyn ImageFetcher>, Failure> {
+    let (fault, fetch) = (|error: PortError| Failure::refused("pictures cannot be fetched", &error), &config.fetch);
+    let web = HttpImageFetcher::new(fetch.http.clone()).map_err(fault)?;
+    let mut fetchers = ImageFetchers::new().with_https(Arc::new(web));
+    if let Some(folder) = &fetch.subject_folder {
+        fetchers = fetchers.with_files(FileImageFetcher::below(folder));
+    }
+    if !fetch.allowed_buckets.is_empty() {
+        let s3 = S3ImageFetcher::open(config.store.s3.clone(), &fetch.allowed_buckets).await.map_err(fault)?;
+        fetchers = fetchers.with_s3(Arc::new(s3));
+    }
+    Ok(Arc::new(fetchers))
+}
+
+/// The sender of callbacks, for the notifier.
+fn open_callbacks(config: &ServiceConfig) -> Result<Arc<dyn CallbackSender>, Failure> {
+    let sender = HttpCallbackSender::new(config.callbacks.http.clone(), config.callbacks.secret.clone());
+    Ok(Arc::new(sender.map_err(|error| Failure::refused("nobody can be called back", &error))?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[derive(clap::Parser)]
-    struct Line {
-        #[command(flatten)]
-        role: RoleArguments,
-    }
-
-    async fn fetch(options: &[&str], picture: &str) -> Result<usize, String> {
-        let line = ["echogen"].iter().chain(options);
-        let arguments = <Line as clap::Parser>::try_parse_from(line).unwrap().role;
-        let fetched = arguments.fetcher().await.unwrap().fetch(&picture.into(), 1_000_000).await;
+    /// Bytes of a picture that is fetched with a folder for subjects, or the refusal.
+    async fn fetch(embedded: bool, subject_folder: Option<&str>, picture: &str) -> Result<usize, String> {
+        let store = tempfile::tempdir().unwrap();
+        let mut config = ServiceConfig::default();
+        config.store.url = store.path().display().to_string();
+        config.fetch.subject_folder = subject_folder.map(Into::into);
+        let tracker = TaskTracker::new();
+        let backends = match embedded {
+            true => Backends::embedded(&config, &tracker).await.unwrap(),
+            false => Backends::open(Arc::new(MemoryBroker::new()), &config, &tracker).await.unwrap(),
+        };
+        let fetched = backends.fetcher.fetch(&picture.into(), 1_000_000).await;
         fetched.map(|bytes| bytes.len()).map_err(|error| error.to_string())
     }
 
     #[tokio::test]
     async fn files_are_taken_from_here_where_all_jobs_come_from_here() {
-        assert!(fetch(&[], "Cargo.toml").await.unwrap() > 0);
-        assert!(fetch(&[], "../Cargo.toml").await.unwrap_err().contains("outside the folder"));
-        assert!(fetch(&["--subject-folder", "src"], "Cargo.toml").await.is_err());
-        let broker = ["--amqp-url", "amqp://guest:guest@127.0.0.1/%2f"];
-        assert!(fetch(&broker, "Cargo.toml").await.unwrap_err().contains("--subject-folder"));
+        assert!(fetch(true, None, "Cargo.toml").await.unwrap() > 0);
+        assert!(fetch(true, None, "../Cargo.toml").await.unwrap_err().contains("outside the folder"));
+        assert!(fetch(true, Some("src"), "Cargo.toml").await.is_err());
+        assert!(fetch(false, None, "Cargo.toml").await.unwrap_err().contains("subject-folder"));
     }
 }

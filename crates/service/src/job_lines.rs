@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use echogen_protocol::{Job, limits::MAX_JOB_JSON_BYTES};
+use echogen_protocol::limits::MAX_JOB_JSON_BYTES;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
 
 /// The lines of a jobs file that are not empty, with their numbers.
-pub(crate) struct JobLines {
+pub struct JobLines {
     source: Box<dyn AsyncBufRead + Unpin + Send>,
     number: u64,
     /// The line being read, as far as it has come. Kept here and not in a future, so that whoever waits for a line may
@@ -19,16 +19,16 @@ type BegunLine = Option<Vec<u8>>;
 
 /// One line.
 #[derive(Debug, PartialEq)]
-pub(crate) struct JobLine {
+pub struct JobLine {
     /// Counted from 1.
-    pub(crate) number: u64,
+    pub number: u64,
     /// Its bytes; `None` if it is longer than a job may be.
-    pub(crate) text: Option<Vec<u8>>,
+    pub text: Option<Vec<u8>>,
 }
 
 impl JobLines {
     /// Opens a file; `-` is standard input.
-    pub(crate) async fn open(path: &Path) -> std::io::Result<Self> {
+    pub async fn open(path: &Path) -> std::io::Result<Self> {
         if path == Path::new("-") {
             return Ok(Self::new(BufReader::new(tokio::io::stdin())));
         }
@@ -40,7 +40,7 @@ impl JobLines {
     }
 
     /// Returns the next line that is not empty, or `None` at the end. Cancel safe.
-    pub(crate) async fn next(&mut self) -> std::io::Result<Option<JobLine>> {
+    pub async fn next(&mut self) -> std::io::Result<Option<JobLine>> {
         loop {
             let Some(text) = self.read_line().await? else { return Ok(None) };
             self.number += 1;
@@ -73,19 +73,7 @@ impl JobLines {
     }
 }
 
-/// For what runs in this process alone and ends with its last job: nobody would be left to call again a server that does
-/// not answer at once.
-pub(crate) fn without_callback(job: Job) -> Result<Job, String> {
-    match job.callback {
-        None => Ok(job),
-        Some(_) => {
-            Err("callback: is called only for jobs that go through RabbitMQ; take it out, or use `echogen submit`"
-                .to_owned())
-        }
-    }
-}
-
-/// Counts the lines that [`JobLines`] will return, for the progress bar; `None` if they can be read only once.
+/// Counts the lines that [`JobLines`] will return, for a progress bar; `None` if they can be read only once.
 pub(crate) async fn count(path: &Path) -> std::io::Result<Option<u64>> {
     if !tokio::fs::metadata(path).await.is_ok_and(|file| file.is_file()) {
         return Ok(None);

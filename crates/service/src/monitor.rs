@@ -1,4 +1,4 @@
-//! How a role is watched: its endpoint, its health, and the depths of its queues.
+//! How a process is watched: its endpoint, its health, and the depths of its queues.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -7,43 +7,46 @@ use std::{
 };
 
 use echogen_adapters::amqp::AmqpBroker;
-use echogen_dispatcher::Dispatcher;
-use echogen_encoder::Encoder;
-use echogen_notifier::Notifier;
 use echogen_ports::QueueName;
-use echogen_protocol::Lane;
-use echogen_sampler::Sampler;
-use echogen_segmenter::Segmenter;
 use echogen_telemetry::{Consuming, Endpoint, LogControl, health, metrics};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, error, warn};
 
-use super::{
-    roles::RoleName,
-    watch_arguments::{Listen, WatchOptions},
+use crate::{
+    Failure,
+    config::{Listen, ServiceConfig},
+    roles::{RoleName, queues_of, queues_of_roles, worker_config},
 };
-use crate::failure::{Exit, Failure};
 
 /// Where the endpoint is if nobody says: 9464 is the port by which exporters of this format are known.
 const DEFAULT_ADDRESS: (Ipv4Addr, u16) = (Ipv4Addr::UNSPECIFIED, 9464);
 
-/// Pause between two looks at the queues: below what a scraper's usual interval is.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Pause between two checks of the queues: below what a scraper's usual interval is.
+const CHECK_EVERY: Duration = Duration::from_secs(10);
 
-/// The lane of queues that all lanes share.
-const ALL_LANES: &str = "all";
-
-/// Opens the endpoint where the options say, and serves it on `tracker` until `end`.
-pub(super) async fn serve(
-    options: &WatchOptions,
+/// Opens the endpoint, with the stages of these roles shown as loading. It is served until the process ends, so that it
+/// can be seen how the roles end.
+pub(crate) async fn begin(
+    roles: &[RoleName],
+    config: &ServiceConfig,
     log: LogControl,
     tracker: &TaskTracker,
-    end: &CancellationToken,
 ) -> Result<(), Failure> {
-    let bound = match options.listen {
+    for role in roles {
+        for stage in role.stages() {
+            health().starting(stage);
+            metrics().expect_stage(stage, worker_config(*role, config).concurrency);
+        }
+    }
+    serve(config, log, tracker).await
+}
+
+/// Opens the endpoint where the settings say, and serves it on `tracker` until the process ends.
+pub(crate) async fn serve(config: &ServiceConfig, log: LogControl, tracker: &TaskTracker) -> Result<(), Failure> {
+    let bound = match config.telemetry.listen {
         Some(Listen::Nowhere) => return Ok(()),
         Some(Listen::At(address)) => Endpoint::bind(address, log).await.map_err(|error| {
-            Failure::usage(format!("cannot listen at {address}: {error}; give another --listen, or \"\" for none"))
+            Failure::usage(format!("cannot listen at {address}: {error}; give another --listen, or none"))
         })?,
         None => match Endpoint::bind(SocketAddr::from(DEFAULT_ADDRESS), log).await {
             Ok(endpoint) => endpoint,
@@ -55,32 +58,12 @@ pub(super) async fn serve(
             }
         },
     };
-    tracker.spawn(bound.serve(end.clone()));
+    tracker.spawn(bound.serve(CancellationToken::new()));
     Ok(())
 }
 
-/// The queues of a stage, with the lanes they are for.
-fn queues_of(stage: &str) -> Vec<(&'static str, QueueName)> {
-    match stage {
-        Dispatcher::NAME => [Lane::Interactive, Lane::Standard, Lane::Bulk]
-            .map(|lane| (lane.as_str(), QueueName::dispatch(lane)))
-            .into(),
-        Segmenter::NAME => vec![(ALL_LANES, QueueName::segment())],
-        Encoder::NAME => vec![(ALL_LANES, QueueName::encode())],
-        Sampler::NAME => vec![(ALL_LANES, QueueName::sample())],
-        Notifier::NAME => vec![(ALL_LANES, QueueName::notify())],
-        _ => Vec::new(),
-    }
-}
-
-/// The queues of all stages of some roles: the stage, its lane, and the queue.
-pub(super) fn queues_of_roles(roles: &[RoleName]) -> Vec<(&'static str, &'static str, QueueName)> {
-    let stages = roles.iter().flat_map(|role| role.stages());
-    stages.flat_map(|stage| queues_of(stage).into_iter().map(move |(lane, queue)| (*stage, lane, queue))).collect()
-}
-
-/// Says that a stage has all it needs; from here on it is alive and ready as long as it consumes.
-pub(super) fn loaded(stage: &'static str, broker: Option<&Arc<AmqpBroker>>) {
+/// Reports that a stage has all it needs; from here on it is alive and ready as long as it consumes.
+pub(crate) fn loaded(stage: &'static str, broker: Option<&Arc<AmqpBroker>>) {
     let began = Instant::now();
     let Some(broker) = broker.map(Arc::clone) else {
         // The broker of this process is there as long as the process is.
@@ -109,11 +92,11 @@ fn consuming(broker: &AmqpBroker, queues: &[QueueName], began: Instant) -> Consu
     state
 }
 
-/// Looks at the queues from time to time and tells the metrics. The dispatcher looks at all queues: of a role that is
-/// scaled to nothing, nobody else would tell that work waits for it.
-pub(super) async fn look_at_queues(role: RoleName, broker: Arc<AmqpBroker>, end: CancellationToken) {
-    let watched =
-        queues_of_roles(if role == RoleName::Dispatcher { &RoleName::ALL } else { std::slice::from_ref(&role) });
+/// Asks for the depths of the queues from time to time and puts them into the metrics. A process with the dispatcher asks
+/// for all queues: of a role that is scaled to nothing, nobody else would say that work waits for it.
+pub(crate) async fn watch_queues(roles: Vec<RoleName>, broker: Arc<AmqpBroker>, end: CancellationToken) {
+    let all = roles.contains(&RoleName::Dispatcher);
+    let watched = queues_of_roles(if all { &RoleName::ALL } else { &roles });
     let both = watched.iter().flat_map(|(_, _, queue)| [queue.clone(), queue.dead_letters()]);
     let both: Vec<QueueName> = both.collect();
     while !end.is_cancelled() {
@@ -125,47 +108,38 @@ pub(super) async fn look_at_queues(role: RoleName, broker: Arc<AmqpBroker>, end:
                     metrics().queue_seen(stage, lane, depth(queue).unwrap_or(0), dead_letters);
                 }
             }
-            Err(error) => debug!(%error, "the queues were not seen"),
+            Err(error) => debug!(%error, "the depths of the queues are not known"),
         }
         tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            // The next check is due.
+            () = tokio::time::sleep(CHECK_EVERY) => {}
+            // The loop ends with its condition.
             () = end.cancelled() => {}
         }
     }
 }
 
 /// Waits for a fault of the compute device, and then for nothing more: the process is to end.
-pub(super) async fn end_on_fault(shutdown: CancellationToken) {
+pub(crate) async fn end_on_fault(shutdown: CancellationToken) {
     let fault = health().faulted().await;
     error!(fault, "the compute device is broken, ending");
     shutdown.cancel();
 }
 
-/// How a process ends whose roles have ended in good order.
-pub(super) fn exit() -> Exit {
-    if health().fault().is_some() { Exit::DeviceFault } else { Exit::Success }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Exit;
 
     #[tokio::test]
     async fn a_device_fault_ends_the_roles_with_an_exit_code_of_its_own() {
         let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
-        loaded(Sampler::NAME, None);
-        assert_eq!((health().ready(), exit()), (Ok(()), Exit::Success));
+        loaded("sampler", None);
+        assert_eq!((health().ready(), Exit::of_process()), (Ok(()), Exit::Success));
         tracker.spawn(end_on_fault(shutdown.clone()));
         health().device_fault("an illegal memory access was encountered");
         shutdown.cancelled().await;
-        assert_eq!(exit(), Exit::DeviceFault);
+        assert_eq!(Exit::of_process(), Exit::DeviceFault);
         assert!(health().ready().is_err());
-    }
-
-    #[test]
-    fn every_stage_of_every_role_has_queues_that_are_watched() {
-        let count = |role: RoleName| role.stages().iter().map(|stage| queues_of(stage).len()).collect::<Vec<_>>();
-        assert_eq!(RoleName::ALL.map(count), [vec![3, 1], vec![1], vec![1], vec![1]]);
-        assert_eq!(queues_of(Sampler::NAME), [(ALL_LANES, QueueName::sample())]);
     }
 }

@@ -7,7 +7,7 @@ use echogen_models::imaging::{ImageLimits, RgbImage, decode_image};
 use echogen_protocol::limits::MAX_IMAGE_BYTES;
 
 /// Reads a picture as a person sees it, within the limits that jobs have.
-pub(crate) fn read(path: &Path) -> Result<RgbImage> {
+pub fn read(path: &Path) -> Result<RgbImage> {
     read_bounded(path).with_context(|| path.display().to_string())
 }
 

@@ -1,46 +1,94 @@
 //! Sends jobs into the pipeline, a bounded number at a time, and follows each to its end.
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{collections::HashMap, time::Instant};
 
 use echogen_ports::EventStream;
 use echogen_protocol::{ContentHash, EventKind, Job, JobEvent, JobId, JobResult, JobStatus};
 use tokio_util::sync::CancellationToken;
 
+use super::Pipeline;
 use crate::{
-    contact_sheet::{self, Collection},
-    failure::Failure,
-    pipeline::Pipeline,
-    report::{JobReport, Reporter, Status, Tally},
+    Failure,
+    jobs_file::{JobsFile, without_callback},
 };
 
 /// Where jobs come from.
-pub(crate) trait JobSource {
-    /// Returns the next job, or the next line that is none; `None` at the end.
-    async fn next(&mut self) -> std::io::Result<Option<Candidate>>;
+pub trait JobSource {
+    /// Returns the next job, or the next line that is none; `None` at the end. Cancel safe.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Candidate>, Failure>>;
 }
 
 /// What may become a job.
-pub(crate) struct Candidate {
+#[derive(Debug)]
+pub struct Candidate {
     /// Its line in the jobs file.
-    pub(crate) line: Option<u64>,
+    pub line: Option<u64>,
     /// The job, or what is wrong with the line.
-    pub(crate) job: Result<Job, String>,
+    pub job: Result<Job, String>,
+}
+
+impl JobSource for JobsFile {
+    async fn next(&mut self) -> Result<Option<Candidate>, Failure> {
+        let Some(line) = self.next_line().await? else { return Ok(None) };
+        Ok(Some(Candidate { line: Some(line.number), job: self.job(&line).and_then(without_callback) }))
+    }
+}
+
+/// One job alone.
+impl JobSource for Option<Job> {
+    async fn next(&mut self) -> Result<Option<Candidate>, Failure> {
+        Ok(self.take().map(|job| Candidate { line: None, job: Ok(job) }))
+    }
+}
+
+/// Is called while jobs run.
+pub trait RunObserver {
+    /// A job, or a line that is none, has ended.
+    fn job_ended(&mut self, end: JobEnd<'_>);
+
+    /// So many of the scales of a job's pictures are done.
+    fn scale_done(&mut self, scale: u64, scales: u64);
+
+    /// A signal has come: what runs is finished, and nothing more is begun.
+    fn stopping(&mut self);
+}
+
+/// How a job, or a line that is none, ended.
+#[derive(Debug)]
+pub struct JobEnd<'a> {
+    /// The job's id; absent if the line is no job.
+    pub id: Option<&'a JobId>,
+    /// Its line in the jobs file.
+    pub line: Option<u64>,
+    /// Its number among all that were read, counted from 1.
+    pub order: u64,
+    /// What became of it.
+    pub outcome: Outcome<'a>,
+    /// From its submission to its end.
+    pub seconds: f64,
+}
+
+/// What became of a job.
+#[derive(Debug)]
+pub enum Outcome<'a> {
+    /// It ran and completed.
+    Done(&'a Job, &'a JobResult),
+    /// It was complete before.
+    Cached(&'a Job, &'a JobResult),
+    /// It is the same as an earlier line.
+    Repeated,
+    /// It failed, and why.
+    Failed(String),
 }
 
 /// One run of many jobs.
-pub(crate) struct Runner<'a> {
+pub struct Runner<'a, O> {
     pipeline: &'a Pipeline,
     events: Box<dyn EventStream>,
-    out: &'a Path,
-    reporter: Reporter,
+    observer: &'a mut O,
     in_flight: HashMap<JobId, InFlight>,
     max_in_flight: usize,
     seen: HashMap<u64, Seen>,
-    sheet: Collection,
     order: u64,
 }
 
@@ -57,39 +105,29 @@ struct Seen {
     content: u64,
 }
 
-impl<'a> Runner<'a> {
+impl<'a, O: RunObserver> Runner<'a, O> {
     /// A run that has at most `max_in_flight` jobs on their way.
-    pub(crate) async fn new(
-        pipeline: &'a Pipeline,
-        out: &'a Path,
-        reporter: Reporter,
-        max_in_flight: usize,
-    ) -> Result<Self, Failure> {
-        let events = pipeline.events().await?;
-        Ok(Self {
-            pipeline,
-            events,
-            out,
-            reporter,
-            in_flight: HashMap::new(),
-            max_in_flight: max_in_flight.max(1),
-            seen: HashMap::new(),
-            sheet: Collection::default(),
-            order: 0,
-        })
+    pub async fn new(pipeline: &'a Pipeline, max_in_flight: usize, observer: &'a mut O) -> Result<Self, Failure> {
+        let (events, max_in_flight) = (pipeline.events().await?, max_in_flight.max(1));
+        let (in_flight, seen) = (HashMap::new(), HashMap::new());
+        Ok(Self { pipeline, events, observer, in_flight, max_in_flight, seen, order: 0 })
     }
 
     /// Runs all jobs of `source`, or until `stop`; then what is at work in a stage is finished and the rest left.
-    pub(crate) async fn run(mut self, source: &mut impl JobSource, stop: &CancellationToken) -> Result<Tally, Failure> {
-        let started = Instant::now();
+    /// Returns whether it was interrupted.
+    pub async fn run(mut self, source: &mut impl JobSource, stop: &CancellationToken) -> Result<bool, Failure> {
         let mut source_ended = false;
         while !stop.is_cancelled() && (!source_ended || !self.in_flight.is_empty()) {
-            let has_room = !source_ended && self.in_flight.len() < self.max_in_flight;
+            let may_read = !source_ended && self.in_flight.len() < self.max_in_flight;
             tokio::select! {
+                // Ends come before new jobs, so that what has ended leaves the memory first.
                 biased;
+                // A signal.
                 () = stop.cancelled() => break,
-                Some(event) = self.events.next() => self.heard(event.to_job()),
-                candidate = source.next(), if has_room => match candidate.map_err(unreadable)? {
+                // Something has happened to a job.
+                Some(event) = self.events.next() => self.observe(event.to_job()),
+                // The next job, as long as few enough are on their way.
+                candidate = source.next(), if may_read => match candidate? {
                     Some(candidate) => self.take(candidate).await,
                     None => source_ended = true,
                 },
@@ -99,61 +137,44 @@ impl<'a> Runner<'a> {
         if interrupted {
             self.drain().await;
         }
-        self.finish(started, interrupted).await
+        Ok(interrupted)
     }
 
     async fn take(&mut self, candidate: Candidate) {
         self.order += 1;
-        let Candidate { line, job } = candidate;
+        let (order, Candidate { line, job }) = (self.order, candidate);
+        let mut report = |id: Option<&JobId>, outcome: Outcome<'_>| {
+            self.observer.job_ended(JobEnd { id, line, order, outcome, seconds: 0.0 });
+        };
         let job = match job {
             Ok(job) => job,
-            Err(error) => return self.report(None, line, Status::Failed, Err(error), 0.0),
+            Err(error) => return report(None, Outcome::Failed(error)),
         };
-        let id = job.id.clone();
-        match self.enter(job, line).await {
+        match came_before(&mut self.seen, &job, line) {
+            Ok(false) => {}
+            Ok(true) => return report(Some(&job.id), Outcome::Repeated),
+            Err(error) => return report(Some(&job.id), Outcome::Failed(error)),
+        }
+        match self.pipeline.finished(&job).await {
             Ok(None) => {}
-            Ok(Some(images)) => self.report(Some(&id), line, Status::Cached, Ok(images), 0.0),
-            Err(error) => self.report(Some(&id), line, Status::Failed, Err(error), 0.0),
+            Ok(Some(result)) => return report(Some(&job.id), Outcome::Cached(&job, &result)),
+            Err(error) => return report(Some(&job.id), Outcome::Failed(error.to_string())),
+        }
+        match self.pipeline.submit(&job).await {
+            Ok(()) => {
+                let in_flight = InFlight { line, order, started: Instant::now(), job };
+                self.in_flight.insert(in_flight.job.id.clone(), in_flight);
+            }
+            Err(error) => report(Some(&job.id), Outcome::Failed(error.to_string())),
         }
     }
 
-    /// Submits a job, or returns its pictures if it is done already.
-    async fn enter(&mut self, job: Job, line: Option<u64>) -> Result<Option<Vec<PathBuf>>, String> {
-        if self.came_before(&job, line)? {
-            return Ok(Some(Vec::new()));
-        }
-        if let Some(result) = self.pipeline.finished(&job).await.map_err(|error| error.to_string())? {
-            self.sheet.add(self.order, &job, &result);
-            return Ok(Some(self.paths(&result)));
-        }
-        self.pipeline.submit(&job).await.map_err(|error| error.to_string())?;
-        let id = job.id.clone();
-        self.in_flight.insert(id, InFlight { job, line, order: self.order, started: Instant::now() });
-        Ok(None)
-    }
-
-    /// Returns whether this very job came before. Two different jobs of one id are a fault: they would share one
-    /// folder, and the second would never run.
-    fn came_before(&mut self, job: &Job, line: Option<u64>) -> Result<bool, String> {
-        let content = short_hash(&serde_json::to_vec(job).unwrap_or_default());
-        let id = short_hash(job.id.as_str().as_bytes());
-        let Some(earlier) = self.seen.get(&id) else {
-            self.seen.insert(id, Seen { line, content });
-            return Ok(false);
-        };
-        if earlier.content == content {
-            return Ok(true);
-        }
-        let place = earlier.line.map_or_else(String::new, |line| format!(" on line {line}"));
-        Err(format!("the id {:?} stands already{place}; give each job an id of its own", job.id.as_str()))
-    }
-
-    fn heard(&mut self, event: Option<JobEvent>) {
+    fn observe(&mut self, event: Option<JobEvent>) {
         let Some(event) = event else { return };
         match event.kind {
             EventKind::Sampling => {
                 let number = |name: &str| event.data.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0);
-                self.reporter.scale_done(number("scale"), number("scales"));
+                self.observer.scale_done(number("scale"), number("scales"));
             }
             EventKind::Parked => self.ended(&event.subject, Err(parked_reason(&event))),
             kind if kind.ends_job() => {
@@ -167,64 +188,50 @@ impl<'a> Runner<'a> {
     fn ended(&mut self, id: &JobId, result: Result<JobResult, String>) {
         // A repeated event finds nothing.
         let Some(InFlight { job, line, order, started }) = self.in_flight.remove(id) else { return };
-        let seconds = started.elapsed().as_secs_f64();
-        match result {
-            Ok(result) if result.status == JobStatus::Completed => {
-                let images = self.paths(&result);
-                self.sheet.add(order, &job, &result);
-                self.report(Some(id), line, Status::Done, Ok(images), seconds);
-            }
+        let outcome = match &result {
+            Ok(result) if result.status == JobStatus::Completed => Outcome::Done(&job, result),
             Ok(result) => {
-                let message = result.error.map_or_else(|| "no reason given".to_owned(), |error| error.message);
-                self.report(Some(id), line, Status::Failed, Err(message), seconds);
+                let why = result.error.as_ref().map_or("no reason given", |error| error.message.as_str());
+                Outcome::Failed(why.to_owned())
             }
-            Err(message) => self.report(Some(id), line, Status::Failed, Err(message), seconds),
-        }
+            Err(why) => Outcome::Failed(why.clone()),
+        };
+        let seconds = started.elapsed().as_secs_f64();
+        self.observer.job_ended(JobEnd { id: Some(id), line, order, outcome, seconds });
     }
 
-    /// Lets the stages finish what they are at, and hears of it.
+    /// Lets the stages finish what they are at, and observes it.
     async fn drain(&mut self) {
-        self.reporter.note("stopping: finishing what is running; press Ctrl-C again to stop at once");
+        self.observer.stopping();
         let drained = self.pipeline.drain();
         tokio::pin!(drained);
         loop {
             tokio::select! {
+                // Events come first: those of the last jobs are sent before the stages have drained.
                 biased;
-                Some(event) = self.events.next() => self.heard(event.to_job()),
+                // Something has happened to a job.
+                Some(event) = self.events.next() => self.observe(event.to_job()),
+                // Nothing runs any more.
                 () = &mut drained => return,
             }
         }
     }
+}
 
-    async fn finish(self, started: Instant, interrupted: bool) -> Result<Tally, Failure> {
-        let drawn = self.sheet.draw(self.pipeline.work(), self.pipeline.pictures()).await;
-        if let Err(error) = &drawn {
-            self.reporter.note(&format!("warning: no contact sheet: {error:#}"));
-        }
-        let mut tally = self.reporter.finish(started.elapsed(), interrupted);
-        tally.contact_sheet = drawn.unwrap_or(false).then(|| self.out.join(contact_sheet::KEY));
-        Ok(tally)
+/// Returns whether this very job came before. Two different jobs of one id are a fault: they would share one folder, and
+/// the second would never run.
+fn came_before(seen: &mut HashMap<u64, Seen>, job: &Job, line: Option<u64>) -> Result<bool, String> {
+    let content = short_hash(&serde_json::to_vec(job).unwrap_or_default());
+    let id = short_hash(job.id.as_str().as_bytes());
+    let Some(earlier) = seen.get(&id) else {
+        seen.insert(id, Seen { line, content });
+        return Ok(false);
+    };
+    if earlier.content == content {
+        return Ok(true);
     }
-
-    fn paths(&self, result: &JobResult) -> Vec<PathBuf> {
-        result.images.iter().map(|image| self.out.join(&image.key)).collect()
-    }
-
-    fn report(
-        &mut self,
-        id: Option<&JobId>,
-        line: Option<u64>,
-        status: Status,
-        images: Result<Vec<PathBuf>, String>,
-        seconds: f64,
-    ) {
-        let id = id.map(|id| id.as_str().to_owned());
-        let (images, error) = match images {
-            Ok(images) => (images, None),
-            Err(error) => (Vec::new(), Some(error)),
-        };
-        self.reporter.job_ended(&JobReport { id, line, status, images, error, seconds });
-    }
+    let place = earlier.line.map_or_else(String::new, |line| format!(" on line {line}"));
+    Err(format!("the id {:?} stands already{place}; give each job an id of its own", job.id.as_str()))
 }
 
 /// Eight bytes of SHA-256: small enough to keep for millions of jobs.
@@ -232,14 +239,7 @@ fn short_hash(bytes: &[u8]) -> u64 {
     ContentHash::of(bytes).as_bytes().iter().take(8).fold(0, |hash, byte| (hash << 8) | u64::from(*byte))
 }
 
-fn unreadable(error: std::io::Error) -> Failure {
-    Failure::usage(format!("the jobs file cannot be read on: {error}"))
-}
-
 fn parked_reason(event: &JobEvent) -> String {
     let reason = event.data.get("error").or_else(|| event.data.get("reason")).and_then(serde_json::Value::as_str);
     reason.unwrap_or("it failed too often").to_owned()
 }
-
-#[cfg(test)]
-mod tests;

@@ -12,11 +12,12 @@ use std::{
 
 use echogen_protocol::ContentHash;
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 use crate::{
-    failure::Failure,
+    Failure,
     job_lines::{JobLine, JobLines},
-    service::arguments::BrokerOptions,
+    jobs_file::cannot_read,
 };
 
 /// Failed lines that are kept by their numbers; the mark stops ahead of the first that is one too many, so that neither
@@ -35,9 +36,9 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// The broker's place and the prefix there.
-    pub(super) fn of(options: &BrokerOptions) -> Self {
-        Self { broker: place(options.amqp_url.as_deref().unwrap_or_default()), prefix: options.amqp_prefix.clone() }
+    /// The broker at an address, and the prefix there.
+    pub(super) fn of(url: &str, prefix: &str) -> Self {
+        Self { broker: place(url), prefix: prefix.to_owned() }
     }
 }
 
@@ -47,14 +48,14 @@ impl fmt::Display for Target {
     }
 }
 
-/// Host and virtual host of an address. Who speaks there, and by which password, shall not lie in a file.
+/// Host and virtual host of an address. The user and the password must not lie in a file, so an address that cannot be
+/// read has neither; it cannot be connected to.
 fn place(url: &str) -> String {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let rest = rest.split(['?', '#']).next().unwrap_or_default();
-    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let plain = path.is_empty() || path.eq_ignore_ascii_case("%2f");
-    format!("{}/{}", host.to_ascii_lowercase(), if plain { "%2f" } else { path })
+    let Ok(url) = Url::parse(url) else { return String::new() };
+    let (host, path) = (url.host_str().unwrap_or_default().to_ascii_lowercase(), url.path().trim_start_matches('/'));
+    let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
+    let is_default = path.is_empty() || path.eq_ignore_ascii_case("%2f");
+    format!("{host}{port}/{}", if is_default { "%2f" } else { path })
 }
 
 /// What a line is known again by; nothing for one that is longer than a job may be.
@@ -104,9 +105,7 @@ impl Note {
                 note.display()
             )));
         }
-        let changed = found.first_changed(jobs).await.map_err(|error| {
-            Failure::usage(format!("cannot read the jobs file {}: {error}; give a file of JSON lines", jobs.display()))
-        })?;
+        let changed = found.first_changed(jobs).await.map_err(|error| cannot_read(jobs, &error))?;
         if let Some(line) = changed {
             return Err(Failure::usage(format!(
                 "{} is of another file than {}: line {line} is not the one that was sent; say --restart to send the \
@@ -214,7 +213,7 @@ mod tests {
     use super::*;
 
     fn target(prefix: &str) -> Target {
-        Target { broker: place("amqp://guest:secret@127.0.0.1:5672/%2f"), prefix: prefix.to_owned() }
+        Target::of("amqp://guest:secret@127.0.0.1:5672/%2f", prefix)
     }
 
     #[test]

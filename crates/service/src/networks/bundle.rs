@@ -3,9 +3,11 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, OnceLock},
+    time::Instant,
 };
 
 use anyhow::{Context, anyhow};
+use async_trait::async_trait;
 use echogen_encoder::{NetworkEncoder, SubjectEncoder};
 use echogen_models::{
     bundle::{Bundle, Network, SamplingDefaults},
@@ -14,10 +16,12 @@ use echogen_models::{
     subject_finder::SubjectFinder,
 };
 use echogen_protocol::{PixelBudget, SubjectKeys};
-use echogen_sampler::{GeneratorSampler, SamplerConfig};
+use echogen_sampler::{GeneratorSampler, ImageSampler, SamplerConfig};
 use echogen_segmenter::{Detector, FinderConfig, GivenBox, NetworkDetector};
+use tracing::info;
 
-use crate::{failure::Failure, model_options::ModelOptions, pipeline::Networks};
+use super::{LoadedNetworks, NetworkSource};
+use crate::{Failure, config::{ModelConfig, ServiceConfig}, signals::spawn_blocking};
 
 /// Bytes of conditions kept across jobs (prompts' and subjects' keys and values).
 const CONDITION_CACHE_BYTES: usize = 1 << 30;
@@ -29,49 +33,97 @@ const SAMPLERS: [Network; 3] = [Network::TextEncoder, Network::Transformer, Netw
 /// The networks that find a subject; a bundle may lack them.
 const FINDERS: [Network; 3] = [Network::Namer, Network::Detector, Network::SegmentAnything];
 
-/// Loads networks of one bundle, each group when it is asked for.
-pub(crate) struct Loader {
+/// The networks of one bundle.
+#[derive(Clone)]
+pub struct BundleNetworks(Arc<Loader>);
+
+impl BundleNetworks {
+    /// Opens the bundle that the settings name; loads nothing.
+    pub fn open(config: &ServiceConfig) -> Result<Self, Failure> {
+        let (model, finder) = (config.model.clone(), config.finder.clone());
+        Ok(Self(Arc::new(Loader { bundle: model.open()?, model, compute: OnceLock::new(), finder })))
+    }
+
+    /// Loads all networks at once, for a single command: nothing is tried out, its first job will show whether they work.
+    pub async fn load(&self, config: &SamplerConfig) -> Result<LoadedNetworks, Failure> {
+        let config = config.clone();
+        self.loading(move |loader| {
+            Ok(LoadedNetworks {
+                name: loader.bundle.name().to_owned(),
+                detector: loader.detector()?,
+                encoder: loader.encoder()?,
+                sampler: loader.sampler(&config)?,
+                subjects: loader.subjects()?,
+            })
+        })
+        .await
+    }
+
+    /// Works with the loader on a thread of its own.
+    async fn loading<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Loader) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let loader = Arc::clone(&self.0);
+        spawn_blocking(move || work(&loader)).await
+    }
+}
+
+#[async_trait]
+impl NetworkSource for BundleNetworks {
+    fn name(&self) -> &str {
+        self.0.bundle.name()
+    }
+
+    async fn subjects(&self) -> Result<SubjectKeys, Failure> {
+        self.loading(Loader::subjects).await
+    }
+
+    async fn detector(&self) -> Result<Arc<dyn Detector>, Failure> {
+        self.loading(Loader::detector).await
+    }
+
+    async fn encoder(&self) -> Result<Arc<dyn SubjectEncoder>, Failure> {
+        self.loading(Loader::encoder).await
+    }
+
+    async fn sampler(&self, config: &SamplerConfig) -> Result<Arc<dyn ImageSampler>, Failure> {
+        let config = config.clone();
+        let sampler = self.loading(move |loader| loader.sampler(&config)).await?;
+        warm_up(&sampler).await?;
+        Ok(sampler)
+    }
+}
+
+/// Makes one picture.
+async fn warm_up(sampler: &GeneratorSampler) -> Result<(), Failure> {
+    let began = Instant::now();
+    let made = sampler.warm_up().await;
+    made.map_err(|error| Failure::usage(format!("the networks make no picture: {error}")))?;
+    info!(seconds = began.elapsed().as_secs_f64(), "warmed up");
+    Ok(())
+}
+
+/// Loads networks of one bundle; blocks.
+struct Loader {
     bundle: Bundle,
-    options: ModelOptions,
+    model: ModelConfig,
     /// Opened for the first network: a dispatcher has none, and leaves the GPU to others.
     compute: OnceLock<Compute>,
     finder: FinderConfig,
 }
 
-/// All the networks of the bundle that the options name.
-pub(crate) fn load(options: &ModelOptions) -> Result<Networks, Failure> {
-    let loader = Loader::open(options)?;
-    Ok(Networks {
-        detector: loader.detector()?,
-        encoder: loader.encoder()?,
-        sampler: loader.sampler(&SamplerConfig::default())?,
-        subjects: loader.subjects()?,
-    })
-}
-
 impl Loader {
-    /// Opens the bundle that the options name.
-    pub(crate) fn open(options: &ModelOptions) -> Result<Self, Failure> {
-        let (bundle, finder) = (options.bundle()?, options.finder.config());
-        Ok(Self { bundle, options: options.clone(), compute: OnceLock::new(), finder })
-    }
-
     /// Opens the device, once, and sets the number of threads.
     fn compute(&self) -> Result<&Compute, Failure> {
         if let Some(compute) = self.compute.get() {
             return Ok(compute);
         }
-        let compute = self.options.compute()?;
+        let compute = self.model.compute()?;
         Ok(self.compute.get_or_init(|| compute))
     }
 
-    /// The bundle's name.
-    pub(crate) fn bundle_name(&self) -> &str {
-        self.bundle.name()
-    }
-
-    /// What cut-outs and encoded subjects depend on; loads nothing.
-    pub(crate) fn subjects(&self) -> Result<SubjectKeys, Failure> {
+    fn subjects(&self) -> Result<SubjectKeys, Failure> {
         let digests = self.digests()?;
         let models = pick(digests, &FINDERS);
         let finders = match models.is_empty() {
@@ -82,7 +134,7 @@ impl Loader {
     }
 
     /// Where the subject is: by the networks that find it, as far as the bundle has them.
-    pub(crate) fn detector(&self) -> Result<Arc<dyn Detector>, Failure> {
+    fn detector(&self) -> Result<Arc<dyn Detector>, Failure> {
         let models = pick(self.digests()?, &FINDERS);
         if models.is_empty() {
             return Ok(Arc::new(GivenBox));
@@ -93,16 +145,14 @@ impl Loader {
         Ok(Arc::new(started))
     }
 
-    /// Cut-out to encoded subject.
-    pub(crate) fn encoder(&self) -> Result<Arc<dyn SubjectEncoder>, Failure> {
+    fn encoder(&self) -> Result<Arc<dyn SubjectEncoder>, Failure> {
         let Compute { device, dtype } = self.compute()?;
         let networks = load_subject_encoder(&self.bundle, device, *dtype).with_context(|| self.cannot_load())?;
         let started = NetworkEncoder::start(networks, pick(self.digests()?, &ENCODERS)).map_err(anyhow::Error::from)?;
         Ok(Arc::new(started))
     }
 
-    /// Encoded subject and prompt to pictures.
-    pub(crate) fn sampler(&self, config: &SamplerConfig) -> Result<Arc<GeneratorSampler>, Failure> {
+    fn sampler(&self, config: &SamplerConfig) -> Result<Arc<GeneratorSampler>, Failure> {
         let Compute { device, dtype } = self.compute()?;
         let generator =
             Generator::load(&self.bundle, device, *dtype, CONDITION_CACHE_BYTES).with_context(|| self.cannot_load())?;
