@@ -28,6 +28,22 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("gateway", &["protocol", "ports", "telemetry"]),
     ("testkit", &["protocol", "ports"]),
     (
+        "service",
+        &[
+            "protocol",
+            "telemetry",
+            "ports",
+            "models",
+            "worker",
+            "adapters",
+            "dispatcher",
+            "segmenter",
+            "encoder",
+            "sampler",
+            "notifier",
+        ],
+    ),
+    (
         "cli",
         &[
             "protocol",
@@ -42,6 +58,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "sampler",
             "notifier",
             "gateway",
+            "service",
             "world",
         ],
     ),

@@ -10,6 +10,7 @@ use echogen_models::{
     subject_finder::SubjectFinder,
 };
 use echogen_protocol::{BoundingBox, FoundBy, IfNotFound, MaskMode, Point, Subject};
+use serde::{Deserialize, Serialize};
 
 use crate::detector::{DetectError, Found, whole};
 
@@ -17,7 +18,8 @@ use crate::detector::{DetectError, Found, whole};
 const PUBLISHED_THRESHOLD: f32 = 0.01;
 
 /// Which box of several is the subject.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Selection {
     /// The one with the best score, if that passes the threshold.
     #[default]
@@ -27,9 +29,11 @@ pub enum Selection {
 }
 
 /// Settings of the search.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct FinderConfig {
     /// Least score of a box; the detector's authors use 0.25 to 0.4.
+    #[serde(rename = "threshold")]
     pub box_threshold: f32,
     /// Which box of several is the subject.
     pub selection: Selection,

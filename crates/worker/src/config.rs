@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields)]
 pub struct WorkerConfig {
     /// Tasks at work at once; also the prefetch, so none waits here that another worker could do.
+    /// Each role has its own, so it is no setting of this name.
+    #[serde(skip)]
     pub concurrency: u16,
     /// Seconds that one try may take. Prefetch times this has to stay well below the broker's own patience
     /// (RabbitMQ's `consumer_timeout`, 30 minutes).

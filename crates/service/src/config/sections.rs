@@ -1,0 +1,308 @@
+//! The sections of the configuration, and all their settings.
+//!
+//! Where an adapter, a stage or the worker has settings of its own, its own type is the section, or flattened into it.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use echogen_adapters::{CallbackSecret, HttpConfig, RedisConfig, S3Config, amqp::AmqpConfig};
+use echogen_models::device::{DeviceChoice, Precision};
+use echogen_protocol::{AspectRatio, Lane, MaskMode, OutputFormat, PerScale, PixelBudget, limits};
+use echogen_sampler::SamplerConfig;
+use echogen_segmenter::FinderConfig;
+use echogen_telemetry::LogFormat;
+use echogen_worker::{LaneWeights, WorkerConfig};
+use serde::Deserialize;
+
+use super::text;
+
+/// All settings of all roles and commands.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ServiceConfig {
+    /// Which networks, where they compute, and with how many threads.
+    pub model: ModelConfig,
+    /// How the subject is looked for in its picture.
+    pub finder: FinderConfig,
+    /// RabbitMQ.
+    pub broker: AmqpConfig,
+    /// Redis, or the cache within the process.
+    pub cache: CacheConfig,
+    /// Where results, and everything between the stages, are stored.
+    pub store: StoreConfig,
+    /// Which pictures of subjects a dispatcher fetches, and how.
+    pub fetch: FetchConfig,
+    /// How clients' servers are notified of the ends of jobs.
+    pub callbacks: CallbacksConfig,
+    /// How tasks are received, retried and given back.
+    pub worker: WorkerSettings,
+    /// How the sampler forms batches.
+    pub sampler: SamplerConfig,
+    /// Logs, traces, and the endpoint of metrics and health.
+    pub telemetry: TelemetryConfig,
+    /// What jobs are given that do not say themselves: the defaults of `generate`, `batch`, `submit` and `canary`.
+    pub job: JobDefaults,
+}
+
+impl Default for ServiceConfig {
+    fn default() -> Self {
+        let mut broker = AmqpConfig { url: String::new(), ..AmqpConfig::default() };
+        // A small limit keeps a backlog in the lanes, where it is served by weight.
+        broker.stage.max_length = 20_000;
+        Self {
+            model: ModelConfig::default(),
+            finder: FinderConfig::default(),
+            broker,
+            cache: CacheConfig::default(),
+            store: StoreConfig::default(),
+            fetch: FetchConfig::default(),
+            callbacks: CallbacksConfig::default(),
+            worker: WorkerSettings::default(),
+            sampler: SamplerConfig::default(),
+            telemetry: TelemetryConfig::default(),
+            job: JobDefaults::default(),
+        }
+    }
+}
+
+impl ServiceConfig {
+    /// Whether no broker is named, so that jobs stay within the process.
+    pub fn is_embedded(&self) -> bool {
+        self.broker.url.is_empty()
+    }
+}
+
+/// Which networks, where they compute, and with how many threads.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ModelConfig {
+    /// Model bundle: its name, or the path of its TOML file or folder.
+    pub bundle: String,
+    /// Folder with bundles; absent: `bundles` in the working directory, then beside the program.
+    pub bundles: Option<PathBuf>,
+    /// Where the networks compute: `auto` (the first GPU if there is one), `cpu`, `cuda`, or `cuda:1` for the second GPU.
+    #[serde(deserialize_with = "text::parsed")]
+    pub device: DeviceChoice,
+    /// Type in which the large networks compute: `auto` (f32 on the processor, bf16 on a GPU), `f32`, `f16` or `bf16`.
+    #[serde(deserialize_with = "text::parsed")]
+    pub dtype: Precision,
+    /// Threads of the networks on the processor; absent: one for each core.
+    pub threads: Option<u16>,
+    /// Address of the hub from which `models pull` fetches checkpoints; absent: huggingface.co.
+    pub hub_endpoint: Option<String>,
+    /// Access token of the hub, for repositories that ask for consent; absent: the one that the hub's own tools have stored.
+    pub hub_token: Option<String>,
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self {
+            bundle: "mini".to_owned(),
+            bundles: None,
+            device: DeviceChoice::Auto,
+            dtype: Precision::Auto,
+            threads: None,
+            hub_endpoint: None,
+            hub_token: None,
+        }
+    }
+}
+
+/// Redis, or the cache within the process.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct CacheConfig {
+    /// Bytes that the cache within the process may hold where `cache.url` names no Redis.
+    pub memory_bytes: u64,
+    /// Redis; with an empty address there is none.
+    #[serde(flatten)]
+    pub redis: RedisConfig,
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        // Some forty encoded subjects of the largest size.
+        Self { memory_bytes: 256 << 20, redis: RedisConfig { url: String::new(), ..RedisConfig::default() } }
+    }
+}
+
+/// Where results, and everything between the stages, are stored.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct StoreConfig {
+    /// Where results and everything between the stages are stored: `s3://bucket/prefix`, or a folder that all roles share.
+    pub url: String,
+    /// How a bucket is reached; which one follows from `url`.
+    #[serde(flatten)]
+    pub s3: S3Config,
+}
+
+/// Which pictures of subjects a dispatcher fetches, and how.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct FetchConfig {
+    /// Buckets, or folders in them, from which `s3://` pictures are fetched, such as `pictures/public/`.
+    pub allowed_buckets: Vec<String>,
+    /// Folder below which pictures may be named by a path; absent: none may or, where jobs come from standard input, those
+    /// below the working directory.
+    pub subject_folder: Option<PathBuf>,
+    /// Largest picture of a subject, in bytes.
+    pub max_image_bytes: u64,
+    /// By `https://`.
+    #[serde(flatten)]
+    pub http: HttpConfig,
+}
+
+impl Default for FetchConfig {
+    fn default() -> Self {
+        Self {
+            allowed_buckets: Vec::new(),
+            subject_folder: None,
+            max_image_bytes: limits::MAX_IMAGE_BYTES,
+            http: HttpConfig::default(),
+        }
+    }
+}
+
+/// How clients' servers are notified of the ends of jobs.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct CallbacksConfig {
+    /// Signs callbacks as Standard Webhooks say: `whsec_` and 24 to 64 random bytes in base64; several while one replaces
+    /// another.
+    #[serde(deserialize_with = "text::parsed_list")]
+    pub secret: Vec<CallbackSecret>,
+    /// Who may be called, and how.
+    #[serde(flatten)]
+    pub http: HttpConfig,
+}
+
+impl Default for CallbacksConfig {
+    fn default() -> Self {
+        Self { secret: Vec::new(), http: HttpConfig { timeout_seconds: 10.0, ..HttpConfig::default() } }
+    }
+}
+
+/// How tasks are received, retried and given back.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct WorkerSettings {
+    /// Tasks at work at once, in each role.
+    pub concurrency: RoleConcurrency,
+    /// Jobs begun in turn of each lane while all have some waiting.
+    pub lane_weights: LaneWeights,
+    /// The same for all roles.
+    #[serde(flatten)]
+    pub common: WorkerConfig,
+}
+
+/// Tasks at work at once, in each role: those that wait for servers take many, those that compute a few, so that one job's
+/// files are read and written while another's networks run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct RoleConcurrency {
+    /// Tasks at work at once in a dispatcher, and callbacks in the notifier beside it.
+    pub dispatcher: u16,
+    /// Tasks at work at once in a segmenter.
+    pub segmenter: u16,
+    /// Tasks at work at once in an encoder.
+    pub encoder: u16,
+    /// Tasks at work at once in a sampler; at least twice the batch, so that one gathers while another is computed.
+    pub sampler: u16,
+}
+
+impl Default for RoleConcurrency {
+    fn default() -> Self {
+        Self { dispatcher: 32, segmenter: 16, encoder: 16, sampler: 32 }
+    }
+}
+
+/// Logs, traces, and the endpoint of metrics and health.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct TelemetryConfig {
+    /// What is logged on standard error: `off`, `error`, `warn`, `info`, `debug`, `trace`, or a filter such as
+    /// `echogen_worker=debug`.
+    pub log: String,
+    /// How log lines look: `pretty`, `plain` (full times, no colours) or `json`.
+    #[serde(deserialize_with = "text::parsed")]
+    pub log_format: LogFormat,
+    /// Collector to which spans are sent by OTLP over HTTP, such as `http://collector:4318`; absent: none are.
+    pub otlp_endpoint: Option<String>,
+    /// Share of the traces begun here that are kept, 0 to 1; those begun elsewhere are kept as decided there.
+    pub trace_ratio: f64,
+    /// Address of /livez, /readyz, /metrics and /log, such as `127.0.0.1:9464`, or `none`; absent: 0.0.0.0:9464 if that is
+    /// free.
+    #[serde(deserialize_with = "text::parsed_option")]
+    pub listen: Option<Listen>,
+}
+
+impl Default for TelemetryConfig {
+    fn default() -> Self {
+        Self {
+            log: "off".to_owned(),
+            log_format: LogFormat::Pretty,
+            otlp_endpoint: None,
+            trace_ratio: 1.0,
+            listen: None,
+        }
+    }
+}
+
+/// Where the endpoint of metrics and health is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// There is none.
+    Nowhere,
+    /// At this address.
+    At(SocketAddr),
+}
+
+impl std::str::FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self::Nowhere);
+        }
+        let address = text.parse().map(Self::At);
+        address.map_err(|_| {
+            format!("{text:?} is no address; write an IP address and a port such as 0.0.0.0:9464, or none")
+        })
+    }
+}
+
+/// What jobs are given that do not say themselves.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct JobDefaults {
+    /// What the picture should not show.
+    pub negative_prompt: Option<String>,
+    /// Seeds, one picture each, such as `7` or `1,2,3`.
+    pub seeds: Vec<u64>,
+    /// Number of pictures, with seeds counting up from the first of `seeds`, or from 42.
+    pub count: Option<u32>,
+    /// Width to height, such as 1:1, 16:9 or 1.5; the nearest shape of the schedule table is taken.
+    pub aspect_ratio: Option<AspectRatio>,
+    /// Size of the picture in millions of pixels.
+    pub pixels: Option<PixelBudget>,
+    /// How strongly the picture follows the prompt: one number, or one for each scale such as `4,4,3,2.5`.
+    pub guidance_text: Option<PerScale>,
+    /// How strongly the picture follows the subject; equal to the text guidance it is also fastest.
+    pub guidance_subject: Option<PerScale>,
+    /// Above 1 is more varied, below 1 is safer; one number, or one for each scale.
+    pub temperature: Option<PerScale>,
+    /// 1 always takes the likelier value; more changes nothing, since a bit has two values.
+    pub top_k: Option<u32>,
+    /// Values rarer than 1 - P are never drawn.
+    pub top_p: Option<f64>,
+    /// How the background is removed: `box` (everything outside it turns white), `sam`, or `none`.
+    pub mask: Option<MaskMode>,
+    /// File format of the pictures.
+    pub format: Option<OutputFormat>,
+    /// Quality of a JPEG, 1 to 100.
+    pub quality: Option<u8>,
+    /// Lane: `interactive`, `standard` or `bulk`.
+    pub lane: Option<Lane>,
+    /// Address of the client's server, `https://…`, that is notified of the job's end.
+    pub callback: Option<String>,
+}
