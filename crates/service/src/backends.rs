@@ -4,14 +4,16 @@ use std::{path::Path, sync::Arc};
 
 use echogen_adapters::{
     DirectoryObjectStore, FileImageFetcher, HttpCallbackSender, HttpImageFetcher, ImageFetchers, MeteredObjectStore,
-    RedisCache, S3Config, S3ImageFetcher, S3ObjectStore,
-    amqp::AmqpBroker,
+    RedisCache, S3Config, S3ImageFetcher, S3ObjectStore, amqp::AmqpBroker,
 };
 use echogen_ports::{Broker, Cache, CallbackSender, ImageFetcher, MemoryBroker, MemoryCache, ObjectStore, PortError};
 use echogen_worker::{Clock, JobStatusBoard, ResultWriter};
 use tokio_util::task::TaskTracker;
 
-use crate::{Failure, config::{CacheConfig, ServiceConfig}};
+use crate::{
+    Failure,
+    config::{CacheConfig, ServiceConfig},
+};
 
 /// Where results lie in the store, and where everything does that may be made again.
 const RESULTS: &str = "results";

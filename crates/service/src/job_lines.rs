@@ -35,7 +35,7 @@ impl JobLines {
         Ok(Self::new(BufReader::new(tokio::fs::File::open(path).await?)))
     }
 
-    fn new(source: impl AsyncBufRead + Unpin + Send + 'static) -> Self {
+    pub(crate) fn new(source: impl AsyncBufRead + Unpin + Send + 'static) -> Self {
         Self { source: Box::new(source), number: 0, begun: None }
     }
 

@@ -157,3 +157,6 @@ async fn all_of(mut running: JoinSet<Result<(), Failure>>, shutdown: &Cancellati
     }
     all
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,6 @@ mod tests;
 mod text;
 
 pub use sections::{
-    CacheConfig, CallbacksConfig, FetchConfig, JobDefaults, ModelConfig, RoleConcurrency, ServiceConfig, StoreConfig,
-    TelemetryConfig, WorkerSettings,
+    CacheConfig, CallbacksConfig, FetchConfig, JobDefaults, Listen, ModelConfig, RoleConcurrency, ServiceConfig,
+    StoreConfig, TelemetryConfig, WorkerSettings,
 };

@@ -56,7 +56,8 @@ pub async fn up(
     let Some(backends) = shutdown.run_until_cancelled(opening).await else { return Ok(Exit::Interrupted) };
     let backends = backends?;
     let feeding = async {
-        let ended = Feed::open(&backends, config.worker.in_flight, lines, each).await;
+        let ended =
+            Feed::open(&backends, usize::try_from(config.worker.in_flight).unwrap_or(usize::MAX), lines, each).await;
         let ended = match ended {
             Ok(feed) => feed.run(shutdown).await,
             Err(failure) => Err(failure),
@@ -149,3 +150,6 @@ async fn next_end(events: &mut dyn EventStream) -> Option<JobEvent> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

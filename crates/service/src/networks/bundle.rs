@@ -21,7 +21,11 @@ use echogen_segmenter::{Detector, FinderConfig, GivenBox, NetworkDetector};
 use tracing::info;
 
 use super::{LoadedNetworks, NetworkSource};
-use crate::{Failure, config::{ModelConfig, ServiceConfig}, signals::spawn_blocking};
+use crate::{
+    Failure,
+    config::{ModelConfig, ServiceConfig},
+    signals::spawn_blocking,
+};
 
 /// Bytes of conditions kept across jobs (prompts' and subjects' keys and values).
 const CONDITION_CACHE_BYTES: usize = 1 << 30;

@@ -19,7 +19,7 @@ use anyhow::{Context, ensure};
 use echogen_protocol::Job;
 use echogen_tests::{
     producer,
-    role::{self, Place, ROLE_ARGUMENT},
+    role::{self, ROLE_ARGUMENT, RoleEnvironment},
     system::{Servers, System},
 };
 
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         None => measure(JOBS),
     };
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(exit) => exit,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -70,7 +70,7 @@ struct Speeds {
     known: Vec<f64>,
 }
 
-fn measure(jobs: usize) -> anyhow::Result<()> {
+fn measure(jobs: usize) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let servers = Servers::start_for_measuring().await?;
@@ -79,7 +79,7 @@ fn measure(jobs: usize) -> anyhow::Result<()> {
             one_round(&servers, jobs, &mut speeds).await?;
         }
         report(speeds, idle_latency(&servers).await?);
-        Ok(())
+        Ok(ExitCode::SUCCESS)
     })
 }
 
@@ -89,12 +89,12 @@ async fn one_round(servers: &Servers, jobs: usize, speeds: &mut Speeds) -> anyho
     speeds.messages.push(one_floor("messages", servers, plan.clone()).await?);
     let files = Some(Payload::files(&redis).await?);
     speeds.files.push(one_floor("files", servers, floor::Plan { payload: files, ..plan.clone() }).await?);
-    let products = Some(Payload::objects(&redis, servers.place().s3("floor/"), Subjects::New).await?);
+    let products = Some(Payload::objects(&redis, servers.environment().s3("floor/"), Subjects::New).await?);
     speeds.floor.push(one_floor("floor", servers, floor::Plan { payload: products, ..plan.clone() }).await?);
     let own: Vec<Job> = (0..jobs as u64).map(|index| load(index, 1_000 + index)).collect();
     speeds.new.push(one_load("echogen", servers, Vec::new(), own).await?);
 
-    let products = Some(Payload::objects(&redis, servers.place().s3("floor/"), Subjects::Known).await?);
+    let products = Some(Payload::objects(&redis, servers.environment().s3("floor/"), Subjects::Known).await?);
     let plan = floor::Plan { hops: KNOWN_HOPS, payload: products, ..plan };
     speeds.known_floor.push(one_floor("floor, known subjects", servers, plan).await?);
     let first = (0..KNOWN).map(|subject| load(jobs as u64 + subject, subject)).collect();
@@ -136,7 +136,7 @@ fn load(index: u64, subject: u64) -> Job {
 /// All of `batch` at once, after `first` is done; returns jobs a second from the first publish to the last completion
 /// event.
 async fn one_load(name: &str, servers: &Servers, first: Vec<Job>, batch: Vec<Job>) -> anyhow::Result<f64> {
-    let system = ready(&servers.place()).await?;
+    let system = ready(&servers.environment()).await?;
     finish(&system, first).await?;
     let jobs = batch.len();
     let before: Vec<f64> = system.roles.iter().map(|role| role.cpu_seconds()).collect();
@@ -148,8 +148,13 @@ async fn one_load(name: &str, servers: &Servers, first: Vec<Job>, batch: Vec<Job
     let (speed, whole) = (jobs as f64 / seconds, spent.iter().sum::<f64>() / thousands);
     println!("{name:8} {speed:.0} jobs/s, {whole:.2} CPU s per 1,000 in {seconds:.1} s");
     for (role, spent) in system.roles.iter().zip(&spent) {
-        println!("  {:12} {:.2} CPU s per 1,000, peak {:.0} MiB", role.name(), spent / thousands, role.peak_mib());
-        ensure!(role.starts() == 1, "the {} died under load", role.name());
+        println!(
+            "  {:12} {:.2} CPU s per 1,000, peak {:.0} MiB",
+            role.name().as_str(),
+            spent / thousands,
+            role.peak_mib()
+        );
+        ensure!(role.starts() == 1, "the {} died under load", role.name().as_str());
     }
     system.stop()?;
     Ok(speed)
@@ -163,8 +168,8 @@ async fn finish(system: &System, jobs: Vec<Job>) -> anyhow::Result<()> {
 }
 
 /// A system whose roles have all done a job.
-async fn ready(place: &Place) -> anyhow::Result<System> {
-    let system = System::start_for_measuring(place).await?;
+async fn ready(environment: &RoleEnvironment) -> anyhow::Result<System> {
+    let system = System::start_for_measuring(environment).await?;
     for index in 0..8 {
         producer::send(&system.broker, &producer::job(&format!("warm-{index}"), index, "a dog")).await?;
     }
@@ -174,7 +179,7 @@ async fn ready(place: &Place) -> anyhow::Result<System> {
 
 /// Milliseconds from publish to completion event, one job after the other: p50, p95, p99.
 async fn idle_latency(servers: &Servers) -> anyhow::Result<[f64; 3]> {
-    let system = ready(&servers.place()).await?;
+    let system = ready(&servers.environment()).await?;
     let mut times = Vec::with_capacity(SINGLE);
     for index in 0..SINGLE {
         let id = format!("single-{index}");

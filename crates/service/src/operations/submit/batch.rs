@@ -327,7 +327,8 @@ mod tests {
         let bench = Bench::new(&[DOG]);
         bench.draw("dog.png");
         assert_eq!(bench.run_at(HERE, "dogs", false).await.unwrap().sent, 1);
-        for ((url, prefix), said) in [((HERE, "cats"), "\"cats\""), (("amqp://x:secret@hare/%2f", "dogs"), "hare/%2f")] {
+        for ((url, prefix), said) in [((HERE, "cats"), "\"cats\""), (("amqp://x:secret@hare/%2f", "dogs"), "hare/%2f")]
+        {
             let refused = bench.run_at(url, prefix, false).await.unwrap_err();
             assert_eq!(refused.exit, Exit::Usage);
             for word in [said, "rabbit/%2f with the prefix \"dogs\"", "--restart"] {

@@ -13,17 +13,14 @@ use async_trait::async_trait;
 use clap::Parser;
 use echogen_encoder::{EncodeError, SubjectEncoder};
 use echogen_models::imaging::{ImageFormat, RgbImage, encode_image};
-use echogen_protocol::{Parameters, PerScale, PixelBudget, SubjectKeys};
+use echogen_protocol::{Job, Parameters, PerScale, PixelBudget, SubjectKeys};
 use echogen_sampler::{ImageSampler, SampleError, SampleRequest, Sampled};
 use echogen_segmenter::GivenBox;
+use echogen_service::{JobFields, LoadedNetworks};
 use tempfile::TempDir;
 
 use super::*;
-use crate::{
-    arguments::{Arguments, BatchArguments, Command},
-    batch::JobsFile,
-    pipeline::Networks,
-};
+use crate::arguments::{Arguments, Command};
 
 #[derive(Debug, Default)]
 struct Painter {
@@ -117,15 +114,11 @@ impl Bench {
             default_pixel_budget: PixelBudget::M0_06,
             resolutions: [(PixelBudget::M0_06, 256)].into(),
         };
-        let networks =
-            Networks { detector: Arc::new(GivenBox), encoder: painter.clone(), sampler: painter.clone(), subjects };
-        let (mut source, total) = JobsFile::open(&arguments).await.unwrap();
-        let pipeline = Pipeline::start(networks, &arguments.run).await.unwrap();
-        let reporter = Reporter::for_many_jobs(false, false, total);
-        let runner = Runner::new(&pipeline, &arguments.run.out, reporter, 16).await.unwrap();
-        let tally = runner.run(&mut source, stop).await.unwrap();
-        pipeline.drain().await;
-        tally
+        let (detector, encoder, sampler) = (Arc::new(GivenBox), painter.clone(), painter.clone());
+        let networks = LoadedNetworks { name: "paint".into(), subjects, detector, encoder, sampler };
+        let mut source = JobsFile::open(&arguments.jobs, JobFields::new()).await.unwrap();
+        let reporter = Reporter::for_many_jobs(false, false, source.total());
+        run(networks, &mut source, reporter, 16, &arguments.run, stop).await.unwrap()
     }
 
     async fn run_all(&self, painter: &Arc<Painter>) -> Tally {
