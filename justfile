@@ -19,6 +19,7 @@ check:
 # Compares the networks with the shipped reference numbers.
 parity:
     cargo run --release --locked -p echogen-models --example parity -- tests/fixtures/*/
+    cargo run --release --locked -p echogen-eval --example parity -- tests/fixtures/clip tests/fixtures/dino
 
 # Writes docs/metrics.md anew from the list of metrics.
 metrics-page:
