@@ -60,7 +60,7 @@ fn installed(language: &str, files: &[&str], install: impl Fn(&Path) -> Vec<Comm
 /// A private broker with the installation's queues, as the roles would declare them.
 async fn broker() -> (AmqpBroker, AmqpConfig) {
     let server = RabbitMq::shared().await;
-    let config = AmqpConfig { url: server.amqp_url(), prefix: RabbitMq::fresh_prefix(), ..AmqpConfig::default() };
+    let config = AmqpConfig { prefix: RabbitMq::fresh_prefix(), ..AmqpConfig::at(server.amqp_url()) };
     (AmqpBroker::connect(config.clone()).await.expect("the broker takes connections"), config)
 }
 

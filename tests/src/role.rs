@@ -88,10 +88,8 @@ impl RoleEnvironment {
 
     /// The broker's settings.
     pub fn amqp(&self) -> AmqpConfig {
-        let mut config =
-            AmqpConfig { url: self.amqp_url.clone(), prefix: self.prefix.clone(), ..AmqpConfig::default() };
-        config.stage.max_length = self.stage_limit;
-        config
+        let (prefix, stage_max_messages) = (self.prefix.clone(), self.stage_limit);
+        AmqpConfig { prefix, stage_max_messages, ..AmqpConfig::at(self.amqp_url.as_str()) }
     }
 
     /// The settings of the store below `part`, `results/` or `work/`.
@@ -100,8 +98,8 @@ impl RoleEnvironment {
             endpoint: Some(self.s3_endpoint.clone()),
             bucket: self.bucket.clone(),
             prefix: format!("{}/{part}", self.prefix),
-            access_key_id: Some(self.access_key.clone()),
-            secret_access_key: Some(self.secret_key.clone()),
+            access_key_id: Some(self.access_key.as_str().into()),
+            secret_access_key: Some(self.secret_key.as_str().into()),
             ..S3Config::default()
         }
     }

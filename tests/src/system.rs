@@ -95,7 +95,7 @@ impl System {
     }
 
     async fn heard(environment: &RoleEnvironment, ledger_url: &str, hearing: Hearing) -> anyhow::Result<Self> {
-        let config = AmqpConfig { url: ledger_url.to_owned(), ..environment.amqp() };
+        let config = AmqpConfig { url: Some(ledger_url.into()), ..environment.amqp() };
         let broker = Arc::new(AmqpBroker::connect(config).await?);
         let (tasks, end) = (TaskTracker::new(), CancellationToken::new());
         let ledger = Ledger::listen(ledger_url, &environment.prefix, hearing, &tasks, &end);

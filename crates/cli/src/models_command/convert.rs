@@ -1,7 +1,7 @@
 //! `echogen models convert`: any checkpoint into one `.safetensors` file.
 
 use super::{Output, human};
-use echogen_models::checkpoint::{Checkpoint, ConvertOptions, StoredType};
+use echogen_checkpoint::{Checkpoint, ConvertOptions, StoredType};
 use echogen_service::Exit;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;

@@ -13,7 +13,7 @@ mod tests;
 mod verify;
 
 use anyhow::Context;
-use echogen_models::bundle::{Bundle, Network};
+use echogen_checkpoint::bundle::{Bundle, Network};
 use echogen_service::Exit;
 use serde::Serialize;
 use std::io::Write;

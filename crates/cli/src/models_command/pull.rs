@@ -5,7 +5,7 @@
 
 use super::{Output, human};
 use anyhow::{Context, bail};
-use echogen_models::bundle::{Bundle, BundleError, FileManifest, Network, VerifiedFile};
+use echogen_checkpoint::bundle::{Bundle, BundleError, FileManifest, Network, VerifiedFile};
 use echogen_service::Exit;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};

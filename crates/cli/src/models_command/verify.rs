@@ -1,7 +1,7 @@
 //! `echogen models verify`: every file against its published length and sum.
 
 use super::{Output, human};
-use echogen_models::bundle::{Bundle, BundleError, Compared, VerifiedFile};
+use echogen_checkpoint::bundle::{Bundle, BundleError, Compared, VerifiedFile};
 use echogen_service::Exit;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
