@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
-use echogen_adapters::{S3Config, S3ObjectStore, amqp::AmqpConfig};
+use echogen_adapters::{CallbackConfig, S3Config, S3ObjectStore, amqp::AmqpConfig};
 use echogen_ports::{ObjectKey, ObjectStore};
 use echogen_protocol::JobResult;
 use echogen_service::{
@@ -64,13 +64,12 @@ impl RoleEnvironment {
     pub fn config(&self) -> ServiceConfig {
         let mut config = ServiceConfig::default();
         config.broker = self.amqp();
-        config.cache.redis.url.clone_from(&self.redis_url);
+        config.cache.redis.url = Some(self.redis_url.as_str().into());
         config.cache.redis.prefix = format!("{}:", self.prefix);
-        config.store.url = format!("s3://{}/{}", self.bucket, self.prefix);
+        config.store.url = Some(format!("s3://{}/{}", self.bucket, self.prefix));
         config.store.s3 = self.s3("");
         config.fetch.max_image_bytes = MAX_IMAGE_BYTES;
-        config.callbacks.http = trusting(&self.certificates);
-        config.callbacks.secret = vec![CALLBACK_SECRET.parse().expect("it is a secret")];
+        config.callbacks = CallbackConfig { secret: Some(CALLBACK_SECRET.into()), ..trusting(&self.certificates) };
         let all = self.concurrency;
         config.worker.concurrency = RoleConcurrency { dispatcher: all, segmenter: all, encoder: all, sampler: all };
         config.worker.common = WorkerConfig {

@@ -6,7 +6,9 @@ use echogen_adapters::{
     DirectoryObjectStore, FileImageFetcher, HttpCallbackSender, HttpImageFetcher, ImageFetchers, MeteredObjectStore,
     RedisCache, S3Config, S3ImageFetcher, S3ObjectStore, amqp::AmqpBroker,
 };
-use echogen_ports::{Broker, Cache, CallbackSender, ImageFetcher, MemoryBroker, MemoryCache, ObjectStore, PortError};
+use echogen_ports::{
+    Broker, Cache, CallbackSender, ImageFetcher, MemoryBroker, MemoryCache, ObjectStore, PortError, Secret,
+};
 use echogen_worker::{Clock, JobStatusBoard, ResultWriter};
 use tokio_util::task::TaskTracker;
 
@@ -110,11 +112,16 @@ pub(crate) async fn connect(config: &ServiceConfig) -> Result<AmqpBroker, Failur
 /// Redis, or a cache of this process alone.
 pub(crate) fn open_cache(config: &ServiceConfig) -> Result<Arc<dyn Cache>, Failure> {
     let CacheConfig { redis, memory_bytes } = &config.cache;
-    if redis.url.is_empty() {
+    if redis.url.as_ref().is_none_or(Secret::is_empty) {
         return Ok(Arc::new(MemoryCache::new(usize::try_from(*memory_bytes).unwrap_or(usize::MAX))));
     }
     let cache = RedisCache::open(redis.clone()).map_err(|error| Failure::refused("Redis cannot be used", &error))?;
     Ok(Arc::new(cache))
+}
+
+/// The store that the settings name, if they name one.
+pub(crate) fn store_url(config: &ServiceConfig) -> Option<&str> {
+    config.store.url.as_deref().filter(|url| !url.is_empty())
 }
 
 /// The two stores: of results, and of everything in between.
@@ -128,10 +135,9 @@ pub(crate) struct Stores {
 impl Stores {
     /// Opens the two stores.
     pub(crate) async fn open(config: &ServiceConfig) -> Result<Self, Failure> {
-        let place = &config.store.url;
-        if place.is_empty() {
+        let Some(place) = store_url(config) else {
             return Err(Failure::usage("no store is named; give --store-url, such as s3://bucket or a folder"));
-        }
+        };
         match place.strip_prefix("s3://") {
             Some(place) => Self::in_bucket(place, &config.store.s3).await,
             None => Self::in_folder(Path::new(place)),
@@ -192,7 +198,7 @@ async fn open_fetcher(config: &ServiceConfig) -> Result<Arc<dyn ImageFetcher>, F
 
 /// The sender of callbacks, for the notifier.
 fn open_callbacks(config: &ServiceConfig) -> Result<Arc<dyn CallbackSender>, Failure> {
-    let sender = HttpCallbackSender::new(config.callbacks.http.clone(), config.callbacks.secret.clone());
+    let sender = HttpCallbackSender::new(config.callbacks.clone());
     Ok(Arc::new(sender.map_err(|error| Failure::refused("nobody can be called back", &error))?))
 }
 
@@ -204,7 +210,7 @@ mod tests {
     async fn fetch(embedded: bool, subject_folder: Option<&str>, picture: &str) -> Result<usize, String> {
         let store = tempfile::tempdir().unwrap();
         let mut config = ServiceConfig::default();
-        config.store.url = store.path().display().to_string();
+        config.store.url = Some(store.path().display().to_string());
         config.fetch.subject_folder = subject_folder.map(Into::into);
         let tracker = TaskTracker::new();
         let backends = match embedded {

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use echogen_models::{bundle::Bundle, device::Compute};
+use echogen_checkpoint::bundle::Bundle;
+use echogen_models::device::Compute;
 
 use crate::{Failure, config::ModelConfig};
 

@@ -1,6 +1,7 @@
 //! From the options of the command line to the configuration.
 
-use echogen_adapters::HttpConfig;
+use echogen_adapters::CallbackConfig;
+use echogen_ports::Secret;
 use echogen_service::config::{ModelConfig, RoleConcurrency, ServiceConfig};
 
 use super::{
@@ -20,10 +21,10 @@ impl BrokerOptions {
     /// The configuration of a command that speaks to the broker alone.
     pub(crate) fn config(&self) -> ServiceConfig {
         let mut config = ServiceConfig::default();
-        config.broker.url = self.amqp_url.clone().unwrap_or_default();
+        config.broker.url = self.amqp_url.as_deref().map(Secret::from);
         config.broker.prefix.clone_from(&self.amqp_prefix);
-        config.broker.intake.max_length = self.intake_limit;
-        config.broker.stage.max_length = self.stage_limit;
+        config.broker.intake_max_messages = self.intake_limit;
+        config.broker.stage_max_messages = self.stage_limit;
         config.cache.redis.prefix = format!("{}:", self.amqp_prefix);
         config
     }
@@ -31,13 +32,13 @@ impl BrokerOptions {
 
 impl StoreOptions {
     fn apply(&self, config: &mut ServiceConfig) {
-        config.cache.redis.url = self.redis_url.clone().unwrap_or_default();
-        config.store.url = self.store.clone().unwrap_or_default();
+        config.cache.redis.url = self.redis_url.as_deref().map(Secret::from);
+        config.store.url.clone_from(&self.store);
         let s3 = &mut config.store.s3;
         s3.endpoint.clone_from(&self.s3_endpoint);
         s3.region.clone_from(&self.s3_region);
-        s3.access_key_id.clone_from(&self.s3_access_key_id);
-        s3.secret_access_key.clone_from(&self.s3_secret_access_key);
+        s3.access_key_id = self.s3_access_key_id.as_deref().map(Secret::from);
+        s3.secret_access_key = self.s3_secret_access_key.as_deref().map(Secret::from);
         s3.path_style = self.s3_path_style;
         s3.conditional_writes = self.s3_conditional_writes;
     }
@@ -55,12 +56,12 @@ impl FetchOptions {
 
 impl CallbackOptions {
     fn apply(&self, fetch: &FetchOptions, config: &mut ServiceConfig) {
-        config.callbacks.secret.clone_from(&self.callback_secret);
-        config.callbacks.http = HttpConfig {
+        config.callbacks = CallbackConfig {
             allowed_hosts: self.callback_hosts.clone(),
             allowed_networks: fetch.allow_networks.clone(),
+            secret: self.callback_secret.clone(),
             timeout_seconds: self.callback_timeout,
-            ..HttpConfig::default()
+            ..CallbackConfig::default()
         };
     }
 }

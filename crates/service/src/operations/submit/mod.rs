@@ -7,7 +7,7 @@ mod pictures;
 use std::{sync::Arc, time::Duration};
 
 use echogen_adapters::amqp::AmqpBroker;
-use echogen_ports::{Broker, Message, PortError, QueueName};
+use echogen_ports::{Broker, Message, PortError, QueueName, Secret};
 use echogen_protocol::{Job, JobEvent, JobId};
 use echogen_worker::Clock;
 
@@ -18,7 +18,11 @@ use super::{
     JobEvents, connect,
     events::{is_last, reason},
 };
-use crate::{Failure, backends::Stores, config::ServiceConfig};
+use crate::{
+    Failure,
+    backends::{Stores, store_url},
+    config::ServiceConfig,
+};
 
 /// Tries of one job, with growing waits between them: a full queue or a restarted broker is waited for.
 const TRIES: u32 = 8;
@@ -36,8 +40,9 @@ impl Submitter {
     /// settings name a store; otherwise they are written into the jobs.
     pub async fn open(config: &ServiceConfig) -> Result<Self, Failure> {
         let amqp = connect(config).await?;
-        let work = if config.store.url.is_empty() { None } else { Some(Stores::open(config).await?.work) };
-        let target = Target::of(&config.broker.url, &config.broker.prefix);
+        let work = if store_url(config).is_some() { Some(Stores::open(config).await?.work) } else { None };
+        let url = config.broker.url.as_ref().map_or("", Secret::expose);
+        let target = Target::of(url, &config.broker.prefix);
         Ok(Self { broker: Arc::clone(&amqp) as _, pictures: Pictures { work }, target, amqp: Some(amqp) })
     }
 
