@@ -131,11 +131,15 @@ pub(crate) fn python_folder() -> PathBuf {
     })
 }
 
+fn url(config: &AmqpConfig) -> &str {
+    config.url.as_ref().map_or("", |url| url.expose())
+}
+
 fn python(config: &AmqpConfig, jobs: &Path) -> Command {
     let folder = python_folder();
     let mut command = Command::new(folder.join("venv/bin/python"));
     command.arg(folder.join("submit.py")).arg(jobs).args(["--timeout", "60"]);
-    command.args(["--url", &config.url, "--prefix", &config.prefix]);
+    command.args(["--url", url(config), "--prefix", &config.prefix]);
     command
 }
 
@@ -146,7 +150,7 @@ fn javascript(config: &AmqpConfig, jobs: &Path) -> Command {
         vec![install]
     });
     let mut command = Command::new("node");
-    command.arg(folder.join("submit.mjs")).arg(jobs).args([&config.url, &config.prefix]);
+    command.arg(folder.join("submit.mjs")).arg(jobs).args([url(config), &config.prefix]);
     command
 }
 
