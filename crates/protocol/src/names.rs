@@ -21,10 +21,10 @@ macro_rules! named {
 
         impl $name {
             /// All of them, in order.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+            pub const ALL: [Self; [$($text),+].len()] = [$(Self::$variant),+];
 
             /// Their names, in the same order.
-            pub const NAMES: &'static [&'static str] = &[$($text),+];
+            pub const NAMES: [&'static str; [$($text),+].len()] = [$($text),+];
 
             /// Its name.
             pub const fn as_str(self) -> &'static str {
@@ -42,11 +42,11 @@ macro_rules! named {
             type Err = $crate::ParseNameError;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
-                let found = Self::ALL.iter().copied().find(|known| known.as_str() == text);
+                let found = Self::ALL.into_iter().find(|known| known.as_str() == text);
                 found.ok_or_else(|| $crate::ParseNameError {
                     what: $what,
                     text: $crate::error::quoted(text),
-                    known: Self::NAMES,
+                    known: &Self::NAMES,
                 })
             }
         }

@@ -37,7 +37,7 @@ impl StageName {
     const fn entry(self) -> Entry {
         match self {
             Self::Dispatcher => {
-                Entry { queue: "dispatch", lanes: Lane::ALL, takes: "jobs of a lane", faces_clients: true }
+                Entry { queue: "dispatch", lanes: &Lane::ALL, takes: "jobs of a lane", faces_clients: true }
             }
             Self::Segmenter => Entry { queue: "segment", lanes: &[], takes: "pictures", faces_clients: false },
             Self::Encoder => Entry { queue: "encode", lanes: &[], takes: "cut-outs", faces_clients: false },
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn names_are_read_as_they_are_written() {
         for stage in StageName::ALL {
-            assert_eq!(stage.to_string().parse(), Ok(*stage));
+            assert_eq!(stage.to_string().parse(), Ok(stage));
         }
         assert_eq!("encoder".parse(), Ok(RoleName::Encoder));
         assert_eq!("bulk".parse(), Ok(Lane::Bulk));

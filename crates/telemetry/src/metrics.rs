@@ -82,10 +82,10 @@ const CANARY: &str = "canary";
 /// The lane of queues that all lanes share.
 const ALL_LANES: &str = "all";
 
-const STAGE: Label = Label::Of("stage", StageName::NAMES);
+const STAGE: Label = Label::Of("stage", &StageName::NAMES);
 const LANE: Label = Label::Of("lane", &LANES);
-const LANES: [&str; Lane::NAMES.len() + 1] = and_one(Lane::NAMES, ALL_LANES);
-const ROLES_AND_CANARY: [&str; RoleName::NAMES.len() + 1] = and_one(RoleName::NAMES, CANARY);
+const LANES: [&str; Lane::NAMES.len() + 1] = and_one(&Lane::NAMES, ALL_LANES);
+const ROLES_AND_CANARY: [&str; RoleName::NAMES.len() + 1] = and_one(&RoleName::NAMES, CANARY);
 const OBJECT_KIND: Label = Label::Of("kind", OBJECT_KINDS);
 const OPERATION: Label = Label::Of("operation", &["get", "put", "put_if_absent", "exists", "delete"]);
 const SCALE: Label = Label::Open("scale", "the scale's number, from 1");
@@ -109,11 +109,11 @@ const fn and_one<const N: usize>(names: &[&'static str], last: &'static str) -> 
 }
 
 const fn counter(name: &'static str, labels: &'static [Label], help: &'static str) -> Metric {
-    Metric { name, kind: Kind::Counter, labels, help, roles: RoleName::NAMES }
+    Metric { name, kind: Kind::Counter, labels, help, roles: &RoleName::NAMES }
 }
 
 const fn gauge(name: &'static str, labels: &'static [Label], help: &'static str) -> Metric {
-    Metric { name, kind: Kind::Gauge, labels, help, roles: RoleName::NAMES }
+    Metric { name, kind: Kind::Gauge, labels, help, roles: &RoleName::NAMES }
 }
 
 const fn histogram(
@@ -122,7 +122,7 @@ const fn histogram(
     labels: &'static [Label],
     help: &'static str,
 ) -> Metric {
-    Metric { name, kind: Kind::Histogram(buckets), labels, help, roles: RoleName::NAMES }
+    Metric { name, kind: Kind::Histogram(buckets), labels, help, roles: &RoleName::NAMES }
 }
 
 impl Metric {

@@ -163,7 +163,7 @@ impl Topology {
         topology.add_exchange("events", ExchangeType::Topic, "what happens to jobs: job.<kind>.<job id>");
         topology.add_exchange("dead", ExchangeType::Direct, "what nobody could make anything of");
         for stage in StageName::ALL {
-            topology.add_stage(config, *stage);
+            topology.add_stage(config, stage);
         }
         for tier in TIERS {
             topology.add_tier(config, tier);
@@ -182,7 +182,7 @@ impl Topology {
 
     /// The queues of a stage. Those that face clients are as long as a lane: no job's end shall wait for a slow server.
     fn add_stage(&mut self, config: &AmqpConfig, stage: StageName) {
-        let limits = if stage.faces_clients() { config.intake } else { config.stage };
+        let limits = if stage.faces_clients() { config.intake() } else { config.stage() };
         let purpose = format!("{}, for the {stage}", stage.takes());
         for (index, queue) in stage.queues().iter().enumerate() {
             let queue = self.names.queue(queue);
@@ -215,7 +215,7 @@ impl Topology {
         }
         self.queues.push(Queue { name: name.to_owned(), arguments, purpose });
         self.bind(&tasks, name, name);
-        let mut arguments = self::arguments(config, config.dead);
+        let mut arguments = self::arguments(config, config.dead_letters());
         if config.quorum {
             arguments.insert("x-delivery-limit", Argument::Number(LOOKS_AT_DEAD_LETTERS));
         }
@@ -230,7 +230,7 @@ impl Topology {
             kind: ExchangeType::Fanout,
             purpose: "tries again later; the routing key is the queue to return to",
         });
-        let mut arguments = arguments(config, config.stage);
+        let mut arguments = arguments(config, config.stage());
         arguments.insert("x-message-ttl", Argument::Number(i64::try_from(milliseconds).unwrap_or(i64::MAX)));
         // Without a routing key of its own here, a message keeps the one it came with: its queue's name.
         arguments.insert("x-dead-letter-exchange", Argument::Text(self.names.with("tasks")));
@@ -245,9 +245,9 @@ impl Topology {
 
 /// What all queues have: kind, limits, and that past them publishing is refused.
 fn arguments(config: &AmqpConfig, limits: QueueLimits) -> BTreeMap<&'static str, Argument> {
-    let bytes = i64::try_from(limits.max_length_bytes).unwrap_or(i64::MAX);
+    let bytes = i64::try_from(limits.max_bytes).unwrap_or(i64::MAX);
     let mut arguments = BTreeMap::from([
-        ("x-max-length", Argument::Number(limits.max_length.into())),
+        ("x-max-length", Argument::Number(limits.max_messages.into())),
         ("x-max-length-bytes", Argument::Number(bytes)),
         ("x-overflow", Argument::Text("reject-publish".to_owned())),
     ]);

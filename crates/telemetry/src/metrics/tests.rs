@@ -63,7 +63,7 @@ fn what_is_shown_is_what_is_listed() {
     let metrics = Metrics::new();
     metrics.build("1.2.3");
     metrics.model("mini", "transformer", "00");
-    StageName::ALL.iter().for_each(|stage| metrics.expect_stage(*stage, 1));
+    StageName::ALL.into_iter().for_each(|stage| metrics.expect_stage(stage, 1));
     metrics.expect_canary();
     metrics.cache_asked("images/00/0011", CacheAnswer::Hit);
     metrics.queue_seen(StageName::Sampler, None, 1, 0);

@@ -1,0 +1,155 @@
+//! The roles: which stages run in the process of each, and what a stage needs before it runs.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use echogen_dispatcher::{Dispatcher, DispatcherConfig};
+use echogen_encoder::{Encoder, SubjectEncoder};
+use echogen_imaging::ImageLimits;
+use echogen_notifier::Notifier;
+use echogen_ports::{CallbackSender, PortError};
+use echogen_protocol::{Lane, QueueName, RoleName, StageName, SubjectKeys};
+use echogen_sampler::{ImageSampler, Sampler, ScaleEvents};
+use echogen_segmenter::{Detector, Segmenter};
+use echogen_telemetry::metrics;
+use echogen_worker::{Stage, Worker, WorkerConfig};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Backends, Failure, NetworkSource, config::ServiceConfig};
+
+/// The queues of all stages of some roles: the stage, the lane if the queue is for one alone, and the queue.
+pub(crate) fn queues_of_roles(roles: &[RoleName]) -> Vec<(StageName, Option<Lane>, QueueName)> {
+    let queues = |stage: StageName| {
+        let lanes = stage.lanes().iter().copied().map(Some).chain(stage.lanes().is_empty().then_some(None));
+        lanes.zip(stage.queues()).map(move |(lane, queue)| (stage, lane, queue))
+    };
+    roles.iter().flat_map(|role| role.stages()).copied().flat_map(queues).collect()
+}
+
+/// The worker's settings in the process of a role.
+pub(crate) fn worker_config(role: RoleName, config: &ServiceConfig) -> WorkerConfig {
+    let concurrency = &config.worker.concurrency;
+    let concurrency = match role {
+        RoleName::Dispatcher => concurrency.dispatcher,
+        RoleName::Segmenter => concurrency.segmenter,
+        RoleName::Encoder => concurrency.encoder,
+        RoleName::Sampler => concurrency.sampler,
+    };
+    WorkerConfig { concurrency, ..config.worker.common.clone() }
+}
+
+/// A stage with all that it needs beside the ports.
+#[derive(Clone, Debug)]
+pub(crate) enum LoadedStage {
+    /// Takes jobs from the lanes.
+    Dispatcher(SubjectKeys),
+    /// Cuts subjects out.
+    Segmenter(Arc<dyn Detector>),
+    /// Encodes them.
+    Encoder(SubjectKeys, Arc<dyn SubjectEncoder>),
+    /// Makes pictures.
+    Sampler(Arc<dyn ImageSampler>, ScaleEvents),
+    /// Calls clients' servers.
+    Notifier(Arc<dyn CallbackSender>),
+}
+
+/// Loads the networks of this role's stages and of no other, and tries out those that make pictures. May be dropped
+/// meanwhile.
+pub(crate) async fn load(
+    role: RoleName,
+    networks: &dyn NetworkSource,
+    backends: &Backends,
+    config: &ServiceConfig,
+) -> Result<Vec<LoadedStage>, Failure> {
+    let note = |models: BTreeMap<String, String>| {
+        models.iter().for_each(|(network, digest)| metrics().model(networks.name(), network, digest));
+    };
+    Ok(match role {
+        RoleName::Dispatcher => {
+            let dispatcher = LoadedStage::Dispatcher(networks.subjects().await?);
+            std::iter::once(dispatcher).chain(backends.callbacks.clone().map(LoadedStage::Notifier)).collect()
+        }
+        RoleName::Segmenter => {
+            let detector = networks.detector().await?;
+            note(detector.models());
+            vec![LoadedStage::Segmenter(detector)]
+        }
+        RoleName::Encoder => {
+            let (subjects, encoder) = (networks.subjects().await?, networks.encoder().await?);
+            note(encoder.models());
+            vec![LoadedStage::Encoder(subjects, encoder)]
+        }
+        RoleName::Sampler => {
+            let sampler = networks.sampler(&config.sampler).await?;
+            note(sampler.models());
+            vec![LoadedStage::Sampler(sampler, config.sampler.scale_events)]
+        }
+    })
+}
+
+impl LoadedStage {
+    /// The stage's name.
+    pub(crate) fn name(&self) -> StageName {
+        match self {
+            Self::Dispatcher(_) => StageName::Dispatcher,
+            Self::Segmenter(_) => StageName::Segmenter,
+            Self::Encoder(..) => StageName::Encoder,
+            Self::Sampler(..) => StageName::Sampler,
+            Self::Notifier(_) => StageName::Notifier,
+        }
+    }
+
+    /// Works until `shutdown`, then drains; see [`Worker::run`].
+    pub(crate) async fn run(
+        self,
+        backends: &Backends,
+        config: WorkerConfig,
+        max_image_bytes: u64,
+        shutdown: CancellationToken,
+    ) -> Result<(), PortError> {
+        let Backends { cache, work, results, fetcher, .. } = backends.clone();
+        match self {
+            Self::Dispatcher(subjects) => {
+                let settings = DispatcherConfig { subjects, max_image_bytes };
+                let stage = Dispatcher::new(settings, fetcher, work, cache, backends.writer());
+                drive(stage, backends, config, shutdown).await
+            }
+            Self::Segmenter(detector) => {
+                let limits = ImageLimits { max_bytes: max_image_bytes, ..ImageLimits::default() };
+                drive(Segmenter::new(limits, detector, work, cache), backends, config, shutdown).await
+            }
+            Self::Encoder(subjects, networks) => {
+                drive(Encoder::new(subjects, networks, work, cache), backends, config, shutdown).await
+            }
+            Self::Sampler(networks, scale_events) => {
+                let sampler = Sampler::new(networks, work, cache, results, backends.writer());
+                drive(sampler.with_scale_events(scale_events), backends, config, shutdown).await
+            }
+            Self::Notifier(sender) => drive(Notifier::new(sender), backends, config, shutdown).await,
+        }
+    }
+}
+
+async fn drive<S: Stage>(
+    stage: S,
+    backends: &Backends,
+    config: WorkerConfig,
+    shutdown: CancellationToken,
+) -> Result<(), PortError> {
+    let worker = Worker::new(Arc::new(stage), Arc::clone(&backends.broker), Arc::new(backends.writer()), config);
+    worker.with_board(backends.board.clone()).run(shutdown).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_stage_of_every_role_has_queues_that_are_watched() {
+        let watched = queues_of_roles(&RoleName::ALL);
+        for stage in StageName::ALL {
+            let queues: Vec<_> = watched.iter().filter(|(watched, ..)| *watched == stage).collect();
+            assert_eq!(queues.iter().map(|(_, _, queue)| queue.clone()).collect::<Vec<_>>(), stage.queues());
+            assert_eq!(queues.iter().filter_map(|(_, lane, _)| *lane).collect::<Vec<_>>(), stage.lanes());
+        }
+    }
+}
