@@ -9,7 +9,6 @@
 //! takes it back. Deliberately absent: any adapter, and any model.
 
 mod announcer;
-mod cached_objects;
 mod cancellation;
 mod canceller;
 mod clock;
@@ -17,28 +16,24 @@ mod conclusion;
 mod config;
 mod courier;
 mod handler;
-mod inference;
 mod lanes;
-mod memory_budget;
 mod quarantine;
 mod results;
-mod shared_flight;
-mod single_flight;
 mod stage;
+mod stage_kit;
 mod status_board;
 mod trace;
 mod worker;
 
-pub use cached_objects::CachedObjects;
 pub use canceller::{Cancelled, JobCanceller};
 pub use clock::Clock;
 pub use config::{Backoff, WorkerConfig};
-pub use inference::{Asker, InferenceError, InferenceThread};
 pub use lanes::LaneWeights;
-pub use memory_budget::{MemoryBudget, Room};
 pub use results::{FailureHandler, ResultWriter, Withdrawal};
-pub use shared_flight::{LeaseConfig, Shared, SharedFlight, SharedWork};
-pub use single_flight::SingleFlight;
 pub use stage::{Outcome, Stage, StageContext, StageError, TaskFacts, off_thread};
+pub use stage_kit::{
+    Asker, CachedObjects, InferenceError, InferenceThread, LeaseConfig, MemoryBudget, Room, Shared, SharedFlight,
+    SharedWork, SingleFlight,
+};
 pub use status_board::{JobState, JobStatusBoard};
 pub use worker::Worker;
