@@ -15,7 +15,7 @@ use echogen_protocol::{
     ContentHash, EncodeTask, EventKind, FailureKind, ImageLocation, ImageSource, Job, Progress, SampleTask,
     SegmentTask, Segmentation, SubjectKeys, Task, layout, limits,
 };
-use echogen_worker::{CachedObjects, Outcome, ResultWriter, Stage, StageContext, StageError, off_thread};
+use echogen_worker::{CachedObjects, Outcome, ResultWriter, Stage, StageContext, StageError, spawn_blocking};
 use serde::{Deserialize, Serialize};
 
 /// Bytes of a [`Segmentation`]: a handful of numbers and a name.
@@ -183,7 +183,7 @@ async fn hash(bytes: &Bytes) -> Result<ContentHash, StageError> {
         return Ok(ContentHash::of(bytes));
     }
     let bytes = bytes.clone();
-    off_thread(move || ContentHash::of(&bytes)).await
+    spawn_blocking(move || ContentHash::of(&bytes)).await
 }
 
 /// Notes the dispatcher's own share, and which later stages the short way leaves out.

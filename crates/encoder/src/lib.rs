@@ -21,8 +21,8 @@ use echogen_protocol::{
     Task, layout,
 };
 use echogen_worker::{
-    CachedObjects, LeaseConfig, MemoryBudget, Outcome, Room, Shared, SharedFlight, SharedWork, SingleFlight, Stage,
-    StageContext, StageError, off_thread,
+    CachedObjects, DistributedSingleFlight, LeaseConfig, MemoryBudget, MemoryPermit, Outcome, Shared, SharedWork,
+    SingleFlight, Stage, StageContext, StageError, spawn_blocking,
 };
 
 pub use network_encoder::NetworkEncoder;
@@ -41,7 +41,7 @@ pub struct Encoder {
     networks: Arc<dyn SubjectEncoder>,
     work: CachedObjects,
     flights: SingleFlight<ObjectKey, ()>,
-    shared: SharedFlight,
+    shared: DistributedSingleFlight,
     memory: MemoryBudget,
 }
 
@@ -58,7 +58,7 @@ impl Encoder {
         cache: Arc<dyn Cache>,
     ) -> Self {
         let work = CachedObjects::new(work, Arc::clone(&cache));
-        let shared = SharedFlight::new(cache, LeaseConfig::default());
+        let shared = DistributedSingleFlight::new(cache, LeaseConfig::default());
         let memory = MemoryBudget::new(PICTURE_MEMORY_BYTES);
         Self { keys, networks, work, flights: SingleFlight::new(), shared, memory }
     }
@@ -92,16 +92,16 @@ impl Encoder {
         Ok(Outcome::next(Task::Sample(SampleTask { job, encoded_subject, progress })))
     }
 
-    /// Decodes a cut-out as soon as there is room. It is our own PNG of a picture that passed the limits, so only its
+    /// Decodes a cut-out as soon as its memory is free. It is our own PNG of a picture that passed the limits, so only its
     /// size in bytes is bounded anew.
-    async fn decode(&self, png: Bytes) -> Result<(RgbImage, Room), StageError> {
+    async fn decode(&self, png: Bytes) -> Result<(RgbImage, MemoryPermit), StageError> {
         let limits = ImageLimits { max_bytes: MAX_CUTOUT_BYTES, ..ImageLimits::default() };
         let measure = move || imaging::decoding_bytes(&png, &limits).map(|needed| (needed, png));
-        let (needed, png) = off_thread(measure).await?.map_err(StageError::internal)?;
-        let room = self.memory.take(needed).await;
+        let (needed, png) = spawn_blocking(measure).await?.map_err(StageError::internal)?;
+        let permit = self.memory.acquire(needed).await;
         // It goes along with the work, which runs to its end also when this task is dropped halfway.
-        let (picture, room) = off_thread(move || (imaging::decode_image(&png, &limits), room)).await?;
-        Ok((picture.map_err(StageError::internal)?, room))
+        let (picture, permit) = spawn_blocking(move || (imaging::decode_image(&png, &limits), permit)).await?;
+        Ok((picture.map_err(StageError::internal)?, permit))
     }
 }
 
@@ -126,18 +126,18 @@ impl SharedWork for Encoding<'_> {
         self.is_new
     }
 
-    async fn glance(&self) -> Result<Option<()>, Fault> {
+    async fn get_cached(&self) -> Result<Option<()>, Fault> {
         Ok(self.stage.work.is_cached(self.key).await.then_some(()))
     }
 
-    async fn find(&self) -> Result<Option<()>, Fault> {
+    async fn get_stored(&self) -> Result<Option<()>, Fault> {
         Ok(self.stage.work.exists(self.key).await?.then_some(()))
     }
 
     async fn make(&self) -> Result<Bytes, Fault> {
         let key = ObjectKey::of_content(layout::CUTOUTS, &self.cutout)?;
         let png = self.stage.work.get(&key, MAX_CUTOUT_BYTES).await?;
-        // Who has room waits only for the networks, which take none, so it never waits for one who waits for room.
+        // A task with a permit waits only for the networks, which take none, so it never waits for a task that waits for a permit.
         let (picture, _room) = self.stage.decode(png.ok_or(Fault::CutoutGone)?).await?;
         let encoded = self.stage.networks.encode(Arc::new(picture), self.resolution, self.time_limit).await;
         Ok(encoded.map_err(StageError::from)?.into())

@@ -8,7 +8,7 @@ use echogen_models::{
     imaging::RgbImage,
     subject_encoder::{self, SubjectError},
 };
-use echogen_worker::{Asker, InferenceError, InferenceThread};
+use echogen_worker::{InferenceError, InferenceThread, RequestHandle};
 use tokio::time::Instant;
 
 use crate::{EncodeError, SubjectEncoder};
@@ -16,19 +16,19 @@ use crate::{EncodeError, SubjectEncoder};
 /// Requests that wait for the thread; the stage's own concurrency keeps it below.
 const WAITING: usize = 4;
 
-type Question = (Arc<RgbImage>, u32);
+type Input = (Arc<RgbImage>, u32);
 
 /// Encodes with DINOv2 and the autoencoder, on a thread of their own.
 #[derive(Debug)]
 pub struct NetworkEncoder {
     models: BTreeMap<String, String>,
-    thread: InferenceThread<Question, Result<Vec<u8>, SubjectError>>,
+    thread: InferenceThread<Input, Result<Vec<u8>, SubjectError>>,
 }
 
 impl NetworkEncoder {
     /// Starts the thread. `models` are the digests for the result.
     pub fn start(networks: subject_encoder::SubjectEncoder, models: BTreeMap<String, String>) -> std::io::Result<Self> {
-        let serve = move |(cutout, resolution): Question, _: &Asker<'_>| {
+        let serve = move |(cutout, resolution): Input, _: &RequestHandle<'_>| {
             let encoded = networks.encode(&cutout, resolution as usize);
             if let Err(error) = &encoded
                 && is_device_fault(error)

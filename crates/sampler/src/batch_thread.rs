@@ -1,6 +1,6 @@
 //! The thread that owns the networks and samples batches of jobs.
 //!
-//! Askers put their jobs into a [`Gatherer`]; whenever the networks are free, the thread takes what may be sampled side
+//! Askers put their jobs into a [`BatchScheduler`]; whenever the networks are free, the thread takes what may be sampled side
 //! by side. A job that nobody waits for any more is dropped, before a batch or within it, and disturbs no other. A batch
 //! that fails says nothing about its jobs: each is run again by itself, and only the one at fault fails.
 
@@ -22,7 +22,7 @@ use self::job::Job;
 use crate::{
     BatchCounters, SampleError, SampleRequest, Sampled, SamplerConfig,
     batch_counters::ScaleClock,
-    gatherer::{Batch, Gatherer, Limits, Next, Waiting},
+    batch_scheduler::{Batch, BatchScheduler, Limits, Next, Waiting},
 };
 
 mod job;
@@ -69,7 +69,7 @@ struct Shared {
 
 #[derive(Debug)]
 struct State {
-    gatherer: Gatherer<Schedule>,
+    scheduler: BatchScheduler<Schedule>,
     jobs: HashMap<u64, Job>,
     last_ticket: u64,
     closed: bool,
@@ -90,7 +90,8 @@ impl BatchThread {
             max_kv_bytes: config.max_kv_bytes,
             max_wait: config.max_wait(),
         };
-        let state = State { gatherer: Gatherer::new(limits), jobs: HashMap::new(), last_ticket: 0, closed: false };
+        let state =
+            State { scheduler: BatchScheduler::new(limits), jobs: HashMap::new(), last_ticket: 0, closed: false };
         let (changed, counters) = (Condvar::new(), BatchCounters::default());
         let shared = Arc::new(Shared { name, state: Mutex::new(state), changed, counters });
         let own = Arc::clone(&shared);
@@ -131,7 +132,7 @@ impl Drop for BatchThread {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         state.closed = true;
-        state.gatherer.close();
+        state.scheduler.close();
         drop(state);
         self.shared.changed.notify_all();
     }
@@ -161,7 +162,7 @@ impl Shared {
         loop {
             state.forget_gone();
             let now = Instant::now();
-            match state.gatherer.next(now) {
+            match state.scheduler.next(now) {
                 Next::Run(batch) => {
                     let taken = batch.parts.iter().map(|(ticket, _)| *ticket);
                     let jobs = taken.filter_map(|ticket| Some((ticket, state.jobs.remove(&ticket)?))).collect();
@@ -192,7 +193,7 @@ impl Shared {
             Err(error) if members.len() > 1 => self.again_each_alone(members, &error),
             Err(error) => {
                 if let Some(member) = members.pop() {
-                    self.lock().gatherer.remove(member.ticket);
+                    self.lock().scheduler.remove(member.ticket);
                     member.job.answer(Err(error));
                 }
             }
@@ -216,7 +217,7 @@ impl Shared {
             match networks.prepare(&job.request) {
                 Ok(subject) => members.push(Member { ticket, job, share, subject }),
                 Err(error) => {
-                    self.lock().gatherer.remove(ticket);
+                    self.lock().scheduler.remove(ticket);
                     job.answer(Err(error));
                 }
             }
@@ -234,7 +235,7 @@ impl Shared {
             if job.images.iter().all(Option::is_some) {
                 job.finish();
             } else {
-                // Its other pictures still wait in the gatherer.
+                // Its other pictures still wait in the scheduler.
                 self.lock().jobs.insert(ticket, job);
             }
         }
@@ -244,7 +245,7 @@ impl Shared {
         let mut state = self.lock();
         let mut again = 0;
         for Member { ticket, mut job, share, .. } in members {
-            state.gatherer.remove(ticket);
+            state.scheduler.remove(ticket);
             if !job.is_gone() {
                 again += 1;
                 share.into_iter().rev().for_each(|index| job.missing.push_front(index));
@@ -281,7 +282,7 @@ impl State {
         let images = job.missing.len();
         let Job { kv_bytes, max_images, arrived, .. } = job;
         let waiting = Waiting { ticket, images, kv_bytes, max_images, arrived, alone };
-        self.gatherer.push(job.schedule.clone(), waiting);
+        self.scheduler.push(job.schedule.clone(), waiting);
         self.jobs.insert(ticket, job);
     }
 
@@ -290,7 +291,7 @@ impl State {
         let gone: Vec<u64> = self.jobs.iter().filter(|(_, job)| job.is_gone()).map(|(ticket, _)| *ticket).collect();
         for ticket in gone {
             debug!("request skipped, nobody waits for it");
-            self.gatherer.remove(ticket);
+            self.scheduler.remove(ticket);
             self.jobs.remove(&ticket);
         }
     }

@@ -48,8 +48,8 @@ impl GeneratorSampler {
         config: &SamplerConfig,
     ) -> std::io::Result<Self> {
         let generator = Arc::new(generator);
-        let artist = Artist { generator: Arc::clone(&generator), subjects: VecDeque::new() };
-        let thread = BatchThread::start("sampler-networks", config, artist)?;
+        let networks = SamplerNetworks { generator: Arc::clone(&generator), subjects: VecDeque::new() };
+        let thread = BatchThread::start("sampler-networks", config, networks)?;
         let (bundle, defaults) = (bundle.name().to_owned(), bundle.manifest().sampling.clone());
         let max_batch_tokens = config.max_batch_tokens;
         Ok(Self { bundle, defaults, subjects, models, generator, max_batch_tokens, thread })
@@ -116,13 +116,13 @@ impl From<GeneratorError> for SampleError {
 }
 
 /// What lives on the thread.
-struct Artist {
+struct SamplerNetworks {
     generator: Arc<Generator>,
     /// The latest last.
     subjects: VecDeque<(String, Arc<EncodedSubject>)>,
 }
 
-impl Networks for Artist {
+impl Networks for SamplerNetworks {
     type Subject = Arc<EncodedSubject>;
 
     fn prepare(&mut self, request: &SampleRequest) -> Result<Arc<EncodedSubject>, SampleError> {
@@ -150,7 +150,7 @@ impl Networks for Artist {
     }
 }
 
-impl Artist {
+impl SamplerNetworks {
     fn subject(&mut self, request: &SampleRequest) -> Result<Arc<EncodedSubject>, SampleError> {
         if let Some((_, subject)) = self.subjects.iter().find(|(key, _)| *key == request.subject_key) {
             return Ok(Arc::clone(subject));

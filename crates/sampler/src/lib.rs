@@ -7,9 +7,9 @@
 //! real one.
 
 mod batch_counters;
+mod batch_scheduler;
 mod batch_thread;
 mod config;
-mod gatherer;
 mod generator_sampler;
 mod image_sampler;
 mod warm_up;
@@ -24,13 +24,13 @@ use echogen_protocol::{
     ContentHash, EncodeTask, EventKind, FailureKind, Job, JobEvent, JobResult, OutputFormat, Parameters, Progress,
     ResultImage, SampleTask, Task, layout,
 };
-use echogen_worker::{CachedObjects, Outcome, ResultWriter, Stage, StageContext, StageError, off_thread};
+use echogen_worker::{CachedObjects, Outcome, ResultWriter, Stage, StageContext, StageError, spawn_blocking};
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 
 pub use batch_counters::BatchCounters;
+pub use batch_scheduler::CloseReason;
 pub use config::{SamplerConfig, ScaleEvents};
-pub use gatherer::CloseReason;
 pub use generator_sampler::GeneratorSampler;
 pub use image_sampler::{ImageSampler, SampleError, SampleRequest, Sampled, ScaleDone};
 
@@ -227,7 +227,7 @@ fn encode_again(job: Job, progress: Progress) -> Result<Outcome, StageError> {
 async fn encode(image: RgbImage, format: ImageFormat, quality: u8) -> Result<Bytes, StageError> {
     let is_tiny = image.as_raw().len() <= MAX_INLINE_BYTES;
     let work = move || imaging::encode_image(&image, format, quality);
-    let encoded = if is_tiny { work() } else { off_thread(work).await? };
+    let encoded = if is_tiny { work() } else { spawn_blocking(work).await? };
     Ok(encoded.map_err(StageError::internal)?.into())
 }
 

@@ -23,8 +23,8 @@ use echogen_protocol::{
     SubjectFound, Task, layout, limits,
 };
 use echogen_worker::{
-    CachedObjects, LeaseConfig, MemoryBudget, Outcome, Shared, SharedFlight, SharedWork, SingleFlight, Stage,
-    StageContext, StageError, off_thread,
+    CachedObjects, DistributedSingleFlight, LeaseConfig, MemoryBudget, Outcome, Shared, SharedWork, SingleFlight,
+    Stage, StageContext, StageError, spawn_blocking,
 };
 
 pub use detector::{DetectError, Detector, Found, GivenBox};
@@ -44,7 +44,7 @@ pub struct Segmenter {
     detector: Arc<dyn Detector>,
     work: CachedObjects,
     flights: SingleFlight<ObjectKey, Segmentation>,
-    shared: SharedFlight,
+    shared: DistributedSingleFlight,
     memory: MemoryBudget,
 }
 
@@ -60,7 +60,7 @@ impl Segmenter {
         work: Arc<dyn ObjectStore>,
         cache: Arc<dyn Cache>,
     ) -> Self {
-        let shared = SharedFlight::new(Arc::clone(&cache), LeaseConfig::default());
+        let shared = DistributedSingleFlight::new(Arc::clone(&cache), LeaseConfig::default());
         let memory = MemoryBudget::new(PICTURE_MEMORY_BYTES);
         Self { limits, detector, work: CachedObjects::new(work, cache), flights: SingleFlight::new(), shared, memory }
     }
@@ -108,18 +108,18 @@ impl Segmenter {
         let bytes = self.picture(image).await?;
         let limits = self.limits;
         let measure = move || imaging::decoding_bytes(&bytes, &limits).map(|needed| (needed, bytes));
-        let (needed, bytes) = off_thread(measure).await?.map_err(bad_image)?;
-        // Who has room waits only for the detector, which takes none, so it never waits for one who waits for room.
-        let room = self.memory.take(needed).await;
+        let (needed, bytes) = spawn_blocking(measure).await?.map_err(bad_image)?;
+        // A task with a permit waits only for the detector, which takes none, so it never waits for a task that waits for one.
+        let permit = self.memory.acquire(needed).await;
         // It goes along with the work, which runs to its end also when this task is dropped halfway.
-        let (picture, room) = off_thread(move || (imaging::decode_image(&bytes, &limits), room)).await?;
+        let (picture, permit) = spawn_blocking(move || (imaging::decode_image(&bytes, &limits), permit)).await?;
         let picture = Arc::new(picture.map_err(bad_image)?);
         let found = self.detector.detect(Arc::clone(&picture), job, context.time_limit).await?;
         let Found { bounding_box, mask: outline, name, score, how } = found;
         let mode = job.subject.mask;
-        let cut = move || (cut_out(&picture, bounding_box, outline.as_ref(), mode), room);
-        let (png, room) = off_thread(cut).await?;
-        drop(room);
+        let cut = move || (cut_out(&picture, bounding_box, outline.as_ref(), mode), permit);
+        let (png, permit) = spawn_blocking(cut).await?;
+        drop(permit);
         let png: Bytes = png.map_err(bad_image)?.into();
         let cutout = ContentHash::of(&png);
         let record = Segmentation { cutout, subject: SubjectFound { image, name, bounding_box, score, how } };
@@ -137,9 +137,9 @@ impl Segmenter {
     async fn picture(&self, image: ContentHash) -> Result<Bytes, StageError> {
         let key = ObjectKey::of_content(layout::IMAGES, &image)?;
         let max_bytes = limits::MAX_IMAGE_BYTES.max(self.limits.max_bytes);
-        let bytes = match self.work.glance(&key, max_bytes).await? {
+        let bytes = match self.work.get_cached(&key, max_bytes).await? {
             Some(bytes) => Some(bytes),
-            // Read once, so not worth the cache's room from now on.
+            // Read once, so not worth space in the cache from now on.
             None => self.work.store().get(&key, max_bytes).await?,
         };
         bytes.ok_or_else(|| {
@@ -170,12 +170,12 @@ impl SharedWork for CutOut<'_> {
         self.is_new
     }
 
-    async fn glance(&self) -> Result<Option<Segmentation>, StageError> {
-        self.stage.checked(self.stage.work.glance(self.key, MAX_RECORD_BYTES).await?).await
+    async fn get_cached(&self) -> Result<Option<Segmentation>, StageError> {
+        self.stage.checked(self.stage.work.get_cached(self.key, MAX_RECORD_BYTES).await?).await
     }
 
-    async fn find(&self) -> Result<Option<Segmentation>, StageError> {
-        self.stage.checked(self.stage.work.fetch(self.key, MAX_RECORD_BYTES).await?).await
+    async fn get_stored(&self) -> Result<Option<Segmentation>, StageError> {
+        self.stage.checked(self.stage.work.get_stored(self.key, MAX_RECORD_BYTES).await?).await
     }
 
     async fn make(&self) -> Result<(Segmentation, Bytes), StageError> {

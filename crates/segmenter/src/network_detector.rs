@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use echogen_models::{device_fault::is_device_fault, imaging::RgbImage};
 use echogen_protocol::{Job, Subject};
-use echogen_worker::{Asker, InferenceError, InferenceThread};
+use echogen_worker::{InferenceError, InferenceThread, RequestHandle};
 use tokio::time::Instant;
 
 use crate::{
@@ -23,14 +23,14 @@ const WAITING: usize = 4;
 /// How long the namer may talk; what it said by then counts.
 const NAMING_TIME: Duration = Duration::from_secs(120);
 
-type Question = (Arc<RgbImage>, Subject);
+type Input = (Arc<RgbImage>, Subject);
 
 /// Finds subjects with namer, detector and masker, on a thread of their own.
 #[derive(Debug)]
 pub struct NetworkDetector {
     version: String,
     models: BTreeMap<String, String>,
-    thread: InferenceThread<Question, Result<Found, DetectError>>,
+    thread: InferenceThread<Input, Result<Found, DetectError>>,
 }
 
 impl NetworkDetector {
@@ -48,9 +48,9 @@ impl NetworkDetector {
         models: BTreeMap<String, String>,
     ) -> std::io::Result<Self> {
         let version = Self::version_of(&config, &models);
-        let serve = move |(picture, subject): Question, asker: &Asker<'_>| {
+        let serve = move |(picture, subject): Input, handle: &RequestHandle<'_>| {
             let started = Moment::now();
-            let keep_going = || started.elapsed() < NAMING_TIME && !asker.is_gone();
+            let keep_going = || started.elapsed() < NAMING_TIME && !handle.is_gone();
             let found = find_subject(&networks, &config, &picture, &subject, &keep_going);
             if let Err(error) = &found
                 && is_device_fault(error)

@@ -22,10 +22,10 @@ use crate::{DetectError, Detector, Found, GivenBox, Segmenter};
 
 /// Counts how often it is asked.
 #[derive(Debug, Default)]
-struct Counting(AtomicUsize);
+struct CountingDetector(AtomicUsize);
 
 #[async_trait]
-impl Detector for Counting {
+impl Detector for CountingDetector {
     async fn detect(&self, picture: Arc<RgbImage>, job: &Job, deadline: Instant) -> Result<Found, DetectError> {
         self.0.fetch_add(1, Ordering::Relaxed);
         GivenBox.detect(picture, job, deadline).await
@@ -42,13 +42,13 @@ impl Detector for Counting {
 
 struct Bench {
     segmenter: Segmenter,
-    detector: Arc<Counting>,
+    detector: Arc<CountingDetector>,
     work: Arc<MemoryObjectStore>,
     context: StageContext,
 }
 
 fn bench() -> Bench {
-    let (work, detector) = (Arc::new(MemoryObjectStore::new()), Arc::new(Counting::default()));
+    let (work, detector) = (Arc::new(MemoryObjectStore::new()), Arc::new(CountingDetector::default()));
     let segmenter =
         Segmenter::new(ImageLimits::default(), detector.clone(), work.clone(), Arc::new(MemoryCache::new(1 << 20)));
     Bench { segmenter, detector, work, context: StageContext::for_test(Arc::new(MemoryBroker::new())) }
@@ -180,11 +180,11 @@ async fn what_is_no_picture_fails_for_good() {
 async fn a_picture_waits_for_room_and_all_get_their_turn() {
     let mut bench = bench();
     bench.segmenter.memory = MemoryBudget::new(1);
-    let room = bench.segmenter.memory.take(1).await;
+    let permit = bench.segmenter.memory.acquire(1).await;
     let patience = std::time::Duration::from_millis(50);
     assert!(tokio::time::timeout(patience, bench.run_png(job(None))).await.is_err());
     assert_eq!(bench.detector.0.load(Ordering::Relaxed), 0);
-    drop(room);
+    drop(permit);
     let png = |level: u8| encode_image(&RgbImage::from_pixel(8, 6, [level; 3].into()), ImageFormat::Png, 100).unwrap();
     let (one, two, three) = (png(1), png(2), png(3));
     let (one, two, three) =

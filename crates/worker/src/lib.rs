@@ -3,7 +3,7 @@
 //! A [`Stage`] turns a task into an outcome and knows nothing of queues. A [`Worker`] runs it on one queue, or on
 //! several by weight: prefetch, deadline, retry with backoff, dead letters, quarantine of what may kill its worker,
 //! cancellation, ack last, graceful end. Beside them: [`InferenceThread`], where models live; [`SingleFlight`] and
-//! [`SharedFlight`], which let many who want the same product share one work, in a process and across processes;
+//! [`DistributedSingleFlight`], which let many who want the same product share one work, in a process and across processes;
 //! [`CachedObjects`], the work store behind the cache; [`MemoryBudget`], which bounds the memory of many tasks;
 //! [`ResultWriter`], by which a job ends; [`JobStatusBoard`], where one can see how far it is; [`JobCanceller`], which
 //! takes it back. Deliberately absent: any adapter, and any model.
@@ -30,10 +30,10 @@ pub use clock::Clock;
 pub use config::{Backoff, WorkerConfig};
 pub use lanes::LaneWeights;
 pub use results::{FailureHandler, ResultWriter, Withdrawal};
-pub use stage::{Outcome, Stage, StageContext, StageError, TaskFacts, off_thread};
+pub use stage::{Outcome, Stage, StageContext, StageError, TaskFacts, spawn_blocking};
 pub use stage_kit::{
-    Asker, CachedObjects, InferenceError, InferenceThread, LeaseConfig, MemoryBudget, Room, Shared, SharedFlight,
-    SharedWork, SingleFlight,
+    CachedObjects, DistributedSingleFlight, InferenceError, InferenceThread, LeaseConfig, MemoryBudget, MemoryPermit,
+    RequestHandle, Shared, SharedWork, SingleFlight,
 };
 pub use status_board::{JobState, JobStatusBoard};
 pub use worker::Worker;

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use echogen_ports::{Cache, MemoryObjectStore, ObjectKey, ObjectStore, PortError, contract};
 use echogen_testkit::Redis;
-use echogen_worker::{LeaseConfig, Shared, SharedFlight, SharedWork, SingleFlight};
+use echogen_worker::{DistributedSingleFlight, LeaseConfig, Shared, SharedWork, SingleFlight};
 
 use super::{RedisCache, RedisConfig};
 
@@ -192,11 +192,11 @@ impl SharedWork for Subject {
         false
     }
 
-    async fn glance(&self) -> Result<Option<()>, PortError> {
+    async fn get_cached(&self) -> Result<Option<()>, PortError> {
         Ok(None)
     }
 
-    async fn find(&self) -> Result<Option<()>, PortError> {
+    async fn get_stored(&self) -> Result<Option<()>, PortError> {
         Ok(self.store.exists(&self.key).await?.then_some(()))
     }
 
@@ -219,7 +219,7 @@ async fn two_hundred_askers_in_four_processes_make_one_product() {
     let subject = Subject { store: Arc::new(MemoryObjectStore::new()), key, made: Arc::default() };
     let mut askers = tokio::task::JoinSet::new();
     for _ in 0..4 {
-        let shared = SharedFlight::new(Arc::new(cache(&redis)), LeaseConfig::default());
+        let shared = DistributedSingleFlight::new(Arc::new(cache(&redis)), LeaseConfig::default());
         let process = Arc::new((SingleFlight::<ObjectKey, ()>::new(), shared));
         for _ in 0..50 {
             let (process, subject) = (process.clone(), subject.clone());

@@ -9,7 +9,7 @@ use super::*;
 use crate::{CloseReason, ScaleDone};
 
 /// Paints every picture in its seed; waits for a word before each scale.
-struct Painter {
+struct FakeNetworks {
     gate: sync_mpsc::Receiver<()>,
     batches: Arc<Mutex<Vec<Vec<u64>>>>,
 }
@@ -18,7 +18,7 @@ struct Painter {
 const FAILS: u64 = 100;
 const PANICS: u64 = 101;
 
-impl Networks for Painter {
+impl Networks for FakeNetworks {
     type Subject = ();
 
     fn prepare(&mut self, request: &SampleRequest) -> Result<(), SampleError> {
@@ -85,7 +85,7 @@ impl Bench {
     fn start(max_batch: usize) -> Self {
         let ((gate, wait), batches) = (sync_mpsc::channel(), Arc::default());
         let config = SamplerConfig { max_batch, max_wait_seconds: 0.0, ..SamplerConfig::default() };
-        let painter = Painter { gate: wait, batches: Arc::clone(&batches) };
+        let painter = FakeNetworks { gate: wait, batches: Arc::clone(&batches) };
         let thread = Arc::new(BatchThread::start("painter", &config, painter).unwrap());
         let (progress, steps) = mpsc::unbounded_channel();
         Self { thread, gate, batches, progress, steps, asked: JoinSet::new() }
@@ -280,7 +280,7 @@ async fn after_the_end_nothing_is_begun_but_what_waits_is_finished() {
     {
         let mut state = shared.lock();
         state.closed = true;
-        state.gatherer.close();
+        state.scheduler.close();
     }
     let late = bench.thread.ask(bench.request(&[3]), schedule(), 1, 100).await.unwrap_err();
     assert_eq!(late.to_string(), "the sampler failed: the painter thread has stopped");

@@ -27,21 +27,21 @@ impl CachedObjects {
     /// Returns the object, or `None` if there is none; see [`ObjectStore::get`]. One that was deleted from the store
     /// may still come from the cache for a while.
     pub async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
-        match self.glance(key, max_bytes).await? {
+        match self.get_cached(key, max_bytes).await? {
             Some(bytes) => Ok(Some(bytes)),
-            None => self.fetch(key, max_bytes).await,
+            None => self.get_stored(key, max_bytes).await,
         }
     }
 
     /// Returns the object from the store, where a glance has just found nothing, and puts it into the cache.
-    pub async fn fetch(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
+    pub async fn get_stored(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
         let Some(bytes) = self.store.get(key, max_bytes).await? else { return Ok(None) };
         self.remember(key, bytes.clone()).await;
         Ok(Some(bytes))
     }
 
     /// Returns the object if the cache has it.
-    pub async fn glance(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
+    pub async fn get_cached(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
         match self.cache.get(key.as_str()).await {
             Ok(Some(bytes)) if bytes.len() as u64 > max_bytes => {
                 Err(object_too_large(key, bytes.len() as u64, max_bytes))

@@ -98,10 +98,10 @@ pub trait SharedWork: Send + Sync {
     fn is_new(&self) -> bool;
 
     /// Looks for the product where looking costs little, in a cache; may miss one that is stored.
-    async fn glance(&self) -> Result<Option<Self::Product>, Self::Error>;
+    async fn get_cached(&self) -> Result<Option<Self::Product>, Self::Error>;
 
     /// Looks for the product in the store. Under the lease, so one such look is enough for a new product.
-    async fn find(&self) -> Result<Option<Self::Product>, Self::Error>;
+    async fn get_stored(&self) -> Result<Option<Self::Product>, Self::Error>;
 
     /// Makes the product. It is dropped halfway if another has taken over.
     async fn make(&self) -> Result<Self::Draft, Self::Error>;
@@ -110,20 +110,20 @@ pub trait SharedWork: Send + Sync {
     async fn store(&self, draft: Self::Draft) -> Result<Self::Product, Self::Error>;
 }
 
-/// What [`SharedFlight::run`] returns for some work.
+/// What [`DistributedSingleFlight::run`] returns for some work.
 type SharedResult<W> = Result<Shared<<W as SharedWork>::Product>, <W as SharedWork>::Error>;
 
 /// Makes a product once, however many processes ask for it at the same moment. Within a process
 /// [`SingleFlight`](crate::SingleFlight) comes first, so that only one of its many askers stands in the queue here.
 #[derive(Clone, Debug)]
-pub struct SharedFlight {
+pub struct DistributedSingleFlight {
     cache: Arc<dyn Cache>,
     config: LeaseConfig,
     /// Leases being given back by those who were dropped halfway.
     returns: TaskTracker,
 }
 
-impl SharedFlight {
+impl DistributedSingleFlight {
     /// Holds its leases in `cache`.
     pub fn new(cache: Arc<dyn Cache>, config: LeaseConfig) -> Self {
         Self { cache, config, returns: TaskTracker::new() }
@@ -134,7 +134,7 @@ impl SharedFlight {
         let mut waits = 0;
         loop {
             let is_first_of_new = waits == 0 && work.is_new();
-            if !is_first_of_new && let Some(product) = work.glance().await? {
+            if !is_first_of_new && let Some(product) = work.get_cached().await? {
                 return Ok(Shared::Found(product));
             }
             match self.cache.acquire_lease(key, self.config.ttl()).await {
@@ -167,7 +167,7 @@ impl SharedFlight {
     /// Without a lease, for a task that came back: the lease it would wait for is most likely its own, of the
     /// process that died with it.
     async fn run_at_once<W: SharedWork>(&self, work: &W) -> SharedResult<W> {
-        match work.find().await? {
+        match work.get_stored().await? {
             Some(product) => Ok(Shared::Found(product)),
             None => Ok(Shared::Made(work.store(work.make().await?).await?)),
         }
@@ -183,7 +183,7 @@ fn note_wait(key: &str, waits: u32) {
 
 /// What the holder of the lease does; `None` if the lease was lost on the way.
 async fn in_turn<W: SharedWork>(lease: &Lease<'_>, work: &W) -> Result<Option<Shared<W::Product>>, W::Error> {
-    let there = if work.is_new() { work.glance().await? } else { work.find().await? };
+    let there = if work.is_new() { work.get_cached().await? } else { work.get_stored().await? };
     if let Some(product) = there {
         return Ok(Some(Shared::Found(product)));
     }
@@ -196,7 +196,7 @@ async fn in_turn<W: SharedWork>(lease: &Lease<'_>, work: &W) -> Result<Option<Sh
         Turn::Ours => {}
         Turn::OursAgain => {
             // Another may have come and gone meanwhile; then its product counts.
-            if let Some(product) = work.find().await? {
+            if let Some(product) = work.get_stored().await? {
                 return Ok(Some(Shared::Found(product)));
             }
         }
@@ -216,7 +216,7 @@ enum Turn {
 }
 
 struct Lease<'a> {
-    flight: &'a SharedFlight,
+    flight: &'a DistributedSingleFlight,
     key: &'a str,
     /// A [`FencingToken`]; 0 once it is given back.
     token: AtomicU64,
@@ -224,7 +224,7 @@ struct Lease<'a> {
 }
 
 impl<'a> Lease<'a> {
-    fn new(flight: &'a SharedFlight, key: &'a str, token: FencingToken) -> Self {
+    fn new(flight: &'a DistributedSingleFlight, key: &'a str, token: FencingToken) -> Self {
         Self { flight, key, token: AtomicU64::new(token.0), taken: Instant::now() }
     }
 

@@ -18,7 +18,7 @@ use tracing::{Span, debug, error};
 
 use crate::StageError;
 
-/// A thread that answers requests of type `Q` by answers of type `A`.
+/// A thread that answers requests of type `Q` with answers of type `A`.
 #[derive(Debug)]
 pub struct InferenceThread<Q, A> {
     name: String,
@@ -30,19 +30,19 @@ pub struct InferenceThread<Q, A> {
 /// One request on its way to the thread.
 #[derive(Debug)]
 struct Request<Q, A> {
-    question: Q,
+    input: Q,
     deadline: Instant,
     span: Span,
     reply: oneshot::Sender<Result<A, InferenceError>>,
 }
 
 /// Whoever waits for the answer in hand. A long computation asks now and then whether it is still wanted.
-pub struct Asker<'a> {
+pub struct RequestHandle<'a> {
     is_gone: &'a dyn Fn() -> bool,
     deadline: Instant,
 }
 
-impl Asker<'_> {
+impl RequestHandle<'_> {
     /// Whether nobody waits any more: dropped, or past its deadline.
     pub fn is_gone(&self) -> bool {
         (self.is_gone)() || Instant::now() >= self.deadline
@@ -80,12 +80,12 @@ impl From<InferenceError> for StageError {
 }
 
 impl<Q: Send + 'static, A: Send + 'static> InferenceThread<Q, A> {
-    /// Starts a thread called `name`. `serve` owns the model and answers each question; `waiting` (at least 1) is how
+    /// Starts a thread called `name`. `serve` owns the model and answers each input; `waiting` (at least 1) is how
     /// many requests may wait. Fails if the system has no thread to give.
     pub fn start(
         name: &str,
         waiting: usize,
-        mut serve: impl FnMut(Q, &Asker<'_>) -> A + Send + 'static,
+        mut serve: impl FnMut(Q, &RequestHandle<'_>) -> A + Send + 'static,
     ) -> std::io::Result<Self> {
         let (sender, mut receiver) = mpsc::channel::<Request<Q, A>>(waiting.max(1));
         let thread_name = name.to_owned();
@@ -99,13 +99,13 @@ impl<Q: Send + 'static, A: Send + 'static> InferenceThread<Q, A> {
     }
 
     /// Asks, and waits for the answer until `deadline`. Dropping the future takes the request back: if it has not
-    /// begun it is skipped, otherwise `serve` can see it by [`Asker::is_gone`].
-    pub async fn ask(&self, question: Q, deadline: Instant) -> Result<A, InferenceError> {
+    /// begun it is skipped, otherwise `serve` can see it by [`RequestHandle::is_gone`].
+    pub async fn ask(&self, input: Q, deadline: Instant) -> Result<A, InferenceError> {
         let stopped = || InferenceError::Stopped(self.name.clone());
         let sender = lock(&self.requests).clone().ok_or_else(stopped)?;
         let (reply, answer) = oneshot::channel();
         let asked = async {
-            let request = Request { question, deadline, span: Span::current(), reply };
+            let request = Request { input, deadline, span: Span::current(), reply };
             sender.send(request).await.map_err(|_| stopped())?;
             answer.await.map_err(|_| stopped())?
         };
@@ -123,17 +123,17 @@ impl<Q: Send + 'static, A: Send + 'static> InferenceThread<Q, A> {
     }
 }
 
-fn answer<Q, A>(thread: &str, request: Request<Q, A>, serve: &mut impl FnMut(Q, &Asker<'_>) -> A) {
-    let Request { question, deadline, span, reply } = request;
+fn answer<Q, A>(thread: &str, request: Request<Q, A>, serve: &mut impl FnMut(Q, &RequestHandle<'_>) -> A) {
+    let Request { input, deadline, span, reply } = request;
     let _entered = span.enter();
     let is_gone = || reply.is_closed();
-    let asker = Asker { is_gone: &is_gone, deadline };
-    if asker.is_gone() {
+    let handle = RequestHandle { is_gone: &is_gone, deadline };
+    if handle.is_gone() {
         debug!("request skipped, nobody waits for it");
         return;
     }
     // A model keeps nothing of a request past its end, so the next one finds it as it was.
-    let answer = catch_unwind(AssertUnwindSafe(|| serve(question, &asker)))
+    let answer = catch_unwind(AssertUnwindSafe(|| serve(input, &handle)))
         .map_err(|panic| InferenceError::Panicked { thread: thread.to_owned(), message: panic_message(&*panic) });
     if reply.send(answer).is_err() {
         debug!("answer dropped, nobody waits for it");
@@ -170,7 +170,7 @@ mod tests {
     #[tokio::test]
     async fn it_answers_one_after_the_other_with_its_own_state() {
         let mut asked = 0;
-        let thread = InferenceThread::start("adder", 2, move |number: u32, _: &Asker<'_>| {
+        let thread = InferenceThread::start("adder", 2, move |number: u32, _: &RequestHandle<'_>| {
             asked += 1;
             number + asked
         })
@@ -184,7 +184,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_an_answer_and_the_thread_lives_on() {
-        let thread = InferenceThread::start("shy", 2, |number: u32, _: &Asker<'_>| {
+        let thread = InferenceThread::start("shy", 2, |number: u32, _: &RequestHandle<'_>| {
             assert!(number != 13, "not that number");
             number
         })
@@ -200,16 +200,16 @@ mod tests {
         let (gate, wait) = sync_mpsc::channel::<()>();
         let served = Arc::new(AtomicU32::new(0));
         let count = Arc::clone(&served);
-        let serve = move |_: u32, asker: &Asker<'_>| {
+        let serve = move |_: u32, handle: &RequestHandle<'_>| {
             wait.recv().unwrap();
             count.fetch_add(1, Ordering::SeqCst);
-            asker.is_gone()
+            handle.is_gone()
         };
         (InferenceThread::start("gated", 4, serve).unwrap(), gate, served)
     }
 
     #[tokio::test]
-    async fn a_request_whose_asker_is_gone_is_skipped() {
+    async fn a_request_nobody_waits_for_is_skipped() {
         let (thread, gate, served) = gated();
         let mut first = Box::pin(thread.ask(1, later()));
         let mut second = Box::pin(thread.ask(2, later()));
@@ -229,8 +229,8 @@ mod tests {
         let (thread, gate, served) = gated();
         let mut only = Box::pin(thread.ask(1, later()));
         assert!(futures::poll!(&mut only).is_pending());
-        let asker = Asker { is_gone: &|| false, deadline: Instant::now() };
-        assert!(asker.is_gone(), "past the deadline nobody waits");
+        let handle = RequestHandle { is_gone: &|| false, deadline: Instant::now() };
+        assert!(handle.is_gone(), "past the deadline nobody waits");
         gate.send(()).unwrap();
         assert_eq!(only.await, Ok(false));
         assert_eq!(served.load(Ordering::SeqCst), 1);

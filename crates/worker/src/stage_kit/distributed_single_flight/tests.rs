@@ -19,23 +19,23 @@ use super::*;
 struct World {
     stored: Mutex<Option<u32>>,
     made: AtomicU32,
-    /// Whether a glance shows what is stored.
+    /// Whether the cache shows what is stored.
     cached: bool,
     /// Whether it is asked for by the first job of its subject.
     is_new: bool,
-    glances: AtomicU32,
-    looks: AtomicU32,
+    cache_lookups: AtomicU32,
+    store_lookups: AtomicU32,
 }
 
-/// One asker's work: how long it takes, and whether it works at all.
-struct Asker<'a> {
+/// One caller's work: how long it takes, and whether it works at all.
+struct FakeWork<'a> {
     world: &'a World,
     time: Duration,
     fails: bool,
 }
 
 #[async_trait]
-impl SharedWork for Asker<'_> {
+impl SharedWork for FakeWork<'_> {
     type Product = u32;
     type Draft = u32;
     type Error = String;
@@ -44,14 +44,14 @@ impl SharedWork for Asker<'_> {
         self.world.is_new
     }
 
-    async fn glance(&self) -> Result<Option<u32>, String> {
-        self.world.glances.fetch_add(1, Ordering::SeqCst);
+    async fn get_cached(&self) -> Result<Option<u32>, String> {
+        self.world.cache_lookups.fetch_add(1, Ordering::SeqCst);
         tokio::task::yield_now().await;
         Ok(self.world.stored.lock().unwrap().filter(|_| self.world.cached))
     }
 
-    async fn find(&self) -> Result<Option<u32>, String> {
-        self.world.looks.fetch_add(1, Ordering::SeqCst);
+    async fn get_stored(&self) -> Result<Option<u32>, String> {
+        self.world.store_lookups.fetch_add(1, Ordering::SeqCst);
         tokio::task::yield_now().await;
         Ok(*self.world.stored.lock().unwrap())
     }
@@ -71,9 +71,9 @@ impl SharedWork for Asker<'_> {
 }
 
 impl World {
-    /// One asker, whose work takes so long.
-    async fn ask(&self, flight: &SharedFlight, time: Duration) -> Result<Shared<u32>, String> {
-        flight.run("subject", &Asker { world: self, time, fails: false }).await
+    /// One caller, whose work takes so long.
+    async fn ask(&self, flight: &DistributedSingleFlight, time: Duration) -> Result<Shared<u32>, String> {
+        flight.run("subject", &FakeWork { world: self, time, fails: false }).await
     }
 
     fn made(&self) -> u32 {
@@ -87,23 +87,23 @@ fn cache() -> Arc<MemoryCache> {
     Arc::new(MemoryCache::new(1 << 20))
 }
 
-fn flight(cache: Arc<dyn Cache>) -> SharedFlight {
-    SharedFlight::new(cache, LeaseConfig::default())
+fn flight(cache: Arc<dyn Cache>) -> DistributedSingleFlight {
+    DistributedSingleFlight::new(cache, LeaseConfig::default())
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_processes_make_it_once_and_the_look_is_gentle() {
+async fn many_processes_make_it_once_and_the_lookups_are_few() {
     let (world, cache) = (World::default(), cache());
     // Each process has a flight of its own.
-    let flights: Vec<SharedFlight> = (0..50).map(|_| flight(cache.clone())).collect();
+    let flights: Vec<DistributedSingleFlight> = (0..50).map(|_| flight(cache.clone())).collect();
     let answers = join_all(flights.iter().map(|flight| world.ask(flight, SECOND))).await;
     assert_eq!(world.made(), 1);
     let made = answers.iter().filter(|answer| **answer == Ok(Shared::Made(1))).count();
     assert_eq!((made, answers.len()), (1, 50));
     assert!(answers.iter().all(|answer| answer.clone().map(Shared::into_product) == Ok(1)));
-    let glances = world.glances.load(Ordering::SeqCst) / 50;
-    assert!(glances <= 12, "{glances} glances each within a second");
-    assert!(world.looks.load(Ordering::SeqCst) <= 51, "the store is asked once a lease");
+    let cache_lookups = world.cache_lookups.load(Ordering::SeqCst) / 50;
+    assert!(cache_lookups <= 12, "{cache_lookups} lookups each within a second");
+    assert!(world.store_lookups.load(Ordering::SeqCst) <= 51, "the store is asked once a lease");
     let token = cache.acquire_lease("subject", SECOND).await.unwrap();
     assert!(token.is_some(), "the lease is given back");
 }
@@ -121,21 +121,21 @@ async fn what_is_there_takes_no_lease() {
 async fn new_work_looks_once_in_the_cache_and_never_in_the_store() {
     let (world, cache) = (World { is_new: true, cached: true, ..World::default() }, cache());
     assert_eq!(world.ask(&flight(cache.clone()), SECOND).await, Ok(Shared::Made(1)));
-    assert_eq!((world.glances.load(Ordering::SeqCst), world.looks.load(Ordering::SeqCst)), (1, 0));
+    assert_eq!((world.cache_lookups.load(Ordering::SeqCst), world.store_lookups.load(Ordering::SeqCst)), (1, 0));
     // Another job of the subject was faster.
     assert_eq!(world.ask(&flight(cache.clone()), SECOND).await, Ok(Shared::Found(1)));
     // Without the cache the store is asked after all.
     let alone = flight(Arc::new(FailFirst::new(MemoryCache::new(0), u32::MAX)));
     assert_eq!(world.ask(&alone, SECOND).await, Ok(Shared::Found(1)));
-    assert_eq!((world.made(), world.looks.load(Ordering::SeqCst)), (1, 1));
+    assert_eq!((world.made(), world.store_lookups.load(Ordering::SeqCst)), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_askers_for_a_new_product_make_it_once() {
+async fn many_callers_for_a_new_product_make_it_once() {
     let (world, cache) = (World { is_new: true, cached: true, ..World::default() }, cache());
-    let flights: Vec<SharedFlight> = (0..50).map(|_| flight(cache.clone())).collect();
+    let flights: Vec<DistributedSingleFlight> = (0..50).map(|_| flight(cache.clone())).collect();
     let answers = join_all(flights.iter().map(|flight| world.ask(flight, SECOND))).await;
-    assert_eq!((world.made(), world.looks.load(Ordering::SeqCst)), (1, 0));
+    assert_eq!((world.made(), world.store_lookups.load(Ordering::SeqCst)), (1, 0));
     assert!(answers.into_iter().all(|answer| answer.map(Shared::into_product) == Ok(1)));
 }
 
@@ -183,7 +183,7 @@ async fn one_that_is_dropped_halfway_gives_its_lease_back() {
 async fn after_an_error_the_next_one_tries() {
     let (world, cache) = (World::default(), cache());
     let (first, second) = (flight(cache.clone()), flight(cache));
-    let failing = Asker { world: &world, time: SECOND, fails: true };
+    let failing = FakeWork { world: &world, time: SECOND, fails: true };
     let broken = first.run("subject", &failing);
     let (broken, second) = join(broken, world.ask(&second, SECOND)).await;
     assert_eq!((broken, second), (Err("broken".to_owned()), Ok(Shared::Made(1))));
@@ -193,7 +193,7 @@ async fn after_an_error_the_next_one_tries() {
 async fn a_cache_that_is_away_costs_work_and_nothing_else() {
     let world = World::default();
     let away = Arc::new(FailFirst::new(MemoryCache::new(0), u32::MAX));
-    let flights: Vec<SharedFlight> = (0..3).map(|_| flight(away.clone())).collect();
+    let flights: Vec<DistributedSingleFlight> = (0..3).map(|_| flight(away.clone())).collect();
     let started = Instant::now();
     let answers = join_all(flights.iter().map(|flight| world.ask(flight, SECOND))).await;
     assert!(answers.iter().all(Result::is_ok));
