@@ -8,7 +8,7 @@ use echogen_ports::{
     Broker, EventStream, MemoryBroker, MemoryCache, MemoryCallbackSender, MemoryObjectStore, Message, QueueName,
 };
 use echogen_protocol::{Job, JobEvent};
-use echogen_sampler::ScaleEvents;
+use echogen_sampler::SamplerConfig;
 use echogen_segmenter::GivenBox;
 use echogen_testkit::Counting;
 use echogen_tests::constant::{Constant, subject_keys};
@@ -44,7 +44,7 @@ impl Installation {
             Role::Dispatcher(subject_keys(), LaneWeights::default()),
             Role::Segmenter(Arc::new(GivenBox)),
             Role::Encoder(subject_keys(), networks.clone()),
-            Role::Sampler(networks, ScaleEvents::Off),
+            Role::Sampler(networks, SamplerConfig::default()),
             Role::Notifier(callbacks.clone()),
         ];
         let events = broker.subscribe("job").await.expect("the twin takes listeners");

@@ -10,7 +10,7 @@ use echogen_adapters::{
 use echogen_cli::service::{Backends, Role};
 use echogen_ports::{ObjectKey, ObjectStore};
 use echogen_protocol::JobResult;
-use echogen_sampler::ScaleEvents;
+use echogen_sampler::SamplerConfig;
 use echogen_segmenter::GivenBox;
 use echogen_worker::{Backoff, LaneWeights, WorkerConfig};
 use futures::future::try_join_all;
@@ -137,7 +137,7 @@ pub fn run(arguments: &[String]) -> anyhow::Result<()> {
             ],
             "segmenter" => vec![Role::Segmenter(Arc::new(GivenBox))],
             "encoder" => vec![Role::Encoder(subject_keys(), networks)],
-            "sampler" => vec![Role::Sampler(networks, ScaleEvents::Off)],
+            "sampler" => vec![Role::Sampler(networks, SamplerConfig::default())],
             other => bail!("no role is called {other:?}"),
         };
         let shutdown = CancellationToken::new();

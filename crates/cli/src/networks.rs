@@ -19,9 +19,6 @@ use echogen_segmenter::{Detector, FinderConfig, GivenBox, NetworkDetector};
 
 use crate::{failure::Failure, model_options::ModelOptions, pipeline::Networks};
 
-/// Bytes of conditions kept across jobs (prompts' and subjects' keys and values).
-const CONDITION_CACHE_BYTES: usize = 1 << 30;
-
 /// The networks that encode a subject, and those that make pictures.
 const ENCODERS: [Network; 2] = [Network::Dinov2, Network::FluxVae];
 const SAMPLERS: [Network; 3] = [Network::TextEncoder, Network::Transformer, Network::VisualTokenizer];
@@ -104,8 +101,8 @@ impl Loader {
     /// Encoded subject and prompt to pictures.
     pub(crate) fn sampler(&self, config: &SamplerConfig) -> Result<Arc<GeneratorSampler>, Failure> {
         let Compute { device, dtype } = self.compute()?;
-        let generator =
-            Generator::load(&self.bundle, device, *dtype, CONDITION_CACHE_BYTES).with_context(|| self.cannot_load())?;
+        let kept = usize::try_from(config.condition_cache_bytes).unwrap_or(usize::MAX);
+        let generator = Generator::load(&self.bundle, device, *dtype, kept).with_context(|| self.cannot_load())?;
         let digests = pick(self.digests()?, &SAMPLERS);
         let started = GeneratorSampler::start(&self.bundle, generator, self.subjects()?, digests, config);
         Ok(Arc::new(started.map_err(anyhow::Error::from)?))

@@ -9,7 +9,7 @@ use echogen_adapters::{DirectoryObjectStore, FileImageFetcher};
 use echogen_encoder::SubjectEncoder;
 use echogen_ports::{EventStream, MemoryBroker, MemoryCache, Message, ObjectKey, ObjectStore, PortError, QueueName};
 use echogen_protocol::{Job, JobResult, JobStatus, SubjectKeys};
-use echogen_sampler::{ImageSampler, ScaleEvents};
+use echogen_sampler::{ImageSampler, SamplerConfig};
 use echogen_segmenter::Detector;
 use echogen_worker::{Backoff, Clock, LaneWeights, ResultWriter, WorkerConfig};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -63,7 +63,7 @@ impl Pipeline {
             Role::Dispatcher(networks.subjects.clone(), LaneWeights::default()),
             Role::Segmenter(networks.detector),
             Role::Encoder(networks.subjects, networks.encoder),
-            Role::Sampler(networks.sampler, ScaleEvents::On),
+            Role::Sampler(networks.sampler, SamplerConfig { scale_events: true, ..SamplerConfig::default() }),
         ];
         for role in roles {
             pipeline.serve(role, options);

@@ -10,12 +10,12 @@ use std::{
 
 use async_trait::async_trait;
 use echogen_models::imaging::{ImageFormat, RgbImage, encode_image};
-use echogen_ports::{Cache, MemoryBroker, MemoryCache, MemoryObjectStore, ObjectKey, ObjectStore};
+use echogen_ports::{Cache, MemoryBroker, MemoryBudget, MemoryCache, MemoryObjectStore, ObjectKey, ObjectStore};
 use echogen_protocol::{
     BoundingBox, ContentHash, EncodeTask, FailureKind, FoundBy, Job, JobId, PixelBudget, Progress, SampleTask,
     SubjectFound, SubjectKeys, Task, layout,
 };
-use echogen_worker::{MemoryBudget, Outcome, Stage, StageContext, StageError};
+use echogen_worker::{CachedObjects, Outcome, ProductsConfig, Stage, StageContext, StageError};
 use tokio::time::Instant;
 
 use crate::{EncodeError, Encoder, SubjectEncoder};
@@ -61,8 +61,20 @@ fn bench() -> Bench {
         default_pixel_budget: PixelBudget::M0_06,
         resolutions: [(PixelBudget::M0_06, 256), (PixelBudget::M1, 512)].into(),
     };
-    let stage = Encoder::new(keys, encoder.clone(), work.clone(), cache.clone());
+    let stage = process(keys, &encoder, &work, &cache);
     Bench { encoder, stage, work, cache, context: StageContext::for_test(Arc::new(MemoryBroker::new())) }
+}
+
+/// A stage of a process of its own, on what all share.
+fn process(
+    keys: SubjectKeys,
+    encoder: &Arc<FakeEncoder>,
+    work: &Arc<MemoryObjectStore>,
+    cache: &Arc<MemoryCache>,
+) -> Encoder {
+    let config = ProductsConfig::default();
+    let objects = CachedObjects::new(work.clone(), cache.clone(), &config);
+    Encoder::new(keys, encoder.clone(), objects, &config)
 }
 
 fn job(id: &str) -> Job {
@@ -121,14 +133,14 @@ async fn many_prompts_at_the_same_moment_encode_once() {
 }
 
 #[tokio::test]
-async fn a_cutout_waits_for_room_and_all_get_their_turn() {
+async fn a_cutout_waits_for_memory_and_all_get_their_turn() {
     let mut bench = bench();
     bench.stage.memory = MemoryBudget::new(1);
     let (low, middle, high) =
         (bench.put_cutout(8, 6).await, bench.put_cutout(8, 7).await, bench.put_cutout(8, 8).await);
     let permit = bench.stage.memory.acquire(1).await;
-    let patience = std::time::Duration::from_millis(50);
-    assert!(tokio::time::timeout(patience, bench.run(job("none"), low)).await.is_err());
+    let wait = std::time::Duration::from_millis(50);
+    assert!(tokio::time::timeout(wait, bench.run(job("none"), low)).await.is_err());
     assert_eq!(bench.runs(), 0);
     drop(permit);
     let (one, two, three) =
@@ -142,10 +154,7 @@ async fn a_cutout_waits_for_room_and_all_get_their_turn() {
 async fn two_hundred_jobs_in_four_processes_at_once_encode_once() {
     let first = bench();
     let cutout = first.put_cutout(8, 6).await;
-    let stage = || {
-        let keys = first.stage.keys.clone();
-        Encoder::new(keys, first.encoder.clone(), first.work.clone(), first.cache.clone())
-    };
+    let stage = || process(first.stage.keys.clone(), &first.encoder, &first.work, &first.cache);
     let stages: Vec<Arc<Encoder>> = (0..4).map(|_| Arc::new(stage())).collect();
     let mut jobs = tokio::task::JoinSet::new();
     for number in 0..200 {

@@ -16,9 +16,9 @@ use echogen_protocol::{
     ContentHash, EventKind, FailureKind, Job, JobId, OutputFormat, Parameters, PerScale, PixelBudget, Progress,
     SampleTask, Seeds, Task,
 };
-use echogen_worker::{Clock, Outcome, ResultWriter, Stage, StageContext, StageError};
+use echogen_worker::{CachedObjects, Clock, Outcome, ProductsConfig, ResultWriter, Stage, StageContext, StageError};
 
-use crate::{ImageSampler, SampleError, SampleRequest, Sampled, Sampler, ScaleDone, ScaleEvents};
+use crate::{ImageSampler, SampleError, SampleRequest, Sampled, Sampler, SamplerConfig, ScaleDone};
 
 #[derive(Debug, Default)]
 struct FakeSampler {
@@ -85,8 +85,9 @@ async fn bench() -> Bench {
     let (work, pictures) = (Arc::new(MemoryObjectStore::new()), Arc::new(MemoryObjectStore::new()));
     let cache = Arc::new(MemoryCache::new(1_000_000));
     let results = ResultWriter::new(pictures.clone(), broker.clone(), Clock::system(), "1.2.3");
-    let stage = Sampler::new(sampler.clone(), work.clone(), cache.clone(), pictures.clone(), results.clone())
-        .with_scale_events(ScaleEvents::On);
+    let config = SamplerConfig { scale_events: true, ..SamplerConfig::default() };
+    let objects = CachedObjects::new(work.clone(), cache.clone(), &ProductsConfig::default());
+    let stage = Sampler::new(sampler.clone(), objects, pictures.clone(), results.clone(), &config);
     work.put(&key("subjects/dog"), "a dog".into()).await.unwrap();
     let context = StageContext::for_test(broker.clone());
     Bench { sampler, stage, broker, work, cache, pictures, results, context }

@@ -10,12 +10,12 @@ use std::{
 
 use async_trait::async_trait;
 use echogen_models::imaging::{ImageFormat, ImageLimits, RgbImage, decode_image, encode_image};
-use echogen_ports::{MemoryBroker, MemoryCache, MemoryObjectStore, ObjectKey, ObjectStore};
+use echogen_ports::{MemoryBroker, MemoryBudget, MemoryCache, MemoryObjectStore, ObjectKey, ObjectStore};
 use echogen_protocol::{
     BoundingBox, ContentHash, EncodeTask, FailureKind, FoundBy, Job, JobId, MaskMode, Progress, SegmentTask, Task,
     layout,
 };
-use echogen_worker::{MemoryBudget, Outcome, Stage, StageContext, StageError};
+use echogen_worker::{CachedObjects, Outcome, ProductsConfig, Stage, StageContext, StageError};
 use tokio::time::Instant;
 
 use crate::{DetectError, Detector, Found, GivenBox, Segmenter};
@@ -49,9 +49,15 @@ struct Bench {
 
 fn bench() -> Bench {
     let (work, detector) = (Arc::new(MemoryObjectStore::new()), Arc::new(CountingDetector::default()));
-    let segmenter =
-        Segmenter::new(ImageLimits::default(), detector.clone(), work.clone(), Arc::new(MemoryCache::new(1 << 20)));
+    let segmenter = process(&detector, &work, &Arc::new(MemoryCache::new(1 << 20)));
     Bench { segmenter, detector, work, context: StageContext::for_test(Arc::new(MemoryBroker::new())) }
+}
+
+/// A stage of a process of its own, on what all share.
+fn process(detector: &Arc<CountingDetector>, work: &Arc<MemoryObjectStore>, cache: &Arc<MemoryCache>) -> Segmenter {
+    let config = ProductsConfig::default();
+    let objects = CachedObjects::new(work.clone(), cache.clone(), &config);
+    Segmenter::new(ImageLimits::default(), detector.clone(), objects, &config)
 }
 
 fn picture() -> RgbImage {
@@ -177,12 +183,12 @@ async fn what_is_no_picture_fails_for_good() {
 }
 
 #[tokio::test]
-async fn a_picture_waits_for_room_and_all_get_their_turn() {
+async fn a_picture_waits_for_memory_and_all_get_their_turn() {
     let mut bench = bench();
     bench.segmenter.memory = MemoryBudget::new(1);
     let permit = bench.segmenter.memory.acquire(1).await;
-    let patience = std::time::Duration::from_millis(50);
-    assert!(tokio::time::timeout(patience, bench.run_png(job(None))).await.is_err());
+    let wait = std::time::Duration::from_millis(50);
+    assert!(tokio::time::timeout(wait, bench.run_png(job(None))).await.is_err());
     assert_eq!(bench.detector.0.load(Ordering::Relaxed), 0);
     drop(permit);
     let png = |level: u8| encode_image(&RgbImage::from_pixel(8, 6, [level; 3].into()), ImageFormat::Png, 100).unwrap();
@@ -203,7 +209,7 @@ async fn two_hundred_jobs_in_four_processes_at_once_cut_out_once() {
     let image = ContentHash::of(&bytes);
     bench.work.put(&ObjectKey::of_content(layout::IMAGES, &image).unwrap(), bytes.into()).await.unwrap();
     let cache = Arc::new(MemoryCache::new(1 << 20));
-    let stage = || Segmenter::new(ImageLimits::default(), bench.detector.clone(), bench.work.clone(), cache.clone());
+    let stage = || process(&bench.detector, &bench.work, &cache);
     let stages: Vec<Arc<Segmenter>> = (0..4).map(|_| Arc::new(stage())).collect();
     let mut jobs = tokio::task::JoinSet::new();
     for number in 0..200 {

@@ -2,11 +2,10 @@
 //!
 //! A [`Stage`] turns a task into an outcome and knows nothing of queues. A [`Worker`] runs it on one queue, or on
 //! several by weight: prefetch, deadline, retry with backoff, dead letters, quarantine of what may kill its worker,
-//! cancellation, ack last, graceful end. Beside them: [`InferenceThread`], where models live; [`SingleFlight`] and
-//! [`DistributedSingleFlight`], which let many who want the same product share one work, in a process and across processes;
-//! [`CachedObjects`], the work store behind the cache; [`MemoryBudget`], which bounds the memory of many tasks;
-//! [`ResultWriter`], by which a job ends; [`JobStatusBoard`], where one can see how far it is; [`JobCanceller`], which
-//! takes it back. Deliberately absent: any adapter, and any model.
+//! cancellation, ack last, graceful end. Beside them the kit for stages: [`InferenceThread`], where models live;
+//! [`Products`], which lets many tasks that want the same product share one making of it, in a process and across
+//! processes; [`CachedObjects`], the work store behind the cache. And the life of a job: [`ResultWriter`], by which it
+//! ends; [`JobStatusBoard`], where one can see how far it is; [`JobCanceller`], which takes it back. Deliberately absent: any adapter, and any model.
 
 mod announcer;
 mod cancellation;
@@ -30,10 +29,10 @@ pub use clock::Clock;
 pub use config::{Backoff, WorkerConfig};
 pub use lanes::LaneWeights;
 pub use results::{FailureHandler, ResultWriter, Withdrawal};
-pub use stage::{Outcome, Stage, StageContext, StageError, TaskFacts, spawn_blocking};
+pub use stage::{Outcome, Stage, StageContext, StageError, TaskFacts};
 pub use stage_kit::{
-    CachedObjects, DistributedSingleFlight, InferenceError, InferenceThread, LeaseConfig, MemoryBudget, MemoryPermit,
-    RequestHandle, Shared, SharedWork, SingleFlight,
+    CachedObjects, InferenceError, InferenceThread, IsDeviceFault, Obtained, Origin, Product, Products, ProductsConfig,
+    Request, RequestHandle, StoredObject, catch_panic,
 };
 pub use status_board::{JobState, JobStatusBoard};
 pub use worker::Worker;

@@ -100,11 +100,11 @@ impl RoleName {
             }
             Self::Sampler => {
                 let config = arguments.batch.config();
-                let scale_events = config.scale_events;
-                let sampler = apart(move || loading.sampler(&config)).await?;
+                let loaded_with = config.clone();
+                let sampler = apart(move || loading.sampler(&loaded_with)).await?;
                 warm_up(&sampler).await?;
                 note(sampler.models());
-                vec![Role::Sampler(sampler, scale_events)]
+                vec![Role::Sampler(sampler, config)]
             }
         })
     }

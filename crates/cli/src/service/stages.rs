@@ -8,9 +8,9 @@ use echogen_models::imaging::ImageLimits;
 use echogen_notifier::Notifier;
 use echogen_ports::{CallbackSender, PortError, QueueName};
 use echogen_protocol::SubjectKeys;
-use echogen_sampler::{ImageSampler, Sampler, ScaleEvents};
+use echogen_sampler::{ImageSampler, Sampler, SamplerConfig};
 use echogen_segmenter::{Detector, Segmenter};
-use echogen_worker::{LaneWeights, Stage, Worker, WorkerConfig};
+use echogen_worker::{CachedObjects, LaneWeights, ProductsConfig, Stage, Worker, WorkerConfig};
 use tokio_util::sync::CancellationToken;
 
 use super::Backends;
@@ -25,7 +25,7 @@ pub enum Role {
     /// Encodes them.
     Encoder(SubjectKeys, Arc<dyn SubjectEncoder>),
     /// Makes pictures.
-    Sampler(Arc<dyn ImageSampler>, ScaleEvents),
+    Sampler(Arc<dyn ImageSampler>, SamplerConfig),
     /// Tells clients' servers; has no process of its own, it goes with the dispatcher.
     Notifier(Arc<dyn CallbackSender>),
 }
@@ -33,19 +33,20 @@ pub enum Role {
 impl Role {
     fn stage(self, backends: &Backends, max_image_bytes: u64) -> Arc<dyn Stage> {
         let Backends { cache, work, results, .. } = backends.clone();
+        let products = ProductsConfig::default();
+        let objects = CachedObjects::new(work, cache, &products);
         match self {
             Self::Dispatcher(subjects, _) => {
                 let config = DispatcherConfig { subjects, max_image_bytes };
-                Arc::new(Dispatcher::new(config, Arc::clone(&backends.fetcher), work, cache, backends.writer()))
+                Arc::new(Dispatcher::new(config, Arc::clone(&backends.fetcher), objects, backends.writer()))
             }
             Self::Segmenter(detector) => {
                 let limits = ImageLimits { max_bytes: max_image_bytes, ..ImageLimits::default() };
-                Arc::new(Segmenter::new(limits, detector, work, cache))
+                Arc::new(Segmenter::new(limits, detector, objects, &products))
             }
-            Self::Encoder(subjects, networks) => Arc::new(Encoder::new(subjects, networks, work, cache)),
-            Self::Sampler(networks, scale_events) => {
-                let sampler = Sampler::new(networks, work, cache, results, backends.writer());
-                Arc::new(sampler.with_scale_events(scale_events))
+            Self::Encoder(subjects, networks) => Arc::new(Encoder::new(subjects, networks, objects, &products)),
+            Self::Sampler(networks, config) => {
+                Arc::new(Sampler::new(networks, objects, results, backends.writer(), &config))
             }
             Self::Notifier(sender) => Arc::new(Notifier::new(sender)),
         }

@@ -1,18 +1,25 @@
-//! What a stage builds on: products that are made once, memory that is bounded, and threads that own a model.
+//! What stages build on: products that are made once, and threads that own a model.
 //!
-//! [`CachedObjects`] is the work store behind the cache. [`SingleFlight`] and [`DistributedSingleFlight`] let many who want the same
-//! product share one work, in a process and across processes. [`MemoryBudget`] bounds the memory of many tasks.
-//! [`InferenceThread`] is where a model lives. Nothing here knows what a stage does, a queue or a task.
+//! [`CachedObjects`] is the work store behind the cache. [`Products`] lets many tasks that want the same product share
+//! one making of it, in a process (`SingleFlight`) and across processes (`DistributedSingleFlight`, by a lease in the
+//! cache). [`InferenceThread`] is where a model lives. Nothing here knows what a stage does, a queue or a task.
+//!
+//! A stage that makes something once reads like this:
+//!
+//! ```text
+//! let make = async || ...;                                     // from the task to bytes
+//! let made = self.products.get_or_make(context, &key, is_new, make).await?;
+//! ```
 
 mod cached_objects;
 mod distributed_single_flight;
 mod inference_thread;
-mod memory_budget;
+mod products;
+mod products_config;
 mod single_flight;
 
 pub use cached_objects::CachedObjects;
-pub use distributed_single_flight::{DistributedSingleFlight, LeaseConfig, Shared, SharedWork};
 pub(crate) use inference_thread::panic_message;
-pub use inference_thread::{InferenceError, InferenceThread, RequestHandle};
-pub use memory_budget::{MemoryBudget, MemoryPermit};
-pub use single_flight::SingleFlight;
+pub use inference_thread::{InferenceError, InferenceThread, IsDeviceFault, Request, RequestHandle, catch_panic};
+pub use products::{Obtained, Origin, Product, Products, StoredObject};
+pub use products_config::ProductsConfig;

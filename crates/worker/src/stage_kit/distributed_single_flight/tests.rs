@@ -1,16 +1,19 @@
-//! The shared flight on the cache's twin, with the clock paused.
+//! The distributed single flight on the cache's twin, with the clock paused.
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicBool, AtomicU32},
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_ports::{MemoryCache, PortError};
+use echogen_ports::{FencingToken, MemoryCache, PortError};
 use echogen_testkit::FailFirst;
 use futures::future::{join, join_all};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::*;
 
@@ -35,7 +38,7 @@ struct FakeWork<'a> {
 }
 
 #[async_trait]
-impl SharedWork for FakeWork<'_> {
+impl FlightWork for FakeWork<'_> {
     type Product = u32;
     type Draft = u32;
     type Error = String;
@@ -72,7 +75,7 @@ impl SharedWork for FakeWork<'_> {
 
 impl World {
     /// One caller, whose work takes so long.
-    async fn ask(&self, flight: &DistributedSingleFlight, time: Duration) -> Result<Shared<u32>, String> {
+    async fn ask(&self, flight: &DistributedSingleFlight, time: Duration) -> Result<Obtained<u32>, String> {
         flight.run("subject", &FakeWork { world: self, time, fails: false }).await
     }
 
@@ -88,7 +91,7 @@ fn cache() -> Arc<MemoryCache> {
 }
 
 fn flight(cache: Arc<dyn Cache>) -> DistributedSingleFlight {
-    DistributedSingleFlight::new(cache, LeaseConfig::default())
+    DistributedSingleFlight::new(cache, &ProductsConfig::default())
 }
 
 #[tokio::test(start_paused = true)]
@@ -98,9 +101,9 @@ async fn many_processes_make_it_once_and_the_lookups_are_few() {
     let flights: Vec<DistributedSingleFlight> = (0..50).map(|_| flight(cache.clone())).collect();
     let answers = join_all(flights.iter().map(|flight| world.ask(flight, SECOND))).await;
     assert_eq!(world.made(), 1);
-    let made = answers.iter().filter(|answer| **answer == Ok(Shared::Made(1))).count();
+    let made = answers.iter().filter(|answer| **answer == Ok(Obtained::made(1))).count();
     assert_eq!((made, answers.len()), (1, 50));
-    assert!(answers.iter().all(|answer| answer.clone().map(Shared::into_product) == Ok(1)));
+    assert!(answers.iter().all(|answer| answer.clone().map(|answer| answer.product) == Ok(1)));
     let cache_lookups = world.cache_lookups.load(Ordering::SeqCst) / 50;
     assert!(cache_lookups <= 12, "{cache_lookups} lookups each within a second");
     assert!(world.store_lookups.load(Ordering::SeqCst) <= 51, "the store is asked once a lease");
@@ -113,20 +116,20 @@ async fn what_is_there_takes_no_lease() {
     let world = World { stored: Mutex::new(Some(7)), cached: true, ..World::default() };
     let cache = cache();
     let anothers = cache.acquire_lease("subject", SECOND).await.unwrap();
-    assert_eq!(world.ask(&flight(cache), SECOND).await, Ok(Shared::Found(7)));
+    assert_eq!(world.ask(&flight(cache), SECOND).await, Ok(Obtained::found(7)));
     assert_eq!((world.made(), anothers.is_some()), (0, true));
 }
 
 #[tokio::test(start_paused = true)]
 async fn new_work_looks_once_in_the_cache_and_never_in_the_store() {
     let (world, cache) = (World { is_new: true, cached: true, ..World::default() }, cache());
-    assert_eq!(world.ask(&flight(cache.clone()), SECOND).await, Ok(Shared::Made(1)));
+    assert_eq!(world.ask(&flight(cache.clone()), SECOND).await, Ok(Obtained::made(1)));
     assert_eq!((world.cache_lookups.load(Ordering::SeqCst), world.store_lookups.load(Ordering::SeqCst)), (1, 0));
     // Another job of the subject was faster.
-    assert_eq!(world.ask(&flight(cache.clone()), SECOND).await, Ok(Shared::Found(1)));
+    assert_eq!(world.ask(&flight(cache.clone()), SECOND).await, Ok(Obtained::found(1)));
     // Without the cache the store is asked after all.
     let alone = flight(Arc::new(FailFirst::new(MemoryCache::new(0), u32::MAX)));
-    assert_eq!(world.ask(&alone, SECOND).await, Ok(Shared::Found(1)));
+    assert_eq!(world.ask(&alone, SECOND).await, Ok(Obtained::found(1)));
     assert_eq!((world.made(), world.store_lookups.load(Ordering::SeqCst)), (1, 1));
 }
 
@@ -136,14 +139,14 @@ async fn many_callers_for_a_new_product_make_it_once() {
     let flights: Vec<DistributedSingleFlight> = (0..50).map(|_| flight(cache.clone())).collect();
     let answers = join_all(flights.iter().map(|flight| world.ask(flight, SECOND))).await;
     assert_eq!((world.made(), world.store_lookups.load(Ordering::SeqCst)), (1, 0));
-    assert!(answers.into_iter().all(|answer| answer.map(Shared::into_product) == Ok(1)));
+    assert!(answers.into_iter().all(|answer| answer.map(|answer| answer.product) == Ok(1)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_a_lease_it_is_found_all_the_same() {
     let world = World { stored: Mutex::new(Some(7)), ..World::default() };
     let flight = flight(Arc::new(FailFirst::new(MemoryCache::new(0), u32::MAX)));
-    assert_eq!(world.ask(&flight, SECOND).await, Ok(Shared::Found(7)));
+    assert_eq!(world.ask(&flight, SECOND).await, Ok(Obtained::found(7)));
     assert_eq!(world.made(), 0);
 }
 
@@ -153,7 +156,7 @@ async fn work_longer_than_the_lease_keeps_it() {
     let (first, second) = (flight(cache.clone()), flight(cache.clone()));
     let minute = Duration::from_secs(60);
     let (first, second) = join(world.ask(&first, minute), world.ask(&second, minute)).await;
-    assert_eq!((first, second), (Ok(Shared::Made(1)), Ok(Shared::Found(1))));
+    assert_eq!((first, second), (Ok(Obtained::made(1)), Ok(Obtained::found(1))));
     assert_eq!(world.made(), 1);
 }
 
@@ -161,9 +164,9 @@ async fn work_longer_than_the_lease_keeps_it() {
 async fn a_dead_holder_is_followed_when_its_lease_runs_out() {
     let (world, cache) = (World::default(), cache());
     // A process that took the lease and died.
-    cache.acquire_lease("subject", LeaseConfig::default().ttl()).await.unwrap().unwrap();
+    cache.acquire_lease("subject", ProductsConfig::default().lease_ttl()).await.unwrap().unwrap();
     let started = Instant::now();
-    assert_eq!(world.ask(&flight(cache), SECOND).await, Ok(Shared::Made(1)));
+    assert_eq!(world.ask(&flight(cache), SECOND).await, Ok(Obtained::made(1)));
     let waited = started.elapsed();
     assert!((10 * SECOND..13 * SECOND).contains(&waited), "{waited:?}");
 }
@@ -175,7 +178,7 @@ async fn one_that_is_dropped_halfway_gives_its_lease_back() {
     let dropped = tokio::time::timeout(SECOND, world.ask(&first, 60 * SECOND)).await;
     assert!(dropped.is_err());
     let started = Instant::now();
-    assert_eq!(world.ask(&flight(cache), SECOND).await, Ok(Shared::Made(1)));
+    assert_eq!(world.ask(&flight(cache), SECOND).await, Ok(Obtained::made(1)));
     assert!(started.elapsed() < 2 * SECOND, "{:?}", started.elapsed());
 }
 
@@ -186,7 +189,7 @@ async fn after_an_error_the_next_one_tries() {
     let failing = FakeWork { world: &world, time: SECOND, fails: true };
     let broken = first.run("subject", &failing);
     let (broken, second) = join(broken, world.ask(&second, SECOND)).await;
-    assert_eq!((broken, second), (Err("broken".to_owned()), Ok(Shared::Made(1))));
+    assert_eq!((broken, second), (Err("broken".to_owned()), Ok(Obtained::made(1))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -210,7 +213,7 @@ async fn a_cache_that_forgets_everything_lets_the_holder_go_on() {
         cache.forget_everything();
     };
     let (answer, ()) = join(world.ask(&first, 30 * SECOND), flush).await;
-    assert_eq!(answer, Ok(Shared::Made(1)));
+    assert_eq!(answer, Ok(Obtained::made(1)));
 }
 
 /// A process that is cut off from the cache: it believes that its lease is renewed, while the lease runs out.
@@ -266,7 +269,7 @@ async fn a_holder_whose_lease_lapsed_stores_nothing_while_another_holds_it() {
     };
     let (slow, next, ()) = tokio::join!(world.ask(&slow, 12 * SECOND), next, reconnect);
     // The slow one finished first, so the one that counts has the number 2.
-    assert_eq!((slow, next), (Ok(Shared::Found(2)), Ok(Shared::Made(2))));
+    assert_eq!((slow, next), (Ok(Obtained::found(2)), Ok(Obtained::made(2))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -284,5 +287,5 @@ async fn a_holder_that_was_overtaken_takes_the_others_product() {
         world.ask(&next, SECOND).await
     };
     let (slow, next, ()) = tokio::join!(world.ask(&slow, Duration::from_millis(29_500)), next, reconnect);
-    assert_eq!((slow, next), (Ok(Shared::Found(1)), Ok(Shared::Made(1))));
+    assert_eq!((slow, next), (Ok(Obtained::found(1)), Ok(Obtained::made(1))));
 }
