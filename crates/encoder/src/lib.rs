@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_models::imaging::{self, ImageLimits};
+use echogen_imaging::ImageLimits;
 use echogen_ports::{KeyError, MemoryBudget, ObjectKey, PortError};
 use echogen_protocol::{
     ContentHash, EncodeTask, EventKind, FailureKind, Job, Progress, SampleTask, SegmentTask, SubjectKeys, Task, layout,
@@ -76,8 +76,8 @@ impl Encoder {
         let key = ObjectKey::of_content(layout::CUTOUTS, &cutout)?;
         let png = self.subjects.objects().get(&key, MAX_CUTOUT_BYTES).await?.ok_or(NotEncoded::CutoutGone)?;
         let limits = ImageLimits { max_bytes: MAX_CUTOUT_BYTES, ..ImageLimits::default() };
-        let measure = move |png: &Bytes| imaging::decoding_bytes(png, &limits).map_err(StageError::internal);
-        let decode = move |png: &Bytes| imaging::decode_image(png, &limits).map_err(StageError::internal);
+        let measure = move |png: &Bytes| echogen_imaging::decoding_bytes(png, &limits).map_err(StageError::internal);
+        let decode = move |png: &Bytes| echogen_imaging::decode_image(png, &limits).map_err(StageError::internal);
         // Held until the subject is encoded. A task that holds memory waits only for the networks, which take none, so it
         // never waits for a task that waits for memory.
         let (picture, _memory) = self.memory.load(png, measure, decode).await?;

@@ -15,6 +15,8 @@ mod image_fetcher;
 pub mod memory;
 mod memory_budget;
 mod object_store;
+mod seconds;
+mod secret;
 mod spawn_blocking;
 
 pub use broker::{Broker, Consumer, DEAD_LETTER_REASON, Delivery, Event, EventStream, Message, QueueName, Settle};
@@ -26,4 +28,6 @@ pub use image_fetcher::ImageFetcher;
 pub use memory::{MemoryBroker, MemoryCache, MemoryCallbackSender, MemoryImageFetcher, MemoryObjectStore};
 pub use memory_budget::{MemoryBudget, MemoryPermit};
 pub use object_store::{ObjectKey, ObjectStore, object_too_large};
+pub use seconds::{MAX_SECONDS, SecondsError, seconds, seconds_or_zero};
+pub use secret::Secret;
 pub use spawn_blocking::spawn_blocking;

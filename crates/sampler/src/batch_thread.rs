@@ -10,7 +10,8 @@ mod pending;
 
 use std::{ops::ControlFlow, sync::Arc, time::Instant};
 
-use echogen_models::{device_fault::is_device_fault, echogen::Schedule, imaging::RgbImage};
+use echogen_imaging::RgbImage;
+use echogen_models::{device_fault::is_device_fault, echogen::Schedule};
 use echogen_worker::InferenceThread;
 
 use self::{batches::Batches, pending::BatchRequest};

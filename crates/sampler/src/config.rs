@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields)]
 pub struct SamplerConfig {
     /// Pictures of one shape that are sampled side by side at most.
+    #[schemars(range(min = 1, max = 4_096))]
     pub max_batch: usize,
     /// Image tokens that are sampled side by side at most: some fifteen pictures of 256 pixels, one of 768 or more. More
     /// is not faster on a processor; a graphics card has room for more.
+    #[schemars(range(min = 1))]
     pub max_batch_tokens: usize,
     /// Seconds that a job may wait for others of its shape while the networks are idle. While they are busy, whatever
     /// comes is gathered by itself.
@@ -24,6 +26,7 @@ pub struct SamplerConfig {
     /// Bytes of encoded subjects that are kept from job to job. One of the largest size has some four million.
     pub subject_cache_bytes: u64,
     /// Pictures of one job that are encoded and stored at once.
+    #[schemars(range(min = 1, max = 256))]
     pub stored_at_once: usize,
     /// Whether every finished scale is published as an event, a dozen a job; otherwise only that sampling has begun.
     pub scale_events: bool,

@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 
 use async_trait::async_trait;
+use echogen_checkpoint::bundle::{Bundle, SamplingDefaults};
+use echogen_imaging::RgbImage;
 use echogen_models::{
-    bundle::{Bundle, SamplingDefaults},
     echogen::{self, Schedule},
     generator::{Generator, GeneratorError, ImageRequest},
-    imaging::RgbImage,
     subject_encoder::EncodedSubject,
 };
 use echogen_protocol::{Job, Parameters, PerScale, PixelBudget, SubjectKeys};

@@ -4,15 +4,15 @@
 
 use std::time::Duration;
 
+use echogen_imaging::{PixelBox, RgbImage, SubjectMask};
 use echogen_models::{
     detector::{Detection, DetectorError},
-    imaging::{PixelBox, RgbImage, SubjectMask},
     masker::MaskerError,
     namer::NamerError,
     subject_finder::SubjectFinder,
 };
+use echogen_ports::seconds;
 use echogen_protocol::{BoundingBox, FoundBy, IfNotFound, MaskMode, Point, Subject};
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -37,15 +37,17 @@ pub enum Selection {
 #[serde(default, deny_unknown_fields)]
 pub struct FinderConfig {
     /// Least score of a box, 0 to 1; the detector's authors use 0.25 to 0.4.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub threshold: f32,
     /// Which box of several is the subject.
     pub selection: Selection,
     /// By how much of its width and height a found box grows on each side, before it is cut to the picture.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub padding: f32,
     /// What is looked for if neither the job nor a network says what the subject is.
     pub fallback_name: String,
     /// Seconds that the network may take to say what the subject is; what it said by then counts.
-    pub naming_seconds: f64,
+    pub naming_timeout_seconds: f64,
 }
 
 impl Default for FinderConfig {
@@ -55,7 +57,7 @@ impl Default for FinderConfig {
             selection: Selection::Best,
             padding: 0.0,
             fallback_name: "the main object".to_owned(),
-            naming_seconds: 120.0,
+            naming_timeout_seconds: 120.0,
         }
     }
 }
@@ -63,13 +65,13 @@ impl Default for FinderConfig {
 impl FinderConfig {
     /// Everything in it that an answer depends on, for the key of a cut-out; a time limit is none such.
     pub(crate) fn version(&self) -> String {
-        let Self { threshold, selection, padding, fallback_name, naming_seconds: _ } = self;
+        let Self { threshold, selection, padding, fallback_name, naming_timeout_seconds: _ } = self;
         format!("{threshold}/{selection:?}/{padding}/{fallback_name}")
     }
 
     /// The time that the namer may take; nonsense (negative, not a number) is no time at all.
     pub(crate) fn naming_timeout(&self) -> Duration {
-        Duration::try_from_secs_f64(self.naming_seconds).unwrap_or_default()
+        seconds(self.naming_timeout_seconds).unwrap_or_default()
     }
 }
 

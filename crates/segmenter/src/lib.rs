@@ -16,7 +16,7 @@ use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_models::imaging::{self, ImageFormat, ImageLimits, PixelBox, RgbImage, SubjectMask};
+use echogen_imaging::{ImageFormat, ImageLimits, PixelBox, RgbImage, SubjectMask};
 use echogen_ports::{MemoryBudget, ObjectKey, PortError, spawn_blocking};
 use echogen_protocol::{
     BoundingBox, ContentHash, EncodeTask, EventKind, FailureKind, Job, MaskMode, SegmentTask, Segmentation,
@@ -81,8 +81,8 @@ impl Segmenter {
         context: &StageContext,
     ) -> Result<(Segmentation, Bytes), StageError> {
         let (bytes, limits) = (self.picture(image).await?, self.limits);
-        let measure = move |bytes: &Bytes| imaging::decoding_bytes(bytes, &limits).map_err(bad_image);
-        let decode = move |bytes: &Bytes| imaging::decode_image(bytes, &limits).map_err(bad_image);
+        let measure = move |bytes: &Bytes| echogen_imaging::decoding_bytes(bytes, &limits).map_err(bad_image);
+        let decode = move |bytes: &Bytes| echogen_imaging::decode_image(bytes, &limits).map_err(bad_image);
         // A task that holds memory waits only for the detector, which takes none, so it never waits for a task that waits
         // for memory.
         let (picture, memory) = self.memory.load(bytes, measure, decode).await?;
@@ -174,20 +174,20 @@ fn cut_out(
     area: BoundingBox,
     outline: Option<&SubjectMask>,
     mode: MaskMode,
-) -> Result<Vec<u8>, imaging::ImageError> {
+) -> Result<Vec<u8>, echogen_imaging::ImageError> {
     let BoundingBox { left, top, right, bottom } = area;
     let area = PixelBox { left, top, right, bottom };
     // A box outside the picture is a fault also where nothing is painted.
     area.check(picture.width(), picture.height())?;
     let cut = match outline {
         _ if mode == MaskMode::None => None,
-        Some(outline) => Some(imaging::white_outside_mask(picture, outline)),
-        None => Some(imaging::white_outside(picture, area)?),
+        Some(outline) => Some(echogen_imaging::white_outside_mask(picture, outline)),
+        None => Some(echogen_imaging::white_outside(picture, area)?),
     };
-    imaging::encode_image(cut.as_ref().unwrap_or(picture), ImageFormat::Png, 100)
+    echogen_imaging::encode_image(cut.as_ref().unwrap_or(picture), ImageFormat::Png, 100)
 }
 
-fn bad_image(error: imaging::ImageError) -> StageError {
+fn bad_image(error: echogen_imaging::ImageError) -> StageError {
     StageError::permanent(FailureKind::BadImage, error.to_string()).because(error)
 }
 

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Instant as Moment};
 
 use async_trait::async_trait;
-use echogen_models::{device_fault::is_device_fault, imaging::RgbImage};
+use echogen_imaging::RgbImage;
+use echogen_models::device_fault::is_device_fault;
 use echogen_protocol::{Job, Subject};
 use echogen_worker::{InferenceError, InferenceThread, RequestHandle};
 use tokio::time::Instant;

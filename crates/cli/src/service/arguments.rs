@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use echogen_adapters::{CallbackSecret, Network};
+use echogen_adapters::AllowedNetwork;
+use echogen_ports::Secret;
 use echogen_protocol::{JobId, Lane};
 use echogen_sampler::SamplerConfig;
 
@@ -121,7 +122,7 @@ pub(crate) struct FetchOptions {
 
     /// Networks that are reached although they are not public, such as `10.1.0.0/16`
     #[arg(long, env = "ECHOGEN_ALLOW_NETWORKS", value_name = "NETWORKS", value_delimiter = ',')]
-    pub(crate) allow_networks: Vec<Network>,
+    pub(crate) allow_networks: Vec<AllowedNetwork>,
 
     /// Buckets, or folders in them, that `s3://` pictures are taken from, such as `pictures/public/`
     #[arg(long, env = "ECHOGEN_ALLOW_BUCKETS", value_name = "PLACES", value_delimiter = ',')]
@@ -147,14 +148,8 @@ pub(crate) struct CallbackOptions {
 
     /// Signs callbacks as Standard Webhooks say: `whsec_` and 24 to 64 random bytes in base64; several while one takes
     /// the place of another
-    #[arg(
-        long,
-        env = "ECHOGEN_CALLBACK_SECRET",
-        value_name = "SECRETS",
-        value_delimiter = ',',
-        hide_env_values = true
-    )]
-    pub(crate) callback_secret: Vec<CallbackSecret>,
+    #[arg(long, env = "ECHOGEN_CALLBACK_SECRET", value_name = "SECRETS", hide_env_values = true)]
+    pub(crate) callback_secret: Option<Secret>,
 
     /// Seconds that the client's server has to answer a callback
     #[arg(long, env = "ECHOGEN_CALLBACK_TIMEOUT", value_name = "SECONDS", default_value_t = 10.0, value_parser = values::seconds)]
@@ -184,6 +179,10 @@ pub(crate) struct WorkOptions {
     /// Seconds that running tasks have after SIGTERM before they are put back
     #[arg(long, env = "ECHOGEN_GRACE", value_name = "SECONDS", default_value_t = 25.0, value_parser = values::seconds_or_none)]
     pub(crate) grace: f64,
+
+    /// Jobs of standard input that `up` has read and that have not ended; the rest waits unread
+    #[arg(long, env = "ECHOGEN_IN_FLIGHT", value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) in_flight: u32,
 
     /// Jobs begun in turn of the lanes interactive, standard and bulk while all have some waiting
     #[arg(long, env = "ECHOGEN_LANE_WEIGHTS", value_name = "N,N,N", default_value = "8,4,1", value_parser = values::lane_weights)]
@@ -386,7 +385,7 @@ pub(crate) struct DeadLettersArguments {
 
 /// Which dead letters.
 #[derive(Args, Debug, Clone)]
-pub(crate) struct Chosen {
+pub(crate) struct ChosenOptions {
     /// Those of these jobs
     #[arg(value_name = "JOB", required_unless_present = "all")]
     pub(crate) jobs: Vec<String>,
@@ -409,9 +408,9 @@ pub(crate) enum DeadLettersCommand {
         broker: BrokerOptions,
     },
     /// Print all headers and the body
-    Show(Chosen),
+    Show(ChosenOptions),
     /// Send back to the queue where it failed, with its attempts counted anew
-    Redrive(Chosen),
+    Redrive(ChosenOptions),
     /// Throw away for good
-    Drop(Chosen),
+    Drop(ChosenOptions),
 }

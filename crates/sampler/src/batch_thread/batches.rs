@@ -10,7 +10,8 @@ use std::{
     time::Instant,
 };
 
-use echogen_models::{echogen::Schedule, imaging::RgbImage};
+use echogen_imaging::RgbImage;
+use echogen_models::echogen::Schedule;
 use echogen_telemetry::metrics;
 use echogen_worker::{Request, catch_panic};
 use tracing::{Span, debug, info, warn};

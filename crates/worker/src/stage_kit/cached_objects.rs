@@ -97,6 +97,10 @@ impl CachedObjects {
     }
 
     async fn put_in_cache(&self, key: &ObjectKey, bytes: Bytes) {
+        // A server refuses a time to live of zero.
+        if self.ttl.is_zero() {
+            return;
+        }
         if let Err(error) = self.cache.put(key.as_str(), bytes, self.ttl).await {
             warn!(%key, %error, "cache not written");
         }
@@ -146,6 +150,15 @@ mod tests {
         cache.forget_everything();
         assert!(!objects.put_if_absent(&key(), "1".into()).await.unwrap());
         assert!(!objects.is_cached(&key()).await && objects.exists(&key()).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn without_a_time_to_live_nothing_goes_into_the_cache() {
+        let (store, cache) = (Arc::new(MemoryObjectStore::new()), Arc::new(MemoryCache::new(1_000)));
+        let config = ProductsConfig { cache_seconds: 0.0, ..ProductsConfig::default() };
+        let objects = CachedObjects::new(store, cache.clone(), &config);
+        objects.put(&key(), "1".into()).await.unwrap();
+        assert_eq!((objects.get(&key(), 10).await.unwrap().unwrap(), cache.bytes()), (Bytes::from("1"), 0));
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use echogen_ports::{seconds, seconds_or_zero};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -11,8 +12,8 @@ use crate::config::Backoff;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProductsConfig {
-    /// Seconds that an object stays in the cache after it was stored or read from the store. Jobs for one subject come
-    /// close together.
+    /// Seconds that an object stays in the cache after it was stored or read from the store; 0 keeps none. Jobs for one
+    /// subject come close together.
     pub cache_seconds: f64,
     /// Seconds until another process makes a product whose maker died. A living maker renews its lease three times as
     /// often, so a short time costs calls to the cache and nothing else.
@@ -43,13 +44,13 @@ impl Default for ProductsConfig {
 impl ProductsConfig {
     /// The time that an object stays in the cache; nonsense (negative, not a number) is no time at all.
     pub fn cache_ttl(&self) -> Duration {
-        Duration::try_from_secs_f64(self.cache_seconds).unwrap_or_default()
+        seconds_or_zero(self.cache_seconds).unwrap_or_default()
     }
 
     /// The time after which a lease that is not renewed runs out.
     pub(crate) fn lease_ttl(&self) -> Duration {
         let shortest = Duration::from_millis(10);
-        Duration::try_from_secs_f64(self.lease_seconds).unwrap_or(shortest).max(shortest)
+        seconds(self.lease_seconds).unwrap_or(shortest).max(shortest)
     }
 
     /// The waits between looks for a product that another process is making.

@@ -3,25 +3,20 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use echogen_checkpoint::bundle::Bundle;
+use echogen_imaging::{PixelBox, RgbImage, white_outside};
 use echogen_models::{
-    bundle::Bundle,
-    device::Compute,
-    echogen::SamplingOptions,
-    imaging::{PixelBox, RgbImage, white_outside},
-    subject_encoder::EncodedSubject,
-    subject_finder::SubjectFinder,
+    device::Compute, echogen::SamplingOptions, subject_encoder::EncodedSubject, subject_finder::SubjectFinder,
 };
 use echogen_protocol::{BoundingBox, FoundBy, IfNotFound, ImageSource};
 use echogen_segmenter::{FinderConfig, find_subject};
+use echogen_service::Failure;
 use serde_json::{Value, json};
 
 use super::folder::Subject;
-use crate::{
-    eval::{
-        arguments::EvalArguments,
-        maker::{self, Maker},
-    },
-    failure::Failure,
+use crate::eval::{
+    arguments::EvalArguments,
+    maker::{self, Maker},
 };
 
 /// Everything that a picture depends on; nothing of it is loaded.
@@ -34,7 +29,7 @@ pub(super) struct Recipe {
 impl Recipe {
     /// Opens the bundle that the options name.
     pub(super) fn open(arguments: &EvalArguments) -> Result<Self, Failure> {
-        let bundle = arguments.model.bundle()?;
+        let bundle = arguments.model.config().open()?;
         let options = maker::sampling(&bundle, arguments);
         Ok(Self { bundle, options, finder: arguments.model.finder.config() })
     }
@@ -46,7 +41,7 @@ impl Recipe {
 
     /// What is written down beside a subject's pictures.
     pub(super) fn settings(&self, subject: &Subject) -> Result<Value> {
-        let FinderConfig { threshold, selection, padding, fallback_name: _, naming_seconds: _ } = &self.finder;
+        let FinderConfig { threshold, selection, padding, fallback_name: _, naming_timeout_seconds: _ } = &self.finder;
         let models = self.bundle.digests().with_context(|| self.cannot_load())?;
         Ok(json!({
             "bundle": self.bundle.name(),
