@@ -10,12 +10,12 @@ use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_ports::{Cache, ImageFetcher, ObjectKey, ObjectStore, PortError};
+use echogen_ports::{ImageFetcher, ObjectKey, PortError, spawn_blocking};
 use echogen_protocol::{
     ContentHash, EncodeTask, EventKind, FailureKind, ImageLocation, ImageSource, Job, Progress, SampleTask,
     SegmentTask, Segmentation, StageName, SubjectKeys, layout, limits,
 };
-use echogen_worker::{CachedObjects, Outcome, ResultWriter, Stage, StageContext, StageError, off_thread};
+use echogen_worker::{CachedObjects, Outcome, ResultWriter, Stage, StageContext, StageError};
 use serde::{Deserialize, Serialize};
 
 /// Bytes of a [`Segmentation`]: a handful of numbers and a name.
@@ -44,21 +44,19 @@ fn default_max_image_bytes() -> u64 {
 pub struct Dispatcher {
     config: DispatcherConfig,
     fetcher: Arc<dyn ImageFetcher>,
-    work: CachedObjects,
+    objects: CachedObjects,
     results: ResultWriter,
 }
 
 impl Dispatcher {
-    /// A dispatcher that fetches with `fetcher`, leaves pictures in `work`, and looks there for what was made of them,
-    /// in `cache` first.
+    /// A dispatcher that fetches with `fetcher`, leaves pictures in `objects`, and looks there for what was made of them.
     pub fn new(
         config: DispatcherConfig,
         fetcher: Arc<dyn ImageFetcher>,
-        work: Arc<dyn ObjectStore>,
-        cache: Arc<dyn Cache>,
+        objects: CachedObjects,
         results: ResultWriter,
     ) -> Self {
-        Self { config, fetcher, work: CachedObjects::new(work, cache), results }
+        Self { config, fetcher, objects, results }
     }
 
     async fn dispatch(&self, mut job: Job, context: &StageContext) -> Result<Outcome, StageError> {
@@ -108,10 +106,10 @@ impl Dispatcher {
         match bytes {
             // One call does for both: sending a small picture in vain is cheaper than asking first. Of a new one the
             // segmenter finds a copy in the cache.
-            Some(bytes) if bytes.len() <= SMALL_BYTES => Ok(!self.work.put_if_absent(&key, bytes).await?),
-            _ if self.work.exists(&key).await? => Ok(true),
+            Some(bytes) if bytes.len() <= SMALL_BYTES => Ok(!self.objects.put_if_absent(&key, bytes).await?),
+            _ if self.objects.exists(&key).await? => Ok(true),
             Some(bytes) => {
-                self.work.store().put(&key, bytes).await?;
+                self.objects.store().put(&key, bytes).await?;
                 Ok(false)
             }
             None => {
@@ -129,10 +127,10 @@ impl Dispatcher {
     async fn shortest_way(&self, record: Option<Segmentation>, resolution: u32) -> Result<Way, StageError> {
         let Some(record) = record else { return Ok(Way::Segment) };
         let subject = ObjectKey::of_content(layout::SUBJECTS, &self.config.subjects.inputs(record.cutout, resolution))?;
-        if self.work.is_cached(&subject).await || self.work.exists(&subject).await? {
+        if self.objects.is_cached(&subject).await || self.objects.exists(&subject).await? {
             return Ok(Way::Sample(record, subject));
         }
-        let has_cutout = self.work.exists(&ObjectKey::of_content(layout::CUTOUTS, &record.cutout)?).await?;
+        let has_cutout = self.objects.exists(&ObjectKey::of_content(layout::CUTOUTS, &record.cutout)?).await?;
         Ok(if has_cutout { Way::Encode(record) } else { Way::Segment })
     }
 
@@ -142,7 +140,7 @@ impl Dispatcher {
             layout::SEGMENTATIONS,
             &layout::segmentation_inputs(image, job, &self.config.subjects.finders),
         )?;
-        let bytes = self.work.get(&key, MAX_RECORD_BYTES).await?;
+        let bytes = self.objects.get(&key, MAX_RECORD_BYTES).await?;
         Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }
 }
@@ -162,7 +160,7 @@ async fn hash(bytes: &Bytes) -> Result<ContentHash, StageError> {
         return Ok(ContentHash::of(bytes));
     }
     let bytes = bytes.clone();
-    off_thread(move || ContentHash::of(&bytes)).await
+    Ok(spawn_blocking(move || ContentHash::of(&bytes)).await?)
 }
 
 /// Where a job goes on: at the first stage whose product does not exist.

@@ -8,10 +8,10 @@ use echogen_imaging::ImageLimits;
 use echogen_notifier::Notifier;
 use echogen_ports::{CallbackSender, PortError};
 use echogen_protocol::{Lane, QueueName, RoleName, StageName, SubjectKeys};
-use echogen_sampler::{ImageSampler, Sampler, ScaleEvents};
+use echogen_sampler::{ImageSampler, Sampler};
 use echogen_segmenter::{Detector, Segmenter};
 use echogen_telemetry::metrics;
-use echogen_worker::{Stage, Worker, WorkerConfig};
+use echogen_worker::{CachedObjects, Stage, Worker, WorkerConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Backends, Failure, NetworkSource, config::ServiceConfig};
@@ -47,7 +47,7 @@ pub(crate) enum LoadedStage {
     /// Encodes them.
     Encoder(SubjectKeys, Arc<dyn SubjectEncoder>),
     /// Makes pictures.
-    Sampler(Arc<dyn ImageSampler>, ScaleEvents),
+    Sampler(Arc<dyn ImageSampler>),
     /// Calls clients' servers.
     Notifier(Arc<dyn CallbackSender>),
 }
@@ -81,7 +81,7 @@ pub(crate) async fn load(
         RoleName::Sampler => {
             let sampler = networks.sampler(&config.sampler).await?;
             note(sampler.models());
-            vec![LoadedStage::Sampler(sampler, config.sampler.scale_events)]
+            vec![LoadedStage::Sampler(sampler)]
         }
     })
 }
@@ -102,29 +102,30 @@ impl LoadedStage {
     pub(crate) async fn run(
         self,
         backends: &Backends,
-        config: WorkerConfig,
-        max_image_bytes: u64,
+        worker: WorkerConfig,
+        config: &ServiceConfig,
         shutdown: CancellationToken,
     ) -> Result<(), PortError> {
         let Backends { cache, work, results, fetcher, .. } = backends.clone();
+        let objects = CachedObjects::new(work, cache, &config.products);
+        let max_image_bytes = config.fetch.max_image_bytes;
         match self {
             Self::Dispatcher(subjects) => {
                 let settings = DispatcherConfig { subjects, max_image_bytes };
-                let stage = Dispatcher::new(settings, fetcher, work, cache, backends.writer());
-                drive(stage, backends, config, shutdown).await
+                drive(Dispatcher::new(settings, fetcher, objects, backends.writer()), backends, worker, shutdown).await
             }
             Self::Segmenter(detector) => {
                 let limits = ImageLimits { max_bytes: max_image_bytes, ..ImageLimits::default() };
-                drive(Segmenter::new(limits, detector, work, cache), backends, config, shutdown).await
+                drive(Segmenter::new(limits, detector, objects, &config.products), backends, worker, shutdown).await
             }
             Self::Encoder(subjects, networks) => {
-                drive(Encoder::new(subjects, networks, work, cache), backends, config, shutdown).await
+                drive(Encoder::new(subjects, networks, objects, &config.products), backends, worker, shutdown).await
             }
-            Self::Sampler(networks, scale_events) => {
-                let sampler = Sampler::new(networks, work, cache, results, backends.writer());
-                drive(sampler.with_scale_events(scale_events), backends, config, shutdown).await
+            Self::Sampler(networks) => {
+                let sampler = Sampler::new(networks, objects, results, backends.writer(), &config.sampler);
+                drive(sampler, backends, worker, shutdown).await
             }
-            Self::Notifier(sender) => drive(Notifier::new(sender), backends, config, shutdown).await,
+            Self::Notifier(sender) => drive(Notifier::new(sender), backends, worker, shutdown).await,
         }
     }
 }

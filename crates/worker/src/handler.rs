@@ -22,8 +22,8 @@ use crate::{
     completion::Completion,
     config::jitter,
     disposition::{Disposition, ReceivedTask},
-    inference::panic_message,
     quarantine::{Begun, CrashLedger},
+    stage_kit::panic_message,
     trace::placed,
     waits::{after, pause},
 };
