@@ -1,5 +1,6 @@
 //! Every setting in every layer, who said what, and what is refused how.
 
+mod flags;
 mod layers;
 mod names;
 mod pages;
