@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The sampler's settings.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SamplerConfig {
     /// Pictures sampled side by side at most.
+    #[schemars(range(min = 1, max = 4_096))]
     pub max_batch: usize,
     /// Image tokens sampled side by side at most: some fifteen pictures of 256 pixels, one of 768 or more. More is not
     /// faster on a processor; a graphics card has room for more.
+    #[schemars(range(min = 1))]
     pub max_batch_tokens: usize,
     /// Seconds that a job may wait for others of its shape while the networks are idle. While they are busy, whatever
     /// comes gathers by itself.
@@ -23,7 +26,7 @@ pub struct SamplerConfig {
 }
 
 /// Whether every finished scale of a job is told to listeners: a dozen events a job.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ScaleEvents {
     /// Only that sampling has begun; for installations with many jobs.

@@ -2,14 +2,15 @@
 //!
 //! The rules are here, the networks behind [`SubjectNetworks`], so that tests need no weights.
 
+use echogen_imaging::{PixelBox, RgbImage, SubjectMask};
 use echogen_models::{
     detector::{Detection, DetectorError},
-    imaging::{PixelBox, RgbImage, SubjectMask},
     masker::MaskerError,
     namer::NamerError,
     subject_finder::SubjectFinder,
 };
 use echogen_protocol::{BoundingBox, FoundBy, IfNotFound, MaskMode, Point, Subject};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::detector::{DetectError, Found, whole};
@@ -18,7 +19,7 @@ use crate::detector::{DetectError, Found, whole};
 const PUBLISHED_THRESHOLD: f32 = 0.01;
 
 /// Which box of several is the subject.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Selection {
     /// The one with the best score, if that passes the threshold.
@@ -29,15 +30,17 @@ pub enum Selection {
 }
 
 /// Settings of the search.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct FinderConfig {
     /// Least score of a box; the detector's authors use 0.25 to 0.4.
     #[serde(rename = "threshold")]
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub box_threshold: f32,
     /// Which box of several is the subject.
     pub selection: Selection,
     /// By how much of its width and height a found box grows on each side, before it is cut to the picture.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub padding: f32,
     /// What is looked for if neither the job nor a namer says what the subject is.
     pub fallback_name: String,

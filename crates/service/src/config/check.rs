@@ -31,14 +31,6 @@ impl ServiceConfig {
     }
 
     fn check_work(&self) -> Result<(), String> {
-        let weights = self.worker.lane_weights;
-        for (lane, weight) in
-            [("interactive", weights.interactive), ("standard", weights.standard), ("bulk", weights.bulk)]
-        {
-            if weight == 0 {
-                return Err(format!("worker.lane_weights.{lane} is 0; its jobs would never begin"));
-            }
-        }
         let (redeliveries, limit) = (self.worker.common.max_redeliveries, self.broker.delivery_limit);
         if self.broker.quorum && redeliveries >= limit {
             return Err(format!(
