@@ -37,6 +37,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "protocol",
             "telemetry",
             "ports",
+            "imaging",
+            "checkpoint",
             "models",
             "worker",
             "adapters",

@@ -108,9 +108,8 @@ impl AmqpConfig {
             let rule = "1 to 100 letters, digits, `.`, `_`, `-`";
             return Err(PortError::permanent(format!("broker.prefix is {:?}; it must have {rule}", self.prefix)));
         }
-        let limit = |name: &str, value| {
-            seconds(value).map_err(|error| PortError::permanent(format!("broker.{name} {error}")))
-        };
+        let limit =
+            |name: &str, value| seconds(value).map_err(|error| PortError::permanent(format!("broker.{name} {error}")));
         Ok(Checked {
             uri: self.uri()?,
             connect_timeout: limit("connect_timeout_seconds", self.connect_timeout_seconds)?,
@@ -120,9 +119,10 @@ impl AmqpConfig {
     }
 
     fn uri(&self) -> Result<AMQPUri, PortError> {
-        let url = self.url.as_ref().filter(|url| !url.is_empty()).ok_or_else(|| {
-            PortError::permanent("broker.url is not set; write amqp://user:password@host:5672/vhost")
-        })?;
+        let url =
+            self.url.as_ref().filter(|url| !url.is_empty()).ok_or_else(|| {
+                PortError::permanent("broker.url is not set; write amqp://user:password@host:5672/vhost")
+            })?;
         // The address is left out of the message: it contains a password.
         let mut uri: AMQPUri = url.expose().parse().map_err(|error| {
             PortError::permanent(format!("broker.url is not like amqp://user:password@host:5672/vhost: {error}"))

@@ -15,8 +15,8 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
 use super::{
-    caution::Caution, config::Checked, declare::declare, error::port_error, publisher::Publisher,
-    refusals::Refusals, topology::Topology,
+    caution::Caution, config::Checked, declare::declare, error::port_error, publisher::Publisher, refusals::Refusals,
+    topology::Topology,
 };
 
 /// The first and the longest pause between two attempts to connect. Callers have backoffs of their own; these pauses

@@ -228,7 +228,9 @@ mod tests {
     #[test]
     fn one_secret_replaces_another_while_both_are_given() {
         let (old, new) = (format!("whsec_{}", "b2xk".repeat(8)), format!("whsec_{}", "bmV3".repeat(8)));
-        for (text, count) in [(old.clone(), 1), (format!("{old},{new}"), 2), (format!("{old}\n {new} \n"), 2), (String::new(), 0)] {
+        for (text, count) in
+            [(old.clone(), 1), (format!("{old},{new}"), 2), (format!("{old}\n {new} \n"), 2), (String::new(), 0)]
+        {
             let config = CallbackConfig { secret: Some(text.into()), ..CallbackConfig::default() };
             assert_eq!(config.keys().unwrap().len(), count, "{}", config.secret.unwrap().expose());
         }

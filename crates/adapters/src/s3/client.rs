@@ -19,10 +19,7 @@ use aws_smithy_http_client::{
 };
 use echogen_ports::PortError;
 
-use super::{
-    ChecksumCalculation, S3Config,
-    config::Keys,
-};
+use super::{ChecksumCalculation, S3Config, config::Keys};
 
 /// The way to a server.
 #[derive(Clone)]
@@ -44,9 +41,8 @@ pub(super) async fn connect(config: &S3Config) -> Result<Clients, PortError> {
         .operation_attempt_timeout(checked.attempt_timeout)
         .operation_timeout(checked.operation_timeout)
         .build();
-    let retries = RetryConfig::standard()
-        .with_max_attempts(config.max_attempts)
-        .with_initial_backoff(Duration::from_millis(100));
+    let retries =
+        RetryConfig::standard().with_max_attempts(config.max_attempts).with_initial_backoff(Duration::from_millis(100));
     let mut builder = Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(config.region.clone()))

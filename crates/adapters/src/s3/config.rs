@@ -119,7 +119,10 @@ impl S3Config {
             return fault(format!("store.bucket is {:?}; name one bucket, without a path", self.bucket));
         }
         if self.prefix.starts_with('/') || self.prefix.split('/').any(|part| part == "." || part == "..") {
-            return fault(format!("store.prefix is {:?}; it must neither begin with / nor contain . or ..", self.prefix));
+            return fault(format!(
+                "store.prefix is {:?}; it must neither begin with / nor contain . or ..",
+                self.prefix
+            ));
         }
         Ok(())
     }

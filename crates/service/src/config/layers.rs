@@ -72,12 +72,7 @@ pub(super) struct Given {
 
 impl Given {
     /// Takes a value that was written as text.
-    pub(super) fn from_text(
-        setting: &'static Setting,
-        form: Form,
-        text: &str,
-        origin: Origin,
-    ) -> Result<Self, String> {
+    pub(super) fn from_text(setting: &'static Setting, form: Form, text: &str, origin: Origin) -> Result<Self, String> {
         let given = Self { setting, form, value: None, origin };
         if text.trim().is_empty() {
             return Ok(given);
@@ -251,7 +246,8 @@ impl Layers {
     }
 
     fn named_file(&self) -> Option<PathBuf> {
-        let variable = || self.variables.iter().find(|(name, value)| name == environment::CONFIG_VARIABLE && !value.is_empty());
+        let variable =
+            || self.variables.iter().find(|(name, value)| name == environment::CONFIG_VARIABLE && !value.is_empty());
         self.file.clone().or_else(|| variable().map(|(_, path)| path.into()))
     }
 

@@ -150,16 +150,30 @@ impl Default for FetchConfig {
 }
 
 /// How tasks are received, retried and given back.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct WorkerSettings {
     /// Tasks at work at once, in each role.
     pub concurrency: RoleConcurrency,
     /// Jobs begun in turn of each lane while all have some waiting.
     pub lane_weights: LaneWeights,
+    /// Jobs of standard input that `up` has read and that have not ended; the rest waits unread.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub in_flight: u32,
     /// The same for all roles.
     #[serde(flatten)]
     pub common: WorkerConfig,
+}
+
+impl Default for WorkerSettings {
+    fn default() -> Self {
+        Self {
+            concurrency: RoleConcurrency::default(),
+            lane_weights: LaneWeights::default(),
+            in_flight: 32,
+            common: WorkerConfig::default(),
+        }
+    }
 }
 
 /// Tasks at work at once, in each role: those that wait for servers take many, those that compute a few, so that one job's

@@ -10,15 +10,13 @@ use echogen_models::{
 };
 use echogen_protocol::{BoundingBox, FoundBy, IfNotFound, ImageSource};
 use echogen_segmenter::{FinderConfig, find_subject};
+use echogen_service::Failure;
 use serde_json::{Value, json};
 
 use super::folder::Subject;
-use crate::{
-    eval::{
-        arguments::EvalArguments,
-        maker::{self, Maker},
-    },
-    failure::Failure,
+use crate::eval::{
+    arguments::EvalArguments,
+    maker::{self, Maker},
 };
 
 /// Everything that a picture depends on; nothing of it is loaded.
@@ -31,7 +29,7 @@ pub(super) struct Recipe {
 impl Recipe {
     /// Opens the bundle that the options name.
     pub(super) fn open(arguments: &EvalArguments) -> Result<Self, Failure> {
-        let bundle = arguments.model.bundle()?;
+        let bundle = arguments.model.config().open()?;
         let options = maker::sampling(&bundle, arguments);
         Ok(Self { bundle, options, finder: arguments.model.finder.config() })
     }

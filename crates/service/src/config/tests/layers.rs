@@ -81,10 +81,7 @@ fn a_mistake_in_the_environment_or_a_flag_is_named_as_it_was_written() {
         Given::default().variable("ECHOGEN_WORKER_GRACE_SECONDS", "soon").error(),
         "ECHOGEN_WORKER_GRACE_SECONDS is \"soon\"; write a number from 0 to 86400"
     );
-    assert_eq!(
-        Given::default().flag("model.dtype", "f8").error(),
-        "--dtype is \"f8\"; write auto, f32, f16 or bf16"
-    );
+    assert_eq!(Given::default().flag("model.dtype", "f8").error(), "--dtype is \"f8\"; write auto, f32, f16 or bf16");
     let device = Given::default().flag("model.device", "gpu").error();
     assert!(device.starts_with("--device cannot be used: ") && device.contains("cuda:1"), "{device}");
     let listen = Given::default().variable("ECHOGEN_TELEMETRY_LISTEN", "here").error();
@@ -135,7 +132,10 @@ fn everything_in_force_is_shown_with_its_value_and_where_it_comes_from() {
     assert_eq!(shown("job.guidance_text").value.unwrap(), "[4.0, 3.5]");
     assert!(shown("job.guidance_text").origin.to_string().ends_with("echogen.toml, line 2"));
     assert_eq!(shown("fetch.allowed_hosts").value.unwrap(), "[\"a.example\", \"b.example\"]");
-    assert_eq!(shown("finder.threshold").to_string(), "finder.threshold = 0.25  # environment ECHOGEN_FINDER_THRESHOLD");
+    assert_eq!(
+        shown("finder.threshold").to_string(),
+        "finder.threshold = 0.25  # environment ECHOGEN_FINDER_THRESHOLD"
+    );
     assert_eq!(
         shown("worker.concurrency.encoder").to_string(),
         "worker.concurrency.encoder = 3  # flag --worker-concurrency-encoder"

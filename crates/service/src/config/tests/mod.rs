@@ -51,9 +51,7 @@ impl Given {
         let variables = self.variables.into_iter().map(|(name, value)| (name.into(), value.into()));
         let flags = self.flags.into_iter().map(|(name, form, text)| (setting(name), form, OsString::from(text)));
         let layers = Layers { file: Some(path), variables: variables.collect(), flags: flags.collect() };
-        let shortened = |error: ConfigError| {
-            error.to_string().replace(&format!("{}/", folder.path().display()), "")
-        };
+        let shortened = |error: ConfigError| error.to_string().replace(&format!("{}/", folder.path().display()), "");
         layers.load().map_err(shortened)
     }
 

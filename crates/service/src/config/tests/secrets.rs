@@ -55,14 +55,17 @@ fn a_higher_layer_counts_whichever_form_it_has() {
 fn both_forms_in_one_layer_are_refused() {
     let error = Given::file("broker.url = \"amqp://hunter2\"\nbroker.url_file = \"/run/x\"").error();
     assert!(error.contains("are both given") && error.contains("broker.url_file in echogen.toml, line 2"), "{error}");
-    let error = Given::default().variable("ECHOGEN_BROKER_URL", SECRET).variable("ECHOGEN_BROKER_URL_FILE", "/x").error();
+    let error =
+        Given::default().variable("ECHOGEN_BROKER_URL", SECRET).variable("ECHOGEN_BROKER_URL_FILE", "/x").error();
     assert_eq!(error, "ECHOGEN_BROKER_URL and ECHOGEN_BROKER_URL_FILE are both given; keep one of them");
 }
 
 #[test]
 fn a_file_that_is_absent_or_empty_is_named_with_its_setting() {
     let [file, variable, flag] = by_file("/nowhere/at/all");
-    assert!(file.error().starts_with("broker.url_file in echogen.toml, line 2 names /nowhere/at/all, which cannot be read"));
+    assert!(
+        file.error().starts_with("broker.url_file in echogen.toml, line 2 names /nowhere/at/all, which cannot be read")
+    );
     assert!(variable.error().starts_with("ECHOGEN_BROKER_URL_FILE names /nowhere/at/all, which cannot be read"));
     assert!(flag.error().starts_with("--broker-url-file names /nowhere/at/all, which cannot be read"));
     let (_folder, path) = folder_of_secret(" \n");

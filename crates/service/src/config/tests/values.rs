@@ -72,7 +72,10 @@ fn contradictions_are_refused_with_the_names_as_they_were_written() {
     let weights = Given::file("[worker.lane_weights]\nbulk = 0").error();
     assert!(weights.starts_with("worker.lane_weights.bulk in echogen.toml, line 2 is 0; write a whole number from 1"), "{weights}");
     let limit = Given::file("worker.max_redeliveries = 30").error();
-    assert!(limit.starts_with("worker.max_redeliveries in echogen.toml, line 1 is 30 and broker.delivery_limit"), "{limit}");
+    assert!(
+        limit.starts_with("worker.max_redeliveries in echogen.toml, line 1 is 30 and broker.delivery_limit"),
+        "{limit}"
+    );
     let seeds = Given::default().flag("job.seeds", "1,2").flag("job.count", "3").error();
     assert!(seeds.starts_with("--seeds gives 2 seeds, and --count says 3 pictures"), "{seeds}");
     let prefix = Given::default().flag("broker.url", "amqp://h").flag("broker.prefix", "a b").error();
