@@ -19,15 +19,10 @@ fn parse(arguments: &[&str]) -> Result<Loaded, String> {
 
 #[test]
 fn the_arguments_are_consistent_for_all_settings_together() {
-    let all = names_of_sections();
-    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let all = settings().names_of_sections();
     Command::new("all").args(flags(&all)).debug_assert();
     assert!(flags(&all).len() > settings().all.len(), "secrets have two");
     command().debug_assert();
-}
-
-fn names_of_sections() -> Vec<String> {
-    settings().sections.iter().map(|section| section.name.clone()).filter(|name| !name.contains('.')).collect()
 }
 
 #[test]
