@@ -16,6 +16,9 @@ use crate::arguments::Arguments;
 const ROLE: [&str; 8] =
     ["broker", "cache", "store", "worker", "model", "finder", "fetch.max_image_bytes", "telemetry.listen"];
 
+/// What a command uses that makes products, and may wait for another that makes one.
+const PRODUCTS: [&str; 1] = ["products"];
+
 /// What a job may be given where no queue is: neither a lane nor a callback.
 const NO_QUEUE: [&str; 2] = ["!job.lane", "!job.callback"];
 
@@ -34,9 +37,9 @@ fn uses(path: &[&str]) -> Vec<&'static str> {
             vec!["model", "finder", "job.guidance_text", "job.guidance_subject", "job.temperature", "job.top_p"]
         }
         ["dispatcher"] => [&ROLE[..], &["fetch", "callbacks"]].concat(),
-        ["segmenter" | "encoder"] => ROLE.to_vec(),
+        ["segmenter" | "encoder"] => [&ROLE[..], &PRODUCTS].concat(),
         ["sampler"] => [&ROLE[..], &["sampler"]].concat(),
-        ["up"] => [&ROLE[..], &["fetch", "callbacks", "sampler"]].concat(),
+        ["up"] => [&ROLE[..], &PRODUCTS, &["fetch", "callbacks", "sampler"]].concat(),
         ["submit"] => vec!["job", "broker", "store"],
         ["status" | "cancel"] => vec!["broker", "cache", "store"],
         ["canary"] => vec!["job.lane", "job.pixels", "broker", "telemetry.listen"],

@@ -27,7 +27,7 @@ fn the_arguments_are_consistent_for_all_settings_together() {
 
 #[test]
 fn flags_are_read_as_settings() {
-    let config = parse(&["serve", "--broker-prefix=a", "--seed", "7", "--listen", "none", "--guidance-text", "-1,2"]);
+    let config = parse(&["serve", "--broker-prefix=a", "--seed", "7", "--listen", "none", "--guidance-text", "1,2"]);
     let config = config.unwrap().config;
     assert_eq!((config.broker.prefix.as_str(), config.job.seeds.as_slice()), ("a", &[7][..]));
     assert_eq!(config.telemetry.listen, Some(Listen::Nowhere));
@@ -54,6 +54,7 @@ fn a_wrong_flag_leads_to_the_right_one() {
         error(&["serve", "--callbacks-timeout-seconds", "soon"]),
         "--callbacks-timeout-seconds is \"soon\"; write a number above 0, at most 86400"
     );
+    assert!(error(&["serve", "--guidance-text", "-1,2"]).starts_with("--guidance-text is -1; "));
     assert!(error(&["serve", "what"]).starts_with("unexpected argument 'what' found"));
 }
 
