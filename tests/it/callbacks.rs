@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use echogen_adapters::HttpCallbackSender;
+use echogen_adapters::{CallbackConfig, HttpCallbackSender};
 use echogen_ports::{Broker, CallbackSender, DEAD_LETTER_REASON, PortError, QueueName, memory::CallbackAnswer};
 use echogen_protocol::{EventKind, ImageSource, Job, JobEvent, JobResult, Subject};
 use echogen_tests::{
@@ -60,8 +60,8 @@ async fn a_server_that_refuses_costs_no_job_and_leaves_a_dead_letter() {
 }
 
 async fn tell(server: &CallbackServer, secrets: &[&str], event: &JobEvent) -> Result<(), PortError> {
-    let secrets = secrets.iter().map(|secret| secret.parse().expect("a secret")).collect();
-    HttpCallbackSender::new(trusting(server.certificate()), secrets)
+    let secret = (!secrets.is_empty()).then(|| secrets.join(",").into());
+    HttpCallbackSender::new(CallbackConfig { secret, ..trusting(server.certificate()) })
         .expect("the certificate is good")
         .send(&server.url(), event)
         .await?

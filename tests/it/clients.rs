@@ -60,8 +60,12 @@ fn installed(language: &str, files: &[&str], install: impl Fn(&Path) -> Vec<Comm
 /// A private broker with the installation's queues, as the roles would declare them.
 async fn broker() -> (AmqpBroker, AmqpConfig) {
     let server = RabbitMq::shared().await;
-    let config = AmqpConfig { url: server.amqp_url(), prefix: RabbitMq::fresh_prefix(), ..AmqpConfig::default() };
+    let config = AmqpConfig { prefix: RabbitMq::fresh_prefix(), ..AmqpConfig::at(server.amqp_url()) };
     (AmqpBroker::connect(config.clone()).await.expect("the broker takes connections"), config)
+}
+
+fn url(config: &AmqpConfig) -> &str {
+    config.url.as_ref().expect("it has an address").expose()
 }
 
 async fn next(consumer: &mut Box<dyn Consumer>) -> Delivery {
@@ -135,7 +139,7 @@ fn python(config: &AmqpConfig, jobs: &Path) -> Command {
     let folder = python_folder();
     let mut command = Command::new(folder.join("venv/bin/python"));
     command.arg(folder.join("submit.py")).arg(jobs).args(["--timeout", "60"]);
-    command.args(["--url", &config.url, "--prefix", &config.prefix]);
+    command.args(["--url", url(config), "--prefix", &config.prefix]);
     command
 }
 
@@ -146,7 +150,7 @@ fn javascript(config: &AmqpConfig, jobs: &Path) -> Command {
         vec![install]
     });
     let mut command = Command::new("node");
-    command.arg(folder.join("submit.mjs")).arg(jobs).args([&config.url, &config.prefix]);
+    command.arg(folder.join("submit.mjs")).arg(jobs).args([url(config), &config.prefix]);
     command
 }
 

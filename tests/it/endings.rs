@@ -82,7 +82,7 @@ fn a_role_that_waits_for_a_silent_server_ends_well_at_the_first_signal() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_is_told_to_stop_before_it_is_ready_never_consumes() {
     let (url, prefix) = (RabbitMq::shared().await.amqp_url(), RabbitMq::fresh_prefix());
-    let config = AmqpConfig { url: url.clone(), prefix: prefix.clone(), ..AmqpConfig::default() };
+    let config = AmqpConfig { prefix: prefix.clone(), ..AmqpConfig::at(url.as_str()) };
     let broker = AmqpBroker::connect(config).await.expect("the broker takes connections");
     let task = Message { body: "to be left alone".into(), headers: BTreeMap::new() };
     broker.publish(&QueueName::sample(), task).await.expect("the task is taken");

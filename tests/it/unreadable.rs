@@ -44,13 +44,14 @@ for half in ("a", "b"):
 /// An installation of its own, whose broker parks what was handed out so often.
 async fn config(delivery_limit: u32) -> AmqpConfig {
     let url = RabbitMq::shared().await.amqp_url();
-    AmqpConfig { url, prefix: RabbitMq::fresh_prefix(), delivery_limit, ..AmqpConfig::default() }
+    AmqpConfig { prefix: RabbitMq::fresh_prefix(), delivery_limit, ..AmqpConfig::at(url) }
 }
 
 fn flood(config: &AmqpConfig, jobs: usize) {
     let mut python = Command::new(python_folder().join("venv/bin/python"));
+    let url = config.url.as_ref().expect("it has an address").expose();
     let sent =
-        python.args(["-c", FLOOD, &config.url, &config.prefix, &jobs.to_string()]).output().expect("python runs");
+        python.args(["-c", FLOOD, url, &config.prefix, &jobs.to_string()]).output().expect("python runs");
     assert!(sent.status.success(), "{sent:?}");
 }
 

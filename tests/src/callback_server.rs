@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context;
-use echogen_adapters::HttpConfig;
+use echogen_adapters::CallbackConfig;
 use tempfile::TempDir;
 
 /// The server; it ends with this value.
@@ -88,11 +88,11 @@ impl CallbackServer {
 }
 
 /// The settings of a caller that trusts `certificates`, PEM text, and may reach this machine.
-pub fn trusting(certificates: &str) -> HttpConfig {
-    HttpConfig {
+pub fn trusting(certificates: &str) -> CallbackConfig {
+    CallbackConfig {
         allowed_networks: vec!["127.0.0.1".parse().expect("an address")],
-        certificates: certificates.to_owned(),
-        ..HttpConfig::default()
+        certificates: Some(certificates.to_owned()),
+        ..CallbackConfig::default()
     }
 }
 

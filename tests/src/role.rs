@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use echogen_adapters::{
-    HttpCallbackSender, ImageFetchers, RedisCache, RedisConfig, S3Config, S3ObjectStore,
+    CallbackConfig, HttpCallbackSender, ImageFetchers, RedisCache, RedisConfig, S3Config, S3ObjectStore,
     amqp::{AmqpBroker, AmqpConfig},
 };
 use echogen_cli::service::{Backends, Role};
@@ -67,10 +67,8 @@ pub const ROLES: [&str; 4] = ["dispatcher", "segmenter", "encoder", "sampler"];
 impl Place {
     /// The broker's settings.
     pub fn amqp(&self) -> AmqpConfig {
-        let mut config =
-            AmqpConfig { url: self.amqp_url.clone(), prefix: self.prefix.clone(), ..AmqpConfig::default() };
-        config.stage.max_length = self.stage_limit;
-        config
+        let (prefix, stage_max_messages) = (self.prefix.clone(), self.stage_limit);
+        AmqpConfig { prefix, stage_max_messages, ..AmqpConfig::at(self.amqp_url.as_str()) }
     }
 
     /// The settings of the store below `part`, `results/` or `work/`.
@@ -79,8 +77,8 @@ impl Place {
             endpoint: Some(self.s3_endpoint.clone()),
             bucket: self.bucket.clone(),
             prefix: format!("{}/{part}", self.prefix),
-            access_key_id: Some(self.access_key.clone()),
-            secret_access_key: Some(self.secret_key.clone()),
+            access_key_id: Some(self.access_key.as_str().into()),
+            secret_access_key: Some(self.secret_key.as_str().into()),
             ..S3Config::default()
         }
     }
@@ -95,7 +93,7 @@ impl Place {
     async fn backends(&self, tracker: &TaskTracker) -> anyhow::Result<Backends> {
         // A role that starts while its broker is away waits for it, as one in a cluster would be started again.
         let broker = AmqpBroker::new(self.amqp())?;
-        let redis = RedisConfig { prefix: format!("{}:", self.prefix), ..RedisConfig::at(&self.redis_url) };
+        let redis = RedisConfig { prefix: format!("{}:", self.prefix), ..RedisConfig::at(self.redis_url.as_str()) };
         let cache = RedisCache::open(redis)?;
         let (work, results) =
             (S3ObjectStore::open(self.s3("work/")).await?, S3ObjectStore::open(self.s3("results/")).await?);
@@ -104,8 +102,8 @@ impl Place {
     }
 
     fn callback_sender(&self) -> anyhow::Result<HttpCallbackSender> {
-        let secret = CALLBACK_SECRET.parse().map_err(anyhow::Error::msg)?;
-        Ok(HttpCallbackSender::new(trusting(&self.certificates), vec![secret])?)
+        let secret = Some(CALLBACK_SECRET.into());
+        Ok(HttpCallbackSender::new(CallbackConfig { secret, ..trusting(&self.certificates) })?)
     }
 
     fn worker(&self) -> WorkerConfig {

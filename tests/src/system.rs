@@ -94,7 +94,7 @@ impl System {
     }
 
     async fn heard(place: &Place, ledger_url: &str, hearing: Hearing) -> anyhow::Result<Self> {
-        let config = AmqpConfig { url: ledger_url.to_owned(), ..place.amqp() };
+        let config = AmqpConfig { url: Some(ledger_url.into()), ..place.amqp() };
         let broker = Arc::new(AmqpBroker::connect(config).await?);
         let (tasks, end) = (TaskTracker::new(), CancellationToken::new());
         let ledger = Ledger::listen(ledger_url, &place.prefix, hearing, &tasks, &end);

@@ -1,6 +1,6 @@
 //! What a PUT to S3 costs the client: wall time, and processor time of the client's one thread, server apart.
 //!
-//! `cargo run --release -p echogen-adapters --features s3 --example s3_cost`
+//! `cargo run --release -p echogen-adapters --example s3_cost`
 #![expect(clippy::print_stdout, reason = "it prints its table")]
 
 use std::{error::Error, fs, time::Instant};
@@ -32,8 +32,8 @@ async fn measure(size: usize, checksum: UploadChecksum, conditional: bool) -> Re
     let config = S3Config {
         endpoint: Some(server.endpoint()),
         bucket: server.bucket().to_owned(),
-        access_key_id: Some(server.access_key().to_owned()),
-        secret_access_key: Some(server.secret_key().to_owned()),
+        access_key_id: Some(server.access_key().into()),
+        secret_access_key: Some(server.secret_key().into()),
         upload_checksum: checksum,
         ..S3Config::default()
     };

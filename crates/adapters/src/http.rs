@@ -9,10 +9,11 @@ mod config;
 mod image_fetcher;
 mod networks;
 mod resolver;
+mod signing_key;
 #[cfg(test)]
 mod test_tls;
 
-pub use callback_sender::{CallbackSecret, HttpCallbackSender};
-pub use config::HttpConfig;
+pub use callback_sender::HttpCallbackSender;
+pub use config::{CallbackConfig, HttpConfig};
 pub use image_fetcher::HttpImageFetcher;
-pub use networks::Network;
+pub use networks::AllowedNetwork;

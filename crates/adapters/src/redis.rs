@@ -23,6 +23,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use echogen_ports::{Cache, FencingToken, PortError};
 
+use config::Checked;
 pub use config::RedisConfig;
 
 /// The longest time to live: Redis counts milliseconds in 63 bits, and nothing here is worth keeping longer.
@@ -60,7 +61,7 @@ return 1";
 /// A cache in Redis, or in a server that speaks its language.
 pub struct RedisCache {
     client: Client,
-    config: RedisConfig,
+    settings: Checked,
     link: Mutex<Link>,
 }
 
@@ -77,23 +78,24 @@ struct Link {
 impl RedisCache {
     /// Checks the settings. Connects at the first call, so Redis need not be there yet.
     pub fn open(config: RedisConfig) -> Result<Self, PortError> {
-        let info = config.url.as_str().into_connection_info();
+        let settings = config.checked()?;
+        let info = settings.url.expose().into_connection_info();
         let client = info.and_then(Client::open).map_err(|error| {
-            // The address may carry a password, so it is not shown.
-            let message = "the address of redis is not valid; write redis://host:port/0, or rediss:// for TLS";
+            // The address may contain a password, so it is not shown.
+            let message = "cache.url is no address of redis; write redis://host:6379/0, or rediss:// for TLS";
             PortError::permanent(message).because(error)
         })?;
         crate::tls::install_ring();
-        Ok(Self { client, config, link: Mutex::default() })
+        Ok(Self { client, settings, link: Mutex::default() })
     }
 
     fn value_key(&self, key: &str) -> String {
-        format!("{}value:{key}", self.config.prefix)
+        format!("{}value:{key}", self.settings.prefix)
     }
 
     /// The keys of a lease and of its counter. The braces keep the two on one node of a Redis cluster.
     fn lease_keys(&self, key: &str) -> (String, String) {
-        let prefix = &self.config.prefix;
+        let prefix = &self.settings.prefix;
         (format!("{prefix}lease:{{{key}}}"), format!("{prefix}fence:{{{key}}}"))
     }
 
@@ -126,8 +128,8 @@ impl RedisCache {
         }
         // The pause between tries is ours: a caller of a cache does not wait for a second one.
         let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(self.config.connect_timeout()))
-            .set_response_timeout(Some(self.config.response_timeout()))
+            .set_connection_timeout(Some(self.settings.connect_timeout))
+            .set_response_timeout(Some(self.settings.response_timeout))
             .set_number_of_retries(0);
         let manager = ConnectionManager::new_lazy_with_config(self.client.clone(), config)
             .map_err(|error| PortError::permanent("the redis client cannot start").because(error))?;
@@ -148,7 +150,7 @@ impl RedisCache {
         if error.is_io_error() || error.is_timeout() || is_closed(&error) {
             self.drop_connection(number);
             let mut link = self.lock();
-            link.away_until = Instant::now().checked_add(self.config.pause());
+            link.away_until = Instant::now().checked_add(self.settings.pause);
         }
         port_error(&self.address(), error)
     }
@@ -181,7 +183,7 @@ impl Cache for RedisCache {
     }
 
     async fn put(&self, key: &str, value: Bytes, ttl: Duration) -> Result<(), PortError> {
-        if value.len() as u64 > self.config.max_value_bytes {
+        if value.len() as u64 > self.settings.max_value_bytes {
             return Ok(());
         }
         self.call(cmd("SET").arg(self.value_key(key)).arg(&value[..]).arg("PX").arg(milliseconds(ttl))).await
@@ -222,13 +224,13 @@ fn port_error(address: &str, error: RedisError) -> PortError {
     let made = match error.kind() {
         _ if error.is_timeout() => PortError::transient(format!("{what} did not answer in time")),
         ErrorKind::AuthenticationFailed => {
-            PortError::permanent(format!("{what} refused the user name or password: {error}; check redis.url"))
+            PortError::permanent(format!("{what} refused the user name or password: {error}; check cache.url"))
         }
         ErrorKind::Server(NoPerm) => {
             PortError::permanent(format!("{what} does not allow this: {error}; change the user's rules"))
         }
         ErrorKind::Server(ReadOnly) => {
-            PortError::transient(format!("{what} is a read-only replica; name the primary in redis.url"))
+            PortError::transient(format!("{what} is a read-only replica; name the primary in cache.url"))
         }
         // A key of another type, or a command that the server does not know, stays so.
         ErrorKind::UnexpectedReturnType | ErrorKind::InvalidClientConfig => {

@@ -29,6 +29,7 @@ use bytes::{Bytes, BytesMut};
 use echogen_ports::{ObjectKey, ObjectStore, PortError, object_too_large};
 use sha2::{Digest, Sha256};
 
+use client::Clients;
 pub use config::{ChecksumCalculation, S3Config, UploadChecksum};
 use error::{Access, status};
 pub use image_fetcher::S3ImageFetcher;
@@ -43,9 +44,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// An object store in a bucket.
 #[derive(Clone)]
 pub struct S3ObjectStore {
-    client: Client,
-    /// The same without the library's own retries; see [`ObjectStore::put_if_absent`] below.
-    single_try: Client,
+    clients: Clients,
     config: S3Config,
 }
 
@@ -53,8 +52,8 @@ impl S3ObjectStore {
     /// Checks the settings and finds the access keys. The bucket is not asked for yet.
     pub async fn open(config: S3Config) -> Result<Self, PortError> {
         config.check_bucket()?;
-        let (client, single_try) = client::connect(&config).await?;
-        Ok(Self { client, single_try, config })
+        let clients = client::connect(&config).await?;
+        Ok(Self { clients, config })
     }
 
     /// An address under which anybody can read the object for a while, a week at most. Nothing is asked of the server:
@@ -63,7 +62,7 @@ impl S3ObjectStore {
         let expires = expires.clamp(Duration::from_secs(1), LONGEST_PRESIGNED);
         let settings = PresigningConfig::expires_in(expires)
             .map_err(|error| PortError::permanent("the time of a presigned address is out of range").because(error))?;
-        let request = self.client.get_object().bucket(&self.config.bucket).key(self.name(key));
+        let request = self.clients.client.get_object().bucket(&self.config.bucket).key(self.name(key));
         let signed = request.presigned(settings).await.map_err(|error| self.error(Access::Read, key, error))?;
         Ok(signed.uri().to_owned())
     }
@@ -135,7 +134,7 @@ impl std::fmt::Debug for S3ObjectStore {
 #[async_trait]
 impl ObjectStore for S3ObjectStore {
     async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
-        match read_object(&self.client, &self.config, &self.config.bucket, &self.name(key), max_bytes).await? {
+        match read_object(&self.clients, &self.config.bucket, &self.name(key), max_bytes).await? {
             Fetched::Whole(bytes) => Ok(Some(bytes)),
             Fetched::Absent => Ok(None),
             Fetched::TooLarge(size) => Err(object_too_large(key, size, max_bytes)),
@@ -143,7 +142,7 @@ impl ObjectStore for S3ObjectStore {
     }
 
     async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), PortError> {
-        let written = self.write(&self.client, key, bytes, None).await;
+        let written = self.write(&self.clients.client, key, bytes, None).await;
         written.map(drop).map_err(|error| self.error(Access::Write, key, error))
     }
 
@@ -156,7 +155,7 @@ impl ObjectStore for S3ObjectStore {
         let mut may_be_ours = false;
         let mut tries = 0;
         loop {
-            let error = match self.write(&self.single_try, key, bytes.clone(), Some("*")).await {
+            let error = match self.write(&self.clients.single_try, key, bytes.clone(), Some("*")).await {
                 Ok(_) => return Ok(true),
                 Err(error) => error,
             };
@@ -176,7 +175,7 @@ impl ObjectStore for S3ObjectStore {
     }
 
     async fn exists(&self, key: &ObjectKey) -> Result<bool, PortError> {
-        let request = self.client.head_object().bucket(&self.config.bucket).key(self.name(key));
+        let request = self.clients.client.head_object().bucket(&self.config.bucket).key(self.name(key));
         match Box::pin(request.send()).await {
             Ok(_) => Ok(true),
             Err(error) if error::is_absent(&error) => Ok(false),
@@ -185,7 +184,7 @@ impl ObjectStore for S3ObjectStore {
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), PortError> {
-        let request = self.client.delete_object().bucket(&self.config.bucket).key(self.name(key));
+        let request = self.clients.client.delete_object().bucket(&self.config.bucket).key(self.name(key));
         match Box::pin(request.send()).await {
             Ok(_) => Ok(()),
             // S3 itself knows no such error, other stores do.
@@ -205,13 +204,12 @@ enum Fetched {
 
 /// Reads an object whole or not at all. Its length is looked at before its bytes are.
 async fn read_object(
-    client: &Client,
-    config: &S3Config,
+    clients: &Clients,
     bucket: &str,
     name: &str,
     max_bytes: u64,
 ) -> Result<Fetched, PortError> {
-    let request = client.get_object().bucket(bucket).key(name);
+    let request = clients.client.get_object().bucket(bucket).key(name);
     let answer = match Box::pin(request.send()).await {
         Ok(answer) => answer,
         Err(error) if error::is_absent(&error) => return Ok(Fetched::Absent),
@@ -222,7 +220,7 @@ async fn read_object(
         return Ok(Fetched::TooLarge(size));
     }
     let cannot = |why: &str| PortError::transient(format!("cannot read s3://{bucket}/{name}: {why}"));
-    match tokio::time::timeout(config.operation_timeout(), read_bounded(answer.body, size, max_bytes)).await {
+    match tokio::time::timeout(clients.operation_timeout, read_bounded(answer.body, size, max_bytes)).await {
         Ok(Ok(Some(bytes))) => Ok(Fetched::Whole(bytes)),
         Ok(Ok(None)) => Ok(Fetched::TooLarge(max_bytes.saturating_add(1))),
         Ok(Err(error)) => Err(cannot("the connection broke").because(error)),

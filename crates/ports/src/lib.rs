@@ -14,6 +14,8 @@ mod error;
 mod image_fetcher;
 pub mod memory;
 mod object_store;
+mod seconds;
+mod secret;
 
 pub use broker::{Broker, Consumer, DEAD_LETTER_REASON, Delivery, Event, EventStream, Message, QueueName, Settle};
 pub use cache::{Cache, FencingToken};
@@ -23,3 +25,5 @@ pub use error::{PortError, error_story};
 pub use image_fetcher::ImageFetcher;
 pub use memory::{MemoryBroker, MemoryCache, MemoryCallbackSender, MemoryImageFetcher, MemoryObjectStore};
 pub use object_store::{ObjectKey, ObjectStore, object_too_large};
+pub use seconds::{MAX_SECONDS, SecondsError, seconds, seconds_or_zero};
+pub use secret::Secret;

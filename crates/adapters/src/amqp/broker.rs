@@ -43,17 +43,17 @@ pub struct AmqpBroker {
 
 impl std::fmt::Debug for AmqpBroker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AmqpBroker").field("config", &self.shared.config).finish_non_exhaustive()
+        f.debug_struct("AmqpBroker").field("servers", &self.shared.place()).finish_non_exhaustive()
     }
 }
 
 impl AmqpBroker {
     /// A broker with these settings; it connects when it is first used.
     pub fn new(config: AmqpConfig) -> Result<Self, PortError> {
-        let uri = config.check()?;
+        let settings = config.checked()?;
         let topology = Topology::of(&config);
         let (tasks, caution, refusals) = (TaskTracker::new(), Arc::default(), Refusals::default());
-        let shared = Arc::new(Shared { config, topology, uri, tasks, caution, refusals });
+        let shared = Arc::new(Shared { settings, topology, tasks, caution, refusals });
         Ok(Self {
             publishing: Arc::new(Link::new(Arc::clone(&shared))),
             consuming: Arc::new(Link::new(Arc::clone(&shared))),
@@ -159,7 +159,7 @@ impl AmqpBroker {
         body: Bytes,
         properties: BasicProperties,
     ) -> Result<Outgoing, PortError> {
-        let (size, limit) = (body.len(), self.shared.config.max_message_bytes);
+        let (size, limit) = (body.len(), self.shared.settings.max_message_bytes);
         if size > limit {
             return Err(PortError::permanent(format!("the message has {size} bytes; the limit is {limit}")));
         }
@@ -168,7 +168,7 @@ impl AmqpBroker {
 
     /// Publishes and waits for the confirm, within its time.
     async fn confirmed(&self, publisher: &Publisher, outgoing: Outgoing, to: &str) -> Result<Outcome, PortError> {
-        let limit = self.shared.config.confirm_timeout();
+        let limit = self.shared.settings.confirm_timeout;
         match timeout(limit, publisher.publish(outgoing)).await {
             Ok(Some(Ok(outcome))) => Ok(outcome),
             Ok(Some(Err(error))) => Err(port_error(&format!("a message for {to} was not confirmed"), error)),

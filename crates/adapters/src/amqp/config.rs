@@ -2,66 +2,74 @@
 
 use std::time::Duration;
 
-use echogen_ports::PortError;
+use echogen_ports::{PortError, Secret, seconds};
 use lapin::uri::AMQPUri;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The broker's settings.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+/// The settings of an [`AmqpBroker`](super::AmqpBroker).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AmqpConfig {
-    /// `amqp://user:password@host:5672/vhost`, or `amqps:` for TLS. The virtual host `/` is written `%2f`.
-    pub url: String,
-    /// What the names of all exchanges and queues begin with: installations with different prefixes share a broker.
+    /// Address of RabbitMQ: `amqp://user:password@host:5672/vhost`, or `amqps://` for TLS. The virtual host `/` is
+    /// written `%2f` or left out. Absent: no broker is used.
+    pub url: Option<Secret>,
+    /// What the names of all exchanges and queues begin with; installations with different prefixes share a broker.
     pub prefix: String,
-    /// Whether queues are quorum queues, replicated over the cluster's nodes. Classic queues know no delivery limit.
+    /// Whether queues are quorum queues, which are replicated over the nodes of a cluster. Classic queues have no
+    /// delivery limit.
     pub quorum: bool,
-    /// How many nodes a new quorum queue lives on; absent: the broker's default.
+    /// Number of nodes that a new quorum queue is replicated on. Absent: the broker's own default.
     pub initial_group_size: Option<u32>,
-    /// How much each intake queue holds before producers are refused.
-    pub intake: QueueLimits,
-    /// How much each stage's queue, and each retry tier, holds.
-    pub stage: QueueLimits,
-    /// How much each queue of dead letters holds.
-    pub dead: QueueLimits,
-    /// How often a message may come back unsettled before the broker itself puts it among the dead letters. It is the
-    /// last resort, so it is more than the workers' own limit (`max_redeliveries`).
+    /// Messages that each intake queue holds before producers are refused. A million jobs of a batch fit into a lane.
+    pub intake_max_messages: u32,
+    /// Bytes of message bodies that each intake queue holds before producers are refused.
+    pub intake_max_bytes: u64,
+    /// Messages that the queue of a stage, and each retry queue, holds before the stage ahead of it has to wait. A small
+    /// number keeps a backlog in the intake queues, where the lanes are served by weight.
+    pub stage_max_messages: u32,
+    /// Bytes of message bodies that the queue of a stage, and each retry queue, holds before the stage ahead has to wait.
+    pub stage_max_bytes: u64,
+    /// Messages that each dead-letter queue holds.
+    pub dead_letters_max_messages: u32,
+    /// Bytes of message bodies that each dead-letter queue holds.
+    pub dead_letters_max_bytes: u64,
+    /// Number of times that a message may return unacknowledged before the broker itself dead-letters it. It is the last
+    /// resort, so it must be larger than `worker.max_redeliveries`.
     pub delivery_limit: u32,
-    /// Bytes of a body that is published. RabbitMQ 4 refuses more than 16 MiB, and closes the channel over it.
-    pub max_message_bytes: usize,
+    /// Bytes of the largest body that is published. RabbitMQ 4 refuses more than 16 MiB and closes the channel over it.
+    pub max_message_bytes: u64,
     /// Seconds that connecting and declaring may take.
     pub connect_timeout_seconds: f64,
-    /// Seconds that the broker has to confirm a message.
+    /// Seconds that the broker has to confirm a published message.
     pub confirm_timeout_seconds: f64,
-    /// Seconds between heartbeats; a silent connection is given up after two.
+    /// Whole seconds between heartbeats; a connection that is silent for two of them is given up. An address that says
+    /// `?heartbeat=` takes precedence.
     pub heartbeat_seconds: u16,
 }
 
 /// Bounds of one queue; past either, publishing is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct QueueLimits {
-    /// Messages.
-    pub max_length: u32,
-    /// Bytes of all bodies together.
-    pub max_length_bytes: u64,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct QueueLimits {
+    pub(super) max_messages: u32,
+    pub(super) max_bytes: u64,
 }
 
 const GIB: u64 = 1024 * 1024 * 1024;
 
 impl Default for AmqpConfig {
     fn default() -> Self {
-        // A million jobs of a batch fit into a lane with room to spare. What is behind the intake holds as much, since
-        // an idle stage must not be refused while its neighbour is busy.
-        let work = QueueLimits { max_length: 4_000_000, max_length_bytes: 16 * GIB };
         Self {
-            url: "amqp://guest:guest@127.0.0.1:5672/%2f".to_owned(),
+            url: None,
             prefix: "echogen".to_owned(),
             quorum: true,
             initial_group_size: None,
-            intake: work,
-            stage: work,
-            dead: QueueLimits { max_length: 1_000_000, max_length_bytes: 4 * GIB },
+            intake_max_messages: 4_000_000,
+            intake_max_bytes: 16 * GIB,
+            stage_max_messages: 20_000,
+            stage_max_bytes: 16 * GIB,
+            dead_letters_max_messages: 1_000_000,
+            dead_letters_max_bytes: 4 * GIB,
             delivery_limit: 30,
             max_message_bytes: 16 * 1024 * 1024,
             connect_timeout_seconds: 15.0,
@@ -71,44 +79,69 @@ impl Default for AmqpConfig {
     }
 }
 
-impl std::fmt::Debug for AmqpConfig {
-    /// Leaves out the address, which bears a password.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AmqpConfig").field("prefix", &self.prefix).field("quorum", &self.quorum).finish_non_exhaustive()
-    }
+/// Settings that have been checked.
+#[derive(Debug)]
+pub(super) struct Checked {
+    pub(super) uri: AMQPUri,
+    pub(super) connect_timeout: Duration,
+    pub(super) confirm_timeout: Duration,
+    pub(super) max_message_bytes: usize,
 }
 
 impl AmqpConfig {
     /// The longest prefix: with the longest name behind it, a queue's name stays below AMQP's 255 bytes.
     const MAX_PREFIX: usize = 100;
 
-    /// Checks what can be checked without a broker; returns the address with its settings.
-    pub(super) fn check(&self) -> Result<AMQPUri, PortError> {
+    /// The settings for a broker, all else at its default.
+    pub fn at(url: impl Into<Secret>) -> Self {
+        Self { url: Some(url.into()), ..Self::default() }
+    }
+
+    /// Checks what can be checked without a broker. Errors begin with the setting's name.
+    pub fn check(&self) -> Result<(), PortError> {
+        self.checked().map(drop)
+    }
+
+    pub(super) fn checked(&self) -> Result<Checked, PortError> {
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if self.prefix.is_empty() || self.prefix.len() > Self::MAX_PREFIX || !self.prefix.chars().all(fits) {
             let rule = "1 to 100 letters, digits, `.`, `_`, `-`";
-            return Err(PortError::permanent(format!("the prefix {:?} is not {rule}", self.prefix)));
+            return Err(PortError::permanent(format!("broker.prefix is {:?}; it must have {rule}", self.prefix)));
         }
-        // The address is left out of the message: it bears a password.
-        let mut uri: AMQPUri = self.url.parse().map_err(|error| {
-            PortError::permanent(format!("the broker's url is not like amqp://user:password@host:5672/%2f: {error}"))
+        let limit = |name: &str, value| {
+            seconds(value).map_err(|error| PortError::permanent(format!("broker.{name} {error}")))
+        };
+        Ok(Checked {
+            uri: self.uri()?,
+            connect_timeout: limit("connect_timeout_seconds", self.connect_timeout_seconds)?,
+            confirm_timeout: limit("confirm_timeout_seconds", self.confirm_timeout_seconds)?,
+            max_message_bytes: usize::try_from(self.max_message_bytes).unwrap_or(usize::MAX),
+        })
+    }
+
+    fn uri(&self) -> Result<AMQPUri, PortError> {
+        let url = self.url.as_ref().filter(|url| !url.is_empty()).ok_or_else(|| {
+            PortError::permanent("broker.url is not set; write amqp://user:password@host:5672/vhost")
         })?;
-        uri.query.heartbeat = Some(self.heartbeat_seconds);
+        // The address is left out of the message: it contains a password.
+        let mut uri: AMQPUri = url.expose().parse().map_err(|error| {
+            PortError::permanent(format!("broker.url is not like amqp://user:password@host:5672/vhost: {error}"))
+        })?;
+        uri.query.heartbeat.get_or_insert(self.heartbeat_seconds);
         Ok(uri)
     }
 
-    pub(super) fn connect_timeout(&self) -> Duration {
-        seconds(self.connect_timeout_seconds)
+    pub(super) fn intake(&self) -> QueueLimits {
+        QueueLimits { max_messages: self.intake_max_messages, max_bytes: self.intake_max_bytes }
     }
 
-    pub(super) fn confirm_timeout(&self) -> Duration {
-        seconds(self.confirm_timeout_seconds)
+    pub(super) fn stage(&self) -> QueueLimits {
+        QueueLimits { max_messages: self.stage_max_messages, max_bytes: self.stage_max_bytes }
     }
-}
 
-/// Nonsense in a configuration is a second.
-fn seconds(seconds: f64) -> Duration {
-    Duration::try_from_secs_f64(seconds.min(86_400.0)).unwrap_or(Duration::from_secs(1))
+    pub(super) fn dead_letters(&self) -> QueueLimits {
+        QueueLimits { max_messages: self.dead_letters_max_messages, max_bytes: self.dead_letters_max_bytes }
+    }
 }
 
 #[cfg(test)]
@@ -116,15 +149,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wrong_settings_are_refused_without_telling_the_password() {
-        assert!(AmqpConfig::default().check().is_ok());
+    fn wrong_settings_are_refused_by_name_and_without_the_password() {
+        let good = AmqpConfig::at("amqp://guest:guest@127.0.0.1:5672/%2f");
+        assert!(good.check().is_ok());
         for prefix in ["", "a b", "é", &"x".repeat(101)] {
-            let error = AmqpConfig { prefix: prefix.to_owned(), ..AmqpConfig::default() }.check().unwrap_err();
-            assert!(error.is_permanent() && error.to_string().contains("prefix"), "{error}");
+            let error = AmqpConfig { prefix: prefix.to_owned(), ..good.clone() }.check().unwrap_err();
+            assert!(error.is_permanent() && error.to_string().starts_with("broker.prefix"), "{error}");
         }
-        let config = AmqpConfig { url: "http://me:secret@host".to_owned(), ..AmqpConfig::default() };
+        for wrong in [0.0, -1.0, f64::NAN, 1e9] {
+            let error = AmqpConfig { confirm_timeout_seconds: wrong, ..good.clone() }.check().unwrap_err();
+            assert!(error.is_permanent() && error.to_string().starts_with("broker.confirm_timeout_seconds"), "{error}");
+        }
+        for none in [None, Some("".into())] {
+            let error = AmqpConfig { url: none, ..good.clone() }.check().unwrap_err();
+            assert!(error.to_string().starts_with("broker.url is not set"), "{error}");
+        }
+        let config = AmqpConfig::at("http://me:secret@host");
         let error = config.check().unwrap_err();
-        assert!(error.is_permanent() && !error.to_string().contains("secret"), "{error}");
+        assert!(error.is_permanent() && !format!("{error:?}").contains("secret"), "{error}");
         assert!(!format!("{config:?}").contains("secret"));
     }
 }

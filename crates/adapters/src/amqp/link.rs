@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use echogen_ports::PortError;
-use lapin::{Connection, ConnectionProperties, uri::AMQPUri};
+use lapin::{Connection, ConnectionProperties};
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep_until, timeout},
@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
 use super::{
-    caution::Caution, config::AmqpConfig, declare::declare, error::port_error, publisher::Publisher,
+    caution::Caution, config::Checked, declare::declare, error::port_error, publisher::Publisher,
     refusals::Refusals, topology::Topology,
 };
 
@@ -26,9 +26,8 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 /// What all connections of one broker handle have in common.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) config: AmqpConfig,
+    pub(super) settings: Checked,
     pub(super) topology: Topology,
-    pub(super) uri: AMQPUri,
     /// The publishers' tasks.
     pub(super) tasks: TaskTracker,
     pub(super) caution: Arc<Caution>,
@@ -38,20 +37,20 @@ pub(super) struct Shared {
 impl Shared {
     /// A connection for one consumer alone; see [`caution`](super::caution).
     pub(super) async fn connect_alone(&self) -> Result<Connection, PortError> {
-        let limit = self.config.connect_timeout();
+        let limit = self.settings.connect_timeout;
         let connected = timeout(limit, self.open_connection("consuming with care")).await;
         connected.unwrap_or_else(|_| Err(PortError::transient(format!("RabbitMQ did not answer within {limit:?}"))))
     }
 
     async fn open_connection(&self, purpose: &str) -> Result<Connection, PortError> {
         let properties = ConnectionProperties::default().with_connection_name(format!("echogen {purpose}").into());
-        let connected = Connection::connect_uri(self.uri.clone(), properties).await;
+        let connected = Connection::connect_uri(self.settings.uri.clone(), properties).await;
         connected.map_err(|error| port_error(&format!("RabbitMQ at {}", self.place()), error))
     }
 
     /// The broker's host and port.
-    fn place(&self) -> String {
-        format!("{}:{}", self.uri.authority.host, self.uri.authority.port)
+    pub(super) fn place(&self) -> String {
+        format!("{}:{}", self.settings.uri.authority.host, self.settings.uri.authority.port)
     }
 }
 
@@ -122,7 +121,7 @@ impl<S: Session> Link<S> {
     /// Declares everything again on the present connection, because something that was declared is gone.
     pub(super) async fn declare_again(&self, session: &S) -> Result<(), PortError> {
         info!(purpose = S::PURPOSE, "a queue is gone, declaring all again");
-        let limit = self.shared.config.connect_timeout();
+        let limit = self.shared.settings.connect_timeout;
         let declared = timeout(limit, declare(session.connection(), &self.shared.topology)).await;
         declared.unwrap_or_else(|_| Err(PortError::transient(format!("declaring took longer than {limit:?}"))))
     }
@@ -137,7 +136,7 @@ impl<S: Session> Link<S> {
     }
 
     async fn connect(&self) -> Result<S, PortError> {
-        let (limit, place) = (self.shared.config.connect_timeout(), self.shared.place());
+        let (limit, place) = (self.shared.settings.connect_timeout, self.shared.place());
         let connecting = async {
             let connection = self.shared.open_connection(S::PURPOSE).await?;
             declare(&connection, &self.shared.topology).await?;

@@ -33,6 +33,6 @@ mod refusals;
 mod topology;
 
 pub use broker::AmqpBroker;
-pub use config::{AmqpConfig, QueueLimits};
+pub use config::AmqpConfig;
 pub use liveness::Consuming;
 pub use topology::{Argument, Binding, Exchange, ExchangeType, Queue, Topology};

@@ -164,7 +164,7 @@ impl Topology {
         topology.add_exchange("dead", ExchangeType::Direct, "what nobody could make anything of");
         for lane in [Lane::Interactive, Lane::Standard, Lane::Bulk] {
             let queue = topology.names.queue(&QueueName::dispatch(lane));
-            topology.add_work_queue(config, &queue, config.intake, "jobs of a lane, for the dispatcher");
+            topology.add_work_queue(config, &queue, config.intake(), "jobs of a lane, for the dispatcher");
             topology.bind(&topology.names.with("jobs"), lane.as_str(), &queue);
         }
         for (queue, purpose) in [
@@ -173,11 +173,11 @@ impl Topology {
             (QueueName::sample(), "encoded subjects, for the sampler"),
         ] {
             let queue = topology.names.queue(&queue);
-            topology.add_work_queue(config, &queue, config.stage, purpose);
+            topology.add_work_queue(config, &queue, config.stage(), purpose);
         }
         // As long as a lane: servers of clients may be slow, and no job's end shall wait for them.
         let queue = topology.names.queue(&QueueName::notify());
-        topology.add_work_queue(config, &queue, config.intake, "ends of jobs with a callback, for the notifier");
+        topology.add_work_queue(config, &queue, config.intake(), "ends of jobs with a callback, for the notifier");
         for tier in TIERS {
             topology.add_tier(config, tier);
         }
@@ -214,7 +214,7 @@ impl Topology {
         }
         self.queues.push(Queue { name: name.to_owned(), arguments, purpose });
         self.bind(&tasks, name, name);
-        let mut arguments = self::arguments(config, config.dead);
+        let mut arguments = self::arguments(config, config.dead_letters());
         if config.quorum {
             arguments.insert("x-delivery-limit", Argument::Number(LOOKS_AT_DEAD_LETTERS));
         }
@@ -229,7 +229,7 @@ impl Topology {
             kind: ExchangeType::Fanout,
             purpose: "tries again later; the routing key is the queue to return to",
         });
-        let mut arguments = arguments(config, config.stage);
+        let mut arguments = arguments(config, config.stage());
         arguments.insert("x-message-ttl", Argument::Number(i64::try_from(milliseconds).unwrap_or(i64::MAX)));
         // Without a routing key of its own here, a message keeps the one it came with: its queue's name.
         arguments.insert("x-dead-letter-exchange", Argument::Text(self.names.with("tasks")));
@@ -244,9 +244,9 @@ impl Topology {
 
 /// What all queues have: kind, limits, and that past them publishing is refused.
 fn arguments(config: &AmqpConfig, limits: QueueLimits) -> BTreeMap<&'static str, Argument> {
-    let bytes = i64::try_from(limits.max_length_bytes).unwrap_or(i64::MAX);
+    let bytes = i64::try_from(limits.max_bytes).unwrap_or(i64::MAX);
     let mut arguments = BTreeMap::from([
-        ("x-max-length", Argument::Number(limits.max_length.into())),
+        ("x-max-length", Argument::Number(limits.max_messages.into())),
         ("x-max-length-bytes", Argument::Number(bytes)),
         ("x-overflow", Argument::Text("reject-publish".to_owned())),
     ]);

@@ -5,22 +5,20 @@
 //! knows who calls. Only a status of 200 to 299 counts as heard. Deliberately absent: redirects, which would take what is
 //! signed for one server to another, and any reading of the answer's body.
 
-use std::{str::FromStr, time::SystemTime};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
-use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use echogen_ports::{CallbackReply, CallbackSender, PortError};
 use echogen_protocol::JobEvent;
-use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::Full;
-use sha2::Sha256;
 use url::Url;
 
 use super::{
-    HttpConfig,
+    CallbackConfig,
     client::{WebClient, busy, shown},
+    signing_key::SigningKey,
 };
 
 /// The content type of an event in CloudEvents' structured mode.
@@ -30,58 +28,18 @@ const ID: HeaderName = HeaderName::from_static("webhook-id");
 const TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 
-/// What a secret begins with.
-const SECRET_PREFIX: &str = "whsec_";
-
-/// Bytes of a secret.
-const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
-
-/// A secret that is shared with those who are called, written as `whsec_` and 24 to 64 bytes in base64.
-#[derive(Clone, PartialEq, Eq)]
-pub struct CallbackSecret(Vec<u8>);
-
-impl FromStr for CallbackSecret {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        // The text itself is never shown.
-        let fault =
-            "is no secret; write whsec_ and 24 to 64 random bytes in base64, as `openssl rand -base64 32` gives";
-        let bytes = text.strip_prefix(SECRET_PREFIX).and_then(|bytes| BASE64_STANDARD.decode(bytes).ok());
-        bytes.filter(|bytes| SECRET_BYTES.contains(&bytes.len())).map(Self).ok_or_else(|| fault.to_owned())
-    }
-}
-
-impl std::fmt::Debug for CallbackSecret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("CallbackSecret(…)")
-    }
-}
-
-impl CallbackSecret {
-    /// The signature of a message, as it stands in the header.
-    fn sign(&self, id: &str, timestamp: u64, body: &[u8]) -> Result<String, PortError> {
-        let made = Hmac::<Sha256>::new_from_slice(&self.0);
-        let mut mac =
-            made.map_err(|error| PortError::permanent("the callback's secret is of no use").because(error))?;
-        mac.update(format!("{id}.{timestamp}.").as_bytes());
-        mac.update(body);
-        Ok(format!("v1,{}", BASE64_STANDARD.encode(mac.finalize().into_bytes())))
-    }
-}
-
 /// Calls servers by `https://`.
 #[derive(Clone)]
 pub struct HttpCallbackSender {
     client: WebClient,
-    secrets: Vec<CallbackSecret>,
+    keys: Vec<SigningKey>,
 }
 
 impl HttpCallbackSender {
-    /// Makes a sender that signs with every one of `secrets`: with two of them, an old one can be given up without haste.
-    /// Of the settings those about redirects have no effect.
-    pub fn new(config: HttpConfig, secrets: Vec<CallbackSecret>) -> Result<Self, PortError> {
-        Ok(Self { client: WebClient::new(config, "called")?, secrets })
+    /// Makes a sender that signs with every secret of the settings: while both are given, receivers can change from an
+    /// old one to a new one at any time.
+    pub fn new(config: CallbackConfig) -> Result<Self, PortError> {
+        Ok(Self { keys: config.keys()?, client: WebClient::new(config.access()?, "called")? })
     }
 
     fn headers(&self, id: &str, timestamp: u64, body: &[u8]) -> Result<HeaderMap, PortError> {
@@ -90,7 +48,7 @@ impl HttpCallbackSender {
         headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);
         headers.insert(ID, HeaderValue::from_str(id).map_err(bad)?);
         headers.insert(TIMESTAMP, timestamp.into());
-        let signatures = self.secrets.iter().map(|secret| secret.sign(id, timestamp, body));
+        let signatures = self.keys.iter().map(|key| key.sign(id, timestamp, body));
         let signatures = signatures.collect::<Result<Vec<_>, _>>()?.join(" ");
         if !signatures.is_empty() {
             headers.insert(SIGNATURE, HeaderValue::from_str(&signatures).map_err(bad)?);
@@ -124,8 +82,8 @@ fn refusal(url: &Url, status: StatusCode) -> PortError {
 
 impl std::fmt::Debug for HttpCallbackSender {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let config = self.client.config();
-        f.debug_struct("HttpCallbackSender").field("config", config).field("secrets", &self.secrets.len()).finish()
+        let keys = self.keys.len();
+        f.debug_struct("HttpCallbackSender").field("client", &self.client).field("keys", &keys).finish()
     }
 }
 
@@ -138,11 +96,11 @@ impl CallbackSender for HttpCallbackSender {
             .map_err(|error| PortError::permanent("the event cannot be written as JSON").because(error))?;
         let timestamp = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let headers = self.headers(&event.id, timestamp, &body)?;
-        let config = self.client.config();
-        match tokio::time::timeout(config.timeout(), self.call(&url, headers, body.into())).await {
+        let limit = self.client.timeout();
+        match tokio::time::timeout(limit, self.call(&url, headers, body.into())).await {
             Ok(called) => called,
             Err(_) => {
-                let limit = config.timeout_seconds;
+                let limit = limit.as_secs_f64();
                 Err(PortError::transient(format!("{} did not answer in {limit} seconds", shown(&url))))
             }
         }

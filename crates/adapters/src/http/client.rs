@@ -19,7 +19,7 @@ use rustls::{
 use url::{Host, Url};
 
 use super::{
-    HttpConfig,
+    config::WebAccess,
     resolver::{CheckedResolver, Refused},
 };
 
@@ -36,21 +36,21 @@ const LONGEST_WAIT: Duration = Duration::from_mins(10);
 #[derive(Clone)]
 pub(super) struct WebClient {
     client: Client<HttpsConnector<HttpConnector<CheckedResolver>>, Full<Bytes>>,
-    config: Arc<HttpConfig>,
+    access: Arc<WebAccess>,
     /// What it does to an address, for errors: `fetched`, say.
     done: &'static str,
 }
 
 impl WebClient {
     /// A client with the system's certificates and those of the settings.
-    pub(super) fn new(config: HttpConfig, done: &'static str) -> Result<Self, PortError> {
-        let config = Arc::new(config);
-        let mut connector = HttpConnector::new_with_resolver(CheckedResolver(Arc::clone(&config)));
+    pub(super) fn new(access: WebAccess, done: &'static str) -> Result<Self, PortError> {
+        let access = Arc::new(access);
+        let mut connector = HttpConnector::new_with_resolver(CheckedResolver(Arc::clone(&access)));
         connector.enforce_http(false);
         connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(config.connect_timeout()));
+        connector.set_connect_timeout(Some(access.connect_timeout));
         let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls_config(&config.certificates)?)
+            .with_tls_config(tls_config(access.certificates.as_deref().unwrap_or_default())?)
             .https_or_http()
             .enable_http1()
             .wrap_connector(connector);
@@ -59,11 +59,12 @@ impl WebClient {
             .pool_idle_timeout(IDLE_TIME)
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .build(connector);
-        Ok(Self { client, config, done })
+        Ok(Self { client, access, done })
     }
 
-    pub(super) fn config(&self) -> &HttpConfig {
-        &self.config
+    /// The limit of a whole request.
+    pub(super) fn timeout(&self) -> Duration {
+        self.access.timeout
     }
 
     /// Sends a request to `url`, if that may be reached, and returns the answer's head; its body is still to come. Where a
@@ -78,8 +79,7 @@ impl WebClient {
             PortError::permanent(format!("{} cannot be {}", shown(url), self.done)).because(cause)
         };
         *request.uri_mut() = url.as_str().parse().map_err(|error: http::uri::InvalidUri| cannot(error.into()))?;
-        let agent = self.config.user_agent.parse().map_err(|error: header::InvalidHeaderValue| cannot(error.into()))?;
-        request.headers_mut().insert(header::USER_AGENT, agent);
+        request.headers_mut().insert(header::USER_AGENT, self.access.user_agent.clone());
         self.client.request(request).await.map_err(|error| self.connect_error(url, error))
     }
 
@@ -89,7 +89,7 @@ impl WebClient {
         let refuse = |why: &str| Err(PortError::permanent(format!("{} is not {}: {why}", shown(url), self.done)));
         match url.scheme() {
             "https" => {}
-            "http" if self.config.allow_http => {}
+            "http" if self.access.allow_http => {}
             "http" => return refuse("it is not encrypted; use https://"),
             _ => return refuse("it is no https:// address"),
         }
@@ -102,10 +102,10 @@ impl WebClient {
             Some(Host::Ipv6(address)) => (address.to_string(), Some(IpAddr::V6(address))),
             None => return refuse("it names no host"),
         };
-        if !self.config.allows_host(&name) {
+        if !self.access.allows_host(&name) {
             return refuse("the host is not on the list of allowed ones");
         }
-        match address.and_then(|address| self.config.refused(address)) {
+        match address.and_then(|address| self.access.refused(address)) {
             Some(whose) => refuse(&format!("the address belongs to {whose}")),
             None => Ok(()),
         }
@@ -125,6 +125,12 @@ impl WebClient {
         }
         let what = if error.is_connect() { "cannot be reached" } else { "gave no answer" };
         PortError::transient(format!("{} {what}", shown(url))).because(error)
+    }
+}
+
+impl std::fmt::Debug for WebClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WebClient").field("access", &self.access).finish_non_exhaustive()
     }
 }
 

@@ -1,35 +1,38 @@
-//! What may be fetched from the web, and how patiently.
+//! What may be reached on the web, and how long that may take.
 
 use std::{net::IpAddr, time::Duration};
 
+use echogen_ports::{PortError, Secret, seconds};
+use http::HeaderValue;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::networks::{Network, not_public};
-use crate::time::seconds;
+use super::{
+    networks::{AllowedNetwork, not_public},
+    signing_key::SigningKey,
+};
 
 /// The settings of an [`HttpImageFetcher`](super::HttpImageFetcher).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpConfig {
-    /// Hosts that pictures are taken from: `example.org` for that host, `*.example.org` for all below it. Default: none
-    /// named, that is all.
+    /// Hosts that pictures are fetched from: `example.org` for that host, `*.example.org` for all below it. Empty: all
+    /// public hosts.
     pub allowed_hosts: Vec<String>,
     /// Networks that are reached although they are not public, such as `10.1.0.0/16` for a picture server of one's own.
-    /// Default: none.
-    pub allowed_networks: Vec<Network>,
+    pub allowed_networks: Vec<AllowedNetwork>,
     /// Whether `http://` is fetched too. A job's own address is always `https://`; with this a redirect may lead to an
-    /// unencrypted one. Default: no.
+    /// unencrypted one.
     pub allow_http: bool,
-    /// Certificates, as PEM text, that are trusted besides the system's, for a picture server of one's own. Default:
-    /// none.
-    pub certificates: String,
-    /// Redirects that are followed. Default: 5.
+    /// Certificates, as PEM text, of authorities that are trusted in addition to the system's.
+    pub certificates: Option<String>,
+    /// Number of redirects that are followed.
     pub max_redirects: u32,
-    /// Seconds to wait for a connection. Default: 5.
+    /// Seconds to wait for a connection.
     pub connect_timeout_seconds: f64,
-    /// Seconds that a picture may take with all its redirects. Default: 30.
+    /// Seconds that a picture may take with all its redirects.
     pub timeout_seconds: f64,
-    /// What servers are told that asks. Default: `echogen/` and the version.
+    /// User-Agent header of every request. Some picture servers refuse one that names no contact.
     pub user_agent: String,
 }
 
@@ -39,24 +42,127 @@ impl Default for HttpConfig {
             allowed_hosts: Vec::new(),
             allowed_networks: Vec::new(),
             allow_http: false,
-            certificates: String::new(),
+            certificates: None,
             max_redirects: 5,
             connect_timeout_seconds: 5.0,
             timeout_seconds: 30.0,
-            user_agent: concat!("echogen/", env!("CARGO_PKG_VERSION")).to_owned(),
+            user_agent: USER_AGENT.to_owned(),
         }
     }
 }
 
 impl HttpConfig {
-    pub(super) fn connect_timeout(&self) -> Duration {
-        seconds(self.connect_timeout_seconds)
+    /// Checks what can be checked without a server. Errors begin with the setting's name.
+    pub fn check(&self) -> Result<(), PortError> {
+        self.access("fetch").map(drop)
     }
 
-    pub(super) fn timeout(&self) -> Duration {
-        seconds(self.timeout_seconds)
+    pub(super) fn access(&self, section: &str) -> Result<WebAccess, PortError> {
+        Ok(WebAccess {
+            allowed_hosts: self.allowed_hosts.clone(),
+            allowed_networks: self.allowed_networks.clone(),
+            allow_http: self.allow_http,
+            certificates: self.certificates.clone(),
+            connect_timeout: limit(section, "connect_timeout_seconds", self.connect_timeout_seconds)?,
+            timeout: limit(section, "timeout_seconds", self.timeout_seconds)?,
+            user_agent: user_agent(section, &self.user_agent)?,
+        })
+    }
+}
+
+/// The settings of an [`HttpCallbackSender`](super::HttpCallbackSender).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CallbackConfig {
+    /// Hosts that may be called back: `example.org` for that host, `*.example.org` for all below it. Empty: all public
+    /// hosts.
+    pub allowed_hosts: Vec<String>,
+    /// Networks that are called although they are not public, such as `10.1.0.0/16`.
+    pub allowed_networks: Vec<AllowedNetwork>,
+    /// Certificates, as PEM text, of authorities that are trusted in addition to the system's.
+    pub certificates: Option<String>,
+    /// Signs callbacks as Standard Webhooks specify: `whsec_` and 24 to 64 random bytes in base64, as
+    /// `openssl rand -base64 32` prints them. While one secret replaces another, both, separated by a comma. Absent:
+    /// callbacks are not signed.
+    pub secret: Option<Secret>,
+    /// Seconds to wait for a connection.
+    pub connect_timeout_seconds: f64,
+    /// Seconds that the client's server has to answer a callback.
+    pub timeout_seconds: f64,
+    /// User-Agent header of every callback.
+    pub user_agent: String,
+}
+
+impl Default for CallbackConfig {
+    fn default() -> Self {
+        Self {
+            allowed_hosts: Vec::new(),
+            allowed_networks: Vec::new(),
+            certificates: None,
+            secret: None,
+            connect_timeout_seconds: 5.0,
+            timeout_seconds: 10.0,
+            user_agent: USER_AGENT.to_owned(),
+        }
+    }
+}
+
+impl CallbackConfig {
+    /// Checks what can be checked without a server. Errors begin with the setting's name.
+    pub fn check(&self) -> Result<(), PortError> {
+        self.keys()?;
+        self.access().map(drop)
     }
 
+    pub(super) fn access(&self) -> Result<WebAccess, PortError> {
+        let web = HttpConfig {
+            allowed_hosts: self.allowed_hosts.clone(),
+            allowed_networks: self.allowed_networks.clone(),
+            certificates: self.certificates.clone(),
+            connect_timeout_seconds: self.connect_timeout_seconds,
+            timeout_seconds: self.timeout_seconds,
+            user_agent: self.user_agent.clone(),
+            ..HttpConfig::default()
+        };
+        web.access("callbacks")
+    }
+
+    /// The keys that every callback is signed with.
+    pub(super) fn keys(&self) -> Result<Vec<SigningKey>, PortError> {
+        let Some(secret) = &self.secret else { return Ok(Vec::new()) };
+        let texts = secret.expose().split([',', '\n']).map(str::trim).filter(|text| !text.is_empty());
+        texts.map(|text| text.parse().map_err(|why| PortError::permanent(format!("callbacks.secret {why}")))).collect()
+    }
+}
+
+/// The User-Agent header of somebody who sets none.
+const USER_AGENT: &str = concat!("echogen/", env!("CARGO_PKG_VERSION"));
+
+fn limit(section: &str, name: &str, value: f64) -> Result<Duration, PortError> {
+    seconds(value).map_err(|error| PortError::permanent(format!("{section}.{name} {error}")))
+}
+
+fn user_agent(section: &str, text: &str) -> Result<HeaderValue, PortError> {
+    let refused = |error| {
+        let message = format!("{section}.user_agent is {text:?}; write visible ASCII characters");
+        PortError::permanent(message).because(error)
+    };
+    text.parse().map_err(|error: http::header::InvalidHeaderValue| refused(error))
+}
+
+/// Settings that have been checked: whom a client may reach, and how long that may take.
+#[derive(Clone, Debug)]
+pub(super) struct WebAccess {
+    pub(super) allowed_hosts: Vec<String>,
+    pub(super) allowed_networks: Vec<AllowedNetwork>,
+    pub(super) allow_http: bool,
+    pub(super) certificates: Option<String>,
+    pub(super) connect_timeout: Duration,
+    pub(super) timeout: Duration,
+    pub(super) user_agent: HeaderValue,
+}
+
+impl WebAccess {
     /// Whether the host may be asked, by its name.
     pub(super) fn allows_host(&self, host: &str) -> bool {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
@@ -82,20 +188,49 @@ impl HttpConfig {
 mod tests {
     use super::*;
 
+    fn hosts(allowed: &[&str]) -> WebAccess {
+        let allowed_hosts = allowed.iter().map(|host| (*host).to_owned()).collect();
+        HttpConfig { allowed_hosts, ..HttpConfig::default() }.access("fetch").unwrap()
+    }
+
     #[test]
     fn hosts_are_allowed_by_name_or_by_what_is_above_them() {
-        let config = HttpConfig {
-            allowed_hosts: vec!["example.org".into(), "*.Pictures.example".into()],
-            ..HttpConfig::default()
-        };
+        let access = hosts(&["example.org", "*.Pictures.example"]);
         for host in ["example.org", "EXAMPLE.org", "example.org.", "a.pictures.example", "a.b.pictures.example"] {
-            assert!(config.allows_host(host), "{host}");
+            assert!(access.allows_host(host), "{host}");
         }
         for host in
             ["pictures.example", "a.example.org", "badexample.org", "xpictures.example", ".pictures.example", ""]
         {
-            assert!(!config.allows_host(host), "{host}");
+            assert!(!access.allows_host(host), "{host}");
         }
-        assert!(HttpConfig::default().allows_host("anything"));
+        assert!(hosts(&[]).allows_host("anything"));
+    }
+
+    #[test]
+    fn wrong_settings_are_refused_by_name() {
+        let fetch = HttpConfig::default();
+        let callbacks = CallbackConfig::default();
+        let faults = [
+            (HttpConfig { timeout_seconds: -1.0, ..fetch.clone() }.check(), "fetch.timeout_seconds is -1"),
+            (HttpConfig { user_agent: "a\nb".into(), ..fetch.clone() }.check(), "fetch.user_agent"),
+            (CallbackConfig { timeout_seconds: 0.0, ..callbacks.clone() }.check(), "callbacks.timeout_seconds is 0"),
+            (CallbackConfig { secret: Some("hunter2".into()), ..callbacks.clone() }.check(), "callbacks.secret is no"),
+        ];
+        for (checked, start) in faults {
+            let error = checked.unwrap_err();
+            assert!(error.is_permanent() && error.to_string().starts_with(start), "{error}");
+            assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        }
+        assert!(fetch.check().is_ok() && callbacks.check().is_ok());
+    }
+
+    #[test]
+    fn one_secret_replaces_another_while_both_are_given() {
+        let (old, new) = (format!("whsec_{}", "b2xk".repeat(8)), format!("whsec_{}", "bmV3".repeat(8)));
+        for (text, count) in [(old.clone(), 1), (format!("{old},{new}"), 2), (format!("{old}\n {new} \n"), 2), (String::new(), 0)] {
+            let config = CallbackConfig { secret: Some(text.into()), ..CallbackConfig::default() };
+            assert_eq!(config.keys().unwrap().len(), count, "{}", config.secret.unwrap().expose());
+        }
     }
 }

@@ -30,6 +30,7 @@ const ALL_PICTURES: u64 = 256 * 1024 * 1024;
 #[derive(Clone)]
 pub struct HttpImageFetcher {
     client: WebClient,
+    max_redirects: u32,
     room: Room,
 }
 
@@ -42,24 +43,25 @@ enum Step {
 impl HttpImageFetcher {
     /// Makes a fetcher with the system's certificates and those of the settings.
     pub fn new(config: HttpConfig) -> Result<Self, PortError> {
-        Ok(Self { client: WebClient::new(config, "fetched")?, room: Room::of(ALL_PICTURES) })
+        let client = WebClient::new(config.access("fetch")?, "fetched")?;
+        Ok(Self { client, max_redirects: config.max_redirects, room: Room::of(ALL_PICTURES) })
     }
 
     /// Fetches what lies at `url`, at most `max_bytes` of it. While other pictures leave no room for it, it waits,
     /// within the time that a picture may take.
     pub async fn fetch_url(&self, url: &Url, max_bytes: u64) -> Result<Bytes, PortError> {
-        let config = self.client.config();
-        match tokio::time::timeout(config.timeout(), self.follow(url.clone(), max_bytes)).await {
+        let limit = self.client.timeout();
+        match tokio::time::timeout(limit, self.follow(url.clone(), max_bytes)).await {
             Ok(fetched) => fetched,
             Err(_) => {
-                let limit = config.timeout_seconds;
+                let limit = limit.as_secs_f64();
                 Err(PortError::transient(format!("{} did not send the picture in {limit} seconds", shown(url))))
             }
         }
     }
 
     async fn follow(&self, mut url: Url, max_bytes: u64) -> Result<Bytes, PortError> {
-        let limit = self.client.config().max_redirects;
+        let limit = self.max_redirects;
         for _ in 0..=limit {
             match self.step(&url, max_bytes).await? {
                 Step::Picture(bytes) => return Ok(bytes),
@@ -90,7 +92,7 @@ impl HttpImageFetcher {
 
 impl std::fmt::Debug for HttpImageFetcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("HttpImageFetcher").field(self.client.config()).finish()
+        f.debug_tuple("HttpImageFetcher").field(&self.client).finish()
     }
 }
 

@@ -5,60 +5,38 @@
 //! ways of writing an IPv4 address as an IPv6 one.
 
 use std::{
+    borrow::Cow,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
 };
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-/// A range of addresses, written as `10.0.0.0/8`, `fd00::/8`, or one address alone.
+/// A network that may be reached although it is not public, written as `10.0.0.0/8`, `fd00::/8`, or one address alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Network {
-    base: IpAddr,
-    bits: u8,
-}
+pub struct AllowedNetwork(IpNet);
 
-impl Network {
-    const fn v4(a: u8, b: u8, c: u8, d: u8, bits: u8) -> Self {
-        Self { base: IpAddr::V4(Ipv4Addr::new(a, b, c, d)), bits }
-    }
-
-    const fn v6(first: u16, second: u16, third: u16, bits: u8) -> Self {
-        Self { base: IpAddr::V6(Ipv6Addr::new(first, second, third, 0, 0, 0, 0, 0)), bits }
-    }
-
+impl AllowedNetwork {
     /// Whether the address lies within. An IPv6 address never lies within an IPv4 network, however it is written.
     pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.base, address) {
-            (IpAddr::V4(base), IpAddr::V4(address)) => {
-                let differing = base.to_bits() ^ address.to_bits();
-                differing.leading_zeros() >= u32::from(self.bits)
-            }
-            (IpAddr::V6(base), IpAddr::V6(address)) => {
-                let differing = base.to_bits() ^ address.to_bits();
-                differing.leading_zeros() >= u32::from(self.bits)
-            }
-            _ => false,
-        }
+        self.0.contains(&address)
     }
 }
 
-impl FromStr for Network {
+impl FromStr for AllowedNetwork {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let fault = || format!("{text:?} is no network; write 10.0.0.0/8, fd00::/8 or one address");
-        let (base, bits) = text.split_once('/').map_or((text, None), |(base, bits)| (base, Some(bits)));
-        let base: IpAddr = base.parse().map_err(|_| fault())?;
-        let most = if base.is_ipv4() { 32 } else { 128 };
-        let bits: u8 = bits.map_or(Ok(most), str::parse).map_err(|_| fault())?;
-        if bits > most { Err(fault()) } else { Ok(Self { base, bits }) }
+        let network = text.parse().or_else(|_| text.parse().map(|address: IpAddr| IpNet::from(address)));
+        network.map(Self).map_err(|_| format!("{text:?} is no network; write 10.0.0.0/8, fd00::/8 or one address"))
     }
 }
 
-impl TryFrom<String> for Network {
+impl TryFrom<String> for AllowedNetwork {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -66,58 +44,77 @@ impl TryFrom<String> for Network {
     }
 }
 
-impl From<Network> for String {
-    fn from(network: Network) -> Self {
+impl From<AllowedNetwork> for String {
+    fn from(network: AllowedNetwork) -> Self {
         network.to_string()
     }
 }
 
-impl fmt::Display for Network {
+impl fmt::Display for AllowedNetwork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.base, self.bits)
+        self.0.fmt(f)
     }
 }
 
+impl JsonSchema for AllowedNetwork {
+    fn schema_name() -> Cow<'static, str> {
+        "AllowedNetwork".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let description = "A network such as 10.0.0.0/8 or fd00::/8, or one address.";
+        json_schema!({ "type": "string", "description": description })
+    }
+}
+
+const fn v4(a: u8, b: u8, c: u8, d: u8, bits: u8) -> IpNet {
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), bits))
+}
+
+const fn v6(first: u16, second: u16, bits: u8) -> IpNet {
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(first, second, 0, 0, 0, 0, 0, 0), bits))
+}
+
 /// Not public, by the registries of special addresses (IANA, RFC 6890 and those after it) and by what clouds do.
-const REFUSED_V4: &[(Network, &str)] = &[
-    (Network::v4(0, 0, 0, 0, 8), "this machine"),
-    (Network::v4(10, 0, 0, 0, 8), "a private network"),
-    (Network::v4(100, 64, 0, 0, 10), "a shared network"),
-    (Network::v4(127, 0, 0, 0, 8), "this machine"),
-    (Network::v4(168, 63, 129, 16, 32), "a cloud's own service"),
-    (Network::v4(169, 254, 0, 0, 16), "the link or a cloud's metadata"),
-    (Network::v4(172, 16, 0, 0, 12), "a private network"),
-    (Network::v4(192, 0, 0, 0, 24), "a special purpose"),
-    (Network::v4(192, 0, 2, 0, 24), "documentation"),
-    (Network::v4(192, 88, 99, 0, 24), "a relay"),
-    (Network::v4(192, 168, 0, 0, 16), "a private network"),
-    (Network::v4(198, 18, 0, 0, 15), "benchmarks"),
-    (Network::v4(198, 51, 100, 0, 24), "documentation"),
-    (Network::v4(203, 0, 113, 0, 24), "documentation"),
-    (Network::v4(224, 0, 0, 0, 4), "multicast"),
-    (Network::v4(240, 0, 0, 0, 4), "nobody"),
+const REFUSED_V4: &[(IpNet, &str)] = &[
+    (v4(0, 0, 0, 0, 8), "this machine"),
+    (v4(10, 0, 0, 0, 8), "a private network"),
+    (v4(100, 64, 0, 0, 10), "a shared network"),
+    (v4(127, 0, 0, 0, 8), "this machine"),
+    (v4(168, 63, 129, 16, 32), "a cloud's own service"),
+    (v4(169, 254, 0, 0, 16), "the link or a cloud's metadata"),
+    (v4(172, 16, 0, 0, 12), "a private network"),
+    (v4(192, 0, 0, 0, 24), "a special purpose"),
+    (v4(192, 0, 2, 0, 24), "documentation"),
+    (v4(192, 88, 99, 0, 24), "a relay"),
+    (v4(192, 168, 0, 0, 16), "a private network"),
+    (v4(198, 18, 0, 0, 15), "benchmarks"),
+    (v4(198, 51, 100, 0, 24), "documentation"),
+    (v4(203, 0, 113, 0, 24), "documentation"),
+    (v4(224, 0, 0, 0, 4), "multicast"),
+    (v4(240, 0, 0, 0, 4), "nobody"),
 ];
 
 /// Public IPv6 addresses begin with these three bits; loopback, link-local, unique-local, multicast, mapped IPv4
 /// (`::ffff:0:0/96`) and NAT64 (`64:ff9b::/96`) do not.
-const GLOBAL_V6: Network = Network::v6(0x2000, 0, 0, 3);
+const GLOBAL_V6: IpNet = v6(0x2000, 0, 3);
 
 /// Not public although they begin so.
-const REFUSED_V6: &[(Network, &str)] = &[
-    (Network::v6(0x2001, 0, 0, 23), "a special purpose"),
-    (Network::v6(0x2001, 0x0db8, 0, 32), "documentation"),
-    (Network::v6(0x2002, 0, 0, 16), "an IPv4 address in disguise"),
-    (Network::v6(0x3fff, 0, 0, 20), "documentation"),
+const REFUSED_V6: &[(IpNet, &str)] = &[
+    (v6(0x2001, 0, 23), "a special purpose"),
+    (v6(0x2001, 0x0db8, 32), "documentation"),
+    (v6(0x2002, 0, 16), "an IPv4 address in disguise"),
+    (v6(0x3fff, 0, 20), "documentation"),
 ];
 
 /// What the address belongs to, if it is not public.
 pub(super) fn not_public(address: IpAddr) -> Option<&'static str> {
     let refused = match address {
         IpAddr::V4(_) => REFUSED_V4,
-        IpAddr::V6(_) if !GLOBAL_V6.contains(address) => return Some("no public network"),
+        IpAddr::V6(_) if !GLOBAL_V6.contains(&address) => return Some("no public network"),
         IpAddr::V6(_) => REFUSED_V6,
     };
-    refused.iter().find(|(network, _)| network.contains(address)).map(|(_, whose)| *whose)
+    refused.iter().find(|(network, _)| network.contains(&address)).map(|(_, whose)| *whose)
 }
 
 #[cfg(test)]
@@ -197,13 +194,13 @@ mod tests {
     #[test]
     fn networks_are_read_and_shown() {
         for text in ["10.0.0.0/8", "fd00::/8", "0.0.0.0/0", "::/0", "127.0.0.1/32"] {
-            assert_eq!(text.parse::<Network>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<AllowedNetwork>().unwrap().to_string(), text);
         }
-        assert_eq!("127.0.0.1".parse::<Network>().unwrap().to_string(), "127.0.0.1/32");
+        assert_eq!("127.0.0.1".parse::<AllowedNetwork>().unwrap().to_string(), "127.0.0.1/32");
         for text in ["", "10.0.0.0/33", "fd00::/129", "10.0.0/8", "10.0.0.0/-1", "10.0.0.0/", "localhost", "/8"] {
-            assert!(text.parse::<Network>().is_err(), "{text}");
+            assert!(text.parse::<AllowedNetwork>().is_err(), "{text}");
         }
-        let all: Network = "0.0.0.0/0".parse().unwrap();
+        let all: AllowedNetwork = "0.0.0.0/0".parse().unwrap();
         assert!(all.contains("1.2.3.4".parse().unwrap()));
         assert!(!all.contains("::ffff:1.2.3.4".parse().unwrap()), "an IPv6 address is none of IPv4");
     }

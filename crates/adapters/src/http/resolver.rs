@@ -14,13 +14,13 @@ use std::{
 use hyper_util::client::legacy::connect::dns::Name;
 use tower_service::Service;
 
-use super::HttpConfig;
+use super::config::WebAccess;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Resolves and checks.
 #[derive(Clone, Debug)]
-pub(super) struct CheckedResolver(pub(super) Arc<HttpConfig>);
+pub(super) struct CheckedResolver(pub(super) Arc<WebAccess>);
 
 /// The name leads nowhere but to addresses that must not be reached.
 #[derive(Debug)]
@@ -44,11 +44,11 @@ impl Service<Name> for CheckedResolver {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let config = Arc::clone(&self.0);
+        let access = Arc::clone(&self.0);
         Box::pin(async move {
             // The port is the connector's affair.
             let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            let refused = |at: &SocketAddr| config.refused(at.ip());
+            let refused = |at: &SocketAddr| access.refused(at.ip());
             let reachable: Vec<SocketAddr> = found.iter().copied().filter(|at| refused(at).is_none()).collect();
             match (reachable.is_empty(), found.iter().find_map(refused)) {
                 (true, Some(whose)) => {
@@ -66,15 +66,16 @@ impl Service<Name> for CheckedResolver {
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
-    use super::*;
+    use super::{super::HttpConfig, *};
 
     #[tokio::test]
     async fn a_checked_name_gives_only_addresses_that_passed() {
         let network = "127.0.0.0/8".parse().unwrap();
         let config = HttpConfig { allowed_networks: vec![network], ..HttpConfig::default() };
+        let access = Arc::new(config.access("fetch").unwrap());
         let name: Name = "localhost".parse().unwrap();
         let found: Vec<IpAddr> =
-            CheckedResolver(Arc::new(config)).call(name).await.unwrap().map(|at| at.ip()).collect();
+            CheckedResolver(access).call(name).await.unwrap().map(|at| at.ip()).collect();
         assert!(!found.is_empty() && found.iter().all(|at| *at == Ipv4Addr::LOCALHOST), "{found:?}");
     }
 }

@@ -1,33 +1,34 @@
-//! Where Redis is, and how patient its callers are.
+//! Where Redis is, and how long its callers wait.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
+use echogen_ports::{PortError, Secret, seconds, seconds_or_zero};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::time::seconds;
-
 /// The settings of a [`RedisCache`](super::RedisCache).
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RedisConfig {
-    /// `redis://[user:password@]host:port/database`, or `rediss://` for TLS. Default: `redis://127.0.0.1:6379/0`.
-    pub url: String,
-    /// What every key begins with, so that several installations can share a server. Default: `echogen:`.
+    /// Address of Redis or Valkey: `redis://user:password@host:6379/0`, or `rediss://` for TLS; user, password and the
+    /// number of the database may be left out. Absent: every process keeps a cache of its own.
+    pub url: Option<Secret>,
+    /// What every key begins with, so that several installations can share a server.
     pub prefix: String,
-    /// Values over this are not stored. An encoded subject has up to about 4 MiB. Default: 8 MiB.
+    /// Bytes of the largest value that is stored; larger ones are left out. An encoded subject has up to about 4 MiB.
     pub max_value_bytes: u64,
-    /// Seconds to wait for a connection. Default: 1.
+    /// Seconds to wait for a connection.
     pub connect_timeout_seconds: f64,
-    /// Seconds to wait for an answer. Default: 1.
+    /// Seconds to wait for an answer.
     pub response_timeout_seconds: f64,
-    /// Seconds for which calls fail at once after Redis was found to be away. Default: 0.5.
+    /// Seconds for which calls fail at once after Redis was found to be unreachable; 0 tries again with every call.
     pub pause_seconds: f64,
 }
 
 impl Default for RedisConfig {
     fn default() -> Self {
         Self {
-            url: "redis://127.0.0.1:6379/0".to_owned(),
+            url: None,
             prefix: "echogen:".to_owned(),
             max_value_bytes: 8 << 20,
             connect_timeout_seconds: 1.0,
@@ -37,28 +38,41 @@ impl Default for RedisConfig {
     }
 }
 
-impl RedisConfig {
-    /// The settings for a server, all else at its default.
-    pub fn at(url: impl Into<String>) -> Self {
-        Self { url: url.into(), ..Self::default() }
-    }
-
-    pub(super) fn connect_timeout(&self) -> Duration {
-        seconds(self.connect_timeout_seconds)
-    }
-
-    pub(super) fn response_timeout(&self) -> Duration {
-        seconds(self.response_timeout_seconds)
-    }
-
-    pub(super) fn pause(&self) -> Duration {
-        seconds(self.pause_seconds)
-    }
+/// Settings that have been checked.
+#[derive(Debug)]
+pub(super) struct Checked {
+    pub(super) url: Secret,
+    pub(super) prefix: String,
+    pub(super) max_value_bytes: u64,
+    pub(super) connect_timeout: Duration,
+    pub(super) response_timeout: Duration,
+    pub(super) pause: Duration,
 }
 
-/// Without the address: it may carry a password.
-impl fmt::Debug for RedisConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisConfig").field("prefix", &self.prefix).finish_non_exhaustive()
+impl RedisConfig {
+    /// The settings for a server, all else at its default.
+    pub fn at(url: impl Into<Secret>) -> Self {
+        Self { url: Some(url.into()), ..Self::default() }
+    }
+
+    /// Checks what can be checked without a server. Errors begin with the setting's name.
+    pub fn check(&self) -> Result<(), PortError> {
+        self.checked().map(drop)
+    }
+
+    pub(super) fn checked(&self) -> Result<Checked, PortError> {
+        let url = self.url.clone().filter(|url| !url.is_empty());
+        let limit = |name: &str, value: f64| {
+            seconds(value).map_err(|error| PortError::permanent(format!("cache.{name} {error}")))
+        };
+        let pause = seconds_or_zero(self.pause_seconds);
+        Ok(Checked {
+            url: url.ok_or_else(|| PortError::permanent("cache.url is not set; write redis://host:6379/0"))?,
+            prefix: self.prefix.clone(),
+            max_value_bytes: self.max_value_bytes,
+            connect_timeout: limit("connect_timeout_seconds", self.connect_timeout_seconds)?,
+            response_timeout: limit("response_timeout_seconds", self.response_timeout_seconds)?,
+            pause: pause.map_err(|error| PortError::permanent(format!("cache.pause_seconds {error}")))?,
+        })
     }
 }

@@ -1,6 +1,6 @@
 //! The client: one TLS stack, explicit timeouts, and as few passes over the bytes as can be.
 
-use std::fmt::Write;
+use std::{fmt::Write, time::Duration};
 
 use aws_config::{BehaviorVersion, Region};
 use aws_runtime::auth::PayloadSigningOverride;
@@ -19,21 +19,34 @@ use aws_smithy_http_client::{
 };
 use echogen_ports::PortError;
 
-use super::{ChecksumCalculation, S3Config};
+use super::{
+    ChecksumCalculation, S3Config,
+    config::Keys,
+};
 
-/// A client, and the same one without retries.
-pub(super) async fn connect(config: &S3Config) -> Result<(Client, Client), PortError> {
-    config.check_server()?;
+/// The way to a server.
+#[derive(Clone)]
+pub(super) struct Clients {
+    pub(super) client: Client,
+    /// The same without the library's own retries.
+    pub(super) single_try: Client,
+    /// Seconds that a call may take with all its tries.
+    pub(super) operation_timeout: Duration,
+}
+
+/// Makes the clients; no server is asked.
+pub(super) async fn connect(config: &S3Config) -> Result<Clients, PortError> {
+    let checked = config.check_server()?;
     let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
-    let credentials = credentials(config, &http).await?;
+    let credentials = credentials(config, checked.keys, &http).await?;
     let timeouts = TimeoutConfig::builder()
-        .connect_timeout(config.connect_timeout())
-        .operation_attempt_timeout(config.attempt_timeout())
-        .operation_timeout(config.operation_timeout())
+        .connect_timeout(checked.connect_timeout)
+        .operation_attempt_timeout(checked.attempt_timeout)
+        .operation_timeout(checked.operation_timeout)
         .build();
     let retries = RetryConfig::standard()
-        .with_max_attempts(config.max_attempts.max(1))
-        .with_initial_backoff(std::time::Duration::from_millis(100));
+        .with_max_attempts(config.max_attempts)
+        .with_initial_backoff(Duration::from_millis(100));
     let mut builder = Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(config.region.clone()))
@@ -58,13 +71,22 @@ pub(super) async fn connect(config: &S3Config) -> Result<(Client, Client), PortE
     }
     let config = builder.build();
     let single_try = config.to_builder().retry_config(RetryConfig::disabled()).build();
-    Ok((Client::from_conf(config), Client::from_conf(single_try)))
+    Ok(Clients {
+        client: Client::from_conf(config),
+        single_try: Client::from_conf(single_try),
+        operation_timeout: checked.operation_timeout,
+    })
 }
 
 /// The keys of the settings, or those that AWS's own tools would find: environment, profile, web identity, instance.
-async fn credentials(config: &S3Config, http: &SharedHttpClient) -> Result<SharedCredentialsProvider, PortError> {
-    if let (Some(id), Some(secret)) = (&config.access_key_id, &config.secret_access_key) {
-        let keys = Credentials::new(id, secret, config.session_token.clone(), None, "echogen settings");
+async fn credentials(
+    config: &S3Config,
+    keys: Option<Keys>,
+    http: &SharedHttpClient,
+) -> Result<SharedCredentialsProvider, PortError> {
+    if let Some(Keys { id, secret, token }) = keys {
+        let token = token.map(|token| token.expose().to_owned());
+        let keys = Credentials::new(id.expose(), secret.expose(), token, None, "echogen settings");
         return Ok(SharedCredentialsProvider::new(keys));
     }
     let found = aws_config::defaults(BehaviorVersion::latest())
@@ -73,7 +95,7 @@ async fn credentials(config: &S3Config, http: &SharedHttpClient) -> Result<Share
         .load()
         .await;
     found.credentials_provider().ok_or_else(|| {
-        PortError::permanent("there are no access keys for s3; set s3.access_key_id and s3.secret_access_key")
+        PortError::permanent("there are no access keys for s3; set store.access_key_id and store.secret_access_key")
     })
 }
 

@@ -1,67 +1,67 @@
-//! Which bucket, and how it is spoken to.
+//! Which bucket, and how its server is used.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
-use echogen_ports::PortError;
+use echogen_ports::{PortError, Secret, seconds};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::time::seconds;
-
 /// The settings of an [`S3ObjectStore`](super::S3ObjectStore).
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct S3Config {
-    /// The server's address, such as `https://minio.example.org:9000`. Default: none, that is AWS itself.
+    /// Address of an S3-compatible server, such as `https://minio.example.org:9000`. Absent: AWS itself.
     pub endpoint: Option<String>,
-    /// Default: `us-east-1`.
+    /// Region of the bucket.
     pub region: String,
-    /// The bucket. There is no default.
+    /// Name of the bucket.
     pub bucket: String,
-    /// What every key in the bucket begins with; end it with `/` for a folder. Default: nothing.
+    /// What every key in the bucket begins with; it ends with `/` for a folder.
     pub prefix: String,
-    /// Whether the bucket is named in the path and not in the host's name. Default: yes with an `endpoint`, else no.
+    /// Whether the bucket is named in the path of a request and not in the host's name. Absent: yes with an `endpoint`,
+    /// no without.
     pub path_style: Option<bool>,
-    /// The access key. Default: what AWS's own tools would use (environment, profile, web identity, instance).
-    pub access_key_id: Option<String>,
-    /// The access key's secret.
-    pub secret_access_key: Option<String>,
-    /// The token of temporary keys.
-    pub session_token: Option<String>,
-    /// The checksum that is sent with an object and that the server verifies and keeps. Default: `sha256`.
+    /// Access key. Absent: what AWS's own tools would use (environment, profile, web identity, instance).
+    pub access_key_id: Option<Secret>,
+    /// Secret of the access key; set together with `access_key_id`.
+    pub secret_access_key: Option<Secret>,
+    /// Session token of temporary access keys.
+    pub session_token: Option<Secret>,
+    /// Checksum that is sent with an object and that the server verifies and keeps.
     pub upload_checksum: UploadChecksum,
-    /// Whether the signature covers an object's bytes. Without it only TLS guards them on the way, so that needs an
-    /// `https://` endpoint; it saves a pass over the bytes only if `upload_checksum` is `none` too. Default: yes.
+    /// Whether the signature of a request covers the object's bytes. Without it only TLS protects them in transit, so
+    /// that needs an `https://` endpoint; it saves a pass over the bytes only if `upload_checksum` is `none` too.
     pub sign_payload: bool,
-    /// When the client library adds a checksum (CRC32 in a trailer) by itself. Many stores that are not AWS reject
-    /// that. Default: `when_required` with an `endpoint`, else `when_supported`. It never adds one where
-    /// `upload_checksum` gives one.
+    /// When the client library adds a checksum (CRC32 in a trailer) by itself, which many stores other than AWS reject.
+    /// It never adds one where `upload_checksum` gives one. Absent: `when_required` with an `endpoint`,
+    /// `when_supported` without.
     pub checksum_calculation: Option<ChecksumCalculation>,
-    /// Whether the store knows `If-None-Match: *` on PUT. Without, "create only if absent" looks first and writes then,
-    /// and two workers at the same moment can both believe that they were first. Default: yes.
+    /// Whether the store knows `If-None-Match: *` on writes. Without it, "create only if absent" checks first and writes
+    /// then, and two workers at the same moment can both believe that they were first.
     pub conditional_writes: bool,
-    /// Seconds to wait for a connection. Default: 3.
+    /// Seconds to wait for a connection.
     pub connect_timeout_seconds: f64,
-    /// Seconds that one try may take. Default: 20.
+    /// Seconds that one attempt of a call may take.
     pub attempt_timeout_seconds: f64,
-    /// Seconds that a call may take with all its tries. Default: 60.
+    /// Seconds that a call may take with all its attempts.
     pub operation_timeout_seconds: f64,
-    /// Tries of one call. Default: 4.
+    /// Attempts of one call, at least 1.
     pub max_attempts: u32,
 }
 
 /// The checksum of an upload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum UploadChecksum {
     /// `x-amz-checksum-sha256`.
     Sha256,
-    /// None of ours.
+    /// No checksum.
     None,
 }
 
 /// When the client library adds a checksum by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ChecksumCalculation {
     /// Only where S3 insists on one.
@@ -107,55 +107,77 @@ impl S3Config {
         })
     }
 
+    /// Checks what can be checked without a server. Errors begin with the setting's name.
+    pub fn check(&self) -> Result<(), PortError> {
+        self.check_bucket()?;
+        self.check_server().map(drop)
+    }
+
     pub(super) fn check_bucket(&self) -> Result<(), PortError> {
         let fault = |message: String| Err(PortError::permanent(message));
         if self.bucket.is_empty() || self.bucket.contains('/') {
-            return fault(format!("s3.bucket is {:?}; name one bucket, without a path", self.bucket));
+            return fault(format!("store.bucket is {:?}; name one bucket, without a path", self.bucket));
         }
         if self.prefix.starts_with('/') || self.prefix.split('/').any(|part| part == "." || part == "..") {
-            return fault(format!("s3.prefix is {:?}; it must neither begin with / nor climb", self.prefix));
+            return fault(format!("store.prefix is {:?}; it must neither begin with / nor contain . or ..", self.prefix));
         }
         Ok(())
     }
 
-    pub(super) fn check_server(&self) -> Result<(), PortError> {
-        let fault = |message: String| Err(PortError::permanent(message));
-        if self.access_key_id.is_some() != self.secret_access_key.is_some() {
-            return fault("set both of s3.access_key_id and s3.secret_access_key, or none".to_owned());
+    pub(super) fn check_server(&self) -> Result<Checked, PortError> {
+        let limit = |name: &str, value: f64| {
+            seconds(value).map_err(|error| PortError::permanent(format!("store.{name} {error}")))
+        };
+        if self.max_attempts == 0 {
+            return Err(PortError::permanent("store.max_attempts is 0; a call needs at least 1"));
         }
+        self.check_endpoint()?;
+        Ok(Checked {
+            keys: self.keys()?,
+            connect_timeout: limit("connect_timeout_seconds", self.connect_timeout_seconds)?,
+            attempt_timeout: limit("attempt_timeout_seconds", self.attempt_timeout_seconds)?,
+            operation_timeout: limit("operation_timeout_seconds", self.operation_timeout_seconds)?,
+        })
+    }
+
+    fn keys(&self) -> Result<Option<Keys>, PortError> {
+        let given = |secret: &Option<Secret>| secret.clone().filter(|secret| !secret.is_empty());
+        match (given(&self.access_key_id), given(&self.secret_access_key)) {
+            (Some(id), Some(secret)) => Ok(Some(Keys { id, secret, token: given(&self.session_token) })),
+            (None, None) => Ok(None),
+            _ => Err(PortError::permanent("set both of store.access_key_id and store.secret_access_key, or none")),
+        }
+    }
+
+    fn check_endpoint(&self) -> Result<(), PortError> {
+        let fault = |message: &str| Err(PortError::permanent(message));
         let endpoint = self.endpoint.as_deref().map(Url::parse);
         let Some(endpoint) = endpoint else { return Ok(()) };
         match endpoint {
             Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
                 if !self.sign_payload && url.scheme() == "http" {
-                    return fault("s3.sign_payload = false needs an https:// endpoint".to_owned());
+                    return fault("store.sign_payload = false needs an https:// endpoint");
                 }
                 Ok(())
             }
-            _ => fault("s3.endpoint is no address; write http://host:port or https://host".to_owned()),
+            _ => fault("store.endpoint is no address; write http://host:port or https://host"),
         }
-    }
-
-    pub(super) fn connect_timeout(&self) -> Duration {
-        seconds(self.connect_timeout_seconds)
-    }
-
-    pub(super) fn attempt_timeout(&self) -> Duration {
-        seconds(self.attempt_timeout_seconds)
-    }
-
-    pub(super) fn operation_timeout(&self) -> Duration {
-        seconds(self.operation_timeout_seconds)
     }
 }
 
-/// Without the keys.
-impl fmt::Debug for S3Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("S3Config")
-            .field("endpoint", &self.endpoint)
-            .field("bucket", &self.bucket)
-            .field("prefix", &self.prefix)
-            .finish_non_exhaustive()
-    }
+/// Settings of the server that have been checked.
+#[derive(Clone, Debug)]
+pub(super) struct Checked {
+    pub(super) keys: Option<Keys>,
+    pub(super) connect_timeout: Duration,
+    pub(super) attempt_timeout: Duration,
+    pub(super) operation_timeout: Duration,
+}
+
+/// Access keys that are given in the settings.
+#[derive(Clone, Debug)]
+pub(super) struct Keys {
+    pub(super) id: Secret,
+    pub(super) secret: Secret,
+    pub(super) token: Option<Secret>,
 }

@@ -54,11 +54,11 @@ where
             PortError::transient(format!("{what}: no answer in time"))
         }
         SdkError::DispatchFailure(failure) if failure.is_user() => {
-            PortError::permanent(format!("{what}: the request cannot be sent; check the s3 settings"))
+            PortError::permanent(format!("{what}: the request cannot be sent; check the settings of the store"))
         }
         SdkError::DispatchFailure(_) => PortError::transient(format!("{what}: the server cannot be reached")),
         SdkError::ConstructionFailure(_) => {
-            PortError::permanent(format!("{what}: the request cannot be made; check the s3 settings"))
+            PortError::permanent(format!("{what}: the request cannot be made; check the settings of the store"))
         }
         _ => answered(&what, bucket, access, &error),
     };
@@ -79,20 +79,20 @@ fn answered<E: ProvideErrorMetadata>(what: &str, bucket: &str, access: Access, e
     };
     let permanent = |advice: String| PortError::permanent(format!("{what}: {code} ({status}); {advice}"));
     match (code, status) {
-        ("NoSuchBucket", _) => permanent(format!("create the bucket {bucket} or correct s3.bucket")),
+        ("NoSuchBucket", _) => permanent(format!("create the bucket {bucket} or correct store.bucket")),
         ("InvalidAccessKeyId" | "SignatureDoesNotMatch", _) => {
-            permanent("check s3.access_key_id and s3.secret_access_key".to_owned())
+            permanent("check store.access_key_id and store.secret_access_key".to_owned())
         }
         ("RequestTimeTooSkewed", _) => transient("; set this machine's clock"),
         // The keys are renewed by whoever hands them out.
         ("ExpiredToken" | "TokenRefreshRequired", _) => transient("; the temporary keys have run out"),
         ("RequestTimeout" | "SlowDown" | "ThrottlingException" | "Throttling", _) => transient(""),
         ("PermanentRedirect" | "AuthorizationHeaderMalformed", _) | (_, 301 | 307) => {
-            permanent("the bucket is elsewhere; correct s3.region or s3.endpoint".to_owned())
+            permanent("the bucket is elsewhere; correct store.region or store.endpoint".to_owned())
         }
         (_, 401 | 403) => permanent(format!("allow {} in {bucket}", access.permission())),
         (_, 408 | 409 | 425 | 429) => transient(""),
-        (_, 400..=499) => permanent("check the s3 settings".to_owned()),
+        (_, 400..=499) => permanent("check the settings of the store".to_owned()),
         _ => transient(""),
     }
 }

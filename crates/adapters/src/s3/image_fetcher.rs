@@ -1,20 +1,22 @@
 //! Pictures that clients have put into S3.
 
 use async_trait::async_trait;
-use aws_sdk_s3::Client;
 use bytes::Bytes;
 use echogen_ports::{ImageFetcher, PortError};
 use echogen_protocol::{ImageLocation, ImageSource};
 use percent_encoding::percent_decode_str;
 
-use super::{Fetched, S3Config, client, read_object};
+use super::{
+    Fetched, S3Config,
+    client::{self, Clients},
+    read_object,
+};
 
 /// Fetches `s3://bucket/key`, from buckets that are allowed and no others: the keys of this installation may well open
 /// more than jobs are to see.
 #[derive(Clone)]
 pub struct S3ImageFetcher {
-    client: Client,
-    config: S3Config,
+    clients: Clients,
     allowed: Vec<Allowed>,
 }
 
@@ -29,9 +31,9 @@ impl S3ImageFetcher {
     /// Fetches from the server of `config` (its `bucket` and `prefix` do not count here). Each of `allowed` is a
     /// bucket, `pictures`, or a folder in one, `pictures/public/`.
     pub async fn open(config: S3Config, allowed: &[String]) -> Result<Self, PortError> {
-        let (client, _) = client::connect(&config).await?;
+        let clients = client::connect(&config).await?;
         let allowed = allowed.iter().map(|text| Allowed::parse(text)).collect::<Result<_, _>>()?;
-        Ok(Self { client, config, allowed })
+        Ok(Self { clients, allowed })
     }
 
     fn is_allowed(&self, bucket: &str, key: &str) -> bool {
@@ -80,7 +82,7 @@ impl ImageFetcher for S3ImageFetcher {
         if !self.is_allowed(bucket, &key) {
             return Err(refuse("is not in a bucket that pictures are taken from"));
         }
-        match read_object(&self.client, &self.config, bucket, &key, max_bytes).await? {
+        match read_object(&self.clients, bucket, &key, max_bytes).await? {
             Fetched::Whole(bytes) => Ok(bytes),
             Fetched::Absent => Err(refuse("does not exist; check the bucket and the key")),
             Fetched::TooLarge(size) => {

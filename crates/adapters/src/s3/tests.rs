@@ -27,8 +27,8 @@ pub(super) fn config(server: &S3Server) -> S3Config {
     S3Config {
         endpoint: Some(server.endpoint()),
         bucket: server.bucket().to_owned(),
-        access_key_id: Some(server.access_key().to_owned()),
-        secret_access_key: Some(server.secret_key().to_owned()),
+        access_key_id: Some(server.access_key().into()),
+        secret_access_key: Some(server.secret_key().into()),
         ..S3Config::default()
     }
 }
@@ -58,14 +58,14 @@ async fn the_server_knows_type_and_checksum_and_the_prefix_is_kept() {
     let server = server();
     let store = S3ObjectStore::open(S3Config { prefix: "mine/".into(), ..config(&server) }).await.unwrap();
     store.put(&key("jobs/one/image-0.png"), "picture".into()).await.unwrap();
-    let head = store.client.head_object().bucket(server.bucket()).key("mine/jobs/one/image-0.png");
+    let head = store.clients.client.head_object().bucket(server.bucket()).key("mine/jobs/one/image-0.png");
     let head = head.checksum_mode(ChecksumMode::Enabled).send().await.unwrap();
     assert_eq!(head.content_type(), Some("image/png"));
     assert_eq!(head.checksum_sha256().unwrap(), BASE64_STANDARD.encode(Sha256::digest("picture")));
     let plain = S3Config { upload_checksum: UploadChecksum::None, ..config(&server) };
     let plain = S3ObjectStore::open(plain).await.unwrap();
     plain.put(&key("result.json"), "{}".into()).await.unwrap();
-    let head = plain.client.head_object().bucket(server.bucket()).key("result.json");
+    let head = plain.clients.client.head_object().bucket(server.bucket()).key("result.json");
     let head = head.checksum_mode(ChecksumMode::Enabled).send().await.unwrap();
     assert_eq!((head.content_type(), head.checksum_sha256()), (Some("application/json"), None));
 }
@@ -133,10 +133,10 @@ async fn errors_say_what_to_change() {
         store.get(&key("a"), 10).await.unwrap_err().to_string()
     };
     let elsewhere = S3Config { bucket: "elsewhere".into(), ..config(&server) };
-    let read = check(elsewhere, "create the bucket elsewhere or correct s3.bucket").await;
+    let read = check(elsewhere, "create the bucket elsewhere or correct store.bucket").await;
     assert!(read.contains("NoSuchBucket"), "{read}");
     let wrong = S3Config { secret_access_key: Some("wrong".into()), ..config(&server) };
-    check(wrong, "check s3.access_key_id").await;
+    check(wrong, "check store.access_key_id").await;
 }
 
 #[tokio::test]
@@ -147,9 +147,11 @@ async fn settings_that_cannot_work_are_refused_at_once() {
     let bad = [
         (S3Config { bucket: String::new(), ..good.clone() }, "name one bucket"),
         (S3Config { prefix: "/a".into(), ..good.clone() }, "neither begin with /"),
-        (S3Config { prefix: "a/../b/".into(), ..good.clone() }, "nor climb"),
+        (S3Config { prefix: "a/../b/".into(), ..good.clone() }, "nor contain"),
         (S3Config { endpoint: Some("localhost:9000".into()), ..good.clone() }, "is no address"),
         (S3Config { sign_payload: false, ..good.clone() }, "needs an https:// endpoint"),
+        (S3Config { max_attempts: 0, ..good.clone() }, "at least 1"),
+        (S3Config { attempt_timeout_seconds: 0.0, ..good.clone() }, "store.attempt_timeout_seconds is 0"),
         (without_secret, "set both"),
     ];
     for (config, advice) in bad {

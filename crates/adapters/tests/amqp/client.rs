@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 /// Settings for a server, under a fresh prefix.
 pub(crate) fn config(url: String) -> AmqpConfig {
-    AmqpConfig { url, prefix: RabbitMq::fresh_prefix(), ..AmqpConfig::default() }
+    AmqpConfig { prefix: RabbitMq::fresh_prefix(), ..AmqpConfig::at(url) }
 }
 
 /// A broker on the shared server.

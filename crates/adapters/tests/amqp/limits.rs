@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use echogen_adapters::amqp::{AmqpBroker, AmqpConfig, QueueLimits};
+use echogen_adapters::amqp::{AmqpBroker, AmqpConfig};
 use echogen_ports::{Broker, DEAD_LETTER_REASON, Event, Message, QueueName};
 use echogen_protocol::ReplyTo;
 use echogen_testkit::RabbitMq;
@@ -19,8 +19,8 @@ async fn url() -> String {
 
 #[tokio::test]
 async fn a_full_queue_refuses_and_says_so() {
-    let few = QueueLimits { max_length: 5, max_length_bytes: 1_000_000 };
-    let broker = AmqpBroker::connect(AmqpConfig { stage: few, ..config(url().await) }).await.unwrap();
+    let few = AmqpConfig { stage_max_messages: 5, stage_max_bytes: 1_000_000, ..config(url().await) };
+    let broker = AmqpBroker::connect(few).await.unwrap();
     let mut refused = None;
     // The limit is kept about: some more get in while the broker counts.
     for number in 0..1_000 {
@@ -44,7 +44,7 @@ async fn a_listeners_full_queue_holds_up_no_event_for_long() {
     let config = config(url().await);
     let broker = AmqpBroker::connect(config.clone()).await.unwrap();
     let mut good = broker.subscribe("job").await.unwrap();
-    let (_connection, channel) = channel(&config.url).await;
+    let (_connection, channel) = channel(config.url.as_ref().unwrap().expose()).await;
     let (full, reply) = (format!("{}.listener", config.prefix), format!("{}.answers", config.prefix));
     for queue in [&full, &reply] {
         let mut arguments = FieldTable::default();

@@ -1,5 +1,4 @@
 //! The AMQP adapter on a real RabbitMQ: the broker's contract, and what only a real server can do.
-#![cfg(feature = "amqp")]
 
 mod client;
 mod contract;

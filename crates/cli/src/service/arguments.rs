@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use echogen_adapters::{CallbackSecret, Network};
+use echogen_adapters::AllowedNetwork;
+use echogen_ports::Secret;
 use echogen_protocol::{JobId, Lane};
 use echogen_sampler::{SamplerConfig, ScaleEvents};
 
@@ -121,7 +122,7 @@ pub(crate) struct FetchOptions {
 
     /// Networks that are reached although they are not public, such as `10.1.0.0/16`
     #[arg(long, env = "ECHOGEN_ALLOW_NETWORKS", value_name = "NETWORKS", value_delimiter = ',')]
-    pub(crate) allow_networks: Vec<Network>,
+    pub(crate) allow_networks: Vec<AllowedNetwork>,
 
     /// Buckets, or folders in them, that `s3://` pictures are taken from, such as `pictures/public/`
     #[arg(long, env = "ECHOGEN_ALLOW_BUCKETS", value_name = "PLACES", value_delimiter = ',')]
@@ -147,14 +148,8 @@ pub(crate) struct CallbackOptions {
 
     /// Signs callbacks as Standard Webhooks say: `whsec_` and 24 to 64 random bytes in base64; several while one takes
     /// the place of another
-    #[arg(
-        long,
-        env = "ECHOGEN_CALLBACK_SECRET",
-        value_name = "SECRETS",
-        value_delimiter = ',',
-        hide_env_values = true
-    )]
-    pub(crate) callback_secret: Vec<CallbackSecret>,
+    #[arg(long, env = "ECHOGEN_CALLBACK_SECRET", value_name = "SECRETS", hide_env_values = true)]
+    pub(crate) callback_secret: Option<Secret>,
 
     /// Seconds that the client's server has to answer a callback
     #[arg(long, env = "ECHOGEN_CALLBACK_TIMEOUT", value_name = "SECONDS", default_value_t = 10.0, value_parser = values::seconds)]

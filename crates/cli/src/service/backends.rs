@@ -3,11 +3,11 @@
 use std::{path::Path, sync::Arc};
 
 use echogen_adapters::{
-    DirectoryObjectStore, FileImageFetcher, HttpCallbackSender, HttpConfig, HttpImageFetcher, ImageFetchers,
+    CallbackConfig, DirectoryObjectStore, FileImageFetcher, HttpCallbackSender, HttpConfig, HttpImageFetcher, ImageFetchers,
     MeteredObjectStore, RedisCache, RedisConfig, S3Config, S3ImageFetcher, S3ObjectStore,
     amqp::{AmqpBroker, AmqpConfig},
 };
-use echogen_ports::{Broker, Cache, CallbackSender, ImageFetcher, MemoryCache, ObjectStore, PortError, error_story};
+use echogen_ports::{Broker, Cache, CallbackSender, ImageFetcher, MemoryCache, ObjectStore, PortError, Secret, error_story};
 use echogen_worker::{Clock, JobStatusBoard, ResultWriter};
 use tokio_util::task::TaskTracker;
 
@@ -69,11 +69,9 @@ impl BrokerOptions {
     /// The adapter's settings.
     pub(crate) fn config(&self) -> AmqpConfig {
         let mut config = AmqpConfig { prefix: self.amqp_prefix.clone(), ..AmqpConfig::default() };
-        if let Some(url) = &self.amqp_url {
-            config.url.clone_from(url);
-        }
-        config.intake.max_length = self.intake_limit;
-        config.stage.max_length = self.stage_limit;
+        config.url = self.amqp_url.as_deref().map(Secret::from);
+        config.intake_max_messages = self.intake_limit;
+        config.stage_max_messages = self.stage_limit;
         config
     }
 
@@ -99,7 +97,7 @@ impl StoreOptions {
     /// Redis, or a cache of this process alone.
     pub(crate) fn cache(&self, prefix: &str) -> Result<Arc<dyn Cache>, Failure> {
         let Some(url) = &self.redis_url else { return Ok(Arc::new(MemoryCache::new(CACHE_BYTES))) };
-        let config = RedisConfig { prefix: format!("{prefix}:"), ..RedisConfig::at(url) };
+        let config = RedisConfig { prefix: format!("{prefix}:"), ..RedisConfig::at(url.as_str()) };
         let cache = RedisCache::open(config).map_err(|error| refused("Redis cannot be used", &error))?;
         Ok(Arc::new(cache))
     }
@@ -131,8 +129,8 @@ impl StoreOptions {
         S3Config {
             endpoint: self.s3_endpoint.clone(),
             region: self.s3_region.clone(),
-            access_key_id: self.s3_access_key_id.clone(),
-            secret_access_key: self.s3_secret_access_key.clone(),
+            access_key_id: self.s3_access_key_id.as_deref().map(Secret::from),
+            secret_access_key: self.s3_secret_access_key.as_deref().map(Secret::from),
             path_style: self.s3_path_style,
             conditional_writes: self.s3_conditional_writes,
             ..S3Config::default()
@@ -174,13 +172,13 @@ impl RoleArguments {
 impl CallbackOptions {
     /// The sender of callbacks, for the notifier.
     pub(crate) fn sender(&self, fetch: &FetchOptions) -> Result<Arc<dyn CallbackSender>, Failure> {
-        let config = HttpConfig {
+        let sender = HttpCallbackSender::new(CallbackConfig {
             allowed_hosts: self.callback_hosts.clone(),
             allowed_networks: fetch.allow_networks.clone(),
+            secret: self.callback_secret.clone(),
             timeout_seconds: self.callback_timeout,
-            ..HttpConfig::default()
-        };
-        let sender = HttpCallbackSender::new(config, self.callback_secret.clone());
+            ..CallbackConfig::default()
+        });
         Ok(Arc::new(sender.map_err(|error| refused("nobody can be called back", &error))?))
     }
 }

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use echogen_ports::{
     contract::{CallbackServers, callback_sender_contract},
     memory::CallbackAnswer,
@@ -73,17 +74,18 @@ impl Server {
         format!("https://localhost:{}/{path}", self.address.port())
     }
 
-    fn config(&self) -> HttpConfig {
-        HttpConfig {
+    fn config(&self) -> CallbackConfig {
+        CallbackConfig {
             allowed_networks: vec!["127.0.0.1".parse().unwrap()],
-            certificates: self.certificate.clone(),
+            certificates: Some(self.certificate.clone()),
             timeout_seconds: 20.0,
-            ..HttpConfig::default()
+            ..CallbackConfig::default()
         }
     }
 
     fn sender(&self, secrets: &[&str]) -> HttpCallbackSender {
-        HttpCallbackSender::new(self.config(), secrets.iter().map(|secret| secret.parse().unwrap()).collect()).unwrap()
+        let secret = (!secrets.is_empty()).then(|| secrets.join(",").into());
+        HttpCallbackSender::new(CallbackConfig { secret, ..self.config() }).unwrap()
     }
 
     fn only(&self) -> (String, Vec<u8>) {
@@ -139,14 +141,6 @@ async fn an_event_is_posted_as_it_is_and_without_a_secret_not_signed() {
     assert_eq!(body, serde_json::to_vec(&event()).unwrap());
 }
 
-/// The values were computed apart from this code, with Python's `hmac`.
-#[test]
-fn signatures_are_those_of_standard_webhooks() {
-    let secret: CallbackSecret = SECRET.parse().unwrap();
-    let signature = secret.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, br#"{"test": 2432232314}"#).unwrap();
-    assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
-}
-
 #[tokio::test]
 async fn every_secret_signs() {
     let server = Server::start().await;
@@ -155,24 +149,10 @@ async fn every_secret_signs() {
     let (head, body) = server.only();
     let timestamp = header(&head, "webhook-timestamp").unwrap().parse().unwrap();
     let expected = [SECRET, &other].map(|secret| {
-        secret.parse::<CallbackSecret>().unwrap().sign("one/completed", timestamp, &body).unwrap().to_lowercase()
+        secret.parse::<SigningKey>().unwrap().sign("one/completed", timestamp, &body).unwrap().to_lowercase()
     });
     assert_ne!(expected[0], expected[1]);
     assert_eq!(header(&head, "webhook-signature"), Some(expected.join(" ").as_str()));
-}
-
-#[test]
-fn a_bad_secret_is_refused_without_being_shown() {
-    for bad in
-        ["", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_", "whsec_AAAA", "whsec_!fKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]
-    {
-        let error = bad.parse::<CallbackSecret>().unwrap_err();
-        assert!(error.contains("openssl rand -base64 32"), "{error}");
-        assert!(bad.len() < 10 || !error.contains(bad));
-    }
-    let long = format!("whsec_{}", BASE64_STANDARD.encode([7; 65]));
-    assert!(long.parse::<CallbackSecret>().is_err());
-    assert!(!format!("{:?}", SECRET.parse::<CallbackSecret>()).contains("MfKQ"));
 }
 
 #[tokio::test]
@@ -194,8 +174,8 @@ async fn redirects_are_refused_and_busy_servers_say_when_to_come_again() {
 #[tokio::test]
 async fn a_server_that_says_nothing_costs_no_more_than_the_limit() {
     let server = Server::start().await;
-    let hasty = HttpConfig { timeout_seconds: 0.5, ..server.config() };
-    let sender = HttpCallbackSender::new(hasty, Vec::new()).unwrap();
+    let hasty = CallbackConfig { timeout_seconds: 0.5, ..server.config() };
+    let sender = HttpCallbackSender::new(hasty).unwrap();
     let error = sender.send(&server.url("silent"), &event()).await.unwrap_err();
     assert!(!error.is_permanent() && error.to_string().contains("did not answer in 0.5 seconds"), "{error}");
 }
@@ -203,7 +183,7 @@ async fn a_server_that_says_nothing_costs_no_more_than_the_limit() {
 #[tokio::test]
 async fn what_must_not_be_reached_is_not_called() {
     let server = Server::start().await;
-    let strict = HttpConfig { allowed_networks: Vec::new(), ..server.config() };
+    let strict = CallbackConfig { allowed_networks: Vec::new(), ..server.config() };
     let port = server.address.port();
     for address in [
         server.url("204"),
@@ -213,11 +193,11 @@ async fn what_must_not_be_reached_is_not_called() {
         format!("http://localhost:{port}/204"),
         "nonsense".to_owned(),
     ] {
-        let sender = HttpCallbackSender::new(strict.clone(), Vec::new()).unwrap();
+        let sender = HttpCallbackSender::new(strict.clone()).unwrap();
         assert!(sender.send(&address, &event()).await.unwrap_err().is_permanent(), "{address}");
     }
-    let elsewhere = HttpConfig { allowed_hosts: vec!["example.org".to_owned()], ..server.config() };
-    let error = HttpCallbackSender::new(elsewhere, Vec::new()).unwrap().send(&server.url("204"), &event()).await;
+    let elsewhere = CallbackConfig { allowed_hosts: vec!["example.org".to_owned()], ..server.config() };
+    let error = HttpCallbackSender::new(elsewhere).unwrap().send(&server.url("204"), &event()).await;
     assert!(error.unwrap_err().to_string().contains("is not called: the host is not on the list"));
     assert_eq!(server.heard.lock().unwrap().len(), 0);
 }

@@ -367,7 +367,7 @@ async fn encrypted_pictures_need_a_certificate_that_is_trusted_and_fits() {
     let (site, certificates) = encrypted_site().await;
     let plain = self::site().await;
     let port = site.address.port();
-    let trusting = HttpConfig { certificates, allow_http: false, ..config() };
+    let trusting = HttpConfig { certificates: Some(certificates), allow_http: false, ..config() };
     let fetcher = HttpImageFetcher::new(trusting.clone()).unwrap();
     let source = format!("https://localhost:{port}/dog.png");
     assert_eq!(fetcher.fetch(&source.as_str().into(), LIMIT).await.unwrap(), "12345");
@@ -390,6 +390,6 @@ async fn other_kinds_of_sources_are_not_for_this_fetcher() {
 #[test]
 fn bad_certificates_are_an_error_at_the_start() {
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    let error = HttpImageFetcher::new(HttpConfig { certificates: broken.into(), ..config() }).unwrap_err();
+    let error = HttpImageFetcher::new(HttpConfig { certificates: Some(broken.into()), ..config() }).unwrap_err();
     assert!(error.is_permanent(), "{error}");
 }

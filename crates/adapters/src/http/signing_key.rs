@@ -1,0 +1,73 @@
+//! The keys that callbacks are signed with, as Standard Webhooks specify
+//! (<https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>).
+
+use std::str::FromStr;
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use echogen_ports::PortError;
+use hmac::{Hmac, KeyInit, Mac};
+use secrecy::{ExposeSecret, SecretSlice};
+use sha2::Sha256;
+
+/// What a secret begins with.
+const SECRET_PREFIX: &str = "whsec_";
+
+/// Bytes of a secret.
+const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
+
+/// A key that is shared with those who are called, written as `whsec_` and 24 to 64 bytes in base64.
+#[derive(Clone, Debug)]
+pub(super) struct SigningKey(SecretSlice<u8>);
+
+impl FromStr for SigningKey {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // The text itself is never shown.
+        let fault = "is no signing secret; write whsec_ and 24 to 64 random bytes in base64, as `openssl rand -base64 32` gives";
+        let bytes = text.strip_prefix(SECRET_PREFIX).and_then(|bytes| BASE64_STANDARD.decode(bytes).ok());
+        let bytes = bytes.filter(|bytes| SECRET_BYTES.contains(&bytes.len()));
+        bytes.map(|bytes| Self(bytes.into())).ok_or_else(|| fault.to_owned())
+    }
+}
+
+impl SigningKey {
+    /// The signature of a message, as it stands in the header.
+    pub(super) fn sign(&self, id: &str, timestamp: u64, body: &[u8]) -> Result<String, PortError> {
+        let made = Hmac::<Sha256>::new_from_slice(self.0.expose_secret());
+        let mut mac =
+            made.map_err(|error| PortError::permanent("the callback's secret is of no use").because(error))?;
+        mac.update(format!("{id}.{timestamp}.").as_bytes());
+        mac.update(body);
+        Ok(format!("v1,{}", BASE64_STANDARD.encode(mac.finalize().into_bytes())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+    /// The values were computed apart from this code, with Python's `hmac`.
+    #[test]
+    fn signatures_are_those_of_standard_webhooks() {
+        let secret: SigningKey = SECRET.parse().unwrap();
+        let signature = secret.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, br#"{"test": 2432232314}"#).unwrap();
+        assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+
+    #[test]
+    fn a_bad_secret_is_refused_without_being_shown() {
+        for bad in
+            ["", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_", "whsec_AAAA", "whsec_!fKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]
+        {
+            let error = bad.parse::<SigningKey>().unwrap_err();
+            assert!(error.contains("openssl rand -base64 32"), "{error}");
+            assert!(bad.len() < 10 || !error.contains(bad));
+        }
+        let long = format!("whsec_{}", BASE64_STANDARD.encode([7; 65]));
+        assert!(long.parse::<SigningKey>().is_err());
+        assert!(!format!("{:?}", SECRET.parse::<SigningKey>()).contains("MfKQ"));
+    }
+}
