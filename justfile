@@ -1,4 +1,4 @@
-# Recipes; the test command itself is tests/run.sh.
+# Recipes; each is a plain command. The test command itself is tests/run.sh.
 
 # Lists the recipes.
 default:
@@ -8,23 +8,30 @@ default:
 example:
     ./examples/run.sh
 
-# Passes all tests.
+# Checks one crate: formatting, lints, unit tests. `just fast worker`.
+fast CRATE:
+    cargo fmt --package echogen-{{CRATE}} -- --check
+    cargo clippy --release --locked --package echogen-{{CRATE}} --all-targets -- -D warnings
+    cargo test --release --locked --package echogen-{{CRATE}} --lib
+
+# Runs all tests.
 test:
     ./tests/run.sh
 
-# What a change has to pass.
+# Runs everything that a change must pass.
 check:
     .ci/run
 
-# Compares the networks with the shipped reference numbers.
+# Compares the networks with the reference numbers.
 parity:
     cargo run --release --locked -p echogen-models --example parity -- tests/fixtures/*/
+    cargo run --release --locked -p echogen-eval --example parity -- tests/fixtures/clip tests/fixtures/dino
 
-# Writes docs/metrics.md anew from the list of metrics.
+# Writes docs/metrics.md from the list of metrics.
 metrics-page:
     cargo run --quiet --release --locked -p echogen-telemetry --example metrics_page > docs/metrics.md
 
-# Licences, advisories, duplicates, one TLS stack (needs cargo-deny).
+# Checks licences, advisories, duplicate versions, the TLS stack (needs cargo-deny).
 deny:
     cargo deny --all-features check
 
@@ -32,11 +39,11 @@ deny:
 bench:
     cargo bench --locked -p echogen-models
 
-# Breaks everything in turn, under load, and counts.
+# Stops every role and server in turn, under load, and counts results.
 chaos:
     cargo run --release --locked -p echogen-tests --bin chaos
 
-# Jobs a second through real servers, beside a minimal client.
+# Measures jobs per second on real servers, beside a minimal client.
 bench-pipeline:
     cargo run --release --locked -p echogen-tests --bin bench-pipeline
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Hears of the ends of jobs: a server for EchoGen's callbacks.
+"""A server for EchoGen's callbacks: prints the end of each job.
 
     export CALLBACK_SECRET=whsec_$(openssl rand -base64 32)
     python callbacks.py --port 8443 --certificate server.pem --key server.key
 
-Jobs that name this server as their "callback" are told of here, one JSON line each on standard output. Nothing but the
-standard library is needed. Each call is signed as Standard Webhooks say; one whose signature does not fit, or that is
-older than five minutes, is refused. EchoGen calls again until it is answered with 200 to 299, so the same event may come
-twice: its id says so.
+For each job that names this server as its "callback", one JSON line is printed on standard output. Only the standard
+library is needed. Requests are signed according to Standard Webhooks; one with a wrong signature, or older than five
+minutes, is refused. EchoGen retries until it receives a status of 200 to 299, so the same event may arrive twice, with
+the same id.
 """
 
 import argparse
@@ -27,22 +27,22 @@ MAX_AGE = 300
 
 
 def is_genuine(headers, body, secret):
-    """Whether the call was signed with the secret, and lately."""
+    """Whether the request was signed with the secret, within the last minutes."""
     mark, sent = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
     if not sent.isascii() or not sent.isdigit() or abs(time.time() - int(sent)) > MAX_AGE:
         return False
     key = base64.b64decode(secret.removeprefix("whsec_"))
     expected = b"v1," + base64.b64encode(hmac.digest(key, f"{mark}.{sent}.".encode() + body, hashlib.sha256))
-    # Several signatures stand there while one secret takes the place of another.
+    # During a rotation of secrets there are several signatures.
     given = headers.get("webhook-signature", "").encode().split()
     return any(hmac.compare_digest(expected, signature) for signature in given)
 
 
 class Callbacks(BaseHTTPRequestHandler):
-    """Answers calls; `heard` are the ids of those that came before."""
+    """Handles requests; `seen` are the ids of earlier events."""
 
     secret = ""
-    heard = set()
+    seen = set()
     lock = threading.Lock()
 
     def do_POST(self):
@@ -53,11 +53,11 @@ class Callbacks(BaseHTTPRequestHandler):
         if not is_genuine(self.headers, body, self.secret):
             return self.answer(401)
         event = json.loads(body)
-        # Several calls are answered at once, each in a thread of its own.
+        # Requests are handled concurrently, each in a thread of its own.
         with self.lock:
-            if event["id"] not in self.heard:
+            if event["id"] not in self.seen:
                 print(json.dumps({"job": event["subject"], "status": event["data"]["status"]}), flush=True)
-                self.heard.add(event["id"])
+                self.seen.add(event["id"])
         self.answer(204)
 
     def answer(self, status):
@@ -71,8 +71,8 @@ class Callbacks(BaseHTTPRequestHandler):
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--port", type=int, default=8443, help="port to listen at; 0 takes a free one")
-    arguments.add_argument("--certificate", required=True, help="the server's certificate, a PEM file")
+    arguments.add_argument("--port", type=int, default=8443, help="port to listen on; 0 takes a free one")
+    arguments.add_argument("--certificate", required=True, help="the server's certificate, a PEM file, not of an authority")
     arguments.add_argument("--key", required=True, help="its key, a PEM file")
     options = arguments.parse_args()
     Callbacks.secret = os.environ.get("CALLBACK_SECRET", "")

@@ -4,9 +4,9 @@
 //     npm install
 //     node submit.mjs ../jobs.jsonl amqp://guest:guest@localhost:5672/%2f
 //
-// Nothing of EchoGen is needed here: a job is one JSON message to an exchange, and its end comes back as one JSON
-// message. A subject given as a file is sent along inside the job, since the workers may run on other machines. The
-// exit code is 0 if every job completed, 1 if one did not. A third argument is the installation's prefix.
+// No code of EchoGen is needed: a job is one JSON message to an exchange, and its end is one JSON message to the reply
+// queue. A subject given as a file is put into the job, since the workers may run on other machines. The exit code is 0
+// if every job completed, else 1. A third argument is the installation's prefix.
 
 import { randomUUID } from "node:crypto";
 import { readFile } from "node:fs/promises";
@@ -26,34 +26,34 @@ async function withPicture(job, folder) {
   return job;
 }
 
-/** Publishes one job; resolves to the mark by which its answer is known, once the broker has the job on disk. */
-function submit(channel, exchange, answers, job) {
-  const mark = job.id ?? randomUUID();
+/** Publishes one job; resolves to its correlation id once the broker has stored the job. */
+function submit(channel, exchange, replies, job) {
+  const correlationId = job.id ?? randomUUID();
   const options = {
     contentType: "application/json",
     persistent: true,
     mandatory: true,
-    messageId: mark,
-    replyTo: answers,
-    correlationId: mark,
+    messageId: correlationId,
+    replyTo: replies,
+    correlationId,
   };
   const body = Buffer.from(JSON.stringify(job));
-  return new Promise((taken, refused) => {
-    // A full lane is refused here; a lane that does not exist comes back as a "return" event.
-    const confirmed = (error) => (error ? refused(new Error(`the lane is full: ${error.message}`)) : taken(mark));
+  return new Promise((submitted, refused) => {
+    // A full lane is a nack; a lane that does not exist leads to a "return" event.
+    const confirmed = (error) => (error ? refused(new Error(`the lane is full: ${error.message}`)) : submitted(correlationId));
     channel.publish(exchange, job.lane ?? "standard", body, options, confirmed);
   });
 }
 
 /** Prints each job's end; resolves to whether all completed. */
-function wait(channel, answers, marks) {
-  const waiting = new Set(marks);
+function wait(channel, replies, ids) {
+  const waiting = new Set(ids);
   let good = true;
   return new Promise((ended, failed) => {
-    const answered = (message) => {
+    const received = (message) => {
       if (!message) return failed(new Error("the broker has ended the wait"));
       const event = JSON.parse(message.content.toString());
-      // Answers come at least once, so a second one is possible.
+      // Replies are delivered at least once, so a second one is possible.
       if (waiting.delete(message.properties.correlationId)) {
         const end = event.type.split(".").pop();
         good &&= end === "completed";
@@ -61,7 +61,7 @@ function wait(channel, answers, marks) {
       }
       if (waiting.size === 0) ended(good);
     };
-    channel.consume(answers, answered, { noAck: true }).catch(failed);
+    channel.consume(replies, received, { noAck: true }).catch(failed);
   });
 }
 
@@ -73,16 +73,16 @@ async function main([jobs, url = "amqp://guest:guest@localhost:5672/%2f", prefix
     console.error(`there is no lane ${message.fields.routingKey}`);
     process.exit(1);
   });
-  const { queue: answers } = await channel.assertQueue("", { exclusive: true });
+  const { queue: replies } = await channel.assertQueue("", { exclusive: true });
   const lines = (await readFile(jobs, "utf8")).split("\n").filter((line) => line.trim());
-  const marks = [];
+  const ids = [];
   for (const line of lines) {
     const job = await withPicture(JSON.parse(line), dirname(jobs));
-    marks.push(submit(channel, `${prefix}.jobs`, answers, job));
+    ids.push(submit(channel, `${prefix}.jobs`, replies, job));
   }
-  const good = wait(channel, answers, await Promise.all(marks));
-  console.log(`${marks.length} jobs submitted`);
-  const completed = marks.length === 0 || (await good);
+  const good = wait(channel, replies, await Promise.all(ids));
+  console.log(`${ids.length} jobs submitted`);
+  const completed = ids.length === 0 || (await good);
   await connection.close();
   return completed ? 0 : 1;
 }

@@ -4,9 +4,9 @@
     pip install -r requirements.txt
     python submit.py ../jobs.jsonl --url amqp://guest:guest@localhost:5672/%2f
 
-Nothing of EchoGen is needed here: a job is one JSON message to an exchange, and its end comes back as one JSON message.
-A subject given as a file is sent along inside the job, since the workers may run on other machines. The exit code is 0
-if every job completed, 1 if one did not.
+No code of EchoGen is needed: a job is one JSON message to an exchange, and its end is one JSON message to the reply queue.
+A subject given as a file is put into the job, since the workers may run on other machines. The exit code is 0 if every
+job completed, else 1.
 """
 
 import argparse
@@ -39,32 +39,32 @@ def jobs_of(path):
                 yield with_picture(json.loads(line), path.parent)
 
 
-def submit(channel, exchange, answers, job):
-    """Publishes one job and returns the mark by which its answer is known."""
-    mark = job.get("id") or str(uuid.uuid4())
+def submit(channel, exchange, replies, job):
+    """Publishes one job and returns its correlation id."""
+    correlation_id = job.get("id") or str(uuid.uuid4())
     properties = pika.BasicProperties(
         content_type="application/json",
         delivery_mode=pika.DeliveryMode.Persistent.value,
-        message_id=mark,
-        reply_to=answers,
-        correlation_id=mark,
+        message_id=correlation_id,
+        reply_to=replies,
+        correlation_id=correlation_id,
     )
-    # In confirm mode this returns when the broker has the job on disk. A lane that does not exist raises
+    # In confirm mode this returns when the broker has stored the job. A lane that does not exist raises
     # UnroutableError, a full one NackError.
     lane = job.get("lane", "standard")
     channel.basic_publish(exchange, lane, json.dumps(job).encode(), properties, mandatory=True)
-    return mark
+    return correlation_id
 
 
-def wait(channel, answers, marks, seconds):
+def wait(channel, replies, ids, seconds):
     """Prints each job's end; returns whether all completed."""
-    waiting, good = set(marks), True
-    for _, properties, body in channel.consume(answers, auto_ack=True, inactivity_timeout=seconds):
+    waiting, good = set(ids), True
+    for _, properties, body in channel.consume(replies, auto_ack=True, inactivity_timeout=seconds):
         if properties is None:
-            print(f"no answer for {seconds} seconds; still waiting for {sorted(waiting)}", file=sys.stderr)
+            print(f"no reply for {seconds} seconds; still waiting for {sorted(waiting)}", file=sys.stderr)
             return False
         event = json.loads(body)
-        # Answers come at least once, so a second one is possible.
+        # Replies are delivered at least once, so a second one is possible.
         if properties.correlation_id in waiting:
             waiting.remove(properties.correlation_id)
             end = event["type"].rsplit(".", 1)[-1]
@@ -81,16 +81,16 @@ def main():
     parser.add_argument("jobs", type=pathlib.Path, help="a file with one JSON job a line")
     parser.add_argument("--url", default="amqp://guest:guest@localhost:5672/%2f")
     parser.add_argument("--prefix", default="echogen", help="the installation's prefix")
-    parser.add_argument("--timeout", type=float, default=3600, help="seconds without any answer before giving up")
+    parser.add_argument("--timeout", type=float, default=3600, help="seconds without any reply before giving up")
     arguments = parser.parse_args()
     with pika.BlockingConnection(pika.URLParameters(arguments.url)) as connection:
         channel = connection.channel()
         channel.confirm_delivery()
-        answers = channel.queue_declare("", exclusive=True).method.queue
+        replies = channel.queue_declare("", exclusive=True).method.queue
         exchange = f"{arguments.prefix}.jobs"
-        marks = [submit(channel, exchange, answers, job) for job in jobs_of(arguments.jobs)]
-        print(f"{len(marks)} jobs submitted", flush=True)
-        return 0 if not marks or wait(channel, answers, marks, arguments.timeout) else 1
+        ids = [submit(channel, exchange, replies, job) for job in jobs_of(arguments.jobs)]
+        print(f"{len(ids)} jobs submitted", flush=True)
+        return 0 if not ids or wait(channel, replies, ids, arguments.timeout) else 1
 
 
 if __name__ == "__main__":

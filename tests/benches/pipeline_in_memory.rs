@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use echogen_dispatcher::{Dispatcher, DispatcherConfig};
 use echogen_encoder::Encoder;
-use echogen_models::imaging::{ImageFormat, ImageLimits, RgbImage, encode_image};
+use echogen_imaging::{ImageFormat, ImageLimits, RgbImage, encode_image};
 use echogen_ports::{Broker, MemoryBroker, MemoryCache, MemoryImageFetcher, MemoryObjectStore, Message, QueueName};
 use echogen_protocol::{EventKind, Job, JobId, Lane, PixelBudget, SubjectKeys};
 use echogen_sampler::Sampler;

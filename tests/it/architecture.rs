@@ -15,25 +15,33 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 const MAY_USE: &[(&str, &[&str])] = &[
     ("protocol", &[]),
     ("telemetry", &[]),
-    ("models", &[]),
+    ("imaging", &[]),
+    ("checkpoint", &[]),
+    ("models", &["imaging", "checkpoint"]),
+    ("figures", &["imaging"]),
     ("world", &[]),
     ("ports", &["protocol"]),
     ("worker", &["protocol", "ports", "telemetry"]),
     ("adapters", &["protocol", "ports", "telemetry"]),
     ("dispatcher", &["protocol", "ports", "worker", "telemetry"]),
-    ("segmenter", &["protocol", "ports", "worker", "telemetry", "models"]),
-    ("encoder", &["protocol", "ports", "worker", "telemetry", "models"]),
-    ("sampler", &["protocol", "ports", "worker", "telemetry", "models"]),
+    ("segmenter", &["protocol", "ports", "worker", "telemetry", "imaging", "checkpoint", "models"]),
+    ("encoder", &["protocol", "ports", "worker", "telemetry", "imaging", "checkpoint", "models"]),
+    ("sampler", &["protocol", "ports", "worker", "telemetry", "imaging", "checkpoint", "models"]),
     ("notifier", &["protocol", "ports", "worker", "telemetry"]),
     ("gateway", &["protocol", "ports", "telemetry"]),
     ("testkit", &["protocol", "ports"]),
+    ("eval", &["imaging", "checkpoint", "models"]),
     (
         "cli",
         &[
             "protocol",
             "telemetry",
             "ports",
+            "imaging",
+            "checkpoint",
             "models",
+            "figures",
+            "eval",
             "worker",
             "adapters",
             "dispatcher",
@@ -50,7 +58,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// What a crate must not use at all, and why.
 const MUST_NOT_USE: &[(&str, &str, &str)] = &[
     ("protocol", "tokio", "it is pure data"),
-    ("models", "tokio", "it is synchronous; threads are the worker's affair"),
+    ("models", "tokio", "it is synchronous; threads are the worker's concern"),
+    ("imaging", "tokio", "it is synchronous; threads are the worker's concern"),
+    ("checkpoint", "tokio", "it is synchronous; threads are the worker's concern"),
+    ("models", "candle-transformers", "its networks are written here; only evaluation takes others"),
     ("ports", "tempfile", "it does no input or output"),
 ];
 
@@ -120,6 +131,8 @@ fn the_check_sees_what_it_is_for() {
     assert_eq!(check("cli", &["echogen-adapters", "echogen-sampler"]), 0);
     assert_eq!(check("cli", &["echogen-testkit"]), 1);
     assert_eq!(check("models", &["tokio"]), 1);
+    assert_eq!(check("imaging", &["echogen-models"]), 1);
+    assert_eq!(check("checkpoint", &["echogen-imaging", "tokio"]), 2);
     assert_eq!(check("newcomer", &[]), 1);
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use echogen_models::imaging::{ImageFormat, RgbImage, encode_image};
+use echogen_imaging::{ImageFormat, RgbImage, encode_image};
 use echogen_world::{Identity, Picture, Scene, View, split};
 use serde_json::Value;
 

@@ -1,6 +1,6 @@
 //! One picture, from the command line to the file.
 
-use echogen_models::imaging::{ImageLimits, decode_image};
+use echogen_imaging::{ImageLimits, decode_image};
 
 use crate::program::{Folder, subject};
 

@@ -2,6 +2,7 @@
 
 mod architecture;
 mod bad_input;
+mod baseline;
 mod batch;
 mod callbacks;
 mod clients;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use echogen_encoder::{EncodeError, SubjectEncoder};
-use echogen_models::imaging::{ImageFormat, RgbImage, encode_image};
+use echogen_imaging::{ImageFormat, RgbImage, encode_image};
 use echogen_protocol::{Job, Parameters, PerScale, PixelBudget, SubjectKeys};
 use echogen_sampler::{ImageSampler, SampleError, SampleRequest, Sampled};
 use echogen_segmenter::{Detector, GivenBox};

@@ -4,6 +4,7 @@
 //! `bench-pipeline` measures the system on these, `chaos` tries to break it. Both start themselves again as roles, so
 //! that a role is a process of its own, with the same wiring as the `echogen` program.
 
+pub mod baseline;
 pub mod callback_server;
 pub mod constant;
 pub mod ledger;

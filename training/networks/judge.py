@@ -1,7 +1,7 @@
 """The judge: a small convolutional network, apart from all of the bundle's, that says what a picture shows and of whom.
 
 Four strided convolutions, where the subject is (a weight for each cell), then kind and identity from the cells that
-are the subject's and the scene from all of them. `crates/models/src/judge.rs` computes the same.
+are the subject's and the scene from all of them. `crates/eval/src/judge.rs` computes the same.
 """
 
 from __future__ import annotations

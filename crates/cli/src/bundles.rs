@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use echogen_models::bundle::Bundle;
+use echogen_checkpoint::bundle::Bundle;
 
 use crate::failure::Failure;
 

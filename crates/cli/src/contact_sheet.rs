@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use anyhow::Context;
 use bytes::Bytes;
-use echogen_models::imaging::{self, ImageFormat, ImageLimits, RgbImage, SheetRow};
+use echogen_figures::SheetRow;
+use echogen_imaging::{ImageFormat, ImageLimits, RgbImage};
 use echogen_ports::{ObjectKey, ObjectStore};
 use echogen_protocol::{ContentHash, Job, JobResult, layout};
 
@@ -87,15 +88,15 @@ async fn thumbnail(store: &dyn ObjectStore, key: &ObjectKey) -> anyhow::Result<R
     Ok(small.unwrap_or_else(|_| RgbImage::new(1, 1)))
 }
 
-fn shrink(bytes: &[u8]) -> Result<RgbImage, imaging::ImageError> {
-    let picture = imaging::decode_image(bytes, &ImageLimits::default())?;
+fn shrink(bytes: &[u8]) -> Result<RgbImage, echogen_imaging::ImageError> {
+    let picture = echogen_imaging::decode_image(bytes, &ImageLimits::default())?;
     let (width, height) = picture.dimensions();
     let scale = f64::from(KEPT_SIDE) / f64::from(width.max(height));
     if scale >= 1.0 {
         return Ok(picture);
     }
     let fitted = |side: u32| (f64::from(side) * scale).round().max(1.0) as u32;
-    imaging::cover_and_crop(&picture, fitted(height), fitted(width))
+    echogen_imaging::cover_and_crop(&picture, fitted(height), fitted(width))
 }
 
 fn draw(cards: &[Card], hidden: usize) -> anyhow::Result<Bytes> {
@@ -107,8 +108,9 @@ fn draw(cards: &[Card], hidden: usize) -> anyhow::Result<Bytes> {
     });
     let rest = std::iter::repeat_with(|| SheetRow { subject: &nothing, caption: String::new(), results: &[] });
     let rows: Vec<SheetRow<'_>> = shown.chain(rest.take(hidden)).collect();
-    let sheet = imaging::contact_sheet(&rows);
-    let png = imaging::encode_image(&sheet, ImageFormat::Png, 100).context("the contact sheet cannot be written")?;
+    let sheet = echogen_figures::contact_sheet(&rows);
+    let png =
+        echogen_imaging::encode_image(&sheet, ImageFormat::Png, 100).context("the contact sheet cannot be written")?;
     Ok(png.into())
 }
 
@@ -131,7 +133,7 @@ mod tests {
 
     async fn draw_with(lines: impl Iterator<Item = u64>) -> Option<RgbImage> {
         let (work, pictures) = (MemoryObjectStore::new(), MemoryObjectStore::new());
-        let png = imaging::encode_image(&RgbImage::new(900, 20), ImageFormat::Png, 100).unwrap();
+        let png = echogen_imaging::encode_image(&RgbImage::new(900, 20), ImageFormat::Png, 100).unwrap();
         pictures.put(&ObjectKey::new("a/image-0.png").unwrap(), png.into()).await.unwrap();
         let mut collection = Collection::default();
         for line in lines {
@@ -142,7 +144,7 @@ mod tests {
         let drawn = collection.draw(&work, &pictures).await.unwrap();
         let bytes = pictures.get(&ObjectKey::new(KEY).unwrap(), MAX_BYTES).await.unwrap();
         assert_eq!(drawn, bytes.is_some());
-        bytes.map(|bytes| imaging::decode_image(&bytes, &ImageLimits::default()).unwrap())
+        bytes.map(|bytes| echogen_imaging::decode_image(&bytes, &ImageLimits::default()).unwrap())
     }
 
     #[tokio::test]

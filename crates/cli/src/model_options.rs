@@ -3,10 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use echogen_models::{
-    bundle::Bundle,
-    device::{Compute, DeviceChoice, Precision},
-};
+use echogen_checkpoint::bundle::Bundle;
+use echogen_models::device::{Compute, DeviceChoice, Precision};
 
 use crate::{bundles, failure::Failure, finder_options::FinderOptions};
 

@@ -6,9 +6,9 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
+use echogen_checkpoint::bundle::{Bundle, Network, SamplingDefaults};
 use echogen_encoder::{NetworkEncoder, SubjectEncoder};
 use echogen_models::{
-    bundle::{Bundle, Network, SamplingDefaults},
     device::Compute,
     generator::{Generator, load_subject_encoder},
     subject_finder::SubjectFinder,

@@ -3,7 +3,7 @@
 use std::{fs::File, io::Read, path::Path};
 
 use anyhow::{Context, Result, bail};
-use echogen_models::imaging::{ImageLimits, RgbImage, decode_image};
+use echogen_imaging::{ImageLimits, RgbImage, decode_image};
 use echogen_protocol::limits::MAX_IMAGE_BYTES;
 
 /// Reads a picture as a person sees it, within the limits that jobs have.

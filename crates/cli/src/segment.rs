@@ -3,10 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use echogen_models::{
-    imaging::{self, ImageFormat, PixelBox, RgbImage},
-    subject_finder::SubjectFinder,
-};
+use echogen_imaging::{ImageFormat, PixelBox, RgbImage};
+use echogen_models::subject_finder::SubjectFinder;
 use echogen_protocol::{BoundingBox, FoundBy, IfNotFound, ImageSource, Job, MaskMode, Point, Subject};
 use echogen_segmenter::{DetectError, Found, find_subject};
 
@@ -127,13 +125,14 @@ fn write(arguments: &SegmentArguments, picture: &RgbImage, found: &Found) -> Res
     let fault = |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", arguments.out.display()));
     let BoundingBox { left, top, right, bottom } = found.bounding_box;
     let area = PixelBox { left, top, right, bottom };
-    let boxed = imaging::white_outside(picture, area).map_err(|error| fault(&error))?;
-    let cutout = found.mask.as_ref().map_or(boxed, |mask| imaging::white_outside_mask(picture, mask));
-    let overlay = imaging::overlay(picture, area, found.mask.as_ref(), &label(found)).map_err(|error| fault(&error))?;
+    let boxed = echogen_imaging::white_outside(picture, area).map_err(|error| fault(&error))?;
+    let cutout = found.mask.as_ref().map_or(boxed, |mask| echogen_imaging::white_outside_mask(picture, mask));
+    let overlay =
+        echogen_figures::overlay(picture, area, found.mask.as_ref(), &label(found)).map_err(|error| fault(&error))?;
     std::fs::create_dir_all(&arguments.out).map_err(|error| fault(&error))?;
     let file = |name: &str, picture: &RgbImage| {
         let path = arguments.out.join(name);
-        let png = imaging::encode_image(picture, ImageFormat::Png, 100).map_err(|error| fault(&error))?;
+        let png = echogen_imaging::encode_image(picture, ImageFormat::Png, 100).map_err(|error| fault(&error))?;
         std::fs::write(&path, png).map_err(|error| fault(&error))?;
         Ok::<_, Failure>(path.display().to_string())
     };

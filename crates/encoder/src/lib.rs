@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_models::imaging::{self, ImageLimits, RgbImage};
+use echogen_imaging::{ImageLimits, RgbImage};
 use echogen_ports::{Cache, ObjectKey, ObjectStore, PortError};
 use echogen_protocol::{
     ContentHash, EncodeTask, EventKind, FailureKind, Job, KeyError, Progress, SampleTask, SegmentTask, SubjectKeys,
@@ -96,11 +96,11 @@ impl Encoder {
     /// size in bytes is bounded anew.
     async fn decode(&self, png: Bytes) -> Result<(RgbImage, Room), StageError> {
         let limits = ImageLimits { max_bytes: MAX_CUTOUT_BYTES, ..ImageLimits::default() };
-        let measure = move || imaging::decoding_bytes(&png, &limits).map(|needed| (needed, png));
+        let measure = move || echogen_imaging::decoding_bytes(&png, &limits).map(|needed| (needed, png));
         let (needed, png) = off_thread(measure).await?.map_err(StageError::internal)?;
         let room = self.memory.take(needed).await;
         // It goes along with the work, which runs to its end also when this task is dropped halfway.
-        let (picture, room) = off_thread(move || (imaging::decode_image(&png, &limits), room)).await?;
+        let (picture, room) = off_thread(move || (echogen_imaging::decode_image(&png, &limits), room)).await?;
         Ok((picture.map_err(StageError::internal)?, room))
     }
 }

@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
+use echogen_imaging::RgbImage;
 use echogen_models::{
     device_fault::is_device_fault,
-    imaging::RgbImage,
     subject_encoder::{self, SubjectError},
 };
 use echogen_worker::{Asker, InferenceError, InferenceThread};

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
-use echogen_models::imaging::RgbImage;
+use echogen_imaging::RgbImage;
 use echogen_protocol::FailureKind;
 use echogen_worker::StageError;
 use tokio::time::Instant;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use echogen_models::imaging::{ImageFormat, RgbImage, encode_image};
+use echogen_imaging::{ImageFormat, RgbImage, encode_image};
 use echogen_ports::{Cache, MemoryBroker, MemoryCache, MemoryObjectStore, ObjectKey, ObjectStore};
 use echogen_protocol::{
     BoundingBox, ContentHash, EncodeTask, FailureKind, FoundBy, Job, JobId, PixelBudget, Progress, SampleTask,

@@ -11,8 +11,8 @@ use anyhow::{Context, bail};
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::{Init, VarBuilder, var_builder::SimpleBackend};
 use clap::Parser;
+use echogen_checkpoint::Checkpoint;
 use echogen_models::{
-    checkpoint::Checkpoint,
     dinov2::{Dinov2, Dinov2Config, PositionResampling},
     echogen::{
         EchoGen, EchoGenConfig, PerScale, PixelBudget, SampleRequest, Sampler, SamplingOptions, Schedule,

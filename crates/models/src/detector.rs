@@ -5,10 +5,8 @@ use image::RgbImage;
 use serde::Deserialize;
 use tokenizers::Tokenizer;
 
-use crate::{
-    grounding_dino::{GroundingDino, GroundingDinoInput, PixelMask},
-    imaging::{Filter, ImageError, resize},
-};
+use crate::grounding_dino::{GroundingDino, GroundingDinoInput, PixelMask};
+use echogen_imaging::{Filter, ImageError, resize};
 
 /// The size that a picture is brought to, under the names of the published `preprocessor_config.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

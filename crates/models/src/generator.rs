@@ -7,8 +7,6 @@ use image::RgbImage;
 use moka::sync::Cache;
 
 use crate::{
-    bundle::{Bundle, BundleError, Network},
-    checkpoint::CheckpointError,
     dinov2::Dinov2,
     echogen::{
         EchoGen, EchoGenConfig, PixelBudget, SampleError, SampleRequest, Sampler, SamplingOptions, Schedule,
@@ -20,6 +18,8 @@ use crate::{
     text_encoder::{TextEncoder, TextEncoderError, load_tokenizer},
     visual_tokenizer::{TokenizerDecoder, to_rgb8},
 };
+use echogen_checkpoint::CheckpointError;
+use echogen_checkpoint::bundle::{Bundle, BundleError, Network};
 
 /// Seed of the noise that samples the subject's posterior. A constant, so that a subject has one content whatever the
 /// job: the published code leaves this noise to chance, and one draw serves all seeds and prompts of a subject.

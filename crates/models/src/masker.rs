@@ -3,10 +3,8 @@
 use candle_core::Device;
 use image::RgbImage;
 
-use crate::{
-    imaging::{ImageError, PixelBox, SubjectMask},
-    sam::{Sam, SamPicture, SamPictureError, SamPrompt},
-};
+use crate::sam::{Sam, SamPicture, SamPictureError, SamPrompt};
+use echogen_imaging::{ImageError, PixelBox, SubjectMask};
 
 /// Why a subject has no outline.
 #[derive(Debug, thiserror::Error)]

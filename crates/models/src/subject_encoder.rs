@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::dinov2::{Dinov2, PositionResampling};
 use crate::echogen::EchoGenConfig;
 use crate::flux_vae::{FluxVaeEncoder, Posterior};
-use crate::imaging::{ImageError, RgbImage, cover_and_crop, to_unit_tensor};
 use crate::random::CounterRng;
+use echogen_imaging::{ImageError, RgbImage, cover_and_crop, to_unit_tensor};
 
 /// The sides at which a subject can be encoded: 512 for the pixel budget 1M, 256 for the smaller published ones, 64 for
 /// 0.004M.

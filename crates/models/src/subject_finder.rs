@@ -3,8 +3,6 @@
 use candle_core::{DType, Device};
 
 use crate::{
-    bundle::{Bundle, BundleError, Network, Presence},
-    checkpoint::CheckpointError,
     detector::{DetectorError, DetectorPreparation, SubjectDetector},
     grounding_dino::{GroundingDino, GroundingDinoConfig},
     masker::SubjectMasker,
@@ -13,6 +11,8 @@ use crate::{
     sam::{Sam, SamConfig},
     text_encoder::{TextEncoderError, load_tokenizer},
 };
+use echogen_checkpoint::CheckpointError;
+use echogen_checkpoint::bundle::{Bundle, BundleError, Network, Presence};
 
 /// Why the networks cannot be loaded.
 #[derive(Debug, thiserror::Error)]

@@ -118,7 +118,7 @@ impl TokenizerConfig {
 
 /// Whether a tensor of the tokenizer's checkpoint is none of the encoder's or decoder's: a buffer of the quantiser
 /// that nothing reads.
-pub(crate) fn is_leftover(name: &str) -> bool {
+pub fn is_leftover(name: &str) -> bool {
     name.strip_prefix("vae.").unwrap_or(name) == "quantizer.lfq.mask"
 }
 

@@ -7,8 +7,8 @@ mod transformer;
 
 use candle_core::{DType, Device};
 use candle_nn::VarBuilder;
-use echogen_models::bundle::{Bundle, Network};
-use echogen_models::checkpoint::Checkpoint;
+use echogen_checkpoint::Checkpoint;
+use echogen_checkpoint::bundle::{Bundle, Network};
 use echogen_models::dinov2::{Dinov2, Dinov2Config};
 use echogen_models::echogen::{EchoGen, EchoGenConfig, is_ignored};
 use echogen_models::flux_vae::{FluxVaeConfig, FluxVaeEncoder};

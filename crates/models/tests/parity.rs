@@ -2,12 +2,8 @@
 
 #[path = "../examples/parity/bsq.rs"]
 mod bsq;
-#[path = "../examples/parity/clip.rs"]
-mod clip;
 #[path = "../examples/parity/compare.rs"]
 mod compare;
-#[path = "../examples/parity/dino.rs"]
-mod dino;
 #[path = "../examples/parity/dinov2.rs"]
 mod dinov2;
 #[path = "../examples/parity/echogen.rs"]
@@ -27,10 +23,7 @@ mod t5;
 
 use std::path::Path;
 
-use compare::Comparison;
-
-/// Largest allowed error, relative to the largest magnitude of the expected tensor.
-const TOLERANCE: f64 = 1e-4;
+use compare::{Comparison, TOLERANCE};
 
 fn check(name: &str, at_least: usize, run: fn(&Path) -> anyhow::Result<Vec<Comparison>>) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name);
@@ -84,14 +77,4 @@ fn qwen2_5_vl() {
 #[test]
 fn sam() {
     check("sam", 7, sam::run);
-}
-
-#[test]
-fn clip() {
-    check("clip", 10, clip::run);
-}
-
-#[test]
-fn dino() {
-    check("dino", 4, dino::run);
 }

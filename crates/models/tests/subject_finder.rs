@@ -8,10 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use echogen_checkpoint::bundle::Bundle;
+use echogen_imaging::{PixelBox, RgbImage};
 use echogen_models::{
     DType, Device,
-    bundle::Bundle,
-    imaging::{PixelBox, RgbImage},
     subject_finder::{SubjectFinder, SubjectFinderError},
 };
 use tokenizers::{AddedToken, Tokenizer, models::wordlevel::WordLevel, pre_tokenizers::whitespace::Whitespace};

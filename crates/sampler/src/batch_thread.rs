@@ -12,7 +12,8 @@ use std::{
     time::Instant,
 };
 
-use echogen_models::{echogen::Schedule, imaging::RgbImage};
+use echogen_imaging::RgbImage;
+use echogen_models::echogen::Schedule;
 use echogen_telemetry::metrics;
 use echogen_worker::InferenceError;
 use tokio::{sync::oneshot, time::timeout_at};

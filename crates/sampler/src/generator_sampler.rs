@@ -7,12 +7,12 @@ use std::{
 };
 
 use async_trait::async_trait;
+use echogen_checkpoint::bundle::{Bundle, SamplingDefaults};
+use echogen_imaging::RgbImage;
 use echogen_models::{
-    bundle::{Bundle, SamplingDefaults},
     device_fault::is_device_fault,
     echogen::{self, Schedule},
     generator::{Generator, GeneratorError, ImageRequest},
-    imaging::RgbImage,
     subject_encoder::EncodedSubject,
 };
 use echogen_protocol::{Job, Parameters, PerScale, PixelBudget, SubjectKeys};

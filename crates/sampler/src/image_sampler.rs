@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_models::imaging::RgbImage;
+use echogen_imaging::RgbImage;
 use echogen_protocol::{FailureKind, Job, Parameters};
 use echogen_worker::StageError;
 use tokio::{sync::mpsc, time::Instant};

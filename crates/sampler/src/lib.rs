@@ -18,7 +18,7 @@ use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_models::imaging::{self, ImageFormat, RgbImage};
+use echogen_imaging::{ImageFormat, RgbImage};
 use echogen_ports::{Cache, ObjectKey, ObjectStore};
 use echogen_protocol::{
     ContentHash, EncodeTask, EventKind, FailureKind, Job, JobEvent, JobResult, OutputFormat, Parameters, Progress,
@@ -226,7 +226,7 @@ fn encode_again(job: Job, progress: Progress) -> Result<Outcome, StageError> {
 /// Writes a picture as a file; away from the async threads unless it is tiny.
 async fn encode(image: RgbImage, format: ImageFormat, quality: u8) -> Result<Bytes, StageError> {
     let is_tiny = image.as_raw().len() <= MAX_INLINE_BYTES;
-    let work = move || imaging::encode_image(&image, format, quality);
+    let work = move || echogen_imaging::encode_image(&image, format, quality);
     let encoded = if is_tiny { work() } else { off_thread(work).await? };
     Ok(encoded.map_err(StageError::internal)?.into())
 }

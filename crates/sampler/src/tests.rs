@@ -10,7 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use echogen_models::imaging::{ImageLimits, RgbImage, decode_image};
+use echogen_imaging::{ImageLimits, RgbImage, decode_image};
 use echogen_ports::{Broker, Cache, MemoryBroker, MemoryCache, MemoryObjectStore, ObjectKey, ObjectStore};
 use echogen_protocol::{
     ContentHash, EventKind, FailureKind, Job, JobId, OutputFormat, Parameters, PerScale, PixelBudget, Progress,

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
+use echogen_checkpoint::bundle::Bundle;
+use echogen_imaging::RgbImage;
 use echogen_models::{
     DType, Device,
-    bundle::Bundle,
     generator::{Generator, load_subject_encoder},
-    imaging::RgbImage,
 };
 use echogen_ports::{Broker, MemoryBroker, MemoryCache, MemoryObjectStore, Message, ObjectKey, ObjectStore, QueueName};
 use echogen_protocol::{

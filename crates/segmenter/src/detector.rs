@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
-use echogen_models::imaging::{RgbImage, SubjectMask};
+use echogen_imaging::{RgbImage, SubjectMask};
 use echogen_protocol::{BoundingBox, FailureKind, FoundBy, Job, MaskMode};
 use echogen_worker::StageError;
 use tokio::time::Instant;

@@ -2,9 +2,9 @@
 //!
 //! The rules are here, the networks behind [`SubjectNetworks`], so that tests need no weights.
 
+use echogen_imaging::{PixelBox, RgbImage, SubjectMask};
 use echogen_models::{
     detector::{Detection, DetectorError},
-    imaging::{PixelBox, RgbImage, SubjectMask},
     masker::MaskerError,
     namer::NamerError,
     subject_finder::SubjectFinder,

@@ -16,7 +16,7 @@ use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_models::imaging::{self, ImageFormat, ImageLimits, PixelBox, RgbImage, SubjectMask};
+use echogen_imaging::{ImageFormat, ImageLimits, PixelBox, RgbImage, SubjectMask};
 use echogen_ports::{Cache, ObjectKey, ObjectStore};
 use echogen_protocol::{
     BoundingBox, ContentHash, EncodeTask, EventKind, FailureKind, Job, MaskMode, SegmentTask, Segmentation,
@@ -107,12 +107,12 @@ impl Segmenter {
     ) -> Result<(Segmentation, Bytes), StageError> {
         let bytes = self.picture(image).await?;
         let limits = self.limits;
-        let measure = move || imaging::decoding_bytes(&bytes, &limits).map(|needed| (needed, bytes));
+        let measure = move || echogen_imaging::decoding_bytes(&bytes, &limits).map(|needed| (needed, bytes));
         let (needed, bytes) = off_thread(measure).await?.map_err(bad_image)?;
         // Who has room waits only for the detector, which takes none, so it never waits for one who waits for room.
         let room = self.memory.take(needed).await;
         // It goes along with the work, which runs to its end also when this task is dropped halfway.
-        let (picture, room) = off_thread(move || (imaging::decode_image(&bytes, &limits), room)).await?;
+        let (picture, room) = off_thread(move || (echogen_imaging::decode_image(&bytes, &limits), room)).await?;
         let picture = Arc::new(picture.map_err(bad_image)?);
         let found = self.detector.detect(Arc::clone(&picture), job, context.time_limit).await?;
         let Found { bounding_box, mask: outline, name, score, how } = found;
@@ -207,20 +207,20 @@ fn cut_out(
     area: BoundingBox,
     outline: Option<&SubjectMask>,
     mode: MaskMode,
-) -> Result<Vec<u8>, imaging::ImageError> {
+) -> Result<Vec<u8>, echogen_imaging::ImageError> {
     let BoundingBox { left, top, right, bottom } = area;
     let area = PixelBox { left, top, right, bottom };
     // A box outside the picture is a fault also where nothing is painted.
     area.check(picture.width(), picture.height())?;
     let cut = match outline {
         _ if mode == MaskMode::None => None,
-        Some(outline) => Some(imaging::white_outside_mask(picture, outline)),
-        None => Some(imaging::white_outside(picture, area)?),
+        Some(outline) => Some(echogen_imaging::white_outside_mask(picture, outline)),
+        None => Some(echogen_imaging::white_outside(picture, area)?),
     };
-    imaging::encode_image(cut.as_ref().unwrap_or(picture), ImageFormat::Png, 100)
+    echogen_imaging::encode_image(cut.as_ref().unwrap_or(picture), ImageFormat::Png, 100)
 }
 
-fn bad_image(error: imaging::ImageError) -> StageError {
+fn bad_image(error: echogen_imaging::ImageError) -> StageError {
     StageError::permanent(FailureKind::BadImage, error.to_string()).because(error)
 }
 

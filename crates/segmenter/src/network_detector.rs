@@ -7,7 +7,8 @@ use std::{
 };
 
 use async_trait::async_trait;
-use echogen_models::{device_fault::is_device_fault, imaging::RgbImage};
+use echogen_imaging::RgbImage;
+use echogen_models::device_fault::is_device_fault;
 use echogen_protocol::{Job, Subject};
 use echogen_worker::{Asker, InferenceError, InferenceThread};
 use tokio::time::Instant;

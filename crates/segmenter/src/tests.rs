@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use echogen_models::imaging::{ImageFormat, ImageLimits, RgbImage, decode_image, encode_image};
+use echogen_imaging::{ImageFormat, ImageLimits, RgbImage, decode_image, encode_image};
 use echogen_ports::{MemoryBroker, MemoryCache, MemoryObjectStore, ObjectKey, ObjectStore};
 use echogen_protocol::{
     BoundingBox, ContentHash, EncodeTask, FailureKind, FoundBy, Job, JobId, MaskMode, Progress, SegmentTask, Task,

@@ -3,15 +3,12 @@
 use std::sync::Arc;
 
 use anyhow::Result;
+use echogen_checkpoint::bundle::Bundle;
+use echogen_eval::judge::{Judge, Verdict};
+use echogen_eval::round_trip::RoundTrip;
+use echogen_imaging::{PixelBox, RgbImage, white_outside};
 use echogen_models::{
-    bundle::Bundle,
-    device::Compute,
-    echogen::SamplingOptions,
-    generator::ImageRequest,
-    imaging::{PixelBox, RgbImage, white_outside},
-    judge::{Judge, Verdict},
-    round_trip::RoundTrip,
-    subject_encoder::EncodedSubject,
+    device::Compute, echogen::SamplingOptions, generator::ImageRequest, subject_encoder::EncodedSubject,
     subject_finder::SubjectFinder,
 };
 

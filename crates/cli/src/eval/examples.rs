@@ -3,7 +3,7 @@
 //! Every second picture is of the one scene that training never showed this kind of subject in.
 
 use anyhow::{Context, Result};
-use echogen_models::imaging::RgbImage;
+use echogen_imaging::RgbImage;
 use echogen_world::{Bounds, Identity, Picture, Scene, View, caption, split};
 
 /// Subjects among which the right one is to be found.

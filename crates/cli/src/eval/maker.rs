@@ -3,12 +3,12 @@
 use std::{ops::ControlFlow, sync::Arc};
 
 use anyhow::{Context, Result, anyhow};
+use echogen_checkpoint::bundle::Bundle;
+use echogen_imaging::RgbImage;
 use echogen_models::{
-    bundle::Bundle,
     device::Compute,
     echogen::{PerScale, PixelBudget, SamplingOptions, Schedule},
     generator::{Generator, ImageRequest, load_subject_encoder},
-    imaging::RgbImage,
     subject_encoder::{EncodedSubject, SubjectEncoder},
 };
 use echogen_sampler::SamplerConfig;

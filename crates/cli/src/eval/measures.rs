@@ -1,6 +1,6 @@
 //! How likeness, boxes and loss are counted.
 
-use echogen_models::imaging::RgbImage;
+use echogen_imaging::RgbImage;
 
 /// The cosine of the angle between two directions; 0 if one is nothing.
 pub(crate) fn cosine(a: &[f32], b: &[f32]) -> f32 {

@@ -16,9 +16,10 @@ mod sweep;
 use std::{io::IsTerminal, sync::Arc, time::Instant};
 
 use anyhow::{Context, Result};
+use echogen_figures::{SheetRow, contact_sheet};
+use echogen_imaging::RgbImage;
 use echogen_models::{
     echogen::{PerScale, SamplingOptions},
-    imaging::{RgbImage, SheetRow, contact_sheet},
     subject_encoder::EncodedSubject,
 };
 use echogen_world::Bounds;

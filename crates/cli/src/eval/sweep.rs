@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use echogen_models::imaging::{Chart, ChartLine, ChartPoint, ImageFormat, RgbImage, chart, encode_image};
+use echogen_figures::{Chart, ChartLine, ChartPoint, chart};
+use echogen_imaging::{ImageFormat, RgbImage, encode_image};
 
 use super::report::SweepPoint;
 

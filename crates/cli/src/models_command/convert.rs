@@ -2,7 +2,7 @@
 
 use super::{Output, human};
 use crate::failure::Exit;
-use echogen_models::checkpoint::{Checkpoint, ConvertOptions, StoredType};
+use echogen_checkpoint::{Checkpoint, ConvertOptions, StoredType};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::path::PathBuf;

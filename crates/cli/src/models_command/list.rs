@@ -2,7 +2,7 @@
 
 use super::{Output, bytes_present, human};
 use crate::failure::Exit;
-use echogen_models::bundle::{Bundle, Presence, installed};
+use echogen_checkpoint::bundle::{Bundle, Presence, installed};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 

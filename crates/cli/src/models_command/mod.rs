@@ -14,7 +14,7 @@ mod verify;
 
 use crate::failure::Exit;
 use anyhow::Context;
-use echogen_models::bundle::{Bundle, Network};
+use echogen_checkpoint::bundle::{Bundle, Network};
 use serde::Serialize;
 use std::io::Write;
 use std::path::PathBuf;

@@ -6,7 +6,7 @@
 use super::{Output, human};
 use crate::failure::Exit;
 use anyhow::{Context, bail};
-use echogen_models::bundle::{Bundle, BundleError, FileManifest, Network, VerifiedFile};
+use echogen_checkpoint::bundle::{Bundle, BundleError, FileManifest, Network, VerifiedFile};
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
 use indicatif::{ProgressBar, ProgressStyle};

@@ -2,7 +2,7 @@
 
 use super::{Output, bytes_present, human};
 use crate::failure::Exit;
-use echogen_models::bundle::{Bundle, FileManifest, Manifest, Network, NetworkManifest, Presence};
+use echogen_checkpoint::bundle::{Bundle, FileManifest, Manifest, Network, NetworkManifest, Presence};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -2,7 +2,7 @@
 
 use super::{Output, human};
 use crate::failure::Exit;
-use echogen_models::bundle::{Bundle, BundleError, Compared, VerifiedFile};
+use echogen_checkpoint::bundle::{Bundle, BundleError, Compared, VerifiedFile};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 

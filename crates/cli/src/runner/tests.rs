@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use clap::Parser;
 use echogen_encoder::{EncodeError, SubjectEncoder};
-use echogen_models::imaging::{ImageFormat, RgbImage, encode_image};
+use echogen_imaging::{ImageFormat, RgbImage, encode_image};
 use echogen_protocol::{Parameters, PerScale, PixelBudget, SubjectKeys};
 use echogen_sampler::{ImageSampler, SampleError, SampleRequest, Sampled};
 use echogen_segmenter::GivenBox;

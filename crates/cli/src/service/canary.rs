@@ -10,7 +10,7 @@ use std::{
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use echogen_adapters::amqp::AmqpBroker;
-use echogen_models::imaging::{ImageFormat, RgbImage, encode_image};
+use echogen_imaging::{ImageFormat, RgbImage, encode_image};
 use echogen_ports::{Broker, EventStream, Message, PortError, QueueName};
 use echogen_protocol::{EventKind, IfNotFound, ImageSource, Job, JobEvent, JobId};
 use echogen_telemetry::{Consuming, Telemetry, health, metrics};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use echogen_dispatcher::{Dispatcher, DispatcherConfig};
 use echogen_encoder::{Encoder, SubjectEncoder};
-use echogen_models::imaging::ImageLimits;
+use echogen_imaging::ImageLimits;
 use echogen_notifier::Notifier;
 use echogen_ports::{CallbackSender, PortError, QueueName};
 use echogen_protocol::SubjectKeys;

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 use candle_core::{DType, Device, Tensor};
-use echogen_models::{
-    checkpoint::Checkpoint,
-    visual_tokenizer::{CodeSum, TokenizerConfig, TokenizerDecoder, TokenizerEncoder, quantise, to_rgb8},
+use echogen_checkpoint::Checkpoint;
+use echogen_models::visual_tokenizer::{
+    CodeSum, TokenizerConfig, TokenizerDecoder, TokenizerEncoder, quantise, to_rgb8,
 };
 use serde::Deserialize;
 

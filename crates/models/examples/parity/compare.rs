@@ -1,10 +1,12 @@
-//! One expected tensor against one computed tensor.
+//! One expected tensor against one computed tensor. The crate `eval` includes this file for its own networks.
 
 use std::{collections::BTreeMap, fmt, path::Path};
 
 use anyhow::{Context, ensure};
 use candle_core::{DType, Device, Tensor};
-use echogen_models::imaging::RgbImage;
+
+/// Largest allowed error, relative to the largest magnitude of the expected tensor.
+pub(crate) const TOLERANCE: f64 = 1e-4;
 
 /// How far one tensor is off.
 #[derive(Debug, Clone)]
@@ -52,29 +54,6 @@ impl Fixture {
     /// The tensor of that name, as stored.
     pub(crate) fn get(&self, name: &str) -> anyhow::Result<&Tensor> {
         self.tensors.get(name).with_context(|| format!("the fixture lacks the tensor {name}"))
-    }
-
-    /// Prepares the fixture's pictures, in.picture.0 and on, checks each, and returns the batch of them.
-    pub(crate) fn prepared<E: Into<anyhow::Error>>(
-        &mut self,
-        prepare: impl Fn(&RgbImage) -> Result<Tensor, E>,
-    ) -> anyhow::Result<Tensor> {
-        let mut pictures = Vec::new();
-        while let Some(picture) = self.picture(&format!("in.picture.{}", pictures.len()))? {
-            let prepared = prepare(&picture).map_err(Into::into)?;
-            self.check(&format!("out.pixel_values.{}", pictures.len()), &prepared)?;
-            pictures.push(prepared);
-        }
-        Ok(Tensor::stack(&pictures, 0)?)
-    }
-
-    /// The tensor of that name, (height, width, 3) bytes, as a picture; `None` if there is none.
-    fn picture(&self, name: &str) -> anyhow::Result<Option<RgbImage>> {
-        let Some(bytes) = self.tensors.get(name) else { return Ok(None) };
-        let (height, width, _) = bytes.dims3()?;
-        let bytes = bytes.flatten_all()?.to_vec1::<u8>()?;
-        let picture = RgbImage::from_raw(width as u32, height as u32, bytes);
-        Ok(Some(picture.with_context(|| format!("{name} is no picture"))?))
     }
 
     /// Whether the fixture has the tensor.

@@ -4,10 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 use candle_core::{DType, Device, Tensor};
-use echogen_models::{
-    checkpoint::Checkpoint,
-    dinov2::{Dinov2, Dinov2Config, Dinov2Output, PositionResampling},
-};
+use echogen_checkpoint::Checkpoint;
+use echogen_models::dinov2::{Dinov2, Dinov2Config, Dinov2Output, PositionResampling};
 
 use crate::compare::{Comparison, Fixture};
 

@@ -5,12 +5,10 @@ use std::{collections::BTreeMap, path::Path};
 use anyhow::{Context, ensure};
 use candle_core::{DType, Device, IndexOp, Tensor};
 use candle_nn::VarBuilder;
-use echogen_models::{
-    checkpoint::Checkpoint,
-    echogen::{
-        EchoGen, EchoGenConfig, PerScale, Rows, SampleRequest, Sampler, SamplingOptions, Schedule, SubjectFeatures,
-        is_ignored,
-    },
+use echogen_checkpoint::Checkpoint;
+use echogen_models::echogen::{
+    EchoGen, EchoGenConfig, PerScale, Rows, SampleRequest, Sampler, SamplingOptions, Schedule, SubjectFeatures,
+    is_ignored,
 };
 use serde::Deserialize;
 

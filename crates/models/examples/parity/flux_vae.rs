@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 use candle_core::{DType, Device};
+use echogen_checkpoint::Checkpoint;
 use echogen_models::{
-    checkpoint::Checkpoint,
     flux_vae::{FluxVaeConfig, FluxVaeDecoder, FluxVaeEncoder},
     layers::conv::Stage,
 };

@@ -4,10 +4,8 @@ use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, bail};
 use candle_core::{DType, Device, Tensor};
-use echogen_models::{
-    checkpoint::Checkpoint,
-    grounding_dino::{GroundingDino, GroundingDinoConfig, GroundingDinoInput, PixelMask},
-};
+use echogen_checkpoint::Checkpoint;
+use echogen_models::grounding_dino::{GroundingDino, GroundingDinoConfig, GroundingDinoInput, PixelMask};
 
 use crate::compare::{Comparison, Fixture};
 

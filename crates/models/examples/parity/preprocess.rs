@@ -4,12 +4,10 @@ use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, ensure};
 use candle_core::{Device, Tensor};
-use echogen_models::{
-    detector::{detector_size, prepare},
-    imaging::{
-        Filter, ImageLimits, RgbImage, cover_and_crop, covering_size, decode_as_published, resize, to_unit_tensor,
-    },
+use echogen_imaging::{
+    Filter, ImageLimits, RgbImage, cover_and_crop, covering_size, decode_as_published, resize, to_unit_tensor,
 };
+use echogen_models::detector::{detector_size, prepare};
 use image::ImageDecoder;
 use serde::Deserialize;
 

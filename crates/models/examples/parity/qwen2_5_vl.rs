@@ -4,12 +4,10 @@ use std::{collections::BTreeMap, ops::ControlFlow, path::Path};
 
 use anyhow::{Context, ensure};
 use candle_core::{DType, Device, Tensor};
-use echogen_models::{
-    checkpoint::Checkpoint,
-    imaging::{Filter, RgbImage, resize},
-    qwen2_5_vl::{
-        Grid, Qwen, QwenConfig, QwenInput, QwenProcessorConfig, TextPositions, WindowOrder, patch_places, smart_resize,
-    },
+use echogen_checkpoint::Checkpoint;
+use echogen_imaging::{Filter, RgbImage, resize};
+use echogen_models::qwen2_5_vl::{
+    Grid, Qwen, QwenConfig, QwenInput, QwenProcessorConfig, TextPositions, WindowOrder, patch_places, smart_resize,
 };
 use serde::Deserialize;
 

@@ -4,10 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 use candle_core::{DType, Device, Tensor};
-use echogen_models::{
-    checkpoint::Checkpoint,
-    sam::{Sam, SamConfig, SamEmbedding, SamPoint, SamPrompt},
-};
+use echogen_checkpoint::Checkpoint;
+use echogen_models::sam::{Sam, SamConfig, SamEmbedding, SamPoint, SamPrompt};
 
 use crate::compare::{Comparison, Fixture};
 

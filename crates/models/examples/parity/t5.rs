@@ -4,10 +4,8 @@ use std::path::Path;
 
 use anyhow::Context;
 use candle_core::{DType, Device, Tensor};
-use echogen_models::{
-    checkpoint::Checkpoint,
-    t5::{T5Config, T5Encoder},
-};
+use echogen_checkpoint::Checkpoint;
+use echogen_models::t5::{T5Config, T5Encoder};
 
 use crate::compare::{Comparison, Fixture};
 

@@ -5,7 +5,7 @@ use image::RgbImage;
 use serde::Deserialize;
 
 use super::{config::QwenVisionConfig, positions::Grid};
-use crate::imaging::{Filter, ImageError, resize};
+use echogen_imaging::{Filter, ImageError, resize};
 
 /// Longest side over shortest that the published processor takes.
 const MAX_ASPECT_RATIO: f64 = 200.0;

@@ -3,10 +3,8 @@
 use candle_core::{Device, Result, Tensor};
 use image::RgbImage;
 
-use crate::{
-    imaging::{Filter, ImageError, resize},
-    layers::resize::resize_bilinear,
-};
+use crate::layers::resize::resize_bilinear;
+use echogen_imaging::{Filter, ImageError, resize};
 
 /// Mean of red, green and blue in [0, 1] of ImageNet.
 const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];

@@ -2,7 +2,8 @@
 
 use std::{collections::VecDeque, time::Instant};
 
-use echogen_models::{echogen::Schedule, imaging::RgbImage};
+use echogen_imaging::RgbImage;
+use echogen_models::echogen::Schedule;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{Span, debug};
 

@@ -6,6 +6,8 @@
 //! hops and leaves the same products by the same calls of S3. Two more are shown beside the four stages: one that only
 //! moves messages, and one that reads 64 KB from Redis for each and writes 100 KB into a file, which is a question to the
 //! disk.
+//!
+//! The last lines compare the medians with the recorded ones; `--record` records them.
 #![expect(clippy::print_stdout, reason = "it reports to a person")]
 
 mod floor;
@@ -18,6 +20,7 @@ use std::{
 use anyhow::{Context, ensure};
 use echogen_protocol::Job;
 use echogen_tests::{
+    baseline::{self, Figure, RECORD},
     producer,
     role::{self, Place, ROLE_ARGUMENT},
     system::{Servers, System},
@@ -40,6 +43,9 @@ const SINGLE: usize = 200;
 /// Measurements of each side, in turn; the medians are compared.
 const ROUNDS: usize = 3;
 
+/// This benchmark's table among the recorded figures.
+const BENCHMARK: &str = "bench-pipeline";
+
 /// How long a measurement may take.
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -47,8 +53,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let ended = match arguments.split_first() {
         Some((first, rest)) if first == ROLE_ARGUMENT => role::run(rest),
-        Some((jobs, _)) => jobs.parse().context("the number of jobs").and_then(measure),
-        None => measure(JOBS),
+        _ => measure_as_asked(&arguments),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -59,18 +64,31 @@ fn main() -> ExitCode {
     }
 }
 
-/// Jobs a second, of every round.
+/// Jobs a second, of every round; of ours also CPU seconds per 1,000 jobs, in the four roles together.
 #[derive(Default)]
 struct Speeds {
     messages: Vec<f64>,
     files: Vec<f64>,
     floor: Vec<f64>,
     new: Vec<f64>,
+    new_cpu: Vec<f64>,
     known_floor: Vec<f64>,
     known: Vec<f64>,
+    known_cpu: Vec<f64>,
 }
 
-fn measure(jobs: usize) -> anyhow::Result<()> {
+/// `[JOBS] [--record]`.
+fn measure_as_asked(arguments: &[String]) -> anyhow::Result<()> {
+    let (flags, numbers): (Vec<&String>, Vec<&String>) = arguments.iter().partition(|argument| *argument == RECORD);
+    let jobs = numbers.first().map_or(Ok(JOBS), |jobs| jobs.parse()).context("the number of jobs")?;
+    let figures = measure(jobs)?;
+    for line in baseline::compare(BENCHMARK, &figures)? {
+        println!("{line}");
+    }
+    if flags.is_empty() { Ok(()) } else { baseline::record(BENCHMARK, &figures) }
+}
+
+fn measure(jobs: usize) -> anyhow::Result<Vec<Figure>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let servers = Servers::start_for_measuring().await?;
@@ -78,8 +96,7 @@ fn measure(jobs: usize) -> anyhow::Result<()> {
         for _ in 0..ROUNDS {
             one_round(&servers, jobs, &mut speeds).await?;
         }
-        report(speeds, idle_latency(&servers).await?);
-        Ok(())
+        Ok(report(speeds, idle_latency(&servers).await?))
     })
 }
 
@@ -92,19 +109,24 @@ async fn one_round(servers: &Servers, jobs: usize, speeds: &mut Speeds) -> anyho
     let products = Some(Payload::objects(&redis, servers.place().s3("floor/"), Subjects::New).await?);
     speeds.floor.push(one_floor("floor", servers, floor::Plan { payload: products, ..plan.clone() }).await?);
     let own: Vec<Job> = (0..jobs as u64).map(|index| load(index, 1_000 + index)).collect();
-    speeds.new.push(one_load("echogen", servers, Vec::new(), own).await?);
+    let (speed, cpu) = one_load("echogen", servers, Vec::new(), own).await?;
+    speeds.new.push(speed);
+    speeds.new_cpu.push(cpu);
 
     let products = Some(Payload::objects(&redis, servers.place().s3("floor/"), Subjects::Known).await?);
     let plan = floor::Plan { hops: KNOWN_HOPS, payload: products, ..plan };
     speeds.known_floor.push(one_floor("floor, known subjects", servers, plan).await?);
     let first = (0..KNOWN).map(|subject| load(jobs as u64 + subject, subject)).collect();
     let shared = (0..jobs as u64).map(|index| load(index, index % KNOWN)).collect();
-    speeds.known.push(one_load("echogen, known subjects", servers, first, shared).await?);
+    let (speed, cpu) = one_load("echogen, known subjects", servers, first, shared).await?;
+    speeds.known.push(speed);
+    speeds.known_cpu.push(cpu);
     Ok(())
 }
 
-fn report(speeds: Speeds, idle: [f64; 3]) {
-    let Speeds { messages, files, floor, new, known_floor, known } = speeds;
+/// Prints the medians, and returns those that are compared with the recorded ones.
+fn report(speeds: Speeds, idle: [f64; 3]) -> Vec<Figure> {
+    let Speeds { messages, files, floor, new, new_cpu, known_floor, known, known_cpu } = speeds;
     let medians = [messages, files, floor, new, known_floor, known].map(|mut speeds| median(&mut speeds));
     let [messages, files, floor, new, known_floor, known] = medians;
     println!("idle, one job at a time: p50 {:.1} ms, p95 {:.1} ms, p99 {:.1} ms", idle[0], idle[1], idle[2]);
@@ -115,6 +137,16 @@ fn report(speeds: Speeds, idle: [f64; 3]) {
         known / known_floor
     );
     println!("ratio to floor {:.2}; idle p50 {:.1} ms, p99 {:.1} ms", new / floor, idle[0], idle[2]);
+    let [new_cpu, known_cpu] = [new_cpu, known_cpu].map(|mut seconds| median(&mut seconds));
+    let figure = |name, value| Figure { name, value };
+    vec![
+        figure("ratio-new-subjects", new / floor),
+        figure("ratio-known-subjects", known / known_floor),
+        figure("cpu-seconds-per-1000-new", new_cpu),
+        figure("cpu-seconds-per-1000-known", known_cpu),
+        figure("idle-p50-ms", idle[0]),
+        figure("idle-p99-ms", idle[2]),
+    ]
 }
 
 fn median(values: &mut [f64]) -> f64 {
@@ -134,8 +166,8 @@ fn load(index: u64, subject: u64) -> Job {
 }
 
 /// All of `batch` at once, after `first` is done; returns jobs a second from the first publish to the last completion
-/// event.
-async fn one_load(name: &str, servers: &Servers, first: Vec<Job>, batch: Vec<Job>) -> anyhow::Result<f64> {
+/// event, and CPU seconds per 1,000 jobs.
+async fn one_load(name: &str, servers: &Servers, first: Vec<Job>, batch: Vec<Job>) -> anyhow::Result<(f64, f64)> {
     let system = ready(&servers.place()).await?;
     finish(&system, first).await?;
     let jobs = batch.len();
@@ -152,7 +184,7 @@ async fn one_load(name: &str, servers: &Servers, first: Vec<Job>, batch: Vec<Job
         ensure!(role.starts() == 1, "the {} died under load", role.name());
     }
     system.stop()?;
-    Ok(speed)
+    Ok((speed, whole))
 }
 
 /// Sends the jobs and waits for the last completion event.

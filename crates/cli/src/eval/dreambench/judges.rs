@@ -1,11 +1,9 @@
 //! Who judges, and by how much pictures are alike.
 
 use anyhow::{Result, ensure};
-use echogen_models::{
-    Device,
-    imaging::RgbImage,
-    similarity::{Clip, Dino, Direction},
-};
+use echogen_eval::similarity::{Clip, Dino, Direction};
+use echogen_imaging::RgbImage;
+use echogen_models::Device;
 use serde::Serialize;
 
 use super::arguments::DreamBenchOptions;

@@ -15,7 +15,8 @@ mod studio;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use echogen_models::{device::Compute, imaging::RgbImage};
+use echogen_imaging::RgbImage;
+use echogen_models::device::Compute;
 use echogen_protocol::FoundBy;
 use indicatif::ProgressBar;
 

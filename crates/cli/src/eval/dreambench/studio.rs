@@ -3,13 +3,10 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use echogen_checkpoint::bundle::Bundle;
+use echogen_imaging::{PixelBox, RgbImage, white_outside};
 use echogen_models::{
-    bundle::Bundle,
-    device::Compute,
-    echogen::SamplingOptions,
-    imaging::{PixelBox, RgbImage, white_outside},
-    subject_encoder::EncodedSubject,
-    subject_finder::SubjectFinder,
+    device::Compute, echogen::SamplingOptions, subject_encoder::EncodedSubject, subject_finder::SubjectFinder,
 };
 use echogen_protocol::{BoundingBox, FoundBy, IfNotFound, ImageSource};
 use echogen_segmenter::{FinderConfig, find_subject};

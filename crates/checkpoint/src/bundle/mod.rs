@@ -1,0 +1,203 @@
+//! Model bundles: one TOML file that names every network, its architecture, its files with their sources and
+//! sums, and the sampling defaults.
+//!
+//! A bundle is either a folder with `bundle.toml` and its weights, or a file `NAME.toml` whose weights lie in the
+//! folder `NAME` beside it. Opening reads the manifest alone; files are looked at when they are asked for. This
+//! module downloads nothing: that is the command line's part.
+
+mod check;
+mod error;
+mod lock;
+mod manifest;
+mod search;
+#[cfg(test)]
+mod tests;
+
+pub use check::{Compared, VerifiedFile};
+pub use error::BundleError;
+pub use lock::LOCK_FILE;
+pub use manifest::{FileManifest, Manifest, Network, NetworkManifest, SamplingDefaults};
+pub use search::installed;
+
+use crate::Checkpoint;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::fs::Metadata;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// The manifest's name in a bundle that is a folder.
+pub const MANIFEST_FILE: &str = "bundle.toml";
+/// Manifests are a few kilobytes.
+const MAX_MANIFEST_BYTES: u64 = 1 << 20;
+/// Architecture files are a few kilobytes, tokenizers a few megabytes; this bounds the former.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+
+/// A bundle on this machine: its manifest and where its weights lie (or will, once pulled).
+#[derive(Debug)]
+pub struct Bundle {
+    manifest: Manifest,
+    manifest_path: PathBuf,
+    weights: PathBuf,
+    digests: OnceLock<BTreeMap<String, String>>,
+}
+
+/// Whether a network's files are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// All of them.
+    Complete,
+    /// Some of them.
+    Partial,
+    /// None of them.
+    Absent,
+}
+
+impl Bundle {
+    /// Opens the bundle at `path`: a TOML file, or a folder with `bundle.toml`.
+    ///
+    /// # Errors
+    /// There is none, or its manifest is malformed or has unknown fields.
+    pub fn open(path: &Path) -> Result<Self, BundleError> {
+        let is_folder = path.is_dir();
+        let manifest_path = if is_folder { path.join(MANIFEST_FILE) } else { path.to_owned() };
+        let beside = manifest_path.parent().unwrap_or(Path::new("")).to_owned();
+        let is_folder = is_folder || path.file_name().is_some_and(|name| name == MANIFEST_FILE);
+        let weights = if is_folder { beside } else { beside.join(path.file_stem().unwrap_or_default()) };
+        let manifest = read_manifest(&manifest_path)?;
+        Ok(Self { manifest, manifest_path, weights, digests: OnceLock::new() })
+    }
+
+    /// Returns the bundle with its weights looked for in another folder.
+    #[must_use]
+    pub fn with_weights(self, folder: PathBuf) -> Self {
+        Self { weights: folder, digests: OnceLock::new(), ..self }
+    }
+
+    /// Returns the bundle's name.
+    pub fn name(&self) -> &str {
+        &self.manifest.name
+    }
+
+    /// Returns what the bundle's TOML says.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Returns the manifest's path.
+    pub fn manifest_path(&self) -> &Path {
+        &self.manifest_path
+    }
+
+    /// Returns the folder below which the files lie.
+    pub fn weights_folder(&self) -> &Path {
+        &self.weights
+    }
+
+    /// Returns where a file of the bundle lies.
+    pub fn path_of(&self, file: &FileManifest) -> PathBuf {
+        self.weights.join(&file.path)
+    }
+
+    /// Returns the architecture parameters of a network, from its `config` table or its `config_file`; those that
+    /// neither gives have the defaults of `T`.
+    ///
+    /// # Errors
+    /// The bundle lacks the network or the file, or a parameter has the wrong type.
+    pub fn config<T: DeserializeOwned>(&self, network: Network) -> Result<T, BundleError> {
+        let table = self.network(network)?;
+        let wrong = |reason: String| BundleError::Config { bundle: self.name().to_owned(), network, reason };
+        let Some(file) = table.config_file.as_deref().and_then(|path| table.file(path)) else {
+            let config = table.config.clone().unwrap_or_default();
+            return config.try_into().map_err(|error: toml::de::Error| wrong(one_line(&error.to_string())));
+        };
+        let path = self.path_of(file);
+        if self.metadata(file)?.len() > MAX_CONFIG_BYTES {
+            return Err(wrong(format!("{} is longer than {MAX_CONFIG_BYTES} bytes", file.path)));
+        }
+        let text = std::fs::read(&path).map_err(|source| self.io("read", path, source))?;
+        serde_json::from_slice(&text).map_err(|error| wrong(format!("{}: {error}", file.path)))
+    }
+
+    /// Opens the checkpoint of a network, with the network's prefix cut off.
+    ///
+    /// # Errors
+    /// The bundle lacks the network or a file, or a file is no usable checkpoint.
+    pub fn checkpoint(&self, network: Network) -> Result<Checkpoint, BundleError> {
+        let table = self.network(network)?;
+        for file in &table.files {
+            self.metadata(file)?;
+        }
+        let paths: Vec<_> = table.weights.iter().map(|path| self.weights.join(path)).collect();
+        let checkpoint = Checkpoint::open_all(&paths)?;
+        Ok(match &table.prefix {
+            Some(prefix) => checkpoint.below(prefix),
+            None => checkpoint,
+        })
+    }
+
+    /// Returns where the tokenizer of a network lies.
+    ///
+    /// # Errors
+    /// The bundle lacks the network, its table names no tokenizer, or the file is missing.
+    pub fn tokenizer(&self, network: Network) -> Result<PathBuf, BundleError> {
+        let table = self.network(network)?;
+        let file = table.tokenizer.as_deref().and_then(|path| table.file(path));
+        let file = file.ok_or_else(|| BundleError::Config {
+            bundle: self.name().to_owned(),
+            network,
+            reason: "it names no tokenizer".to_owned(),
+        })?;
+        self.metadata(file)?;
+        Ok(self.path_of(file))
+    }
+
+    /// Returns whether the files of a network are there, without reading them.
+    pub fn presence(&self, network: Network) -> Presence {
+        let files = self.manifest.network(network).map(|table| table.files.as_slice()).unwrap_or_default();
+        let present = files.iter().filter(|file| self.path_of(file).is_file()).count();
+        match present {
+            0 => Presence::Absent,
+            _ if present == files.len() => Presence::Complete,
+            _ => Presence::Partial,
+        }
+    }
+
+    fn network(&self, network: Network) -> Result<&NetworkManifest, BundleError> {
+        let table = self.manifest.network(network);
+        table.ok_or_else(|| BundleError::NoNetwork { bundle: self.name().to_owned(), network })
+    }
+
+    fn metadata(&self, file: &FileManifest) -> Result<Metadata, BundleError> {
+        let path = self.path_of(file);
+        match std::fs::metadata(&path) {
+            Ok(metadata) if metadata.is_file() => Ok(metadata),
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(self.io("examine", path, source)),
+            _ => Err(BundleError::MissingFile { bundle: self.name().to_owned(), path: file.path.clone() }),
+        }
+    }
+
+    fn io(&self, action: &'static str, path: PathBuf, source: io::Error) -> BundleError {
+        BundleError::Io { bundle: self.name().to_owned(), action, path, source }
+    }
+}
+
+fn read_manifest(path: &Path) -> Result<Manifest, BundleError> {
+    let not_found = |source| BundleError::NotFound { path: path.to_owned(), source };
+    let wrong = |reason: String| BundleError::Manifest { path: path.to_owned(), reason: one_line(&reason) };
+    let length = std::fs::metadata(path).map_err(not_found)?.len();
+    if length > MAX_MANIFEST_BYTES {
+        return Err(wrong(format!("{length} bytes are more than a manifest's {MAX_MANIFEST_BYTES}")));
+    }
+    let text = std::fs::read_to_string(path).map_err(not_found)?;
+    let manifest: Manifest = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    manifest.check().map_err(wrong)?;
+    Ok(manifest)
+}
+
+/// TOML's errors draw the faulty line over several; ours are one line.
+fn one_line(text: &str) -> String {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('|'));
+    lines.filter(|line| !line.trim_matches(['^', ' ', '|']).is_empty()).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,49 @@
+//! `….index.json`: which tensor lies in which of several files beside it.
+
+use crate::unique_map::UniqueMap;
+use crate::{CheckpointError, Tensors, mapped::MappedFile};
+use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::path::{Component, Path};
+
+/// Indexes of the largest published models are a few megabytes.
+const MAX_INDEX_BYTES: usize = 64 << 20;
+/// Missing names that one message lists.
+const LISTED: usize = 20;
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: UniqueMap<String>,
+}
+
+pub(crate) fn open(path: &Path, tensors: &mut Tensors) -> Result<(), CheckpointError> {
+    let file = MappedFile::open(path)?;
+    let malformed = |reason: String| CheckpointError::malformed(path, reason);
+    if file.bytes().len() > MAX_INDEX_BYTES {
+        return Err(malformed(format!("an index of {} bytes is no index", file.bytes().len())));
+    }
+    let Index { weight_map: UniqueMap(weight_map) } =
+        serde_json::from_slice(file.bytes()).map_err(|error| malformed(error.to_string()))?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    for shard in weight_map.values().collect::<BTreeSet<_>>() {
+        if !stays_inside(shard) {
+            return Err(malformed(format!("shard {shard:?} lies outside the index's folder")));
+        }
+        super::open_weights(&folder.join(shard), tensors)?;
+    }
+    let absent: Vec<&str> = weight_map
+        .iter()
+        .filter(|(name, shard)| tensors.get(name).is_none_or(|tensor| tensor.path() != folder.join(shard)))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    if absent.is_empty() {
+        return Ok(());
+    }
+    let listed = absent.iter().take(LISTED).copied().collect::<Vec<_>>().join(", ");
+    Err(malformed(format!("{} tensors are not in the shards it names: {listed}", absent.len())))
+}
+
+fn stays_inside(shard: &str) -> bool {
+    let mut components = Path::new(shard).components().peekable();
+    components.peek().is_some() && components.all(|component| matches!(component, Component::Normal(_)))
+}

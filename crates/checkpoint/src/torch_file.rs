@@ -1,0 +1,293 @@
+//! PyTorch's `.pth`: a zip archive with `data.pkl` (names, shapes, strides) and one stored entry per storage.
+//!
+//! Nested dictionaries are joined by dots; numbers, text and lists among the values are passed over, and so is
+//! every object we do not know, since no code of the file is ever run. Tensors may share a storage.
+
+use crate::mapped::MappedFile;
+use crate::pickle::{Pickle, Place, Value};
+use crate::stored::{StoredTensor, StoredType};
+use crate::{CheckpointError, Tensors};
+use std::collections::HashMap;
+use std::io::Cursor;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Dictionaries within dictionaries; published checkpoints have three levels at most.
+const MAX_DEPTH: usize = 16;
+/// How much longer than the pickle all joined names together may be: a key can be referred to in two bytes,
+/// so nothing else bounds them.
+const MAX_NAME_GROWTH: usize = 64;
+
+pub(crate) fn open(path: &Path, tensors: &mut Tensors) -> Result<(), CheckpointError> {
+    let file = Arc::new(MappedFile::open(path)?);
+    let malformed = |reason: String| CheckpointError::malformed(path, reason);
+    let archive = Archive::open(&file).map_err(malformed)?;
+    let bytes = archive.pickle(file.bytes()).map_err(malformed)?;
+    let pickle = Pickle::read(bytes).map_err(malformed)?;
+    if !matches!(pickle.root(), Value::Dict(_)) {
+        return Err(malformed("it holds no dictionary of tensors; save `model.state_dict()`".to_owned()));
+    }
+    let mut walk = Walk { file: &file, archive, pickle, budget: MAX_NAME_GROWTH.saturating_mul(bytes.len()) };
+    walk.dictionary(walk.pickle.root().clone(), "", 0, tensors)
+}
+
+/// The uncompressed entries of a zip archive, as ranges of the file.
+struct Archive {
+    entries: HashMap<String, Range<usize>>,
+    /// What precedes `data.pkl` in its name: the folder of the whole archive.
+    folder: String,
+}
+
+impl Archive {
+    fn open(file: &MappedFile) -> Result<Self, String> {
+        if !file.bytes().starts_with(b"PK") {
+            let legacy = file.bytes().starts_with(b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P");
+            let reason = if legacy { "it is in PyTorch's format from before 1.6" } else { "it is no zip archive" };
+            return Err(format!("{reason}; load it in PyTorch and save it again with torch.save"));
+        }
+        let mut zip = zip::ZipArchive::new(Cursor::new(file.bytes())).map_err(|error| format!("its zip: {error}"))?;
+        let mut entries = HashMap::with_capacity(zip.len());
+        for index in 0..zip.len() {
+            let (name, range) = entry(&mut zip, index, file.bytes().len())?;
+            if entries.insert(name.clone(), range).is_some() {
+                return Err(format!("its zip has two entries named {name}"));
+            }
+        }
+        let mut folders = entries.keys().filter_map(|name| name.strip_suffix("data.pkl"));
+        let folder = folders.next().ok_or("its zip has no data.pkl; was it written by torch.save?")?.to_owned();
+        if folders.next().is_some() {
+            return Err("its zip has several data.pkl".to_owned());
+        }
+        Ok(Self { entries, folder })
+    }
+
+    fn pickle<'a>(&self, bytes: &'a [u8]) -> Result<&'a [u8], String> {
+        let slice = |name: &str| self.entry(name).and_then(|range| bytes.get(range));
+        if slice("byteorder").is_some_and(|order| order.starts_with(b"big")) {
+            return Err("it was written on a big-endian machine; save it again on a little-endian one".to_owned());
+        }
+        slice("data.pkl").ok_or_else(|| "its data.pkl is out of bounds".to_owned())
+    }
+
+    fn entry(&self, name: &str) -> Option<Range<usize>> {
+        self.entries.get(&format!("{}{name}", self.folder)).cloned()
+    }
+}
+
+fn entry<R: std::io::Read + std::io::Seek>(
+    zip: &mut zip::ZipArchive<R>,
+    index: usize,
+    file_length: usize,
+) -> Result<(String, Range<usize>), String> {
+    let entry = zip.by_index_raw(index).map_err(|error| format!("its zip: {error}"))?;
+    let name = String::from_utf8_lossy(entry.name_raw()).into_owned();
+    if entry.compression() != zip::CompressionMethod::Stored {
+        return Err(format!("its entry {name} is compressed; torch.save writes plain entries: save it again"));
+    }
+    let start = entry.data_start().and_then(|start| usize::try_from(start).ok());
+    let length = usize::try_from(entry.compressed_size()).ok();
+    let range = start.zip(length).and_then(|(start, length)| Some(start..start.checked_add(length)?));
+    match range.filter(|range| range.end <= file_length) {
+        Some(range) => Ok((name, range)),
+        None => Err(format!("its entry {name} lies beyond the end of the file (truncated?)")),
+    }
+}
+
+/// A walk through the pickled dictionaries that collects tensors.
+struct Walk<'a> {
+    file: &'a Arc<MappedFile>,
+    archive: Archive,
+    pickle: Pickle<'a>,
+    /// Bytes of names that may still be made.
+    budget: usize,
+}
+
+impl<'a> Walk<'a> {
+    fn dictionary(
+        &mut self,
+        value: Value<'a>,
+        prefix: &str,
+        depth: usize,
+        tensors: &mut Tensors,
+    ) -> Result<(), CheckpointError> {
+        let Value::Dict(entries) = value else { return Ok(()) };
+        if depth > MAX_DEPTH {
+            return Err(self.malformed(format!("its dictionaries nest deeper than {MAX_DEPTH} levels")));
+        }
+        for (key, place) in entries {
+            let Some(name) = self.name(prefix, key)? else { continue };
+            match self.pickle.get(place) {
+                Value::Dict(_) => self.dictionary(self.pickle.get(place).clone(), &name, depth + 1, tensors)?,
+                Value::Applied { .. } => {
+                    let tensor = self.tensor(place).map_err(|reason| self.malformed(format!("{name}: {reason}")))?;
+                    if let Some(tensor) = tensor {
+                        tensors.insert(name, tensor)?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn malformed(&self, reason: String) -> CheckpointError {
+        CheckpointError::malformed(self.file.path(), reason)
+    }
+
+    fn name(&mut self, prefix: &str, key: Place) -> Result<Option<String>, CheckpointError> {
+        let name = match (self.pickle.get(key), prefix) {
+            (Value::Text(key), "") => (*key).to_owned(),
+            (Value::Text(key), _) => format!("{prefix}.{key}"),
+            (Value::Int(key), "") => key.to_string(),
+            (Value::Int(key), _) => format!("{prefix}.{key}"),
+            _ => return Ok(None),
+        };
+        // The sixteen stand for the work of an entry whose name is short.
+        self.budget = self
+            .budget
+            .checked_sub(name.len() + 16)
+            .ok_or_else(|| self.malformed("its dictionaries refer to each other too often".to_owned()))?;
+        Ok(Some(name))
+    }
+
+    /// Reads a tensor or a parameter around one; `None` for any other object.
+    fn tensor(&self, place: Place) -> Result<Option<StoredTensor>, String> {
+        let mut place = place;
+        // A parameter of a tensor subclass is wrapped twice; no deeper wrapping exists.
+        for _ in 0..3 {
+            let Value::Applied { callable, arguments } = self.pickle.get(place) else { return Ok(None) };
+            let Value::Tuple(arguments) = self.pickle.get(*arguments) else { return Ok(None) };
+            let Value::Global(module, name) = self.pickle.get(*callable) else { return Ok(None) };
+            match (*module, *name, arguments.as_slice()) {
+                ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2", [storage, offset, shape, strides, ..]) => {
+                    return self.view(*storage, None, [*offset, *shape, *strides]).map(Some);
+                }
+                ("torch._utils", "_rebuild_tensor_v3", [storage, offset, shape, strides, _, _, dtype, ..]) => {
+                    return self.view(*storage, Some(*dtype), [*offset, *shape, *strides]).map(Some);
+                }
+                ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state", [data, ..]) => place = *data,
+                ("torch._tensor", "_rebuild_from_type_v2", [callable, _, arguments, ..]) => {
+                    return self.subclass(*callable, *arguments);
+                }
+                _ => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    /// A tensor with Python attributes: its plain constructor and that one's arguments, not yet applied.
+    fn subclass(&self, callable: Place, arguments: Place) -> Result<Option<StoredTensor>, String> {
+        match (self.pickle.get(callable), self.pickle.get(arguments)) {
+            (Value::Global("torch._utils", "_rebuild_tensor_v2"), Value::Tuple(arguments)) => match arguments[..] {
+                [storage, offset, shape, strides, ..] => self.view(storage, None, [offset, shape, strides]).map(Some),
+                _ => Ok(None),
+            },
+            _ => Ok(None),
+        }
+    }
+
+    fn view(&self, storage: Place, dtype: Option<Place>, view: [Place; 3]) -> Result<StoredTensor, String> {
+        let [offset, shape, strides] = view;
+        let (stored, range) = self.storage(storage)?;
+        let dtype = match dtype {
+            Some(place) => self.dtype(place)?,
+            None => stored.ok_or("its storage has no type")?,
+        };
+        let (offset, shape, strides) = (self.size(offset)?, self.sizes(shape)?, self.sizes(strides)?);
+        StoredTensor::view(self.file.clone(), (range.start, range.len()), dtype, shape, offset, strides)
+    }
+
+    /// Resolves `("storage", class, key, device, elements)` to the storage's type and bytes.
+    fn storage(&self, place: Place) -> Result<(Option<StoredType>, Range<usize>), String> {
+        let Value::Persistent(id) = self.pickle.get(place) else { return Err("it has no storage".to_owned()) };
+        let Value::Tuple(id) = self.pickle.get(*id) else { return Err("its storage is not named".to_owned()) };
+        let [kind, class, key, _device, elements] = id[..] else {
+            return Err("its storage is described in an unknown way".to_owned());
+        };
+        let (Value::Text("storage"), Value::Global(_, class), Value::Text(key)) =
+            (self.pickle.get(kind), self.pickle.get(class), self.pickle.get(key))
+        else {
+            return Err("its storage is described in an unknown way".to_owned());
+        };
+        let range = self.archive.entry(&format!("data/{key}")).ok_or_else(|| format!("storage {key} is missing"))?;
+        let dtype = storage_type(class)?;
+        let bytes = self.size(elements)?.checked_mul(dtype.map_or(1, StoredType::size));
+        match bytes {
+            Some(bytes) if bytes <= range.len() => Ok((dtype, range.start..range.start + bytes)),
+            _ => Err(format!("storage {key} has {} bytes, fewer than its elements need", range.len())),
+        }
+    }
+
+    fn dtype(&self, place: Place) -> Result<StoredType, String> {
+        match self.pickle.get(place) {
+            Value::Global("torch", name) => torch_type(name).ok_or_else(|| format!("unknown type torch.{name}")),
+            _ => Err("its type is not named".to_owned()),
+        }
+    }
+
+    fn size(&self, place: Place) -> Result<usize, String> {
+        match self.pickle.get(place) {
+            Value::Int(value) => usize::try_from(*value).map_err(|_| format!("{value} is no size")),
+            _ => Err("a size is not a number".to_owned()),
+        }
+    }
+
+    fn sizes(&self, place: Place) -> Result<Vec<usize>, String> {
+        match self.pickle.get(place) {
+            Value::Tuple(places) => places.iter().map(|&place| self.size(place)).collect(),
+            // `torch.Size((…))`, in files of some versions.
+            Value::Applied { callable, arguments }
+                if matches!(self.pickle.get(*callable), Value::Global("torch", "Size")) =>
+            {
+                match self.pickle.get(*arguments) {
+                    Value::Tuple(inner) if inner.len() == 1 => match self.pickle.get(inner[0]) {
+                        Value::Tuple(places) => places.iter().map(|&place| self.size(place)).collect(),
+                        _ => Err("its shape is no tuple".to_owned()),
+                    },
+                    _ => Err("its shape is no tuple".to_owned()),
+                }
+            }
+            _ => Err("its shape is no tuple".to_owned()),
+        }
+    }
+}
+
+/// The element type of a storage class; `None` for the untyped class, whose tensors carry their own.
+fn storage_type(class: &str) -> Result<Option<StoredType>, String> {
+    Ok(Some(match class {
+        "UntypedStorage" => return Ok(None),
+        "FloatStorage" => StoredType::F32,
+        "HalfStorage" => StoredType::F16,
+        "BFloat16Storage" => StoredType::BF16,
+        "DoubleStorage" => StoredType::F64,
+        "LongStorage" => StoredType::I64,
+        "IntStorage" => StoredType::I32,
+        "ShortStorage" => StoredType::I16,
+        "CharStorage" => StoredType::I8,
+        "ByteStorage" => StoredType::U8,
+        "BoolStorage" => StoredType::Bool,
+        other => return Err(format!("unknown storage class {other}")),
+    }))
+}
+
+fn torch_type(name: &str) -> Option<StoredType> {
+    Some(match name {
+        "float32" => StoredType::F32,
+        "float16" => StoredType::F16,
+        "bfloat16" => StoredType::BF16,
+        "float64" => StoredType::F64,
+        "float8_e4m3fn" => StoredType::F8E4M3,
+        "float8_e5m2" => StoredType::F8E5M2,
+        "int64" => StoredType::I64,
+        "int32" => StoredType::I32,
+        "int16" => StoredType::I16,
+        "int8" => StoredType::I8,
+        "uint64" => StoredType::U64,
+        "uint32" => StoredType::U32,
+        "uint16" => StoredType::U16,
+        "uint8" => StoredType::U8,
+        "bool" => StoredType::Bool,
+        _ => return None,
+    })
+}

@@ -1,0 +1,316 @@
+//! CLIP (arXiv 2103.00020, ViT-B/32): how alike pictures are, and how well a picture fits a sentence.
+//!
+//! The network is candle-transformers' `clip`, whose names are those of `CLIPModel` in transformers, as in the files of
+//! `openai/clip-vit-base-patch32`. It knows one activation and one constant of the norms; settings that ask for others
+//! are refused. Pictures are prepared as OpenAI's own code does it: shorter side to 224 bicubic, the middle, CLIP's mean
+//! and deviation. Of a sentence longer than the table of positions (77 tokens) the beginning counts.
+
+use std::path::Path;
+
+use candle_core::{DType, Device, Result, Tensor};
+use candle_transformers::models::clip::{
+    self as layers, ClipModel,
+    text_model::{Activation, ClipTextConfig},
+    vision_model::ClipVisionConfig,
+};
+use image::RgbImage;
+use serde::Deserialize;
+use tokenizers::{Tokenizer, TruncationParams};
+
+use super::{Direction, Normalization, error::SimilarityError, published::Published};
+use echogen_checkpoint::Checkpoint;
+use echogen_imaging::{Filter, shorter_side_and_crop};
+use echogen_models::text_encoder::{TextEncoderError, load_tokenizer};
+
+/// What the pixels are divided by, and their mean.
+const NORMALIZATION: Normalization = Normalization {
+    mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
+    deviation: [0.268_629_54, 0.261_302_6, 0.275_777_1],
+};
+
+/// The tokenizer's file.
+const TOKENIZER: &str = "tokenizer.json";
+
+/// What the layers of candle-transformers have built in.
+const HIDDEN_ACT: &str = "quick_gelu";
+const LAYER_NORM_EPS: f64 = 1e-5;
+
+/// A tensor that the layers would replace by noise if it were missing.
+const CLASS_EMBEDDING: &str = "vision_model.embeddings.class_embedding";
+
+/// The settings that the published `config.json` has.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ClipConfig {
+    /// Of the half that reads.
+    pub text_config: ClipTextSettings,
+    /// Of the half that sees.
+    pub vision_config: ClipVisionSettings,
+    /// Width of the features of both.
+    pub projection_dim: usize,
+}
+
+/// Settings of the half that reads.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ClipTextSettings {
+    /// Rows of the table of tokens.
+    pub vocab_size: usize,
+    /// Width of a token.
+    pub hidden_size: usize,
+    /// Width inside the feed-forward.
+    pub intermediate_size: usize,
+    /// Number of blocks.
+    pub num_hidden_layers: usize,
+    /// Attention heads of a block.
+    pub num_attention_heads: usize,
+    /// Most tokens of a sentence, both marks included.
+    pub max_position_embeddings: usize,
+    /// Between the two halves of the feed-forward.
+    pub hidden_act: String,
+    /// What norms add to the variance.
+    pub layer_norm_eps: f64,
+}
+
+/// Settings of the half that sees.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ClipVisionSettings {
+    /// Width of a token.
+    pub hidden_size: usize,
+    /// Width inside the feed-forward.
+    pub intermediate_size: usize,
+    /// Number of blocks.
+    pub num_hidden_layers: usize,
+    /// Attention heads of a block.
+    pub num_attention_heads: usize,
+    /// Colours.
+    pub num_channels: usize,
+    /// Side of the pictures in pixels.
+    pub image_size: usize,
+    /// Side of a patch in pixels.
+    pub patch_size: usize,
+    /// Between the two halves of the feed-forward.
+    pub hidden_act: String,
+    /// What norms add to the variance.
+    pub layer_norm_eps: f64,
+}
+
+impl Default for ClipConfig {
+    /// ViT-B/32, as in `openai/clip-vit-base-patch32`.
+    fn default() -> Self {
+        Self { text_config: Default::default(), vision_config: Default::default(), projection_dim: 512 }
+    }
+}
+
+impl Default for ClipTextSettings {
+    fn default() -> Self {
+        Self {
+            vocab_size: 49_408,
+            hidden_size: 512,
+            intermediate_size: 2048,
+            num_hidden_layers: 12,
+            num_attention_heads: 8,
+            max_position_embeddings: 77,
+            hidden_act: HIDDEN_ACT.to_owned(),
+            layer_norm_eps: LAYER_NORM_EPS,
+        }
+    }
+}
+
+impl Default for ClipVisionSettings {
+    fn default() -> Self {
+        Self {
+            hidden_size: 768,
+            intermediate_size: 3072,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            num_channels: 3,
+            image_size: 224,
+            patch_size: 32,
+            hidden_act: HIDDEN_ACT.to_owned(),
+            layer_norm_eps: LAYER_NORM_EPS,
+        }
+    }
+}
+
+impl ClipConfig {
+    fn check(&self) -> std::result::Result<(), String> {
+        let Self { text_config: text, vision_config: vision, .. } = self;
+        for (half, act, eps, width, heads) in [
+            ("text", &text.hidden_act, text.layer_norm_eps, text.hidden_size, text.num_attention_heads),
+            ("vision", &vision.hidden_act, vision.layer_norm_eps, vision.hidden_size, vision.num_attention_heads),
+        ] {
+            if act != HIDDEN_ACT {
+                return Err(format!("{half}_config.hidden_act is {act:?}; only {HIDDEN_ACT:?} can be computed"));
+            }
+            if eps != LAYER_NORM_EPS {
+                return Err(format!("{half}_config.layer_norm_eps is {eps}; only {LAYER_NORM_EPS} can be computed"));
+            }
+            if heads == 0 || !width.is_multiple_of(heads) {
+                return Err(format!("{half}_config.hidden_size {width} is not a multiple of {heads} heads"));
+            }
+        }
+        let (side, patch) = (vision.image_size, vision.patch_size);
+        if patch == 0 || side == 0 || !side.is_multiple_of(patch) || side > 4_096 {
+            return Err(format!("pictures of {side} pixels cannot be cut into patches of {patch}"));
+        }
+        if vision.num_channels != 3 {
+            return Err(format!("vision_config.num_channels is {}; pictures have 3", vision.num_channels));
+        }
+        if text.max_position_embeddings < 3 {
+            return Err(format!("max_position_embeddings {} leaves no room for words", text.max_position_embeddings));
+        }
+        Ok(())
+    }
+
+    fn layers(&self) -> layers::ClipConfig {
+        let Self { text_config: text, vision_config: vision, projection_dim } = self;
+        layers::ClipConfig {
+            text_config: ClipTextConfig {
+                vocab_size: text.vocab_size,
+                embed_dim: text.hidden_size,
+                activation: Activation::QuickGelu,
+                intermediate_size: text.intermediate_size,
+                max_position_embeddings: text.max_position_embeddings,
+                pad_with: None,
+                num_hidden_layers: text.num_hidden_layers,
+                num_attention_heads: text.num_attention_heads,
+                projection_dim: *projection_dim,
+            },
+            vision_config: ClipVisionConfig {
+                embed_dim: vision.hidden_size,
+                activation: Activation::QuickGelu,
+                intermediate_size: vision.intermediate_size,
+                num_hidden_layers: vision.num_hidden_layers,
+                num_attention_heads: vision.num_attention_heads,
+                projection_dim: *projection_dim,
+                num_channels: vision.num_channels,
+                image_size: vision.image_size,
+                patch_size: vision.patch_size,
+            },
+            logit_scale_init_value: 0.0, // of no use here: cosines are not scaled
+            image_size: vision.image_size,
+        }
+    }
+}
+
+/// Both halves of the network, and the tokenizer.
+#[derive(Debug)]
+pub struct Clip {
+    model: ClipModel,
+    tokenizer: Tokenizer,
+    image_size: u32,
+    device: Device,
+}
+
+impl Clip {
+    /// Loads the network from a folder with `config.json`, `tokenizer.json` and `model.safetensors` (or
+    /// `pytorch_model.bin`).
+    ///
+    /// # Errors
+    ///
+    /// A file is missing, of another network, or does not fit.
+    pub fn load(folder: &Path, device: &Device) -> std::result::Result<Self, SimilarityError> {
+        let published = Published { folder, model: "openai/clip-vit-base-patch32", kind: "clip" };
+        let config: ClipConfig = published.config()?;
+        config.check().map_err(|reason| published.unfit(reason))?;
+        let tokenizer = folder.join(TOKENIZER);
+        if !tokenizer.is_file() {
+            return Err(published.missing(TOKENIZER));
+        }
+        let tokenizer = tokenizer_of(&tokenizer, &config.text_config)?;
+        let model = model(&published.weights()?, device, &config)?;
+        Ok(Self { model, tokenizer, image_size: config.vision_config.image_size as u32, device: device.clone() })
+    }
+
+    /// Returns what the network sees of a picture: (3, side, side).
+    ///
+    /// # Errors
+    ///
+    /// The picture has no pixels.
+    pub fn prepare(&self, picture: &RgbImage) -> std::result::Result<Tensor, SimilarityError> {
+        let side = self.image_size;
+        Ok(NORMALIZATION.apply(&shorter_side_and_crop(picture, side, side, Filter::Bicubic)?)?)
+    }
+
+    /// Returns the features (batch, projection_dim) of prepared pictures (batch, 3, side, side), of no certain length.
+    ///
+    /// # Errors
+    ///
+    /// They have another size, or the network fails.
+    pub fn image_features(&self, pictures: &Tensor) -> Result<Tensor> {
+        self.model.get_image_features(pictures)
+    }
+
+    /// Returns the token ids of a sentence, from the mark of the beginning to that of the end.
+    ///
+    /// # Errors
+    ///
+    /// The tokenizer refuses the sentence.
+    pub fn tokenize(&self, sentence: &str) -> std::result::Result<Vec<u32>, SimilarityError> {
+        let encoding = self.tokenizer.encode_fast(sentence, true).map_err(TextEncoderError::Tokenize)?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Returns the features (1, projection_dim) of a sentence, of no certain length.
+    ///
+    /// # Errors
+    ///
+    /// The tokenizer refuses the sentence, or the network fails.
+    pub fn text_features(&self, sentence: &str) -> std::result::Result<Tensor, SimilarityError> {
+        let ids = Tensor::new(self.tokenize(sentence)?, &self.device)?.unsqueeze(0)?;
+        Ok(self.model.get_text_features(&ids)?)
+    }
+
+    /// Returns the direction of a picture of any size.
+    ///
+    /// # Errors
+    ///
+    /// The picture has no pixels, or the network fails.
+    pub fn picture(&self, picture: &RgbImage) -> std::result::Result<Direction, SimilarityError> {
+        let prepared = self.prepare(picture)?.unsqueeze(0)?.to_device(&self.device)?;
+        Ok(Direction::of(&self.image_features(&prepared)?)?)
+    }
+
+    /// Returns the direction of a sentence, to be compared with those of pictures.
+    ///
+    /// # Errors
+    ///
+    /// As [`text_features`](Self::text_features).
+    pub fn sentence(&self, sentence: &str) -> std::result::Result<Direction, SimilarityError> {
+        Ok(Direction::of(&self.text_features(sentence)?)?)
+    }
+}
+
+fn model(
+    weights: &Checkpoint,
+    device: &Device,
+    config: &ClipConfig,
+) -> std::result::Result<ClipModel, SimilarityError> {
+    // Buffers of older files, and what only training needs.
+    let ignored = |name: &str| name.ends_with("embeddings.position_ids") || name == "logit_scale";
+    Ok(weights.load(DType::F32, device, ignored, |vb| {
+        vb.get(config.vision_config.hidden_size, CLASS_EMBEDDING)?;
+        ClipModel::new(vb, &config.layers())
+    })?)
+}
+
+/// The tokenizer, set to cut sentences to the table of positions. The network takes the features of a sentence from its
+/// largest id, so the mark of the end must be that and come last.
+fn tokenizer_of(path: &Path, config: &ClipTextSettings) -> std::result::Result<Tokenizer, SimilarityError> {
+    let mut tokenizer = load_tokenizer(path)?;
+    let other = |reason: String| SimilarityError::OtherTokenizer { path: path.to_owned(), reason };
+    let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
+    if largest as usize >= config.vocab_size {
+        return Err(other(format!("it has tokens up to {largest}, the weights {} rows", config.vocab_size)));
+    }
+    tokenizer.with_padding(None);
+    let truncation = TruncationParams { max_length: config.max_position_embeddings, ..Default::default() };
+    tokenizer.with_truncation(Some(truncation)).map_err(TextEncoderError::Tokenize)?;
+    let probe = tokenizer.encode_fast("a", true).map_err(TextEncoderError::Tokenize)?;
+    if probe.get_ids().last() != Some(&largest) {
+        return Err(other("it does not end sentences with its largest token".to_owned()));
+    }
+    Ok(tokenizer)
+}

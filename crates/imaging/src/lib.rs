@@ -1,0 +1,33 @@
+//! Pictures: decoding within bounds, resizing, cutting out a subject, conversion to and from tensors, encoding.
+//!
+//! Everything works on 8-bit RGB in memory ([`RgbImage`]); colour profiles and gamma are not applied, as in the published
+//! code. The parts, in the order in which a picture passes through them:
+//!
+//! 1. [`decode_image`] reads PNG, JPEG and WebP within [`ImageLimits`], which are checked before anything is allocated;
+//!    [`decoding_bytes`] says beforehand how much memory that takes.
+//! 2. [`white_outside`] and [`white_outside_mask`] paint what is not the subject white: outside a [`PixelBox`] or a
+//!    [`SubjectMask`].
+//! 3. [`resize()`], [`cover_and_crop`] and [`shorter_side_and_crop`] are equal to Pillow's and torchvision's, whose arithmetic
+//!    is part of the published models.
+//! 4. [`to_unit_tensor`] makes a network's input, [`from_unit_tensor`] a picture of its output.
+//! 5. [`encode_image`] writes a picture.
+//!
+//! All errors are [`ImageError`] and permanent: the same bytes fail again. Drawing for people is in crate `figures`.
+
+mod container;
+mod cutout;
+mod decode;
+mod encode;
+mod error;
+mod mask;
+mod prepare;
+mod resize;
+
+pub use cutout::{PixelBox, white_outside};
+pub use decode::{ImageLimits, decode_as_published, decode_image, decoding_bytes};
+pub use encode::{ImageFormat, encode_image};
+pub use error::ImageError;
+pub use image::RgbImage;
+pub use mask::{SubjectMask, white_outside_mask};
+pub use prepare::{cover_and_crop, covering_size, from_unit_tensor, shorter_side_and_crop, to_unit_tensor};
+pub use resize::{Filter, resize};
