@@ -20,12 +20,13 @@ use tokio_rustls::TlsAcceptor;
 use url::Url;
 
 use super::{
-    super::test_tls,
     HttpConfig, HttpImageFetcher,
     room::{PIECE, Room},
 };
 
 const LIMIT: u64 = 1_000;
+
+use crate::test_tls;
 
 /// A server; it ends with this value.
 struct Site {
