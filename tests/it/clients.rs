@@ -64,10 +64,6 @@ async fn broker() -> (AmqpBroker, AmqpConfig) {
     (AmqpBroker::connect(config.clone()).await.expect("the broker takes connections"), config)
 }
 
-fn url(config: &AmqpConfig) -> &str {
-    config.url.as_ref().expect("it has an address").expose()
-}
-
 async fn next(consumer: &mut Box<dyn Consumer>) -> Delivery {
     let received = timeout(Duration::from_secs(60), consumer.receive()).await.expect("the client sends a job");
     received.expect("receive works").expect("the consumer goes on")
@@ -133,6 +129,10 @@ pub(crate) fn python_folder() -> PathBuf {
         install.args(["install", "--quiet", "-r"]).arg(folder.join("requirements.txt"));
         vec![environment, install]
     })
+}
+
+fn url(config: &AmqpConfig) -> &str {
+    config.url.as_ref().map_or("", |url| url.expose())
 }
 
 fn python(config: &AmqpConfig, jobs: &Path) -> Command {

@@ -12,7 +12,9 @@ use std::{
 
 use clap::{Arg, Command, CommandFactory, parser::ValueSource};
 
-use crate::{Failure, arguments::Arguments};
+use echogen_service::Failure;
+
+use crate::arguments::Arguments;
 
 /// The file that is read if nobody names one.
 const DEFAULT_FILE: &str = "echogen.toml";

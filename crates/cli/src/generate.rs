@@ -3,36 +3,22 @@
 use std::{io::Read, path::Path};
 
 use echogen_protocol::{ContentHash, ImageLocation, ImageSource, Job, JobId};
+use echogen_service::Failure;
 
-use crate::{
-    arguments::GenerateArguments,
-    failure::Failure,
-    runner::{Candidate, JobSource},
-};
+use crate::arguments::GenerateArguments;
 
-/// The one job of the command line.
-pub(crate) struct OneJob(Option<Job>);
-
-impl OneJob {
-    /// Builds the job and checks it.
-    pub(crate) fn new(arguments: &GenerateArguments) -> Result<Self, Failure> {
-        let fault = |error: echogen_protocol::JobError| Failure::usage(error.to_string());
-        arguments.sampling.check().map_err(fault)?;
-        let mut job = Job::new(ImageSource(arguments.subject.clone()), arguments.prompt.clone());
-        job.subject.name = arguments.name.clone();
-        job.subject.bounding_box = arguments.bounding_box;
-        arguments.sampling.apply(&mut job);
-        job.id = JobId(arguments.id.clone().unwrap_or_default());
-        let job = with_id(job, arguments)?;
-        job.validate().map_err(fault)?;
-        Ok(Self(Some(job)))
-    }
-}
-
-impl JobSource for OneJob {
-    async fn next(&mut self) -> std::io::Result<Option<Candidate>> {
-        Ok(self.0.take().map(|job| Candidate { line: None, job: Ok(job) }))
-    }
+/// Builds the one job of the command line and checks it.
+pub(crate) fn job(arguments: &GenerateArguments) -> Result<Job, Failure> {
+    let fault = |error: echogen_protocol::JobError| Failure::usage(error.to_string());
+    arguments.sampling.check().map_err(fault)?;
+    let mut job = Job::new(ImageSource(arguments.subject.clone()), arguments.prompt.clone());
+    job.subject.name = arguments.name.clone();
+    job.subject.bounding_box = arguments.bounding_box;
+    arguments.sampling.apply(&mut job);
+    job.id = JobId(arguments.id.clone().unwrap_or_default());
+    let job = with_id(job, arguments)?;
+    job.validate().map_err(fault)?;
+    Ok(job)
 }
 
 /// An id that follows from all settings, the bundle, and the picture's content: if the file is changed, the same

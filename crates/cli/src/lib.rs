@@ -1,29 +1,18 @@
-//! The `echogen` command: reads options, joins adapters and stages, runs jobs, says how it went.
-//!
-//! This is the only crate that names adapters *and* stages, and the only one that reads files and the environment for
-//! settings. Public are [`main`], and what a program needs that drives the roles itself ([`service`]).
+//! The `echogen` command: reads arguments, calls the service, prints what it returns.
 
 mod arguments;
-mod batch;
-mod bundles;
+mod commands;
 mod config;
 mod contact_sheet;
 mod eval;
-mod failure;
 mod finder_options;
 mod generate;
-mod job_lines;
 mod model_options;
 mod models_command;
-mod networks;
-mod picture_file;
-mod pipeline;
 mod report;
-mod runner;
 mod sampling;
 mod segment;
-pub mod service;
-mod session;
+mod service;
 mod values;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -32,21 +21,20 @@ use clap::{FromArgMatches, error::ErrorKind};
 use echogen_protocol::{Job, JobResult};
 use echogen_telemetry::{Options, Otlp};
 
-use arguments::{Arguments, Command, ConfigCommand, GeneralOptions, SchemaOf};
-use failure::{Exit, Failure};
-use report::{complain, print_line};
-use service::{
-    canary, dead_letters,
-    roles::{self, RoleName},
-    status, submit, topology,
+use echogen_service::{
+    Exit, Failure, RoleName, bundle_folders,
+    console::{all_printed, note_printed, print_error, print_json, print_line},
 };
+
+use arguments::{Arguments, Command, ConfigCommand, GeneralOptions, SchemaOf};
+use commands::{canary, dead_letters, jobs, roles, status, submit, topology};
 
 /// Runs the program on the process's own arguments.
 pub fn main() -> ExitCode {
-    match run(std::env::args_os().collect()).and_then(report::all_printed) {
+    match run(std::env::args_os().collect()).and_then(all_printed) {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            complain(format_args!("error: {}", failure.message));
+            print_error(format_args!("error: {}", failure.message));
             failure.exit.into()
         }
     }
@@ -64,8 +52,8 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
     let telemetry = telemetry.map_err(|error| Failure::usage(error.to_string()))?;
     echogen_telemetry::metrics().build(env!("CARGO_PKG_VERSION"));
     match chosen {
-        Command::Generate(arguments) => session::generate(&arguments, &general),
-        Command::Batch(arguments) => session::batch(&arguments, &general),
+        Command::Generate(arguments) => jobs::generate(&arguments, &general),
+        Command::Batch(arguments) => jobs::batch(&arguments, &general),
         Command::Segment(arguments) => segment::run(&arguments, &general),
         Command::Eval(arguments) => eval::run(&arguments, &general),
         Command::Dispatcher(arguments) => roles::one(RoleName::Dispatcher, &arguments, &telemetry),
@@ -84,7 +72,7 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
             Ok(Exit::Success)
         }
         Command::Models(arguments) => {
-            let folders = bundles::folders(arguments.bundles.as_deref());
+            let folders = bundle_folders(arguments.bundles.as_deref());
             models_command::run(arguments.command, &folders, general.json)
                 .map_err(|error| Failure::usage(format!("{error:#}")))
         }
@@ -114,7 +102,7 @@ fn telemetry_options(general: &GeneralOptions, command: &str) -> Options {
 fn shown(error: &clap::Error) -> Result<Exit, Failure> {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            report::printed(error.print());
+            note_printed(error.print());
             Ok(Exit::Success)
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
@@ -140,7 +128,7 @@ fn show_config(command: clap::Command, shown: &[String], json: bool) -> Result<E
     let settings = config::show(command, shown).map_err(|error| Failure::usage(config::one_line(&error)))?;
     for setting in &settings {
         if json {
-            report::print_json("setting", setting);
+            print_json("setting", setting);
         } else {
             print_line(&format!("{} = {:?}  # {}", setting.name, setting.value, setting.source));
         }

@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use echogen_checkpoint::bundle::Bundle;
-use echogen_models::device::{Compute, DeviceChoice, Precision};
+use echogen_models::device::{DeviceChoice, Precision};
 
-use crate::{bundles, failure::Failure, finder_options::FinderOptions};
+use crate::finder_options::FinderOptions;
 
 /// Which networks, where they compute, and with how many threads.
 #[derive(Args, Debug, Clone)]
@@ -34,27 +33,4 @@ pub(crate) struct ModelOptions {
     /// See [`FinderOptions`].
     #[command(flatten)]
     pub(crate) finder: FinderOptions,
-}
-
-impl ModelOptions {
-    /// Sets the number of threads and opens the device; once a process.
-    pub(crate) fn compute(&self) -> Result<Compute, Failure> {
-        if let Some(threads) = self.threads {
-            use_threads(usize::from(threads))?;
-        }
-        Ok(self.device.open(self.dtype).map_err(anyhow::Error::from)?)
-    }
-
-    /// Opens the bundle; loads nothing.
-    pub(crate) fn bundle(&self) -> Result<Bundle, Failure> {
-        bundles::open(&self.bundle, self.bundles.as_deref())
-    }
-}
-
-/// The networks compute on rayon's global threads.
-fn use_threads(threads: usize) -> Result<(), Failure> {
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build_global()
-        .map_err(|error| Failure::usage(format!("cannot use {threads} threads: {error}; leave --threads out")))
 }

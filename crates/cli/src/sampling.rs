@@ -68,27 +68,6 @@ fn present<const N: usize>(fields: [(&str, Value); N]) -> Map<String, Value> {
     fields.into_iter().filter(|(_, value)| is_present(value)).map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// Reads a line of a jobs file; fields it does not have are taken from `defaults`.
-pub(crate) fn job_of_line(line: &[u8], defaults: &Map<String, Value>) -> Result<Job, JobError> {
-    if defaults.is_empty() {
-        return Job::parse(line);
-    }
-    // What is no object has no fields to fill in; the parser says what is wrong with it.
-    let Ok(Value::Object(mut fields)) = serde_json::from_slice(line) else { return Job::parse(line) };
-    fill_in(&mut fields, defaults);
-    Job::parse(&serde_json::to_vec(&fields).unwrap_or_default())
-}
-
-fn fill_in(fields: &mut Map<String, Value>, defaults: &Map<String, Value>) {
-    for (name, default) in defaults {
-        match (fields.get_mut(name), default) {
-            (None, default) => drop(fields.insert(name.clone(), default.clone())),
-            (Some(Value::Object(inner)), Value::Object(default)) if name != "seeds" => fill_in(inner, default),
-            (Some(_), _) => {}
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use echogen_protocol::PerScale;
@@ -106,29 +85,11 @@ mod tests {
     }
 
     #[test]
-    fn a_line_counts_before_the_options_field_by_field() {
-        let line =
-            br#"{"id": "a", "subject": {"image": "a.png"}, "prompt": "p", "guidance": {"text": 1}, "seeds": [5]}"#;
-        let job = job_of_line(line, &options().as_defaults()).unwrap();
-        assert_eq!(job.guidance.text, Some(PerScale::All(1.0)));
-        assert_eq!(job.guidance.subject, Some(PerScale::All(2.0)));
-        assert_eq!(job.seeds, Seeds::List(vec![5]));
-        assert_eq!(job.top_k, Some(1));
-    }
-
-    #[test]
-    fn without_options_a_line_is_read_as_it_is() {
-        let line = br#"{"id": "a", "subject": {"image": "a.png"}, "prompt": "p"}"#;
+    fn what_was_given_becomes_fields_of_a_job() {
+        let expected =
+            json!({ "guidance": {"text": 4.0, "subject": 2.0}, "seeds": {"count": 3, "first": 42}, "top_k": 1 });
+        assert_eq!(Value::Object(options().as_defaults()), expected);
         assert!(SamplingOptions::default().as_defaults().is_empty());
-        assert_eq!(job_of_line(line, &Map::new()), Job::parse(line));
-    }
-
-    #[test]
-    fn a_faulty_line_keeps_its_own_message() {
-        let defaults = options().as_defaults();
-        for line in [&b"{"[..], b"7", b"{\"subjct\": {}}", b"{\"subject\": 7, \"prompt\": \"p\"}"] {
-            assert_eq!(job_of_line(line, &defaults).unwrap_err(), Job::parse(line).unwrap_err());
-        }
     }
 
     #[test]

@@ -7,15 +7,13 @@ use echogen_imaging::{ImageFormat, PixelBox, RgbImage};
 use echogen_models::subject_finder::SubjectFinder;
 use echogen_protocol::{BoundingBox, FoundBy, IfNotFound, ImageSource, Job, MaskMode, Point, Subject};
 use echogen_segmenter::{DetectError, Found, find_subject};
-
-use crate::{
-    arguments::GeneralOptions,
-    failure::{Exit, Failure},
-    model_options::ModelOptions,
+use echogen_service::{
+    Exit, Failure,
+    console::{print_json, print_line},
     picture_file,
-    report::{print_json, print_line},
-    values,
 };
+
+use crate::{arguments::GeneralOptions, model_options::ModelOptions, values};
 
 /// The cut-out and the picture with the box drawn on it, in the folder OUT.
 const CUTOUT: &str = "cutout.png";
@@ -79,7 +77,7 @@ impl From<NotFoundPolicy> for IfNotFound {
 pub(crate) fn run(arguments: &SegmentArguments, general: &GeneralOptions) -> Result<Exit, Failure> {
     let subject = subject(arguments)?;
     let picture = picture_file::read(&arguments.picture)?;
-    let (bundle, compute) = (arguments.model.bundle()?, arguments.model.compute()?);
+    let (bundle, compute) = (arguments.model.config().open()?, arguments.model.config().compute()?);
     let finder = SubjectFinder::load(&bundle, &compute.device, compute.dtype)
         .map_err(|error| Failure::usage(format!("cannot load the bundle {}: {}", bundle.name(), chain(&error))))?;
     let found =

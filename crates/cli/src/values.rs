@@ -4,9 +4,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use echogen_protocol::{
     BoundingBox, JobId, Lane, MaskMode, OutputFormat, PerScale, PixelBudget, Point, check_object_key,
 };
+use echogen_service::config::Listen;
 use echogen_worker::LaneWeights;
-
-use crate::service::watch_arguments::Listen;
 
 /// Reads `3` or `4,4,3.5`.
 pub(crate) fn per_scale(text: &str) -> Result<PerScale, String> {

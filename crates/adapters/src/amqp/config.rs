@@ -123,9 +123,9 @@ impl AmqpConfig {
         let uris = self.uris()?;
         let trust = Trust::with(self.certificates.as_deref());
         let trust = trust.map_err(|why| PortError::permanent(format!("broker.certificates {why}")))?;
-        let asked = uris.first().and_then(|uri| uri.query.connection_timeout).map(Duration::from_millis);
+        let asked = uris.first().and_then(|uri| uri.query.connection_timeout).filter(|asked| *asked > 0);
         let connect_timeout = limit("connect_timeout_seconds", self.connect_timeout_seconds)?;
-        let connect_timeout = asked.unwrap_or(connect_timeout);
+        let connect_timeout = asked.map_or(connect_timeout, Duration::from_millis);
         Ok(Checked {
             servers: Servers::new(uris, &trust, connect_timeout)?,
             connect_timeout,

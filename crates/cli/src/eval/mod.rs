@@ -22,6 +22,10 @@ use echogen_models::{
     echogen::{PerScale, SamplingOptions},
     subject_encoder::EncodedSubject,
 };
+use echogen_service::{
+    Exit, Failure,
+    console::{print_json, print_line},
+};
 use echogen_world::Bounds;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -31,11 +35,7 @@ use self::{
     examples::{Example, GALLERY},
     report::{Fidelity, Report, SweepPoint},
 };
-use crate::{
-    arguments::GeneralOptions,
-    failure::{Exit, Failure},
-    report::{print_json, print_line},
-};
+use crate::arguments::GeneralOptions;
 
 /// Pictures of the grid.
 const GRID: usize = 24;
@@ -51,7 +51,7 @@ pub(crate) fn run(arguments: &EvalArguments, general: &GeneralOptions) -> Result
     if let Some(folder) = &arguments.dreambench.dreambench {
         return dreambench::run(folder, arguments, general);
     }
-    let (bundle, compute) = (arguments.model.bundle()?, arguments.model.compute()?);
+    let (bundle, compute) = (arguments.model.config().open()?, arguments.model.config().compute()?);
     let options = maker::sampling(&bundle, arguments);
     let bench = Bench::load(&bundle, &compute).with_context(|| format!("cannot load the bundle {}", bundle.name()))?;
     options.validate(bench.maker.schedule.scales().len()).map_err(Failure::usage)?;

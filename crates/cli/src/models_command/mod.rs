@@ -12,9 +12,9 @@ mod show;
 mod tests;
 mod verify;
 
-use crate::failure::Exit;
 use anyhow::Context;
 use echogen_checkpoint::bundle::{Bundle, Network};
+use echogen_service::Exit;
 use serde::Serialize;
 use std::io::Write;
 use std::path::PathBuf;

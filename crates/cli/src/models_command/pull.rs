@@ -4,9 +4,9 @@
 //! right: a file in its place is whole, whenever the process died.
 
 use super::{Output, human};
-use crate::failure::Exit;
 use anyhow::{Context, bail};
 use echogen_checkpoint::bundle::{Bundle, BundleError, FileManifest, Network, VerifiedFile};
+use echogen_service::Exit;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
 use indicatif::{ProgressBar, ProgressStyle};

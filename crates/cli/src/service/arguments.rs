@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use echogen_adapters::AllowedNetwork;
 use echogen_ports::Secret;
 use echogen_protocol::{JobId, Lane};
-use echogen_sampler::{SamplerConfig, ScaleEvents};
+use echogen_sampler::SamplerConfig;
 
 use super::watch_arguments::WatchOptions;
 use crate::{arguments::SamplingOptions, model_options::ModelOptions, values};
@@ -180,6 +180,10 @@ pub(crate) struct WorkOptions {
     #[arg(long, env = "ECHOGEN_GRACE", value_name = "SECONDS", default_value_t = 25.0, value_parser = values::seconds_or_none)]
     pub(crate) grace: f64,
 
+    /// Jobs of standard input that `up` has read and that have not ended; the rest waits unread
+    #[arg(long, env = "ECHOGEN_IN_FLIGHT", value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) in_flight: u32,
+
     /// Jobs begun in turn of the lanes interactive, standard and bulk while all have some waiting
     #[arg(long, env = "ECHOGEN_LANE_WEIGHTS", value_name = "N,N,N", default_value = "8,4,1", value_parser = values::lane_weights)]
     pub(crate) lane_weights: echogen_worker::LaneWeights,
@@ -213,7 +217,7 @@ impl BatchOptions {
             max_batch: self.max_batch.into(),
             max_wait_seconds: f64::from(self.batch_wait) / 1_000.0,
             max_kv_bytes: self.max_kv_bytes,
-            scale_events: if self.scale_events { ScaleEvents::On } else { ScaleEvents::Off },
+            scale_events: self.scale_events,
             ..SamplerConfig::default()
         }
     }
@@ -381,7 +385,7 @@ pub(crate) struct DeadLettersArguments {
 
 /// Which dead letters.
 #[derive(Args, Debug, Clone)]
-pub(crate) struct Chosen {
+pub(crate) struct ChosenOptions {
     /// Those of these jobs
     #[arg(value_name = "JOB", required_unless_present = "all")]
     pub(crate) jobs: Vec<String>,
@@ -404,9 +408,9 @@ pub(crate) enum DeadLettersCommand {
         broker: BrokerOptions,
     },
     /// Print all headers and the body
-    Show(Chosen),
+    Show(ChosenOptions),
     /// Send back to the queue where it failed, with its attempts counted anew
-    Redrive(Chosen),
+    Redrive(ChosenOptions),
     /// Throw away for good
-    Drop(Chosen),
+    Drop(ChosenOptions),
 }

@@ -1,9 +1,8 @@
 //! Options of the endpoint, and of the canary.
 
-use std::net::SocketAddr;
-
 use clap::Args;
 use echogen_protocol::{Lane, PixelBudget};
+use echogen_service::config::Listen;
 
 use super::arguments::BrokerOptions;
 use crate::values;
@@ -26,15 +25,6 @@ pub(crate) struct WatchOptions {
     /// 0.0.0.0:9464 if that is free
     #[arg(long, env = "ECHOGEN_LISTEN", value_name = "ADDRESS", value_parser = values::listen)]
     pub(crate) listen: Option<Listen>,
-}
-
-/// What was said of the endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Listen {
-    /// There shall be none.
-    Nowhere,
-    /// It shall be there.
-    At(SocketAddr),
 }
 
 /// `echogen canary`.

@@ -18,6 +18,11 @@ use anyhow::{Context, Result};
 use echogen_imaging::RgbImage;
 use echogen_models::device::Compute;
 use echogen_protocol::FoundBy;
+use echogen_service::{
+    Exit, Failure,
+    console::{print_json, print_line},
+    picture_file,
+};
 use indicatif::ProgressBar;
 
 use self::{
@@ -27,12 +32,7 @@ use self::{
     studio::{Recipe, Studio},
 };
 use super::arguments::EvalArguments;
-use crate::{
-    arguments::GeneralOptions,
-    failure::{Exit, Failure},
-    picture_file,
-    report::{print_json, print_line},
-};
+use crate::arguments::GeneralOptions;
 
 /// Runs the command on the photographs of `folder`.
 pub(super) fn run(folder: &Path, arguments: &EvalArguments, general: &GeneralOptions) -> Result<Exit, Failure> {
@@ -40,7 +40,7 @@ pub(super) fn run(folder: &Path, arguments: &EvalArguments, general: &GeneralOpt
     let subjects = folder::read(folder, &options.subjects)?;
     let plan = |subject| Plan::new(subject, options.keep.as_deref(), options.per_prompt as usize);
     let plans = subjects.iter().map(plan).collect::<Result<Vec<_>>>()?;
-    let compute = arguments.model.compute()?;
+    let compute = arguments.model.config().compute()?;
     let judges = Judges::load(options, &compute.device)?;
     let (bundle, studio) = studio(&plans, arguments, &compute)?;
     let bar = super::progress_bar(plans.iter().map(|plan| plan.pictures.len()).sum(), general.json);

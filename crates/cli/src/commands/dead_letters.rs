@@ -1,0 +1,86 @@
+//! `echogen dead-letters`: lists what was parked, redrives it, or deletes it.
+
+use echogen_service::{
+    Exit, Failure, block_on,
+    console::{print_json, print_line},
+    operations::{
+        connect,
+        dead_letters::{Action, Chosen, DeadLetter, act},
+    },
+};
+use serde_json::json;
+
+use crate::service::arguments::{BrokerOptions, ChosenOptions, DeadLettersCommand};
+
+/// How much of a dead letter is printed.
+#[derive(Clone, Copy, PartialEq)]
+enum Printed {
+    Nothing,
+    Line,
+    Whole,
+}
+
+/// Runs `echogen dead-letters`.
+pub(crate) fn run(command: &DeadLettersCommand, as_json: bool) -> Result<Exit, Failure> {
+    let (broker, action, printed, chosen, done) = match command {
+        DeadLettersCommand::List { broker } => (broker, Action::List, Printed::Line, Chosen::All, "parked"),
+        DeadLettersCommand::Show(options) => (&options.broker, Action::List, Printed::Whole, chosen(options), "parked"),
+        DeadLettersCommand::Redrive(options) => {
+            (&options.broker, Action::Redrive, Printed::Nothing, chosen(options), "sent back")
+        }
+        DeadLettersCommand::Drop(options) => {
+            (&options.broker, Action::Delete, Printed::Nothing, chosen(options), "thrown away")
+        }
+    };
+    let count = count(broker, action, printed, &chosen, as_json);
+    block_on(async {
+        let count = count.await?;
+        if !as_json {
+            print_line(&format!("{count} {done}"));
+        }
+        // Somebody who names a job expects it to be there.
+        let missing = count == 0 && chosen != Chosen::All;
+        Ok(if missing { Exit::JobFailed } else { Exit::Success })
+    })
+}
+
+async fn count(
+    broker: &BrokerOptions,
+    action: Action,
+    printed: Printed,
+    chosen: &Chosen,
+    as_json: bool,
+) -> Result<u64, Failure> {
+    let broker = connect(&broker.config()).await?;
+    let count = act(&*broker, action, chosen, |letter| print(letter, printed, as_json)).await;
+    broker.close().await;
+    count
+}
+
+fn chosen(options: &ChosenOptions) -> Chosen {
+    if options.all { Chosen::All } else { Chosen::Jobs(options.jobs.clone()) }
+}
+
+fn print(letter: &DeadLetter<'_>, printed: Printed, as_json: bool) {
+    let DeadLetter { queue, message, headers } = letter;
+    let (whole, reason) = (printed == Printed::Whole, letter.reason());
+    let job = headers.job.as_deref().unwrap_or("?");
+    let body = String::from_utf8_lossy(&message.body);
+    if printed == Printed::Nothing {
+        return;
+    }
+    if as_json {
+        let mut value = json!({ "job": job, "queue": queue.as_str(), "reason": reason, "failures": headers.failures });
+        if whole {
+            value["headers"] = json!(message.headers);
+            value["body"] = serde_json::from_str(&body).unwrap_or_else(|_| json!(body));
+        }
+        print_json("dead-letter", &value);
+        return;
+    }
+    print_line(&format!("{job}  {queue}  {reason}"));
+    if whole {
+        message.headers.iter().for_each(|(name, text)| print_line(&format!("  {name}: {text}")));
+        print_line(&format!("  {body}"));
+    }
+}

@@ -1,0 +1,151 @@
+//! `echogen submit`: one job, or a file of them, to the intake queues.
+
+use std::path::Path;
+
+use echogen_protocol::{EventKind, ImageSource, Job, JobId};
+use echogen_service::{
+    Exit, Failure, JobFields, block_on,
+    console::{print_error, print_json, print_line},
+    interrupted,
+    operations::{
+        JobEvents,
+        submit::{Batch, BatchOptions, BatchSummary, LineEnd, Submitter, in_words, wait_for_end},
+    },
+    stop_token,
+};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+
+use crate::service::{arguments::SubmitArguments, settings::of_client};
+
+/// Runs `echogen submit`.
+pub(crate) fn run(arguments: &SubmitArguments, as_json: bool) -> Result<Exit, Failure> {
+    arguments.sampling.check().map_err(|error| Failure::usage(error.to_string()))?;
+    let config = of_client(&arguments.broker, &arguments.stores);
+    block_on(async {
+        let submitter = Submitter::open(&config).await?;
+        let ended = match &arguments.batch {
+            Some(path) => batch(path, arguments, &submitter, as_json).await,
+            None => one(arguments, &submitter, as_json).await,
+        };
+        submitter.close().await;
+        ended
+    })
+}
+
+async fn one(arguments: &SubmitArguments, submitter: &Submitter, as_json: bool) -> Result<Exit, Failure> {
+    let (subject, prompt) =
+        (arguments.subject.clone().unwrap_or_default(), arguments.prompt.clone().unwrap_or_default());
+    let mut job = Job::new(ImageSource(subject), prompt);
+    job.id = JobId(arguments.id.clone().unwrap_or_default());
+    job.subject.name.clone_from(&arguments.name);
+    job.lane = arguments.lane.unwrap_or_default();
+    job.callback.clone_from(&arguments.callback);
+    arguments.sampling.apply(&mut job);
+    let job = submitter.prepare(job).await.map_err(Failure::usage)?;
+    // Before the job is sent: its end may come at once.
+    let events = if arguments.wait { Some(submitter.events(&job.id).await?) } else { None };
+    submitter.send(&job).await.map_err(|error| Failure::refused("the job was not sent", &error))?;
+    if as_json {
+        print_json("submitted", &json!({ "id": job.id }));
+    } else {
+        print_line(job.id.as_str());
+    }
+    match events {
+        Some(events) => wait(events, &job.id, as_json).await,
+        None => Ok(Exit::Success),
+    }
+}
+
+async fn wait(mut events: JobEvents, id: &JobId, as_json: bool) -> Result<Exit, Failure> {
+    let print = |event: &_| {
+        if as_json {
+            print_json("event", event);
+        }
+    };
+    let last = tokio::select! {
+        // The job has ended.
+        last = wait_for_end(&mut events, id, print) => last?,
+        // A signal: the job goes on.
+        () = interrupted() => return Ok(Exit::Interrupted),
+    };
+    if !as_json {
+        print_line(&in_words(&last));
+    }
+    Ok(if last.kind == EventKind::Completed { Exit::Success } else { Exit::JobFailed })
+}
+
+async fn batch(
+    path: &Path,
+    arguments: &SubmitArguments,
+    submitter: &Submitter,
+    as_json: bool,
+) -> Result<Exit, Failure> {
+    let in_flight = usize::try_from(arguments.in_flight).unwrap_or(usize::MAX);
+    let options = BatchOptions { defaults: defaults(arguments), in_flight, restart: arguments.restart };
+    let batch = Batch::open(path, submitter, options).await?;
+    let (bar, mut failed) = (bar(batch.total(), as_json), 0);
+    let each = |end: &LineEnd| {
+        bar.inc(1);
+        failed += u64::from(matches!(end.sent, Some(Err(_))));
+        print_end(end, &bar, as_json);
+        bar.set_message(format!("{failed} failed"));
+    };
+    let summary = batch.send(&stop_token(), each).await;
+    bar.finish_and_clear();
+    Ok(summarised(&summary?, as_json))
+}
+
+fn defaults(arguments: &SubmitArguments) -> JobFields {
+    let mut defaults = arguments.sampling.as_defaults();
+    defaults.extend(arguments.lane.map(|lane| ("lane".to_owned(), json!(lane))));
+    defaults.extend(arguments.callback.as_ref().map(|callback| ("callback".to_owned(), json!(callback))));
+    defaults
+}
+
+fn print_end(LineEnd { line, sent }: &LineEnd, bar: &ProgressBar, as_json: bool) {
+    match sent {
+        Some(Ok(id)) if as_json => print_json("submitted", &json!({ "line": line, "id": id })),
+        Some(Err(error)) if as_json => print_json("submitted", &json!({ "line": line, "error": error })),
+        Some(Err(error)) if bar.is_hidden() => print_error(format_args!("failed line {line}: {error}")),
+        Some(Err(error)) => bar.println(format!("failed line {line}: {error}")),
+        Some(Ok(_)) | None => {}
+    }
+}
+
+/// Prints what became of the file; returns the exit code.
+fn summarised(summary: &BatchSummary, as_json: bool) -> Exit {
+    let BatchSummary { sent, failed, before, tried_again, stopped, noted } = *summary;
+    if as_json {
+        print_json("summary", &json!({ "sent": sent, "failed": failed, "before": before, "stopped": stopped }));
+    } else {
+        let others = if tried_again { "the other lines" } else { "lines" };
+        let before = match before {
+            0 => String::new(),
+            line => format!(", {others} up to {line} were sent before (--restart sends them again)"),
+        };
+        print_line(&format!("{sent} sent, {failed} failed{before}"));
+        if stopped {
+            print_line("stopped; the same command goes on from here");
+        } else if failed > 0 && noted {
+            print_line("the same command tries the failed lines again");
+        }
+    }
+    match (stopped, failed) {
+        (true, _) => Exit::Interrupted,
+        (false, 0) => Exit::Success,
+        _ => Exit::JobFailed,
+    }
+}
+
+fn bar(total: Option<u64>, as_json: bool) -> ProgressBar {
+    let target = if as_json { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let bar = ProgressBar::with_draw_target(total, target);
+    let template = match total {
+        Some(_) => "{bar:30} {pos}/{len} sent, {msg}, {per_sec}, {eta} left",
+        None => "{spinner} {pos} sent, {msg}, {per_sec}",
+    };
+    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_message("0 failed");
+    bar
+}
