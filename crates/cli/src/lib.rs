@@ -12,9 +12,9 @@ mod values;
 use std::{ffi::OsString, process::ExitCode};
 
 use clap::error::ErrorKind;
-use echogen_protocol::{Job, JobResult};
+use echogen_protocol::{Job, JobResult, RoleName};
 use echogen_service::{
-    Exit, Failure, RoleName,
+    Exit, Failure,
     config::{self, ServiceConfig, TelemetryConfig},
     console::{all_printed, note_printed, print_error, print_line},
 };
@@ -90,8 +90,9 @@ fn run_command(
         Command::Canary(arguments) => canary::run(arguments, config, telemetry, as_json),
         Command::DeadLetters(command) => dead_letters::run(command, config, as_json),
         Command::Topology(arguments) => topology::run(arguments, config, as_json),
-        Command::Models(command) => models_command::run(command, &config.model, as_json)
-            .map_err(|error| Failure::usage(format!("{error:#}"))),
+        Command::Models(command) => {
+            models_command::run(command, &config.model, as_json).map_err(|error| Failure::usage(format!("{error:#}")))
+        }
         // Done before there was a configuration.
         Command::Schema { .. } | Command::Config(_) => Ok(Exit::Success),
     }
