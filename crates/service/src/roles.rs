@@ -107,8 +107,8 @@ impl LoadedStage {
         shutdown: CancellationToken,
     ) -> Result<(), PortError> {
         let Backends { cache, work, results, fetcher, .. } = backends.clone();
-        let objects = CachedObjects::new(work, cache, &config.products);
-        let max_image_bytes = config.fetch.max_image_bytes;
+        let (products, max_image_bytes) = (&config.products, config.fetch.max_image_bytes);
+        let objects = CachedObjects::new(work, cache, products);
         match self {
             Self::Dispatcher(subjects) => {
                 let settings = DispatcherConfig { subjects, max_image_bytes };
@@ -116,10 +116,10 @@ impl LoadedStage {
             }
             Self::Segmenter(detector) => {
                 let limits = ImageLimits { max_bytes: max_image_bytes, ..ImageLimits::default() };
-                drive(Segmenter::new(limits, detector, objects, &config.products), backends, worker, shutdown).await
+                drive(Segmenter::new(limits, detector, objects, products), backends, worker, shutdown).await
             }
             Self::Encoder(subjects, networks) => {
-                drive(Encoder::new(subjects, networks, objects, &config.products), backends, worker, shutdown).await
+                drive(Encoder::new(subjects, networks, objects, products), backends, worker, shutdown).await
             }
             Self::Sampler(networks) => {
                 let sampler = Sampler::new(networks, objects, results, backends.writer(), &config.sampler);

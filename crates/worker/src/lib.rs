@@ -1,8 +1,8 @@
 //! The worker: what a stage is, and the loop that runs it.
 //!
 //! A [`Stage`] turns a task into an outcome and knows nothing of queues. A [`Worker`] runs it on the stage's queues, by
-//! weight where there are several: prefetch, deadline, retry with backoff, dead letters, quarantine of what may kill its worker,
-//! cancellation, ack last, graceful end. Beside them the kit for stages: [`InferenceThread`], where models live;
+//! weight where there are several: prefetch, deadline, retry with backoff, dead letters, quarantine of what may kill its
+//! worker, cancellation, ack last, graceful end. Beside them the kit for stages: [`InferenceThread`], where models live;
 //! [`Products`], which lets many tasks that want the same product share one making of it, in a process and across
 //! processes; [`CachedObjects`], the work store behind the cache. And the life of a job: [`ResultWriter`], by which it
 //! ends; [`JobStatusBoard`], where one can see how far it is; [`JobCanceller`], which takes it back. Deliberately absent:

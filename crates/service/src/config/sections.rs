@@ -158,6 +158,7 @@ pub struct WorkerSettings {
     /// Tasks at work at once, in each role.
     pub concurrency: RoleConcurrency,
     /// Jobs of standard input that `up` has read and that have not ended; the rest waits unread.
+    #[schemars(range(min = 1, max = 100_000))]
     pub in_flight: u32,
     /// The same for all roles.
     #[serde(flatten)]

@@ -75,8 +75,8 @@ impl World {
 async fn run(stage: &Loud, alone: bool) {
     let mut context = StageContext::for_test(Arc::new(MemoryBroker::new()));
     context.alone = alone;
-    let job = Job::new("dog.png".into(), "hello");
-    assert_eq!(stage.run(job, &context).await.unwrap(), Outcome::Done);
+    let task = Job::new("dog.png".into(), "hello");
+    assert_eq!(stage.run(task, &context).await.unwrap(), Outcome::Done);
 }
 
 #[tokio::test(start_paused = true)]
