@@ -20,7 +20,8 @@ use std::{
 
 use async_trait::async_trait;
 use echogen_ports::{
-    Consumer, DEAD_LETTER_REASON, Event, EventStream, MemoryBroker, MemoryObjectStore, Message, ObjectKey, ObjectStore,
+    Backoff, Consumer, DEAD_LETTER_REASON, Event, EventStream, FaultKind, MemoryBroker, MemoryObjectStore, Message,
+    ObjectKey, ObjectStore,
 };
 use echogen_protocol::{
     ContentHash, FailureKind, Job, JobResult, JobStatus, Lane, Progress, SegmentTask, StageName, TaskHeaders,
@@ -35,7 +36,7 @@ use tokio_util::task::TaskTracker;
 
 use self::shared_store::SharedStore;
 use super::*;
-use crate::{Backoff, LaneWeights, Outcome, ResultWriter, StageContext, StageError};
+use crate::{LaneWeights, Outcome, ResultWriter, StageContext};
 
 /// What the test stage does with a job, by its id's beginning. It is the stage that takes tasks of this type.
 #[derive(Debug)]
@@ -66,7 +67,7 @@ impl<T> Script<T> {
 impl<T: StageTask> Stage for Script<T> {
     type Task = T;
 
-    async fn run(&self, task: T, context: &StageContext) -> Result<Outcome, StageError> {
+    async fn run(&self, task: T, context: &StageContext) -> Result<Outcome, Fault> {
         let job = task.job().cloned().unwrap_or_else(|| job(task.job_id().as_str()));
         let tries = {
             let mut tries = self.tries.lock().unwrap();
@@ -75,12 +76,13 @@ impl<T: StageTask> Stage for Script<T> {
             *tries
         };
         match job.id.as_str().split('-').next().unwrap() {
-            "flaky" if tries < 3 => Err(StageError::transient("store is busy").because("503")),
-            "never" => Err(StageError::transient("store is gone")),
+            "flaky" if tries < 3 => Err(Fault::unavailable("store is busy").because("503")),
+            "never" => Err(Fault::unavailable("store is gone")),
             "panic" if tries < 2 => panic!("oh no"),
             "busy" => Err(asks_for(Duration::ZERO)),
             "patient" => Err(asks_for(Duration::from_secs(3_600))),
-            "wrong" => Err(StageError::permanent(FailureKind::BadImage, "not an image")),
+            "barred" => Err(Fault::refused("the store is locked").because("403")),
+            "wrong" => Err(Fault::bad_image("not an image")),
             "slow" => {
                 let at_work = self.at_work.fetch_add(1, Ordering::SeqCst) + 1;
                 self.most_at_work.fetch_max(at_work, Ordering::SeqCst);
@@ -102,8 +104,8 @@ impl<T: StageTask> Stage for Script<T> {
 }
 
 /// A failure of a server that says when to come again.
-fn asks_for(wait: Duration) -> StageError {
-    StageError::from(PortError::transient("the server is busy").retry_in(wait))
+fn asks_for(wait: Duration) -> Fault {
+    Fault::throttled("the server is busy").retry_in(wait)
 }
 
 fn next(job: Job) -> Outcome {
@@ -120,7 +122,7 @@ struct StageBench<T> {
     stage: Arc<Script<T>>,
     shutdown: CancellationToken,
     clock: Clock,
-    worker: JoinHandle<Result<(), PortError>>,
+    worker: JoinHandle<Result<(), Fault>>,
 }
 
 fn queue() -> QueueName {
@@ -268,6 +270,32 @@ async fn a_permanent_failure_ends_the_job_at_once() {
     assert_eq!((result.status, result.error.unwrap().message.as_str()), (JobStatus::Failed, "not an image"));
     assert_eq!(events.next().await.unwrap().to_job().unwrap().subject.as_str(), "wrong");
     assert_eq!((bench.stage.tries("wrong"), bench.broker.dead_letters(&queue()).len()), (1, 0));
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_refused_for_rights_or_configuration_is_kept_for_who_mends_them() {
+    let bench = Bench::plain();
+    let mut events = bench.broker.subscribe("job.parked").await.unwrap();
+    bench.send("barred").await;
+    bench.idle().await;
+    assert_eq!((bench.stage.tries("barred"), bench.result("barred").await), (1, None), "the job has not ended");
+    let dead = bench.broker.dead_letters(&queue());
+    assert_eq!(dead[0].headers[DEAD_LETTER_REASON], "the store is locked: 403");
+    assert_eq!(events.next().await.unwrap().to_job().unwrap().subject.as_str(), "barred");
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_is_busy_but_not_full_is_no_reason_to_hold_the_delivery() {
+    let busy = |inner| -> Arc<dyn Broker> {
+        let (queue, refusals) = (next_queue(), AtomicU32::new(1));
+        Arc::new(FullAtFirst { inner, queue, refusals, kind: FaultKind::Throttled })
+    };
+    let bench = Bench::start(busy, 0);
+    bench.send("slow").await;
+    bench.idle().await;
+    assert_eq!((bench.followed(), bench.stage.tries("slow")), (1, 2), "its task was requeued");
     bench.stop().await;
 }
 
@@ -420,35 +448,42 @@ struct FullAtFirst {
     inner: MemoryBroker,
     queue: QueueName,
     refusals: AtomicU32,
+    kind: FaultKind,
+}
+
+impl FullAtFirst {
+    fn new(inner: MemoryBroker, queue: QueueName, refusals: u32) -> Self {
+        Self { inner, queue, refusals: AtomicU32::new(refusals), kind: FaultKind::QueueFull }
+    }
 }
 
 #[async_trait]
 impl Broker for FullAtFirst {
-    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), PortError> {
+    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), Fault> {
         let take = |left: u32| left.checked_sub(1);
         if *queue == self.queue && self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok() {
-            return Err(PortError::transient("the queue is full").retry_in(Duration::from_secs(1)));
+            return Err(Fault::new(self.kind, "the queue is full").retry_in(Duration::from_secs(1)));
         }
         self.inner.publish(queue, message).await
     }
 
-    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), PortError> {
+    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), Fault> {
         self.inner.publish_after(queue, message, delay).await
     }
 
-    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), PortError> {
+    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), Fault> {
         self.inner.dead_letter(queue, message, reason).await
     }
 
-    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, PortError> {
+    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, Fault> {
         self.inner.consume(queue, prefetch).await
     }
 
-    async fn publish_event(&self, event: Event) -> Result<(), PortError> {
+    async fn publish_event(&self, event: Event) -> Result<(), Fault> {
         self.inner.publish_event(event).await
     }
 
-    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, PortError> {
+    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, Fault> {
         self.inner.subscribe(prefix).await
     }
 }
@@ -456,8 +491,7 @@ impl Broker for FullAtFirst {
 #[tokio::test(start_paused = true)]
 async fn a_full_queue_is_waited_for_with_the_delivery_in_hand() {
     // Far more refusals than redeliveries are allowed.
-    let bench =
-        Bench::start(|inner| Arc::new(FullAtFirst { inner, queue: next_queue(), refusals: AtomicU32::new(30) }), 0);
+    let bench = Bench::start(|inner| Arc::new(FullAtFirst::new(inner, next_queue(), 30)), 0);
     bench.send("good").await;
     bench.idle().await;
     assert_eq!((bench.followed(), bench.stage.tries("good")), (1, 1));
