@@ -90,8 +90,9 @@ fn run_command(
         Command::Canary(arguments) => canary::run(arguments, config, telemetry, as_json),
         Command::DeadLetters(command) => dead_letters::run(command, config, as_json),
         Command::Topology(arguments) => topology::run(arguments, config, as_json),
-        Command::Models(command) => models_command::run(command, &config.model, as_json)
-            .map_err(|error| Failure::usage(format!("{error:#}"))),
+        Command::Models(command) => {
+            models_command::run(command, &config.model, as_json).map_err(|error| Failure::usage(format!("{error:#}")))
+        }
         // Done before there was a configuration.
         Command::Schema { .. } | Command::Config(_) => Ok(Exit::Success),
     }
