@@ -12,9 +12,9 @@ mod values;
 use std::{ffi::OsString, process::ExitCode};
 
 use clap::error::ErrorKind;
-use echogen_protocol::{Job, JobResult};
+use echogen_protocol::{Job, JobResult, RoleName};
 use echogen_service::{
-    Exit, Failure, RoleName,
+    Exit, Failure,
     config::{self, ServiceConfig, TelemetryConfig},
     console::{all_printed, note_printed, print_error, print_line},
 };
