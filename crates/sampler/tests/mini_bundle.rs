@@ -15,7 +15,10 @@ use echogen_protocol::{
 };
 use echogen_sampler::{CloseReason, GeneratorSampler, Sampler, SamplerConfig};
 use echogen_testkit::eventually;
-use echogen_worker::{CachedObjects, Clock, JobCanceller, Outcome, ProductsConfig, ResultWriter, Stage, StageContext, Worker, WorkerConfig};
+use echogen_worker::{
+    CachedObjects, Clock, JobCanceller, Outcome, ProductsConfig, ResultWriter, Stage, StageContext, Worker,
+    WorkerConfig,
+};
 use futures::FutureExt;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 

@@ -84,7 +84,7 @@ fn run_with(
         ModelsCommand::Show { bundle } => show::show(&Bundle::find(bundle, folders)?, output),
         ModelsCommand::Pull(arguments) => {
             pull::pull(&Bundle::find(&arguments.bundle, folders)?, arguments, config, output)
-        },
+        }
         ModelsCommand::Verify { bundle } => verify::verify(&Bundle::find(bundle, folders)?, output),
         ModelsCommand::Convert(arguments) => convert::convert(arguments, output),
     }

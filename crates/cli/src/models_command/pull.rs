@@ -63,12 +63,7 @@ pub(super) fn pull(
     Ok(Exit::Success)
 }
 
-fn pull_file(
-    bundle: &Bundle,
-    file: &FileManifest,
-    hub: &ModelConfig,
-    output: &mut Output,
-) -> anyhow::Result<()> {
+fn pull_file(bundle: &Bundle, file: &FileManifest, hub: &ModelConfig, output: &mut Output) -> anyhow::Result<()> {
     match bundle.sum(file) {
         Ok(sha256) => {
             let bytes = std::fs::metadata(bundle.path_of(file)).map_or(0, |metadata| metadata.len());
@@ -99,12 +94,7 @@ struct Download<'a> {
 }
 
 impl<'a> Download<'a> {
-    fn new(
-        bundle: &'a Bundle,
-        file: &'a FileManifest,
-        repository: &'a str,
-        hub: &ModelConfig,
-    ) -> anyhow::Result<Self> {
+    fn new(bundle: &'a Bundle, file: &'a FileManifest, repository: &'a str, hub: &ModelConfig) -> anyhow::Result<Self> {
         let folder = bundle.weights_folder().join(PULL_FOLDER).join(file.path.replace('/', "--"));
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let token = hub.hub_token.as_ref().map(|token| token.expose().to_owned()).or_else(|| Cache::from_env().token());

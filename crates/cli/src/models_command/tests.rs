@@ -21,12 +21,7 @@ fn run_line(arguments: &[&str], folders: &[PathBuf], json: bool) -> Result<(Stri
 }
 
 /// The same with settings of a hub.
-fn run_on(
-    arguments: &[&str],
-    folders: &[PathBuf],
-    config: &ModelConfig,
-    json: bool,
-) -> Result<(String, Exit), String> {
+fn run_on(arguments: &[&str], folders: &[PathBuf], config: &ModelConfig, json: bool) -> Result<(String, Exit), String> {
     let line = CommandLine::try_parse_from([&["models"], arguments].concat()).map_err(|error| error.to_string())?;
     let mut written = Vec::new();
     let mut output = Output { writer: &mut written, json };

@@ -84,9 +84,14 @@ fn the_parser_never_shows_a_secret() {
 fn the_help_has_headings_defaults_and_no_flag_of_another_section() {
     let mut command = command().find_subcommand("serve").unwrap().clone().term_width(100);
     let help = command.render_long_help().to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-    for part in
-        ["Broker:", "Callbacks:", "[default: echogen]", "[or --broker-url-file FILE]", "Address of RabbitMQ", "--listen"]
-    {
+    for part in [
+        "Broker:",
+        "Callbacks:",
+        "[default: echogen]",
+        "[or --broker-url-file FILE]",
+        "Address of RabbitMQ",
+        "--listen",
+    ] {
         assert!(help.contains(part), "{part}: {help}");
     }
     assert!(!help.contains("--store-url") && !help.contains("--log-format"), "{help}");
