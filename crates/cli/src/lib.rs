@@ -10,9 +10,9 @@ mod values;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use echogen_protocol::{Job, JobResult};
+use echogen_protocol::{Job, JobResult, RoleName};
 use echogen_service::{
-    Exit, Failure, RoleName,
+    Exit, Failure,
     config::{self, ServiceConfig},
     console::{all_printed, answer_of, print_error, print_line},
 };

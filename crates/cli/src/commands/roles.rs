@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use echogen_protocol::RoleName;
 use echogen_service::{
-    BundleNetworks, Exit, Failure, JobLines, RoleName, block_on,
+    BundleNetworks, Exit, Failure, JobLines, block_on,
     config::ServiceConfig,
     console::{print_error, print_line},
     embedded::{self, LineEnd},
