@@ -12,8 +12,8 @@ use echogen_imaging::RgbImage;
 use echogen_models::{
     device_fault::is_device_fault,
     echogen::{self, Schedule},
+    encoded_subject::EncodedSubject,
     generator::{Generator, GeneratorError, ImageRequest},
-    subject_encoder::EncodedSubject,
 };
 use echogen_protocol::{Job, Parameters, PerScale, PixelBudget, SubjectKeys};
 use echogen_worker::InferenceError;
