@@ -32,6 +32,24 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("testkit", &["protocol", "ports"]),
     ("eval", &["imaging", "checkpoint", "models"]),
     (
+        "service",
+        &[
+            "protocol",
+            "telemetry",
+            "ports",
+            "imaging",
+            "checkpoint",
+            "models",
+            "worker",
+            "adapters",
+            "dispatcher",
+            "segmenter",
+            "encoder",
+            "sampler",
+            "notifier",
+        ],
+    ),
+    (
         "cli",
         &[
             "protocol",
@@ -50,6 +68,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "sampler",
             "notifier",
             "gateway",
+            "service",
             "world",
         ],
     ),

@@ -4,8 +4,11 @@
 use std::{
     collections::BTreeMap,
     fs::{File, OpenOptions},
-    net::{TcpListener, TcpStream},
+    io::{Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
     process::Command,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
     time::Duration,
 };
 
@@ -101,6 +104,82 @@ async fn a_role_that_is_told_to_stop_before_it_is_ready_never_consumes() {
     let delivery = received.expect("receive works").expect("the consumer goes on");
     assert_eq!(delivery.redeliveries, 0, "{}", said());
     delivery.ack().await.expect("ack works");
+}
+
+/// A way to a server that keeps what clients send, one entry for each connection.
+struct Tap {
+    listener: TcpListener,
+    sent: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl Tap {
+    fn to(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let tap = Self { listener, sent: Arc::default() };
+        let (accepting, sent) = (tap.listener.try_clone().expect("a socket can be cloned"), Arc::clone(&tap.sent));
+        thread::spawn(move || {
+            for client in accepting.incoming().map_while(Result::ok) {
+                let server = TcpStream::connect(("127.0.0.1", port)).expect("the server is there");
+                let number = {
+                    let mut sent = sent.lock().unwrap_or_else(PoisonError::into_inner);
+                    sent.push(Vec::new());
+                    sent.len() - 1
+                };
+                let (from, to) = (client.try_clone().expect("cloned"), server.try_clone().expect("cloned"));
+                let kept = Arc::clone(&sent);
+                thread::spawn(move || {
+                    pass(from, to, |bytes| {
+                        kept.lock().unwrap_or_else(PoisonError::into_inner)[number].extend_from_slice(bytes);
+                    });
+                });
+                thread::spawn(move || pass(server, client, |_| ()));
+            }
+        });
+        tap
+    }
+
+    fn url(&self) -> String {
+        format!("amqp://guest:guest@{}/%2f", self.listener.local_addr().expect("it is bound"))
+    }
+
+    /// Of each connection, whether the client has closed it in order, by AMQP's `connection.close`.
+    fn closed(&self) -> Vec<bool> {
+        // Class 10, method 50, at the beginning of a frame's payload; the reply code behind it is 200.
+        const CLOSE: [u8; 6] = [0, 10, 0, 50, 0, 200];
+        let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        sent.iter().map(|bytes| bytes.windows(CLOSE.len()).any(|window| window == CLOSE)).collect()
+    }
+}
+
+/// Passes bytes on until either side ends.
+fn pass(mut from: TcpStream, mut to: TcpStream, mut each: impl FnMut(&[u8])) {
+    let mut buffer = [0; 16 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        each(&buffer[..length]);
+        if to.write_all(&buffer[..length]).is_err() {
+            break;
+        }
+    }
+    // The other side may be gone already.
+    to.shutdown(Shutdown::Write).ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_ends_closes_its_connections_to_the_broker() {
+    let tap = Tap::to(RabbitMq::shared().await.amqp_port());
+    for name in ["dispatcher", "up"] {
+        let folder = Folder::new();
+        let mut command = folder.command(&[name, "--listen", "127.0.0.1:0", "--log", "info", "--threads", "1"]);
+        command.env("ECHOGEN_AMQP_URL", tap.url()).env("ECHOGEN_AMQP_PREFIX", RabbitMq::fresh_prefix());
+        command.env("ECHOGEN_STORE", "store");
+        let mut role = start(&folder, command);
+        let said = || String::from_utf8_lossy(&folder.read("said")).into_owned();
+        wait_for("it is ready", PATIENCE, || said().contains("ready").then_some(()));
+        role.signal(Signal::TERM);
+        assert_eq!(role.end(PATIENCE), Some(0), "{}", said());
+        let closed = wait_for("both ends know", PATIENCE, || Some(tap.closed()).filter(|closed| !closed.is_empty()));
+        assert!(closed.iter().all(|closed| *closed), "{name}: {closed:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

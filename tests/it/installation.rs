@@ -3,16 +3,14 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use echogen_adapters::ImageFetchers;
-use echogen_cli::service::{Backends, Role};
 use echogen_ports::{
     Broker, EventStream, MemoryBroker, MemoryCache, MemoryCallbackSender, MemoryObjectStore, Message, QueueName,
 };
 use echogen_protocol::{Job, JobEvent};
-use echogen_sampler::ScaleEvents;
-use echogen_segmenter::GivenBox;
+use echogen_service::{Backends, RoleName, config::ServiceConfig, work};
 use echogen_testkit::Counting;
-use echogen_tests::constant::{Constant, subject_keys};
-use echogen_worker::{JobStatusBoard, LaneWeights, WorkerConfig};
+use echogen_tests::constant;
+use echogen_worker::JobStatusBoard;
 use jiff::Timestamp;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -35,26 +33,19 @@ pub(crate) struct Installation {
 impl Installation {
     pub(crate) async fn start() -> Self {
         let (broker, cache) = (Arc::new(MemoryBroker::new()), Arc::new(MemoryCache::new(1 << 24)));
-        let (work, results) = (Store::default(), Store::default());
+        let (store, results) = (Store::default(), Store::default());
         let (fetcher, callbacks) = (Arc::new(ImageFetchers::new()), Arc::new(MemoryCallbackSender::new()));
         let tracker = TaskTracker::new();
-        let backends = Backends::new(broker.clone(), cache.clone(), work.clone(), results.clone(), fetcher, &tracker);
-        let networks = Arc::new(Constant::taking(Duration::ZERO));
-        let roles = [
-            Role::Dispatcher(subject_keys(), LaneWeights::default()),
-            Role::Segmenter(Arc::new(GivenBox)),
-            Role::Encoder(subject_keys(), networks.clone()),
-            Role::Sampler(networks, ScaleEvents::Off),
-            Role::Notifier(callbacks.clone()),
-        ];
+        let (stored, written) = (store.clone(), results.clone());
+        let backends = Backends::new(broker.clone(), cache.clone(), stored, written, fetcher, &tracker);
+        let backends = backends.with_callbacks(callbacks.clone());
+        let (board, networks) = (backends.board.clone(), constant::networks(Duration::ZERO));
         let events = broker.subscribe("job").await.expect("the twin takes listeners");
-        for role in roles {
-            let backends = backends.clone();
-            tracker.spawn(async move {
-                role.run(&backends, WorkerConfig::default(), 1 << 20, CancellationToken::new()).await
-            });
-        }
-        Self { broker, events, cache, board: backends.board, work, results, callbacks }
+        tracker.spawn(async move {
+            let (config, end) = (ServiceConfig::default(), CancellationToken::new());
+            work(&RoleName::ALL, &networks, &backends, &config, &end).await
+        });
+        Self { broker, events, cache, board, work: store, results, callbacks }
     }
 
     /// Runs a job to its end, and returns the event that tells of it.

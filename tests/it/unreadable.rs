@@ -50,8 +50,7 @@ async fn config(delivery_limit: u32) -> AmqpConfig {
 fn flood(config: &AmqpConfig, jobs: usize) {
     let mut python = Command::new(python_folder().join("venv/bin/python"));
     let url = config.url.as_ref().expect("it has an address").expose();
-    let sent =
-        python.args(["-c", FLOOD, url, &config.prefix, &jobs.to_string()]).output().expect("python runs");
+    let sent = python.args(["-c", FLOOD, url, &config.prefix, &jobs.to_string()]).output().expect("python runs");
     assert!(sent.status.success(), "{sent:?}");
 }
 

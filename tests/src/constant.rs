@@ -8,6 +8,7 @@ use echogen_imaging::{ImageFormat, RgbImage, encode_image};
 use echogen_protocol::{Job, Parameters, PerScale, PixelBudget, SubjectKeys};
 use echogen_sampler::{ImageSampler, SampleError, SampleRequest, Sampled};
 use echogen_segmenter::{Detector, GivenBox};
+use echogen_service::LoadedNetworks;
 
 /// A prompt with this word ends the process that samples it, as a crash in a driver would.
 pub const POISON: &str = "poison";
@@ -39,6 +40,18 @@ impl Constant {
         if !self.delay.is_zero() {
             tokio::time::sleep(self.delay).await;
         }
+    }
+}
+
+/// Constant networks for all stages, which take `delay` for each answer.
+pub fn networks(delay: Duration) -> LoadedNetworks {
+    let constant = Arc::new(Constant::taking(delay));
+    LoadedNetworks {
+        name: "constant".to_owned(),
+        subjects: subject_keys(),
+        detector: Arc::new(GivenBox),
+        encoder: constant.clone(),
+        sampler: constant,
     }
 }
 

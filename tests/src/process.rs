@@ -9,7 +9,9 @@ use std::{
 use anyhow::{Context, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::role::{Place, ROLE_ARGUMENT};
+use echogen_service::RoleName;
+
+use crate::role::{LOG_VARIABLE, ROLE_ARGUMENT, RoleEnvironment};
 
 /// Pause before a role that died is started again.
 const PAUSE: Duration = Duration::from_millis(300);
@@ -17,8 +19,8 @@ const PAUSE: Duration = Duration::from_millis(300);
 /// One role's process, started again whenever it dies, until it is stopped.
 #[derive(Debug)]
 pub struct RoleProcess {
-    name: &'static str,
-    place: Place,
+    name: RoleName,
+    environment: RoleEnvironment,
     state: Arc<Mutex<State>>,
 }
 
@@ -33,14 +35,14 @@ struct State {
 
 impl RoleProcess {
     /// Starts a role.
-    pub fn start(name: &'static str, place: &Place) -> anyhow::Result<Self> {
-        let child = spawn(name, place)?;
+    pub fn start(name: RoleName, environment: &RoleEnvironment) -> anyhow::Result<Self> {
+        let child = spawn(name, environment)?;
         let state = State { child: Some(child), starts: 1, stopping: false, peak_kib: 0 };
-        Ok(Self { name, place: place.clone(), state: Arc::new(Mutex::new(state)) })
+        Ok(Self { name, environment: environment.clone(), state: Arc::new(Mutex::new(state)) })
     }
 
     /// Its role.
-    pub fn name(&self) -> &'static str {
+    pub fn name(&self) -> RoleName {
         self.name
     }
 
@@ -60,7 +62,7 @@ impl RoleProcess {
             return Ok(false);
         }
         std::thread::sleep(PAUSE);
-        state.child = Some(spawn(self.name, &self.place)?);
+        state.child = Some(spawn(self.name, &self.environment)?);
         state.starts += 1;
         Ok(true)
     }
@@ -86,11 +88,11 @@ impl RoleProcess {
             let Some(child) = &mut state.child else { return Ok(()) };
             if let Some(status) = child.try_wait()? {
                 state.child = None;
-                ensure!(status.success(), "the {} ended with {status} when asked to stop", self.name);
+                ensure!(status.success(), "the {} ended with {status} when asked to stop", self.name.as_str());
                 return Ok(());
             }
             drop(state);
-            ensure!(began.elapsed() < limit, "the {} did not stop within {limit:?}", self.name);
+            ensure!(began.elapsed() < limit, "the {} did not stop within {limit:?}", self.name.as_str());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -123,7 +125,7 @@ impl RoleProcess {
         let sent = self.pid().map(|pid| kill_process(pid, signal));
         if let Some(Err(error)) = sent {
             // One that has just died needs no signal.
-            tracing::debug!(role = self.name, %error, "no signal sent");
+            tracing::debug!(role = self.name.as_str(), %error, "no signal sent");
         }
     }
 
@@ -141,13 +143,17 @@ impl Drop for RoleProcess {
     }
 }
 
-fn spawn(name: &str, place: &Place) -> anyhow::Result<Child> {
+fn spawn(name: RoleName, environment: &RoleEnvironment) -> anyhow::Result<Child> {
     let program = std::env::current_exe().context("this program's own path")?;
-    let place = serde_json::to_string(place)?;
-    let errors = if std::env::var_os("ROLE_ERRORS").is_some() { Stdio::inherit() } else { Stdio::null() };
+    let environment = serde_json::to_string(environment)?;
+    let errors = if std::env::var_os(LOG_VARIABLE).is_some() { Stdio::inherit() } else { Stdio::null() };
     let mut command = Command::new(program);
-    command.args([ROLE_ARGUMENT, name, &place]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
-    command.spawn().with_context(|| format!("start the {name}"))
+    command
+        .args([ROLE_ARGUMENT, name.as_str(), &environment])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(errors);
+    command.spawn().with_context(|| format!("start the {}", name.as_str()))
 }
 
 /// Seconds of processor time of a process, from the system.

@@ -1,32 +1,30 @@
-//! A role as it runs in a process of its own: where its servers are, and the worker on them.
+//! A role as it runs in a process of its own: the service's own entry, with constant networks.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
-use echogen_adapters::{
-    CallbackConfig, HttpCallbackSender, ImageFetchers, RedisCache, RedisConfig, S3Config, S3ObjectStore,
-    amqp::{AmqpBroker, AmqpConfig},
-};
-use echogen_cli::service::{Backends, Role};
+use echogen_adapters::{CallbackConfig, S3Config, S3ObjectStore, amqp::AmqpConfig};
 use echogen_ports::{ObjectKey, ObjectStore};
 use echogen_protocol::JobResult;
-use echogen_sampler::ScaleEvents;
-use echogen_segmenter::GivenBox;
-use echogen_worker::{Backoff, LaneWeights, WorkerConfig};
-use futures::future::try_join_all;
-use serde::{Deserialize, Serialize};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-
-use crate::{
-    callback_server::trusting,
-    constant::{Constant, subject_keys},
+use echogen_service::{
+    Exit, RoleName, block_on,
+    config::{Listen, RoleConcurrency, ServiceConfig},
+    with_deep_stacks,
 };
+use echogen_telemetry::{LogFormat, Options};
+use echogen_worker::{Backoff, WorkerConfig};
+use serde::{Deserialize, Serialize};
 
-/// The first argument of a process that is to be a role; its place in the system follows, as JSON.
+use crate::{callback_server::trusting, constant};
+
+/// The first argument of a process that is to be a role; its environment follows, as JSON.
 pub const ROLE_ARGUMENT: &str = "run-role";
 
 /// What callbacks are signed with.
 pub const CALLBACK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// Log lines of the roles on standard error, such as `warn`; otherwise they say nothing.
+pub(crate) const LOG_VARIABLE: &str = "ROLE_LOG";
 
 /// Largest picture of a subject.
 const MAX_IMAGE_BYTES: u64 = 1 << 20;
@@ -34,9 +32,9 @@ const MAX_IMAGE_BYTES: u64 = 1 << 20;
 /// Bytes of a result.
 const MAX_RESULT_BYTES: u64 = 1 << 20;
 
-/// Where a role works.
+/// Where a role works, and how.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Place {
+pub struct RoleEnvironment {
     /// RabbitMQ.
     pub amqp_url: String,
     /// What the names of its queues begin with.
@@ -61,10 +59,32 @@ pub struct Place {
     pub certificates: String,
 }
 
-/// The four roles, in the order of a job's way.
-pub const ROLES: [&str; 4] = ["dispatcher", "segmenter", "encoder", "sampler"];
+impl RoleEnvironment {
+    /// The configuration of a role that works here.
+    pub fn config(&self) -> ServiceConfig {
+        let mut config = ServiceConfig::default();
+        config.broker = self.amqp();
+        config.cache.redis.url = Some(self.redis_url.as_str().into());
+        config.cache.redis.prefix = format!("{}:", self.prefix);
+        config.store.url = Some(format!("s3://{}/{}", self.bucket, self.prefix));
+        config.store.s3 = self.s3("");
+        config.fetch.max_image_bytes = MAX_IMAGE_BYTES;
+        config.callbacks = CallbackConfig { secret: Some(CALLBACK_SECRET.into()), ..trusting(&self.certificates) };
+        let all = self.concurrency;
+        config.worker.concurrency = RoleConcurrency { dispatcher: all, segmenter: all, encoder: all, sampler: all };
+        config.worker.common = WorkerConfig {
+            // Outages of 20 seconds are part of the trial; what is parked would have to be redriven by hand.
+            max_attempts: 12,
+            task_timeout_seconds: 20.0,
+            grace_seconds: 10.0,
+            backoff: Backoff { first_seconds: 0.25, factor: 2.0, max_seconds: 8.0 },
+            ..WorkerConfig::default()
+        };
+        // Any free port: the endpoint is served as in a cluster, and many roles run on one machine.
+        config.telemetry.listen = Some(Listen::At(SocketAddr::from(([127, 0, 0, 1], 0))));
+        config
+    }
 
-impl Place {
     /// The broker's settings.
     pub fn amqp(&self) -> AmqpConfig {
         let (prefix, stage_max_messages) = (self.prefix.clone(), self.stage_limit);
@@ -89,66 +109,18 @@ impl Place {
         let bytes = store.get(&ObjectKey::new(format!("{id}/result.json"))?, MAX_RESULT_BYTES).await?;
         Ok(serde_json::from_slice(&bytes.with_context(|| format!("the job {id} has no result"))?)?)
     }
-
-    async fn backends(&self, tracker: &TaskTracker) -> anyhow::Result<Backends> {
-        // A role that starts while its broker is away waits for it, as one in a cluster would be started again.
-        let broker = AmqpBroker::new(self.amqp())?;
-        let redis = RedisConfig { prefix: format!("{}:", self.prefix), ..RedisConfig::at(self.redis_url.as_str()) };
-        let cache = RedisCache::open(redis)?;
-        let (work, results) =
-            (S3ObjectStore::open(self.s3("work/")).await?, S3ObjectStore::open(self.s3("results/")).await?);
-        let fetcher = Arc::new(ImageFetchers::new());
-        Ok(Backends::new(Arc::new(broker), Arc::new(cache), Arc::new(work), Arc::new(results), fetcher, tracker))
-    }
-
-    fn callback_sender(&self) -> anyhow::Result<HttpCallbackSender> {
-        let secret = Some(CALLBACK_SECRET.into());
-        Ok(HttpCallbackSender::new(CallbackConfig { secret, ..trusting(&self.certificates) })?)
-    }
-
-    fn worker(&self) -> WorkerConfig {
-        WorkerConfig {
-            concurrency: self.concurrency,
-            // Outages of 20 seconds are part of the trial; what is parked would have to be redriven by hand.
-            max_attempts: 12,
-            task_timeout_seconds: 20.0,
-            grace_seconds: 10.0,
-            backoff: Backoff { first_seconds: 0.25, factor: 2.0, max_seconds: 8.0 },
-            ..WorkerConfig::default()
-        }
-    }
 }
 
-/// Runs a role until SIGTERM. `arguments` are what follows [`ROLE_ARGUMENT`]: its name and its place.
-pub fn run(arguments: &[String]) -> anyhow::Result<()> {
-    let [name, place] = arguments else { bail!("a role takes its name and its place") };
-    let place: Place = serde_json::from_str(place).context("the place of a role is JSON")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    runtime.block_on(async {
-        let tracker = TaskTracker::new();
-        let backends = place.backends(&tracker).await?;
-        let networks = Arc::new(Constant::taking(Duration::from_millis(place.delay_ms)));
-        let roles = match name.as_str() {
-            "dispatcher" => vec![
-                Role::Dispatcher(subject_keys(), LaneWeights::default()),
-                Role::Notifier(Arc::new(place.callback_sender()?)),
-            ],
-            "segmenter" => vec![Role::Segmenter(Arc::new(GivenBox))],
-            "encoder" => vec![Role::Encoder(subject_keys(), networks)],
-            "sampler" => vec![Role::Sampler(networks, ScaleEvents::Off)],
-            other => bail!("no role is called {other:?}"),
-        };
-        let shutdown = CancellationToken::new();
-        let stop = shutdown.clone();
-        tracker.spawn(async move {
-            if let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-                terminate.recv().await;
-            }
-            stop.cancel();
-        });
-        let running =
-            roles.into_iter().map(|role| role.run(&backends, place.worker(), MAX_IMAGE_BYTES, shutdown.clone()));
-        try_join_all(running).await?;
-        Ok(())
-    })
+/// Runs a role until SIGTERM. `arguments` are what follows [`ROLE_ARGUMENT`]: its name and its environment.
+pub fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
+    let [name, environment] = arguments else { bail!("a role takes its name and its environment") };
+    let role: RoleName = name.parse().map_err(anyhow::Error::msg)?;
+    let environment: RoleEnvironment =
+        serde_json::from_str(environment).context("the environment of a role is JSON")?;
+    with_deep_stacks();
+    let filter = std::env::var(LOG_VARIABLE).unwrap_or_else(|_| "off".to_owned());
+    let telemetry = echogen_telemetry::init(&Options { format: LogFormat::Plain, filter, otlp: None })?;
+    let (config, networks) = (environment.config(), constant::networks(Duration::from_millis(environment.delay_ms)));
+    let exit: Exit = block_on(echogen_service::run(&[role], &networks, &config, &telemetry))?;
+    Ok(exit.into())
 }

@@ -14,13 +14,14 @@ use echogen_adapters::{
     amqp::{AmqpBroker, AmqpConfig},
 };
 use echogen_ports::{ObjectKey, ObjectStore};
+use echogen_service::RoleName;
 use echogen_testkit::{RabbitMq, Redis, S3Server};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     ledger::{Hearing, Ledger},
     process::RoleProcess,
-    role::{Place, ROLES},
+    role::RoleEnvironment,
 };
 
 /// The servers; they end with this.
@@ -50,10 +51,10 @@ impl Servers {
         Ok(Self { rabbitmq: RabbitMq::start().await?, redis, s3 })
     }
 
-    /// A place for roles, apart from all earlier ones.
-    pub fn place(&self) -> Place {
+    /// An environment for roles, apart from all earlier ones.
+    pub fn environment(&self) -> RoleEnvironment {
         static LAST: AtomicU32 = AtomicU32::new(0);
-        Place {
+        RoleEnvironment {
             amqp_url: self.rabbitmq.amqp_url(),
             prefix: format!("run{}", LAST.fetch_add(1, Ordering::Relaxed)),
             redis_url: self.redis.url(),
@@ -69,7 +70,7 @@ impl Servers {
     }
 }
 
-/// The four roles at one place, with a producer's broker and a ledger.
+/// The four roles in one environment, with a producer's broker and a ledger.
 #[derive(Debug)]
 pub struct System {
     /// The roles' processes.
@@ -78,28 +79,31 @@ pub struct System {
     pub broker: Arc<AmqpBroker>,
     /// How jobs ended.
     pub ledger: Ledger,
-    place: Place,
+    environment: RoleEnvironment,
     end: CancellationToken,
 }
 
 impl System {
-    /// Starts the roles at `place`; the ledger listens by `ledger_url`, which no proxy should cut.
-    pub async fn start(place: &Place, ledger_url: &str) -> anyhow::Result<Self> {
-        Self::heard(place, ledger_url, Hearing::Durable).await
+    /// Starts the roles in `environment`; the ledger listens by `ledger_url`, which no proxy should cut.
+    pub async fn start(environment: &RoleEnvironment, ledger_url: &str) -> anyhow::Result<Self> {
+        Self::heard(environment, ledger_url, Hearing::Durable).await
     }
 
     /// The same for measuring: the ledger costs as little as it can, and an outage would lose it events.
-    pub async fn start_for_measuring(place: &Place) -> anyhow::Result<Self> {
-        Self::heard(place, &place.amqp_url, Hearing::Light).await
+    pub async fn start_for_measuring(environment: &RoleEnvironment) -> anyhow::Result<Self> {
+        Self::heard(environment, &environment.amqp_url, Hearing::Light).await
     }
 
-    async fn heard(place: &Place, ledger_url: &str, hearing: Hearing) -> anyhow::Result<Self> {
-        let config = AmqpConfig { url: Some(ledger_url.into()), ..place.amqp() };
+    async fn heard(environment: &RoleEnvironment, ledger_url: &str, hearing: Hearing) -> anyhow::Result<Self> {
+        let config = AmqpConfig { url: Some(ledger_url.into()), ..environment.amqp() };
         let broker = Arc::new(AmqpBroker::connect(config).await?);
         let (tasks, end) = (TaskTracker::new(), CancellationToken::new());
-        let ledger = Ledger::listen(ledger_url, &place.prefix, hearing, &tasks, &end);
-        let roles = ROLES.into_iter().map(|name| RoleProcess::start(name, place)).collect::<anyhow::Result<_>>()?;
-        Ok(Self { roles, broker, ledger, place: place.clone(), end })
+        let ledger = Ledger::listen(ledger_url, &environment.prefix, hearing, &tasks, &end);
+        let roles = RoleName::ALL
+            .into_iter()
+            .map(|name| RoleProcess::start(name, environment))
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Self { roles, broker, ledger, environment: environment.clone(), end })
     }
 
     /// Waits until `done` or until `limit` is over, starting roles again that have died.
@@ -119,7 +123,7 @@ impl System {
 
     /// Which of these jobs have a result in the store.
     pub async fn results(&self, ids: &[String]) -> anyhow::Result<usize> {
-        let store = S3ObjectStore::open(self.place.s3("results/")).await?;
+        let store = S3ObjectStore::open(self.environment.s3("results/")).await?;
         let mut found = 0;
         for id in ids {
             found += usize::from(store.exists(&ObjectKey::new(format!("{id}/result.json"))?).await?);

@@ -203,12 +203,7 @@ enum Fetched {
 }
 
 /// Reads an object whole or not at all. Its length is looked at before its bytes are.
-async fn read_object(
-    clients: &Clients,
-    bucket: &str,
-    name: &str,
-    max_bytes: u64,
-) -> Result<Fetched, PortError> {
+async fn read_object(clients: &Clients, bucket: &str, name: &str, max_bytes: u64) -> Result<Fetched, PortError> {
     let request = clients.client.get_object().bucket(bucket).key(name);
     let answer = match Box::pin(request.send()).await {
         Ok(answer) => answer,

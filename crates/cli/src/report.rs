@@ -3,21 +3,11 @@
 //! Three faces of one thing: a progress bar on a terminal, a line for each job elsewhere, JSON on request. Everything
 //! that a colour or a moving bar says is said in words too.
 
-use std::{
-    fmt::Display,
-    io::{ErrorKind, Write},
-    path::PathBuf,
-    sync::OnceLock,
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
+use echogen_service::console::{print_error, print_json};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
-
-use crate::failure::{Exit, Failure};
-
-/// Why a line of standard output was lost, the first time.
-static LOST: OnceLock<std::io::Error> = OnceLock::new();
 
 /// How one job ended.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -141,7 +131,7 @@ impl Reporter {
         self.tally.count(report);
         match &self.face {
             Face::Json => print_json("job", report),
-            Face::Lines => complain(line(report, self.tally.jobs(), self.total)),
+            Face::Lines => print_error(line(report, self.tally.jobs(), self.total)),
             Face::One(_) => self.tally.images.clone_from(&report.images),
             Face::Bar(bar) => {
                 bar.set_message(format!("{} failed, {} cached", self.tally.failed, self.tally.cached));
@@ -168,7 +158,7 @@ impl Reporter {
     pub(crate) fn note(&self, text: &str) {
         match &self.face {
             Face::Json => {}
-            Face::Lines => complain(text),
+            Face::Lines => print_error(text),
             Face::Bar(bar) | Face::One(bar) => bar.println(text),
         }
     }
@@ -226,43 +216,6 @@ fn failure_line(report: &JobReport) -> String {
     let id = report.id.as_ref().map(|id| format!("job {id}")).into_iter();
     let error = report.error.as_deref().unwrap_or("unknown error").to_owned();
     format!("failed {}", place.chain(id).chain([error]).collect::<Vec<_>>().join(": "))
-}
-
-/// Prints one JSON object on one line of standard output.
-pub(crate) fn print_json<T: Serialize>(kind: &str, value: &T) {
-    let mut value = serde_json::to_value(value).unwrap_or_default();
-    if let Some(fields) = value.as_object_mut() {
-        fields.insert("type".to_owned(), kind.into());
-    }
-    print_line(&value.to_string());
-}
-
-/// Prints a line to standard output.
-pub(crate) fn print_line(text: &str) {
-    printed(writeln!(std::io::stdout(), "{text}"));
-}
-
-/// Notes whether something was printed, for [`all_printed`]. A reader that has gone away, such as `head`, is no error
-/// of ours.
-pub(crate) fn printed(result: std::io::Result<()>) {
-    if let Err(error) = result
-        && error.kind() != ErrorKind::BrokenPipe
-    {
-        // Only the first is told.
-        drop(LOST.set(error));
-    }
-}
-
-/// A command that went well has failed all the same if its answer was lost, as on a full disk.
-pub(crate) fn all_printed(exit: Exit) -> Result<Exit, Failure> {
-    let Some(error) = LOST.get() else { return Ok(exit) };
-    let exit = if exit == Exit::Success { Exit::Usage } else { exit };
-    Err(Failure { exit, message: format!("standard output cannot be written: {error}; lines of it are missing") })
-}
-
-/// Prints a line to standard error, in one piece. There is nobody to be told if that cannot be, and the work goes on.
-pub(crate) fn complain(text: impl Display) {
-    drop(std::io::stderr().write_all(format!("{text}\n").as_bytes()));
 }
 
 #[cfg(test)]

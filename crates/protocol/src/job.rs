@@ -144,6 +144,16 @@ impl JobId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Where the results stand of a job with this id and destination: `<destination>/<id>`, or `<id>`.
+    pub fn result_prefix(&self, destination: Option<&str>) -> String {
+        destination.map_or_else(|| self.0.clone(), |destination| format!("{destination}/{self}"))
+    }
+
+    /// The key of the `result.json` of a job with this id and destination.
+    pub fn result_key(&self, destination: Option<&str>) -> String {
+        format!("{}/result.json", self.result_prefix(destination))
+    }
 }
 
 impl std::fmt::Display for JobId {

@@ -34,6 +34,16 @@ pub enum LogFormat {
 #[error("unknown log format {0:?}; use pretty, plain or json")]
 pub struct UnknownFormat(String);
 
+impl std::fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Pretty => "pretty",
+            Self::Plain => "plain",
+            Self::Json => "json",
+        })
+    }
+}
+
 impl std::str::FromStr for LogFormat {
     type Err = UnknownFormat;
 

@@ -2,21 +2,26 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A worker's settings.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct WorkerConfig {
     /// Tasks at work at once; also the prefetch, so none waits here that another worker could do.
+    /// Each role has its own, so it is no setting of this name.
+    #[serde(skip)]
     pub concurrency: u16,
     /// Seconds that one try may take. Prefetch times this has to stay well below the broker's own patience
     /// (RabbitMQ's `consumer_timeout`, 30 minutes).
     pub task_timeout_seconds: f64,
     /// Tries of one task before it is parked among the dead letters.
+    #[schemars(range(min = 1, max = 100))]
     pub max_attempts: u32,
     /// Times a task may begin alone and take its worker down before it is parked. Counted in the cache, so only where
     /// the worker has a scoreboard.
+    #[schemars(range(min = 1))]
     pub max_crashes: u32,
     /// Times the broker may hand out a task again without its being settled, for whatever reason. A broker counts what
     /// waits in a dying worker's hands as well, so this is the wider bound; RabbitMQ's quorum queues have the same limit,
@@ -64,12 +69,13 @@ impl WorkerConfig {
 }
 
 /// Exponential waits with full jitter in their upper half: between half of a wait and all of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Backoff {
     /// Seconds before the second try.
     pub first_seconds: f64,
     /// What each further wait is multiplied by.
+    #[schemars(range(min = 1.0))]
     pub factor: f64,
     /// The longest wait in seconds.
     pub max_seconds: f64,

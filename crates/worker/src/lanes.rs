@@ -5,18 +5,22 @@ use std::task::Poll;
 use echogen_ports::{Broker, Consumer, Delivery, PortError, QueueName};
 use echogen_protocol::Lane;
 use futures::future::{self, FutureExt};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How many jobs of each lane are begun in turn while all lanes have some waiting. What a lane does not use, the others
 /// get.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LaneWeights {
-    /// Of `interactive`.
+    /// Weight of `interactive`.
+    #[schemars(range(min = 1))]
     pub interactive: u32,
-    /// Of `standard`.
+    /// Weight of `standard`.
+    #[schemars(range(min = 1))]
     pub standard: u32,
-    /// Of `bulk`.
+    /// Weight of `bulk`.
+    #[schemars(range(min = 1))]
     pub bulk: u32,
 }
 

@@ -94,7 +94,8 @@ impl ResultWriter {
         self.tell_end(&job.result_key(), result, facts).await
     }
 
-    pub(crate) async fn find_at(&self, key: &ObjectKey) -> Result<Option<JobResult>, PortError> {
+    /// Returns the result at a key of the result store, if there is one.
+    pub async fn find_at(&self, key: &ObjectKey) -> Result<Option<JobResult>, PortError> {
         let Some(bytes) = self.store.get(key, MAX_RESULT_BYTES).await? else { return Ok(None) };
         let result = serde_json::from_slice(&bytes).map_err(|error| {
             PortError::permanent(format!("the object {key} is no result; remove it and run the job again"))

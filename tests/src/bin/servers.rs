@@ -53,14 +53,14 @@ fn run() -> anyhow::Result<()> {
 
 /// The options of the roles and clients, as a shell reads them.
 fn settings(servers: &Servers) -> String {
-    let place = servers.place();
+    let environment = servers.environment();
     let entries = [
-        ("AMQP_URL", place.amqp_url),
-        ("REDIS_URL", place.redis_url),
-        ("STORE", format!("s3://{}", place.bucket)),
-        ("S3_ENDPOINT", place.s3_endpoint),
-        ("S3_ACCESS_KEY_ID", place.access_key),
-        ("S3_SECRET_ACCESS_KEY", place.secret_key),
+        ("AMQP_URL", environment.amqp_url),
+        ("REDIS_URL", environment.redis_url),
+        ("STORE", format!("s3://{}", environment.bucket)),
+        ("S3_ENDPOINT", environment.s3_endpoint),
+        ("S3_ACCESS_KEY_ID", environment.access_key),
+        ("S3_SECRET_ACCESS_KEY", environment.secret_key),
     ];
     entries.map(|(name, value)| format!("export ECHOGEN_{name}='{value}'")).join("\n")
 }

@@ -74,8 +74,7 @@ mod tests {
         let config = HttpConfig { allowed_networks: vec![network], ..HttpConfig::default() };
         let access = Arc::new(config.access("fetch").unwrap());
         let name: Name = "localhost".parse().unwrap();
-        let found: Vec<IpAddr> =
-            CheckedResolver(access).call(name).await.unwrap().map(|at| at.ip()).collect();
+        let found: Vec<IpAddr> = CheckedResolver(access).call(name).await.unwrap().map(|at| at.ip()).collect();
         assert!(!found.is_empty() && found.iter().all(|at| *at == Ipv4Addr::LOCALHOST), "{found:?}");
     }
 }

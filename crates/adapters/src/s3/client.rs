@@ -15,14 +15,12 @@ use aws_sdk_s3::{
 };
 use aws_smithy_http_client::{
     Builder,
-    tls::{Provider, rustls_provider::CryptoMode},
+    tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
 };
 use echogen_ports::PortError;
 
-use super::{
-    ChecksumCalculation, S3Config,
-    config::Keys,
-};
+use super::{ChecksumCalculation, S3Config, config::Keys};
+use crate::tls::Trust;
 
 /// The way to a server.
 #[derive(Clone)]
@@ -37,16 +35,15 @@ pub(super) struct Clients {
 /// Makes the clients; no server is asked.
 pub(super) async fn connect(config: &S3Config) -> Result<Clients, PortError> {
     let checked = config.check_server()?;
-    let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+    let http = http_client(&checked.trust)?;
     let credentials = credentials(config, checked.keys, &http).await?;
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(checked.connect_timeout)
         .operation_attempt_timeout(checked.attempt_timeout)
         .operation_timeout(checked.operation_timeout)
         .build();
-    let retries = RetryConfig::standard()
-        .with_max_attempts(config.max_attempts)
-        .with_initial_backoff(Duration::from_millis(100));
+    let retries =
+        RetryConfig::standard().with_max_attempts(config.max_attempts).with_initial_backoff(Duration::from_millis(100));
     let mut builder = Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(config.region.clone()))
@@ -66,7 +63,7 @@ pub(super) async fn connect(config: &S3Config) -> Result<Clients, PortError> {
     if let Ok(name) = AppName::new("echogen") {
         builder = builder.app_name(name);
     }
-    if let Some(endpoint) = &config.endpoint {
+    if let Some(endpoint) = checked.endpoint {
         builder = builder.endpoint_url(endpoint);
     }
     let config = builder.build();
@@ -76,6 +73,13 @@ pub(super) async fn connect(config: &S3Config) -> Result<Clients, PortError> {
         single_try: Client::from_conf(single_try),
         operation_timeout: checked.operation_timeout,
     })
+}
+
+fn http_client(trust: &Trust) -> Result<SharedHttpClient, PortError> {
+    let store = TrustStore::empty().with_pem_certificate(trust.pem());
+    let context = TlsContext::builder().with_trust_store(store).build();
+    let context = context.map_err(|error| PortError::permanent("TLS cannot be set up").because(error))?;
+    Ok(Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(context).build_https())
 }
 
 /// The keys of the settings, or those that AWS's own tools would find: environment, profile, web identity, instance.

@@ -22,6 +22,11 @@ use echogen_models::{
     echogen::{PerScale, SamplingOptions},
     encoded_subject::EncodedSubject,
 };
+use echogen_service::{
+    Exit, Failure,
+    config::ServiceConfig,
+    console::{print_json, print_line},
+};
 use echogen_world::Bounds;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -30,11 +35,6 @@ use self::{
     bench::{Bench, Impression},
     examples::{Example, GALLERY},
     report::{Fidelity, Report, SweepPoint},
-};
-use crate::{
-    arguments::GeneralOptions,
-    failure::{Exit, Failure},
-    report::{print_json, print_line},
 };
 
 /// Pictures of the grid.
@@ -47,18 +47,18 @@ const TIMED: usize = 5;
 const SWEPT: usize = 50;
 
 /// Runs the command.
-pub(crate) fn run(arguments: &EvalArguments, general: &GeneralOptions) -> Result<Exit, Failure> {
+pub(crate) fn run(arguments: &EvalArguments, config: &ServiceConfig, as_json: bool) -> Result<Exit, Failure> {
     if let Some(folder) = &arguments.dreambench.dreambench {
-        return dreambench::run(folder, arguments, general);
+        return dreambench::run(folder, arguments, config, as_json);
     }
-    let (bundle, compute) = (arguments.model.bundle()?, arguments.model.compute()?);
-    let options = maker::sampling(&bundle, arguments);
+    let (bundle, compute) = (config.model.open()?, config.model.compute()?);
+    let options = maker::sampling(&bundle, &config.job);
     let bench = Bench::load(&bundle, &compute).with_context(|| format!("cannot load the bundle {}", bundle.name()))?;
     options.validate(bench.maker.schedule.scales().len()).map_err(Failure::usage)?;
-    let evaluation = Evaluation::prepare(&bench, arguments, general.json)?;
+    let evaluation = Evaluation::prepare(&bench, arguments, as_json)?;
     let report = Report { bundle: bundle.name().to_owned(), ..evaluation.report(arguments, &options)? };
     evaluation.bar.finish_and_clear();
-    if general.json {
+    if as_json {
         print_json("evaluation", &report);
     } else {
         print_line(report.table().trim_end());

@@ -1,8 +1,8 @@
 //! `echogen models convert`: any checkpoint into one `.safetensors` file.
 
 use super::{Output, human};
-use crate::failure::Exit;
 use echogen_checkpoint::{Checkpoint, ConvertOptions, StoredType};
+use echogen_service::Exit;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::path::PathBuf;

@@ -1,8 +1,8 @@
 //! `echogen models list`: one line per bundle.
 
 use super::{Output, bytes_present, human};
-use crate::failure::Exit;
 use echogen_checkpoint::bundle::{Bundle, Presence, installed};
+use echogen_service::Exit;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 

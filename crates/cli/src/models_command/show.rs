@@ -1,8 +1,8 @@
 //! `echogen models show`: everything a bundle's manifest says, and which files are there.
 
 use super::{Output, bytes_present, human};
-use crate::failure::Exit;
 use echogen_checkpoint::bundle::{Bundle, FileManifest, Manifest, Network, NetworkManifest, Presence};
+use echogen_service::Exit;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;

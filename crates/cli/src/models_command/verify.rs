@@ -1,8 +1,8 @@
 //! `echogen models verify`: every file against its published length and sum.
 
 use super::{Output, human};
-use crate::failure::Exit;
 use echogen_checkpoint::bundle::{Bundle, BundleError, Compared, VerifiedFile};
+use echogen_service::Exit;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 

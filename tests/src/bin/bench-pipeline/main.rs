@@ -22,7 +22,7 @@ use echogen_protocol::Job;
 use echogen_tests::{
     baseline::{self, Figure, RECORD},
     producer,
-    role::{self, Place, ROLE_ARGUMENT},
+    role::{self, ROLE_ARGUMENT, RoleEnvironment},
     system::{Servers, System},
 };
 
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         _ => measure_as_asked(&arguments),
     };
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(exit) => exit,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -78,14 +78,17 @@ struct Speeds {
 }
 
 /// `[JOBS] [--record]`.
-fn measure_as_asked(arguments: &[String]) -> anyhow::Result<()> {
+fn measure_as_asked(arguments: &[String]) -> anyhow::Result<ExitCode> {
     let (flags, numbers): (Vec<&String>, Vec<&String>) = arguments.iter().partition(|argument| *argument == RECORD);
     let jobs = numbers.first().map_or(Ok(JOBS), |jobs| jobs.parse()).context("the number of jobs")?;
     let figures = measure(jobs)?;
     for line in baseline::compare(BENCHMARK, &figures)? {
         println!("{line}");
     }
-    if flags.is_empty() { Ok(()) } else { baseline::record(BENCHMARK, &figures) }
+    if !flags.is_empty() {
+        baseline::record(BENCHMARK, &figures)?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn measure(jobs: usize) -> anyhow::Result<Vec<Figure>> {
@@ -106,14 +109,14 @@ async fn one_round(servers: &Servers, jobs: usize, speeds: &mut Speeds) -> anyho
     speeds.messages.push(one_floor("messages", servers, plan.clone()).await?);
     let files = Some(Payload::files(&redis).await?);
     speeds.files.push(one_floor("files", servers, floor::Plan { payload: files, ..plan.clone() }).await?);
-    let products = Some(Payload::objects(&redis, servers.place().s3("floor/"), Subjects::New).await?);
+    let products = Some(Payload::objects(&redis, servers.environment().s3("floor/"), Subjects::New).await?);
     speeds.floor.push(one_floor("floor", servers, floor::Plan { payload: products, ..plan.clone() }).await?);
     let own: Vec<Job> = (0..jobs as u64).map(|index| load(index, 1_000 + index)).collect();
     let (speed, cpu) = one_load("echogen", servers, Vec::new(), own).await?;
     speeds.new.push(speed);
     speeds.new_cpu.push(cpu);
 
-    let products = Some(Payload::objects(&redis, servers.place().s3("floor/"), Subjects::Known).await?);
+    let products = Some(Payload::objects(&redis, servers.environment().s3("floor/"), Subjects::Known).await?);
     let plan = floor::Plan { hops: KNOWN_HOPS, payload: products, ..plan };
     speeds.known_floor.push(one_floor("floor, known subjects", servers, plan).await?);
     let first = (0..KNOWN).map(|subject| load(jobs as u64 + subject, subject)).collect();
@@ -168,7 +171,7 @@ fn load(index: u64, subject: u64) -> Job {
 /// All of `batch` at once, after `first` is done; returns jobs a second from the first publish to the last completion
 /// event, and CPU seconds per 1,000 jobs.
 async fn one_load(name: &str, servers: &Servers, first: Vec<Job>, batch: Vec<Job>) -> anyhow::Result<(f64, f64)> {
-    let system = ready(&servers.place()).await?;
+    let system = ready(&servers.environment()).await?;
     finish(&system, first).await?;
     let jobs = batch.len();
     let before: Vec<f64> = system.roles.iter().map(|role| role.cpu_seconds()).collect();
@@ -180,8 +183,13 @@ async fn one_load(name: &str, servers: &Servers, first: Vec<Job>, batch: Vec<Job
     let (speed, whole) = (jobs as f64 / seconds, spent.iter().sum::<f64>() / thousands);
     println!("{name:8} {speed:.0} jobs/s, {whole:.2} CPU s per 1,000 in {seconds:.1} s");
     for (role, spent) in system.roles.iter().zip(&spent) {
-        println!("  {:12} {:.2} CPU s per 1,000, peak {:.0} MiB", role.name(), spent / thousands, role.peak_mib());
-        ensure!(role.starts() == 1, "the {} died under load", role.name());
+        println!(
+            "  {:12} {:.2} CPU s per 1,000, peak {:.0} MiB",
+            role.name().as_str(),
+            spent / thousands,
+            role.peak_mib()
+        );
+        ensure!(role.starts() == 1, "the {} died under load", role.name().as_str());
     }
     system.stop()?;
     Ok((speed, whole))
@@ -195,8 +203,8 @@ async fn finish(system: &System, jobs: Vec<Job>) -> anyhow::Result<()> {
 }
 
 /// A system whose roles have all done a job.
-async fn ready(place: &Place) -> anyhow::Result<System> {
-    let system = System::start_for_measuring(place).await?;
+async fn ready(environment: &RoleEnvironment) -> anyhow::Result<System> {
+    let system = System::start_for_measuring(environment).await?;
     for index in 0..8 {
         producer::send(&system.broker, &producer::job(&format!("warm-{index}"), index, "a dog")).await?;
     }
@@ -206,7 +214,7 @@ async fn ready(place: &Place) -> anyhow::Result<System> {
 
 /// Milliseconds from publish to completion event, one job after the other: p50, p95, p99.
 async fn idle_latency(servers: &Servers) -> anyhow::Result<[f64; 3]> {
-    let system = ready(&servers.place()).await?;
+    let system = ready(&servers.environment()).await?;
     let mut times = Vec::with_capacity(SINGLE);
     for index in 0..SINGLE {
         let id = format!("single-{index}");

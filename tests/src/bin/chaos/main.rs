@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         && first == ROLE_ARGUMENT
     {
         return match role::run(rest) {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(exit) => exit,
             Err(error) => {
                 eprintln!("error: {error:#}");
                 ExitCode::FAILURE

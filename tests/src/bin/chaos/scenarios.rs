@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, ensure};
 use echogen_ports::{Broker, Message, QueueName};
 use echogen_protocol::{EventKind, Job, Lane};
+use echogen_service::RoleName;
 use echogen_testkit::{CutProxy, RabbitMqCluster};
 use echogen_tests::{
     callback_server::CallbackServer,
@@ -32,10 +33,10 @@ type Scenario = for<'a> fn(&'a mut Servers) -> Running<'a>;
 pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("no-fault", |servers| Box::pin(no_fault(servers))),
     ("one-new-subject", |servers| Box::pin(one_new_subject(servers))),
-    ("kill-dispatcher", |servers| Box::pin(kill(servers, "dispatcher"))),
-    ("kill-segmenter", |servers| Box::pin(kill(servers, "segmenter"))),
-    ("kill-encoder", |servers| Box::pin(kill(servers, "encoder"))),
-    ("kill-sampler", |servers| Box::pin(kill(servers, "sampler"))),
+    ("kill-dispatcher", |servers| Box::pin(kill(servers, RoleName::Dispatcher))),
+    ("kill-segmenter", |servers| Box::pin(kill(servers, RoleName::Segmenter))),
+    ("kill-encoder", |servers| Box::pin(kill(servers, RoleName::Encoder))),
+    ("kill-sampler", |servers| Box::pin(kill(servers, RoleName::Sampler))),
     ("terminate-every-role", |servers| Box::pin(terminate(servers))),
     ("rabbitmq-restarted", |servers| Box::pin(rabbitmq_restarted(servers))),
     ("cluster-node-killed", |servers| Box::pin(cluster_node_killed(servers))),
@@ -59,18 +60,21 @@ const CALLBACK_PATIENCE: Duration = Duration::from_secs(60);
 const MALFORMED: usize = 100_000;
 
 async fn no_fault(servers: &Servers) -> anyhow::Result<Tally> {
-    let place = servers.place();
-    Trial::start(&place, &place.amqp_url).await?.run(jobs(300), Duration::ZERO, async |_: &System| Ok(())).await
+    let environment = servers.environment();
+    Trial::start(&environment, &environment.amqp_url)
+        .await?
+        .run(jobs(300), Duration::ZERO, async |_: &System| Ok(()))
+        .await
 }
 
 /// Many jobs for one subject that nobody has seen, at once, on two segmenters and two encoders: it is cut out once and
 /// encoded once.
 async fn one_new_subject(servers: &Servers) -> anyhow::Result<Tally> {
-    let mut place = servers.place();
-    place.delay_ms = 50;
-    let mut trial = Trial::start(&place, &place.amqp_url).await?;
-    for role in ["segmenter", "encoder"] {
-        trial.system.roles.push(RoleProcess::start(role, &place)?);
+    let mut environment = servers.environment();
+    environment.delay_ms = 50;
+    let mut trial = Trial::start(&environment, &environment.amqp_url).await?;
+    for role in [RoleName::Segmenter, RoleName::Encoder] {
+        trial.system.roles.push(RoleProcess::start(role, &environment)?);
     }
     let jobs: Vec<Job> =
         (0..200).map(|index| producer::job(&format!("prompt-{index}"), 1, &format!("a dog, {index}"))).collect();
@@ -78,7 +82,7 @@ async fn one_new_subject(servers: &Servers) -> anyhow::Result<Tally> {
     let mut tally = trial.run(jobs, Duration::ZERO, async |_: &System| Ok(())).await?;
     let mut made = BTreeMap::<String, usize>::new();
     for id in &ids {
-        for (stage, cached) in place.result(id).await?.cached {
+        for (stage, cached) in environment.result(id).await?.cached {
             *made.entry(stage).or_default() += usize::from(!cached);
         }
     }
@@ -100,10 +104,10 @@ fn pauses() -> impl Iterator<Item = Duration> {
     })
 }
 
-async fn kill(servers: &Servers, role: &str) -> anyhow::Result<Tally> {
-    let mut place = servers.place();
-    place.delay_ms = 5;
-    let trial = Trial::start(&place, &place.amqp_url).await?;
+async fn kill(servers: &Servers, role: RoleName) -> anyhow::Result<Tally> {
+    let mut environment = servers.environment();
+    environment.delay_ms = 5;
+    let trial = Trial::start(&environment, &environment.amqp_url).await?;
     let killing = async |system: &System| {
         let victim = system.roles.iter().find(|process| process.name() == role).context("the role exists")?;
         for pause in pauses().take(6) {
@@ -116,9 +120,9 @@ async fn kill(servers: &Servers, role: &str) -> anyhow::Result<Tally> {
 }
 
 async fn terminate(servers: &Servers) -> anyhow::Result<Tally> {
-    let mut place = servers.place();
-    place.delay_ms = 20;
-    let trial = Trial::start(&place, &place.amqp_url).await?;
+    let mut environment = servers.environment();
+    environment.delay_ms = 20;
+    let trial = Trial::start(&environment, &environment.amqp_url).await?;
     let stopping = async |system: &System| {
         for pause in pauses().take(2) {
             for role in &system.roles {
@@ -132,8 +136,8 @@ async fn terminate(servers: &Servers) -> anyhow::Result<Tally> {
 }
 
 async fn rabbitmq_restarted(servers: &Servers) -> anyhow::Result<Tally> {
-    let place = servers.place();
-    let trial = Trial::start(&place, &place.amqp_url).await?;
+    let environment = servers.environment();
+    let trial = Trial::start(&environment, &environment.amqp_url).await?;
     let restarting = async |_: &System| {
         sleep(Duration::from_secs(1)).await;
         servers.rabbitmq.kill_9();
@@ -145,13 +149,13 @@ async fn rabbitmq_restarted(servers: &Servers) -> anyhow::Result<Tally> {
 
 async fn cluster_node_killed(servers: &Servers) -> anyhow::Result<Tally> {
     let cluster = RabbitMqCluster::start().await?;
-    let mut place = servers.place();
+    let mut environment = servers.environment();
     // The roles are connected to the node that dies; the proxy then leads them to one that lives, as a service would.
     let nodes = (0..3).map(|node| format!("127.0.0.1:{}", cluster.amqp_port(node))).collect();
     let proxy = CutProxy::among(nodes).await?;
-    place.amqp_url = servers.rabbitmq.amqp_url_at(proxy.port());
+    environment.amqp_url = servers.rabbitmq.amqp_url_at(proxy.port());
     let survivor = cluster.amqp_urls().pop().context("a cluster has nodes")?;
-    let trial = Trial::start(&place, &survivor).await?;
+    let trial = Trial::start(&environment, &survivor).await?;
     let killing = async |_: &System| {
         sleep(Duration::from_secs(1)).await;
         cluster.kill_9(0);
@@ -161,8 +165,8 @@ async fn cluster_node_killed(servers: &Servers) -> anyhow::Result<Tally> {
 }
 
 async fn redis_flushed_and_restarted(servers: &mut Servers) -> anyhow::Result<Tally> {
-    let place = servers.place();
-    let trial = Trial::start(&place, &place.amqp_url).await?;
+    let environment = servers.environment();
+    let trial = Trial::start(&environment, &environment.amqp_url).await?;
     let redis = &mut servers.redis;
     let breaking = async |_: &System| {
         sleep(Duration::from_millis(700)).await;
@@ -176,8 +180,8 @@ async fn redis_flushed_and_restarted(servers: &mut Servers) -> anyhow::Result<Ta
 }
 
 async fn redis_away(servers: &mut Servers) -> anyhow::Result<Tally> {
-    let place = servers.place();
-    let trial = Trial::start(&place, &place.amqp_url).await?;
+    let environment = servers.environment();
+    let trial = Trial::start(&environment, &environment.amqp_url).await?;
     let redis = &mut servers.redis;
     let breaking = async |_: &System| {
         sleep(Duration::from_millis(500)).await;
@@ -189,8 +193,8 @@ async fn redis_away(servers: &mut Servers) -> anyhow::Result<Tally> {
 }
 
 async fn s3_fails(servers: &Servers) -> anyhow::Result<Tally> {
-    let place = servers.place();
-    let trial = Trial::start(&place, &place.amqp_url).await?;
+    let environment = servers.environment();
+    let trial = Trial::start(&environment, &environment.amqp_url).await?;
     servers.s3.fail_every(3);
     let healing = async |_: &System| {
         sleep(Duration::from_secs(8)).await;
@@ -201,8 +205,8 @@ async fn s3_fails(servers: &Servers) -> anyhow::Result<Tally> {
 }
 
 async fn s3_away(servers: &mut Servers) -> anyhow::Result<Tally> {
-    let place = servers.place();
-    let trial = Trial::start(&place, &place.amqp_url).await?;
+    let environment = servers.environment();
+    let trial = Trial::start(&environment, &environment.amqp_url).await?;
     let s3 = &mut servers.s3;
     let breaking = async |_: &System| {
         sleep(Duration::from_millis(500)).await;
@@ -215,9 +219,9 @@ async fn s3_away(servers: &mut Servers) -> anyhow::Result<Tally> {
 
 async fn network_cut(servers: &Servers) -> anyhow::Result<Tally> {
     let proxy = CutProxy::start(format!("127.0.0.1:{}", servers.rabbitmq.amqp_port())).await?;
-    let mut place = servers.place();
-    place.amqp_url = servers.rabbitmq.amqp_url_at(proxy.port());
-    let trial = Trial::start(&place, &servers.rabbitmq.amqp_url()).await?;
+    let mut environment = servers.environment();
+    environment.amqp_url = servers.rabbitmq.amqp_url_at(proxy.port());
+    let trial = Trial::start(&environment, &servers.rabbitmq.amqp_url()).await?;
     let cutting = async |_: &System| {
         for pause in pauses().take(4) {
             sleep(pause).await;
@@ -236,9 +240,9 @@ async fn network_cut(servers: &Servers) -> anyhow::Result<Tally> {
 
 /// A job that kills its sampler each time ends among the dead letters, and takes none of its neighbours with it.
 async fn poison(servers: &Servers) -> anyhow::Result<Tally> {
-    let mut place = servers.place();
-    place.delay_ms = 20;
-    let trial = Trial::start(&place, &place.amqp_url).await?;
+    let mut environment = servers.environment();
+    environment.delay_ms = 20;
+    let trial = Trial::start(&environment, &environment.amqp_url).await?;
     let poisoning = async |system: &System| {
         sleep(Duration::from_millis(500)).await;
         let job = producer::job("poisoned", 1, POISON);
@@ -253,11 +257,11 @@ async fn poison(servers: &Servers) -> anyhow::Result<Tally> {
 /// The dispatcher's process, which calls back, dies, and so does the client's server: every end is heard there all the same.
 async fn callbacks(servers: &Servers) -> anyhow::Result<Tally> {
     let mut server = CallbackServer::start(CALLBACK_SECRET)?;
-    let mut place = servers.place();
-    place.certificates = server.certificate().to_owned();
+    let mut environment = servers.environment();
+    environment.certificates = server.certificate().to_owned();
     let jobs: Vec<Job> = jobs(300).into_iter().map(|job| Job { callback: Some(server.url()), ..job }).collect();
     let ids: BTreeSet<String> = jobs.iter().map(|job| job.id.to_string()).collect();
-    let trial = Trial::start(&place, &place.amqp_url).await?;
+    let trial = Trial::start(&environment, &environment.amqp_url).await?;
     let (mut unheard, mut reasons) = (BTreeSet::new(), Vec::new());
     let killing = async |system: &System| {
         let dispatcher = system.roles.first().context("there is a dispatcher")?;
@@ -309,8 +313,8 @@ fn job_of(line: &str) -> Option<String> {
 
 /// Garbage of every kind among good jobs: each ends in a clear failure or among the dead letters, and memory stays.
 async fn malformed(servers: &Servers) -> anyhow::Result<Tally> {
-    let place = servers.place();
-    let trial = Trial::start(&place, &place.amqp_url).await?;
+    let environment = servers.environment();
+    let trial = Trial::start(&environment, &environment.amqp_url).await?;
     let flooding = async |system: &System| {
         let queue = QueueName::dispatch(Lane::Standard);
         let dispatcher = system.roles.first().context("there is a dispatcher")?;

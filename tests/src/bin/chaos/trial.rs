@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use echogen_protocol::{EventKind, Job};
-use echogen_tests::{producer, role::Place, system::System};
+use echogen_tests::{producer, role::RoleEnvironment, system::System};
 
 /// What a scenario ended with.
 #[derive(Debug, Default)]
@@ -47,8 +47,8 @@ pub(crate) struct Trial {
 
 impl Trial {
     /// Starts the roles.
-    pub(crate) async fn start(place: &Place, ledger_url: &str) -> anyhow::Result<Self> {
-        Ok(Self { system: System::start(place, ledger_url).await?, began: std::time::Instant::now() })
+    pub(crate) async fn start(environment: &RoleEnvironment, ledger_url: &str) -> anyhow::Result<Self> {
+        Ok(Self { system: System::start(environment, ledger_url).await?, began: std::time::Instant::now() })
     }
 
     /// Sends `jobs` over about `spread`, while `breaking` happens, and counts once all good jobs have ended.

@@ -10,16 +10,11 @@ use echogen_models::{
 };
 use echogen_protocol::{BoundingBox, FoundBy, IfNotFound, ImageSource};
 use echogen_segmenter::{FinderConfig, find_subject};
+use echogen_service::{Failure, config::ServiceConfig};
 use serde_json::{Value, json};
 
 use super::folder::Subject;
-use crate::{
-    eval::{
-        arguments::EvalArguments,
-        maker::{self, Maker},
-    },
-    failure::Failure,
-};
+use crate::eval::maker::{self, Maker};
 
 /// Everything that a picture depends on; nothing of it is loaded.
 pub(super) struct Recipe {
@@ -30,10 +25,10 @@ pub(super) struct Recipe {
 
 impl Recipe {
     /// Opens the bundle that the options name.
-    pub(super) fn open(arguments: &EvalArguments) -> Result<Self, Failure> {
-        let bundle = arguments.model.bundle()?;
-        let options = maker::sampling(&bundle, arguments);
-        Ok(Self { bundle, options, finder: arguments.model.finder.config() })
+    pub(super) fn open(config: &ServiceConfig) -> Result<Self, Failure> {
+        let bundle = config.model.open()?;
+        let options = maker::sampling(&bundle, &config.job);
+        Ok(Self { bundle, options, finder: config.finder.clone() })
     }
 
     /// The bundle's name.
@@ -43,7 +38,7 @@ impl Recipe {
 
     /// What is written down beside a subject's pictures.
     pub(super) fn settings(&self, subject: &Subject) -> Result<Value> {
-        let FinderConfig { box_threshold, selection, padding, fallback_name: _ } = &self.finder;
+        let FinderConfig { threshold, selection, padding, fallback_name: _, naming_timeout_seconds: _ } = &self.finder;
         let models = self.bundle.digests().with_context(|| self.cannot_load())?;
         Ok(json!({
             "bundle": self.bundle.name(),
@@ -51,7 +46,7 @@ impl Recipe {
             "sampling": self.options,
             "pixel_budget": self.bundle.manifest().sampling.pixel_budget,
             "seed": self.bundle.manifest().sampling.seed,
-            "finder": {"threshold": box_threshold, "selection": format!("{selection:?}"), "padding": padding},
+            "finder": {"threshold": threshold, "selection": format!("{selection:?}"), "padding": padding},
             "class": subject.class,
             "captions": subject.captions,
             "photograph": subject.photographs.first().and_then(|path| path.file_name()?.to_str()),

@@ -1,0 +1,120 @@
+//! `echogen dead-letters`: lists what was parked, redrives it, or deletes it.
+
+use clap::{Args, Subcommand};
+use echogen_service::{
+    Exit, Failure, block_on,
+    config::ServiceConfig,
+    console::{print_json, print_line},
+    operations::{
+        connect,
+        dead_letters::{Action, Chosen, DeadLetter, act},
+    },
+};
+use serde_json::json;
+
+pub(crate) const DEAD_LETTERS_EXAMPLES: &str = "\
+Examples:
+  What is parked, and why:
+    echogen dead-letters list
+  Send everything back to where it failed, once its cause is mended:
+    echogen dead-letters redrive --all
+  Throw one away:
+    echogen dead-letters drop dog-1";
+
+/// Which dead letters.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct ChosenOptions {
+    /// Those of these jobs
+    #[arg(value_name = "JOB", required_unless_present = "all")]
+    pub(crate) jobs: Vec<String>,
+
+    /// All of them
+    #[arg(long, conflicts_with = "jobs")]
+    pub(crate) all: bool,
+}
+
+/// What to do with them.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum DeadLettersCommand {
+    /// List what is parked, with reasons
+    List,
+    /// Print all headers and the body
+    Show(ChosenOptions),
+    /// Send back to the queue where it failed, with its attempts counted anew
+    Redrive(ChosenOptions),
+    /// Throw away for good
+    Drop(ChosenOptions),
+}
+
+/// How much of a dead letter is printed.
+#[derive(Clone, Copy, PartialEq)]
+enum Printed {
+    Nothing,
+    Line,
+    Whole,
+}
+
+/// Runs `echogen dead-letters`.
+pub(crate) fn run(command: &DeadLettersCommand, config: &ServiceConfig, as_json: bool) -> Result<Exit, Failure> {
+    let (action, printed, chosen, done) = match command {
+        DeadLettersCommand::List => (Action::List, Printed::Line, Chosen::All, "parked"),
+        DeadLettersCommand::Show(options) => (Action::List, Printed::Whole, chosen(options), "parked"),
+        DeadLettersCommand::Redrive(options) => {
+            (Action::Redrive, Printed::Nothing, chosen(options), "sent back")
+        }
+        DeadLettersCommand::Drop(options) => {
+            (Action::Delete, Printed::Nothing, chosen(options), "thrown away")
+        }
+    };
+    let count = count(config, action, printed, &chosen, as_json);
+    block_on(async {
+        let count = count.await?;
+        if !as_json {
+            print_line(&format!("{count} {done}"));
+        }
+        // Somebody who names a job expects it to be there.
+        let missing = count == 0 && chosen != Chosen::All;
+        Ok(if missing { Exit::JobFailed } else { Exit::Success })
+    })
+}
+
+async fn count(
+    config: &ServiceConfig,
+    action: Action,
+    printed: Printed,
+    chosen: &Chosen,
+    as_json: bool,
+) -> Result<u64, Failure> {
+    let broker = connect(config).await?;
+    let count = act(&*broker, action, chosen, |letter| print(letter, printed, as_json)).await;
+    broker.close().await;
+    count
+}
+
+fn chosen(options: &ChosenOptions) -> Chosen {
+    if options.all { Chosen::All } else { Chosen::Jobs(options.jobs.clone()) }
+}
+
+fn print(letter: &DeadLetter<'_>, printed: Printed, as_json: bool) {
+    let DeadLetter { queue, message, headers } = letter;
+    let (whole, reason) = (printed == Printed::Whole, letter.reason());
+    let job = headers.job.as_deref().unwrap_or("?");
+    let body = String::from_utf8_lossy(&message.body);
+    if printed == Printed::Nothing {
+        return;
+    }
+    if as_json {
+        let mut value = json!({ "job": job, "queue": queue.as_str(), "reason": reason, "failures": headers.failures });
+        if whole {
+            value["headers"] = json!(message.headers);
+            value["body"] = serde_json::from_str(&body).unwrap_or_else(|_| json!(body));
+        }
+        print_json("dead-letter", &value);
+        return;
+    }
+    print_line(&format!("{job}  {queue}  {reason}"));
+    if whole {
+        message.headers.iter().for_each(|(name, text)| print_line(&format!("  {name}: {text}")));
+        print_line(&format!("  {body}"));
+    }
+}

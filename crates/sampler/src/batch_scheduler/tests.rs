@@ -1,0 +1,157 @@
+//! The rule of the batches, on made-up jobs.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const LIMITS: Limits = Limits { max_images: 4, max_kv_bytes: 1_000, max_wait: Duration::from_millis(10) };
+
+fn job(ticket: u64, images: usize, arrived: Instant) -> Waiting {
+    Waiting { ticket, images, kv_bytes: 10, max_images: 100, arrived, alone: false }
+}
+
+#[track_caller]
+fn run(next: Next<&'static str>) -> (Vec<(u64, usize)>, CloseReason) {
+    match next {
+        Next::Run(batch) => (batch.parts, batch.reason),
+        other => panic!("nothing to run: {other:?}"),
+    }
+}
+
+#[test]
+fn company_is_waited_for_until_the_oldest_has_waited_enough() {
+    let now = Instant::now();
+    let mut scheduler = BatchScheduler::new(LIMITS);
+    assert_eq!(scheduler.next(now), Next::Nothing);
+    scheduler.push("square", job(1, 1, now));
+    assert_eq!(scheduler.next(now), Next::WaitUntil(now + LIMITS.max_wait));
+    scheduler.push("square", job(2, 1, now + Duration::from_millis(9)));
+    let later = now + Duration::from_millis(10);
+    assert_eq!(run(scheduler.next(later)), (vec![(1, 1), (2, 1)], CloseReason::Waited));
+    assert_eq!(scheduler.next(later), Next::Nothing);
+}
+
+#[test]
+fn a_full_batch_waits_for_nobody_and_what_does_not_fit_takes_turns() {
+    let now = Instant::now();
+    let mut scheduler = BatchScheduler::new(LIMITS);
+    scheduler.push("square", job(1, 9, now));
+    scheduler.push("square", job(2, 1, now));
+    assert_eq!(run(scheduler.next(now)), (vec![(1, 4)], CloseReason::Full));
+    assert_eq!(run(scheduler.next(now)), (vec![(2, 1), (1, 3)], CloseReason::Full), "the small job does not wait");
+    let later = now + LIMITS.max_wait;
+    assert_eq!(run(scheduler.next(later)), (vec![(1, 2)], CloseReason::Waited));
+}
+
+#[test]
+fn memory_bounds_a_batch_but_one_picture_is_always_admitted() {
+    let now = Instant::now();
+    let mut scheduler = BatchScheduler::new(LIMITS);
+    scheduler.push("large", Waiting { kv_bytes: 400, ..job(1, 3, now) });
+    assert_eq!(run(scheduler.next(now)), (vec![(1, 2)], CloseReason::Memory));
+    scheduler.push("large", Waiting { kv_bytes: 700, ..job(2, 1, now) });
+    assert_eq!(run(scheduler.next(now)), (vec![(1, 1)], CloseReason::Memory));
+    scheduler.remove(2);
+    scheduler.push("large", Waiting { kv_bytes: 5_000, ..job(3, 2, now) });
+    assert_eq!(run(scheduler.next(now)), (vec![(3, 1)], CloseReason::Memory));
+}
+
+#[test]
+fn shapes_take_turns_whatever_their_load() {
+    let now = Instant::now();
+    let mut scheduler = BatchScheduler::new(LIMITS);
+    for ticket in 0..100 {
+        scheduler.push("square", job(ticket, 1, now));
+    }
+    scheduler.push("wide", job(100, 1, now));
+    assert_eq!(run(scheduler.next(now)).1, CloseReason::Full);
+    assert_eq!(run(scheduler.next(now)), (vec![(100, 1)], CloseReason::Shape), "not after the hundred");
+    assert_eq!(run(scheduler.next(now)).0, [(4, 1), (5, 1), (6, 1), (7, 1)]);
+}
+
+#[test]
+fn who_must_be_alone_is_and_at_once() {
+    let now = Instant::now();
+    let mut scheduler = BatchScheduler::new(LIMITS);
+    scheduler.push("square", Waiting { alone: true, ..job(1, 1, now) });
+    scheduler.push("square", Waiting { alone: true, ..job(2, 1, now) });
+    scheduler.push("square", job(3, 1, now));
+    assert_eq!(run(scheduler.next(now)), (vec![(1, 1)], CloseReason::Alone));
+    assert_eq!(run(scheduler.next(now)), (vec![(2, 1)], CloseReason::Alone));
+    assert_eq!(scheduler.next(now), Next::WaitUntil(now + LIMITS.max_wait));
+}
+
+#[test]
+fn at_shutdown_nobody_waits_for_company() {
+    let now = Instant::now();
+    let mut scheduler = BatchScheduler::new(LIMITS);
+    scheduler.push("square", job(1, 1, now));
+    scheduler.close();
+    assert_eq!(run(scheduler.next(now)), (vec![(1, 1)], CloseReason::Shutdown));
+}
+
+/// Shape, pictures, key-value bytes of each, whether alone, and batches run after its coming.
+type Coming = (usize, usize, u64, bool, usize);
+
+/// Takes a batch off what is left, and checks it.
+fn check(
+    batch: &Batch<usize>,
+    jobs: &[Coming],
+    max_images: usize,
+    left: &mut HashMap<u64, usize>,
+) -> Result<(), TestCaseError> {
+    let images: usize = batch.parts.iter().map(|(_, images)| images).sum();
+    prop_assert!((1..=max_images).contains(&images));
+    let mut kv_bytes = 0;
+    for (ticket, images) in &batch.parts {
+        let (shape, _, kv, alone, _) = jobs[*ticket as usize];
+        prop_assert!(shape == batch.shape && *images > 0);
+        prop_assert!(!alone || batch.parts.len() == 1);
+        kv_bytes += kv * *images as u64;
+        let left = left.get_mut(ticket).unwrap();
+        prop_assert!(*left >= *images);
+        *left -= images;
+    }
+    prop_assert!(kv_bytes <= LIMITS.max_kv_bytes || images == 1);
+    Ok(())
+}
+
+proptest! {
+    /// Whatever comes: every picture is taken exactly once, no batch is over a limit or mixes shapes, what must be alone
+    /// is, and no shape waits for more batches than there are others.
+    #[test]
+    fn every_picture_is_taken_once_within_the_limits(
+        jobs in prop::collection::vec((0usize..3, 1usize..10, 1u64..600, any::<bool>(), 0usize..3), 1..40),
+        max_images in 1usize..6,
+    ) {
+        let now = Instant::now();
+        let mut scheduler = BatchScheduler::new(Limits { max_images, ..LIMITS });
+        let mut left: HashMap<u64, usize> = HashMap::new();
+        let mut waited: HashMap<Group<usize>, usize> = HashMap::new();
+        let mut take = |scheduler: &mut BatchScheduler<usize>, left: &mut HashMap<u64, usize>| {
+            let groups: Vec<_> = scheduler.turns.iter().cloned().collect();
+            let Next::Run(batch) = scheduler.next(now + LIMITS.max_wait) else { return Ok(false) };
+            check(&batch, &jobs, max_images, left)?;
+            for group in &groups[1..] {
+                let batches = waited.entry(group.clone()).or_default();
+                *batches += 1;
+                prop_assert!(*batches < 3 + jobs.iter().filter(|job| job.3).count(), "starved");
+            }
+            waited.remove(&groups[0]);
+            Ok(true)
+        };
+        for (ticket, (shape, images, kv_bytes, alone, batches)) in jobs.iter().enumerate() {
+            let ticket = ticket as u64;
+            scheduler.push(*shape, Waiting { kv_bytes: *kv_bytes, alone: *alone, ..job(ticket, *images, now) });
+            left.insert(ticket, *images);
+            for _ in 0..*batches {
+                take(&mut scheduler, &mut left)?;
+            }
+        }
+        while take(&mut scheduler, &mut left)? {}
+        prop_assert!(left.values().all(|left| *left == 0), "{left:?}");
+        prop_assert_eq!(scheduler.next(now), Next::Nothing);
+    }
+}

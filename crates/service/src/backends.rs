@@ -1,0 +1,231 @@
+//! Opens what the settings name: RabbitMQ or its twin, Redis or its twin, S3 or a folder.
+
+use std::{path::Path, sync::Arc};
+
+use echogen_adapters::{
+    DirectoryObjectStore, FileImageFetcher, HttpCallbackSender, HttpImageFetcher, ImageFetchers, MeteredObjectStore,
+    RedisCache, S3Config, S3ImageFetcher, S3ObjectStore, amqp::AmqpBroker,
+};
+use echogen_ports::{
+    Broker, Cache, CallbackSender, ImageFetcher, MemoryBroker, MemoryCache, ObjectStore, PortError, Secret,
+};
+use echogen_worker::{Clock, JobStatusBoard, ResultWriter};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    Failure,
+    config::{CacheConfig, ServiceConfig},
+};
+
+/// Where results lie in the store, and where everything does that may be made again.
+const RESULTS: &str = "results";
+const WORK: &str = "work";
+
+/// The ports that join the stages.
+#[derive(Clone, Debug)]
+pub struct Backends {
+    /// Queues and events.
+    pub broker: Arc<dyn Broker>,
+    /// Hot values, leases, and the status of jobs.
+    pub cache: Arc<dyn Cache>,
+    /// Everything in between, under content hashes.
+    pub work: Arc<dyn ObjectStore>,
+    /// Results, under the jobs' own names.
+    pub results: Arc<dyn ObjectStore>,
+    /// Pictures of subjects.
+    pub fetcher: Arc<dyn ImageFetcher>,
+    /// Clients' servers; without it no notifier runs.
+    pub callbacks: Option<Arc<dyn CallbackSender>>,
+    /// Where jobs stand.
+    pub board: JobStatusBoard,
+    /// The broker once more if it is RabbitMQ, which can be asked for the depths of its queues.
+    pub(crate) amqp: Option<Arc<AmqpBroker>>,
+}
+
+impl Backends {
+    /// Joins ports; what writes the status of jobs runs on `tracker`.
+    pub fn new(
+        broker: Arc<dyn Broker>,
+        cache: Arc<dyn Cache>,
+        work: Arc<dyn ObjectStore>,
+        results: Arc<dyn ObjectStore>,
+        fetcher: Arc<dyn ImageFetcher>,
+        tracker: &TaskTracker,
+    ) -> Self {
+        let board = JobStatusBoard::start(Arc::clone(&cache), tracker);
+        Self { broker, cache, work, results, fetcher, callbacks: None, board, amqp: None }
+    }
+
+    /// The same ports with one to clients' servers.
+    #[must_use]
+    pub fn with_callbacks(mut self, callbacks: Arc<dyn CallbackSender>) -> Self {
+        self.callbacks = Some(callbacks);
+        self
+    }
+
+    /// Opens everything beside a broker that is connected.
+    pub(crate) async fn on_broker(
+        amqp: &Arc<AmqpBroker>,
+        config: &ServiceConfig,
+        tracker: &TaskTracker,
+    ) -> Result<Self, Failure> {
+        let backends = Self::open(Arc::clone(amqp) as _, config, tracker).await?;
+        Ok(Self { amqp: Some(Arc::clone(amqp)), ..backends })
+    }
+
+    /// Opens everything beside a broker of this process. Without another one all jobs come from whoever runs this
+    /// program, who may name files of the folder it runs in.
+    pub(crate) async fn embedded(config: &ServiceConfig, tracker: &TaskTracker) -> Result<Self, Failure> {
+        let mut config = config.clone();
+        config.fetch.subject_folder.get_or_insert_with(|| ".".into());
+        Self::open(Arc::new(MemoryBroker::new()), &config, tracker).await
+    }
+
+    async fn open(broker: Arc<dyn Broker>, config: &ServiceConfig, tracker: &TaskTracker) -> Result<Self, Failure> {
+        let Stores { work, results, .. } = Stores::open(config).await?;
+        let (cache, fetcher) = (open_cache(config)?, open_fetcher(config).await?);
+        let backends = Self::new(broker, cache, work, results, fetcher, tracker);
+        Ok(backends.with_callbacks(open_callbacks(config)?))
+    }
+
+    /// The writer of results.
+    pub fn writer(&self) -> ResultWriter {
+        result_writer(Arc::clone(&self.results), Arc::clone(&self.broker)).with_board(self.board.clone())
+    }
+}
+
+/// A writer of results of this version.
+pub(crate) fn result_writer(results: Arc<dyn ObjectStore>, broker: Arc<dyn Broker>) -> ResultWriter {
+    ResultWriter::new(results, broker, Clock::system(), env!("CARGO_PKG_VERSION"))
+}
+
+/// Connects to RabbitMQ and declares the topology; without an address this is an error.
+pub(crate) async fn connect(config: &ServiceConfig) -> Result<AmqpBroker, Failure> {
+    if config.is_embedded() {
+        let example = "amqp://guest:guest@127.0.0.1:5672/%2f";
+        return Err(Failure::usage(format!("no broker is named; give --broker-url, such as {example}")));
+    }
+    let connected = AmqpBroker::connect(config.broker.clone()).await;
+    connected.map_err(|error| Failure::refused("RabbitMQ cannot be used", &error))
+}
+
+/// Redis, or a cache of this process alone.
+pub(crate) fn open_cache(config: &ServiceConfig) -> Result<Arc<dyn Cache>, Failure> {
+    let CacheConfig { redis, memory_bytes } = &config.cache;
+    if redis.url.as_ref().is_none_or(Secret::is_empty) {
+        return Ok(Arc::new(MemoryCache::new(usize::try_from(*memory_bytes).unwrap_or(usize::MAX))));
+    }
+    let cache = RedisCache::open(redis.clone()).map_err(|error| Failure::refused("Redis cannot be used", &error))?;
+    Ok(Arc::new(cache))
+}
+
+/// The store that the settings name, if they name one.
+pub(crate) fn store_url(config: &ServiceConfig) -> Option<&str> {
+    config.store.url.as_deref().filter(|url| !url.is_empty())
+}
+
+/// The two stores: of results, and of everything in between.
+pub(crate) struct Stores {
+    pub(crate) results: Arc<dyn ObjectStore>,
+    pub(crate) work: Arc<dyn ObjectStore>,
+    /// The results' store once more, if it can give away addresses.
+    pub(crate) bucket: Option<S3ObjectStore>,
+}
+
+impl Stores {
+    /// Opens the two stores.
+    pub(crate) async fn open(config: &ServiceConfig) -> Result<Self, Failure> {
+        let Some(place) = store_url(config) else {
+            return Err(Failure::usage("no store is named; give --store-url, such as s3://bucket or a folder"));
+        };
+        match place.strip_prefix("s3://") {
+            Some(place) => Self::in_bucket(place, &config.store.s3).await,
+            None => Self::in_folder(Path::new(place)),
+        }
+    }
+
+    async fn in_bucket(place: &str, s3: &S3Config) -> Result<Self, Failure> {
+        let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+        let prefix = prefix.trim_matches('/');
+        let below = |part: &str| if prefix.is_empty() { format!("{part}/") } else { format!("{prefix}/{part}/") };
+        let open = async |part: &str| {
+            let config = S3Config { bucket: bucket.to_owned(), prefix: below(part), ..s3.clone() };
+            S3ObjectStore::open(config).await.map_err(|error| Failure::refused("the store cannot be used", &error))
+        };
+        let (results, work) = (open(RESULTS).await?, open(WORK).await?);
+        Ok(Self { results: metered(results.clone()), work: metered(work), bucket: Some(results) })
+    }
+
+    fn in_folder(folder: &Path) -> Result<Self, Failure> {
+        let open = |part: &str| {
+            let path = folder.join(part);
+            Ok::<_, Failure>(metered(open_folder(&path, "--store-url")?))
+        };
+        Ok(Self { results: open(RESULTS)?, work: open(WORK)?, bucket: None })
+    }
+}
+
+/// Opens a folder as a store, and makes it if it is missing; `option` is what names it.
+pub(crate) fn open_folder(path: &Path, option: &str) -> Result<DirectoryObjectStore, Failure> {
+    let fault = |error: &dyn std::fmt::Display| cannot_write(path, option, error);
+    std::fs::create_dir_all(path).map_err(|error| fault(&error))?;
+    DirectoryObjectStore::open(path).map_err(|error| fault(&error))
+}
+
+pub(crate) fn cannot_write(path: &Path, option: &str, error: &dyn std::fmt::Display) -> Failure {
+    Failure::usage(format!("cannot write to the folder {}: {error}; choose another {option}", path.display()))
+}
+
+/// Every call to a store is counted and timed.
+fn metered(store: impl ObjectStore + 'static) -> Arc<dyn ObjectStore> {
+    Arc::new(MeteredObjectStore::new(Arc::new(store)))
+}
+
+/// The fetcher of pictures, for a dispatcher.
+async fn open_fetcher(config: &ServiceConfig) -> Result<Arc<dyn ImageFetcher>, Failure> {
+    let (fault, fetch) = (|error: PortError| Failure::refused("pictures cannot be fetched", &error), &config.fetch);
+    let web = HttpImageFetcher::new(fetch.http.clone()).map_err(fault)?;
+    let mut fetchers = ImageFetchers::new().with_https(Arc::new(web));
+    if let Some(folder) = &fetch.subject_folder {
+        fetchers = fetchers.with_files(FileImageFetcher::below(folder));
+    }
+    if !fetch.allowed_buckets.is_empty() {
+        let s3 = S3ImageFetcher::open(config.store.s3.clone(), &fetch.allowed_buckets).await.map_err(fault)?;
+        fetchers = fetchers.with_s3(Arc::new(s3));
+    }
+    Ok(Arc::new(fetchers))
+}
+
+/// The sender of callbacks, for the notifier.
+fn open_callbacks(config: &ServiceConfig) -> Result<Arc<dyn CallbackSender>, Failure> {
+    let sender = HttpCallbackSender::new(config.callbacks.clone());
+    Ok(Arc::new(sender.map_err(|error| Failure::refused("nobody can be called back", &error))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes of a picture that is fetched with a folder for subjects, or the refusal.
+    async fn fetch(embedded: bool, subject_folder: Option<&str>, picture: &str) -> Result<usize, String> {
+        let store = tempfile::tempdir().unwrap();
+        let mut config = ServiceConfig::default();
+        config.store.url = Some(store.path().display().to_string());
+        config.fetch.subject_folder = subject_folder.map(Into::into);
+        let tracker = TaskTracker::new();
+        let backends = match embedded {
+            true => Backends::embedded(&config, &tracker).await.unwrap(),
+            false => Backends::open(Arc::new(MemoryBroker::new()), &config, &tracker).await.unwrap(),
+        };
+        let fetched = backends.fetcher.fetch(&picture.into(), 1_000_000).await;
+        fetched.map(|bytes| bytes.len()).map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn files_are_taken_from_here_where_all_jobs_come_from_here() {
+        assert!(fetch(true, None, "Cargo.toml").await.unwrap() > 0);
+        assert!(fetch(true, None, "../Cargo.toml").await.unwrap_err().contains("outside the folder"));
+        assert!(fetch(true, Some("src"), "Cargo.toml").await.is_err());
+        assert!(fetch(false, None, "Cargo.toml").await.unwrap_err().contains("subject-folder"));
+    }
+}

@@ -1,0 +1,41 @@
+//! Which model bundle the settings mean, and on which device it computes.
+
+use std::path::{Path, PathBuf};
+
+use echogen_checkpoint::bundle::Bundle;
+use echogen_models::device::Compute;
+
+use crate::{Failure, config::ModelConfig};
+
+impl ModelConfig {
+    /// Opens the bundle; loads nothing.
+    pub fn open(&self) -> Result<Bundle, Failure> {
+        let folders = bundle_folders(self.bundles.as_deref());
+        Bundle::find(&self.bundle, &folders).map_err(|error| Failure::usage(error.to_string()))
+    }
+
+    /// Sets the number of threads and opens the device; once a process.
+    pub fn compute(&self) -> Result<Compute, Failure> {
+        if let Some(threads) = self.threads {
+            use_threads(usize::from(threads))?;
+        }
+        Ok(self.device.open(self.dtype).map_err(anyhow::Error::from)?)
+    }
+}
+
+/// The folder given, or else `bundles` here and beside the program.
+pub fn bundle_folders(given: Option<&Path>) -> Vec<PathBuf> {
+    let beside_program = || std::env::current_exe().ok().and_then(|program| Some(program.parent()?.join("bundles")));
+    match given {
+        Some(folder) => vec![folder.to_owned()],
+        None => std::iter::once(PathBuf::from("bundles")).chain(beside_program()).collect(),
+    }
+}
+
+/// The networks compute on rayon's global threads.
+fn use_threads(threads: usize) -> Result<(), Failure> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build_global()
+        .map_err(|error| Failure::usage(format!("cannot use {threads} threads: {error}; leave --threads out")))
+}

@@ -1,0 +1,369 @@
+//! Defaults before the file before the environment before flags, and who said what.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fmt,
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use serde_json::{Map, Value};
+
+use super::{
+    ServiceConfig, environment, file,
+    settings::{Setting, settings},
+};
+
+/// Who said a setting's value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody.
+    Default,
+    /// The file.
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// The line of the setting.
+        line: usize,
+    },
+    /// A variable of the environment.
+    Environment {
+        /// Its name.
+        variable: String,
+    },
+    /// A flag.
+    Flag {
+        /// Its name, with the dashes.
+        flag: String,
+    },
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { path, line } => write!(f, "file {}, line {line}", path.display()),
+            Self::Environment { variable } => write!(f, "environment {variable}"),
+            Self::Flag { flag } => write!(f, "flag {flag}"),
+        }
+    }
+}
+
+/// Whether a secret itself was given, or where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// The value.
+    Value,
+    /// The path of a file that has the value in it.
+    File,
+}
+
+/// One setting that somebody gave.
+#[derive(Clone)]
+pub(super) struct Given {
+    pub(super) setting: &'static Setting,
+    form: Form,
+    /// `None` sets it back to its default.
+    value: Option<Value>,
+    origin: Origin,
+}
+
+impl Given {
+    /// Takes a value that was written as text.
+    pub(super) fn from_text(setting: &'static Setting, form: Form, text: &str, origin: Origin) -> Result<Self, String> {
+        let given = Self { setting, form, value: None, origin };
+        if text.trim().is_empty() {
+            return Ok(given);
+        }
+        let value = match form {
+            Form::Value => setting.kind.read(text).map_err(|wrong| given.error(&wrong))?,
+            Form::File => text.trim().into(),
+        };
+        Self { value: Some(value), ..given }.checked()
+    }
+
+    /// Takes a value that has a type.
+    pub(super) fn from_value(
+        setting: &'static Setting,
+        form: Form,
+        value: Value,
+        origin: Origin,
+    ) -> Result<Self, String> {
+        let given = Self { setting, form, value: Some(value.clone()), origin };
+        match form {
+            Form::Value => setting.kind.check(&value).map_err(|wrong| given.error(&wrong))?,
+            Form::File if value.is_string() => {}
+            Form::File => return Err(given.error("is no path; write a text in quotation marks")),
+        }
+        given.checked()
+    }
+
+    /// Asks the setting's own type.
+    fn checked(self) -> Result<Self, String> {
+        let (Form::Value, Some(value)) = (self.form, &self.value) else { return Ok(self) };
+        let mut tree = Map::new();
+        insert(&mut tree, &self.setting.path, value.clone());
+        match serde_json::from_value::<ServiceConfig>(tree.into()) {
+            Ok(_) => Ok(self),
+            Err(error) => Err(self.error(&self.without_secret(&error.to_string()))),
+        }
+    }
+
+    /// What a type says of a wrong value, as it may be shown.
+    fn without_secret(&self, message: &str) -> String {
+        if !self.setting.is_secret() {
+            return format!("cannot be used: {message}");
+        }
+        let texts = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty() && message.contains(text));
+        let is_shown = match &self.value {
+            Some(Value::Array(values)) => values.iter().any(texts),
+            Some(value) => texts(value),
+            None => false,
+        };
+        if is_shown { "cannot be used".to_owned() } else { format!("cannot be used: {message}") }
+    }
+
+    fn error(&self, message: &str) -> String {
+        format!("{} {message}", self.spelled())
+    }
+
+    /// The setting's name as the user wrote it.
+    fn spelled(&self) -> String {
+        let ending = |ending| if self.form == Form::File { ending } else { "" };
+        match &self.origin {
+            Origin::Default => self.setting.name(),
+            Origin::File { path, line } => {
+                format!("{}{} in {}, line {line}", self.setting.name(), ending("_file"), path.display())
+            }
+            Origin::Environment { variable } => variable.clone(),
+            Origin::Flag { flag } => flag.clone(),
+        }
+    }
+
+    /// Reads the file that a secret is in.
+    fn resolved(self) -> Result<Self, String> {
+        let (Form::File, Some(Value::String(path))) = (self.form, &self.value) else { return Ok(self) };
+        let fault = |what: &str| self.error(&format!("names {path}, which {what}"));
+        let text = secret_in(Path::new(path)).map_err(|error| fault(&error))?;
+        let value = self.setting.kind.read(&text).map_err(|wrong| fault(&wrong))?;
+        let as_value = Self { form: Form::Value, value: Some(value), ..self.clone() };
+        let checked = as_value.checked().map_err(|_| fault("holds no such secret"))?;
+        // An error names what has to be changed, which is the path.
+        Ok(Self { form: Form::File, ..checked })
+    }
+}
+
+/// The text of a mounted secret; the error says what is wrong with the file.
+fn secret_in(path: &Path) -> Result<String, String> {
+    let fault = |error: std::io::Error| format!("cannot be read: {error}");
+    let mut text = String::new();
+    File::open(path).map_err(fault)?.take(file::MAX_BYTES).read_to_string(&mut text).map_err(fault)?;
+    if text.trim().is_empty() { Err("is empty".to_owned()) } else { Ok(text) }
+}
+
+fn insert(tree: &mut Map<String, Value>, path: &[String], value: Value) {
+    match path {
+        [] => {}
+        [name] => drop(tree.insert(name.clone(), value)),
+        [table, rest @ ..] => {
+            let inner = tree.entry(table).or_insert_with(|| Map::new().into());
+            if let Value::Object(inner) = inner {
+                insert(inner, rest, value);
+            }
+        }
+    }
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// One message for each mistake.
+    pub messages: Vec<String>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.messages.join("; "))
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Where values are looked for.
+#[derive(Clone, Default)]
+pub struct Layers {
+    /// The file that `--config` names.
+    pub file: Option<PathBuf>,
+    /// The environment.
+    pub variables: Vec<(OsString, OsString)>,
+    /// The flags that were given, and their texts.
+    pub flags: Vec<(&'static Setting, Form, OsString)>,
+}
+
+impl Layers {
+    /// The environment of this process, and the default file.
+    pub fn of_process() -> Self {
+        Self { variables: std::env::vars_os().collect(), ..Self::default() }
+    }
+
+    /// Reads all layers and checks that the settings do not contradict each other.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake in any layer, with the setting's name as it was written there.
+    pub fn load(&self) -> Result<Loaded, ConfigError> {
+        let loaded = self.read()?;
+        let check = loaded.config.check();
+        check.map_err(|message| ConfigError { messages: vec![loaded.as_written(&message)] })?;
+        Ok(loaded)
+    }
+
+    /// Reads all layers.
+    pub(super) fn read(&self) -> Result<Loaded, ConfigError> {
+        let (environment, warnings) = environment::read(&self.variables);
+        let mut errors = Vec::new();
+        let mut values: BTreeMap<String, Given> = BTreeMap::new();
+        for layer in [file::read(self.named_file()), environment, self.given_flags()] {
+            match layer.and_then(one_form_each) {
+                Ok(layer) => values.extend(layer.into_iter().map(|given| (given.setting.name(), given))),
+                Err(found) => errors.extend(found),
+            }
+        }
+        // Only of the layer that counts: the file behind another need not exist.
+        for given in values.values_mut() {
+            match given.clone().resolved() {
+                Ok(resolved) => *given = resolved,
+                Err(error) => errors.push(error),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(ConfigError { messages: errors });
+        }
+        let config = config_of(&values)?;
+        Ok(Loaded { config, warnings, values })
+    }
+
+    fn named_file(&self) -> Option<PathBuf> {
+        let variable =
+            || self.variables.iter().find(|(name, value)| name == environment::CONFIG_VARIABLE && !value.is_empty());
+        self.file.clone().or_else(|| variable().map(|(_, path)| path.into()))
+    }
+
+    fn given_flags(&self) -> Result<Vec<Given>, Vec<String>> {
+        let (mut given, mut errors) = (Vec::new(), Vec::new());
+        for (setting, form, text) in &self.flags {
+            let ending = if *form == Form::File { "-file" } else { "" };
+            let origin = Origin::Flag { flag: format!("--{}{ending}", setting.flag()) };
+            let read = match text.to_str() {
+                Some(text) => Given::from_text(setting, *form, text, origin),
+                None => Err(format!("--{}{ending} is not UTF-8", setting.flag())),
+            };
+            match read {
+                Ok(value) => given.push(value),
+                Err(error) => errors.push(error),
+            }
+        }
+        if errors.is_empty() { Ok(given) } else { Err(errors) }
+    }
+}
+
+/// Refuses a secret that is given twice in one layer: as it is, and as a file.
+fn one_form_each(layer: Vec<Given>) -> Result<Vec<Given>, Vec<String>> {
+    let twice = |(index, one): (usize, &Given)| {
+        let other = layer[..index].iter().find(|other| other.setting.path == one.setting.path)?;
+        Some(format!("{} and {} are both given; keep one of them", other.spelled(), one.spelled()))
+    };
+    let errors: Vec<String> = layer.iter().enumerate().filter_map(twice).collect();
+    if errors.is_empty() { Ok(layer) } else { Err(errors) }
+}
+
+fn config_of(values: &BTreeMap<String, Given>) -> Result<ServiceConfig, ConfigError> {
+    let mut tree = Map::new();
+    for given in values.values() {
+        if let Some(value) = &given.value {
+            insert(&mut tree, &given.setting.path, value.clone());
+        }
+    }
+    // Each setting by itself has been read as this type before.
+    let config = serde_json::from_value::<ServiceConfig>(tree.into());
+    let mut config = config.map_err(|error| ConfigError { messages: vec![error.to_string()] })?;
+    // Installations that share a broker under names of their own share a Redis alike.
+    if !values.contains_key("cache.prefix") {
+        config.cache.redis.prefix = format!("{}:", config.broker.prefix);
+    }
+    Ok(config)
+}
+
+/// A configuration, and where it comes from.
+pub struct Loaded {
+    /// The configuration.
+    pub config: ServiceConfig,
+    /// What may be a mistake: variables that are no settings.
+    pub warnings: Vec<String>,
+    values: BTreeMap<String, Given>,
+}
+
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.shown().map(|shown| shown.to_string())).finish()
+    }
+}
+
+/// A setting in force, as it may be shown.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shown {
+    /// Its name.
+    pub name: String,
+    /// Its value as the file has it; `None` if it has none, and `(set)` for a secret.
+    pub value: Option<String>,
+    /// Who said so.
+    pub origin: Origin,
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = {}  # {}", self.name, self.value.as_deref().unwrap_or("(none)"), self.origin)
+    }
+}
+
+impl Loaded {
+    /// Every setting, its value, and who said so.
+    pub fn shown(&self) -> impl Iterator<Item = Shown> {
+        settings().all.iter().map(|setting| {
+            let given = self.values.get(&setting.name());
+            let value = match given {
+                Some(given) if given.value.is_some() => given.value.as_ref(),
+                _ => setting.default.as_ref(),
+            };
+            let shown = |value| if setting.is_secret() { "(set)".to_owned() } else { setting.kind.written(value) };
+            let origin = given.map_or(Origin::Default, |given| given.origin.clone());
+            Shown { name: setting.name(), value: value.map(shown), origin }
+        })
+    }
+
+    /// A message with the names of settings in it, each as the user wrote it.
+    pub fn as_written(&self, message: &str) -> String {
+        let continues = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let mut written = String::new();
+        let mut rest = message;
+        while let Some(start) = rest.find(continues) {
+            written.push_str(&rest[..start]);
+            rest = &rest[start..];
+            let end = rest.find(|c: char| !continues(c) && c != '.').unwrap_or(rest.len());
+            let word = rest[..end].trim_end_matches('.');
+            match self.values.get(word) {
+                Some(given) => written.push_str(&given.spelled()),
+                None => written.push_str(word),
+            }
+            rest = &rest[word.len()..];
+            // What is left of a word without a name in it, such as a single dot, stays.
+            if word.is_empty() {
+                written.push_str(&rest[..end]);
+                rest = &rest[end..];
+            }
+        }
+        written + rest
+    }
+}

@@ -1,0 +1,34 @@
+//! The one configuration of every role and command.
+//!
+//! [`ServiceConfig`] is the only list of settings. Names, help texts, types and defaults of flags, of environment
+//! variables, of the file's keys and of the pages follow from it: [`settings()`] walks its schema. [`Layers`] reads
+//! defaults < file < environment < flags and remembers who said what. Deliberately absent: arguments of a single command,
+//! such as the folder that `generate` writes to.
+
+mod check;
+mod environment;
+mod file;
+mod flags;
+mod job;
+mod kind;
+mod layers;
+mod nearest;
+mod pages;
+mod sections;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod text;
+
+pub use environment::CONFIG_VARIABLE;
+pub use file::DEFAULT_FILE;
+pub use flags::{flags, given, one_line};
+pub use kind::{Bounds, Kind};
+pub use layers::{ConfigError, Form, Layers, Loaded, Origin, Shown};
+pub use nearest::nearest;
+pub use pages::{default_file, page, schema};
+pub use sections::{
+    CacheConfig, FetchConfig, JobDefaults, Listen, ModelConfig, RoleConcurrency, ServiceConfig, StoreConfig,
+    TelemetryConfig, WorkerSettings,
+};
+pub use settings::{Section, Setting, Settings, settings};

@@ -1,0 +1,155 @@
+//! Everything in one process, without servers: the queue and the cache are the in-memory twins, the stores are folders.
+//!
+//! [`up`] reads jobs from a pipe; [`Pipeline`] and [`Runner`] run those of `generate` and `batch`. The stages are the real
+//! ones, started as on servers.
+
+mod pipeline;
+mod runner;
+
+use std::collections::HashSet;
+
+use echogen_ports::{EventStream, Message, QueueName};
+use echogen_protocol::{EventKind, Job, JobEvent};
+use echogen_telemetry::Telemetry;
+use echogen_worker::Clock;
+use tokio_util::sync::CancellationToken;
+
+pub use pipeline::{Pipeline, PipelineOptions};
+pub use runner::{Candidate, JobEnd, JobSource, Outcome, RunObserver, Runner};
+
+use crate::{
+    Backends, Exit, Failure, NetworkSource,
+    config::ServiceConfig,
+    job_lines::{JobLine, JobLines},
+    jobs_file::{parsed, without_callback},
+    roles::RoleName,
+    run::{Process, exit_of, work},
+};
+
+/// What becomes of a line that [`up`] has read.
+#[derive(Debug)]
+pub enum LineEnd {
+    /// The line is no job.
+    Refused {
+        /// Its number, counted from 1.
+        line: u64,
+        /// What is wrong with it.
+        error: String,
+    },
+    /// The event by which its job has ended, or was parked.
+    Ended(Box<JobEvent>),
+}
+
+/// Runs all roles in this process and feeds them the jobs of `lines`, at most `worker.in_flight` at a time, until all
+/// have ended or a signal comes. `each` is called for what becomes of every line.
+pub async fn up(
+    networks: &dyn NetworkSource,
+    config: &ServiceConfig,
+    telemetry: &Telemetry,
+    lines: JobLines,
+    each: impl FnMut(LineEnd),
+) -> Result<Exit, Failure> {
+    let process = Process::begin(&RoleName::ALL, config, telemetry).await?;
+    let Process { roles, tracker, shutdown, .. } = &process;
+    let opening = Box::pin(Backends::embedded(config, tracker));
+    // The jobs of the pipe are left undone.
+    let Some(backends) = shutdown.run_until_cancelled(opening).await else { return Ok(Exit::Interrupted) };
+    let backends = backends?;
+    let feeding = async {
+        let ended =
+            Feed::open(&backends, usize::try_from(config.worker.in_flight).unwrap_or(usize::MAX), lines, each).await;
+        let ended = match ended {
+            Ok(feed) => feed.run(shutdown).await,
+            Err(failure) => Err(failure),
+        };
+        // Nothing more will come: the stages drain.
+        shutdown.cancel();
+        ended
+    };
+    let (worked, fed) = tokio::join!(work(roles, networks, &backends, config, shutdown), feeding);
+    // Stages that could not go on have also ended the feed, as if by a signal.
+    exit_of(worked.and(fed))
+}
+
+/// Jobs on their way from a pipe to their ends.
+struct Feed<'a, F> {
+    backends: &'a Backends,
+    events: Box<dyn EventStream>,
+    lines: JobLines,
+    max_in_flight: usize,
+    in_flight: HashSet<String>,
+    exit: Exit,
+    each: F,
+}
+
+impl<'a, F: FnMut(LineEnd)> Feed<'a, F> {
+    async fn open(backends: &'a Backends, max_in_flight: usize, lines: JobLines, each: F) -> Result<Self, Failure> {
+        let events = backends.broker.subscribe("job").await;
+        let events = events.map_err(|error| Failure::refused("events cannot be received", &error))?;
+        let (max_in_flight, in_flight) = (max_in_flight.max(1), HashSet::new());
+        Ok(Self { backends, events, lines, max_in_flight, in_flight, exit: Exit::Success, each })
+    }
+
+    async fn run(mut self, shutdown: &CancellationToken) -> Result<Exit, Failure> {
+        let mut at_end = false;
+        while !(at_end && self.in_flight.is_empty()) {
+            let may_read = !at_end && self.in_flight.len() < self.max_in_flight;
+            tokio::select! {
+                // Ends come before new lines: what has ended makes place for the next, and its event leaves the memory.
+                biased;
+                // A signal, or stages that cannot go on.
+                () = shutdown.cancelled() => return Ok(Exit::Interrupted),
+                // A job has ended.
+                Some(event) = next_end(&mut *self.events) => self.ended(event),
+                // The next line, as long as few enough jobs are on their way: the rest waits in the pipe.
+                line = self.lines.next(), if may_read => match line.map_err(|error| unreadable(&error))? {
+                    None => at_end = true,
+                    Some(line) => self.take(&line).await?,
+                },
+            }
+        }
+        Ok(self.exit)
+    }
+
+    async fn take(&mut self, line: &JobLine) -> Result<(), Failure> {
+        let job = parsed(line, Job::parse).and_then(|job| without_callback(job.with_id()));
+        match job {
+            Ok(job) => {
+                let message = Message::of_job(&job, Clock::system().now());
+                let sent = self.backends.broker.publish(&QueueName::dispatch(job.lane), message).await;
+                sent.map_err(|error| Failure::refused("the jobs cannot be sent", &error))?;
+                self.in_flight.insert(job.id.0);
+            }
+            Err(error) => {
+                self.exit = Exit::JobFailed;
+                (self.each)(LineEnd::Refused { line: line.number, error });
+            }
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, event: JobEvent) {
+        self.in_flight.remove(event.subject.as_str());
+        if event.kind != EventKind::Completed {
+            self.exit = Exit::JobFailed;
+        }
+        (self.each)(LineEnd::Ended(Box::new(event)));
+    }
+}
+
+fn unreadable(error: &std::io::Error) -> Failure {
+    Failure::usage(format!("the jobs cannot be read on: {error}"))
+}
+
+/// The next event that ends a job, or by which it was parked.
+async fn next_end(events: &mut dyn EventStream) -> Option<JobEvent> {
+    loop {
+        let Some(event) = events.next().await?.to_job() else { continue };
+        if event.kind.ends_job() || event.kind == EventKind::Parked {
+            return Some(event);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

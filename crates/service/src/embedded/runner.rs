@@ -1,0 +1,245 @@
+//! Sends jobs into the pipeline, a bounded number at a time, and follows each to its end.
+
+use std::{collections::HashMap, time::Instant};
+
+use echogen_ports::EventStream;
+use echogen_protocol::{ContentHash, EventKind, Job, JobEvent, JobId, JobResult, JobStatus};
+use tokio_util::sync::CancellationToken;
+
+use super::Pipeline;
+use crate::{
+    Failure,
+    jobs_file::{JobsFile, without_callback},
+};
+
+/// Where jobs come from.
+pub trait JobSource {
+    /// Returns the next job, or the next line that is none; `None` at the end. Cancel safe.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Candidate>, Failure>>;
+}
+
+/// What may become a job.
+#[derive(Debug)]
+pub struct Candidate {
+    /// Its line in the jobs file.
+    pub line: Option<u64>,
+    /// The job, or what is wrong with the line.
+    pub job: Result<Job, String>,
+}
+
+impl JobSource for JobsFile {
+    async fn next(&mut self) -> Result<Option<Candidate>, Failure> {
+        let Some(line) = self.next_line().await? else { return Ok(None) };
+        Ok(Some(Candidate { line: Some(line.number), job: self.job(&line).and_then(without_callback) }))
+    }
+}
+
+/// One job alone.
+impl JobSource for Option<Job> {
+    async fn next(&mut self) -> Result<Option<Candidate>, Failure> {
+        Ok(self.take().map(|job| Candidate { line: None, job: Ok(job) }))
+    }
+}
+
+/// Is called while jobs run.
+pub trait RunObserver {
+    /// A job, or a line that is none, has ended.
+    fn job_ended(&mut self, end: JobEnd<'_>);
+
+    /// So many of the scales of a job's pictures are done.
+    fn scale_done(&mut self, scale: u64, scales: u64);
+
+    /// A signal has come: what runs is finished, and nothing more is begun.
+    fn stopping(&mut self);
+}
+
+/// How a job, or a line that is none, ended.
+#[derive(Debug)]
+pub struct JobEnd<'a> {
+    /// The job's id; absent if the line is no job.
+    pub id: Option<&'a JobId>,
+    /// Its line in the jobs file.
+    pub line: Option<u64>,
+    /// Its number among all that were read, counted from 1.
+    pub order: u64,
+    /// What became of it.
+    pub outcome: Outcome<'a>,
+    /// From its submission to its end.
+    pub seconds: f64,
+}
+
+/// What became of a job.
+#[derive(Debug)]
+pub enum Outcome<'a> {
+    /// It ran and completed.
+    Done(&'a Job, &'a JobResult),
+    /// It was complete before.
+    Cached(&'a Job, &'a JobResult),
+    /// It is the same as an earlier line.
+    Repeated,
+    /// It failed, and why.
+    Failed(String),
+}
+
+/// One run of many jobs.
+pub struct Runner<'a, O> {
+    pipeline: &'a Pipeline,
+    events: Box<dyn EventStream>,
+    observer: &'a mut O,
+    in_flight: HashMap<JobId, InFlight>,
+    max_in_flight: usize,
+    seen: HashMap<u64, Seen>,
+    order: u64,
+}
+
+struct InFlight {
+    job: Job,
+    line: Option<u64>,
+    order: u64,
+    started: Instant,
+}
+
+/// An id that came before: enough to tell a job sent twice from two jobs of one name.
+struct Seen {
+    line: Option<u64>,
+    content: u64,
+}
+
+impl<'a, O: RunObserver> Runner<'a, O> {
+    /// A run that has at most `max_in_flight` jobs on their way.
+    pub async fn new(pipeline: &'a Pipeline, max_in_flight: usize, observer: &'a mut O) -> Result<Self, Failure> {
+        let (events, max_in_flight) = (pipeline.events().await?, max_in_flight.max(1));
+        let (in_flight, seen) = (HashMap::new(), HashMap::new());
+        Ok(Self { pipeline, events, observer, in_flight, max_in_flight, seen, order: 0 })
+    }
+
+    /// Runs all jobs of `source`, or until `stop`; then what is at work in a stage is finished and the rest left.
+    /// Returns whether it was interrupted.
+    pub async fn run(mut self, source: &mut impl JobSource, stop: &CancellationToken) -> Result<bool, Failure> {
+        let mut source_ended = false;
+        while !stop.is_cancelled() && (!source_ended || !self.in_flight.is_empty()) {
+            let may_read = !source_ended && self.in_flight.len() < self.max_in_flight;
+            tokio::select! {
+                // Ends come before new jobs, so that what has ended leaves the memory first.
+                biased;
+                // A signal.
+                () = stop.cancelled() => break,
+                // Something has happened to a job.
+                Some(event) = self.events.next() => self.observe(event.to_job()),
+                // The next job, as long as few enough are on their way.
+                candidate = source.next(), if may_read => match candidate? {
+                    Some(candidate) => self.take(candidate).await,
+                    None => source_ended = true,
+                },
+            }
+        }
+        let interrupted = stop.is_cancelled() && !(source_ended && self.in_flight.is_empty());
+        if interrupted {
+            self.drain().await;
+        }
+        Ok(interrupted)
+    }
+
+    async fn take(&mut self, candidate: Candidate) {
+        self.order += 1;
+        let (order, Candidate { line, job }) = (self.order, candidate);
+        let mut report = |id: Option<&JobId>, outcome: Outcome<'_>| {
+            self.observer.job_ended(JobEnd { id, line, order, outcome, seconds: 0.0 });
+        };
+        let job = match job {
+            Ok(job) => job,
+            Err(error) => return report(None, Outcome::Failed(error)),
+        };
+        match came_before(&mut self.seen, &job, line) {
+            Ok(false) => {}
+            Ok(true) => return report(Some(&job.id), Outcome::Repeated),
+            Err(error) => return report(Some(&job.id), Outcome::Failed(error)),
+        }
+        match self.pipeline.finished(&job).await {
+            Ok(None) => {}
+            Ok(Some(result)) => return report(Some(&job.id), Outcome::Cached(&job, &result)),
+            Err(error) => return report(Some(&job.id), Outcome::Failed(error.to_string())),
+        }
+        match self.pipeline.submit(&job).await {
+            Ok(()) => {
+                let in_flight = InFlight { line, order, started: Instant::now(), job };
+                self.in_flight.insert(in_flight.job.id.clone(), in_flight);
+            }
+            Err(error) => report(Some(&job.id), Outcome::Failed(error.to_string())),
+        }
+    }
+
+    fn observe(&mut self, event: Option<JobEvent>) {
+        let Some(event) = event else { return };
+        match event.kind {
+            EventKind::Sampling => {
+                let number = |name: &str| event.data.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0);
+                self.observer.scale_done(number("scale"), number("scales"));
+            }
+            EventKind::Parked => self.ended(&event.subject, Err(parked_reason(&event))),
+            kind if kind.ends_job() => {
+                let result = serde_json::from_value::<JobResult>(event.data);
+                self.ended(&event.subject, result.map_err(|error| format!("its result cannot be read: {error}")));
+            }
+            _ => {}
+        }
+    }
+
+    fn ended(&mut self, id: &JobId, result: Result<JobResult, String>) {
+        // A repeated event finds nothing.
+        let Some(InFlight { job, line, order, started }) = self.in_flight.remove(id) else { return };
+        let outcome = match &result {
+            Ok(result) if result.status == JobStatus::Completed => Outcome::Done(&job, result),
+            Ok(result) => {
+                let why = result.error.as_ref().map_or("no reason given", |error| error.message.as_str());
+                Outcome::Failed(why.to_owned())
+            }
+            Err(why) => Outcome::Failed(why.clone()),
+        };
+        let seconds = started.elapsed().as_secs_f64();
+        self.observer.job_ended(JobEnd { id: Some(id), line, order, outcome, seconds });
+    }
+
+    /// Lets the stages finish what they are at, and observes it.
+    async fn drain(&mut self) {
+        self.observer.stopping();
+        let drained = self.pipeline.drain();
+        tokio::pin!(drained);
+        loop {
+            tokio::select! {
+                // Events come first: those of the last jobs are sent before the stages have drained.
+                biased;
+                // Something has happened to a job.
+                Some(event) = self.events.next() => self.observe(event.to_job()),
+                // Nothing runs any more.
+                () = &mut drained => return,
+            }
+        }
+    }
+}
+
+/// Returns whether this very job came before. Two different jobs of one id are a fault: they would share one folder, and
+/// the second would never run.
+fn came_before(seen: &mut HashMap<u64, Seen>, job: &Job, line: Option<u64>) -> Result<bool, String> {
+    let content = short_hash(&serde_json::to_vec(job).unwrap_or_default());
+    let id = short_hash(job.id.as_str().as_bytes());
+    let Some(earlier) = seen.get(&id) else {
+        seen.insert(id, Seen { line, content });
+        return Ok(false);
+    };
+    if earlier.content == content {
+        return Ok(true);
+    }
+    let place = earlier.line.map_or_else(String::new, |line| format!(" on line {line}"));
+    Err(format!("the id {:?} stands already{place}; give each job an id of its own", job.id.as_str()))
+}
+
+/// Eight bytes of SHA-256: small enough to keep for millions of jobs.
+fn short_hash(bytes: &[u8]) -> u64 {
+    ContentHash::of(bytes).as_bytes().iter().take(8).fold(0, |hash, byte| (hash << 8) | u64::from(*byte))
+}
+
+fn parked_reason(event: &JobEvent) -> String {
+    let reason = event.data.get("error").or_else(|| event.data.get("reason")).and_then(serde_json::Value::as_str);
+    reason.unwrap_or("it failed too often").to_owned()
+}

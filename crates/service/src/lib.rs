@@ -1,0 +1,39 @@
+//! EchoGen as a service: one configuration, adapters joined to stages, and the one entry that starts, drains and stops them.
+//!
+//! | part | what it does |
+//! |---|---|
+//! | [`run()`] | runs roles on servers: the entry of the program, of chaos and of the benchmarks |
+//! | [`config`] | every setting there is |
+//! | [`NetworkSource`] | where the networks come from: a bundle, or constants in tests |
+//! | [`embedded`] | everything in one process, without servers |
+//! | [`operations`] | what clients and operators do: submit, status, cancel, canary, dead letters, topology |
+//! | [`block_on`] | signals |
+//!
+//! Beside the programs this is the only crate that names adapters *and* stages. Nothing here prints but [`console`], which
+//! programs call.
+
+mod backends;
+mod bundles;
+pub mod config;
+pub mod console;
+pub mod embedded;
+mod failure;
+mod job_lines;
+mod jobs_file;
+mod monitor;
+mod networks;
+pub mod operations;
+pub mod picture_file;
+mod roles;
+mod run;
+mod signals;
+
+pub use backends::Backends;
+pub use bundles::bundle_folders;
+pub use failure::{Exit, Failure};
+pub use job_lines::JobLines;
+pub use jobs_file::{JobFields, JobsFile};
+pub use networks::{BundleNetworks, LoadedNetworks, NetworkSource};
+pub use roles::RoleName;
+pub use run::{run, work};
+pub use signals::{block_on, interrupted, stop_token, with_deep_stacks};

@@ -1,0 +1,193 @@
+//! Loads the networks of a bundle, checked against its sums, and puts each group on its thread.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
+
+use anyhow::{Context, anyhow};
+use async_trait::async_trait;
+use echogen_checkpoint::bundle::{Bundle, Network, SamplingDefaults};
+use echogen_encoder::{NetworkEncoder, SubjectEncoder};
+use echogen_models::{
+    device::Compute, feature_extractor::FeatureExtractor, generator::Generator, subject_finder::SubjectFinder,
+};
+use echogen_ports::spawn_blocking;
+use echogen_protocol::{PixelBudget, SubjectKeys};
+use echogen_sampler::{GeneratorSampler, ImageSampler, SamplerConfig};
+use echogen_segmenter::{Detector, FinderConfig, GivenBox, NetworkDetector};
+use tracing::info;
+
+use super::{LoadedNetworks, NetworkSource};
+use crate::{
+    Failure,
+    config::{ModelConfig, ServiceConfig},
+};
+
+/// The networks that encode a subject, and those that make pictures.
+const ENCODERS: [Network; 2] = [Network::Dinov2, Network::FluxVae];
+const SAMPLERS: [Network; 3] = [Network::TextEncoder, Network::Transformer, Network::VisualTokenizer];
+
+/// The networks that find a subject; a bundle may lack them.
+const FINDERS: [Network; 3] = [Network::Namer, Network::Detector, Network::SegmentAnything];
+
+/// The networks of one bundle.
+#[derive(Clone)]
+pub struct BundleNetworks(Arc<Loader>);
+
+impl BundleNetworks {
+    /// Opens the bundle that the settings name; loads nothing.
+    pub fn open(config: &ServiceConfig) -> Result<Self, Failure> {
+        let (model, finder) = (config.model.clone(), config.finder.clone());
+        Ok(Self(Arc::new(Loader { bundle: model.open()?, model, compute: OnceLock::new(), finder })))
+    }
+
+    /// Loads all networks at once, for a single command: nothing is tried out, its first job will show whether they work.
+    pub async fn load(&self, config: &SamplerConfig) -> Result<LoadedNetworks, Failure> {
+        let config = config.clone();
+        self.loading(move |loader| {
+            Ok(LoadedNetworks {
+                name: loader.bundle.name().to_owned(),
+                detector: loader.detector()?,
+                encoder: loader.encoder()?,
+                sampler: loader.sampler(&config)?,
+                subjects: loader.subjects()?,
+            })
+        })
+        .await
+    }
+
+    /// Works with the loader on a thread of its own.
+    async fn loading<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Loader) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let loader = Arc::clone(&self.0);
+        let done = spawn_blocking(move || work(&loader)).await;
+        done.map_err(|error| Failure::refused("the networks were not loaded", &error))?
+    }
+}
+
+#[async_trait]
+impl NetworkSource for BundleNetworks {
+    fn name(&self) -> &str {
+        self.0.bundle.name()
+    }
+
+    async fn subjects(&self) -> Result<SubjectKeys, Failure> {
+        self.loading(Loader::subjects).await
+    }
+
+    async fn detector(&self) -> Result<Arc<dyn Detector>, Failure> {
+        self.loading(Loader::detector).await
+    }
+
+    async fn encoder(&self) -> Result<Arc<dyn SubjectEncoder>, Failure> {
+        self.loading(Loader::encoder).await
+    }
+
+    async fn sampler(&self, config: &SamplerConfig) -> Result<Arc<dyn ImageSampler>, Failure> {
+        let config = config.clone();
+        let sampler = self.loading(move |loader| loader.sampler(&config)).await?;
+        warm_up(&sampler).await?;
+        Ok(sampler)
+    }
+}
+
+/// Makes one picture.
+async fn warm_up(sampler: &GeneratorSampler) -> Result<(), Failure> {
+    let began = Instant::now();
+    let made = sampler.warm_up().await;
+    made.map_err(|error| Failure::usage(format!("the networks make no picture: {error}")))?;
+    info!(seconds = began.elapsed().as_secs_f64(), "warmed up");
+    Ok(())
+}
+
+/// Loads networks of one bundle; blocks.
+struct Loader {
+    bundle: Bundle,
+    model: ModelConfig,
+    /// Opened for the first network: a dispatcher has none, and leaves the GPU to others.
+    compute: OnceLock<Compute>,
+    finder: FinderConfig,
+}
+
+impl Loader {
+    /// Opens the device, once, and sets the number of threads.
+    fn compute(&self) -> Result<&Compute, Failure> {
+        if let Some(compute) = self.compute.get() {
+            return Ok(compute);
+        }
+        let compute = self.model.compute()?;
+        Ok(self.compute.get_or_init(|| compute))
+    }
+
+    fn subjects(&self) -> Result<SubjectKeys, Failure> {
+        let digests = self.digests()?;
+        let models = pick(digests, &FINDERS);
+        let finders = match models.is_empty() {
+            true => GivenBox.version(),
+            false => NetworkDetector::version_of(&self.finder, &models),
+        };
+        Ok(SubjectKeys { finders, ..subject_keys(&self.bundle.manifest().sampling, digests)? })
+    }
+
+    /// Where the subject is: by the networks that find it, as far as the bundle has them.
+    fn detector(&self) -> Result<Arc<dyn Detector>, Failure> {
+        let models = pick(self.digests()?, &FINDERS);
+        if models.is_empty() {
+            return Ok(Arc::new(GivenBox));
+        }
+        let Compute { device, dtype } = self.compute()?;
+        let finder = SubjectFinder::load(&self.bundle, device, *dtype).with_context(|| self.cannot_load())?;
+        let started = NetworkDetector::start(finder, self.finder.clone(), models).map_err(anyhow::Error::from)?;
+        Ok(Arc::new(started))
+    }
+
+    fn encoder(&self) -> Result<Arc<dyn SubjectEncoder>, Failure> {
+        let Compute { device, dtype } = self.compute()?;
+        let networks = FeatureExtractor::load(&self.bundle, device, *dtype).with_context(|| self.cannot_load())?;
+        let started = NetworkEncoder::start(networks, pick(self.digests()?, &ENCODERS)).map_err(anyhow::Error::from)?;
+        Ok(Arc::new(started))
+    }
+
+    fn sampler(&self, config: &SamplerConfig) -> Result<Arc<GeneratorSampler>, Failure> {
+        let Compute { device, dtype } = self.compute()?;
+        let kept = usize::try_from(config.condition_cache_bytes).unwrap_or(usize::MAX);
+        let generator = Generator::load(&self.bundle, device, *dtype, kept).with_context(|| self.cannot_load())?;
+        let digests = pick(self.digests()?, &SAMPLERS);
+        let started = GeneratorSampler::start(&self.bundle, generator, self.subjects()?, digests, config);
+        Ok(Arc::new(started.map_err(anyhow::Error::from)?))
+    }
+
+    fn digests(&self) -> Result<&BTreeMap<String, String>, Failure> {
+        Ok(self.bundle.digests().map_err(anyhow::Error::from)?)
+    }
+
+    fn cannot_load(&self) -> String {
+        format!("cannot load the bundle {}", self.bundle.manifest_path().display())
+    }
+}
+
+fn pick(digests: &BTreeMap<String, String>, networks: &[Network]) -> BTreeMap<String, String> {
+    let names = networks.iter().map(|network| network.name());
+    names.filter_map(|name| Some((name.to_owned(), digests.get(name)?.clone()))).collect()
+}
+
+fn subject_keys(defaults: &SamplingDefaults, digests: &BTreeMap<String, String>) -> anyhow::Result<SubjectKeys> {
+    let encoders = pick(digests, &ENCODERS).into_values().collect::<Vec<_>>().join("+");
+    let named = |name: &str| budget(name).ok_or_else(|| anyhow!("the bundle names an unknown pixel budget {name:?}"));
+    let resolutions = defaults.subject_resolution.iter().map(|(name, side)| Ok((named(name)?, *side)));
+    Ok(SubjectKeys {
+        encoders,
+        finders: String::new(),
+        default_pixel_budget: named(&defaults.pixel_budget)?,
+        resolutions: resolutions.collect::<anyhow::Result<_>>()?,
+    })
+}
+
+fn budget(name: &str) -> Option<PixelBudget> {
+    let all = [PixelBudget::M0_004, PixelBudget::M0_06, PixelBudget::M0_25, PixelBudget::M0_60, PixelBudget::M1];
+    all.into_iter().find(|budget| budget.as_str() == name)
+}

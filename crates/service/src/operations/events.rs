@@ -1,0 +1,42 @@
+//! The events of one job, or of one kind, as they come.
+
+use echogen_ports::{Broker, EventStream};
+use echogen_protocol::{EventKind, JobEvent, JobId};
+
+use crate::Failure;
+
+/// The events of one job.
+pub struct JobEvents {
+    stream: Box<dyn EventStream>,
+    id: JobId,
+}
+
+impl JobEvents {
+    /// Subscribes; from here on no event is missed as long as the broker is there.
+    pub async fn subscribe(broker: &dyn Broker, id: &JobId) -> Result<Self, Failure> {
+        let stream = broker.subscribe("job").await;
+        let stream = stream.map_err(|error| Failure::refused("events cannot be received", &error))?;
+        Ok(Self { stream, id: id.clone() })
+    }
+
+    /// The next event; `None` once the broker is gone. Cancel safe.
+    pub async fn next(&mut self) -> Option<JobEvent> {
+        loop {
+            let event = self.stream.next().await?.to_job();
+            if let Some(event) = event.filter(|event| event.subject == self.id) {
+                return Some(event);
+            }
+        }
+    }
+}
+
+/// Whether nothing follows this event: the job has ended, or was parked.
+pub(crate) fn is_last(event: &JobEvent) -> bool {
+    event.kind.ends_job() || event.kind == EventKind::Parked
+}
+
+/// Why a job did not complete, as its last event says.
+pub(crate) fn reason(event: &JobEvent) -> Option<&str> {
+    let why = event.data.pointer("/error/message").or_else(|| event.data.get("reason"));
+    why.and_then(serde_json::Value::as_str)
+}

@@ -1,0 +1,116 @@
+//! Jobs on their way to the intake queues: one, or a file of them.
+
+mod batch;
+mod note;
+mod pictures;
+
+use std::{sync::Arc, time::Duration};
+
+use echogen_adapters::amqp::AmqpBroker;
+use echogen_ports::{Broker, Message, PortError, QueueName, Secret};
+use echogen_protocol::{Job, JobEvent, JobId};
+use echogen_worker::Clock;
+
+pub use batch::{Batch, BatchOptions, BatchSummary, LineEnd};
+
+use self::{note::Target, pictures::Pictures};
+use super::{
+    JobEvents, connect,
+    events::{is_last, reason},
+};
+use crate::{
+    Failure,
+    backends::{Stores, store_url},
+    config::ServiceConfig,
+};
+
+/// Tries of one job, with growing waits between them: a full queue or a restarted broker is waited for.
+const TRIES: u32 = 8;
+
+/// Sends jobs.
+pub struct Submitter {
+    broker: Arc<dyn Broker>,
+    pictures: Pictures,
+    target: Target,
+    amqp: Option<Arc<AmqpBroker>>,
+}
+
+impl Submitter {
+    /// Connects to the broker that the settings name. Pictures that are files are stored ahead of their jobs if the
+    /// settings name a store; otherwise they are written into the jobs.
+    pub async fn open(config: &ServiceConfig) -> Result<Self, Failure> {
+        let amqp = connect(config).await?;
+        let work = if store_url(config).is_some() { Some(Stores::open(config).await?.work) } else { None };
+        let url = config.broker.url.as_ref().map_or("", Secret::expose);
+        let target = Target::of(url, &config.broker.prefix);
+        Ok(Self { broker: Arc::clone(&amqp) as _, pictures: Pictures { work }, target, amqp: Some(amqp) })
+    }
+
+    /// Makes a job complete: its picture is one that the dispatcher can read, its id follows from its content unless it
+    /// has one, and it is valid.
+    pub async fn prepare(&self, mut job: Job) -> Result<Job, String> {
+        job.subject.image = self.pictures.sent_along(&job.subject.image).await?;
+        // The id follows from the content that is sent, so that the same picture under another path is the same job.
+        let job = job.with_id();
+        job.validate().map_err(|error| error.to_string())?;
+        Ok(job)
+    }
+
+    /// Sends a job that is complete; returns once the broker has it.
+    pub async fn send(&self, job: &Job) -> Result<(), PortError> {
+        let (queue, mut wait) = (QueueName::dispatch(job.lane), Duration::from_millis(200));
+        let span = tracing::info_span!("submit", job = %job.id);
+        let message = in_new_trace(Message::of_job(job, Clock::system().now()), &span, "submit");
+        for _ in 1..TRIES {
+            match self.broker.publish(&queue, message.clone()).await {
+                Err(error) if !error.is_permanent() => {
+                    tracing::warn!(job = %job.id, %error, ?wait, "not sent, will try again");
+                    tokio::time::sleep(wait).await;
+                    wait *= 2;
+                }
+                ended => return ended,
+            }
+        }
+        self.broker.publish(&queue, message).await
+    }
+
+    /// Subscribes to the events of a job; to be called before it is sent.
+    pub async fn events(&self, id: &JobId) -> Result<JobEvents, Failure> {
+        JobEvents::subscribe(&*self.broker, id).await
+    }
+
+    /// Closes the connection.
+    pub async fn close(self) {
+        if let Some(amqp) = self.amqp {
+            amqp.close().await;
+        }
+    }
+}
+
+/// Waits for the last event of a job; `each` is called for every one.
+pub async fn wait_for_end(events: &mut JobEvents, id: &JobId, each: impl Fn(&JobEvent)) -> Result<JobEvent, Failure> {
+    loop {
+        let Some(event) = events.next().await else {
+            let hint = format!("ask `echogen status {id}`");
+            return Err(Failure::usage(format!("the broker is gone while the job runs; {hint}")));
+        };
+        each(&event);
+        if is_last(&event) {
+            return Ok(event);
+        }
+    }
+}
+
+/// How a job ended, in words, with the reason if there is one.
+pub fn in_words(event: &JobEvent) -> String {
+    let why = reason(event).map_or_else(String::new, |why| format!(": {why}"));
+    format!("{}{why}", event.kind.as_str())
+}
+
+/// The message under a span that begins its trace, if spans are collected; otherwise the dispatcher begins one.
+pub(super) fn in_new_trace(message: Message, span: &tracing::Span, name: &'static str) -> Message {
+    match echogen_telemetry::place_span(span, name, None) {
+        Some(traceparent) => message.in_trace(traceparent),
+        None => message,
+    }
+}

@@ -1,0 +1,172 @@
+//! Work objects, through the cache.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use echogen_ports::{Cache, ObjectKey, ObjectStore, PortError, object_too_large};
+use echogen_telemetry::{CacheAnswer, metrics};
+use tracing::warn;
+
+use super::ProductsConfig;
+
+/// An object store whose objects are looked for in the cache first. Only for objects that are named by content: such a
+/// one never changes, so the cache is never wrong. A cache that fails costs time, never a job.
+#[derive(Clone, Debug)]
+pub struct CachedObjects {
+    store: Arc<dyn ObjectStore>,
+    cache: Arc<dyn Cache>,
+    ttl: Duration,
+}
+
+impl CachedObjects {
+    /// Puts `cache` before `store`.
+    pub fn new(store: Arc<dyn ObjectStore>, cache: Arc<dyn Cache>, config: &ProductsConfig) -> Self {
+        Self { store, cache, ttl: config.cache_ttl() }
+    }
+
+    /// Returns the object, or `None` if there is none; see [`ObjectStore::get`]. One that was deleted from the store
+    /// may still come from the cache for a while.
+    pub async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
+        match self.get_cached(key, max_bytes).await? {
+            Some(bytes) => Ok(Some(bytes)),
+            None => self.get_stored(key, max_bytes).await,
+        }
+    }
+
+    /// Returns the object from the store, where the cache has just had nothing, and puts it into the cache.
+    pub async fn get_stored(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
+        let Some(bytes) = self.store.get(key, max_bytes).await? else { return Ok(None) };
+        self.put_in_cache(key, bytes.clone()).await;
+        Ok(Some(bytes))
+    }
+
+    /// Returns the object if the cache has it.
+    pub async fn get_cached(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
+        match self.cache.get(key.as_str()).await {
+            Ok(Some(bytes)) if bytes.len() as u64 > max_bytes => {
+                Err(object_too_large(key, bytes.len() as u64, max_bytes))
+            }
+            Ok(found) => {
+                let answer = if found.is_some() { CacheAnswer::Hit } else { CacheAnswer::Miss };
+                metrics().cache_asked(key.as_str(), answer);
+                Ok(found)
+            }
+            Err(error) => {
+                metrics().cache_asked(key.as_str(), CacheAnswer::Error);
+                warn!(%key, %error, "cache not read");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Returns whether the cache has the object; one that fails has nothing.
+    pub async fn is_cached(&self, key: &ObjectKey) -> bool {
+        let found = self.cache.contains(key.as_str()).await;
+        found.inspect_err(|error| warn!(%key, %error, "cache not read")).unwrap_or(false)
+    }
+
+    /// Stores the object durably unless it is stored already, and then in the cache; returns whether it is new.
+    pub async fn put_if_absent(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, PortError> {
+        let is_new = self.store.put_if_absent(key, bytes.clone()).await?;
+        if is_new {
+            self.put_in_cache(key, bytes).await;
+        }
+        Ok(is_new)
+    }
+
+    /// Stores the object durably, then in the cache.
+    pub async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), PortError> {
+        self.store.put(key, bytes.clone()).await?;
+        self.put_in_cache(key, bytes).await;
+        Ok(())
+    }
+
+    /// The store itself, for objects that are read once and are not worth space in the cache.
+    pub fn store(&self) -> &dyn ObjectStore {
+        &*self.store
+    }
+
+    /// The cache itself.
+    pub(super) fn cache(&self) -> Arc<dyn Cache> {
+        Arc::clone(&self.cache)
+    }
+
+    /// Returns whether the object stands in the store itself.
+    pub async fn exists(&self, key: &ObjectKey) -> Result<bool, PortError> {
+        self.store.exists(key).await
+    }
+
+    async fn put_in_cache(&self, key: &ObjectKey, bytes: Bytes) {
+        // A server refuses a time to live of zero.
+        if self.ttl.is_zero() {
+            return;
+        }
+        if let Err(error) = self.cache.put(key.as_str(), bytes, self.ttl).await {
+            warn!(%key, %error, "cache not written");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use echogen_ports::{MemoryCache, MemoryObjectStore};
+    use echogen_testkit::FailFirst;
+
+    use super::*;
+
+    fn objects(store: Arc<MemoryObjectStore>, cache: Arc<dyn Cache>) -> CachedObjects {
+        CachedObjects::new(store, cache, &ProductsConfig::default())
+    }
+
+    fn key() -> ObjectKey {
+        ObjectKey::new("a").unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_was_read_or_written_comes_from_the_cache() {
+        let (store, cache) = (Arc::new(MemoryObjectStore::new()), Arc::new(MemoryCache::new(1_000)));
+        let objects = objects(store.clone(), cache.clone());
+        assert_eq!(objects.get(&key(), 10).await.unwrap(), None);
+        objects.put(&key(), "1".into()).await.unwrap();
+        assert_eq!(store.get(&key(), 10).await.unwrap().unwrap(), "1", "the store has it too");
+        store.delete(&key()).await.unwrap();
+        assert_eq!(objects.get(&key(), 10).await.unwrap().unwrap(), "1");
+        assert!(!objects.exists(&key()).await.unwrap(), "existing means in the store");
+        assert!(objects.get(&key(), 0).await.unwrap_err().is_permanent(), "the limit holds for the cache too");
+        cache.forget_everything();
+        assert_eq!(objects.get(&key(), 10).await.unwrap(), None);
+        store.put(&key(), "2".into()).await.unwrap();
+        assert_eq!(objects.get(&key(), 10).await.unwrap().unwrap(), "2");
+        assert_eq!(cache.get("a").await.unwrap().unwrap(), "2", "a read fills it");
+    }
+
+    #[tokio::test]
+    async fn only_what_is_new_goes_into_the_cache() {
+        let (store, cache) = (Arc::new(MemoryObjectStore::new()), Arc::new(MemoryCache::new(1_000)));
+        let objects = objects(store.clone(), cache.clone());
+        assert!(!objects.is_cached(&key()).await);
+        assert!(objects.put_if_absent(&key(), "1".into()).await.unwrap());
+        assert!(objects.is_cached(&key()).await);
+        cache.forget_everything();
+        assert!(!objects.put_if_absent(&key(), "1".into()).await.unwrap());
+        assert!(!objects.is_cached(&key()).await && objects.exists(&key()).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn without_a_time_to_live_nothing_goes_into_the_cache() {
+        let (store, cache) = (Arc::new(MemoryObjectStore::new()), Arc::new(MemoryCache::new(1_000)));
+        let config = ProductsConfig { cache_seconds: 0.0, ..ProductsConfig::default() };
+        let objects = CachedObjects::new(store, cache.clone(), &config);
+        objects.put(&key(), "1".into()).await.unwrap();
+        assert_eq!((objects.get(&key(), 10).await.unwrap().unwrap(), cache.bytes()), (Bytes::from("1"), 0));
+    }
+
+    #[tokio::test]
+    async fn a_cache_that_fails_is_left_out() {
+        let cache = Arc::new(FailFirst::new(MemoryCache::new(1_000), u32::MAX));
+        let objects = objects(Arc::new(MemoryObjectStore::new()), cache);
+        objects.put(&key(), "1".into()).await.unwrap();
+        assert_eq!(objects.get(&key(), 10).await.unwrap().unwrap(), "1");
+        assert!(!objects.is_cached(&key()).await);
+    }
+}
