@@ -14,7 +14,7 @@ impl ServiceConfig {
     pub fn check(&self) -> Result<(), String> {
         self.check_adapters()?;
         self.check_work()?;
-        self.check_job()
+        self.job.check()
     }
 
     /// What the adapters can say without a server. Where there is no address, nothing is reached.
@@ -31,14 +31,6 @@ impl ServiceConfig {
     }
 
     fn check_work(&self) -> Result<(), String> {
-        let weights = self.worker.lane_weights;
-        for (lane, weight) in
-            [("interactive", weights.interactive), ("standard", weights.standard), ("bulk", weights.bulk)]
-        {
-            if weight == 0 {
-                return Err(format!("worker.lane_weights.{lane} is 0; its jobs would never begin"));
-            }
-        }
         let (redeliveries, limit) = (self.worker.common.max_redeliveries, self.broker.delivery_limit);
         if self.broker.quorum && redeliveries >= limit {
             return Err(format!(
@@ -47,16 +39,6 @@ impl ServiceConfig {
             ));
         }
         Ok(())
-    }
-
-    fn check_job(&self) -> Result<(), String> {
-        let (seeds, count) = (self.job.seeds.len(), self.job.count);
-        match count {
-            Some(count) if seeds > 1 => {
-                Err(format!("job.seeds gives {seeds} seeds, and job.count says {count} pictures; use one of them"))
-            }
-            _ => Ok(()),
-        }
     }
 }
 

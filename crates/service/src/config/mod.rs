@@ -8,6 +8,8 @@
 mod check;
 mod environment;
 mod file;
+mod flags;
+mod job;
 mod kind;
 mod layers;
 mod nearest;
@@ -20,6 +22,7 @@ mod text;
 
 pub use environment::CONFIG_VARIABLE;
 pub use file::DEFAULT_FILE;
+pub use flags::{flags, given, one_line};
 pub use kind::{Bounds, Kind};
 pub use layers::{ConfigError, Form, Layers, Loaded, Origin, Shown};
 pub use nearest::nearest;

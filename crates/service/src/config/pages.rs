@@ -4,7 +4,10 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value, json};
 
-use super::settings::{Setting, Settings, settings};
+use super::{
+    Kind,
+    settings::{Setting, Settings, settings},
+};
 
 /// Columns of a comment in the default file.
 const WIDTH: usize = 100;
@@ -146,6 +149,10 @@ fn row(setting: &Setting) -> String {
         format!("`{written}`")
     });
     let escaped = |text: &str| text.replace('|', "\\|");
-    let help = escaped(&format!("{} ({})", setting.help, setting.kind.expected()));
+    let help = match &setting.kind {
+        Kind::Choice(_) => format!("{} One of {}.", setting.help, setting.kind.expected()),
+        _ => setting.help.clone(),
+    };
+    let help = escaped(&help);
     format!("| `{}` | {} | {} | {help} |\n", setting.name(), names.join("<br>"), escaped(&default))
 }

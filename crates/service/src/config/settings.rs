@@ -113,7 +113,10 @@ impl Settings {
     /// Lists what is in a table: first its own settings, then the tables in it, as TOML needs them.
     fn walk_table(&mut self, path: &[String], schema: &Value, defaults: Option<&Value>) {
         let properties = || schema["properties"].as_object().into_iter().flatten();
-        for (name, schema) in properties().filter(|(_, schema)| !is_table(schema)) {
+        let mut own: Vec<_> = properties().filter(|(_, schema)| !is_table(schema)).collect();
+        // The address is what a section begins with; all else stands by its name.
+        own.sort_by_key(|(name, _)| *name != "url");
+        for (name, schema) in own {
             self.all.push(setting([path, &[name.clone()]].concat(), schema, defaults));
         }
         for (name, schema) in properties().filter(|(_, schema)| is_table(schema)) {
@@ -129,6 +132,11 @@ impl Settings {
     pub(super) fn of_table(&self, table: &str) -> impl Iterator<Item = &Setting> {
         let table: Vec<&str> = table.split('.').filter(|name| !name.is_empty()).collect();
         self.all.iter().filter(move |setting| setting.path[..setting.path.len() - 1] == table[..])
+    }
+
+    /// The names of the sections, without those of tables in them.
+    pub fn names_of_sections(&self) -> Vec<&str> {
+        self.sections.iter().map(|section| section.name.as_str()).filter(|name| !name.contains('.')).collect()
     }
 
     /// The setting of that name.

@@ -65,7 +65,7 @@ fn a_mistake_in_the_file_is_named_with_its_line_and_the_nearest_right_name() {
     );
     assert_eq!(
         error("[sampler]\n\nmax_batch = \"many\""),
-        "sampler.max_batch in echogen.toml, line 3 is \"many\"; write a whole number from 1"
+        "sampler.max_batch in echogen.toml, line 3 is \"many\"; write a whole number from 1 to 4096"
     );
     assert!(error("broker = 3").starts_with("broker in echogen.toml, line 1 is a section; write [broker]"));
     assert!(error("[broker.url]\na = 1").contains("broker.url in echogen.toml, line 1"));

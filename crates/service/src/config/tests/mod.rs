@@ -1,5 +1,6 @@
 //! Every setting in every layer, who said what, and what is refused how.
 
+mod flags;
 mod layers;
 mod names;
 mod pages;
@@ -92,7 +93,10 @@ fn sample_of(kind: &Kind, default: Option<&Value>) -> Value {
             let min = u64::try_from((*min).max(0)).unwrap();
             if default == Some(&(min + 1).into()) { (min + 2).into() } else { (min + 1).into() }
         }
-        Kind::Number(_) => if default == Some(&0.5.into()) { 0.25 } else { 0.5 }.into(),
+        Kind::Number(bounds) => {
+            let min = bounds.min.unwrap_or_default();
+            if default == Some(&(min + 0.5).into()) { min + 0.25 } else { min + 0.5 }.into()
+        }
         Kind::Choice(words) => words.iter().find(|word| default != Some(&word.as_str().into())).unwrap().clone().into(),
         Kind::Text { .. } | Kind::Secret => "other".into(),
         Kind::List(item) | Kind::OneOrList(item) => vec![sample_of(item, None), sample_of(item, None)].into(),

@@ -1,0 +1,153 @@
+//! The layer of the flags: arguments of a command line, made from the list of settings.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::{
+    Arg, ArgAction, ArgMatches, Command,
+    error::{ContextKind, ContextValue, ErrorKind},
+    parser::ValueSource,
+};
+
+use super::{
+    Kind, Setting,
+    layers::Form,
+    nearest::{hint, nearest},
+    settings::settings,
+};
+
+/// The flags of some settings: of whole sections, of single ones by their names, and `!` before those that are left out.
+///
+/// Their values are opaque to the parser of the command line. It would quote a wrong one in its error, also a secret.
+pub fn flags(uses: &[&str]) -> Vec<Arg> {
+    let is_listed = |name: &str, how: &str| uses.iter().any(|used| used.strip_prefix(how) == Some(name));
+    let is_used = |setting: &&Setting| {
+        let name = setting.name();
+        (is_listed(setting.section(), "") || is_listed(&name, "")) && !is_listed(&name, "!")
+    };
+    settings().all.iter().filter(is_used).flat_map(arguments).collect()
+}
+
+fn arguments(setting: &Setting) -> Vec<Arg> {
+    let several = if setting.kind.is_list() { ArgAction::Append } else { ArgAction::Set };
+    let argument = Arg::new(setting.name())
+        .long(setting.flag())
+        .visible_aliases(setting.aliases.clone())
+        .value_name(value_name(setting))
+        .value_parser(clap::value_parser!(OsString))
+        .allow_hyphen_values(setting.kind.is_number())
+        .action(several)
+        .help(format!("{}{}", setting.summary(), note(setting)))
+        .long_help(format!("{}{}", setting.help, note(setting)))
+        .help_heading(heading(setting.section()));
+    if !setting.is_secret() {
+        return vec![argument];
+    }
+    // Said in the help of the secret itself.
+    let file = Arg::new(format!("{}_file", setting.name())).long(format!("{}-file", setting.flag())).hide(true);
+    vec![argument, file.value_name("FILE").value_parser(clap::value_parser!(OsString))]
+}
+
+fn heading(section: &str) -> String {
+    let (first, rest) = section.split_at(1);
+    format!("{}{rest}", first.to_uppercase())
+}
+
+/// What stands behind the flag in the help.
+fn value_name(setting: &Setting) -> String {
+    let name = setting.path.last().map(String::as_str).unwrap_or_default();
+    match &setting.kind {
+        Kind::Boolean => "true|false".to_owned(),
+        Kind::Choice(words) if words.iter().map(String::len).sum::<usize>() < 30 => words.join("|"),
+        Kind::Integer { .. } | Kind::Number(_) if name.ends_with("_seconds") => "SECONDS".to_owned(),
+        Kind::Integer { .. } if name.ends_with("_bytes") => "BYTES".to_owned(),
+        Kind::Integer { .. } => "N".to_owned(),
+        kind if kind.is_list() && kind.is_number() => "NUMBERS".to_owned(),
+        kind if kind.is_number() => "NUMBER".to_owned(),
+        _ => name.rsplit('_').next().unwrap_or(name).to_ascii_uppercase(),
+    }
+}
+
+/// The default, or how a secret may be given too.
+fn note(setting: &Setting) -> String {
+    let default = setting.default.as_ref().map(|default| setting.kind.written(default));
+    match default.as_deref() {
+        _ if setting.is_secret() => format!(" [or --{}-file FILE]", setting.flag()),
+        None | Some("[]" | "\"\"") => String::new(),
+        Some(default) => format!(" [default: {}]", default.trim_matches('"')),
+    }
+}
+
+/// The flags that were given, for [`super::Layers::flags`].
+pub fn given(matches: &ArgMatches) -> Vec<(&'static Setting, Form, OsString)> {
+    let mut found = Vec::new();
+    for setting in &settings().all {
+        for (form, id) in [(Form::Value, setting.name()), (Form::File, format!("{}_file", setting.name()))] {
+            let is_defined = matches.try_contains_id(&id).is_ok_and(|is_present| is_present);
+            if is_defined && matches.value_source(&id) == Some(ValueSource::CommandLine) {
+                let texts: Vec<&OsStr> = matches.get_raw(&id).into_iter().flatten().collect();
+                found.push((setting, form, texts.join(OsStr::new(","))));
+            }
+        }
+    }
+    found
+}
+
+/// Writes an error of the command line's parser on one line, without a secret: what is wrong, and the nearest right thing.
+pub fn one_line(error: &clap::Error, root: &Command, arguments: &[OsString]) -> String {
+    let wrong = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(wrong)) if error.kind() == ErrorKind::UnknownArgument => wrong.as_str(),
+        _ => return rendered(error),
+    };
+    if wrong.starts_with("--") {
+        unknown_flag(wrong, root, arguments)
+    } else if arguments.iter().any(|argument| is_secret_flag(argument)) {
+        // Perhaps a part of the secret, behind a space.
+        "there is an argument without a flag; it is not shown, since a secret is given too".to_owned()
+    } else {
+        rendered(error)
+    }
+}
+
+fn unknown_flag(wrong: &str, root: &Command, arguments: &[OsString]) -> String {
+    let mut command = root.clone();
+    command.build();
+    let command = chosen(&command, arguments);
+    let name = command.get_bin_name().unwrap_or(command.get_name());
+    let of_others = settings().all.iter().find(|setting| wrong[2..] == setting.flag());
+    let of_file = settings().all.iter().find(|s| s.is_secret() && wrong[2..] == format!("{}-file", s.flag()));
+    if let Some(setting) = of_others.or(of_file) {
+        return format!("`{name}` does not use {} and has no flag {wrong}; see `{name} --help`", setting.name());
+    }
+    let known: Vec<String> =
+        command.get_arguments().filter_map(Arg::get_long).map(|long| format!("--{long}")).collect();
+    let hint = match nearest(wrong, known.iter().map(String::as_str)) {
+        Some(nearest) => format!("; did you mean {nearest}?"),
+        // What is known under another name of the section is no flag of this command either, but leads on.
+        None => hint(wrong, settings().all.iter().map(Setting::name).collect::<Vec<_>>().iter().map(String::as_str)),
+    };
+    format!("`{name}` has no flag {wrong}{hint}; see `{name} --help`")
+}
+
+/// The command that the arguments name.
+fn chosen<'a>(root: &'a Command, arguments: &[OsString]) -> &'a Command {
+    let mut command = root;
+    for argument in arguments.iter().skip(1) {
+        command = command.find_subcommand(argument).unwrap_or(command);
+    }
+    command
+}
+
+fn is_secret_flag(argument: &OsStr) -> bool {
+    let flag = argument.to_string_lossy();
+    let flag = flag.split('=').next().unwrap_or_default();
+    settings().all.iter().any(|setting| setting.is_secret() && flag.strip_prefix("--") == Some(&setting.flag()))
+}
+
+/// The parser's own words without its usage.
+fn rendered(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let kept = text.split("\n\n").filter(|part| !part.starts_with("Usage:") && !part.starts_with("For more"));
+    let words: Vec<&str> = kept.flat_map(str::split_whitespace).collect();
+    format!("{}; see `echogen --help`", words.join(" "))
+}
