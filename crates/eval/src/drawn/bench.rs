@@ -6,7 +6,7 @@ use anyhow::Result;
 use echogen_checkpoint::bundle::Bundle;
 use echogen_imaging::{PixelBox, RgbImage, white_outside};
 use echogen_models::{
-    device::Compute, echogen::SamplingOptions, generator::ImageRequest, subject_encoder::EncodedSubject,
+    device::Compute, echogen::SamplingOptions, encoded_subject::EncodedSubject, generator::ImageRequest,
     subject_finder::SubjectFinder,
 };
 
