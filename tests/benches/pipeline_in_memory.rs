@@ -15,10 +15,10 @@ use echogen_encoder::Encoder;
 use echogen_imaging::{ImageFormat, ImageLimits, RgbImage, encode_image};
 use echogen_ports::{Broker, MemoryBroker, MemoryCache, MemoryImageFetcher, MemoryObjectStore, Message, QueueName};
 use echogen_protocol::{EventKind, Job, JobId, Lane, PixelBudget, SubjectKeys};
-use echogen_sampler::Sampler;
+use echogen_sampler::{Sampler, SamplerConfig};
 use echogen_segmenter::{GivenBox, Segmenter};
 use echogen_tests::constant::Constant;
-use echogen_worker::{Clock, ResultWriter, Stage, Worker, WorkerConfig};
+use echogen_worker::{CachedObjects, Clock, ProductsConfig, ResultWriter, Stage, Worker, WorkerConfig};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Jobs on their way at once, as a broker would hold them.
@@ -34,7 +34,8 @@ struct Installation {
 fn start() -> Installation {
     let broker = Arc::new(MemoryBroker::new());
     let (work, pictures) = (Arc::new(MemoryObjectStore::new()), Arc::new(MemoryObjectStore::new()));
-    let cache = Arc::new(MemoryCache::new(1 << 26));
+    let products = ProductsConfig::default();
+    let objects = CachedObjects::new(work, Arc::new(MemoryCache::new(1 << 26)), &products);
     let fetcher = Arc::new(MemoryImageFetcher::new());
     let subjects = SubjectKeys {
         encoders: "constant".into(),
@@ -47,15 +48,18 @@ fn start() -> Installation {
     let config = DispatcherConfig { subjects: subjects.clone(), max_image_bytes: 1 << 20 };
     let stages: [(Arc<dyn Stage>, QueueName); 4] = [
         (
-            Arc::new(Dispatcher::new(config, fetcher.clone(), work.clone(), cache.clone(), results.clone())),
+            Arc::new(Dispatcher::new(config, fetcher.clone(), objects.clone(), results.clone())),
             QueueName::dispatch(Lane::Standard),
         ),
         (
-            Arc::new(Segmenter::new(ImageLimits::default(), Arc::new(GivenBox), work.clone(), cache.clone())),
+            Arc::new(Segmenter::new(ImageLimits::default(), Arc::new(GivenBox), objects.clone(), &products)),
             QueueName::segment(),
         ),
-        (Arc::new(Encoder::new(subjects, networks.clone(), work.clone(), cache.clone())), QueueName::encode()),
-        (Arc::new(Sampler::new(networks, work, cache, pictures, results.clone())), QueueName::sample()),
+        (Arc::new(Encoder::new(subjects, networks.clone(), objects.clone(), &products)), QueueName::encode()),
+        (
+            Arc::new(Sampler::new(networks, objects, pictures, results.clone(), &SamplerConfig::default())),
+            QueueName::sample(),
+        ),
     ];
     let (workers, shutdown) = (TaskTracker::new(), CancellationToken::new());
     for (stage, queue) in stages {

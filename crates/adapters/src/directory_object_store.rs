@@ -12,7 +12,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_ports::{ObjectKey, ObjectStore, PortError, object_too_large};
+use echogen_ports::{ObjectKey, ObjectStore, PortError, object_too_large, spawn_blocking};
 use tempfile::NamedTempFile;
 
 /// An object store in a folder.
@@ -41,49 +41,41 @@ impl DirectoryObjectStore {
 impl ObjectStore for DirectoryObjectStore {
     async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
         let (path, key) = (self.path(key), key.clone());
-        blocking(move || read(&path, &key, max_bytes)).await
+        spawn_blocking(move || read(&path, &key, max_bytes)).await?
     }
 
     async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), PortError> {
         let path = self.path(key);
-        blocking(move || {
+        spawn_blocking(move || {
             let written = write_beside(&path, &bytes).and_then(|file| Ok(file.persist(&path)?));
             written.and_then(|_| sync_folder_of(&path)).map_err(|error| write_error(&path, error))
         })
-        .await
+        .await?
     }
 
     async fn put_if_absent(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, PortError> {
         let path = self.path(key);
-        blocking(move || put_if_absent(&path, &bytes).map_err(|error| write_error(&path, error))).await
+        spawn_blocking(move || put_if_absent(&path, &bytes).map_err(|error| write_error(&path, error))).await?
     }
 
     async fn exists(&self, key: &ObjectKey) -> Result<bool, PortError> {
         let path = self.path(key);
-        blocking(move || match fs::metadata(&path) {
+        spawn_blocking(move || match fs::metadata(&path) {
             Ok(metadata) => Ok(metadata.is_file()),
             Err(error) if is_absent(&error) => Ok(false),
             Err(error) => Err(read_error(&path, error)),
         })
-        .await
+        .await?
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), PortError> {
         let path = self.path(key);
-        blocking(move || match fs::remove_file(&path) {
+        spawn_blocking(move || match fs::remove_file(&path) {
             Err(error) if !is_absent(&error) => Err(write_error(&path, error)),
             _ => Ok(()),
         })
-        .await
+        .await?
     }
-}
-
-/// Files block; they do it on threads that may.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, PortError> + Send + 'static,
-) -> Result<T, PortError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(PortError::transient("the store's thread did not end").because(error)))
 }
 
 fn read(path: &Path, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {

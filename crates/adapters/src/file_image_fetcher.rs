@@ -13,7 +13,7 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use bytes::Bytes;
-use echogen_ports::{ImageFetcher, PortError};
+use echogen_ports::{ImageFetcher, PortError, spawn_blocking};
 use echogen_protocol::{ImageLocation, ImageSource};
 
 /// Base64 with or without its padding, as clients send it.
@@ -74,8 +74,7 @@ impl ImageFetcher for FileImageFetcher {
             ImageLocation::File(name) => {
                 let path = self.path(name)?;
                 let base = (self.reach == Reach::BelowBase).then(|| self.base.clone());
-                let read = tokio::task::spawn_blocking(move || read(&path, base.as_deref(), max_bytes)).await;
-                read.unwrap_or_else(|error| Err(PortError::transient("the reading thread did not end").because(error)))
+                spawn_blocking(move || read(&path, base.as_deref(), max_bytes)).await?
             }
         }
     }

@@ -44,7 +44,7 @@ impl FinderOptions {
     /// The rules of the search.
     pub(crate) fn config(&self) -> FinderConfig {
         FinderConfig {
-            box_threshold: self.threshold,
+            threshold: self.threshold,
             selection: self.selection.into(),
             padding: self.padding,
             ..FinderConfig::default()

@@ -10,12 +10,12 @@ use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_ports::{Cache, ImageFetcher, ObjectKey, ObjectStore, PortError};
+use echogen_ports::{ImageFetcher, ObjectKey, PortError, spawn_blocking};
 use echogen_protocol::{
     ContentHash, EncodeTask, EventKind, FailureKind, ImageLocation, ImageSource, Job, Progress, SampleTask,
     SegmentTask, Segmentation, SubjectKeys, Task, layout, limits,
 };
-use echogen_worker::{CachedObjects, Outcome, ResultWriter, Stage, StageContext, StageError, off_thread};
+use echogen_worker::{CachedObjects, Outcome, ResultWriter, Stage, StageContext, StageError};
 use serde::{Deserialize, Serialize};
 
 /// Bytes of a [`Segmentation`]: a handful of numbers and a name.
@@ -44,7 +44,7 @@ fn default_max_image_bytes() -> u64 {
 pub struct Dispatcher {
     config: DispatcherConfig,
     fetcher: Arc<dyn ImageFetcher>,
-    work: CachedObjects,
+    objects: CachedObjects,
     results: ResultWriter,
 }
 
@@ -52,16 +52,14 @@ impl Dispatcher {
     /// The stage's name in logs, timings and metrics.
     pub const NAME: &'static str = "dispatcher";
 
-    /// A dispatcher that fetches with `fetcher`, leaves pictures in `work`, and looks there for what was made of them,
-    /// in `cache` first.
+    /// A dispatcher that fetches with `fetcher`, leaves pictures in `objects`, and looks there for what was made of them.
     pub fn new(
         config: DispatcherConfig,
         fetcher: Arc<dyn ImageFetcher>,
-        work: Arc<dyn ObjectStore>,
-        cache: Arc<dyn Cache>,
+        objects: CachedObjects,
         results: ResultWriter,
     ) -> Self {
-        Self { config, fetcher, work: CachedObjects::new(work, cache), results }
+        Self { config, fetcher, objects, results }
     }
 
     async fn dispatch(&self, mut job: Job, context: &StageContext) -> Result<Outcome, StageError> {
@@ -111,10 +109,10 @@ impl Dispatcher {
         match bytes {
             // One call does for both: sending a small picture in vain is cheaper than asking first. Of a new one the
             // segmenter finds a copy in the cache.
-            Some(bytes) if bytes.len() <= SMALL_BYTES => Ok(!self.work.put_if_absent(&key, bytes).await?),
-            _ if self.work.exists(&key).await? => Ok(true),
+            Some(bytes) if bytes.len() <= SMALL_BYTES => Ok(!self.objects.put_if_absent(&key, bytes).await?),
+            _ if self.objects.exists(&key).await? => Ok(true),
             Some(bytes) => {
-                self.work.store().put(&key, bytes).await?;
+                self.objects.store().put(&key, bytes).await?;
                 Ok(false)
             }
             None => {
@@ -142,11 +140,11 @@ impl Dispatcher {
         let progress =
             Progress { subject: Some(record.subject_of(&job)), cutout: Some(record.cutout), ..Progress::default() };
         let subject = ObjectKey::of_content(layout::SUBJECTS, &self.config.subjects.inputs(record.cutout, resolution))?;
-        if self.work.is_cached(&subject).await || self.work.exists(&subject).await? {
+        if self.objects.is_cached(&subject).await || self.objects.exists(&subject).await? {
             let encoded_subject = subject.as_str().to_owned();
             return Ok(Task::Sample(SampleTask { job, encoded_subject, progress }));
         }
-        if self.work.exists(&ObjectKey::of_content(layout::CUTOUTS, &record.cutout)?).await? {
+        if self.objects.exists(&ObjectKey::of_content(layout::CUTOUTS, &record.cutout)?).await? {
             return Ok(Task::Encode(EncodeTask { job, cutout: record.cutout, progress }));
         }
         Ok(Task::Segment(SegmentTask { job, image, progress: Progress::default() }))
@@ -158,7 +156,7 @@ impl Dispatcher {
             layout::SEGMENTATIONS,
             &layout::segmentation_inputs(image, job, &self.config.subjects.finders),
         )?;
-        let bytes = self.work.get(&key, MAX_RECORD_BYTES).await?;
+        let bytes = self.objects.get(&key, MAX_RECORD_BYTES).await?;
         Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }
 }
@@ -183,7 +181,7 @@ async fn hash(bytes: &Bytes) -> Result<ContentHash, StageError> {
         return Ok(ContentHash::of(bytes));
     }
     let bytes = bytes.clone();
-    off_thread(move || ContentHash::of(&bytes)).await
+    Ok(spawn_blocking(move || ContentHash::of(&bytes)).await?)
 }
 
 /// Notes the dispatcher's own share, and which later stages the short way leaves out.

@@ -7,7 +7,9 @@ use echogen_protocol::{
     BoundingBox, ContentHash, FailureKind, FoundBy, Job, JobId, JobResult, PixelBudget, Segmentation, SubjectFound,
     SubjectKeys, Task, layout,
 };
-use echogen_worker::{Clock, Outcome, ResultWriter, Stage, StageContext, StageError, TaskFacts};
+use echogen_worker::{
+    CachedObjects, Clock, Outcome, ProductsConfig, ResultWriter, Stage, StageContext, StageError, TaskFacts,
+};
 
 use crate::{Dispatcher, DispatcherConfig};
 
@@ -37,8 +39,9 @@ fn bench() -> Bench {
     };
     let config = DispatcherConfig { subjects: subjects.clone(), max_image_bytes: 1_000 };
     let results = ResultWriter::new(Arc::new(MemoryObjectStore::new()), broker.clone(), Clock::system(), "1.2.3");
-    let dispatcher =
-        Dispatcher::new(config, fetcher.clone(), work.clone(), Arc::new(MemoryCache::new(1 << 20)), results.clone());
+    let cache = Arc::new(MemoryCache::new(1 << 20));
+    let objects = CachedObjects::new(work.clone(), cache, &ProductsConfig::default());
+    let dispatcher = Dispatcher::new(config, fetcher.clone(), objects, results.clone());
     Bench { dispatcher, work, fetcher, results, context: StageContext::for_test(broker), subjects }
 }
 

@@ -14,16 +14,12 @@ use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_imaging::{ImageLimits, RgbImage};
-use echogen_ports::{Cache, ObjectKey, ObjectStore, PortError};
+use echogen_imaging::ImageLimits;
+use echogen_ports::{KeyError, MemoryBudget, ObjectKey, PortError};
 use echogen_protocol::{
-    ContentHash, EncodeTask, EventKind, FailureKind, Job, KeyError, Progress, SampleTask, SegmentTask, SubjectKeys,
-    Task, layout,
+    ContentHash, EncodeTask, EventKind, FailureKind, Job, Progress, SampleTask, SegmentTask, SubjectKeys, Task, layout,
 };
-use echogen_worker::{
-    CachedObjects, LeaseConfig, MemoryBudget, Outcome, Room, Shared, SharedFlight, SharedWork, SingleFlight, Stage,
-    StageContext, StageError, off_thread,
-};
+use echogen_worker::{CachedObjects, Outcome, Products, ProductsConfig, Stage, StageContext, StageError, StoredObject};
 
 pub use network_encoder::NetworkEncoder;
 pub use subject_encoder::{EncodeError, SubjectEncoder};
@@ -31,17 +27,12 @@ pub use subject_encoder::{EncodeError, SubjectEncoder};
 /// Bytes of a cut-out: it has no more pixels than a picture may have.
 const MAX_CUTOUT_BYTES: u64 = 256 * 1024 * 1024;
 
-/// Memory for the cut-outs of all tasks at work: one of the largest size, or five of twelve megapixels.
-const PICTURE_MEMORY_BYTES: u64 = 1024 * 1024 * 1024;
-
 /// The stage.
 #[derive(Debug)]
 pub struct Encoder {
     keys: SubjectKeys,
     networks: Arc<dyn SubjectEncoder>,
-    work: CachedObjects,
-    flights: SingleFlight<ObjectKey, ()>,
-    shared: SharedFlight,
+    subjects: Products<StoredObject>,
     memory: MemoryBudget,
 }
 
@@ -49,18 +40,15 @@ impl Encoder {
     /// The stage's name in logs, timings and metrics.
     pub const NAME: &'static str = "encoder";
 
-    /// An encoder that reads cut-outs from `work` and leaves encoded subjects there and in `cache`, which also holds the
-    /// leases by which the encoders of several processes agree on one.
+    /// An encoder that reads cut-outs from `objects` and leaves encoded subjects there.
     pub fn new(
         keys: SubjectKeys,
         networks: Arc<dyn SubjectEncoder>,
-        work: Arc<dyn ObjectStore>,
-        cache: Arc<dyn Cache>,
+        objects: CachedObjects,
+        config: &ProductsConfig,
     ) -> Self {
-        let work = CachedObjects::new(work, Arc::clone(&cache));
-        let shared = SharedFlight::new(cache, LeaseConfig::default());
-        let memory = MemoryBudget::new(PICTURE_MEMORY_BYTES);
-        Self { keys, networks, work, flights: SingleFlight::new(), shared, memory }
+        let memory = MemoryBudget::new(config.picture_memory_bytes);
+        Self { keys, networks, subjects: Products::new(objects, config), memory }
     }
 
     async fn encode(&self, task: EncodeTask, context: &StageContext) -> Result<Outcome, StageError> {
@@ -69,82 +57,32 @@ impl Encoder {
         let resolution =
             self.keys.resolution(&job).map_err(|fault| StageError::permanent(FailureKind::Unsupported, fault))?;
         let key = ObjectKey::of_content(layout::SUBJECTS, &self.keys.inputs(cutout, resolution))?;
-        let mut made = false;
-        let is_new = progress.is_new();
-        let encoding = Encoding { stage: self, key: &key, cutout, resolution, is_new, time_limit: context.time_limit };
-        let found = self
-            .flights
-            .run(&key, async {
-                let shared = self.shared.run_for(context, key.as_str(), &encoding).await?;
-                made = matches!(shared, Shared::Made(()));
-                Ok(())
-            })
-            .await;
-        match found {
-            Ok(()) => {}
-            Err(Fault::CutoutGone) => return segment_again(job, progress),
-            Err(Fault::Stage(error)) => return Err(error),
-        }
+        let make = || self.make(cutout, resolution, context);
+        let subject = match self.subjects.get_or_make(context, &key, progress.is_new(), make).await {
+            Ok(subject) => subject,
+            Err(NotEncoded::CutoutGone) => return segment_again(job, progress),
+            Err(NotEncoded::Failed(error)) => return Err(error),
+        };
         progress.models.extend(self.networks.models());
-        progress.note(Self::NAME, started.elapsed().as_secs_f64(), !made);
+        progress.note(Self::NAME, started.elapsed().as_secs_f64(), subject.is_found());
         context.tell(EventKind::Encoded, &job.id, serde_json::json!({ "subject": key.as_str() })).await;
         let encoded_subject = key.as_str().to_owned();
         Ok(Outcome::next(Task::Sample(SampleTask { job, encoded_subject, progress })))
     }
 
-    /// Decodes a cut-out as soon as there is room. It is our own PNG of a picture that passed the limits, so only its
-    /// size in bytes is bounded anew.
-    async fn decode(&self, png: Bytes) -> Result<(RgbImage, Room), StageError> {
+    /// Encodes a cut-out. It is our own PNG of a picture that passed the limits, so only its size in bytes is bounded
+    /// anew.
+    async fn make(&self, cutout: ContentHash, resolution: u32, context: &StageContext) -> Result<Bytes, NotEncoded> {
+        let key = ObjectKey::of_content(layout::CUTOUTS, &cutout)?;
+        let png = self.subjects.objects().get(&key, MAX_CUTOUT_BYTES).await?.ok_or(NotEncoded::CutoutGone)?;
         let limits = ImageLimits { max_bytes: MAX_CUTOUT_BYTES, ..ImageLimits::default() };
-        let measure = move || echogen_imaging::decoding_bytes(&png, &limits).map(|needed| (needed, png));
-        let (needed, png) = off_thread(measure).await?.map_err(StageError::internal)?;
-        let room = self.memory.take(needed).await;
-        // It goes along with the work, which runs to its end also when this task is dropped halfway.
-        let (picture, room) = off_thread(move || (echogen_imaging::decode_image(&png, &limits), room)).await?;
-        Ok((picture.map_err(StageError::internal)?, room))
-    }
-}
-
-/// The encoding of one cut-out, for all who want it.
-struct Encoding<'a> {
-    stage: &'a Encoder,
-    key: &'a ObjectKey,
-    cutout: ContentHash,
-    resolution: u32,
-    /// See [`SharedWork::is_new`].
-    is_new: bool,
-    time_limit: tokio::time::Instant,
-}
-
-#[async_trait]
-impl SharedWork for Encoding<'_> {
-    type Product = ();
-    type Draft = Bytes;
-    type Error = Fault;
-
-    fn is_new(&self) -> bool {
-        self.is_new
-    }
-
-    async fn glance(&self) -> Result<Option<()>, Fault> {
-        Ok(self.stage.work.is_cached(self.key).await.then_some(()))
-    }
-
-    async fn find(&self) -> Result<Option<()>, Fault> {
-        Ok(self.stage.work.exists(self.key).await?.then_some(()))
-    }
-
-    async fn make(&self) -> Result<Bytes, Fault> {
-        let key = ObjectKey::of_content(layout::CUTOUTS, &self.cutout)?;
-        let png = self.stage.work.get(&key, MAX_CUTOUT_BYTES).await?;
-        // Who has room waits only for the networks, which take none, so it never waits for one who waits for room.
-        let (picture, _room) = self.stage.decode(png.ok_or(Fault::CutoutGone)?).await?;
-        let encoded = self.stage.networks.encode(Arc::new(picture), self.resolution, self.time_limit).await;
+        let measure = move |png: &Bytes| echogen_imaging::decoding_bytes(png, &limits).map_err(StageError::internal);
+        let decode = move |png: &Bytes| echogen_imaging::decode_image(png, &limits).map_err(StageError::internal);
+        // Held until the subject is encoded. A task that holds memory waits only for the networks, which take none, so it
+        // never waits for a task that waits for memory.
+        let (picture, _memory) = self.memory.load(png, measure, decode).await?;
+        let encoded = self.networks.encode(Arc::new(picture), resolution, context.time_limit).await;
         Ok(encoded.map_err(StageError::from)?.into())
-    }
-
-    async fn store(&self, subject: Bytes) -> Result<(), Fault> {
-        Ok(self.stage.work.put(self.key, subject).await?)
     }
 }
 
@@ -164,28 +102,28 @@ impl Stage for Encoder {
 
 /// Why there is no encoded subject.
 #[derive(Debug)]
-enum Fault {
+enum NotEncoded {
     /// The cut-out was deleted in between.
     CutoutGone,
     /// Anything else.
-    Stage(StageError),
+    Failed(StageError),
 }
 
-impl From<StageError> for Fault {
+impl From<StageError> for NotEncoded {
     fn from(error: StageError) -> Self {
-        Self::Stage(error)
+        Self::Failed(error)
     }
 }
 
-impl From<PortError> for Fault {
+impl From<PortError> for NotEncoded {
     fn from(error: PortError) -> Self {
-        Self::Stage(error.into())
+        Self::Failed(error.into())
     }
 }
 
-impl From<KeyError> for Fault {
+impl From<KeyError> for NotEncoded {
     fn from(error: KeyError) -> Self {
-        Self::Stage(error.into())
+        Self::Failed(error.into())
     }
 }
 

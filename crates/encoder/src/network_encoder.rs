@@ -8,7 +8,7 @@ use echogen_models::{
     device_fault::is_device_fault,
     subject_encoder::{self, SubjectError},
 };
-use echogen_worker::{Asker, InferenceError, InferenceThread};
+use echogen_worker::{InferenceError, InferenceThread, RequestHandle};
 use tokio::time::Instant;
 
 use crate::{EncodeError, SubjectEncoder};
@@ -16,35 +16,27 @@ use crate::{EncodeError, SubjectEncoder};
 /// Requests that wait for the thread; the stage's own concurrency keeps it below.
 const WAITING: usize = 4;
 
-type Question = (Arc<RgbImage>, u32);
-
 /// Encodes with DINOv2 and the autoencoder, on a thread of their own.
 #[derive(Debug)]
 pub struct NetworkEncoder {
     models: BTreeMap<String, String>,
-    thread: InferenceThread<Question, Result<Vec<u8>, SubjectError>>,
+    thread: InferenceThread<(Arc<RgbImage>, u32), Vec<u8>, EncodeError>,
 }
 
 impl NetworkEncoder {
     /// Starts the thread. `models` are the digests for the result.
     pub fn start(networks: subject_encoder::SubjectEncoder, models: BTreeMap<String, String>) -> std::io::Result<Self> {
-        let serve = move |(cutout, resolution): Question, _: &Asker<'_>| {
-            let encoded = networks.encode(&cutout, resolution as usize);
-            if let Err(error) = &encoded
-                && is_device_fault(error)
-            {
-                echogen_telemetry::health().device_fault(&error.to_string());
-            }
-            encoded?.to_bytes()
+        let serve = move |(cutout, resolution): (Arc<RgbImage>, u32), _: &RequestHandle<_, _>| {
+            Ok(networks.encode(&cutout, resolution as usize)?.to_bytes()?)
         };
-        Ok(Self { models, thread: InferenceThread::start("encoder-networks", WAITING, serve)? })
+        Ok(Self { models, thread: InferenceThread::start("encoder-networks", WAITING, is_device_fault, serve)? })
     }
 }
 
 #[async_trait]
 impl SubjectEncoder for NetworkEncoder {
     async fn encode(&self, cutout: Arc<RgbImage>, resolution: u32, deadline: Instant) -> Result<Vec<u8>, EncodeError> {
-        Ok(self.thread.ask((cutout, resolution), deadline).await??)
+        self.thread.ask((cutout, resolution), deadline).await
     }
 
     fn models(&self) -> BTreeMap<String, String> {

@@ -10,23 +10,23 @@ use std::{
 
 use async_trait::async_trait;
 use echogen_imaging::{ImageFormat, RgbImage, encode_image};
-use echogen_ports::{Cache, MemoryBroker, MemoryCache, MemoryObjectStore, ObjectKey, ObjectStore};
+use echogen_ports::{Cache, MemoryBroker, MemoryBudget, MemoryCache, MemoryObjectStore, ObjectKey, ObjectStore};
 use echogen_protocol::{
     BoundingBox, ContentHash, EncodeTask, FailureKind, FoundBy, Job, JobId, PixelBudget, Progress, SampleTask,
     SubjectFound, SubjectKeys, Task, layout,
 };
-use echogen_worker::{MemoryBudget, Outcome, Stage, StageContext, StageError};
+use echogen_worker::{CachedObjects, Outcome, ProductsConfig, Stage, StageContext, StageError};
 use tokio::time::Instant;
 
 use crate::{EncodeError, Encoder, SubjectEncoder};
 
 #[derive(Debug, Default)]
-struct Clerk {
+struct FakeEncoder {
     runs: AtomicUsize,
 }
 
 #[async_trait]
-impl SubjectEncoder for Clerk {
+impl SubjectEncoder for FakeEncoder {
     async fn encode(&self, cutout: Arc<RgbImage>, resolution: u32, _: Instant) -> Result<Vec<u8>, EncodeError> {
         self.runs.fetch_add(1, Ordering::Relaxed);
         for _ in 0..10 {
@@ -40,12 +40,12 @@ impl SubjectEncoder for Clerk {
     }
 
     fn models(&self) -> BTreeMap<String, String> {
-        [("clerk".to_owned(), "abc".to_owned())].into()
+        [("encoder".to_owned(), "abc".to_owned())].into()
     }
 }
 
 struct Bench {
-    clerk: Arc<Clerk>,
+    encoder: Arc<FakeEncoder>,
     stage: Encoder,
     work: Arc<MemoryObjectStore>,
     cache: Arc<MemoryCache>,
@@ -53,16 +53,28 @@ struct Bench {
 }
 
 fn bench() -> Bench {
-    let clerk = Arc::new(Clerk::default());
+    let encoder = Arc::new(FakeEncoder::default());
     let (work, cache) = (Arc::new(MemoryObjectStore::new()), Arc::new(MemoryCache::new(1_000_000)));
     let keys = SubjectKeys {
         finders: String::new(),
-        encoders: "clerk".into(),
+        encoders: "encoder".into(),
         default_pixel_budget: PixelBudget::M0_06,
         resolutions: [(PixelBudget::M0_06, 256), (PixelBudget::M1, 512)].into(),
     };
-    let stage = Encoder::new(keys, clerk.clone(), work.clone(), cache.clone());
-    Bench { clerk, stage, work, cache, context: StageContext::for_test(Arc::new(MemoryBroker::new())) }
+    let stage = process(keys, &encoder, &work, &cache);
+    Bench { encoder, stage, work, cache, context: StageContext::for_test(Arc::new(MemoryBroker::new())) }
+}
+
+/// A stage of a process of its own, on what all share.
+fn process(
+    keys: SubjectKeys,
+    encoder: &Arc<FakeEncoder>,
+    work: &Arc<MemoryObjectStore>,
+    cache: &Arc<MemoryCache>,
+) -> Encoder {
+    let config = ProductsConfig::default();
+    let objects = CachedObjects::new(work.clone(), cache.clone(), &config);
+    Encoder::new(keys, encoder.clone(), objects, &config)
 }
 
 fn job(id: &str) -> Job {
@@ -93,7 +105,7 @@ impl Bench {
     }
 
     fn runs(&self) -> usize {
-        self.clerk.runs.load(Ordering::Relaxed)
+        self.encoder.runs.load(Ordering::Relaxed)
     }
 }
 
@@ -106,7 +118,7 @@ async fn the_encoded_subject_lies_in_store_and_cache() {
     assert_eq!(bench.work.get(&key, 1_000).await.unwrap().unwrap(), "8 x 6 at 256");
     assert_eq!(bench.cache.get(key.as_str()).await.unwrap().unwrap(), "8 x 6 at 256");
     assert_eq!(task.progress.cached.get("encoder"), Some(&false));
-    assert_eq!(task.progress.models.get("clerk").map(String::as_str), Some("abc"));
+    assert_eq!(task.progress.models.get("encoder").map(String::as_str), Some("abc"));
 }
 
 #[tokio::test]
@@ -121,16 +133,16 @@ async fn many_prompts_at_the_same_moment_encode_once() {
 }
 
 #[tokio::test]
-async fn a_cutout_waits_for_room_and_all_get_their_turn() {
+async fn a_cutout_waits_for_memory_and_all_get_their_turn() {
     let mut bench = bench();
     bench.stage.memory = MemoryBudget::new(1);
     let (low, middle, high) =
         (bench.put_cutout(8, 6).await, bench.put_cutout(8, 7).await, bench.put_cutout(8, 8).await);
-    let room = bench.stage.memory.take(1).await;
-    let patience = std::time::Duration::from_millis(50);
-    assert!(tokio::time::timeout(patience, bench.run(job("none"), low)).await.is_err());
+    let permit = bench.stage.memory.acquire(1).await;
+    let wait = std::time::Duration::from_millis(50);
+    assert!(tokio::time::timeout(wait, bench.run(job("none"), low)).await.is_err());
     assert_eq!(bench.runs(), 0);
-    drop(room);
+    drop(permit);
     let (one, two, three) =
         tokio::join!(bench.run(job("one"), low), bench.run(job("two"), middle), bench.run(job("three"), high));
     assert!([one, two, three].iter().all(Result::is_ok));
@@ -142,10 +154,7 @@ async fn a_cutout_waits_for_room_and_all_get_their_turn() {
 async fn two_hundred_jobs_in_four_processes_at_once_encode_once() {
     let first = bench();
     let cutout = first.put_cutout(8, 6).await;
-    let stage = || {
-        let keys = first.stage.keys.clone();
-        Encoder::new(keys, first.clerk.clone(), first.work.clone(), first.cache.clone())
-    };
+    let stage = || process(first.stage.keys.clone(), &first.encoder, &first.work, &first.cache);
     let stages: Vec<Arc<Encoder>> = (0..4).map(|_| Arc::new(stage())).collect();
     let mut jobs = tokio::task::JoinSet::new();
     for number in 0..200 {
@@ -162,7 +171,7 @@ async fn two_hundred_jobs_in_four_processes_at_once_encode_once() {
         let Task::Sample(task) = tasks.remove(0).1 else { panic!("not to the sampler") };
         made += u32::from(task.progress.cached.get("encoder") == Some(&false));
     }
-    assert_eq!((first.clerk.runs.load(Ordering::Relaxed), made), (1, 1));
+    assert_eq!((first.encoder.runs.load(Ordering::Relaxed), made), (1, 1));
 }
 
 #[tokio::test]

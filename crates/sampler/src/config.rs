@@ -1,4 +1,4 @@
-//! How the sampler gathers its batches, and what it tells.
+//! How the sampler forms its batches, and what it keeps and publishes.
 
 use std::time::Duration;
 
@@ -9,31 +9,27 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SamplerConfig {
-    /// Pictures sampled side by side at most.
+    /// Pictures of one shape that are sampled side by side at most.
     #[schemars(range(min = 1, max = 4_096))]
     pub max_batch: usize,
-    /// Image tokens sampled side by side at most: some fifteen pictures of 256 pixels, one of 768 or more. More is not
-    /// faster on a processor; a graphics card has room for more.
+    /// Image tokens that are sampled side by side at most: some fifteen pictures of 256 pixels, one of 768 or more. More
+    /// is not faster on a processor; a graphics card has room for more.
     #[schemars(range(min = 1))]
     pub max_batch_tokens: usize,
     /// Seconds that a job may wait for others of its shape while the networks are idle. While they are busy, whatever
-    /// comes gathers by itself.
+    /// comes is gathered by itself.
     pub max_wait_seconds: f64,
-    /// Bytes of key-value caches of a batch at most. One picture is always admitted.
+    /// Bytes that the key-value caches of a batch may take. One picture is always admitted.
     pub max_kv_bytes: u64,
-    /// Whether every finished scale is told.
-    pub scale_events: ScaleEvents,
-}
-
-/// Whether every finished scale of a job is told to listeners: a dozen events a job.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ScaleEvents {
-    /// Only that sampling has begun; for installations with many jobs.
-    #[default]
-    Off,
-    /// Every scale; for whoever watches one job.
-    On,
+    /// Bytes of conditions that are kept from job to job: the keys and values of prompts and subjects, on the device.
+    pub condition_cache_bytes: u64,
+    /// Bytes of encoded subjects that are kept from job to job. One of the largest size has some four million.
+    pub subject_cache_bytes: u64,
+    /// Pictures of one job that are encoded and stored at once.
+    #[schemars(range(min = 1, max = 256))]
+    pub stored_at_once: usize,
+    /// Whether every finished scale is published as an event, a dozen a job; otherwise only that sampling has begun.
+    pub scale_events: bool,
 }
 
 impl Default for SamplerConfig {
@@ -43,7 +39,10 @@ impl Default for SamplerConfig {
             max_batch_tokens: 8_192,
             max_wait_seconds: 0.01,
             max_kv_bytes: 4 << 30,
-            scale_events: ScaleEvents::Off,
+            condition_cache_bytes: 1 << 30,
+            subject_cache_bytes: 64 << 20,
+            stored_at_once: 4,
+            scale_events: false,
         }
     }
 }
@@ -63,8 +62,8 @@ mod tests {
     #[test]
     fn the_configuration_reads_as_it_is_written_and_nonsense_is_no_crash() {
         let config: SamplerConfig =
-            serde_json::from_str(r#"{"max_batch": 4, "max_wait_seconds": -1, "scale_events": "on"}"#).unwrap();
-        assert_eq!((config.max_batch, config.scale_events), (4, ScaleEvents::On));
+            serde_json::from_str(r#"{"max_batch": 4, "max_wait_seconds": -1, "scale_events": true}"#).unwrap();
+        assert_eq!((config.max_batch, config.scale_events), (4, true));
         assert_eq!(config.max_wait(), Duration::ZERO);
         assert_eq!(config.max_kv_bytes, SamplerConfig::default().max_kv_bytes);
         assert!(serde_json::from_str::<SamplerConfig>(r#"{"max_bach": 4}"#).is_err());

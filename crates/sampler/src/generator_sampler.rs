@@ -1,16 +1,11 @@
 //! [`ImageSampler`] on the networks of a model bundle.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    ops::ControlFlow,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 
 use async_trait::async_trait;
 use echogen_checkpoint::bundle::{Bundle, SamplingDefaults};
 use echogen_imaging::RgbImage;
 use echogen_models::{
-    device_fault::is_device_fault,
     echogen::{self, Schedule},
     generator::{Generator, GeneratorError, ImageRequest},
     subject_encoder::EncodedSubject,
@@ -20,11 +15,9 @@ use echogen_worker::InferenceError;
 
 use crate::{
     BatchCounters, ImageSampler, SampleError, SampleRequest, Sampled, SamplerConfig,
-    batch_thread::{BatchThread, Networks, Part},
+    batch_thread::{BatchNetworks, BatchThread, Part},
+    subject_cache::SubjectCache,
 };
-
-/// Decoded subjects kept on the thread: jobs of one subject come close together.
-const KEPT_SUBJECTS: usize = 8;
 
 /// Samples with a [`Generator`] on a thread of its own, jobs of one shape side by side.
 #[derive(Debug)]
@@ -48,8 +41,11 @@ impl GeneratorSampler {
         config: &SamplerConfig,
     ) -> std::io::Result<Self> {
         let generator = Arc::new(generator);
-        let artist = Artist { generator: Arc::clone(&generator), subjects: VecDeque::new() };
-        let thread = BatchThread::start("sampler-networks", config, artist)?;
+        let networks = SamplerNetworks {
+            generator: Arc::clone(&generator),
+            subjects: SubjectCache::new(config.subject_cache_bytes),
+        };
+        let thread = BatchThread::start("sampler-networks", config, networks)?;
         let (bundle, defaults) = (bundle.name().to_owned(), bundle.manifest().sampling.clone());
         let max_batch_tokens = config.max_batch_tokens;
         Ok(Self { bundle, defaults, subjects, models, generator, max_batch_tokens, thread })
@@ -116,17 +112,18 @@ impl From<GeneratorError> for SampleError {
 }
 
 /// What lives on the thread.
-struct Artist {
+struct SamplerNetworks {
     generator: Arc<Generator>,
-    /// The latest last.
-    subjects: VecDeque<(String, Arc<EncodedSubject>)>,
+    /// Requests of one subject come close together.
+    subjects: SubjectCache<EncodedSubject>,
 }
 
-impl Networks for Artist {
+impl BatchNetworks for SamplerNetworks {
     type Subject = Arc<EncodedSubject>;
 
     fn prepare(&mut self, request: &SampleRequest) -> Result<Arc<EncodedSubject>, SampleError> {
-        self.subject(request)
+        let subject = self.subjects.get_or_decode(&request.subject_key, &request.subject, EncodedSubject::from_bytes);
+        subject.map_err(|error| SampleError::BadSubject(error.into()))
     }
 
     fn sample(
@@ -140,28 +137,7 @@ impl Networks for Artist {
             seeds.map(|seed| image_request(&part.request.parameters, part.subject, *seed))
         });
         let images: Vec<ImageRequest> = images.collect();
-        let made = self.generator.generate(&images, schedule, |_, _| observe());
-        if let Err(error) = &made
-            && is_device_fault(error)
-        {
-            echogen_telemetry::health().device_fault(&error.to_string());
-        }
-        Ok(made?)
-    }
-}
-
-impl Artist {
-    fn subject(&mut self, request: &SampleRequest) -> Result<Arc<EncodedSubject>, SampleError> {
-        if let Some((_, subject)) = self.subjects.iter().find(|(key, _)| *key == request.subject_key) {
-            return Ok(Arc::clone(subject));
-        }
-        let subject = EncodedSubject::from_bytes(&request.subject);
-        let subject = Arc::new(subject.map_err(|error| SampleError::BadSubject(error.into()))?);
-        if self.subjects.len() >= KEPT_SUBJECTS {
-            self.subjects.pop_front();
-        }
-        self.subjects.push_back((request.subject_key.clone(), Arc::clone(&subject)));
-        Ok(subject)
+        Ok(self.generator.generate(&images, schedule, |_, _| observe())?)
     }
 }
 

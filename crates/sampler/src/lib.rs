@@ -7,11 +7,12 @@
 //! real one.
 
 mod batch_counters;
+mod batch_scheduler;
 mod batch_thread;
 mod config;
-mod gatherer;
 mod generator_sampler;
 mod image_sampler;
+mod subject_cache;
 mod warm_up;
 
 use std::{sync::Arc, time::Instant};
@@ -19,18 +20,18 @@ use std::{sync::Arc, time::Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use echogen_imaging::{ImageFormat, RgbImage};
-use echogen_ports::{Cache, ObjectKey, ObjectStore};
+use echogen_ports::{ObjectKey, ObjectStore, spawn_blocking};
 use echogen_protocol::{
     ContentHash, EncodeTask, EventKind, FailureKind, Job, JobEvent, JobResult, OutputFormat, Parameters, Progress,
     ResultImage, SampleTask, Task, layout,
 };
-use echogen_worker::{CachedObjects, Outcome, ResultWriter, Stage, StageContext, StageError, off_thread};
+use echogen_worker::{CachedObjects, Outcome, ResultWriter, Stage, StageContext, StageError};
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 
 pub use batch_counters::BatchCounters;
-pub use config::{SamplerConfig, ScaleEvents};
-pub use gatherer::CloseReason;
+pub use batch_scheduler::CloseReason;
+pub use config::SamplerConfig;
 pub use generator_sampler::GeneratorSampler;
 pub use image_sampler::{ImageSampler, SampleError, SampleRequest, Sampled, ScaleDone};
 
@@ -43,9 +44,6 @@ const MAX_PICTURE_BYTES: u64 = 256 * 1024 * 1024;
 /// JPEG quality of jobs that name none; as documented in the job's schema.
 const DEFAULT_QUALITY: u8 = 90;
 
-/// Pictures of one job that are written and stored at once.
-const STORED_AT_ONCE: usize = 4;
-
 /// Bytes of a picture that is written where it is: 64 x 64 pixels take about as long as handing them to another thread.
 const MAX_INLINE_BYTES: usize = 64 * 64 * 3;
 
@@ -53,34 +51,28 @@ const MAX_INLINE_BYTES: usize = 64 * 64 * 3;
 #[derive(Debug)]
 pub struct Sampler {
     networks: Arc<dyn ImageSampler>,
-    work: CachedObjects,
+    objects: CachedObjects,
     pictures: Arc<dyn ObjectStore>,
     results: ResultWriter,
-    scale_events: ScaleEvents,
+    stored_at_once: usize,
+    scale_events: bool,
 }
 
 impl Sampler {
     /// The stage's name in logs, timings and metrics.
     pub const NAME: &'static str = "sampler";
 
-    /// A sampler that reads encoded subjects from `work`, through `cache`, and writes into `pictures`, the same store
-    /// that `results` writes into.
+    /// A sampler that reads encoded subjects from `objects` and writes into `pictures`, the same store that `results`
+    /// writes into.
     pub fn new(
         networks: Arc<dyn ImageSampler>,
-        work: Arc<dyn ObjectStore>,
-        cache: Arc<dyn Cache>,
+        objects: CachedObjects,
         pictures: Arc<dyn ObjectStore>,
         results: ResultWriter,
+        config: &SamplerConfig,
     ) -> Self {
-        let work = CachedObjects::new(work, cache);
-        Self { networks, work, pictures, results, scale_events: ScaleEvents::default() }
-    }
-
-    /// The same sampler, which tells of scales as said.
-    #[must_use]
-    pub fn with_scale_events(mut self, scale_events: ScaleEvents) -> Self {
-        self.scale_events = scale_events;
-        self
+        let (stored_at_once, scale_events) = (config.stored_at_once.max(1), config.scale_events);
+        Self { networks, objects, pictures, results, stored_at_once, scale_events }
     }
 
     async fn make(&self, task: SampleTask, context: &StageContext) -> Result<Outcome, StageError> {
@@ -88,7 +80,7 @@ impl Sampler {
         let SampleTask { job, encoded_subject, mut progress } = task;
         let key = ObjectKey::new(encoded_subject)?;
         // Both at once: a job that is done already is rare, and then the subject was read in vain, no more.
-        let (result, subject) = tokio::join!(self.results.find(&job), self.work.get(&key, MAX_SUBJECT_BYTES));
+        let (result, subject) = tokio::join!(self.results.find(&job), self.objects.get(&key, MAX_SUBJECT_BYTES));
         if let Some(result) = result? {
             self.results.tell(&job, &result, &context.facts).await?;
             return Ok(Outcome::Done);
@@ -130,13 +122,16 @@ impl Sampler {
         let mut is_first = true;
         loop {
             tokio::select! {
+                // Scales first, so that none is published after the end of sampling.
                 biased;
+                // The next scale begins. The branch is off once nothing more is sent, and the other one remains.
                 Some(step) = steps.recv() => {
-                    if is_first || self.scale_events == ScaleEvents::On {
+                    if is_first || self.scale_events {
                         tell_step(job, step, context).await;
                     }
                     is_first = false;
                 }
+                // The pictures are made, or cannot be.
                 sampled = &mut sampling => return Ok(sampled?),
             }
         }
@@ -161,7 +156,7 @@ impl Sampler {
             let key = self.keep(job, index, bytes, &sha256).await?;
             Ok::<_, StageError>(ResultImage { key: key.as_str().to_owned(), seed, width, height, sha256 })
         });
-        futures::stream::iter(storing).buffered(STORED_AT_ONCE).try_collect().await
+        futures::stream::iter(storing).buffered(self.stored_at_once).try_collect().await
     }
 
     /// Stores a picture under its name. Another try may have left another picture there, of another kind of device say, and
@@ -227,7 +222,7 @@ fn encode_again(job: Job, progress: Progress) -> Result<Outcome, StageError> {
 async fn encode(image: RgbImage, format: ImageFormat, quality: u8) -> Result<Bytes, StageError> {
     let is_tiny = image.as_raw().len() <= MAX_INLINE_BYTES;
     let work = move || echogen_imaging::encode_image(&image, format, quality);
-    let encoded = if is_tiny { work() } else { off_thread(work).await? };
+    let encoded = if is_tiny { work() } else { spawn_blocking(work).await? };
     Ok(encoded.map_err(StageError::internal)?.into())
 }
 

@@ -16,17 +16,17 @@ use echogen_protocol::{
     ContentHash, EventKind, FailureKind, Job, JobId, OutputFormat, Parameters, PerScale, PixelBudget, Progress,
     SampleTask, Seeds, Task,
 };
-use echogen_worker::{Clock, Outcome, ResultWriter, Stage, StageContext, StageError};
+use echogen_worker::{CachedObjects, Clock, Outcome, ProductsConfig, ResultWriter, Stage, StageContext, StageError};
 
-use crate::{ImageSampler, SampleError, SampleRequest, Sampled, Sampler, ScaleDone, ScaleEvents};
+use crate::{ImageSampler, SampleError, SampleRequest, Sampled, Sampler, SamplerConfig, ScaleDone};
 
 #[derive(Debug, Default)]
-struct Painter {
+struct FakeSampler {
     runs: AtomicUsize,
 }
 
 #[async_trait]
-impl ImageSampler for Painter {
+impl ImageSampler for FakeSampler {
     fn plan(&self, job: &Job) -> Result<Parameters, SampleError> {
         if job.prompt == "impossible" {
             return Err(SampleError::Unsupported("prompt: is impossible; ask for less".into()));
@@ -69,7 +69,7 @@ impl ImageSampler for Painter {
 }
 
 struct Bench {
-    painter: Arc<Painter>,
+    sampler: Arc<FakeSampler>,
     stage: Sampler,
     broker: Arc<MemoryBroker>,
     work: Arc<MemoryObjectStore>,
@@ -80,16 +80,17 @@ struct Bench {
 }
 
 async fn bench() -> Bench {
-    let painter = Arc::new(Painter::default());
+    let sampler = Arc::new(FakeSampler::default());
     let broker = Arc::new(MemoryBroker::new());
     let (work, pictures) = (Arc::new(MemoryObjectStore::new()), Arc::new(MemoryObjectStore::new()));
     let cache = Arc::new(MemoryCache::new(1_000_000));
     let results = ResultWriter::new(pictures.clone(), broker.clone(), Clock::system(), "1.2.3");
-    let stage = Sampler::new(painter.clone(), work.clone(), cache.clone(), pictures.clone(), results.clone())
-        .with_scale_events(ScaleEvents::On);
+    let config = SamplerConfig { scale_events: true, ..SamplerConfig::default() };
+    let objects = CachedObjects::new(work.clone(), cache.clone(), &ProductsConfig::default());
+    let stage = Sampler::new(sampler.clone(), objects, pictures.clone(), results.clone(), &config);
     work.put(&key("subjects/dog"), "a dog".into()).await.unwrap();
     let context = StageContext::for_test(broker.clone());
-    Bench { painter, stage, broker, work, cache, pictures, results, context }
+    Bench { sampler, stage, broker, work, cache, pictures, results, context }
 }
 
 fn key(text: &str) -> ObjectKey {
@@ -137,7 +138,7 @@ async fn a_job_with_a_result_is_not_sampled_again() {
     let bench = bench().await;
     bench.stage.run(task(job()), &bench.context).await.unwrap();
     bench.stage.run(task(job()), &bench.context).await.unwrap();
-    assert_eq!(bench.painter.runs.load(Ordering::Relaxed), 1);
+    assert_eq!(bench.sampler.runs.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]

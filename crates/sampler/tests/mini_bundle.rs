@@ -15,7 +15,7 @@ use echogen_protocol::{
 };
 use echogen_sampler::{CloseReason, GeneratorSampler, Sampler, SamplerConfig};
 use echogen_testkit::eventually;
-use echogen_worker::{Clock, JobCanceller, Outcome, ResultWriter, Stage, StageContext, Worker, WorkerConfig};
+use echogen_worker::{CachedObjects, Clock, JobCanceller, Outcome, ProductsConfig, ResultWriter, Stage, StageContext, Worker, WorkerConfig};
 use futures::FutureExt;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -60,7 +60,8 @@ async fn bench(config: &SamplerConfig, subject: &[u8]) -> Bench {
     work.put(&ObjectKey::new(SUBJECT).expect("a key"), subject.to_vec().into()).await.expect("the twin stores");
     let results = ResultWriter::new(pictures.clone(), broker.clone(), Clock::system(), "1.2.3");
     let cache = Arc::new(MemoryCache::new(1 << 24));
-    let stage = Sampler::new(networks.clone(), work, cache, pictures.clone(), results.clone());
+    let objects = CachedObjects::new(work, cache, &ProductsConfig::default());
+    let stage = Sampler::new(networks.clone(), objects, pictures.clone(), results.clone(), config);
     let context = StageContext::for_test(broker.clone());
     Bench { networks, pictures, broker, results, stage, context }
 }

@@ -2,6 +2,8 @@
 //!
 //! The rules are here, the networks behind [`SubjectNetworks`], so that tests need no weights.
 
+use std::time::Duration;
+
 use echogen_imaging::{PixelBox, RgbImage, SubjectMask};
 use echogen_models::{
     detector::{Detection, DetectorError},
@@ -9,6 +11,7 @@ use echogen_models::{
     namer::NamerError,
     subject_finder::SubjectFinder,
 };
+use echogen_ports::seconds;
 use echogen_protocol::{BoundingBox, FoundBy, IfNotFound, MaskMode, Point, Subject};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -29,39 +32,46 @@ pub enum Selection {
     Published,
 }
 
-/// Settings of the search.
+/// How the subject is looked for. All roles need the same: cut-outs are kept under keys that depend on it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct FinderConfig {
-    /// Least score of a box; the detector's authors use 0.25 to 0.4.
-    #[serde(rename = "threshold")]
+    /// Least score of a box, 0 to 1; the detector's authors use 0.25 to 0.4.
     #[schemars(range(min = 0.0, max = 1.0))]
-    pub box_threshold: f32,
+    pub threshold: f32,
     /// Which box of several is the subject.
     pub selection: Selection,
     /// By how much of its width and height a found box grows on each side, before it is cut to the picture.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub padding: f32,
-    /// What is looked for if neither the job nor a namer says what the subject is.
+    /// What is looked for if neither the job nor a network says what the subject is.
     pub fallback_name: String,
+    /// Seconds that the network may take to say what the subject is; what it said by then counts.
+    pub naming_timeout_seconds: f64,
 }
 
 impl Default for FinderConfig {
     fn default() -> Self {
         Self {
-            box_threshold: 0.3,
+            threshold: 0.3,
             selection: Selection::Best,
             padding: 0.0,
             fallback_name: "the main object".to_owned(),
+            naming_timeout_seconds: 120.0,
         }
     }
 }
 
 impl FinderConfig {
-    /// Everything in it, for the key of a cut-out.
+    /// Everything in it that an answer depends on, for the key of a cut-out; a time limit is none such.
     pub(crate) fn version(&self) -> String {
-        let Self { box_threshold, selection, padding, fallback_name } = self;
-        format!("{box_threshold}/{selection:?}/{padding}/{fallback_name}")
+        let Self { threshold, selection, padding, fallback_name, naming_timeout_seconds: _ } = self;
+        format!("{threshold}/{selection:?}/{padding}/{fallback_name}")
+    }
+
+    /// The time that the namer may take; nonsense (negative, not a number) is no time at all.
+    pub(crate) fn naming_timeout(&self) -> Duration {
+        seconds(self.naming_timeout_seconds).unwrap_or_default()
     }
 }
 
@@ -231,7 +241,7 @@ fn choose<'a>(detections: &'a [Detection], config: &FinderConfig, point: Option<
     match config.selection {
         Selection::Published => candidates.find(|detection| detection.score > PUBLISHED_THRESHOLD),
         Selection::Best => {
-            let passing = candidates.filter(|detection| detection.score >= config.box_threshold);
+            let passing = candidates.filter(|detection| detection.score >= config.threshold);
             // The first of equals, so that the answer does not depend on chance.
             passing.reduce(|best, other| if other.score > best.score { other } else { best })
         }
@@ -277,7 +287,7 @@ fn not_found(
             let place = subject.point.map_or(String::new(), |Point { x, y }| format!(" at ({x}, {y})"));
             let needed = match config.selection {
                 Selection::Published => PUBLISHED_THRESHOLD,
-                Selection::Best => config.box_threshold,
+                Selection::Best => config.threshold,
             };
             // With a point the scores may be high enough, only elsewhere.
             let why = match subject.point.and(choose(detections, config, None)) {

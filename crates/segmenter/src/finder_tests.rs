@@ -92,7 +92,7 @@ fn a_point_says_which_of_several() {
     let error = at(0, 7).unwrap_err().to_string();
     let expected = "at (0, 7): one elsewhere has a score of 0.80, but no box of 0.30 or more holds that point";
     assert!(error.contains(expected), "{error}");
-    let weak = FinderConfig { box_threshold: 0.9, ..FinderConfig::default() };
+    let weak = FinderConfig { threshold: 0.9, ..FinderConfig::default() };
     let error = find(&dogs(), &weak, |s| s.point = Some(Point { x: 2, y: 2 })).unwrap_err().to_string();
     assert!(error.contains("at (2, 2): the best score is 0.80, 0.90 is needed"), "{error}");
     assert!(at(10, 0).unwrap_err().to_string().contains("outside the picture of 10 x 8"));
@@ -120,7 +120,7 @@ fn the_jobs_name_counts_before_the_namers_and_that_before_the_fallback() {
 
 #[test]
 fn nothing_found_fails_or_takes_the_whole_picture_as_the_job_wishes() {
-    let config = FinderConfig { box_threshold: 0.9, ..FinderConfig::default() };
+    let config = FinderConfig { threshold: 0.9, ..FinderConfig::default() };
     let error = find(&dogs(), &config, |_| {}).unwrap_err();
     assert!(error.is_permanent());
     assert!(error.to_string().contains("no \"dog\" was found in the picture: the best score is 0.80, 0.90 is needed"));

@@ -17,15 +17,12 @@ use std::{sync::Arc, time::Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use echogen_imaging::{ImageFormat, ImageLimits, PixelBox, RgbImage, SubjectMask};
-use echogen_ports::{Cache, ObjectKey, ObjectStore};
+use echogen_ports::{MemoryBudget, ObjectKey, PortError, spawn_blocking};
 use echogen_protocol::{
     BoundingBox, ContentHash, EncodeTask, EventKind, FailureKind, Job, MaskMode, SegmentTask, Segmentation,
     SubjectFound, Task, layout, limits,
 };
-use echogen_worker::{
-    CachedObjects, LeaseConfig, MemoryBudget, Outcome, Shared, SharedFlight, SharedWork, SingleFlight, Stage,
-    StageContext, StageError, off_thread,
-};
+use echogen_worker::{CachedObjects, Outcome, Product, Products, ProductsConfig, Stage, StageContext, StageError};
 
 pub use detector::{DetectError, Detector, Found, GivenBox};
 pub use finder::{FinderConfig, NetworkError, Selection, SubjectNetworks, find_subject};
@@ -34,17 +31,12 @@ pub use network_detector::NetworkDetector;
 /// Bytes of a [`Segmentation`]: a handful of numbers and a name.
 const MAX_RECORD_BYTES: u64 = 64 * 1024;
 
-/// Memory for the pictures of all tasks at work: one of the largest size, or five of twelve megapixels.
-const PICTURE_MEMORY_BYTES: u64 = 1024 * 1024 * 1024;
-
 /// The stage.
 #[derive(Debug)]
 pub struct Segmenter {
     limits: ImageLimits,
     detector: Arc<dyn Detector>,
-    work: CachedObjects,
-    flights: SingleFlight<ObjectKey, Segmentation>,
-    shared: SharedFlight,
+    cutouts: Products<CutOut>,
     memory: MemoryBudget,
 }
 
@@ -52,95 +44,70 @@ impl Segmenter {
     /// The stage's name in logs, timings and metrics.
     pub const NAME: &'static str = "segmenter";
 
-    /// A segmenter that decodes pictures within `limits` and asks `detector`. It leaves what it makes in `work` and in
-    /// `cache`, which also holds the leases by which the segmenters of several processes agree on one.
+    /// A segmenter that decodes pictures of `objects` within `limits`, asks `detector`, and leaves what it makes in
+    /// `objects`.
     pub fn new(
         limits: ImageLimits,
         detector: Arc<dyn Detector>,
-        work: Arc<dyn ObjectStore>,
-        cache: Arc<dyn Cache>,
+        objects: CachedObjects,
+        config: &ProductsConfig,
     ) -> Self {
-        let shared = SharedFlight::new(Arc::clone(&cache), LeaseConfig::default());
-        let memory = MemoryBudget::new(PICTURE_MEMORY_BYTES);
-        Self { limits, detector, work: CachedObjects::new(work, cache), flights: SingleFlight::new(), shared, memory }
+        let memory = MemoryBudget::new(config.picture_memory_bytes);
+        Self { limits, detector, cutouts: Products::new(objects, config), memory }
     }
 
     async fn segment(&self, task: SegmentTask, context: &StageContext) -> Result<Outcome, StageError> {
         let started = Instant::now();
         let SegmentTask { job, image, mut progress } = task;
-        let key = ObjectKey::of_content(
-            layout::SEGMENTATIONS,
-            &layout::segmentation_inputs(image, &job, &self.detector.version()),
-        )?;
-        let mut made = false;
-        let is_new = progress.is_new();
-        let segmentation = CutOut { stage: self, key: &key, job: &job, image, is_new, context };
-        let record = self
-            .flights
-            .run(&key, async {
-                let shared = self.shared.run_for(context, key.as_str(), &segmentation).await?;
-                made = matches!(shared, Shared::Made(_));
-                Ok::<_, StageError>(shared.into_product())
-            })
-            .await?;
+        let inputs = layout::segmentation_inputs(image, &job, &self.detector.version());
+        let key = ObjectKey::of_content(layout::SEGMENTATIONS, &inputs)?;
+        let make = || self.make(&job, image, context);
+        let cutout = self.cutouts.get_or_make(context, &key, progress.is_new(), make).await?;
+        let found = cutout.is_found();
+        let CutOut(record) = cutout.product;
         progress.models.extend(self.detector.models());
         progress.subject = Some(record.subject_of(&job));
         progress.cutout = Some(record.cutout);
-        progress.note(Self::NAME, started.elapsed().as_secs_f64(), !made);
+        progress.note(Self::NAME, started.elapsed().as_secs_f64(), found);
         context.tell(EventKind::Segmented, &job.id, serde_json::json!({ "cutout": record.cutout })).await;
         Ok(Outcome::next(Task::Encode(EncodeTask { job, cutout: record.cutout, progress })))
     }
 
-    /// A record counts only together with its cut-out; an unreadable one counts as none.
-    async fn checked(&self, record: Option<Bytes>) -> Result<Option<Segmentation>, StageError> {
-        let Some(bytes) = record else { return Ok(None) };
-        let Ok(record) = serde_json::from_slice::<Segmentation>(&bytes) else { return Ok(None) };
-        let stands = self.work.exists(&ObjectKey::of_content(layout::CUTOUTS, &record.cutout)?).await?;
-        Ok(stands.then_some(record))
-    }
-
+    /// Finds the subject and cuts it out.
     async fn make(
         &self,
         job: &Job,
         image: ContentHash,
         context: &StageContext,
     ) -> Result<(Segmentation, Bytes), StageError> {
-        let bytes = self.picture(image).await?;
-        let limits = self.limits;
-        let measure = move || echogen_imaging::decoding_bytes(&bytes, &limits).map(|needed| (needed, bytes));
-        let (needed, bytes) = off_thread(measure).await?.map_err(bad_image)?;
-        // Who has room waits only for the detector, which takes none, so it never waits for one who waits for room.
-        let room = self.memory.take(needed).await;
-        // It goes along with the work, which runs to its end also when this task is dropped halfway.
-        let (picture, room) = off_thread(move || (echogen_imaging::decode_image(&bytes, &limits), room)).await?;
-        let picture = Arc::new(picture.map_err(bad_image)?);
+        let (bytes, limits) = (self.picture(image).await?, self.limits);
+        let measure = move |bytes: &Bytes| echogen_imaging::decoding_bytes(bytes, &limits).map_err(bad_image);
+        let decode = move |bytes: &Bytes| echogen_imaging::decode_image(bytes, &limits).map_err(bad_image);
+        // A task that holds memory waits only for the detector, which takes none, so it never waits for a task that waits
+        // for memory.
+        let (picture, memory) = self.memory.load(bytes, measure, decode).await?;
+        let picture = Arc::new(picture);
         let found = self.detector.detect(Arc::clone(&picture), job, context.time_limit).await?;
         let Found { bounding_box, mask: outline, name, score, how } = found;
         let mode = job.subject.mask;
-        let cut = move || (cut_out(&picture, bounding_box, outline.as_ref(), mode), room);
-        let (png, room) = off_thread(cut).await?;
-        drop(room);
-        let png: Bytes = png.map_err(bad_image)?.into();
+        let cut = move || {
+            // The memory goes along with the work, which runs to its end also when this task is dropped halfway.
+            let _memory = memory;
+            cut_out(&picture, bounding_box, outline.as_ref(), mode)
+        };
+        let png: Bytes = spawn_blocking(cut).await?.map_err(bad_image)?.into();
         let cutout = ContentHash::of(&png);
         let record = Segmentation { cutout, subject: SubjectFound { image, name, bounding_box, score, how } };
         Ok((record, png))
     }
 
-    async fn store(&self, key: &ObjectKey, record: Segmentation, png: Bytes) -> Result<Segmentation, StageError> {
-        self.work.put(&ObjectKey::of_content(layout::CUTOUTS, &record.cutout)?, png).await?;
-        // The record last: whoever finds it finds the cut-out too.
-        let record_bytes = serde_json::to_vec(&record).map_err(StageError::internal)?;
-        self.work.put(key, record_bytes.into()).await?;
-        Ok(record)
-    }
-
     async fn picture(&self, image: ContentHash) -> Result<Bytes, StageError> {
-        let key = ObjectKey::of_content(layout::IMAGES, &image)?;
+        let (objects, key) = (self.cutouts.objects(), ObjectKey::of_content(layout::IMAGES, &image)?);
         let max_bytes = limits::MAX_IMAGE_BYTES.max(self.limits.max_bytes);
-        let bytes = match self.work.glance(&key, max_bytes).await? {
+        let bytes = match objects.get_cached(&key, max_bytes).await? {
             Some(bytes) => Some(bytes),
-            // Read once, so not worth the cache's room from now on.
-            None => self.work.store().get(&key, max_bytes).await?,
+            // Read once, so not worth space in the cache from now on.
+            None => objects.store().get(&key, max_bytes).await?,
         };
         bytes.ok_or_else(|| {
             let message = format!("the stored picture {image} is gone; run the job again");
@@ -149,41 +116,41 @@ impl Segmenter {
     }
 }
 
-/// The cutting out of one subject, for all who want it.
-struct CutOut<'a> {
-    stage: &'a Segmenter,
-    key: &'a ObjectKey,
-    job: &'a Job,
-    image: ContentHash,
-    /// See [`SharedWork::is_new`].
-    is_new: bool,
-    context: &'a StageContext,
+/// A cut-out as it is kept: a PNG under its own hash, and a small record of how it was made, under the key of all that
+/// it depends on.
+#[derive(Clone, Debug)]
+struct CutOut(Segmentation);
+
+impl CutOut {
+    /// A record counts only together with its PNG; an unreadable one counts as none.
+    async fn read(objects: &CachedObjects, record: Option<Bytes>) -> Result<Option<Self>, PortError> {
+        let Some(bytes) = record else { return Ok(None) };
+        let Ok(record) = serde_json::from_slice::<Segmentation>(&bytes) else { return Ok(None) };
+        let stands = objects.exists(&ObjectKey::of_content(layout::CUTOUTS, &record.cutout)?).await?;
+        Ok(stands.then_some(Self(record)))
+    }
 }
 
 #[async_trait]
-impl SharedWork for CutOut<'_> {
-    type Product = Segmentation;
+impl Product for CutOut {
     type Draft = (Segmentation, Bytes);
-    type Error = StageError;
 
-    fn is_new(&self) -> bool {
-        self.is_new
+    async fn get_cached(objects: &CachedObjects, key: &ObjectKey) -> Result<Option<Self>, PortError> {
+        Self::read(objects, objects.get_cached(key, MAX_RECORD_BYTES).await?).await
     }
 
-    async fn glance(&self) -> Result<Option<Segmentation>, StageError> {
-        self.stage.checked(self.stage.work.glance(self.key, MAX_RECORD_BYTES).await?).await
+    async fn get_stored(objects: &CachedObjects, key: &ObjectKey) -> Result<Option<Self>, PortError> {
+        Self::read(objects, objects.get_stored(key, MAX_RECORD_BYTES).await?).await
     }
 
-    async fn find(&self) -> Result<Option<Segmentation>, StageError> {
-        self.stage.checked(self.stage.work.fetch(self.key, MAX_RECORD_BYTES).await?).await
-    }
-
-    async fn make(&self) -> Result<(Segmentation, Bytes), StageError> {
-        self.stage.make(self.job, self.image, self.context).await
-    }
-
-    async fn store(&self, (record, png): (Segmentation, Bytes)) -> Result<Segmentation, StageError> {
-        self.stage.store(self.key, record, png).await
+    async fn store(objects: &CachedObjects, key: &ObjectKey, draft: (Segmentation, Bytes)) -> Result<Self, PortError> {
+        let (record, png) = draft;
+        objects.put(&ObjectKey::of_content(layout::CUTOUTS, &record.cutout)?, png).await?;
+        let record_bytes =
+            serde_json::to_vec(&record).map_err(|error| PortError::permanent(error.to_string()).because(error))?;
+        // The record last: whoever finds it finds the cut-out too.
+        objects.put(key, record_bytes.into()).await?;
+        Ok(Self(record))
     }
 }
 

@@ -1,16 +1,12 @@
 //! [`Detector`] on the networks of a model bundle.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant as Moment},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Instant as Moment};
 
 use async_trait::async_trait;
 use echogen_imaging::RgbImage;
 use echogen_models::device_fault::is_device_fault;
 use echogen_protocol::{Job, Subject};
-use echogen_worker::{Asker, InferenceError, InferenceThread};
+use echogen_worker::{InferenceError, InferenceThread, RequestHandle};
 use tokio::time::Instant;
 
 use crate::{
@@ -21,17 +17,12 @@ use crate::{
 /// Requests that wait for the thread; the stage's own concurrency keeps it below.
 const WAITING: usize = 4;
 
-/// How long the namer may talk; what it said by then counts.
-const NAMING_TIME: Duration = Duration::from_secs(120);
-
-type Question = (Arc<RgbImage>, Subject);
-
 /// Finds subjects with namer, detector and masker, on a thread of their own.
 #[derive(Debug)]
 pub struct NetworkDetector {
     version: String,
     models: BTreeMap<String, String>,
-    thread: InferenceThread<Question, Result<Found, DetectError>>,
+    thread: InferenceThread<(Arc<RgbImage>, Subject), Found, DetectError>,
 }
 
 impl NetworkDetector {
@@ -49,25 +40,21 @@ impl NetworkDetector {
         models: BTreeMap<String, String>,
     ) -> std::io::Result<Self> {
         let version = Self::version_of(&config, &models);
-        let serve = move |(picture, subject): Question, asker: &Asker<'_>| {
+        let naming_timeout = config.naming_timeout();
+        let serve = move |(picture, subject): (Arc<RgbImage>, Subject), handle: &RequestHandle<_, _>| {
             let started = Moment::now();
-            let keep_going = || started.elapsed() < NAMING_TIME && !asker.is_gone();
-            let found = find_subject(&networks, &config, &picture, &subject, &keep_going);
-            if let Err(error) = &found
-                && is_device_fault(error)
-            {
-                echogen_telemetry::health().device_fault(&error.to_string());
-            }
-            found
+            let keep_going = || started.elapsed() < naming_timeout && !handle.is_gone();
+            find_subject(&networks, &config, &picture, &subject, &keep_going)
         };
-        Ok(Self { version, models, thread: InferenceThread::start("subject-networks", WAITING, serve)? })
+        let thread = InferenceThread::start("subject-networks", WAITING, is_device_fault, serve)?;
+        Ok(Self { version, models, thread })
     }
 }
 
 #[async_trait]
 impl Detector for NetworkDetector {
     async fn detect(&self, picture: Arc<RgbImage>, job: &Job, deadline: Instant) -> Result<Found, DetectError> {
-        self.thread.ask((picture, job.subject.clone()), deadline).await?
+        self.thread.ask((picture, job.subject.clone()), deadline).await
     }
 
     fn version(&self) -> String {

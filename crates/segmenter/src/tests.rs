@@ -10,22 +10,22 @@ use std::{
 
 use async_trait::async_trait;
 use echogen_imaging::{ImageFormat, ImageLimits, RgbImage, decode_image, encode_image};
-use echogen_ports::{MemoryBroker, MemoryCache, MemoryObjectStore, ObjectKey, ObjectStore};
+use echogen_ports::{MemoryBroker, MemoryBudget, MemoryCache, MemoryObjectStore, ObjectKey, ObjectStore};
 use echogen_protocol::{
     BoundingBox, ContentHash, EncodeTask, FailureKind, FoundBy, Job, JobId, MaskMode, Progress, SegmentTask, Task,
     layout,
 };
-use echogen_worker::{MemoryBudget, Outcome, Stage, StageContext, StageError};
+use echogen_worker::{CachedObjects, Outcome, ProductsConfig, Stage, StageContext, StageError};
 use tokio::time::Instant;
 
 use crate::{DetectError, Detector, Found, GivenBox, Segmenter};
 
 /// Counts how often it is asked.
 #[derive(Debug, Default)]
-struct Counting(AtomicUsize);
+struct CountingDetector(AtomicUsize);
 
 #[async_trait]
-impl Detector for Counting {
+impl Detector for CountingDetector {
     async fn detect(&self, picture: Arc<RgbImage>, job: &Job, deadline: Instant) -> Result<Found, DetectError> {
         self.0.fetch_add(1, Ordering::Relaxed);
         GivenBox.detect(picture, job, deadline).await
@@ -42,16 +42,22 @@ impl Detector for Counting {
 
 struct Bench {
     segmenter: Segmenter,
-    detector: Arc<Counting>,
+    detector: Arc<CountingDetector>,
     work: Arc<MemoryObjectStore>,
     context: StageContext,
 }
 
 fn bench() -> Bench {
-    let (work, detector) = (Arc::new(MemoryObjectStore::new()), Arc::new(Counting::default()));
-    let segmenter =
-        Segmenter::new(ImageLimits::default(), detector.clone(), work.clone(), Arc::new(MemoryCache::new(1 << 20)));
+    let (work, detector) = (Arc::new(MemoryObjectStore::new()), Arc::new(CountingDetector::default()));
+    let segmenter = process(&detector, &work, &Arc::new(MemoryCache::new(1 << 20)));
     Bench { segmenter, detector, work, context: StageContext::for_test(Arc::new(MemoryBroker::new())) }
+}
+
+/// A stage of a process of its own, on what all share.
+fn process(detector: &Arc<CountingDetector>, work: &Arc<MemoryObjectStore>, cache: &Arc<MemoryCache>) -> Segmenter {
+    let config = ProductsConfig::default();
+    let objects = CachedObjects::new(work.clone(), cache.clone(), &config);
+    Segmenter::new(ImageLimits::default(), detector.clone(), objects, &config)
 }
 
 fn picture() -> RgbImage {
@@ -177,14 +183,14 @@ async fn what_is_no_picture_fails_for_good() {
 }
 
 #[tokio::test]
-async fn a_picture_waits_for_room_and_all_get_their_turn() {
+async fn a_picture_waits_for_memory_and_all_get_their_turn() {
     let mut bench = bench();
     bench.segmenter.memory = MemoryBudget::new(1);
-    let room = bench.segmenter.memory.take(1).await;
-    let patience = std::time::Duration::from_millis(50);
-    assert!(tokio::time::timeout(patience, bench.run_png(job(None))).await.is_err());
+    let permit = bench.segmenter.memory.acquire(1).await;
+    let wait = std::time::Duration::from_millis(50);
+    assert!(tokio::time::timeout(wait, bench.run_png(job(None))).await.is_err());
     assert_eq!(bench.detector.0.load(Ordering::Relaxed), 0);
-    drop(room);
+    drop(permit);
     let png = |level: u8| encode_image(&RgbImage::from_pixel(8, 6, [level; 3].into()), ImageFormat::Png, 100).unwrap();
     let (one, two, three) = (png(1), png(2), png(3));
     let (one, two, three) =
@@ -203,7 +209,7 @@ async fn two_hundred_jobs_in_four_processes_at_once_cut_out_once() {
     let image = ContentHash::of(&bytes);
     bench.work.put(&ObjectKey::of_content(layout::IMAGES, &image).unwrap(), bytes.into()).await.unwrap();
     let cache = Arc::new(MemoryCache::new(1 << 20));
-    let stage = || Segmenter::new(ImageLimits::default(), bench.detector.clone(), bench.work.clone(), cache.clone());
+    let stage = || process(&bench.detector, &bench.work, &cache);
     let stages: Vec<Arc<Segmenter>> = (0..4).map(|_| Arc::new(stage())).collect();
     let mut jobs = tokio::task::JoinSet::new();
     for number in 0..200 {

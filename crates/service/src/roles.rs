@@ -8,10 +8,10 @@ use echogen_imaging::ImageLimits;
 use echogen_notifier::Notifier;
 use echogen_ports::{CallbackSender, PortError, QueueName};
 use echogen_protocol::{Lane, SubjectKeys};
-use echogen_sampler::{ImageSampler, Sampler, ScaleEvents};
+use echogen_sampler::{ImageSampler, Sampler};
 use echogen_segmenter::{Detector, Segmenter};
 use echogen_telemetry::metrics;
-use echogen_worker::{LaneWeights, Stage, Worker, WorkerConfig};
+use echogen_worker::{CachedObjects, LaneWeights, Stage, Worker, WorkerConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Backends, Failure, NetworkSource, config::ServiceConfig};
@@ -105,7 +105,7 @@ pub(crate) enum LoadedStage {
     /// Encodes them.
     Encoder(SubjectKeys, Arc<dyn SubjectEncoder>),
     /// Makes pictures.
-    Sampler(Arc<dyn ImageSampler>, ScaleEvents),
+    Sampler(Arc<dyn ImageSampler>),
     /// Calls clients' servers.
     Notifier(Arc<dyn CallbackSender>),
 }
@@ -139,7 +139,7 @@ pub(crate) async fn load(
         RoleName::Sampler => {
             let sampler = networks.sampler(&config.sampler).await?;
             note(sampler.models());
-            vec![LoadedStage::Sampler(sampler, config.sampler.scale_events)]
+            vec![LoadedStage::Sampler(sampler)]
         }
     })
 }
@@ -156,21 +156,22 @@ impl LoadedStage {
         }
     }
 
-    fn stage(self, backends: &Backends, max_image_bytes: u64) -> Arc<dyn Stage> {
+    fn stage(self, backends: &Backends, config: &ServiceConfig) -> Arc<dyn Stage> {
         let Backends { cache, work, results, .. } = backends.clone();
+        let max_image_bytes = config.fetch.max_image_bytes;
+        let objects = CachedObjects::new(work, cache, &config.products);
         match self {
             Self::Dispatcher(subjects, _) => {
                 let config = DispatcherConfig { subjects, max_image_bytes };
-                Arc::new(Dispatcher::new(config, Arc::clone(&backends.fetcher), work, cache, backends.writer()))
+                Arc::new(Dispatcher::new(config, Arc::clone(&backends.fetcher), objects, backends.writer()))
             }
             Self::Segmenter(detector) => {
                 let limits = ImageLimits { max_bytes: max_image_bytes, ..ImageLimits::default() };
-                Arc::new(Segmenter::new(limits, detector, work, cache))
+                Arc::new(Segmenter::new(limits, detector, objects, &config.products))
             }
-            Self::Encoder(subjects, networks) => Arc::new(Encoder::new(subjects, networks, work, cache)),
-            Self::Sampler(networks, scale_events) => {
-                let sampler = Sampler::new(networks, work, cache, results, backends.writer());
-                Arc::new(sampler.with_scale_events(scale_events))
+            Self::Encoder(subjects, networks) => Arc::new(Encoder::new(subjects, networks, objects, &config.products)),
+            Self::Sampler(networks) => {
+                Arc::new(Sampler::new(networks, objects, results, backends.writer(), &config.sampler))
             }
             Self::Notifier(sender) => Arc::new(Notifier::new(sender)),
         }
@@ -190,13 +191,13 @@ impl LoadedStage {
     pub(crate) async fn run(
         self,
         backends: &Backends,
-        config: WorkerConfig,
-        max_image_bytes: u64,
+        worker: WorkerConfig,
+        config: &ServiceConfig,
         shutdown: CancellationToken,
     ) -> Result<(), PortError> {
         let queues = self.queues();
-        let (stage, broker) = (self.stage(backends, max_image_bytes), Arc::clone(&backends.broker));
-        let worker = Worker::on_queues(stage, queues, broker, Arc::new(backends.writer()), config);
+        let (stage, broker) = (self.stage(backends, config), Arc::clone(&backends.broker));
+        let worker = Worker::on_queues(stage, queues, broker, Arc::new(backends.writer()), worker);
         worker.with_board(backends.board.clone()).run(shutdown).await
     }
 }

@@ -137,7 +137,7 @@ async fn run_stage(
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
     let (name, worker) = (stage.name(), roles::worker_config(role, &config));
-    let ended = stage.run(&backends, worker, config.fetch.max_image_bytes, shutdown.clone()).await;
+    let ended = stage.run(&backends, worker, &config, shutdown.clone()).await;
     ended.map_err(|error| {
         error!(stage = name, %error, "a stage cannot go on");
         shutdown.cancel();

@@ -56,18 +56,6 @@ pub async fn interrupted() {
     stop_token().cancelled_owned().await;
 }
 
-/// Does what keeps a thread busy for long, such as loading networks, on a thread of its own: signals are noticed
-/// meanwhile.
-pub(crate) async fn spawn_blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
-    let ended = tokio::task::spawn_blocking(work).await;
-    ended.unwrap_or_else(|error| match error.try_into_panic() {
-        Ok(panic) => std::panic::resume_unwind(panic),
-        Err(error) => Err(Failure::usage(format!("a thread has gone: {error}"))),
-    })
-}
-
 /// Passes the first signal on, and returns as soon as the process is to end without waiting: at the first signal if
 /// nothing handles it, otherwise at the second.
 async fn last_signal(mut signals: Signals) {

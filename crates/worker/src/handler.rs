@@ -20,8 +20,8 @@ use crate::{
     announcer::Announcer,
     cancellation::{Cancellations, Watch},
     config::jitter,
-    inference::panic_message,
     quarantine::{Begun, CrashLedger},
+    stage_kit::panic_message,
     trace::placed,
     worker::pause,
 };

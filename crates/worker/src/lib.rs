@@ -2,14 +2,12 @@
 //!
 //! A [`Stage`] turns a task into an outcome and knows nothing of queues. A [`Worker`] runs it on one queue, or on
 //! several by weight: prefetch, deadline, retry with backoff, dead letters, quarantine of what may kill its worker,
-//! cancellation, ack last, graceful end. Beside them: [`InferenceThread`], where models live; [`SingleFlight`] and
-//! [`SharedFlight`], which let many who want the same product share one work, in a process and across processes;
-//! [`CachedObjects`], the work store behind the cache; [`MemoryBudget`], which bounds the memory of many tasks;
-//! [`ResultWriter`], by which a job ends; [`JobStatusBoard`], where one can see how far it is; [`JobCanceller`], which
-//! takes it back. Deliberately absent: any adapter, and any model.
+//! cancellation, ack last, graceful end. Beside them the kit for stages: [`InferenceThread`], where models live;
+//! [`Products`], which lets many tasks that want the same product share one making of it, in a process and across
+//! processes; [`CachedObjects`], the work store behind the cache. And the life of a job: [`ResultWriter`], by which it
+//! ends; [`JobStatusBoard`], where one can see how far it is; [`JobCanceller`], which takes it back. Deliberately absent: any adapter, and any model.
 
 mod announcer;
-mod cached_objects;
 mod cancellation;
 mod canceller;
 mod clock;
@@ -17,28 +15,24 @@ mod conclusion;
 mod config;
 mod courier;
 mod handler;
-mod inference;
 mod lanes;
-mod memory_budget;
 mod quarantine;
 mod results;
-mod shared_flight;
-mod single_flight;
 mod stage;
+mod stage_kit;
 mod status_board;
 mod trace;
 mod worker;
 
-pub use cached_objects::CachedObjects;
 pub use canceller::{Cancelled, JobCanceller};
 pub use clock::Clock;
 pub use config::{Backoff, WorkerConfig};
-pub use inference::{Asker, InferenceError, InferenceThread};
 pub use lanes::LaneWeights;
-pub use memory_budget::{MemoryBudget, Room};
 pub use results::{FailureHandler, ResultWriter, Withdrawal};
-pub use shared_flight::{LeaseConfig, Shared, SharedFlight, SharedWork};
-pub use single_flight::SingleFlight;
-pub use stage::{Outcome, Stage, StageContext, StageError, TaskFacts, off_thread};
+pub use stage::{Outcome, Stage, StageContext, StageError, TaskFacts};
+pub use stage_kit::{
+    CachedObjects, InferenceError, InferenceThread, IsDeviceFault, Obtained, Origin, Product, Products, ProductsConfig,
+    Request, RequestHandle, StoredObject, catch_panic,
+};
 pub use status_board::{JobState, JobStatusBoard};
 pub use worker::Worker;

@@ -203,12 +203,6 @@ impl From<KeyError> for StageError {
     }
 }
 
-/// Runs work that keeps a core busy where it does not hold up other tasks. It goes on to its end also when its task is
-/// dropped meanwhile.
-pub async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StageError> {
-    tokio::task::spawn_blocking(work).await.map_err(StageError::internal)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

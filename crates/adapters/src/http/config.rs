@@ -32,6 +32,8 @@ pub struct HttpConfig {
     pub connect_timeout_seconds: f64,
     /// Seconds that a picture may take with all its redirects.
     pub timeout_seconds: f64,
+    /// Bytes that all pictures of one dispatcher may take together, each until it is stored; further pictures wait.
+    pub memory_bytes: u64,
     /// User-Agent header of every request. Some picture servers refuse one that names no contact.
     pub user_agent: String,
 }
@@ -46,6 +48,8 @@ impl Default for HttpConfig {
             max_redirects: 5,
             connect_timeout_seconds: 5.0,
             timeout_seconds: 30.0,
+            // A dispatcher fetches for all its tasks at once: four pictures of the largest size, and many more usual ones.
+            memory_bytes: 256 << 20,
             user_agent: USER_AGENT.to_owned(),
         }
     }

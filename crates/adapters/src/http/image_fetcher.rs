@@ -4,11 +4,11 @@
 //! Each redirect is a new address and is checked as the first one was. Deliberately absent: cookies, credentials, and
 //! decoding of compressed answers.
 
-mod room;
+mod picture_buffer;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_ports::{ImageFetcher, PortError};
+use echogen_ports::{ImageFetcher, MemoryBudget, PortError};
 use echogen_protocol::{ImageLocation, ImageSource};
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
@@ -20,18 +20,14 @@ use super::{
     client::{WebClient, busy, shown},
 };
 
-use room::Room;
-
-/// Bytes that all pictures of one fetcher may take together, each until the last reference to it is gone. A dispatcher
-/// fetches for all its tasks at once, and so many pictures of the largest size would not fit into its memory.
-const ALL_PICTURES: u64 = 256 * 1024 * 1024;
+use picture_buffer::PictureBuffer;
 
 /// Fetches pictures by `https://`.
 #[derive(Clone)]
 pub struct HttpImageFetcher {
     client: WebClient,
     max_redirects: u32,
-    room: Room,
+    memory: MemoryBudget,
 }
 
 /// Where one request led.
@@ -44,10 +40,10 @@ impl HttpImageFetcher {
     /// Makes a fetcher with the system's certificates and those of the settings.
     pub fn new(config: HttpConfig) -> Result<Self, PortError> {
         let client = WebClient::new(config.access("fetch")?, "fetched")?;
-        Ok(Self { client, max_redirects: config.max_redirects, room: Room::of(ALL_PICTURES) })
+        Ok(Self { client, max_redirects: config.max_redirects, memory: MemoryBudget::new(config.memory_bytes) })
     }
 
-    /// Fetches what lies at `url`, at most `max_bytes` of it. While other pictures leave no room for it, it waits,
+    /// Fetches what lies at `url`, at most `max_bytes` of it. While other pictures leave no memory for it, it waits,
     /// within the time that a picture may take.
     pub async fn fetch_url(&self, url: &Url, max_bytes: u64) -> Result<Bytes, PortError> {
         let limit = self.client.timeout();
@@ -86,7 +82,7 @@ impl HttpImageFetcher {
         if encoding.is_some_and(|encoding| encoding != "identity") {
             return Err(PortError::permanent(format!("{} is sent compressed; serve it as it is", shown(url))));
         }
-        read(url, response.into_body(), max_bytes, &self.room).await.map(Step::Picture)
+        read(url, response.into_body(), max_bytes, &self.memory).await.map(Step::Picture)
     }
 }
 
@@ -117,24 +113,24 @@ fn redirect(url: &Url, response: &Response<Incoming>) -> Result<Option<Url>, Por
     url.join(location).map(Some).map_err(|error| fault().because(error))
 }
 
-async fn read(url: &Url, mut body: Incoming, max_bytes: u64, room: &Room) -> Result<Bytes, PortError> {
+async fn read(url: &Url, mut body: Incoming, max_bytes: u64, memory: &MemoryBudget) -> Result<Bytes, PortError> {
     // What the server says of the length; what it sends is counted all the same.
     let said = body.size_hint();
     if said.lower() > max_bytes {
         return Err(too_large(url, &said.lower().to_string(), max_bytes));
     }
-    let mut place = room.take(said.upper().unwrap_or(max_bytes).min(max_bytes)).await?;
+    let mut buffer = PictureBuffer::reserve(memory, said.upper().unwrap_or(max_bytes).min(max_bytes)).await;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
             PortError::transient(format!("{} broke off in the middle of the picture", shown(url))).because(error)
         })?;
         let Ok(piece) = frame.into_data() else { continue };
-        if (place.picture.len() + piece.len()) as u64 > max_bytes {
+        if (buffer.bytes.len() + piece.len()) as u64 > max_bytes {
             return Err(too_large(url, &format!("more than {max_bytes}"), max_bytes));
         }
-        place.picture.extend_from_slice(&piece);
+        buffer.bytes.extend_from_slice(&piece);
     }
-    Ok(place.finish())
+    Ok(buffer.finish())
 }
 
 fn too_large(url: &Url, size: &str, max_bytes: u64) -> PortError {

@@ -6,11 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_ports::{Cache, MemoryObjectStore, ObjectKey, ObjectStore, PortError, contract};
+use echogen_ports::{Cache, MemoryBroker, MemoryObjectStore, ObjectKey, PortError, contract};
 use echogen_testkit::Redis;
-use echogen_worker::{LeaseConfig, Shared, SharedFlight, SharedWork, SingleFlight};
+use echogen_worker::{CachedObjects, Products, ProductsConfig, StageContext, StoredObject};
 
 use super::{RedisCache, RedisConfig};
 
@@ -174,65 +173,32 @@ async fn a_wrong_password_is_permanent_and_neither_shown() {
     }
 }
 
-/// Makes a product in 300 ms and counts how often.
-#[derive(Clone)]
-struct Subject {
-    store: Arc<MemoryObjectStore>,
-    key: ObjectKey,
-    made: Arc<AtomicU32>,
-}
-
-#[async_trait]
-impl SharedWork for Subject {
-    type Product = ();
-    type Draft = Bytes;
-    type Error = PortError;
-
-    fn is_new(&self) -> bool {
-        false
-    }
-
-    async fn glance(&self) -> Result<Option<()>, PortError> {
-        Ok(None)
-    }
-
-    async fn find(&self) -> Result<Option<()>, PortError> {
-        Ok(self.store.exists(&self.key).await?.then_some(()))
-    }
-
-    async fn make(&self) -> Result<Bytes, PortError> {
-        self.made.fetch_add(1, Ordering::SeqCst);
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        Ok("product".into())
-    }
-
-    async fn store(&self, draft: Bytes) -> Result<(), PortError> {
-        self.store.put(&self.key, draft).await
-    }
-}
-
-/// Four processes, each with its own connection and its own single flight.
+/// Four processes, each with its own connection and its own products.
 #[tokio::test]
-async fn two_hundred_askers_in_four_processes_make_one_product() {
-    let redis = redis();
-    let key = ObjectKey::new("subjects/one").unwrap();
-    let subject = Subject { store: Arc::new(MemoryObjectStore::new()), key, made: Arc::default() };
-    let mut askers = tokio::task::JoinSet::new();
+async fn two_hundred_tasks_in_four_processes_make_one_product() {
+    let (redis, config) = (redis(), ProductsConfig::default());
+    let (store, made) = (Arc::new(MemoryObjectStore::new()), Arc::new(AtomicU32::new(0)));
+    let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..4 {
-        let shared = SharedFlight::new(Arc::new(cache(&redis)), LeaseConfig::default());
-        let process = Arc::new((SingleFlight::<ObjectKey, ()>::new(), shared));
+        let objects = CachedObjects::new(store.clone(), Arc::new(cache(&redis)), &config);
+        let process = Arc::new(Products::<StoredObject>::new(objects, &config));
         for _ in 0..50 {
-            let (process, subject) = (process.clone(), subject.clone());
-            askers.spawn(async move {
-                let (flights, shared) = &*process;
-                let work = async { shared.run(subject.key.as_str(), &subject).await.map(Shared::into_product) };
-                flights.run(&subject.key, work).await
+            let (process, made) = (process.clone(), made.clone());
+            tasks.spawn(async move {
+                let context = StageContext::for_test(Arc::new(MemoryBroker::new()));
+                let key = ObjectKey::new("subjects/one").unwrap();
+                let make = || async {
+                    made.fetch_add(1, Ordering::SeqCst);
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    Ok::<_, PortError>("product".into())
+                };
+                process.get_or_make(&context, &key, false, make).await
             });
         }
     }
-    let answers: Vec<Result<(), PortError>> = askers.join_all().await;
+    let answers = tasks.join_all().await;
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
-    assert_eq!((answers.len(), subject.made.load(Ordering::SeqCst)), (200, 1));
+    assert_eq!((answers.len(), made.load(Ordering::SeqCst)), (200, 1));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use echogen_adapters::AllowedNetwork;
 use echogen_ports::Secret;
 use echogen_protocol::{JobId, Lane};
-use echogen_sampler::{SamplerConfig, ScaleEvents};
+use echogen_sampler::SamplerConfig;
 
 use super::watch_arguments::WatchOptions;
 use crate::{arguments::SamplingOptions, model_options::ModelOptions, values};
@@ -217,7 +217,7 @@ impl BatchOptions {
             max_batch: self.max_batch.into(),
             max_wait_seconds: f64::from(self.batch_wait) / 1_000.0,
             max_kv_bytes: self.max_kv_bytes,
-            scale_events: if self.scale_events { ScaleEvents::On } else { ScaleEvents::Off },
+            scale_events: self.scale_events,
             ..SamplerConfig::default()
         }
     }

@@ -1,6 +1,9 @@
 //! Batches on a thread, with networks that paint seeds, fail and wait as told.
 
-use std::{sync::mpsc as sync_mpsc, time::Duration};
+use std::{
+    sync::{Mutex, mpsc as sync_mpsc},
+    time::Duration,
+};
 
 use echogen_protocol::{OutputFormat, Parameters, PerScale, PixelBudget};
 use tokio::{sync::mpsc, task::JoinSet};
@@ -9,7 +12,7 @@ use super::*;
 use crate::{CloseReason, ScaleDone};
 
 /// Paints every picture in its seed; waits for a word before each scale.
-struct Painter {
+struct FakeNetworks {
     gate: sync_mpsc::Receiver<()>,
     batches: Arc<Mutex<Vec<Vec<u64>>>>,
 }
@@ -18,7 +21,7 @@ struct Painter {
 const FAILS: u64 = 100;
 const PANICS: u64 = 101;
 
-impl Networks for Painter {
+impl BatchNetworks for FakeNetworks {
     type Subject = ();
 
     fn prepare(&mut self, request: &SampleRequest) -> Result<(), SampleError> {
@@ -85,8 +88,8 @@ impl Bench {
     fn start(max_batch: usize) -> Self {
         let ((gate, wait), batches) = (sync_mpsc::channel(), Arc::default());
         let config = SamplerConfig { max_batch, max_wait_seconds: 0.0, ..SamplerConfig::default() };
-        let painter = Painter { gate: wait, batches: Arc::clone(&batches) };
-        let thread = Arc::new(BatchThread::start("painter", &config, painter).unwrap());
+        let networks = FakeNetworks { gate: wait, batches: Arc::clone(&batches) };
+        let thread = Arc::new(BatchThread::start("painter", &config, networks).unwrap());
         let (progress, steps) = mpsc::unbounded_channel();
         Self { thread, gate, batches, progress, steps, asked: JoinSet::new() }
     }
@@ -115,16 +118,16 @@ impl Bench {
         self.ask_for(self.request(seeds))
     }
 
-    /// Waits until the thread holds this many jobs and has begun this many batches.
+    /// Waits until this many requests wait for the thread and it has begun this many batches.
     async fn until(&self, waiting: usize, batches: usize) {
+        let now = || (WAITING - self.thread.thread.free_slots(), self.batches.lock().unwrap().len());
         for _ in 0..5_000 {
-            let (jobs, begun) = (self.thread.shared.lock().jobs.len(), self.batches.lock().unwrap().len());
-            if (jobs, begun) == (waiting, batches) {
+            if now() == (waiting, batches) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        panic!("{:?}, {:?}", self.thread.shared.lock().jobs.len(), self.batches.lock().unwrap());
+        panic!("{:?}", now());
     }
 
     fn scales(&self, scales: usize) {
@@ -178,28 +181,28 @@ async fn a_job_larger_than_a_batch_is_cut_and_shares_with_others() {
     assert_eq!(told, [(0, 12), (4, 12), (8, 12), (0, 2), (10, 12), (1, 2)], "each job is told of its own");
 }
 
-/// Ends whoever asked, and waits until that has come about: the painter does not wait for us.
-async fn take_back(asker: &tokio::task::AbortHandle) {
-    asker.abort();
-    while !asker.is_finished() {
+/// Ends whoever asked, and waits until that has come about: the thread does not wait for us.
+async fn withdraw(caller: &tokio::task::AbortHandle) {
+    caller.abort();
+    while !caller.is_finished() {
         tokio::task::yield_now().await;
     }
 }
 
 #[tokio::test]
-async fn a_job_that_is_taken_back_leaves_its_batch_and_disturbs_no_other() {
+async fn a_job_that_is_withdrawn_leaves_its_batch_and_disturbs_no_other() {
     let mut bench = Bench::start(16);
     let first = bench.ask(&[1]);
     bench.until(0, 1).await;
     let (second, _third) = (bench.ask(&[2]), bench.ask(&[3]));
     let fourth = bench.ask(&[4]);
     bench.until(3, 1).await;
-    // One is taken back while it waits, one while it is sampled, and of a batch of one nothing is left to do.
-    take_back(&fourth).await;
-    take_back(&first).await;
+    // One is withdrawn while it waits, one while it is sampled, and of a batch of one nothing is left to do.
+    withdraw(&fourth).await;
+    withdraw(&first).await;
     bench.scales(1);
     bench.until(0, 2).await;
-    take_back(&second).await;
+    withdraw(&second).await;
     bench.scales(2);
     assert_eq!(bench.answers().await, [Ok(vec![3])]);
     assert_eq!(bench.batches.lock().unwrap()[1].len(), 2);
@@ -223,7 +226,7 @@ async fn a_job_past_its_deadline_is_dropped() {
 
 #[tokio::test]
 async fn after_a_failed_batch_each_job_is_run_by_itself_and_only_the_one_at_fault_fails() {
-    for (seed, message) in [(FAILS, "as told"), (PANICS, "the networks panicked")] {
+    for (seed, message) in [(FAILS, "as told"), (PANICS, "the painter thread panicked: as told")] {
         let mut bench = Bench::start(16);
         bench.ask(&[1]);
         bench.until(0, 1).await;
@@ -256,7 +259,7 @@ async fn a_subject_that_cannot_be_read_fails_its_own_job() {
 }
 
 #[tokio::test]
-async fn who_must_be_alone_is() {
+async fn a_job_that_must_be_alone_is() {
     let mut bench = Bench::start(16);
     bench.ask(&[1]);
     bench.until(0, 1).await;
@@ -276,15 +279,13 @@ async fn after_the_end_nothing_is_begun_but_what_waits_is_finished() {
     bench.until(0, 1).await;
     bench.ask(&[2]);
     bench.until(1, 1).await;
-    let shared = Arc::clone(&bench.thread.shared);
-    {
-        let mut state = shared.lock();
-        state.closed = true;
-        state.gatherer.close();
-    }
+    let (thread, counters) = (Arc::clone(&bench.thread), Arc::clone(&bench.thread.counters));
+    let mut stopped = Box::pin(thread.thread.stop());
+    assert!(futures::poll!(&mut stopped).is_pending());
     let late = bench.thread.ask(bench.request(&[3]), schedule(), 1, 100).await.unwrap_err();
     assert_eq!(late.to_string(), "the sampler failed: the painter thread has stopped");
     bench.scales(4);
     assert_eq!(bench.answers().await, [Ok(vec![1]), Ok(vec![2])]);
-    assert_eq!(shared.counters.closed(CloseReason::Shutdown), 1);
+    stopped.await;
+    assert_eq!(counters.closed(CloseReason::Shutdown), 1);
 }

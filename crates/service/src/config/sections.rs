@@ -11,7 +11,7 @@ use echogen_protocol::{AspectRatio, Lane, MaskMode, OutputFormat, PerScale, Pixe
 use echogen_sampler::SamplerConfig;
 use echogen_segmenter::FinderConfig;
 use echogen_telemetry::LogFormat;
-use echogen_worker::{LaneWeights, WorkerConfig};
+use echogen_worker::{LaneWeights, ProductsConfig, WorkerConfig};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -37,6 +37,8 @@ pub struct ServiceConfig {
     pub callbacks: CallbackConfig,
     /// How tasks are received, retried and given back.
     pub worker: WorkerSettings,
+    /// How stages keep what they make, and how several processes agree on who makes it.
+    pub products: ProductsConfig,
     /// How the sampler forms batches.
     pub sampler: SamplerConfig,
     /// Logs, traces, and the endpoint of metrics and health.

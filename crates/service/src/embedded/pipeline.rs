@@ -12,7 +12,6 @@ use std::{
 use echogen_adapters::FileImageFetcher;
 use echogen_ports::{EventStream, MemoryBroker, MemoryCache, Message, ObjectKey, ObjectStore, PortError, QueueName};
 use echogen_protocol::{Job, JobResult, JobStatus};
-use echogen_sampler::ScaleEvents;
 use echogen_worker::{Backoff, Clock, ResultWriter, WorkerConfig};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -128,7 +127,7 @@ impl Pipeline {
 /// The settings of stages that run for one command.
 fn embedded_config(config: &ServiceConfig, options: &PipelineOptions) -> ServiceConfig {
     let mut config = config.clone();
-    config.sampler.scale_events = ScaleEvents::On;
+    config.sampler.scale_events = true;
     config.worker.concurrency = CONCURRENCY;
     config.worker.common = WorkerConfig {
         max_attempts: options.attempts,

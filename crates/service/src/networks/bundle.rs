@@ -15,6 +15,7 @@ use echogen_models::{
     generator::{Generator, load_subject_encoder},
     subject_finder::SubjectFinder,
 };
+use echogen_ports::spawn_blocking;
 use echogen_protocol::{PixelBudget, SubjectKeys};
 use echogen_sampler::{GeneratorSampler, ImageSampler, SamplerConfig};
 use echogen_segmenter::{Detector, FinderConfig, GivenBox, NetworkDetector};
@@ -24,11 +25,7 @@ use super::{LoadedNetworks, NetworkSource};
 use crate::{
     Failure,
     config::{ModelConfig, ServiceConfig},
-    signals::spawn_blocking,
 };
-
-/// Bytes of conditions kept across jobs (prompts' and subjects' keys and values).
-const CONDITION_CACHE_BYTES: usize = 1 << 30;
 
 /// The networks that encode a subject, and those that make pictures.
 const ENCODERS: [Network; 2] = [Network::Dinov2, Network::FluxVae];
@@ -69,7 +66,8 @@ impl BundleNetworks {
         work: impl FnOnce(&Loader) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
         let loader = Arc::clone(&self.0);
-        spawn_blocking(move || work(&loader)).await
+        let done = spawn_blocking(move || work(&loader)).await;
+        done.map_err(|error| Failure::refused("the networks were not loaded", &error))?
     }
 }
 
@@ -158,8 +156,8 @@ impl Loader {
 
     fn sampler(&self, config: &SamplerConfig) -> Result<Arc<GeneratorSampler>, Failure> {
         let Compute { device, dtype } = self.compute()?;
-        let generator =
-            Generator::load(&self.bundle, device, *dtype, CONDITION_CACHE_BYTES).with_context(|| self.cannot_load())?;
+        let kept = usize::try_from(config.condition_cache_bytes).unwrap_or(usize::MAX);
+        let generator = Generator::load(&self.bundle, device, *dtype, kept).with_context(|| self.cannot_load())?;
         let digests = pick(self.digests()?, &SAMPLERS);
         let started = GeneratorSampler::start(&self.bundle, generator, self.subjects()?, digests, config);
         Ok(Arc::new(started.map_err(anyhow::Error::from)?))

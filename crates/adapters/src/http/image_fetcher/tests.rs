@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use echogen_ports::{ImageFetcher, PortError};
+use echogen_ports::{ImageFetcher, MemoryBudget, PortError};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpListener,
@@ -19,13 +19,10 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use url::Url;
 
-use super::{
-    super::test_tls,
-    HttpConfig, HttpImageFetcher,
-    room::{PIECE, Room},
-};
+use super::{super::test_tls, HttpConfig, HttpImageFetcher};
 
 const LIMIT: u64 = 1_000;
+const UNIT: u64 = MemoryBudget::UNIT;
 
 /// A server; it ends with this value.
 struct Site {
@@ -198,20 +195,20 @@ async fn time_is_bounded() {
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
 }
 
-/// A fetcher with room for so many pieces.
-fn fetcher_with_room(config: HttpConfig, pieces: u64) -> HttpImageFetcher {
-    HttpImageFetcher { room: Room::of(pieces * PIECE), ..HttpImageFetcher::new(config).unwrap() }
+/// A fetcher with so many units of memory.
+fn fetcher_with_memory(config: HttpConfig, units: u64) -> HttpImageFetcher {
+    HttpImageFetcher { memory: MemoryBudget::new(units * UNIT), ..HttpImageFetcher::new(config).unwrap() }
 }
 
 #[tokio::test]
-async fn a_picture_without_room_waits_until_another_is_gone() {
+async fn a_picture_without_memory_waits_until_another_is_gone() {
     let site = site().await;
-    let fetcher = fetcher_with_room(config(), 1);
+    let fetcher = fetcher_with_memory(config(), 1);
     let url = Url::parse(&site.url("/dog.png")).unwrap();
     let first = fetcher.fetch_url(&url, LIMIT).await.unwrap();
     let clone = fetcher.clone();
     let mut second = pin!(clone.fetch_url(&url, LIMIT));
-    assert!(tokio::time::timeout(Duration::from_millis(300), second.as_mut()).await.is_err(), "there is no room");
+    assert!(tokio::time::timeout(Duration::from_millis(300), second.as_mut()).await.is_err(), "there is no memory");
     let large = fetcher.fetch_url(&Url::parse(&site.url("/large")).unwrap(), LIMIT).await;
     check_refused(large.map(|bytes| bytes.to_vec()), "has 1001 bytes");
     drop(first);
@@ -219,9 +216,9 @@ async fn a_picture_without_room_waits_until_another_is_gone() {
 }
 
 #[tokio::test]
-async fn waiting_for_room_takes_no_longer_than_the_limit() {
+async fn waiting_for_memory_takes_no_longer_than_the_limit() {
     let site = site().await;
-    let fetcher = fetcher_with_room(HttpConfig { timeout_seconds: 2.0, ..config() }, 1);
+    let fetcher = fetcher_with_memory(HttpConfig { timeout_seconds: 2.0, ..config() }, 1);
     let url = Url::parse(&site.url("/dog.png")).unwrap();
     let first = fetcher.fetch_url(&url, LIMIT).await.unwrap();
     let second = fetcher.fetch_url(&url, LIMIT).await;
@@ -231,14 +228,14 @@ async fn waiting_for_room_takes_no_longer_than_the_limit() {
 }
 
 #[tokio::test]
-async fn a_picture_of_unknown_length_gives_back_the_room_that_it_did_not_need() {
+async fn a_picture_of_unknown_length_gives_back_the_memory_that_it_did_not_need() {
     let site = site().await;
-    let fetcher = fetcher_with_room(config(), 3);
+    let fetcher = fetcher_with_memory(config(), 3);
     let url = Url::parse(&site.url("/chunked")).unwrap();
-    let first = fetcher.fetch_url(&url, 3 * PIECE).await.unwrap();
-    let second = fetcher.fetch_url(&url, 2 * PIECE).await.unwrap();
+    let first = fetcher.fetch_url(&url, 3 * UNIT).await.unwrap();
+    let second = fetcher.fetch_url(&url, 2 * UNIT).await.unwrap();
     assert_eq!((first.as_ref(), second.as_ref()), (&b"12345"[..], &b"12345"[..]));
-    let mut whole = pin!(fetcher.fetch_url(&url, 3 * PIECE));
+    let mut whole = pin!(fetcher.fetch_url(&url, 3 * UNIT));
     assert!(tokio::time::timeout(Duration::from_millis(300), whole.as_mut()).await.is_err(), "two are in hand");
     drop((first, second));
     assert_eq!(whole.await.unwrap(), "12345");

@@ -41,7 +41,7 @@ impl Recipe {
 
     /// What is written down beside a subject's pictures.
     pub(super) fn settings(&self, subject: &Subject) -> Result<Value> {
-        let FinderConfig { box_threshold, selection, padding, fallback_name: _ } = &self.finder;
+        let FinderConfig { threshold, selection, padding, fallback_name: _, naming_timeout_seconds: _ } = &self.finder;
         let models = self.bundle.digests().with_context(|| self.cannot_load())?;
         Ok(json!({
             "bundle": self.bundle.name(),
@@ -49,7 +49,7 @@ impl Recipe {
             "sampling": self.options,
             "pixel_budget": self.bundle.manifest().sampling.pixel_budget,
             "seed": self.bundle.manifest().sampling.seed,
-            "finder": {"threshold": box_threshold, "selection": format!("{selection:?}"), "padding": padding},
+            "finder": {"threshold": threshold, "selection": format!("{selection:?}"), "padding": padding},
             "class": subject.class,
             "captions": subject.captions,
             "photograph": subject.photographs.first().and_then(|path| path.file_name()?.to_str()),

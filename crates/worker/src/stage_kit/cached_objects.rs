@@ -7,8 +7,7 @@ use echogen_ports::{Cache, ObjectKey, ObjectStore, PortError, object_too_large};
 use echogen_telemetry::{CacheAnswer, metrics};
 use tracing::warn;
 
-/// How long what was read or written stays in the cache: prompts for one subject come close together.
-const TTL: Duration = Duration::from_secs(3_600);
+use super::ProductsConfig;
 
 /// An object store whose objects are looked for in the cache first. Only for objects that are named by content: such a
 /// one never changes, so the cache is never wrong. A cache that fails costs time, never a job.
@@ -16,32 +15,33 @@ const TTL: Duration = Duration::from_secs(3_600);
 pub struct CachedObjects {
     store: Arc<dyn ObjectStore>,
     cache: Arc<dyn Cache>,
+    ttl: Duration,
 }
 
 impl CachedObjects {
     /// Puts `cache` before `store`.
-    pub fn new(store: Arc<dyn ObjectStore>, cache: Arc<dyn Cache>) -> Self {
-        Self { store, cache }
+    pub fn new(store: Arc<dyn ObjectStore>, cache: Arc<dyn Cache>, config: &ProductsConfig) -> Self {
+        Self { store, cache, ttl: config.cache_ttl() }
     }
 
     /// Returns the object, or `None` if there is none; see [`ObjectStore::get`]. One that was deleted from the store
     /// may still come from the cache for a while.
     pub async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
-        match self.glance(key, max_bytes).await? {
+        match self.get_cached(key, max_bytes).await? {
             Some(bytes) => Ok(Some(bytes)),
-            None => self.fetch(key, max_bytes).await,
+            None => self.get_stored(key, max_bytes).await,
         }
     }
 
-    /// Returns the object from the store, where a glance has just found nothing, and puts it into the cache.
-    pub async fn fetch(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
+    /// Returns the object from the store, where the cache has just had nothing, and puts it into the cache.
+    pub async fn get_stored(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
         let Some(bytes) = self.store.get(key, max_bytes).await? else { return Ok(None) };
-        self.remember(key, bytes.clone()).await;
+        self.put_in_cache(key, bytes.clone()).await;
         Ok(Some(bytes))
     }
 
     /// Returns the object if the cache has it.
-    pub async fn glance(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
+    pub async fn get_cached(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
         match self.cache.get(key.as_str()).await {
             Ok(Some(bytes)) if bytes.len() as u64 > max_bytes => {
                 Err(object_too_large(key, bytes.len() as u64, max_bytes))
@@ -69,7 +69,7 @@ impl CachedObjects {
     pub async fn put_if_absent(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, PortError> {
         let is_new = self.store.put_if_absent(key, bytes.clone()).await?;
         if is_new {
-            self.remember(key, bytes).await;
+            self.put_in_cache(key, bytes).await;
         }
         Ok(is_new)
     }
@@ -77,13 +77,18 @@ impl CachedObjects {
     /// Stores the object durably, then in the cache.
     pub async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), PortError> {
         self.store.put(key, bytes.clone()).await?;
-        self.remember(key, bytes).await;
+        self.put_in_cache(key, bytes).await;
         Ok(())
     }
 
-    /// The store itself, for objects that are read once and are not worth the cache's room.
+    /// The store itself, for objects that are read once and are not worth space in the cache.
     pub fn store(&self) -> &dyn ObjectStore {
         &*self.store
+    }
+
+    /// The cache itself.
+    pub(super) fn cache(&self) -> Arc<dyn Cache> {
+        Arc::clone(&self.cache)
     }
 
     /// Returns whether the object stands in the store itself.
@@ -91,8 +96,12 @@ impl CachedObjects {
         self.store.exists(key).await
     }
 
-    async fn remember(&self, key: &ObjectKey, bytes: Bytes) {
-        if let Err(error) = self.cache.put(key.as_str(), bytes, TTL).await {
+    async fn put_in_cache(&self, key: &ObjectKey, bytes: Bytes) {
+        // A server refuses a time to live of zero.
+        if self.ttl.is_zero() {
+            return;
+        }
+        if let Err(error) = self.cache.put(key.as_str(), bytes, self.ttl).await {
             warn!(%key, %error, "cache not written");
         }
     }
@@ -105,6 +114,10 @@ mod tests {
 
     use super::*;
 
+    fn objects(store: Arc<MemoryObjectStore>, cache: Arc<dyn Cache>) -> CachedObjects {
+        CachedObjects::new(store, cache, &ProductsConfig::default())
+    }
+
     fn key() -> ObjectKey {
         ObjectKey::new("a").unwrap()
     }
@@ -112,7 +125,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_read_or_written_comes_from_the_cache() {
         let (store, cache) = (Arc::new(MemoryObjectStore::new()), Arc::new(MemoryCache::new(1_000)));
-        let objects = CachedObjects::new(store.clone(), cache.clone());
+        let objects = objects(store.clone(), cache.clone());
         assert_eq!(objects.get(&key(), 10).await.unwrap(), None);
         objects.put(&key(), "1".into()).await.unwrap();
         assert_eq!(store.get(&key(), 10).await.unwrap().unwrap(), "1", "the store has it too");
@@ -130,7 +143,7 @@ mod tests {
     #[tokio::test]
     async fn only_what_is_new_goes_into_the_cache() {
         let (store, cache) = (Arc::new(MemoryObjectStore::new()), Arc::new(MemoryCache::new(1_000)));
-        let objects = CachedObjects::new(store.clone(), cache.clone());
+        let objects = objects(store.clone(), cache.clone());
         assert!(!objects.is_cached(&key()).await);
         assert!(objects.put_if_absent(&key(), "1".into()).await.unwrap());
         assert!(objects.is_cached(&key()).await);
@@ -140,9 +153,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn without_a_time_to_live_nothing_goes_into_the_cache() {
+        let (store, cache) = (Arc::new(MemoryObjectStore::new()), Arc::new(MemoryCache::new(1_000)));
+        let config = ProductsConfig { cache_seconds: 0.0, ..ProductsConfig::default() };
+        let objects = CachedObjects::new(store, cache.clone(), &config);
+        objects.put(&key(), "1".into()).await.unwrap();
+        assert_eq!((objects.get(&key(), 10).await.unwrap().unwrap(), cache.bytes()), (Bytes::from("1"), 0));
+    }
+
+    #[tokio::test]
     async fn a_cache_that_fails_is_left_out() {
         let cache = Arc::new(FailFirst::new(MemoryCache::new(1_000), u32::MAX));
-        let objects = CachedObjects::new(Arc::new(MemoryObjectStore::new()), cache);
+        let objects = objects(Arc::new(MemoryObjectStore::new()), cache);
         objects.put(&key(), "1".into()).await.unwrap();
         assert_eq!(objects.get(&key(), 10).await.unwrap().unwrap(), "1");
         assert!(!objects.is_cached(&key()).await);

@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 /// Work in progress, by key. Whoever asks first does the work; those who ask meanwhile get the same answer. Nothing is
 /// kept once the last of them has it: this is no cache.
 #[derive(Debug)]
-pub struct SingleFlight<K, V> {
+pub(super) struct SingleFlight<K, V> {
     flights: Mutex<HashMap<K, Arc<OnceCell<V>>>>,
 }
 
@@ -23,13 +23,13 @@ impl<K, V> Default for SingleFlight<K, V> {
 
 impl<K: Eq + Hash + Clone, V: Clone> SingleFlight<K, V> {
     /// No work in progress.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::default()
     }
 
     /// Returns the answer for `key`, by `work` unless somebody is at it already; then `work` is dropped unbegun. An
     /// error is for the one whose work it was; the next who waits tries with its own, as when one is dropped halfway.
-    pub async fn run<E>(&self, key: &K, work: impl Future<Output = Result<V, E>>) -> Result<V, E> {
+    pub(super) async fn run<E>(&self, key: &K, work: impl Future<Output = Result<V, E>>) -> Result<V, E> {
         let flight = Flight { all: self, key, cell: Some(Arc::clone(self.lock().entry(key.clone()).or_default())) };
         match &flight.cell {
             Some(cell) => cell.get_or_try_init(|| work).await.cloned(),
@@ -38,12 +38,14 @@ impl<K: Eq + Hash + Clone, V: Clone> SingleFlight<K, V> {
     }
 
     /// How many keys are being worked on.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.lock().len()
     }
 
     /// Whether nothing is being worked on.
-    pub fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
         self.len() == 0
     }
 

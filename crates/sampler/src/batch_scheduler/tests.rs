@@ -23,73 +23,73 @@ fn run(next: Next<&'static str>) -> (Vec<(u64, usize)>, CloseReason) {
 #[test]
 fn company_is_waited_for_until_the_oldest_has_waited_enough() {
     let now = Instant::now();
-    let mut gatherer = Gatherer::new(LIMITS);
-    assert_eq!(gatherer.next(now), Next::Nothing);
-    gatherer.push("square", job(1, 1, now));
-    assert_eq!(gatherer.next(now), Next::WaitUntil(now + LIMITS.max_wait));
-    gatherer.push("square", job(2, 1, now + Duration::from_millis(9)));
+    let mut scheduler = BatchScheduler::new(LIMITS);
+    assert_eq!(scheduler.next(now), Next::Nothing);
+    scheduler.push("square", job(1, 1, now));
+    assert_eq!(scheduler.next(now), Next::WaitUntil(now + LIMITS.max_wait));
+    scheduler.push("square", job(2, 1, now + Duration::from_millis(9)));
     let later = now + Duration::from_millis(10);
-    assert_eq!(run(gatherer.next(later)), (vec![(1, 1), (2, 1)], CloseReason::Waited));
-    assert_eq!(gatherer.next(later), Next::Nothing);
+    assert_eq!(run(scheduler.next(later)), (vec![(1, 1), (2, 1)], CloseReason::Waited));
+    assert_eq!(scheduler.next(later), Next::Nothing);
 }
 
 #[test]
 fn a_full_batch_waits_for_nobody_and_what_does_not_fit_takes_turns() {
     let now = Instant::now();
-    let mut gatherer = Gatherer::new(LIMITS);
-    gatherer.push("square", job(1, 9, now));
-    gatherer.push("square", job(2, 1, now));
-    assert_eq!(run(gatherer.next(now)), (vec![(1, 4)], CloseReason::Full));
-    assert_eq!(run(gatherer.next(now)), (vec![(2, 1), (1, 3)], CloseReason::Full), "the small job does not wait");
+    let mut scheduler = BatchScheduler::new(LIMITS);
+    scheduler.push("square", job(1, 9, now));
+    scheduler.push("square", job(2, 1, now));
+    assert_eq!(run(scheduler.next(now)), (vec![(1, 4)], CloseReason::Full));
+    assert_eq!(run(scheduler.next(now)), (vec![(2, 1), (1, 3)], CloseReason::Full), "the small job does not wait");
     let later = now + LIMITS.max_wait;
-    assert_eq!(run(gatherer.next(later)), (vec![(1, 2)], CloseReason::Waited));
+    assert_eq!(run(scheduler.next(later)), (vec![(1, 2)], CloseReason::Waited));
 }
 
 #[test]
 fn memory_bounds_a_batch_but_one_picture_is_always_admitted() {
     let now = Instant::now();
-    let mut gatherer = Gatherer::new(LIMITS);
-    gatherer.push("large", Waiting { kv_bytes: 400, ..job(1, 3, now) });
-    assert_eq!(run(gatherer.next(now)), (vec![(1, 2)], CloseReason::Memory));
-    gatherer.push("large", Waiting { kv_bytes: 700, ..job(2, 1, now) });
-    assert_eq!(run(gatherer.next(now)), (vec![(1, 1)], CloseReason::Memory));
-    gatherer.remove(2);
-    gatherer.push("large", Waiting { kv_bytes: 5_000, ..job(3, 2, now) });
-    assert_eq!(run(gatherer.next(now)), (vec![(3, 1)], CloseReason::Memory));
+    let mut scheduler = BatchScheduler::new(LIMITS);
+    scheduler.push("large", Waiting { kv_bytes: 400, ..job(1, 3, now) });
+    assert_eq!(run(scheduler.next(now)), (vec![(1, 2)], CloseReason::Memory));
+    scheduler.push("large", Waiting { kv_bytes: 700, ..job(2, 1, now) });
+    assert_eq!(run(scheduler.next(now)), (vec![(1, 1)], CloseReason::Memory));
+    scheduler.remove(2);
+    scheduler.push("large", Waiting { kv_bytes: 5_000, ..job(3, 2, now) });
+    assert_eq!(run(scheduler.next(now)), (vec![(3, 1)], CloseReason::Memory));
 }
 
 #[test]
 fn shapes_take_turns_whatever_their_load() {
     let now = Instant::now();
-    let mut gatherer = Gatherer::new(LIMITS);
+    let mut scheduler = BatchScheduler::new(LIMITS);
     for ticket in 0..100 {
-        gatherer.push("square", job(ticket, 1, now));
+        scheduler.push("square", job(ticket, 1, now));
     }
-    gatherer.push("wide", job(100, 1, now));
-    assert_eq!(run(gatherer.next(now)).1, CloseReason::Full);
-    assert_eq!(run(gatherer.next(now)), (vec![(100, 1)], CloseReason::Shape), "not after the hundred");
-    assert_eq!(run(gatherer.next(now)).0, [(4, 1), (5, 1), (6, 1), (7, 1)]);
+    scheduler.push("wide", job(100, 1, now));
+    assert_eq!(run(scheduler.next(now)).1, CloseReason::Full);
+    assert_eq!(run(scheduler.next(now)), (vec![(100, 1)], CloseReason::Shape), "not after the hundred");
+    assert_eq!(run(scheduler.next(now)).0, [(4, 1), (5, 1), (6, 1), (7, 1)]);
 }
 
 #[test]
 fn who_must_be_alone_is_and_at_once() {
     let now = Instant::now();
-    let mut gatherer = Gatherer::new(LIMITS);
-    gatherer.push("square", Waiting { alone: true, ..job(1, 1, now) });
-    gatherer.push("square", Waiting { alone: true, ..job(2, 1, now) });
-    gatherer.push("square", job(3, 1, now));
-    assert_eq!(run(gatherer.next(now)), (vec![(1, 1)], CloseReason::Alone));
-    assert_eq!(run(gatherer.next(now)), (vec![(2, 1)], CloseReason::Alone));
-    assert_eq!(gatherer.next(now), Next::WaitUntil(now + LIMITS.max_wait));
+    let mut scheduler = BatchScheduler::new(LIMITS);
+    scheduler.push("square", Waiting { alone: true, ..job(1, 1, now) });
+    scheduler.push("square", Waiting { alone: true, ..job(2, 1, now) });
+    scheduler.push("square", job(3, 1, now));
+    assert_eq!(run(scheduler.next(now)), (vec![(1, 1)], CloseReason::Alone));
+    assert_eq!(run(scheduler.next(now)), (vec![(2, 1)], CloseReason::Alone));
+    assert_eq!(scheduler.next(now), Next::WaitUntil(now + LIMITS.max_wait));
 }
 
 #[test]
 fn at_shutdown_nobody_waits_for_company() {
     let now = Instant::now();
-    let mut gatherer = Gatherer::new(LIMITS);
-    gatherer.push("square", job(1, 1, now));
-    gatherer.close();
-    assert_eq!(run(gatherer.next(now)), (vec![(1, 1)], CloseReason::Shutdown));
+    let mut scheduler = BatchScheduler::new(LIMITS);
+    scheduler.push("square", job(1, 1, now));
+    scheduler.close();
+    assert_eq!(run(scheduler.next(now)), (vec![(1, 1)], CloseReason::Shutdown));
 }
 
 /// Shape, pictures, key-value bytes of each, whether alone, and batches run after its coming.
@@ -127,12 +127,12 @@ proptest! {
         max_images in 1usize..6,
     ) {
         let now = Instant::now();
-        let mut gatherer = Gatherer::new(Limits { max_images, ..LIMITS });
+        let mut scheduler = BatchScheduler::new(Limits { max_images, ..LIMITS });
         let mut left: HashMap<u64, usize> = HashMap::new();
         let mut waited: HashMap<Group<usize>, usize> = HashMap::new();
-        let mut take = |gatherer: &mut Gatherer<usize>, left: &mut HashMap<u64, usize>| {
-            let groups: Vec<_> = gatherer.turns.iter().cloned().collect();
-            let Next::Run(batch) = gatherer.next(now + LIMITS.max_wait) else { return Ok(false) };
+        let mut take = |scheduler: &mut BatchScheduler<usize>, left: &mut HashMap<u64, usize>| {
+            let groups: Vec<_> = scheduler.turns.iter().cloned().collect();
+            let Next::Run(batch) = scheduler.next(now + LIMITS.max_wait) else { return Ok(false) };
             check(&batch, &jobs, max_images, left)?;
             for group in &groups[1..] {
                 let batches = waited.entry(group.clone()).or_default();
@@ -144,14 +144,14 @@ proptest! {
         };
         for (ticket, (shape, images, kv_bytes, alone, batches)) in jobs.iter().enumerate() {
             let ticket = ticket as u64;
-            gatherer.push(*shape, Waiting { kv_bytes: *kv_bytes, alone: *alone, ..job(ticket, *images, now) });
+            scheduler.push(*shape, Waiting { kv_bytes: *kv_bytes, alone: *alone, ..job(ticket, *images, now) });
             left.insert(ticket, *images);
             for _ in 0..*batches {
-                take(&mut gatherer, &mut left)?;
+                take(&mut scheduler, &mut left)?;
             }
         }
-        while take(&mut gatherer, &mut left)? {}
+        while take(&mut scheduler, &mut left)? {}
         prop_assert!(left.values().all(|left| *left == 0), "{left:?}");
-        prop_assert_eq!(gatherer.next(now), Next::Nothing);
+        prop_assert_eq!(scheduler.next(now), Next::Nothing);
     }
 }

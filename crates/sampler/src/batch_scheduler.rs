@@ -102,7 +102,7 @@ enum Group<S> {
 
 /// All jobs whose pictures wait.
 #[derive(Debug)]
-pub(crate) struct Gatherer<S> {
+pub(crate) struct BatchScheduler<S> {
     limits: Limits,
     groups: HashMap<Group<S>, VecDeque<Waiting>>,
     /// The groups that have something waiting, whose turn it is first.
@@ -110,7 +110,7 @@ pub(crate) struct Gatherer<S> {
     closing: bool,
 }
 
-impl<S: Clone + Eq + Hash> Gatherer<S> {
+impl<S: Clone + Eq + Hash> BatchScheduler<S> {
     /// Nothing waits.
     pub(crate) fn new(limits: Limits) -> Self {
         Self { limits, groups: HashMap::new(), turns: VecDeque::new(), closing: false }
