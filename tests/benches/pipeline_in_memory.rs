@@ -14,7 +14,7 @@ use echogen_dispatcher::{Dispatcher, DispatcherConfig};
 use echogen_encoder::Encoder;
 use echogen_imaging::{ImageFormat, ImageLimits, RgbImage, encode_image};
 use echogen_ports::{Broker, MemoryBroker, MemoryCache, MemoryImageFetcher, MemoryObjectStore, Message, QueueName};
-use echogen_protocol::{EventKind, Job, JobId, Lane, PixelBudget, SubjectKeys};
+use echogen_protocol::{EventKind, Job, JobId, Lane, PixelBudget, StageName, SubjectKeys};
 use echogen_sampler::{Sampler, SamplerConfig};
 use echogen_segmenter::{GivenBox, Segmenter};
 use echogen_tests::constant::Constant;
@@ -46,28 +46,25 @@ fn start() -> Installation {
     let networks = Arc::new(Constant { subject_bytes: 1_024, side: 8, ..Constant::taking(Duration::ZERO) });
     let results = ResultWriter::new(pictures.clone(), broker.clone(), Clock::system(), "0.0.0");
     let config = DispatcherConfig { subjects: subjects.clone(), max_image_bytes: 1 << 20 };
-    let stages: [(Arc<dyn Stage>, QueueName); 4] = [
-        (
-            Arc::new(Dispatcher::new(config, fetcher.clone(), objects.clone(), results.clone())),
-            QueueName::dispatch(Lane::Standard),
-        ),
-        (
-            Arc::new(Segmenter::new(ImageLimits::default(), Arc::new(GivenBox), objects.clone(), &products)),
-            QueueName::segment(),
-        ),
-        (Arc::new(Encoder::new(subjects, networks.clone(), objects.clone(), &products)), QueueName::encode()),
-        (
-            Arc::new(Sampler::new(networks, objects, pictures, results.clone(), &SamplerConfig::default())),
-            QueueName::sample(),
-        ),
-    ];
+    let dispatcher = Dispatcher::new(config, fetcher.clone(), objects.clone(), results.clone());
+    let segmenter = Segmenter::new(ImageLimits::default(), Arc::new(GivenBox), objects.clone(), &products);
+    let encoder = Encoder::new(subjects, networks.clone(), objects.clone(), &products);
+    let sampler = Sampler::new(networks, objects, pictures, results.clone(), &SamplerConfig::default());
     let (workers, shutdown) = (TaskTracker::new(), CancellationToken::new());
-    for (stage, queue) in stages {
+    let installation = Installation { broker, fetcher, workers, shutdown };
+    installation.drive(dispatcher, &results);
+    installation.drive(segmenter, &results);
+    installation.drive(encoder, &results);
+    installation.drive(sampler, &results);
+    installation
+}
+
+impl Installation {
+    fn drive<S: Stage>(&self, stage: S, results: &ResultWriter) {
         let config = WorkerConfig { concurrency: 32, ..WorkerConfig::default() };
-        let worker = Worker::new(stage, queue, broker.clone(), Arc::new(results.clone()), config);
-        workers.spawn(worker.run(shutdown.clone()));
+        let worker = Worker::new(Arc::new(stage), self.broker.clone(), Arc::new(results.clone()), config);
+        self.workers.spawn(worker.run(self.shutdown.clone()));
     }
-    Installation { broker, fetcher, workers, shutdown }
 }
 
 /// A picture like no other.
@@ -80,7 +77,7 @@ fn picture(number: usize) -> Bytes {
 /// Sends the jobs, a bounded number ahead, and returns when the last has ended.
 async fn run(installation: &Installation, jobs: usize) {
     let mut events = installation.broker.subscribe("job").await.expect("the twin takes listeners");
-    let queue = QueueName::dispatch(Lane::Standard);
+    let queue = QueueName::of(StageName::Dispatcher, Lane::Standard);
     let (mut sent, mut ended) = (0, 0);
     while ended < jobs {
         while sent < jobs && sent - ended < IN_FLIGHT {

@@ -14,7 +14,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 /// For each crate, those of ours that it may use outside its tests.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("protocol", &[]),
-    ("telemetry", &[]),
+    ("telemetry", &["protocol"]),
     ("imaging", &[]),
     ("checkpoint", &[]),
     ("models", &["imaging", "checkpoint"]),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use echogen_adapters::{CallbackConfig, HttpCallbackSender};
 use echogen_ports::{Broker, CallbackSender, DEAD_LETTER_REASON, PortError, QueueName, memory::CallbackAnswer};
-use echogen_protocol::{EventKind, ImageSource, Job, JobEvent, JobResult, Subject};
+use echogen_protocol::{EventKind, ImageSource, Job, JobEvent, JobResult, Lane, StageName, Subject};
 use echogen_tests::{
     callback_server::{CallbackServer, trusting},
     producer,
@@ -51,8 +51,11 @@ async fn a_server_that_refuses_costs_no_job_and_leaves_a_dead_letter() {
     let mut installation = Installation::start().await;
     installation.callbacks.let_answer(CALLBACK, CallbackAnswer::Refused);
     assert_eq!(installation.run(&job("good")).await.kind, EventKind::Completed);
-    let mut dead =
-        installation.broker.consume(&QueueName::notify().dead_letters(), 1).await.expect("the twin takes it");
+    let mut dead = installation
+        .broker
+        .consume(&QueueName::of(StageName::Notifier, Lane::Standard).dead_letters(), 1)
+        .await
+        .expect("the twin takes it");
     let delivery = timeout(LIMIT, dead.receive()).await.expect("it is parked").expect("it can be read");
     let delivery = delivery.expect("the twin lives");
     assert!(delivery.message.headers[DEAD_LETTER_REASON].contains("refuses"), "{:?}", delivery.message.headers);

@@ -11,7 +11,7 @@ use std::{
 
 use echogen_adapters::amqp::{AmqpBroker, AmqpConfig};
 use echogen_ports::{Broker, Consumer, Delivery, Event, Message, QueueName};
-use echogen_protocol::{Failure, FailureKind, ImageLocation, Job, JobEvent, JobResult, Lane, Task, TaskHeaders};
+use echogen_protocol::{Failure, FailureKind, ImageLocation, Job, JobEvent, JobResult, Lane, StageName, TaskHeaders};
 use echogen_testkit::RabbitMq;
 use tokio::time::{Duration, timeout};
 
@@ -73,7 +73,7 @@ async fn next(consumer: &mut Box<dyn Consumer>) -> Delivery {
 async fn conclude(broker: &AmqpBroker, job: &Job, message: &Message, failure: Option<Failure>) {
     let result = match failure {
         None => JobResult::completed(job, Vec::new(), "1.2.3", jiff::Timestamp::UNIX_EPOCH),
-        Some(failure) => JobResult::failed(job, failure, "1.2.3", jiff::Timestamp::UNIX_EPOCH),
+        Some(failure) => JobResult::failed(&job.outline(), failure, "1.2.3", jiff::Timestamp::UNIX_EPOCH),
     };
     let reply = TaskHeaders::from_map(&message.headers).reply_to;
     assert!(reply.is_some(), "the client wants an answer");
@@ -90,15 +90,14 @@ async fn check(client: impl FnOnce(&AmqpConfig, &Path) -> Command, failure: Opti
     let jobs = folder.write("jobs.jsonl", JOBS);
     folder.write("dog.png", PICTURE);
     let good = failure.is_none();
-    let mut consumer = broker.consume(&QueueName::dispatch(Lane::Interactive), 10).await.expect("consume works");
+    let queue = QueueName::of(StageName::Dispatcher, Lane::Interactive);
+    let mut consumer = broker.consume(&queue, 10).await.expect("consume works");
     let mut command = client(&config, &jobs);
     let client = std::thread::spawn(move || command.stdin(Stdio::null()).output());
     let mut failures = [None, failure].into_iter();
     for prompt in ["a dog on a beach", "a dog in the snow"] {
         let delivery = next(&mut consumer).await;
-        let Ok(Task::Dispatch(job)) = Task::parse(&delivery.message.body) else {
-            panic!("this is no job: {:?}", delivery.message)
-        };
+        let job = Job::parse(&delivery.message.body).expect("this is a job");
         assert_eq!(job.prompt, prompt);
         let picture = job.subject.image.location().expect("the picture's address is good");
         assert!(matches!(picture, ImageLocation::Data { .. }), "the picture comes along: {picture:?}");

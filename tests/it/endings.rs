@@ -14,6 +14,7 @@ use std::{
 
 use echogen_adapters::amqp::{AmqpBroker, AmqpConfig};
 use echogen_ports::{Broker, Message, QueueName};
+use echogen_protocol::{Lane, StageName};
 use echogen_testkit::RabbitMq;
 use rustix::process::Signal;
 use tokio::time::timeout;
@@ -88,7 +89,8 @@ async fn a_role_that_is_told_to_stop_before_it_is_ready_never_consumes() {
     let config = AmqpConfig { prefix: prefix.clone(), ..AmqpConfig::at(url.as_str()) };
     let broker = AmqpBroker::connect(config).await.expect("the broker takes connections");
     let task = Message { body: "to be left alone".into(), headers: BTreeMap::new() };
-    broker.publish(&QueueName::sample(), task).await.expect("the task is taken");
+    let queue = QueueName::of(StageName::Sampler, Lane::Standard);
+    broker.publish(&queue, task).await.expect("the task is taken");
 
     let folder = Folder::new();
     let mut command = folder.command(&["sampler", "--listen", "127.0.0.1:0", "--log", "info", "--threads", "1"]);
@@ -99,7 +101,7 @@ async fn a_role_that_is_told_to_stop_before_it_is_ready_never_consumes() {
     sampler.signal(Signal::TERM);
     assert_eq!(sampler.end(PATIENCE), Some(0), "{}", said());
 
-    let mut consumer = broker.consume(&QueueName::sample(), 1).await.expect("consume works");
+    let mut consumer = broker.consume(&queue, 1).await.expect("consume works");
     let received = timeout(PATIENCE, consumer.receive()).await.expect("the task is still there");
     let delivery = received.expect("receive works").expect("the consumer goes on");
     assert_eq!(delivery.redeliveries, 0, "{}", said());

@@ -3,11 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use echogen_adapters::ImageFetchers;
-use echogen_ports::{
-    Broker, EventStream, MemoryBroker, MemoryCache, MemoryCallbackSender, MemoryObjectStore, Message, QueueName,
-};
-use echogen_protocol::{Job, JobEvent};
-use echogen_service::{Backends, RoleName, config::ServiceConfig, work};
+use echogen_ports::{Broker, EventStream, MemoryBroker, MemoryCache, MemoryCallbackSender, MemoryObjectStore, Message};
+use echogen_protocol::{Job, JobEvent, RoleName, StageTask};
+use echogen_service::{Backends, config::ServiceConfig, work};
 use echogen_testkit::Counting;
 use echogen_tests::constant;
 use echogen_worker::JobStatusBoard;
@@ -51,7 +49,7 @@ impl Installation {
     /// Runs a job to its end, and returns the event that tells of it.
     pub(crate) async fn run(&mut self, job: &Job) -> JobEvent {
         let message = Message::of_job(job, Timestamp::now());
-        self.broker.publish(&QueueName::dispatch(job.lane), message).await.expect("the twin takes everything");
+        self.broker.publish(&job.queue(), message).await.expect("the twin takes everything");
         let ended = async {
             loop {
                 let event = self.events.next().await.expect("the twin lives").to_job().expect("a job's event");

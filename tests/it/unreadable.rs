@@ -11,11 +11,9 @@ use std::{
 use async_trait::async_trait;
 use echogen_adapters::amqp::{AmqpBroker, AmqpConfig};
 use echogen_ports::{Broker, MemoryObjectStore, QueueName};
-use echogen_protocol::{Lane, Task};
+use echogen_protocol::{Job, StageName};
 use echogen_testkit::RabbitMq;
-use echogen_worker::{
-    Clock, LaneWeights, Outcome, ResultWriter, Stage, StageContext, StageError, Worker, WorkerConfig,
-};
+use echogen_worker::{Clock, Outcome, ResultWriter, Stage, StageContext, StageError, Worker, WorkerConfig};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::clients::python_folder;
@@ -60,14 +58,12 @@ struct Seen(Mutex<BTreeSet<String>>);
 
 #[async_trait]
 impl Stage for Seen {
-    fn name(&self) -> &'static str {
-        "dispatcher"
-    }
+    type Task = Job;
 
-    async fn run(&self, task: Task, _: &StageContext) -> Result<Outcome, StageError> {
+    async fn run(&self, job: Job, _: &StageContext) -> Result<Outcome, StageError> {
         // As long as a dispatcher takes.
         tokio::time::sleep(Duration::from_millis(5)).await;
-        self.0.lock().expect("no panic").insert(task.job_id().to_string());
+        self.0.lock().expect("no panic").insert(job.id.to_string());
         Ok(Outcome::Done)
     }
 }
@@ -84,12 +80,11 @@ async fn a_message_that_cannot_be_read_is_parked_alone() {
     let (seen, shutdown, tracker) = (Arc::new(Seen::default()), CancellationToken::new(), TaskTracker::new());
     let shared = Arc::new(broker);
     let results = ResultWriter::new(Arc::new(MemoryObjectStore::new()), shared.clone(), Clock::system(), "1.2.3");
-    let lanes = LaneWeights::default().queues();
     let worker = WorkerConfig { concurrency: 16, ..WorkerConfig::default() };
-    let worker = Worker::on_queues(seen.clone(), lanes, shared, Arc::new(results), worker);
+    let worker = Worker::new(seen.clone(), shared, Arc::new(results), worker);
     let running = tracker.spawn(worker.run(shutdown.clone()));
 
-    let dead = [Lane::Interactive, Lane::Standard, Lane::Bulk].map(|lane| QueueName::dispatch(lane).dead_letters());
+    let dead: Vec<_> = StageName::Dispatcher.queues().iter().map(QueueName::dead_letters).collect();
     let parked_alone = async {
         loop {
             let depths = looking.depths(&dead).await.expect("the broker says");
@@ -115,15 +110,15 @@ async fn whoever_begins_to_consume_while_the_connection_ends_is_answered() {
     AmqpBroker::connect(config.clone()).await.expect("the broker takes connections");
     flood(&config, 0);
     // The message comes some hundred microseconds after the first consumer; the second is to meet just that moment.
-    let [standard, bulk] = [Lane::Standard, Lane::Bulk].map(QueueName::dispatch);
+    let [_, standard, bulk] = &StageName::Dispatcher.queues()[..] else { panic!("three lanes") };
     for round in 0..30 {
         let broker = AmqpBroker::connect(config.clone()).await.expect("the broker takes connections");
-        let first = broker.consume(&standard, 1).await;
+        let first = broker.consume(standard, 1).await;
         let begin = Instant::now();
         while begin.elapsed() < Duration::from_micros(50 * round) {
             tokio::task::yield_now().await;
         }
-        let second = broker.consume(&bulk, 1);
+        let second = broker.consume(bulk, 1);
         let answer = tokio::time::timeout(Duration::from_secs(10), second).await;
         assert!(answer.is_ok(), "round {round}: no answer; the first was {:?}", first.map(drop));
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use echogen_service::RoleName;
+use echogen_protocol::RoleName;
 use echogen_testkit::{RabbitMq, Redis, S3Server};
 use rustix::process::Signal;
 
@@ -155,7 +155,7 @@ fn start_roles(servers: &Servers, folder: &Folder, more: &[&str]) -> Vec<Watched
         arguments.extend(more);
         Watched::start(name, servers.command(folder, &arguments))
     };
-    RoleName::ALL.map(RoleName::as_str).map(start).into()
+    RoleName::NAMES.map(start).into()
 }
 
 /// Waits until all are ready; until then each must be alive.
@@ -186,7 +186,7 @@ async fn a_live_system_shows_every_metric_of_the_list_and_no_other() {
     submit(&servers, &folder, &["--prompt", "a mug on a table", "--id", "first"]).expect(0);
     submit(&servers, &folder, &["--prompt", "a mug in the snow", "--id", "second"]).expect(0);
     Run::of(servers.command(&folder, &["canary", "--limit", "150"])).expect(0);
-    for (role, address) in RoleName::ALL.map(RoleName::as_str).into_iter().zip(&addresses) {
+    for (role, address) in RoleName::NAMES.into_iter().zip(&addresses) {
         let shown = scrape(*address);
         assert_eq!(shown.faults(role), Vec::<String>::new(), "{role}");
         let labels = [("stage", role), ("outcome", "done")];
@@ -280,7 +280,7 @@ fn check_trace(spans: &[CollectedSpan]) {
     };
     let mut before = find("submit");
     assert!(before.parent.is_empty(), "the client begins the trace: {before:?}");
-    for role in RoleName::ALL.map(RoleName::as_str) {
+    for role in RoleName::NAMES {
         let span = find(role);
         assert_eq!((&span.trace, &span.parent), (&before.trace, &before.id), "{role}: {of_job:#?}");
         assert_eq!(span.service, format!("echogen-{role}"));

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use echogen_service::RoleName;
+use echogen_protocol::RoleName;
 
 use crate::role::{LOG_VARIABLE, ROLE_ARGUMENT, RoleEnvironment};
 

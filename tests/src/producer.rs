@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use echogen_adapters::amqp::AmqpBroker;
-use echogen_ports::{Broker, Message, PortError, QueueName};
-use echogen_protocol::{ImageSource, Job, JobId};
+use echogen_ports::{Broker, Message, PortError};
+use echogen_protocol::{ImageSource, Job, JobId, StageTask};
 use futures::stream::{self, StreamExt};
 use jiff::Timestamp;
 
@@ -23,7 +23,7 @@ pub fn job(id: &str, subject: u64, prompt: &str) -> Job {
 /// Sends one job, again and again while the broker is away.
 pub async fn send(broker: &AmqpBroker, job: &Job) -> Result<(), PortError> {
     loop {
-        match broker.publish(&QueueName::dispatch(job.lane), Message::of_job(job, Timestamp::now())).await {
+        match broker.publish(&job.queue(), Message::of_job(job, Timestamp::now())).await {
             Err(error) if !error.is_permanent() => tokio::time::sleep(Duration::from_millis(200)).await,
             ended => return ended,
         }

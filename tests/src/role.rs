@@ -5,9 +5,9 @@ use std::{net::SocketAddr, process::ExitCode, time::Duration};
 use anyhow::{Context, bail};
 use echogen_adapters::{CallbackConfig, S3Config, S3ObjectStore, amqp::AmqpConfig};
 use echogen_ports::{ObjectKey, ObjectStore};
-use echogen_protocol::JobResult;
+use echogen_protocol::{JobResult, RoleName};
 use echogen_service::{
-    Exit, RoleName, block_on,
+    Exit, block_on,
     config::{Listen, RoleConcurrency, ServiceConfig},
     with_deep_stacks,
 };
@@ -114,7 +114,7 @@ impl RoleEnvironment {
 /// Runs a role until SIGTERM. `arguments` are what follows [`ROLE_ARGUMENT`]: its name and its environment.
 pub fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
     let [name, environment] = arguments else { bail!("a role takes its name and its environment") };
-    let role: RoleName = name.parse().map_err(anyhow::Error::msg)?;
+    let role: RoleName = name.parse()?;
     let environment: RoleEnvironment =
         serde_json::from_str(environment).context("the environment of a role is JSON")?;
     with_deep_stacks();

@@ -14,7 +14,7 @@ use echogen_adapters::{
     amqp::{AmqpBroker, AmqpConfig},
 };
 use echogen_ports::{ObjectKey, ObjectStore};
-use echogen_service::RoleName;
+use echogen_protocol::RoleName;
 use echogen_testkit::{RabbitMq, Redis, S3Server};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 

@@ -10,8 +10,6 @@ mod image_fetcher;
 mod networks;
 mod resolver;
 mod signing_key;
-#[cfg(test)]
-mod test_tls;
 
 pub use callback_sender::HttpCallbackSender;
 pub use config::{CallbackConfig, HttpConfig};

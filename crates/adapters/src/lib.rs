@@ -13,6 +13,7 @@
 //! Each adapter has a configuration of plain data, and checks it when it is opened. Stages never see this crate; only
 //! `service` joins the two.
 
+mod address;
 pub mod amqp;
 mod directory_object_store;
 mod file_image_fetcher;
@@ -20,7 +21,12 @@ mod http;
 mod image_fetchers;
 mod metered_object_store;
 mod redis;
+mod retry_after;
 mod s3;
+#[cfg(test)]
+mod test_line;
+#[cfg(test)]
+mod test_tls;
 mod tls;
 
 pub use directory_object_store::DirectoryObjectStore;

@@ -1,37 +1,35 @@
 //! The `echogen` command: reads arguments, calls the service, prints what it returns.
 
 mod arguments;
+mod command_line;
 mod commands;
-mod config;
 mod contact_sheet;
 mod eval;
-mod finder_options;
-mod generate;
-mod model_options;
 mod models_command;
 mod report;
-mod sampling;
-mod segment;
-mod service;
 mod values;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::{FromArgMatches, error::ErrorKind};
-use echogen_protocol::{Job, JobResult};
-use echogen_telemetry::{Options, Otlp};
-
+use clap::error::ErrorKind;
+use echogen_protocol::{Job, JobResult, RoleName};
 use echogen_service::{
-    Exit, Failure, RoleName, bundle_folders,
-    console::{all_printed, note_printed, print_error, print_json, print_line},
+    Exit, Failure,
+    config::{self, ServiceConfig, TelemetryConfig},
+    console::{all_printed, note_printed, print_error, print_line},
 };
+use echogen_telemetry::{Options, Otlp, Telemetry};
 
-use arguments::{Arguments, Command, ConfigCommand, GeneralOptions, SchemaOf};
-use commands::{canary, dead_letters, jobs, roles, status, submit, topology};
+use arguments::{Command, SchemaOf};
+use command_line::{Line, explained};
+use commands::{
+    canary, config as config_command, config::ConfigCommand, dead_letters, jobs, roles, segment, status, submit,
+    topology,
+};
 
 /// Runs the program on the process's own arguments.
 pub fn main() -> ExitCode {
-    match run(std::env::args_os().collect()).and_then(all_printed) {
+    match run(&std::env::args_os().collect::<Vec<_>>()).and_then(all_printed) {
         Ok(exit) => exit.into(),
         Err(failure) => {
             print_error(format_args!("error: {}", failure.message));
@@ -40,66 +38,78 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
-    let command = config::command(&arguments)?;
-    let matches = match command.clone().try_get_matches_from(arguments) {
-        Ok(matches) => matches,
-        Err(error) => return shown(&error),
+fn run(arguments: &[OsString]) -> Result<Exit, Failure> {
+    let line = match Line::parse(arguments) {
+        Ok(line) => line,
+        Err(error) => return shown(&error, arguments),
     };
-    let Arguments { command: chosen, general } =
-        Arguments::from_arg_matches(&matches).map_err(|error| Failure::usage(config::one_line(&error)))?;
-    let telemetry = echogen_telemetry::init(&telemetry_options(&general, command_name(&matches)));
-    let telemetry = telemetry.map_err(|error| Failure::usage(error.to_string()))?;
-    echogen_telemetry::metrics().build(env!("CARGO_PKG_VERSION"));
-    match chosen {
-        Command::Generate(arguments) => jobs::generate(&arguments, &general),
-        Command::Batch(arguments) => jobs::batch(&arguments, &general),
-        Command::Segment(arguments) => segment::run(&arguments, &general),
-        Command::Eval(arguments) => eval::run(&arguments, &general),
-        Command::Dispatcher(arguments) => roles::one(RoleName::Dispatcher, &arguments, &telemetry),
-        Command::Segmenter(arguments) => roles::one(RoleName::Segmenter, &arguments, &telemetry),
-        Command::Encoder(arguments) => roles::one(RoleName::Encoder, &arguments, &telemetry),
-        Command::Sampler(arguments) => roles::one(RoleName::Sampler, &arguments, &telemetry),
-        Command::Up(arguments) => roles::up(&arguments, &telemetry),
-        Command::Submit(arguments) => submit::run(&arguments, general.json),
-        Command::Status(arguments) => status::status(&arguments, general.json),
-        Command::Cancel(arguments) => status::cancel(&arguments, general.json),
-        Command::Canary(arguments) => canary::run(&arguments, &telemetry, general.json),
-        Command::DeadLetters(arguments) => dead_letters::run(&arguments.command, general.json),
-        Command::Topology(arguments) => topology::run(&arguments, general.json),
+    match &line.arguments.command {
+        // These need no configuration, and work also where one is broken.
         Command::Schema { of } => {
-            print_schema(of);
+            print_schema(*of);
             Ok(Exit::Success)
         }
-        Command::Models(arguments) => {
-            let folders = bundle_folders(arguments.bundles.as_deref());
-            models_command::run(arguments.command, &folders, general.json)
-                .map_err(|error| Failure::usage(format!("{error:#}")))
-        }
-        Command::Config(ConfigCommand::Show { command: shown }) => {
-            // What follows the command's name is that command's, so an option of ours may stand there too.
-            let json = general.json || shown.iter().any(|argument| argument == "--json");
-            show_config(command, &shown, json)
+        Command::Config(ConfigCommand::Default) => Ok(config_command::default()),
+        Command::Config(ConfigCommand::Check) => config_command::check(&line),
+        command => {
+            let loaded = line.load()?;
+            loaded.warnings.iter().for_each(|warning| print_error(format_args!("warning: {warning}")));
+            if matches!(command, Command::Config(_)) {
+                return Ok(config_command::show(&loaded, line.arguments.general.json));
+            }
+            let options = telemetry_options(&loaded.config.telemetry, &line.name);
+            let telemetry = echogen_telemetry::init(&options);
+            let telemetry = telemetry.map_err(|error| Failure::usage(loaded.as_written(&error.to_string())))?;
+            echogen_telemetry::metrics().build(env!("CARGO_PKG_VERSION"));
+            let ended = run_command(command, &loaded.config, &telemetry, line.arguments.general.json);
+            // Adapters and the service name settings as `section.name`; the user wrote them in some layer.
+            ended.map_err(|failure| Failure { message: loaded.as_written(&failure.message), ..failure })
         }
     }
 }
 
-fn command_name(matches: &clap::ArgMatches) -> &str {
-    matches.subcommand_name().unwrap_or_default()
+fn run_command(
+    command: &Command,
+    config: &ServiceConfig,
+    telemetry: &Telemetry,
+    as_json: bool,
+) -> Result<Exit, Failure> {
+    match command {
+        Command::Generate(arguments) => jobs::generate(arguments, config, as_json),
+        Command::Batch(arguments) => jobs::batch(arguments, config, as_json),
+        Command::Segment(arguments) => segment::run(arguments, config, as_json),
+        Command::Eval(arguments) => eval::run(arguments, config, as_json),
+        Command::Dispatcher => roles::one(RoleName::Dispatcher, config, telemetry),
+        Command::Segmenter => roles::one(RoleName::Segmenter, config, telemetry),
+        Command::Encoder => roles::one(RoleName::Encoder, config, telemetry),
+        Command::Sampler => roles::one(RoleName::Sampler, config, telemetry),
+        Command::Up => roles::up(config, telemetry),
+        Command::Submit(arguments) => submit::run(arguments, config, as_json),
+        Command::Status(arguments) => status::status(arguments, config, as_json),
+        Command::Cancel(arguments) => status::cancel(arguments, config, as_json),
+        Command::Canary(arguments) => canary::run(arguments, config, telemetry, as_json),
+        Command::DeadLetters(command) => dead_letters::run(command, config, as_json),
+        Command::Topology(arguments) => topology::run(arguments, config, as_json),
+        Command::Models(command) => {
+            models_command::run(command, &config.model, as_json).map_err(|error| Failure::usage(format!("{error:#}")))
+        }
+        // Done before there was a configuration.
+        Command::Schema { .. } | Command::Config(_) => Ok(Exit::Success),
+    }
 }
 
-fn telemetry_options(general: &GeneralOptions, command: &str) -> Options {
-    let otlp = general.otlp_endpoint.as_ref().filter(|endpoint| !endpoint.is_empty()).map(|endpoint| Otlp {
+fn telemetry_options(config: &TelemetryConfig, command: &str) -> Options {
+    let otlp = config.otlp_endpoint.as_ref().map(|endpoint| Otlp {
         endpoint: endpoint.clone(),
         service: format!("echogen-{command}"),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        ratio: general.trace_ratio.into(),
+        ratio: config.trace_ratio,
     });
-    Options { format: general.log_format, filter: general.log.clone(), otlp }
+    Options { format: config.log_format, filter: config.log.clone(), otlp }
 }
 
 /// Help and version are answers; anything else clap says is a mistake in the command line.
-fn shown(error: &clap::Error) -> Result<Exit, Failure> {
+fn shown(error: &clap::Error, arguments: &[OsString]) -> Result<Exit, Failure> {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             note_printed(error.print());
@@ -110,7 +120,7 @@ fn shown(error: &clap::Error) -> Result<Exit, Failure> {
             drop(error.print());
             Ok(Exit::Usage)
         }
-        _ => Err(Failure::usage(config::one_line(error))),
+        _ => Err(explained(error, arguments)),
     }
 }
 
@@ -118,20 +128,7 @@ fn print_schema(of: SchemaOf) {
     let schema = match of {
         SchemaOf::Job => Job::schema().clone(),
         SchemaOf::Result => schemars::schema_for!(JobResult).to_value(),
+        SchemaOf::Config => config::schema(),
     };
     print_line(&format!("{schema:#}"));
-}
-
-fn show_config(command: clap::Command, shown: &[String], json: bool) -> Result<Exit, Failure> {
-    let default = ["generate".to_owned()];
-    let shown = if shown.is_empty() { &default } else { shown };
-    let settings = config::show(command, shown).map_err(|error| Failure::usage(config::one_line(&error)))?;
-    for setting in &settings {
-        if json {
-            print_json("setting", setting);
-        } else {
-            print_line(&format!("{} = {:?}  # {}", setting.name, setting.value, setting.source));
-        }
-    }
-    Ok(Exit::Success)
 }

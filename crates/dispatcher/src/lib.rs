@@ -13,7 +13,7 @@ use bytes::Bytes;
 use echogen_ports::{ImageFetcher, ObjectKey, PortError, spawn_blocking};
 use echogen_protocol::{
     ContentHash, EncodeTask, EventKind, FailureKind, ImageLocation, ImageSource, Job, Progress, SampleTask,
-    SegmentTask, Segmentation, SubjectKeys, Task, layout, limits,
+    SegmentTask, Segmentation, StageName, SubjectKeys, layout, limits,
 };
 use echogen_worker::{CachedObjects, Outcome, ResultWriter, Stage, StageContext, StageError};
 use serde::{Deserialize, Serialize};
@@ -49,9 +49,6 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// The stage's name in logs, timings and metrics.
-    pub const NAME: &'static str = "dispatcher";
-
     /// A dispatcher that fetches with `fetcher`, leaves pictures in `objects`, and looks there for what was made of them.
     pub fn new(
         config: DispatcherConfig,
@@ -64,7 +61,6 @@ impl Dispatcher {
 
     async fn dispatch(&self, mut job: Job, context: &StageContext) -> Result<Outcome, StageError> {
         let started = Instant::now();
-        job.validate()?;
         if let Some(result) = self.results.find_noted(&job).await? {
             // The first telling may have been lost, and this one may be asked for by somebody else.
             self.results.tell(&job, &result, &context.facts).await?;
@@ -82,10 +78,11 @@ impl Dispatcher {
         if job.subject.image.is_inline() {
             job.subject.image = ImageSource::stored(image);
         }
-        let task = self.shortest_way(job, image, record, resolution).await?;
-        let task = with_note(task, started, known);
-        context.tell(EventKind::Accepted, task.job_id(), serde_json::json!({ "image": image })).await;
-        Ok(Outcome::next(task))
+        let id = job.id.clone();
+        let way = self.shortest_way(record, resolution).await?;
+        let next = way.with(job, image, started, known);
+        context.tell(EventKind::Accepted, &id, serde_json::json!({ "image": image })).await;
+        Ok(next)
     }
 
     /// Fetches and hashes the picture; of one that should be stored already there are no bytes.
@@ -127,27 +124,14 @@ impl Dispatcher {
     }
 
     /// Looks for the latest product that exists: an encoded subject, a cut-out, or only the picture.
-    async fn shortest_way(
-        &self,
-        job: Job,
-        image: ContentHash,
-        record: Option<Segmentation>,
-        resolution: u32,
-    ) -> Result<Task, StageError> {
-        let Some(record) = record else {
-            return Ok(Task::Segment(SegmentTask { job, image, progress: Progress::default() }));
-        };
-        let progress =
-            Progress { subject: Some(record.subject_of(&job)), cutout: Some(record.cutout), ..Progress::default() };
+    async fn shortest_way(&self, record: Option<Segmentation>, resolution: u32) -> Result<Way, StageError> {
+        let Some(record) = record else { return Ok(Way::Segment) };
         let subject = ObjectKey::of_content(layout::SUBJECTS, &self.config.subjects.inputs(record.cutout, resolution))?;
         if self.objects.is_cached(&subject).await || self.objects.exists(&subject).await? {
-            let encoded_subject = subject.as_str().to_owned();
-            return Ok(Task::Sample(SampleTask { job, encoded_subject, progress }));
+            return Ok(Way::Sample(record, subject));
         }
-        if self.objects.exists(&ObjectKey::of_content(layout::CUTOUTS, &record.cutout)?).await? {
-            return Ok(Task::Encode(EncodeTask { job, cutout: record.cutout, progress }));
-        }
-        Ok(Task::Segment(SegmentTask { job, image, progress: Progress::default() }))
+        let has_cutout = self.objects.exists(&ObjectKey::of_content(layout::CUTOUTS, &record.cutout)?).await?;
+        Ok(if has_cutout { Way::Encode(record) } else { Way::Segment })
     }
 
     /// The record of the cut-out; an unreadable one counts as none and is made again.
@@ -163,14 +147,9 @@ impl Dispatcher {
 
 #[async_trait]
 impl Stage for Dispatcher {
-    fn name(&self) -> &'static str {
-        Self::NAME
-    }
+    type Task = Job;
 
-    async fn run(&self, task: Task, context: &StageContext) -> Result<Outcome, StageError> {
-        let Task::Dispatch(job) = task else {
-            return Err(StageError::misplaced(&task, Self::NAME));
-        };
+    async fn run(&self, job: Job, context: &StageContext) -> Result<Outcome, StageError> {
         self.dispatch(job, context).await
     }
 }
@@ -184,20 +163,31 @@ async fn hash(bytes: &Bytes) -> Result<ContentHash, StageError> {
     Ok(spawn_blocking(move || ContentHash::of(&bytes)).await?)
 }
 
-/// Notes the dispatcher's own share, and which later stages the short way leaves out.
-fn with_note(mut task: Task, started: Instant, known: bool) -> Task {
-    let seconds = started.elapsed().as_secs_f64();
-    let (progress, skipped): (&mut Progress, &[&str]) = match &mut task {
-        Task::Dispatch(_) | Task::Notify(_) => return task,
-        Task::Segment(task) => (&mut task.progress, &[]),
-        Task::Encode(task) => (&mut task.progress, &["segmenter"]),
-        Task::Sample(task) => (&mut task.progress, &["segmenter", "encoder"]),
-    };
-    progress.note(Dispatcher::NAME, seconds, known);
-    for stage in skipped {
-        progress.note(stage, 0.0, true);
+/// Where a job goes on: at the first stage whose product does not exist.
+enum Way {
+    Segment,
+    Encode(Segmentation),
+    Sample(Segmentation, ObjectKey),
+}
+
+impl Way {
+    /// The next task. It notes the dispatcher's own share, and which later stages the short way leaves out.
+    fn with(self, job: Job, image: ContentHash, started: Instant, known: bool) -> Outcome {
+        let mut progress = Progress::default();
+        progress.note(StageName::Dispatcher, started.elapsed().as_secs_f64(), known);
+        if let Self::Encode(record) | Self::Sample(record, _) = &self {
+            progress.note(StageName::Segmenter, 0.0, true);
+            (progress.subject, progress.cutout) = (Some(record.subject_of(&job)), Some(record.cutout));
+        }
+        match self {
+            Self::Segment => Outcome::next(&SegmentTask { job, image, progress }),
+            Self::Encode(record) => Outcome::next(&EncodeTask { job, cutout: record.cutout, progress }),
+            Self::Sample(_, subject) => {
+                progress.note(StageName::Encoder, 0.0, true);
+                Outcome::next(&SampleTask { job, encoded_subject: subject.as_str().to_owned(), progress })
+            }
+        }
     }
-    task
 }
 
 #[cfg(test)]

@@ -17,7 +17,8 @@ use bytes::Bytes;
 use echogen_imaging::ImageLimits;
 use echogen_ports::{KeyError, MemoryBudget, ObjectKey, PortError};
 use echogen_protocol::{
-    ContentHash, EncodeTask, EventKind, FailureKind, Job, Progress, SampleTask, SegmentTask, SubjectKeys, Task, layout,
+    ContentHash, EncodeTask, EventKind, FailureKind, Job, Progress, SampleTask, SegmentTask, StageName, SubjectKeys,
+    layout,
 };
 use echogen_worker::{CachedObjects, Outcome, Products, ProductsConfig, Stage, StageContext, StageError, StoredObject};
 
@@ -37,9 +38,6 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// The stage's name in logs, timings and metrics.
-    pub const NAME: &'static str = "encoder";
-
     /// An encoder that reads cut-outs from `objects` and leaves encoded subjects there.
     pub fn new(
         keys: SubjectKeys,
@@ -64,10 +62,10 @@ impl Encoder {
             Err(NotEncoded::Failed(error)) => return Err(error),
         };
         progress.models.extend(self.networks.models());
-        progress.note(Self::NAME, started.elapsed().as_secs_f64(), subject.is_found());
+        progress.note(StageName::Encoder, started.elapsed().as_secs_f64(), subject.is_found());
         context.tell(EventKind::Encoded, &job.id, serde_json::json!({ "subject": key.as_str() })).await;
         let encoded_subject = key.as_str().to_owned();
-        Ok(Outcome::next(Task::Sample(SampleTask { job, encoded_subject, progress })))
+        Ok(Outcome::next(&SampleTask { job, encoded_subject, progress }))
     }
 
     /// Encodes a cut-out. It is our own PNG of a picture that passed the limits, so only its size in bytes is bounded
@@ -88,14 +86,9 @@ impl Encoder {
 
 #[async_trait]
 impl Stage for Encoder {
-    fn name(&self) -> &'static str {
-        Self::NAME
-    }
+    type Task = EncodeTask;
 
-    async fn run(&self, task: Task, context: &StageContext) -> Result<Outcome, StageError> {
-        let Task::Encode(task) = task else {
-            return Err(StageError::misplaced(&task, Self::NAME));
-        };
+    async fn run(&self, task: EncodeTask, context: &StageContext) -> Result<Outcome, StageError> {
         self.encode(task, context).await
     }
 }
@@ -133,7 +126,7 @@ fn segment_again(job: Job, progress: Progress) -> Result<Outcome, StageError> {
         return Err(StageError::permanent(FailureKind::Internal, "the stored cut-out is gone; run the job again"));
     };
     let image = subject.image;
-    Ok(Outcome::next(Task::Segment(SegmentTask { job, image, progress })))
+    Ok(Outcome::next(&SegmentTask { job, image, progress }))
 }
 
 #[cfg(test)]

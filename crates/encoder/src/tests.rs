@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use echogen_imaging::{ImageFormat, RgbImage, encode_image};
 use echogen_ports::{Cache, MemoryBroker, MemoryBudget, MemoryCache, MemoryObjectStore, ObjectKey, ObjectStore};
 use echogen_protocol::{
-    BoundingBox, ContentHash, EncodeTask, FailureKind, FoundBy, Job, JobId, PixelBudget, Progress, SampleTask,
-    SubjectFound, SubjectKeys, Task, layout,
+    BoundingBox, ContentHash, EncodeTask, FailureKind, FoundBy, Job, JobId, NextTask, PixelBudget, Progress,
+    SampleTask, SegmentTask, StageName, SubjectFound, SubjectKeys, layout,
 };
 use echogen_worker::{CachedObjects, Outcome, ProductsConfig, Stage, StageContext, StageError};
 use tokio::time::Instant;
@@ -90,16 +90,14 @@ impl Bench {
     }
 
     async fn run(&self, job: Job, cutout: ContentHash) -> Result<SampleTask, StageError> {
-        match self.outcome(job, cutout, Progress::default()).await? {
-            Task::Sample(task) => Ok(task),
-            other => panic!("not to the sampler: {other:?}"),
-        }
+        let next = self.outcome(job, cutout, Progress::default()).await?;
+        Ok(next.read().expect("to the sampler"))
     }
 
-    async fn outcome(&self, job: Job, cutout: ContentHash, progress: Progress) -> Result<Task, StageError> {
-        let task = Task::Encode(EncodeTask { job, cutout, progress });
+    async fn outcome(&self, job: Job, cutout: ContentHash, progress: Progress) -> Result<NextTask, StageError> {
+        let task = EncodeTask { job, cutout, progress };
         match self.stage.run(task, &self.context).await? {
-            Outcome::Next(mut tasks) => Ok(tasks.remove(0).1),
+            Outcome::Next(mut tasks) => Ok(tasks.remove(0)),
             Outcome::Done => panic!("done too early"),
         }
     }
@@ -161,14 +159,14 @@ async fn two_hundred_jobs_in_four_processes_at_once_encode_once() {
         let (stage, context) = (stages[number % 4].clone(), first.context.clone());
         // The first one brought the picture.
         let mut progress = Progress::default();
-        progress.note("dispatcher", 0.1, number > 0);
+        progress.note(StageName::Dispatcher, 0.1, number > 0);
         let task = EncodeTask { job: job(&number.to_string()), cutout, progress };
-        jobs.spawn(async move { stage.run(Task::Encode(task), &context).await });
+        jobs.spawn(async move { stage.run(task, &context).await });
     }
     let mut made = 0;
     for outcome in jobs.join_all().await {
-        let Ok(Outcome::Next(mut tasks)) = outcome else { panic!("no next task: {outcome:?}") };
-        let Task::Sample(task) = tasks.remove(0).1 else { panic!("not to the sampler") };
+        let Ok(Outcome::Next(tasks)) = outcome else { panic!("no next task: {outcome:?}") };
+        let task: SampleTask = tasks[0].read().expect("to the sampler");
         made += u32::from(task.progress.cached.get("encoder") == Some(&false));
     }
     assert_eq!((first.encoder.runs.load(Ordering::Relaxed), made), (1, 1));
@@ -211,7 +209,7 @@ async fn a_deleted_cutout_is_made_again() {
     let area = BoundingBox { left: 0, top: 0, right: 1, bottom: 1 };
     let subject = SubjectFound { image, name: None, bounding_box: area, score: None, how: FoundBy::WholeImage };
     let progress = Progress { subject: Some(subject), ..Progress::default() };
-    let task = bench.outcome(job("one"), ContentHash::of(b"gone"), progress).await.unwrap();
-    assert!(matches!(task, Task::Segment(task) if task.image == image));
+    let next = bench.outcome(job("one"), ContentHash::of(b"gone"), progress).await.unwrap();
+    assert!(next.read().is_some_and(|task: SegmentTask| task.image == image));
     assert!(bench.run(job("one"), ContentHash::of(b"gone")).await.is_err(), "without a picture there is no way back");
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use echogen_ports::CallbackSender;
-use echogen_protocol::Task;
+use echogen_protocol::NotifyTask;
 use echogen_worker::{Outcome, Stage, StageContext, StageError};
 use url::Url;
 
@@ -27,9 +27,6 @@ pub struct Notifier {
 }
 
 impl Notifier {
-    /// The stage's name in logs, timings and metrics.
-    pub const NAME: &'static str = "notifier";
-
     /// A notifier that tells by `sender`.
     pub fn new(sender: Arc<dyn CallbackSender>) -> Self {
         Self { sender, patience: Patience::default() }
@@ -38,14 +35,9 @@ impl Notifier {
 
 #[async_trait]
 impl Stage for Notifier {
-    fn name(&self) -> &'static str {
-        Self::NAME
-    }
+    type Task = NotifyTask;
 
-    async fn run(&self, task: Task, _: &StageContext) -> Result<Outcome, StageError> {
-        let Task::Notify(task) = task else {
-            return Err(StageError::misplaced(&task, Self::NAME));
-        };
+    async fn run(&self, task: NotifyTask, _: &StageContext) -> Result<Outcome, StageError> {
         let host = host(&task.callback);
         if let Err(left) = self.patience.may_call(&host) {
             let message = format!("{host} did not answer lately and is left alone for a while");

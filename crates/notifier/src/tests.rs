@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use echogen_ports::{MemoryBroker, MemoryCallbackSender, memory::CallbackAnswer};
-use echogen_protocol::{EventKind, Job, JobEvent, JobId, NotifyTask, Task};
+use echogen_protocol::{EventKind, JobEvent, JobId, NotifyTask};
 use echogen_worker::{Outcome, Stage, StageContext, StageError};
 use jiff::Timestamp;
 
@@ -30,7 +30,7 @@ fn event() -> JobEvent {
 
 impl Bench {
     async fn tell(&self, callback: &str) -> Result<Outcome, StageError> {
-        let task = Task::Notify(NotifyTask { callback: callback.to_owned(), event: event() });
+        let task = NotifyTask { callback: callback.to_owned(), event: event() };
         self.notifier.run(task, &self.context).await
     }
 }
@@ -109,11 +109,4 @@ async fn an_address_that_must_not_be_called_says_nothing_of_the_server() {
     tokio::time::advance(Duration::from_secs(1)).await;
     assert!(bench.tell(forbidden).await.unwrap_err().is_permanent());
     assert!(bench.tell(away).await.unwrap_err().retry_after().is_some(), "nor is it there again");
-}
-
-#[tokio::test]
-async fn a_task_of_another_stage_is_a_fault() {
-    let bench = bench();
-    let task = Task::Dispatch(Job::new("dog.png".into(), "a dog").with_id());
-    assert!(bench.notifier.run(task, &bench.context).await.unwrap_err().is_permanent());
 }

@@ -4,69 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_protocol::{Job, JobEvent, Lane, ReplyTo, Task, TaskHeaders};
+use echogen_protocol::{Job, JobEvent, QueueName, ReplyTo, StageTask, TaskHeaders};
 use jiff::Timestamp;
 
 use crate::PortError;
-
-/// The name of a queue, such as `echogen.segment`. An installation's own prefix is the adapter's affair.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct QueueName(pub String);
-
-impl QueueName {
-    /// The intake queue of a lane.
-    pub fn dispatch(lane: Lane) -> Self {
-        Self(format!("echogen.dispatch.{}", lane.as_str()))
-    }
-
-    /// The segmenter's queue.
-    pub fn segment() -> Self {
-        Self("echogen.segment".to_owned())
-    }
-
-    /// The encoder's queue.
-    pub fn encode() -> Self {
-        Self("echogen.encode".to_owned())
-    }
-
-    /// The sampler's queue.
-    pub fn sample() -> Self {
-        Self("echogen.sample".to_owned())
-    }
-
-    /// The notifier's queue.
-    pub fn notify() -> Self {
-        Self("echogen.notify".to_owned())
-    }
-
-    /// The queue that a task belongs in.
-    pub fn of(task: &Task) -> Self {
-        match task {
-            Task::Dispatch(job) => Self::dispatch(job.lane),
-            Task::Segment(_) => Self::segment(),
-            Task::Encode(_) => Self::encode(),
-            Task::Sample(_) => Self::sample(),
-            Task::Notify(_) => Self::notify(),
-        }
-    }
-
-    /// The queue where [`Broker::dead_letter`] parks messages of this one. It can be consumed like any other.
-    #[must_use]
-    pub fn dead_letters(&self) -> Self {
-        Self(format!("{}.dead", self.0))
-    }
-
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Display for QueueName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// One message as it is published: a JSON body and text headers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,14 +20,14 @@ pub struct Message {
 
 impl Message {
     /// A task with its headers.
-    pub fn of_task(task: &Task, headers: &TaskHeaders) -> Self {
+    pub fn of_task<T: StageTask>(task: &T, headers: &TaskHeaders) -> Self {
         Self { body: task.to_json().into(), headers: headers.to_map() }
     }
 
-    /// A new job for its [intake queue](QueueName::dispatch).
+    /// A new job for its [intake queue](StageTask::queue).
     pub fn of_job(job: &Job, now: Timestamp) -> Self {
         let headers = TaskHeaders { first_seen: Some(now), job: Some(job.id.to_string()), ..TaskHeaders::default() };
-        Self::of_task(&Task::Dispatch(job.clone()), &headers)
+        Self::of_task(job, &headers)
     }
 
     /// The same message as part of a trace, whose position is written like a `traceparent`.

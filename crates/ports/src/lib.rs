@@ -19,10 +19,10 @@ mod seconds;
 mod secret;
 mod spawn_blocking;
 
-pub use broker::{Broker, Consumer, DEAD_LETTER_REASON, Delivery, Event, EventStream, Message, QueueName, Settle};
+pub use broker::{Broker, Consumer, DEAD_LETTER_REASON, Delivery, Event, EventStream, Message, Settle};
 pub use cache::{Cache, FencingToken};
 pub use callback_sender::{CallbackReply, CallbackSender};
-pub use echogen_protocol::KeyError;
+pub use echogen_protocol::{KeyError, QueueName};
 pub use error::{PortError, error_story};
 pub use image_fetcher::ImageFetcher;
 pub use memory::{MemoryBroker, MemoryCache, MemoryCallbackSender, MemoryImageFetcher, MemoryObjectStore};

@@ -158,7 +158,7 @@ mod tests {
         let mut job = Job::new("dog.png".into(), "a dog");
         job.id = JobId("one".to_owned());
         let failure = Failure { kind: FailureKind::Expired, message: "too late".to_owned() };
-        let result = JobResult::failed(&job, failure, "1.2.3", Timestamp::UNIX_EPOCH);
+        let result = JobResult::failed(&job.outline(), failure, "1.2.3", Timestamp::UNIX_EPOCH);
         let event = JobEvent::of_result(&result);
         assert_eq!(event, JobEvent::of_result(&result));
         assert_eq!(event.topic(), "job.expired.one");

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use crate::{AspectRatio, ContentHash, ImageSource, PerScale, Seeds, limits};
+use crate::{AspectRatio, ContentHash, ImageSource, PerScale, Seeds, limits, names::named};
 
 /// One request: a subject, a sentence, and how to sample.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -110,17 +110,52 @@ impl Job {
         self
     }
 
+    /// What has to be known of the job to end it without its pictures.
+    pub fn outline(&self) -> JobOutline {
+        JobOutline {
+            id: self.id.clone(),
+            result_key: self.result_key(),
+            seeds: self.seeds.values(),
+            deadline: self.deadline,
+            callback: self.callback.clone(),
+            metadata: self.metadata.clone(),
+        }
+    }
+
     /// Where the job's results stand in the result store: `<destination>/<id>`, or `<id>`.
     pub fn result_prefix(&self) -> String {
-        match &self.output.destination {
-            Some(destination) => format!("{destination}/{}", self.id),
-            None => self.id.0.clone(),
-        }
+        self.id.result_prefix(self.output.destination.as_deref())
     }
 
     /// The key of the job's `result.json`, whose presence says that the job has ended.
     pub fn result_key(&self) -> String {
-        format!("{}/result.json", self.result_prefix())
+        self.id.result_key(self.output.destination.as_deref())
+    }
+}
+
+/// What has to be known of a job to end it without its pictures. Unlike the job it never holds a picture, so it is cheap to
+/// keep beside a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobOutline {
+    /// The job.
+    pub id: JobId,
+    /// The key of its `result.json`.
+    pub result_key: String,
+    /// The seeds, one by one.
+    pub seeds: Vec<u64>,
+    /// After this moment the job ends as expired.
+    pub deadline: Option<Timestamp>,
+    /// The address that is called when the job has ended.
+    pub callback: Option<String>,
+    /// The client's own notes.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl JobOutline {
+    /// All that follows from a job's id alone.
+    pub fn of_id(id: JobId) -> Self {
+        let result_key = id.result_key(None);
+        Self { id, result_key, seeds: Vec::new(), deadline: None, callback: None, metadata: BTreeMap::new() }
     }
 }
 
@@ -342,27 +377,18 @@ impl OutputFormat {
     }
 }
 
-/// Intake queues, served by weight.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Lane {
-    /// A person is waiting.
-    Interactive,
-    /// The usual.
-    #[default]
-    Standard,
-    /// Whenever there is room.
-    Bulk,
-}
-
-impl Lane {
-    /// The lane's name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Interactive => "interactive",
-            Self::Standard => "standard",
-            Self::Bulk => "bulk",
-        }
+named! {
+    /// Intake queues, served by weight.
+    #[derive(Default, Serialize, Deserialize, JsonSchema)]
+    #[serde(rename_all = "lowercase")]
+    Lane, "lane" {
+        /// A person is waiting.
+        Interactive = "interactive",
+        /// The usual.
+        #[default]
+        Standard = "standard",
+        /// Whenever there is room.
+        Bulk = "bulk",
     }
 }
 

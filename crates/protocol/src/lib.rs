@@ -6,7 +6,8 @@
 //! | what | type |
 //! |---|---|
 //! | what a client asks | [`Job`], bounded by [`limits`] |
-//! | one message for one stage | [`Task`], with [`TaskHeaders`] beside it |
+//! | the stages, their queues and the roles that run them | [`StageName`], the one list; [`QueueName`], [`RoleName`] |
+//! | one message for one stage | a [`StageTask`], with [`TaskHeaders`] beside it |
 //! | what became of a job | [`JobResult`], the content of its `result.json` |
 //! | what happens on the way | [`JobEvent`], a CloudEvent |
 #![warn(missing_docs)]
@@ -21,11 +22,13 @@ mod job;
 mod key;
 pub mod layout;
 pub mod limits;
+mod names;
 mod parse;
 mod per_scale;
 mod result;
 mod schema;
 mod seeds;
+mod stage;
 mod task;
 mod trace;
 mod validate;
@@ -37,13 +40,15 @@ pub use hash::{ContentHash, ParseHashError};
 pub use headers::{ReplyTo, TaskHeaders};
 pub use image_source::{ImageLocation, ImageSource};
 pub use job::{
-    BoundingBox, Guidance, IfNotFound, Job, JobId, Lane, MaskMode, OutputFormat, OutputOptions, PixelBudget, Point,
-    Subject,
+    BoundingBox, Guidance, IfNotFound, Job, JobId, JobOutline, Lane, MaskMode, OutputFormat, OutputOptions,
+    PixelBudget, Point, Subject,
 };
 pub use key::{KeyError, check_object_key};
 pub use layout::{Segmentation, SubjectKeys};
+pub use names::ParseNameError;
 pub use per_scale::PerScale;
 pub use result::{Failure, FailureKind, FoundBy, JobResult, JobStatus, Parameters, ResultImage, SubjectFound};
 pub use seeds::Seeds;
-pub use task::{EncodeTask, NotifyTask, Progress, SampleTask, SegmentTask, Task};
+pub use stage::{QueueName, RoleName, StageName};
+pub use task::{EncodeTask, NextTask, NotifyTask, Progress, SampleTask, SegmentTask, StageTask};
 pub use trace::{ParseTraceError, TraceContext};

@@ -1,13 +1,19 @@
 //! From a client's JSON to a valid [`Job`], or to one line that says what to change.
 //!
-//! The text is compared with the JSON Schema first, which finds the field at fault and the names that are known; so those
-//! stand in one place, the types. Then plain serde reads it, which by itself would name no field, and would take a list
-//! for an object.
+//! The text is read once, into a document, which is compared with the JSON Schema first: that finds the field at fault and
+//! the names that are known; so those stand in one place, the types. Then plain serde makes the job of it, which by itself
+//! would name no field, take a list for an object, and ignore what it does not know.
+
+mod document;
+
+use std::collections::HashSet;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::{AspectRatio, Job, JobError, JobId, error::quoted, limits};
+
+use document::Document;
 
 /// Commas in a job's JSON: far more than all of its texts may have together.
 const MAX_COMMAS: usize = 100_000;
@@ -25,34 +31,42 @@ impl Job {
         if commas > MAX_COMMAS {
             return Err(JobError::new("", "this is no job: it has more values than any job has"));
         }
-        let value: Value = serde_json::from_slice(json)
-            .map_err(|error| JobError::new("", format!("this is not valid JSON: {error}")))?;
-        examine(&value, Self::schema(), Self::schema(), "")?;
-        // What is left for serde to find is a field that stands there twice.
-        let job: Self = serde_json::from_slice(json).map_err(|error| JobError::new("", error.to_string()))?;
+        let Document { value, repeated } =
+            Document::parse(json).map_err(|error| JobError::new("", format!("this is not valid JSON: {error}")))?;
+        examine(&value, Self::schema(), &Rules { root: Self::schema(), repeated: &repeated }, "")?;
+        // A picture's megabytes are moved, not copied.
+        let job: Self = serde_json::from_value(value).map_err(|error| JobError::new("", error.to_string()))?;
         let job = job.with_id();
         job.validate()?;
         Ok(job)
     }
 }
 
+/// What all parts of a document are compared with.
+struct Rules<'a> {
+    /// The whole schema, in which references lead from place to place.
+    root: &'a Value,
+    /// Paths of fields that stand there more than once.
+    repeated: &'a HashSet<String>,
+}
+
 /// Compares `value` with `schema` as far as serde does: types, names, formats; not lengths and ranges, save of integers.
-fn examine(value: &Value, schema: &Value, root: &Value, path: &str) -> Result<(), JobError> {
-    let schema = resolve(schema, root);
+fn examine(value: &Value, schema: &Value, rules: &Rules<'_>, path: &str) -> Result<(), JobError> {
+    let schema = resolve(schema, rules.root);
     check_format(value, schema, path)?;
-    let alternatives = alternatives(schema, root);
+    let alternatives = alternatives(schema, rules.root);
     if !alternatives.is_empty() {
-        return examine_one_of(value, &alternatives, root, path);
+        return examine_one_of(value, &alternatives, rules, path);
     }
     if !type_fits(value, schema) {
         return Err(JobError::new(path, format!("expected {}, got {}", describe(&[schema]), shown(value))));
     }
     match value {
-        Value::Object(fields) => examine_fields(fields, schema, root, path),
+        Value::Object(fields) => examine_fields(fields, schema, rules, path),
         Value::Array(items) => {
             let Some(schema) = schema.get("items") else { return Ok(()) };
             for (index, item) in items.iter().enumerate() {
-                examine(item, schema, root, &format!("{path}[{index}]"))?;
+                examine(item, schema, rules, &format!("{path}[{index}]"))?;
             }
             Ok(())
         }
@@ -60,10 +74,10 @@ fn examine(value: &Value, schema: &Value, root: &Value, path: &str) -> Result<()
     }
 }
 
-fn examine_one_of(value: &Value, alternatives: &[&Value], root: &Value, path: &str) -> Result<(), JobError> {
+fn examine_one_of(value: &Value, alternatives: &[&Value], rules: &Rules<'_>, path: &str) -> Result<(), JobError> {
     let fitting = alternatives.iter().find(|schema| type_fits(value, schema));
     if let Some(schema) = fitting {
-        return examine(value, schema, root, path);
+        return examine(value, schema, rules, path);
     }
     let known: Vec<&str> = alternatives.iter().flat_map(|schema| constants(schema)).collect();
     if let (Value::String(text), false) = (value, known.is_empty()) {
@@ -72,14 +86,17 @@ fn examine_one_of(value: &Value, alternatives: &[&Value], root: &Value, path: &s
     Err(JobError::new(path, format!("expected {}, got {}", describe(alternatives), shown(value))))
 }
 
-fn examine_fields(fields: &Map<String, Value>, schema: &Value, root: &Value, path: &str) -> Result<(), JobError> {
+fn examine_fields(fields: &Map<String, Value>, schema: &Value, rules: &Rules<'_>, path: &str) -> Result<(), JobError> {
     let empty = Map::new();
     let known = schema.get("properties").and_then(Value::as_object).unwrap_or(&empty);
     let closed = schema.get("additionalProperties") == Some(&Value::Bool(false));
     for (name, value) in fields {
         let below = join(path, name);
         match known.get(name) {
-            Some(schema) => examine(value, schema, root, &below)?,
+            Some(_) if rules.repeated.contains(&below) => {
+                return Err(JobError::new(path, format!("duplicate field `{name}`; leave one out")));
+            }
+            Some(schema) => examine(value, schema, rules, &below)?,
             None if closed => {
                 let mut names: Vec<&str> = known.keys().map(String::as_str).collect();
                 names.sort_unstable();
@@ -88,7 +105,7 @@ fn examine_fields(fields: &Map<String, Value>, schema: &Value, root: &Value, pat
             }
             None => {
                 let Some(schema) = schema.get("additionalProperties") else { continue };
-                examine(value, schema, root, &below)?;
+                examine(value, schema, rules, &below)?;
             }
         }
     }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{BoundingBox, ContentHash, Job, JobId, OutputFormat, PerScale, PixelBudget};
+use crate::{BoundingBox, ContentHash, Job, JobId, JobOutline, OutputFormat, PerScale, PixelBudget};
 
 /// A job's end. It is written once, and only if absent: its presence is the job's commit mark.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -50,7 +50,7 @@ pub struct JobResult {
 
 impl JobResult {
     /// A job that ended without pictures, for the reason given.
-    pub fn failed(job: &Job, failure: Failure, version: &str, finished: Timestamp) -> Self {
+    pub fn failed(job: &JobOutline, failure: Failure, version: &str, finished: Timestamp) -> Self {
         let status = match failure.kind {
             FailureKind::Expired => JobStatus::Expired,
             FailureKind::Cancelled => JobStatus::Cancelled,
@@ -61,7 +61,7 @@ impl JobResult {
 
     /// A job that completed; the caller fills in what was made and how.
     pub fn completed(job: &Job, images: Vec<ResultImage>, version: &str, finished: Timestamp) -> Self {
-        Self { images, ..Self::empty(job, JobStatus::Completed, version, finished) }
+        Self { images, ..Self::empty(&job.outline(), JobStatus::Completed, version, finished) }
     }
 
     /// A job that the client took back, by someone who knows no more of it than its id.
@@ -69,8 +69,8 @@ impl JobResult {
         Self { error: Some(Failure::cancelled()), ..Self::bare(id, JobStatus::Cancelled, version, finished) }
     }
 
-    fn empty(job: &Job, status: JobStatus, version: &str, finished: Timestamp) -> Self {
-        let (seeds, metadata) = (job.seeds.values(), job.metadata.clone());
+    fn empty(job: &JobOutline, status: JobStatus, version: &str, finished: Timestamp) -> Self {
+        let (seeds, metadata) = (job.seeds.clone(), job.metadata.clone());
         Self { seeds, metadata, ..Self::bare(job.id.clone(), status, version, finished) }
     }
 

@@ -2,32 +2,76 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{ContentHash, ImageSource, Job, JobError, JobEvent, JobId, SubjectFound, limits, validate};
+use crate::{
+    ContentHash, Job, JobError, JobEvent, JobId, JobOutline, Lane, QueueName, StageName, SubjectFound, limits, validate,
+};
 
-/// One message for one stage.
+/// One message for one stage. Each stage has a type of its own; the dispatcher's is the bare [`Job`] as the client wrote
+/// it, so that a client can put jobs into an intake queue by itself.
 ///
-/// On the wire a task is JSON with its `stage`; one for the dispatcher is the bare job as the client wrote it, so that
-/// a client can put jobs into an intake queue by itself.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "stage", rename_all = "snake_case")]
-pub enum Task {
-    /// For the dispatcher: a job as it came.
-    Dispatch(Job),
-    /// For the segmenter.
-    Segment(SegmentTask),
-    /// For the encoder.
-    Encode(EncodeTask),
-    /// For the sampler.
-    Sample(SampleTask),
-    /// For the notifier; its job has ended.
-    Notify(NotifyTask),
+/// Which stage a message is for, its queue says. The other tasks' JSON names it too, as `stage`, for whoever looks at a
+/// queue.
+pub trait StageTask:
+    Serialize + DeserializeOwned + Clone + std::fmt::Debug + PartialEq + Send + Sync + 'static
+{
+    /// The stage it is for.
+    const STAGE: StageName;
+
+    /// Reads a message's body, within bounds, and validates what is in it: a queue is outside too.
+    fn parse(json: &[u8]) -> Result<Self, JobError>;
+
+    /// The job that it takes further; `None` if the job has ended.
+    fn job(&self) -> Option<&Job>;
+
+    /// The id of the job that it belongs to.
+    fn job_id(&self) -> &JobId;
+
+    /// For a body that [`parse`](Self::parse) refuses: what is known of its job, if enough is readable for the job to fail
+    /// under its own id.
+    fn unreadable_job(_json: &[u8]) -> Option<JobOutline> {
+        None
+    }
+
+    /// The queue that it belongs in.
+    fn queue(&self) -> QueueName {
+        QueueName::of(Self::STAGE, self.job().map_or_else(Lane::default, |job| job.lane))
+    }
+
+    /// The task as a message's body.
+    fn to_json(&self) -> Vec<u8> {
+        // Maps have text keys and numbers are finite in a valid job, so writing to memory cannot fail.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+}
+
+/// What a stage hands on: a task of the next stage, ready to be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextTask {
+    /// Where it is published.
+    pub queue: QueueName,
+    /// The job that it takes further.
+    pub job_id: JobId,
+    /// The task as JSON.
+    pub body: Vec<u8>,
+}
+
+impl NextTask {
+    /// A task for the queue that it belongs in.
+    pub fn of<T: StageTask>(task: &T) -> Self {
+        Self { queue: task.queue(), job_id: task.job_id().clone(), body: task.to_json() }
+    }
+
+    /// The task itself, if it is one of this type.
+    pub fn read<T: StageTask>(&self) -> Option<T> {
+        T::STAGE.queues().contains(&self.queue).then(|| T::parse(&self.body).ok())?
+    }
 }
 
 /// Cut the subject out of a stored picture.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(tag = "stage", rename = "segment")]
 pub struct SegmentTask {
     /// The job it belongs to.
     pub job: Job,
@@ -40,7 +84,7 @@ pub struct SegmentTask {
 
 /// Encode a stored cut-out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(tag = "stage", rename = "encode")]
 pub struct EncodeTask {
     /// The job it belongs to.
     pub job: Job,
@@ -53,7 +97,7 @@ pub struct EncodeTask {
 
 /// Make the pictures.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(tag = "stage", rename = "sample")]
 pub struct SampleTask {
     /// The job it belongs to.
     pub job: Job,
@@ -64,9 +108,9 @@ pub struct SampleTask {
     pub progress: Progress,
 }
 
-/// Tell a client's own server of the end of a job.
+/// Call a client's own server: its job has ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(tag = "stage", rename = "notify")]
 pub struct NotifyTask {
     /// The job's [`callback`](Job::callback).
     pub callback: String,
@@ -94,9 +138,9 @@ pub struct Progress {
 
 impl Progress {
     /// Notes how long a stage took and whether its product was there already.
-    pub fn note(&mut self, stage: &str, seconds: f64, cached: bool) {
-        self.timings.insert(stage.to_owned(), seconds);
-        self.cached.insert(stage.to_owned(), cached);
+    pub fn note(&mut self, stage: StageName, seconds: f64, cached: bool) {
+        self.timings.insert(stage.to_string(), seconds);
+        self.cached.insert(stage.to_string(), cached);
     }
 
     /// Whether every stage so far had to make its product, from the picture on. Then what is made of them cannot have been
@@ -106,103 +150,89 @@ impl Progress {
     }
 }
 
-impl Task {
-    /// The job that it takes further; `None` if the job has ended.
-    pub fn job(&self) -> Option<&Job> {
-        match self {
-            Self::Dispatch(job) => Some(job),
-            Self::Segment(task) => Some(&task.job),
-            Self::Encode(task) => Some(&task.job),
-            Self::Sample(task) => Some(&task.job),
-            Self::Notify(_) => None,
-        }
+impl StageTask for Job {
+    const STAGE: StageName = StageName::Dispatcher;
+
+    /// As strict as towards any client: see [`Job::parse`].
+    fn parse(json: &[u8]) -> Result<Self, JobError> {
+        Job::parse(json)
     }
 
-    /// The job alone; see [`Task::job`].
-    pub fn into_job(self) -> Option<Job> {
-        match self {
-            Self::Dispatch(job) => Some(job),
-            Self::Segment(task) => Some(task.job),
-            Self::Encode(task) => Some(task.job),
-            Self::Sample(task) => Some(task.job),
-            Self::Notify(_) => None,
-        }
+    fn job(&self) -> Option<&Job> {
+        Some(self)
     }
 
-    /// The id of the job that it belongs to.
-    pub fn job_id(&self) -> &JobId {
-        match self {
-            Self::Notify(task) => &task.event.subject,
-            Self::Dispatch(Job { id, .. })
-            | Self::Segment(SegmentTask { job: Job { id, .. }, .. })
-            | Self::Encode(EncodeTask { job: Job { id, .. }, .. })
-            | Self::Sample(SampleTask { job: Job { id, .. }, .. }) => id,
-        }
+    fn job_id(&self) -> &JobId {
+        &self.id
     }
 
-    /// The stage it is for, as written in its JSON.
-    pub fn stage(&self) -> &'static str {
-        match self {
-            Self::Dispatch(_) => "dispatch",
-            Self::Segment(_) => "segment",
-            Self::Encode(_) => "encode",
-            Self::Sample(_) => "sample",
-            Self::Notify(_) => "notify",
+    fn unreadable_job(json: &[u8]) -> Option<JobOutline> {
+        /// As much of a job as its end needs. What names a stage is a task of ours that lies in the wrong queue.
+        #[derive(Deserialize)]
+        struct Header {
+            stage: Option<serde_json::Value>,
+            id: String,
         }
-    }
 
-    /// The task as a message's body.
-    pub fn to_json(&self) -> Vec<u8> {
-        let json = match self {
-            Self::Dispatch(job) => serde_json::to_vec(job),
-            task => serde_json::to_vec(task),
-        };
-        // Maps have text keys and numbers are finite in a valid job, so writing to memory cannot fail.
-        json.unwrap_or_default()
-    }
-
-    /// Reads a message's body, within bounds, and validates its job or address again: a queue is outside too.
-    pub fn parse(json: &[u8]) -> Result<Self, JobError> {
-        if json.len() > limits::MAX_TASK_JSON_BYTES {
-            let (size, limit) = (json.len(), limits::MAX_TASK_JSON_BYTES);
-            return Err(JobError::new("", format!("the task has {size} bytes; the limit is {limit}")));
-        }
-        if Header::of(json).stage.is_none() {
-            return Job::parse(json).map(Self::Dispatch);
-        }
-        let task: Self =
-            serde_json::from_slice(json).map_err(|error| JobError::new("", format!("this is no task: {error}")))?;
-        match &task {
-            Self::Notify(notify) => validate::callback(&notify.callback)?,
-            task => task.job().map_or(Ok(()), Job::validate)?,
-        }
-        Ok(task)
-    }
-
-    /// For a body that [`Task::parse`] refuses: a stand-in for its job that bears its id, if the body is a job and so
-    /// much of it is readable. It lets the job fail under its own name.
-    pub fn unreadable_job(json: &[u8]) -> Option<Job> {
         if json.len() > limits::MAX_TASK_JSON_BYTES {
             return None;
         }
-        let header = Header::of(json);
-        let id = JobId(header.id?.as_str()?.to_owned());
-        let job = Job { id, ..Job::new(ImageSource("unreadable".to_owned()), "unreadable") };
-        (header.stage.is_none() && job.validate().is_ok()).then_some(job)
+        let Header { stage, id } = serde_json::from_slice(json).ok()?;
+        (stage.is_none() && validate::id(&id).is_ok()).then(|| JobOutline::of_id(JobId(id)))
     }
 }
 
-/// What is read of a body to see what it is.
-#[derive(Default, Deserialize)]
-struct Header {
-    stage: Option<String>,
-    id: Option<serde_json::Value>,
+/// A task that goes on with the job inside it.
+macro_rules! goes_on_with_a_job {
+    ($task:ty, $stage:ident) => {
+        impl StageTask for $task {
+            const STAGE: StageName = StageName::$stage;
+
+            fn parse(json: &[u8]) -> Result<Self, JobError> {
+                let task: Self = read(json)?;
+                task.job.validate()?;
+                Ok(task)
+            }
+
+            fn job(&self) -> Option<&Job> {
+                Some(&self.job)
+            }
+
+            fn job_id(&self) -> &JobId {
+                &self.job.id
+            }
+        }
+    };
 }
 
-impl Header {
-    fn of(json: &[u8]) -> Self {
-        serde_json::from_slice(json).unwrap_or_default()
+goes_on_with_a_job!(SegmentTask, Segmenter);
+goes_on_with_a_job!(EncodeTask, Encoder);
+goes_on_with_a_job!(SampleTask, Sampler);
+
+impl StageTask for NotifyTask {
+    const STAGE: StageName = StageName::Notifier;
+
+    fn parse(json: &[u8]) -> Result<Self, JobError> {
+        let task: Self = read(json)?;
+        validate::callback(&task.callback)?;
+        Ok(task)
     }
+
+    fn job(&self) -> Option<&Job> {
+        None
+    }
+
+    fn job_id(&self) -> &JobId {
+        &self.event.subject
+    }
+}
+
+fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, JobError> {
+    if json.len() > limits::MAX_TASK_JSON_BYTES {
+        let (size, limit) = (json.len(), limits::MAX_TASK_JSON_BYTES);
+        return Err(JobError::new("", format!("the task has {size} bytes; the limit is {limit}")));
+    }
+    serde_json::from_slice(json).map_err(|error| JobError::new("", format!("this is no task: {error}")))
 }
 
 #[cfg(test)]
@@ -216,67 +246,77 @@ mod tests {
         Job::new("dog.png".into(), "a dog").with_id()
     }
 
+    fn event() -> JobEvent {
+        JobEvent::new(EventKind::Completed, &job().id, Timestamp::UNIX_EPOCH, serde_json::Value::Null)
+    }
+
+    #[track_caller]
+    fn survives<T: StageTask>(task: &T, stage: Option<&str>) {
+        let json = task.to_json();
+        assert_eq!(T::parse(&json).as_ref(), Ok(task));
+        let next = NextTask::of(task);
+        assert_eq!((next.read::<T>().as_ref(), &next.job_id, &next.queue), (Some(task), &job().id, &task.queue()));
+        let named = serde_json::from_slice::<serde_json::Value>(&json).unwrap();
+        assert_eq!(named.get("stage").and_then(serde_json::Value::as_str), stage, "for whoever looks at a queue");
+        assert!(T::parse(&vec![b' '; limits::MAX_TASK_JSON_BYTES + 1]).is_err(), "the size is bounded");
+        assert!(T::parse(b"").is_err() && T::parse(b"{\"stage\":\"paint\"}").is_err());
+    }
+
     #[test]
-    fn tasks_survive_the_way() {
+    fn tasks_survive_the_way_and_are_read_as_no_others() {
         let hash = ContentHash::of(b"dog");
         let mut progress = Progress::default();
-        progress.note("segmenter", 0.5, true);
-        let event = JobEvent::new(EventKind::Completed, &job().id, Timestamp::UNIX_EPOCH, serde_json::Value::Null);
-        let tasks = [
-            Task::Dispatch(job()),
-            Task::Segment(SegmentTask { job: job(), image: hash, progress: Progress::default() }),
-            Task::Encode(EncodeTask { job: job(), cutout: hash, progress: progress.clone() }),
-            Task::Sample(SampleTask { job: job(), encoded_subject: "subjects/a".to_owned(), progress }),
-            Task::Notify(NotifyTask { callback: "https://example.org/done".to_owned(), event }),
-        ];
-        for task in tasks {
-            assert_eq!(Task::parse(&task.to_json()).unwrap(), task);
-            assert_eq!(task.job_id(), &job().id);
-            assert_eq!(task.job(), task.clone().into_job().as_ref());
-        }
+        progress.note(StageName::Segmenter, 0.5, true);
+        let segment = SegmentTask { job: job(), image: hash, progress: Progress::default() };
+        let encode = EncodeTask { job: job(), cutout: hash, progress: progress.clone() };
+        survives(&job(), None);
+        survives(&segment, Some("segment"));
+        survives(&encode, Some("encode"));
+        survives(&SampleTask { job: job(), encoded_subject: "subjects/a".to_owned(), progress }, Some("sample"));
+        survives(&NotifyTask { callback: "https://example.org/done".to_owned(), event: event() }, Some("notify"));
+        assert!(Job::parse(&segment.to_json()).is_err() && EncodeTask::parse(&segment.to_json()).is_err());
+        assert_eq!(NextTask::of(&encode).read::<SegmentTask>(), None);
     }
 
     #[test]
     fn a_subject_is_new_until_a_stage_finds_its_product() {
         let mut progress = Progress::default();
         assert!(!progress.is_new(), "nothing is known of it");
-        progress.note("dispatcher", 0.1, false);
-        progress.note("segmenter", 0.5, false);
+        progress.note(StageName::Dispatcher, 0.1, false);
+        progress.note(StageName::Segmenter, 0.5, false);
         assert!(progress.is_new());
-        progress.note("encoder", 0.0, true);
+        progress.note(StageName::Encoder, 0.0, true);
         assert!(!progress.is_new());
     }
 
     #[test]
-    fn a_task_with_a_bad_job_or_address_or_of_no_known_stage_is_refused() {
+    fn a_task_with_a_bad_job_or_address_is_refused() {
         let mut bad = job();
         bad.prompt.clear();
-        assert!(Task::parse(&Task::Dispatch(bad).to_json()).is_err());
-        let event = JobEvent::new(EventKind::Completed, &job().id, Timestamp::UNIX_EPOCH, serde_json::Value::Null);
-        let inside = Task::Notify(NotifyTask { callback: "http://example.org".to_owned(), event });
-        assert!(Task::parse(&inside.to_json()).unwrap_err().to_string().contains("https://"));
-        assert!(Task::parse(b"{\"stage\":\"paint\"}").is_err());
-        assert!(Task::parse(b"").is_err());
-        assert!(Task::parse(&vec![b' '; limits::MAX_TASK_JSON_BYTES + 1]).is_err());
+        assert!(<Job as StageTask>::parse(&bad.to_json()).is_err());
+        let segment = SegmentTask { job: bad, image: ContentHash::of(b"dog"), progress: Progress::default() };
+        assert!(SegmentTask::parse(&segment.to_json()).unwrap_err().to_string().starts_with("prompt: "));
+        let inside = NotifyTask { callback: "http://example.org".to_owned(), event: event() };
+        assert!(NotifyTask::parse(&inside.to_json()).unwrap_err().to_string().contains("https://"));
     }
 
     #[test]
     fn an_intake_message_is_the_bare_job() {
         let json = br#"{"id":"one","subject":{"image":"dog.png"},"prompt":"a dog"}"#;
-        let Task::Dispatch(job) = Task::parse(json).unwrap() else { panic!("not for the dispatcher") };
-        assert_eq!(job.id.as_str(), "one");
-        let error = Task::parse(br#"{"id":"one","promt":"a dog"}"#).unwrap_err();
+        assert_eq!(<Job as StageTask>::parse(json).unwrap().id.as_str(), "one");
+        let error = <Job as StageTask>::parse(br#"{"id":"one","promt":"a dog"}"#).unwrap_err();
         assert!(error.message.contains("did you mean \"prompt\"?"), "{error}");
     }
 
     #[test]
     fn an_unreadable_job_keeps_its_id_if_that_is_a_good_one() {
-        let id = |json: &[u8]| Task::unreadable_job(json).map(|job| job.id.0);
+        let id = |json: &[u8]| Job::unreadable_job(json).map(|job| job.id.0);
         assert_eq!(id(br#"{"id":"one","promt":"a dog"}"#).as_deref(), Some("one"));
         assert_eq!(id(br#"{"id":"../one","promt":"a dog"}"#), None);
         assert_eq!(id(br#"{"id":7}"#), None);
         assert_eq!(id(br#"{"promt":"a dog"}"#), None);
         assert_eq!(id(br#"{"stage":"sample","id":"one"}"#), None);
         assert_eq!(id(b"\xff"), None);
+        assert_eq!(SegmentTask::unreadable_job(br#"{"id":"one"}"#), None, "only clients send what cannot be read");
     }
 }

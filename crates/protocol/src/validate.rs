@@ -8,7 +8,7 @@ impl Job {
     /// Checks every field against its limits; the first fault is returned. [`Job::parse`] has done so already; a job
     /// built in code has to pass here before it is published.
     pub fn validate(&self) -> Result<(), JobError> {
-        validate_id(&self.id.0)?;
+        id(&self.id.0)?;
         if let Some(tenant) = &self.tenant {
             validate_name("tenant", tenant, limits::MAX_TENANT_CHARS)?;
         }
@@ -133,10 +133,11 @@ pub(crate) fn callback(address: &str) -> Result<(), JobError> {
     }
 }
 
-fn validate_id(id: &str) -> Result<(), JobError> {
-    validate_name("id", id, limits::MAX_ID_CHARS)?;
-    if id.starts_with('.') {
-        return Err(JobError::new("id", format!("{} begins with a dot; begin with a letter or digit", quoted(id))));
+/// Checks a job's id.
+pub(crate) fn id(text: &str) -> Result<(), JobError> {
+    validate_name("id", text, limits::MAX_ID_CHARS)?;
+    if text.starts_with('.') {
+        return Err(JobError::new("id", format!("{} begins with a dot; begin with a letter or digit", quoted(text))));
     }
     Ok(())
 }

@@ -23,7 +23,7 @@ use echogen_imaging::{ImageFormat, RgbImage};
 use echogen_ports::{ObjectKey, ObjectStore, spawn_blocking};
 use echogen_protocol::{
     ContentHash, EncodeTask, EventKind, FailureKind, Job, JobEvent, JobResult, OutputFormat, Parameters, Progress,
-    ResultImage, SampleTask, Task, layout,
+    ResultImage, SampleTask, StageName, layout,
 };
 use echogen_worker::{CachedObjects, Outcome, ResultWriter, Stage, StageContext, StageError};
 use futures::{StreamExt, TryStreamExt};
@@ -59,9 +59,6 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// The stage's name in logs, timings and metrics.
-    pub const NAME: &'static str = "sampler";
-
     /// A sampler that reads encoded subjects from `objects` and writes into `pictures`, the same store that `results`
     /// writes into.
     pub fn new(
@@ -89,10 +86,10 @@ impl Sampler {
         let Some(subject) = subject? else { return encode_again(job, progress) };
         let sampled = self.sample(&job, &parameters, &key, subject, context).await?;
         for (step, seconds) in &sampled.timings {
-            progress.timings.insert(format!("{}.{step}", Self::NAME), *seconds);
+            progress.timings.insert(format!("{}.{step}", StageName::Sampler), *seconds);
         }
         let images = self.store(&job, &parameters, sampled.images).await?;
-        progress.note(Self::NAME, started.elapsed().as_secs_f64(), false);
+        progress.note(StageName::Sampler, started.elapsed().as_secs_f64(), false);
         let result = self.result(&job, parameters, images, progress, context);
         self.results.commit(&job, &result, &context.facts).await?;
         Ok(Outcome::Done)
@@ -197,14 +194,9 @@ impl Sampler {
 
 #[async_trait]
 impl Stage for Sampler {
-    fn name(&self) -> &'static str {
-        Self::NAME
-    }
+    type Task = SampleTask;
 
-    async fn run(&self, task: Task, context: &StageContext) -> Result<Outcome, StageError> {
-        let Task::Sample(task) = task else {
-            return Err(StageError::misplaced(&task, Self::NAME));
-        };
+    async fn run(&self, task: SampleTask, context: &StageContext) -> Result<Outcome, StageError> {
         self.make(task, context).await
     }
 }
@@ -215,7 +207,7 @@ fn encode_again(job: Job, progress: Progress) -> Result<Outcome, StageError> {
         let message = "the encoded subject is gone; run the job again";
         return Err(StageError::permanent(FailureKind::Internal, message));
     };
-    Ok(Outcome::next(Task::Encode(EncodeTask { job, cutout, progress })))
+    Ok(Outcome::next(&EncodeTask { job, cutout, progress }))
 }
 
 /// Writes a picture as a file; away from the async threads unless it is tiny.

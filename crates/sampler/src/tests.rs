@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use echogen_imaging::{ImageLimits, RgbImage, decode_image};
 use echogen_ports::{Broker, Cache, MemoryBroker, MemoryCache, MemoryObjectStore, ObjectKey, ObjectStore};
 use echogen_protocol::{
-    ContentHash, EventKind, FailureKind, Job, JobId, OutputFormat, Parameters, PerScale, PixelBudget, Progress,
-    SampleTask, Seeds, Task,
+    ContentHash, EncodeTask, EventKind, FailureKind, Job, JobId, OutputFormat, Parameters, PerScale, PixelBudget,
+    Progress, SampleTask, Seeds,
 };
 use echogen_worker::{CachedObjects, Clock, Outcome, ProductsConfig, ResultWriter, Stage, StageContext, StageError};
 
@@ -102,9 +102,9 @@ fn job() -> Job {
     Job { id: JobId("one".into()), seeds, ..Job::new("dog.png".into(), "a dog") }
 }
 
-fn task(job: Job) -> Task {
+fn task(job: Job) -> SampleTask {
     let progress = Progress { cutout: Some(ContentHash::of(b"cut-out")), ..Progress::default() };
-    Task::Sample(SampleTask { job, encoded_subject: "subjects/dog".into(), progress })
+    SampleTask { job, encoded_subject: "subjects/dog".into(), progress }
 }
 
 #[tokio::test]
@@ -186,7 +186,7 @@ async fn a_deleted_subject_is_encoded_again() {
     let bench = bench().await;
     bench.work.delete(&key("subjects/dog")).await.unwrap();
     let Outcome::Next(tasks) = bench.stage.run(task(job()), &bench.context).await.unwrap() else { panic!("done") };
-    assert!(matches!(&tasks[0].1, Task::Encode(task) if task.cutout == ContentHash::of(b"cut-out")));
+    assert!(tasks[0].read().is_some_and(|task: EncodeTask| task.cutout == ContentHash::of(b"cut-out")));
 }
 
 #[tokio::test]

@@ -8,14 +8,17 @@ use echogen_models::{
     DType, Device,
     generator::{Generator, load_subject_encoder},
 };
-use echogen_ports::{Broker, MemoryBroker, MemoryCache, MemoryObjectStore, Message, ObjectKey, ObjectStore, QueueName};
+use echogen_ports::{Broker, MemoryBroker, MemoryCache, MemoryObjectStore, Message, ObjectKey, ObjectStore};
 use echogen_protocol::{
-    AspectRatio, EventKind, Job, JobId, JobStatus, PerScale, PixelBudget, Progress, SampleTask, Seeds, SubjectKeys,
-    Task, TaskHeaders, layout,
+    AspectRatio, EventKind, Job, JobId, JobStatus, PerScale, PixelBudget, Progress, SampleTask, Seeds, StageTask,
+    SubjectKeys, TaskHeaders, layout,
 };
 use echogen_sampler::{CloseReason, GeneratorSampler, Sampler, SamplerConfig};
 use echogen_testkit::eventually;
-use echogen_worker::{CachedObjects, Clock, JobCanceller, Outcome, ProductsConfig, ResultWriter, Stage, StageContext, Worker, WorkerConfig};
+use echogen_worker::{
+    CachedObjects, Clock, JobCanceller, Outcome, ProductsConfig, ResultWriter, Stage, StageContext, Worker,
+    WorkerConfig,
+};
 use futures::FutureExt;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -86,9 +89,9 @@ fn jobs() -> Vec<Job> {
     jobs
 }
 
-fn task(job: &Job) -> Task {
+fn task(job: &Job) -> SampleTask {
     let (job, progress) = (job.clone(), Progress::default());
-    Task::Sample(SampleTask { job, encoded_subject: SUBJECT.to_owned(), progress })
+    SampleTask { job, encoded_subject: SUBJECT.to_owned(), progress }
 }
 
 impl Bench {
@@ -145,11 +148,12 @@ async fn a_job_that_is_cancelled_while_it_is_sampled_stops_at_the_next_scale() {
     let mut events = broker.subscribe("job").await.expect("the twin takes listeners");
     let config = WorkerConfig::default();
     let shared: Arc<dyn Broker> = broker.clone();
-    let worker = Worker::new(Arc::new(stage), QueueName::sample(), shared, Arc::new(results.clone()), config);
+    let worker = Worker::new(Arc::new(stage), shared, Arc::new(results.clone()), config);
     let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
     let running = tracker.spawn(worker.run(shutdown.clone()));
-    let message = Message::of_task(&task(&job), &TaskHeaders::default());
-    broker.publish(&QueueName::sample(), message).await.expect("the twin takes it");
+    let (task, queue) = (task(&job), task(&job).queue());
+    let message = Message::of_task(&task, &TaskHeaders::default());
+    broker.publish(&queue, message).await.expect("the twin takes it");
     let first = events.next().await.and_then(|event| event.to_job()).expect("sampling has begun");
     assert_eq!(first.kind, EventKind::Sampling);
     let cancelled = JobCanceller::new(results.clone(), None).cancel(&job.id, None).await.expect("the twin stores");
@@ -164,6 +168,6 @@ async fn a_job_that_is_cancelled_while_it_is_sampled_stops_at_the_next_scale() {
     shutdown.cancel();
     running.await.expect("no panic").expect("no failure");
     assert!(events.next().now_or_never().is_none(), "and told once");
-    assert_eq!(broker.waiting(&QueueName::sample()), 0);
+    assert_eq!(broker.waiting(&queue), 0);
     assert_eq!(networks.batches().batches(), begun, "nothing is sampled after it");
 }

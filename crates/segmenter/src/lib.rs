@@ -19,8 +19,8 @@ use bytes::Bytes;
 use echogen_imaging::{ImageFormat, ImageLimits, PixelBox, RgbImage, SubjectMask};
 use echogen_ports::{MemoryBudget, ObjectKey, PortError, spawn_blocking};
 use echogen_protocol::{
-    BoundingBox, ContentHash, EncodeTask, EventKind, FailureKind, Job, MaskMode, SegmentTask, Segmentation,
-    SubjectFound, Task, layout, limits,
+    BoundingBox, ContentHash, EncodeTask, EventKind, FailureKind, Job, MaskMode, SegmentTask, Segmentation, StageName,
+    SubjectFound, layout, limits,
 };
 use echogen_worker::{CachedObjects, Outcome, Product, Products, ProductsConfig, Stage, StageContext, StageError};
 
@@ -41,9 +41,6 @@ pub struct Segmenter {
 }
 
 impl Segmenter {
-    /// The stage's name in logs, timings and metrics.
-    pub const NAME: &'static str = "segmenter";
-
     /// A segmenter that decodes pictures of `objects` within `limits`, asks `detector`, and leaves what it makes in
     /// `objects`.
     pub fn new(
@@ -68,9 +65,9 @@ impl Segmenter {
         progress.models.extend(self.detector.models());
         progress.subject = Some(record.subject_of(&job));
         progress.cutout = Some(record.cutout);
-        progress.note(Self::NAME, started.elapsed().as_secs_f64(), found);
+        progress.note(StageName::Segmenter, started.elapsed().as_secs_f64(), found);
         context.tell(EventKind::Segmented, &job.id, serde_json::json!({ "cutout": record.cutout })).await;
-        Ok(Outcome::next(Task::Encode(EncodeTask { job, cutout: record.cutout, progress })))
+        Ok(Outcome::next(&EncodeTask { job, cutout: record.cutout, progress }))
     }
 
     /// Finds the subject and cuts it out.
@@ -156,14 +153,9 @@ impl Product for CutOut {
 
 #[async_trait]
 impl Stage for Segmenter {
-    fn name(&self) -> &'static str {
-        Self::NAME
-    }
+    type Task = SegmentTask;
 
-    async fn run(&self, task: Task, context: &StageContext) -> Result<Outcome, StageError> {
-        let Task::Segment(task) = task else {
-            return Err(StageError::misplaced(&task, Self::NAME));
-        };
+    async fn run(&self, task: SegmentTask, context: &StageContext) -> Result<Outcome, StageError> {
         self.segment(task, context).await
     }
 }

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use echogen_imaging::{ImageFormat, ImageLimits, RgbImage, decode_image, encode_image};
 use echogen_ports::{MemoryBroker, MemoryBudget, MemoryCache, MemoryObjectStore, ObjectKey, ObjectStore};
 use echogen_protocol::{
-    BoundingBox, ContentHash, EncodeTask, FailureKind, FoundBy, Job, JobId, MaskMode, Progress, SegmentTask, Task,
+    BoundingBox, ContentHash, EncodeTask, FailureKind, FoundBy, Job, JobId, MaskMode, Progress, SegmentTask, StageName,
     layout,
 };
 use echogen_worker::{CachedObjects, Outcome, ProductsConfig, Stage, StageContext, StageError};
@@ -75,12 +75,9 @@ impl Bench {
         let image = ContentHash::of(bytes);
         let key = ObjectKey::of_content(layout::IMAGES, &image).unwrap();
         self.work.put(&key, bytes.to_vec().into()).await.unwrap();
-        let task = Task::Segment(SegmentTask { job, image, progress: Progress::default() });
+        let task = SegmentTask { job, image, progress: Progress::default() };
         match self.segmenter.run(task, &self.context).await? {
-            Outcome::Next(mut tasks) => match tasks.remove(0).1 {
-                Task::Encode(task) => Ok(task),
-                other => panic!("not to the encoder: {other:?}"),
-            },
+            Outcome::Next(tasks) => Ok(tasks[0].read().expect("to the encoder")),
             Outcome::Done => panic!("done too early"),
         }
     }
@@ -217,8 +214,8 @@ async fn two_hundred_jobs_in_four_processes_at_once_cut_out_once() {
         let job = Job { id: JobId(number.to_string()), ..job(None) };
         // The first one brought the picture.
         let mut progress = Progress::default();
-        progress.note("dispatcher", 0.1, number > 0);
-        let task = Task::Segment(SegmentTask { job, image, progress });
+        progress.note(StageName::Dispatcher, 0.1, number > 0);
+        let task = SegmentTask { job, image, progress };
         jobs.spawn(async move { stage.run(task, &context).await });
     }
     let outcomes = jobs.join_all().await;

@@ -34,6 +34,5 @@ pub use failure::{Exit, Failure};
 pub use job_lines::JobLines;
 pub use jobs_file::{JobFields, JobsFile};
 pub use networks::{BundleNetworks, LoadedNetworks, NetworkSource};
-pub use roles::RoleName;
 pub use run::{run, work};
 pub use signals::{block_on, interrupted, stop_token, with_deep_stacks};

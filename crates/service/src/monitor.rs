@@ -7,7 +7,7 @@ use std::{
 };
 
 use echogen_adapters::amqp::AmqpBroker;
-use echogen_ports::QueueName;
+use echogen_protocol::{QueueName, RoleName, StageName};
 use echogen_telemetry::{Consuming, Endpoint, LogControl, health, metrics};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, error, warn};
@@ -15,7 +15,7 @@ use tracing::{debug, error, warn};
 use crate::{
     Failure,
     config::{Listen, ServiceConfig},
-    roles::{RoleName, queues_of, queues_of_roles, worker_config},
+    roles::{queues_of_roles, worker_config},
 };
 
 /// Where the endpoint is if nobody says: 9464 is the port by which exporters of this format are known.
@@ -34,8 +34,8 @@ pub(crate) async fn begin(
 ) -> Result<(), Failure> {
     for role in roles {
         for stage in role.stages() {
-            health().starting(stage);
-            metrics().expect_stage(stage, worker_config(*role, config).concurrency);
+            health().starting(stage.as_str());
+            metrics().expect_stage(*stage, worker_config(*role, config).concurrency);
         }
     }
     serve(config, log, tracker).await
@@ -63,14 +63,14 @@ pub(crate) async fn serve(config: &ServiceConfig, log: LogControl, tracker: &Tas
 }
 
 /// Reports that a stage has all it needs; from here on it is alive and ready as long as it consumes.
-pub(crate) fn loaded(stage: &'static str, broker: Option<&Arc<AmqpBroker>>) {
+pub(crate) fn loaded(stage: StageName, broker: Option<&Arc<AmqpBroker>>) {
     let began = Instant::now();
     let Some(broker) = broker.map(Arc::clone) else {
         // The broker of this process is there as long as the process is.
-        return health().loaded(stage, move || Consuming { now: true, since: began.elapsed() });
+        return health().loaded(stage.as_str(), move || Consuming { now: true, since: began.elapsed() });
     };
-    let queues: Vec<QueueName> = queues_of(stage).into_iter().map(|(_, queue)| queue).collect();
-    health().loaded(stage, move || consuming(&broker, &queues, began));
+    let queues = stage.queues();
+    health().loaded(stage.as_str(), move || consuming(&broker, &queues, began));
 }
 
 /// Whether every queue of a stage is consumed, and since when this is so. A queue that nobody has begun to consume counts
@@ -105,7 +105,7 @@ pub(crate) async fn watch_queues(roles: Vec<RoleName>, broker: Arc<AmqpBroker>, 
                 let depth = |queue: &QueueName| depths.iter().find(|(name, _)| name == queue).map(|(_, depth)| *depth);
                 for (stage, lane, queue) in &watched {
                     let dead_letters = depth(&queue.dead_letters()).unwrap_or(0);
-                    metrics().queue_seen(stage, lane, depth(queue).unwrap_or(0), dead_letters);
+                    metrics().queue_seen(*stage, *lane, depth(queue).unwrap_or(0), dead_letters);
                 }
             }
             Err(error) => debug!(%error, "the depths of the queues are not known"),
@@ -134,7 +134,7 @@ mod tests {
     #[tokio::test]
     async fn a_device_fault_ends_the_roles_with_an_exit_code_of_its_own() {
         let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
-        loaded("sampler", None);
+        loaded(StageName::Sampler, None);
         assert_eq!((health().ready(), Exit::of_process()), (Ok(()), Exit::Success));
         tracker.spawn(end_on_fault(shutdown.clone()));
         health().device_fault("an illegal memory access was encountered");

@@ -6,81 +6,23 @@ use echogen_dispatcher::{Dispatcher, DispatcherConfig};
 use echogen_encoder::{Encoder, SubjectEncoder};
 use echogen_imaging::ImageLimits;
 use echogen_notifier::Notifier;
-use echogen_ports::{CallbackSender, PortError, QueueName};
-use echogen_protocol::{Lane, SubjectKeys};
+use echogen_ports::{CallbackSender, PortError};
+use echogen_protocol::{Lane, QueueName, RoleName, StageName, SubjectKeys};
 use echogen_sampler::{ImageSampler, Sampler};
 use echogen_segmenter::{Detector, Segmenter};
 use echogen_telemetry::metrics;
-use echogen_worker::{CachedObjects, LaneWeights, Stage, Worker, WorkerConfig};
+use echogen_worker::{CachedObjects, Stage, Worker, WorkerConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Backends, Failure, NetworkSource, config::ServiceConfig};
 
-/// What a process can be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RoleName {
-    Dispatcher,
-    Segmenter,
-    Encoder,
-    Sampler,
-}
-
-impl RoleName {
-    /// All roles, in the order of a job's way.
-    pub const ALL: [Self; 4] = [Self::Dispatcher, Self::Segmenter, Self::Encoder, Self::Sampler];
-
-    /// Its name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Dispatcher => "dispatcher",
-            Self::Segmenter => "segmenter",
-            Self::Encoder => "encoder",
-            Self::Sampler => "sampler",
-        }
-    }
-
-    /// The stages that run in the process of this name. Calls to clients' servers leave from where pictures are fetched:
-    /// no other role has to reach the world.
-    pub fn stages(self) -> &'static [&'static str] {
-        match self {
-            Self::Dispatcher => &[Dispatcher::NAME, Notifier::NAME],
-            Self::Segmenter => &[Segmenter::NAME],
-            Self::Encoder => &[Encoder::NAME],
-            Self::Sampler => &[Sampler::NAME],
-        }
-    }
-}
-
-impl std::str::FromStr for RoleName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|role| role.as_str() == text);
-        found.ok_or_else(|| format!("no role is called {text:?}"))
-    }
-}
-
-/// The lane of queues that all lanes share.
-const ALL_LANES: &str = "all";
-
-/// The queues of a stage, with the lanes they are for.
-pub(crate) fn queues_of(stage: &str) -> Vec<(&'static str, QueueName)> {
-    match stage {
-        Dispatcher::NAME => [Lane::Interactive, Lane::Standard, Lane::Bulk]
-            .map(|lane| (lane.as_str(), QueueName::dispatch(lane)))
-            .into(),
-        Segmenter::NAME => vec![(ALL_LANES, QueueName::segment())],
-        Encoder::NAME => vec![(ALL_LANES, QueueName::encode())],
-        Sampler::NAME => vec![(ALL_LANES, QueueName::sample())],
-        Notifier::NAME => vec![(ALL_LANES, QueueName::notify())],
-        _ => Vec::new(),
-    }
-}
-
-/// The queues of all stages of some roles: the stage, its lane, and the queue.
-pub(crate) fn queues_of_roles(roles: &[RoleName]) -> Vec<(&'static str, &'static str, QueueName)> {
-    let stages = roles.iter().flat_map(|role| role.stages());
-    stages.flat_map(|stage| queues_of(stage).into_iter().map(move |(lane, queue)| (*stage, lane, queue))).collect()
+/// The queues of all stages of some roles: the stage, the lane if the queue is for one alone, and the queue.
+pub(crate) fn queues_of_roles(roles: &[RoleName]) -> Vec<(StageName, Option<Lane>, QueueName)> {
+    let queues = |stage: StageName| {
+        let lanes = stage.lanes().iter().copied().map(Some).chain(stage.lanes().is_empty().then_some(None));
+        lanes.zip(stage.queues()).map(move |(lane, queue)| (stage, lane, queue))
+    };
+    roles.iter().flat_map(|role| role.stages()).copied().flat_map(queues).collect()
 }
 
 /// The worker's settings in the process of a role.
@@ -99,7 +41,7 @@ pub(crate) fn worker_config(role: RoleName, config: &ServiceConfig) -> WorkerCon
 #[derive(Clone, Debug)]
 pub(crate) enum LoadedStage {
     /// Takes jobs from the lanes.
-    Dispatcher(SubjectKeys, LaneWeights),
+    Dispatcher(SubjectKeys),
     /// Cuts subjects out.
     Segmenter(Arc<dyn Detector>),
     /// Encodes them.
@@ -123,7 +65,7 @@ pub(crate) async fn load(
     };
     Ok(match role {
         RoleName::Dispatcher => {
-            let dispatcher = LoadedStage::Dispatcher(networks.subjects().await?, config.worker.lane_weights);
+            let dispatcher = LoadedStage::Dispatcher(networks.subjects().await?);
             std::iter::once(dispatcher).chain(backends.callbacks.clone().map(LoadedStage::Notifier)).collect()
         }
         RoleName::Segmenter => {
@@ -146,44 +88,13 @@ pub(crate) async fn load(
 
 impl LoadedStage {
     /// The stage's name.
-    pub(crate) fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> StageName {
         match self {
-            Self::Dispatcher(..) => Dispatcher::NAME,
-            Self::Segmenter(_) => Segmenter::NAME,
-            Self::Encoder(..) => Encoder::NAME,
-            Self::Sampler(..) => Sampler::NAME,
-            Self::Notifier(_) => Notifier::NAME,
-        }
-    }
-
-    fn stage(self, backends: &Backends, config: &ServiceConfig) -> Arc<dyn Stage> {
-        let Backends { cache, work, results, .. } = backends.clone();
-        let max_image_bytes = config.fetch.max_image_bytes;
-        let objects = CachedObjects::new(work, cache, &config.products);
-        match self {
-            Self::Dispatcher(subjects, _) => {
-                let config = DispatcherConfig { subjects, max_image_bytes };
-                Arc::new(Dispatcher::new(config, Arc::clone(&backends.fetcher), objects, backends.writer()))
-            }
-            Self::Segmenter(detector) => {
-                let limits = ImageLimits { max_bytes: max_image_bytes, ..ImageLimits::default() };
-                Arc::new(Segmenter::new(limits, detector, objects, &config.products))
-            }
-            Self::Encoder(subjects, networks) => Arc::new(Encoder::new(subjects, networks, objects, &config.products)),
-            Self::Sampler(networks) => {
-                Arc::new(Sampler::new(networks, objects, results, backends.writer(), &config.sampler))
-            }
-            Self::Notifier(sender) => Arc::new(Notifier::new(sender)),
-        }
-    }
-
-    fn queues(&self) -> Vec<(QueueName, u32)> {
-        match self {
-            Self::Dispatcher(_, weights) => weights.queues(),
-            Self::Segmenter(_) => vec![(QueueName::segment(), 1)],
-            Self::Encoder(..) => vec![(QueueName::encode(), 1)],
-            Self::Sampler(..) => vec![(QueueName::sample(), 1)],
-            Self::Notifier(_) => vec![(QueueName::notify(), 1)],
+            Self::Dispatcher(_) => StageName::Dispatcher,
+            Self::Segmenter(_) => StageName::Segmenter,
+            Self::Encoder(..) => StageName::Encoder,
+            Self::Sampler(..) => StageName::Sampler,
+            Self::Notifier(_) => StageName::Notifier,
         }
     }
 
@@ -195,11 +106,38 @@ impl LoadedStage {
         config: &ServiceConfig,
         shutdown: CancellationToken,
     ) -> Result<(), PortError> {
-        let queues = self.queues();
-        let (stage, broker) = (self.stage(backends, config), Arc::clone(&backends.broker));
-        let worker = Worker::on_queues(stage, queues, broker, Arc::new(backends.writer()), worker);
-        worker.with_board(backends.board.clone()).run(shutdown).await
+        let Backends { cache, work, results, fetcher, .. } = backends.clone();
+        let (products, max_image_bytes) = (&config.products, config.fetch.max_image_bytes);
+        let objects = CachedObjects::new(work, cache, products);
+        match self {
+            Self::Dispatcher(subjects) => {
+                let settings = DispatcherConfig { subjects, max_image_bytes };
+                drive(Dispatcher::new(settings, fetcher, objects, backends.writer()), backends, worker, shutdown).await
+            }
+            Self::Segmenter(detector) => {
+                let limits = ImageLimits { max_bytes: max_image_bytes, ..ImageLimits::default() };
+                drive(Segmenter::new(limits, detector, objects, products), backends, worker, shutdown).await
+            }
+            Self::Encoder(subjects, networks) => {
+                drive(Encoder::new(subjects, networks, objects, products), backends, worker, shutdown).await
+            }
+            Self::Sampler(networks) => {
+                let sampler = Sampler::new(networks, objects, results, backends.writer(), &config.sampler);
+                drive(sampler, backends, worker, shutdown).await
+            }
+            Self::Notifier(sender) => drive(Notifier::new(sender), backends, worker, shutdown).await,
+        }
     }
+}
+
+async fn drive<S: Stage>(
+    stage: S,
+    backends: &Backends,
+    config: WorkerConfig,
+    shutdown: CancellationToken,
+) -> Result<(), PortError> {
+    let worker = Worker::new(Arc::new(stage), Arc::clone(&backends.broker), Arc::new(backends.writer()), config);
+    worker.with_board(backends.board.clone()).run(shutdown).await
 }
 
 #[cfg(test)]
@@ -208,8 +146,11 @@ mod tests {
 
     #[test]
     fn every_stage_of_every_role_has_queues_that_are_watched() {
-        let count = |role: RoleName| role.stages().iter().map(|stage| queues_of(stage).len()).collect::<Vec<_>>();
-        assert_eq!(RoleName::ALL.map(count), [vec![3, 1], vec![1], vec![1], vec![1]]);
-        assert_eq!(queues_of(Sampler::NAME), [(ALL_LANES, QueueName::sample())]);
+        let watched = queues_of_roles(&RoleName::ALL);
+        for stage in StageName::ALL {
+            let queues: Vec<_> = watched.iter().filter(|(watched, ..)| *watched == stage).collect();
+            assert_eq!(queues.iter().map(|(_, _, queue)| queue.clone()).collect::<Vec<_>>(), stage.queues());
+            assert_eq!(queues.iter().filter_map(|(_, lane, _)| *lane).collect::<Vec<_>>(), stage.lanes());
+        }
     }
 }

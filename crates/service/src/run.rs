@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use echogen_adapters::amqp::AmqpBroker;
+use echogen_protocol::RoleName;
 use echogen_telemetry::Telemetry;
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -15,7 +16,7 @@ use crate::{
     Backends, Exit, Failure, NetworkSource, backends,
     config::ServiceConfig,
     monitor,
-    roles::{self, LoadedStage, RoleName},
+    roles::{self, LoadedStage},
     signals::{interrupted, stop_token},
 };
 
@@ -139,7 +140,7 @@ async fn run_stage(
     let (name, worker) = (stage.name(), roles::worker_config(role, &config));
     let ended = stage.run(&backends, worker, &config, shutdown.clone()).await;
     ended.map_err(|error| {
-        error!(stage = name, %error, "a stage cannot go on");
+        error!(stage = %name, %error, "a stage cannot go on");
         shutdown.cancel();
         Failure::refused(&format!("the {name} cannot go on"), &error)
     })

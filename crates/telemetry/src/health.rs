@@ -10,9 +10,10 @@ use std::{
     time::Duration,
 };
 
+use echogen_protocol::StageName;
 use tokio::sync::Notify;
 
-use crate::metrics::{STAGES, metrics};
+use crate::metrics::metrics;
 
 /// How long a role may go without a consumer; its own pauses between attempts end at five minutes.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -55,7 +56,7 @@ pub fn health() -> &'static Health {
 }
 
 impl Health {
-    /// A role begins to load.
+    /// What has this name, a stage or the canary, begins to load.
     pub fn starting(&self, stage: &'static str) {
         let mut state = self.lock();
         state.roles.retain(|role| role.stage != stage);
@@ -131,7 +132,7 @@ impl Health {
             let now = consuming.is_some_and(|consuming| consuming.now);
             (stage, now, now && whole)
         };
-        self.consuming().into_iter().filter(|(stage, _)| STAGES.contains(stage)).map(look).collect()
+        self.consuming().into_iter().filter(|(stage, _)| stage.parse::<StageName>().is_ok()).map(look).collect()
     }
 
     fn consuming(&self) -> Vec<(&'static str, Option<Consuming>)> {

@@ -14,8 +14,7 @@ pub use labels::{CacheAnswer, JobEnd, StoreAnswer, StoreCall, TaskEnd};
 pub use page::page;
 pub use record::{Metrics, TaskInProgress, metrics};
 
-/// The stages; any other name is counted as the last.
-pub const STAGES: &[&str] = &["dispatcher", "segmenter", "encoder", "sampler", "notifier", "other"];
+use echogen_protocol::{Lane, RoleName, StageName};
 
 /// The kinds of objects in the work store; any other is counted as the last.
 pub const OBJECT_KINDS: &[&str] = &["image", "segmentation", "cutout", "subject", "other"];
@@ -75,14 +74,18 @@ pub struct Metric {
     pub roles: &'static [&'static str],
 }
 
-const ALL: &[&str] = &["dispatcher", "segmenter", "encoder", "sampler"];
-const WITH_CACHE: &[&str] = &["segmenter", "encoder", "sampler"];
-const WITH_FLIGHTS: &[&str] = &["segmenter", "encoder"];
-const SAMPLER: &[&str] = &["sampler"];
-const CANARY: &[&str] = &["canary"];
+const SEGMENTER: &str = RoleName::Segmenter.as_str();
+const ENCODER: &str = RoleName::Encoder.as_str();
+const SAMPLER: &str = RoleName::Sampler.as_str();
+const CANARY: &str = "canary";
 
-const STAGE: Label = Label::Of("stage", STAGES);
-const LANE: Label = Label::Of("lane", &["interactive", "standard", "bulk", "all"]);
+/// The lane of queues that all lanes share.
+const ALL_LANES: &str = "all";
+
+const STAGE: Label = Label::Of("stage", &StageName::NAMES);
+const LANE: Label = Label::Of("lane", &LANES);
+const LANES: [&str; Lane::NAMES.len() + 1] = and_one(&Lane::NAMES, ALL_LANES);
+const ROLES_AND_CANARY: [&str; RoleName::NAMES.len() + 1] = and_one(&RoleName::NAMES, CANARY);
 const OBJECT_KIND: Label = Label::Of("kind", OBJECT_KINDS);
 const OPERATION: Label = Label::Of("operation", &["get", "put", "put_if_absent", "exists", "delete"]);
 const SCALE: Label = Label::Open("scale", "the scale's number, from 1");
@@ -94,12 +97,23 @@ const SCALE_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.
 const STORE_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 const BATCH_IMAGES: &[f64] = &[1.0, 2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0];
 
+/// Some names, and one more behind them.
+const fn and_one<const N: usize>(names: &[&'static str], last: &'static str) -> [&'static str; N] {
+    let mut all = [last; N];
+    let mut index = 0;
+    while index < names.len() {
+        all[index] = names[index];
+        index += 1;
+    }
+    all
+}
+
 const fn counter(name: &'static str, labels: &'static [Label], help: &'static str) -> Metric {
-    Metric { name, kind: Kind::Counter, labels, help, roles: ALL }
+    Metric { name, kind: Kind::Counter, labels, help, roles: &RoleName::NAMES }
 }
 
 const fn gauge(name: &'static str, labels: &'static [Label], help: &'static str) -> Metric {
-    Metric { name, kind: Kind::Gauge, labels, help, roles: ALL }
+    Metric { name, kind: Kind::Gauge, labels, help, roles: &RoleName::NAMES }
 }
 
 const fn histogram(
@@ -108,7 +122,7 @@ const fn histogram(
     labels: &'static [Label],
     help: &'static str,
 ) -> Metric {
-    Metric { name, kind: Kind::Histogram(buckets), labels, help, roles: ALL }
+    Metric { name, kind: Kind::Histogram(buckets), labels, help, roles: &RoleName::NAMES }
 }
 
 impl Metric {
@@ -149,34 +163,35 @@ const CACHE_REQUESTS: Metric = counter(
     &[OBJECT_KIND, Label::Of("result", &["hit", "miss", "error"])],
     "Objects looked for in the cache, by their kind.",
 )
-.of(WITH_CACHE);
+.of(&[SEGMENTER, ENCODER, SAMPLER]);
 const FLIGHT_WAITS: Metric = counter(
     "echogen_single_flight_waits_total",
     &[OBJECT_KIND],
     "Tasks that waited for another process to make the same product.",
 )
-.of(WITH_FLIGHTS);
+.of(&[SEGMENTER, ENCODER]);
 const BATCH_SIZE: Metric =
-    histogram("echogen_batch_size", BATCH_IMAGES, &[], "Images sampled side by side, one value a batch.").of(SAMPLER);
+    histogram("echogen_batch_size", BATCH_IMAGES, &[], "Images sampled side by side, one value a batch.")
+        .of(&[SAMPLER]);
 const BATCHES: Metric = counter(
     "echogen_batches_total",
     &[Label::Of("reason", &["full", "waited", "memory", "shape", "alone", "shutdown", "other"])],
     "Batches by why no further image was taken in.",
 )
-.of(SAMPLER);
+.of(&[SAMPLER]);
 const SCALE_TIME: Metric = histogram(
     "echogen_scale_seconds",
     SCALE_SECONDS,
     &[SCALE],
     "Seconds that a batch spent on a scale; the last one includes decoding the images.",
 )
-.of(SAMPLER);
+.of(&[SAMPLER]);
 const KV_CACHE: Metric = gauge(
     "echogen_kv_cache_bytes",
     &[],
     "Bytes of key-value caches that the batch at work may take; 0 between batches.",
 )
-.of(SAMPLER);
+.of(&[SAMPLER]);
 const STORE_REQUESTS: Metric = counter(
     "echogen_object_store_requests_total",
     &[OPERATION, Label::Of("outcome", &["ok", "transient", "permanent"])],
@@ -214,13 +229,8 @@ const READY: Metric = gauge("echogen_ready", &[STAGE], "1 while the role is read
 const DEVICE_FAULTS: Metric =
     counter("echogen_device_faults_total", &[], "Faults of the compute device; each ends the process.");
 const BUILD_INFO: Metric =
-    gauge("echogen_build_info", &[Label::Open("version", "of the program")], "1, with what is running.").of(&[
-        "dispatcher",
-        "segmenter",
-        "encoder",
-        "sampler",
-        "canary",
-    ]);
+    gauge("echogen_build_info", &[Label::Open("version", "of the program")], "1, with what is running.")
+        .of(&ROLES_AND_CANARY);
 const MODEL_INFO: Metric = gauge(
     "echogen_model_info",
     &[
@@ -230,19 +240,19 @@ const MODEL_INFO: Metric = gauge(
     ],
     "1 for each network that this process has loaded.",
 )
-.of(&["encoder", "sampler"]);
+.of(&[ENCODER, SAMPLER]);
 const CANARY_TIME: Metric = gauge(
     "echogen_canary_seconds",
     &[],
     "Seconds from sending the last canary to hearing of its end; its limit if it did not come back.",
 )
-.of(CANARY);
+.of(&[CANARY]);
 const CANARY_RUNS: Metric = counter(
     "echogen_canary_runs_total",
     &[Label::Of("outcome", &["completed", "failed", "late", "unsent"])],
     "Canaries by how they ended.",
 )
-.of(CANARY);
+.of(&[CANARY]);
 
 /// All metrics there are.
 pub const LIST: &[Metric] = &[

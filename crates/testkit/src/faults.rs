@@ -329,6 +329,7 @@ impl Settle for LosingSettle {
 #[cfg(test)]
 mod tests {
     use echogen_ports::{MemoryBroker, MemoryObjectStore};
+    use echogen_protocol::{Lane, StageName};
 
     use super::*;
 
@@ -345,7 +346,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_lost_ack_brings_the_message_again() {
         let broker = LostAcks::new(MemoryBroker::new(), 1);
-        let queue = QueueName::sample();
+        let queue = QueueName::of(StageName::Sampler, Lane::Standard);
         broker.publish(&queue, Message::default()).await.unwrap();
         let mut consumer = broker.consume(&queue, 1).await.unwrap();
         assert!(consumer.receive().await.unwrap().unwrap().ack().await.is_err());
@@ -357,7 +358,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_taken_ahead_comes_back_and_counts() {
-        let (inner, queue) = (MemoryBroker::new(), QueueName::sample());
+        let (inner, queue) = (MemoryBroker::new(), QueueName::of(StageName::Sampler, Lane::Standard));
         let broker = ReceivesAhead(inner.clone());
         for _ in 0..5 {
             broker.publish(&queue, Message::default()).await.unwrap();
@@ -379,7 +380,7 @@ mod tests {
     #[tokio::test]
     async fn duplicates_come_twice() {
         let broker = Duplicating(MemoryBroker::new());
-        broker.publish(&QueueName::sample(), Message::default()).await.unwrap();
-        assert_eq!(broker.0.waiting(&QueueName::sample()), 2);
+        broker.publish(&QueueName::of(StageName::Sampler, Lane::Standard), Message::default()).await.unwrap();
+        assert_eq!(broker.0.waiting(&QueueName::of(StageName::Sampler, Lane::Standard)), 2);
     }
 }

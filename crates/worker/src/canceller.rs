@@ -4,7 +4,7 @@ use echogen_ports::{ObjectKey, PortError};
 use echogen_protocol::{JobId, JobResult, JobStatus, TraceContext};
 use tracing::warn;
 
-use crate::{JobState, JobStatusBoard, ResultWriter, TaskFacts, results::default_result_key, trace::span_under};
+use crate::{JobState, JobStatusBoard, ResultWriter, TaskFacts, trace::span_under};
 
 /// Ends jobs as cancelled, wherever they are on their way.
 #[derive(Clone, Debug)]
@@ -38,12 +38,11 @@ impl JobCanceller {
     /// A job that nothing is known of is cancelled ahead of its coming, under the key of jobs with this destination. What
     /// the board knows counts before the caller's word.
     pub async fn cancel(&self, id: &JobId, destination: Option<&str>) -> Result<Cancelled, PortError> {
-        let (state, plain) = (self.state(id).await, default_result_key(id));
+        let state = self.state(id).await;
         let is_sure = state.is_some() || destination.is_some();
-        let key = match (&state, destination) {
-            (Some(state), _) => state.result_key.clone(),
-            (None, Some(destination)) => format!("{destination}/{plain}"),
-            (None, None) => plain,
+        let key = match &state {
+            Some(state) => state.result_key.clone(),
+            None => id.result_key(destination),
         };
         let key = ObjectKey::new(key)?;
         let result = JobResult::cancelled(id.clone(), self.results.version(), self.results.now());
@@ -58,7 +57,7 @@ impl JobCanceller {
     async fn state(&self, id: &JobId) -> Option<JobState> {
         let found = self.board.as_ref()?.find(id).await;
         let state = found.inspect_err(|error| warn!(job = %id, %error, "scoreboard not read")).ok()??;
-        let plain = default_result_key(id);
+        let plain = id.result_key(None);
         let is_own = state.result_key == plain || state.result_key.ends_with(&format!("/{plain}"));
         is_own.then_some(state)
     }

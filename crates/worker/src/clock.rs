@@ -1,6 +1,6 @@
 //! The time of day, as a value that tests can set.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
@@ -22,6 +22,17 @@ impl Clock {
     /// The time of day.
     pub fn now(&self) -> Timestamp {
         (self.0)()
+    }
+
+    /// A time, or what is left to the deadline if that is less.
+    pub(crate) fn within(&self, limit: Duration, deadline: Option<Timestamp>) -> Duration {
+        let left = deadline.map(|deadline| deadline.duration_since(self.now()));
+        left.map_or(limit, |left| limit.min(Duration::try_from(left).unwrap_or_default()))
+    }
+
+    /// Whether the deadline has passed.
+    pub(crate) fn is_past(&self, deadline: Option<Timestamp>) -> bool {
+        deadline.is_some_and(|deadline| deadline <= self.now())
     }
 }
 

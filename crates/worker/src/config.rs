@@ -5,6 +5,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::lanes::LaneWeights;
+
 /// A worker's settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -34,6 +36,8 @@ pub struct WorkerConfig {
     pub backoff: Backoff,
     /// Seconds that tasks at work may go on after shutdown has begun, before they are put back.
     pub grace_seconds: f64,
+    /// Jobs begun in turn of each lane while all have some waiting.
+    pub lane_weights: LaneWeights,
 }
 
 impl Default for WorkerConfig {
@@ -47,6 +51,7 @@ impl Default for WorkerConfig {
             full_queue_seconds: 900.0,
             backoff: Backoff::default(),
             grace_seconds: 25.0,
+            lane_weights: LaneWeights::default(),
         }
     }
 }

@@ -2,84 +2,49 @@
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use echogen_ports::{Broker, Delivery, Message, PortError, QueueName};
-use echogen_protocol::{Failure, FailureKind, Job, JobError, Task, TaskHeaders};
+use bytes::Bytes;
+use echogen_ports::{Delivery, PortError, QueueName};
+use echogen_protocol::{Failure, FailureKind, Job, JobError, JobOutline, StageTask, TaskHeaders};
 use echogen_telemetry::{TaskEnd, metrics};
 use futures::FutureExt;
 use jiff::Timestamp;
 use tokio::{
     select,
     sync::OwnedSemaphorePermit,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, field::Empty, info, info_span, warn};
 
 use crate::{
-    Clock, FailureHandler, Outcome, Stage, StageContext, StageError, TaskFacts, Withdrawal, WorkerConfig,
-    announcer::Announcer,
+    Stage, StageContext, StageError, TaskFacts, Withdrawal,
     cancellation::{Cancellations, Watch},
+    completion::Completion,
     config::jitter,
+    disposition::{Disposition, ReceivedTask},
     quarantine::{Begun, CrashLedger},
     stage_kit::panic_message,
     trace::placed,
-    worker::pause,
+    waits::{after, pause},
 };
 
-/// The time that what is being concluded has when all others are put back: a broker or store that is there needs less.
+/// The time that what is being completed has when all others are requeued: a broker or store that is there needs less.
 const LAST_CHANCE: Duration = Duration::from_secs(2);
 
+/// A body up to this size is read where it is, in less than a millisecond. A larger one holds a picture.
+const READ_INLINE_BYTES: usize = 64 * 1024;
+
 /// Handles deliveries; shared by all tasks at work.
-pub(crate) struct Handler {
-    pub(crate) stage: Arc<dyn Stage>,
+pub(crate) struct Handler<S> {
+    pub(crate) stage: Arc<S>,
     pub(crate) queues: Vec<QueueName>,
-    pub(crate) broker: Arc<dyn Broker>,
-    pub(crate) failures: Arc<dyn FailureHandler>,
-    pub(crate) clock: Clock,
-    pub(crate) config: WorkerConfig,
-    pub(crate) announcer: Announcer,
+    pub(crate) completion: Completion,
     pub(crate) cancellations: Arc<Cancellations>,
     pub(crate) ledger: Option<CrashLedger>,
 }
 
-/// A delivery in hand, apart from how it is settled.
-pub(crate) struct InHand<'a> {
-    pub(crate) queue: &'a QueueName,
-    pub(crate) message: Message,
-    pub(crate) redeliveries: u32,
-    pub(crate) headers: TaskHeaders,
-    pub(crate) facts: TaskFacts,
-}
-
-/// What is to be done about a delivery.
-#[derive(Debug)]
-pub(crate) enum Verdict {
-    /// The work is done; these tasks follow.
-    Done(Vec<(QueueName, Task)>),
-    /// The job has ended elsewhere; there is nothing to do.
-    Ended,
-    /// The job fails for good.
-    Fail(Failure),
-    /// Another try after a while.
-    Retry(StageError),
-    /// Nobody can make anything of it.
-    Park(String),
-    /// There was no time: it goes back as it came.
-    PutBack,
-}
-
-impl InHand<'_> {
-    /// The job, unless it has ended. It is read once more, for what goes wrong is rare: the stage has the task itself.
-    pub(crate) fn job(&self) -> Option<Job> {
-        match Task::parse(&self.message.body) {
-            Ok(task) => task.into_job(),
-            Err(_) => Task::unreadable_job(&self.message.body),
-        }
-    }
-}
-
-impl Handler {
-    /// Takes one delivery to its end. Whatever goes wrong before the ack puts it back. `alone` keeps others from being at
+impl<S: Stage> Handler<S> {
+    /// Takes one delivery to its end. Whatever goes wrong before the ack requeues it. `alone` keeps others from being at
     /// work while it is; settling it may take long, and needs nobody to wait.
     pub(crate) async fn handle(
         &self,
@@ -89,21 +54,21 @@ impl Handler {
         abort: &CancellationToken,
     ) {
         let mut headers = TaskHeaders::from_map(&delivery.message.headers);
-        let progress = metrics().task_started(self.stage.name(), self.waited(&headers, delivery.redeliveries));
+        let progress = metrics().task_started(S::Task::STAGE, self.waited(&headers, delivery.redeliveries));
         let span = info_span!(
             "task",
-            stage = self.stage.name(),
+            stage = S::Task::STAGE.as_str(),
             job = headers.job.as_deref().unwrap_or(""),
             attempt = headers.failures.saturating_add(1),
             trace_id = Empty,
             outcome = Empty,
         );
-        let (trace, own) = placed(&span, self.stage.name(), headers.traceparent);
+        let (trace, own) = placed(&span, S::Task::STAGE, headers.traceparent);
         span.record("trace_id", own.trace_id());
         // A task without a trace keeps the one that it gets now, whatever way it goes.
         headers.traceparent = Some(trace);
         let facts = TaskFacts {
-            stage: Some(self.stage.name()),
+            stage: Some(S::Task::STAGE),
             attempt: headers.failures.saturating_add(1),
             result_key: None,
             reply_to: headers.reply_to.clone(),
@@ -113,13 +78,14 @@ impl Handler {
         // What is left of the delivery is how to settle it.
         let message = std::mem::take(&mut delivery.message);
         let (queue, redeliveries) = (&self.queues[queue], delivery.redeliveries);
-        let mut task = InHand { queue, message, redeliveries, headers, facts };
+        let mut task = ReceivedTask { queue, message, redeliveries, headers, facts, job: None };
         async {
-            let (verdict, begun) = self.judge(&mut task, abort).await;
+            let (disposition, begun) = self.decide(&mut task, abort).await;
             drop(alone);
-            let end = self.settle(delivery, &task, verdict, abort).await;
+            let end = self.settle(delivery, &task, disposition, abort).await;
             Span::current().record("outcome", end.as_str());
             progress.ended(end);
+            // Last: as long as the task is not settled, it counts as one that may take its worker down.
             if let Some(begun) = begun {
                 begun.end().await;
             }
@@ -132,35 +98,38 @@ impl Handler {
     fn waited(&self, headers: &TaskHeaders, redeliveries: u32) -> Option<Duration> {
         let sent = headers.first_seen.filter(|_| headers.failures == 0 && redeliveries == 0)?;
         // Another machine's clock may be ahead of ours.
-        Some(Duration::try_from(self.clock.now().duration_since(sent)).unwrap_or_default())
+        Some(Duration::try_from(self.completion.clock.now().duration_since(sent)).unwrap_or_default())
     }
 
     async fn settle(
         &self,
         delivery: Delivery,
-        task: &InHand<'_>,
-        verdict: Verdict,
+        task: &ReceivedTask<'_>,
+        disposition: Disposition,
         abort: &CancellationToken,
     ) -> TaskEnd {
-        if matches!(verdict, Verdict::PutBack) {
-            info!("task put back");
+        if matches!(disposition, Disposition::Requeue) {
+            info!("task requeued");
             settled(delivery.requeue().await);
             return TaskEnd::PutBack;
         }
-        let concluded = select! {
+        let completed = select! {
+            // In this order: what is complete at the last moment counts.
             biased;
-            concluded = self.conclude(task, verdict, abort) => concluded,
+            completed = self.completion.apply(task, disposition, abort) => completed,
+            // The process has to end, and the broker or the store does not answer.
             () = after(abort, LAST_CHANCE) => Err(PortError::transient("there is no time left")),
         };
-        match concluded {
+        match completed {
+            // The ack comes last: everything before it is stored and confirmed.
             Ok(end) => {
                 settled(delivery.ack().await);
                 end
             }
             Err(error) => {
                 // Growing waits, so that an outage of minutes does not use up the broker's own limit.
-                let wait = self.config.backoff.wait(delivery.redeliveries.saturating_add(1), jitter());
-                warn!(%error, ?wait, "task not concluded, will come again");
+                let wait = self.completion.config.backoff.wait(delivery.redeliveries.saturating_add(1), jitter());
+                warn!(%error, ?wait, "task not completed, will come again");
                 pause(wait, abort).await;
                 settled(delivery.requeue().await);
                 TaskEnd::PutBack
@@ -169,100 +138,111 @@ impl Handler {
     }
 
     /// Says what is to be done; of a task that came back also its mark, to be taken away once it is settled.
-    async fn judge(&self, task: &mut InHand<'_>, abort: &CancellationToken) -> (Verdict, Option<Begun>) {
-        if task.redeliveries > self.config.max_redeliveries {
+    async fn decide(&self, task: &mut ReceivedTask<'_>, abort: &CancellationToken) -> (Disposition, Option<Begun>) {
+        let config = &self.completion.config;
+        if task.redeliveries > config.max_redeliveries {
             let times = task.redeliveries;
             let story = format!("handed out {times} times and never settled; it may kill its worker");
-            return (Verdict::Park(story), None);
+            return (parked_unrun::<S>(task, story).await, None);
         }
         let mut begun = None;
+        // The mark stands before anything of the task is run.
         if let (Some(ledger), true) = (&self.ledger, task.redeliveries > 0) {
             let (crashes, mark) = ledger.begin(&task.message.body).await;
             begun = Some(mark);
-            if crashes >= self.config.max_crashes.max(1) {
+            if crashes >= config.max_crashes.max(1) {
                 let story = format!("it took its worker down {crashes} times while it ran alone");
-                return (Verdict::Park(story), begun);
+                return (parked_unrun::<S>(task, story).await, begun);
             }
         }
-        let verdict = match Task::parse(&task.message.body) {
-            Ok(parsed) => self.run(task, parsed, abort).await,
-            Err(error) => unreadable(&task.message.body, &error),
+        let disposition = match read::<S::Task>(&task.message.body).await {
+            Ok(parsed) => {
+                note_job(task, parsed.job().map(Job::outline));
+                self.run(task, parsed, abort).await
+            }
+            Err(Unreadable { error, job }) => {
+                note_job(task, job);
+                unreadable(task, &error)
+            }
         };
-        (verdict, begun)
+        (disposition, begun)
     }
 
     /// Runs the stage under its job's deadline, unless the job is over already.
-    async fn run(&self, task: &mut InHand<'_>, parsed: Task, abort: &CancellationToken) -> Verdict {
-        // A job that has ended cannot expire or be taken back.
-        let Some(job) = parsed.job() else {
+    async fn run(&self, task: &ReceivedTask<'_>, parsed: S::Task, abort: &CancellationToken) -> Disposition {
+        let clock = &self.completion.clock;
+        // A job that has ended cannot expire or be cancelled.
+        let Some(job) = &task.job else {
             let context = self.context(task, None, abort);
             return self.attempt(parsed, &context).await;
         };
-        let deadline = job.deadline;
-        task.facts.callback.clone_from(&job.callback);
-        if self.is_expired(deadline) {
-            return expired(deadline);
+        if clock.is_past(job.deadline) {
+            return expired(job.deadline);
         }
         let mut watch = self.cancellations.watch(job.id.clone());
-        task.facts.result_key = Some(job.result_key());
         if watch.is_told()
-            && let Some(verdict) = self.taken_back(&mut watch, &task.facts).await
+            && let Some(disposition) = self.taken_back(&mut watch, &job.result_key).await
         {
-            return verdict;
+            return disposition;
         }
-        let context = self.context(task, deadline, abort);
+        let context = self.context(task, job.deadline, abort);
         select! {
+            // In this order: work that is done counts, also if the job is cancelled at the same moment.
             biased;
-            verdict = self.attempt(parsed, &context) => match verdict {
-                Verdict::Retry(_) if self.is_expired(deadline) => expired(deadline),
-                verdict => verdict,
+            disposition = self.attempt(parsed, &context) => match disposition {
+                Disposition::Retry(_) if clock.is_past(job.deadline) => expired(job.deadline),
+                disposition => disposition,
             },
-            verdict = self.until_taken_back(&mut watch, &task.facts) => {
+            // The job is cancelled: what the stage has begun elsewhere, on a thread of its own, ends too.
+            disposition = self.until_taken_back(&mut watch, &job.result_key) => {
                 context.job_cancelled.cancel();
-                verdict
+                disposition
             }
         }
     }
 
     /// Runs the stage within the time it has.
-    async fn attempt(&self, task: Task, context: &StageContext) -> Verdict {
+    async fn attempt(&self, task: S::Task, context: &StageContext) -> Disposition {
         // A stage keeps nothing half-changed across tasks, so one that panicked can be used for the next.
         let running = AssertUnwindSafe(self.stage.run(task, context)).catch_unwind();
         select! {
+            // In this order: when the grace period is over nothing more is begun, also if it could end at once.
             biased;
-            () = context.cancelled.cancelled() => Verdict::PutBack,
+            () = context.cancelled.cancelled() => Disposition::Requeue,
             ended = timeout_at(context.time_limit, running) => match ended {
-                Ok(Ok(ended)) => verdict_of(ended),
-                Ok(Err(panic)) => self.blame(&format!("panicked: {}", panic_message(&*panic))),
-                Err(_) => self.blame(&format!("took longer than {} seconds", self.config.task_timeout_seconds)),
+                Ok(Ok(ended)) => Disposition::of(ended),
+                Ok(Err(panic)) => blame::<S>(&format!("panicked: {}", panic_message(&*panic))),
+                Err(_) => {
+                    let seconds = self.completion.config.task_timeout_seconds;
+                    blame::<S>(&format!("took longer than {seconds} seconds"))
+                }
             },
         }
     }
 
-    fn context(&self, task: &InHand<'_>, deadline: Option<Timestamp>, abort: &CancellationToken) -> StageContext {
-        let time_limit = Instant::now() + self.within_deadline(self.config.task_timeout(), deadline);
-        let announcer = self.announcer.clone();
-        let mut context = StageContext::new(announcer, self.clock.clone(), time_limit, task.facts.clone());
+    fn context(&self, task: &ReceivedTask<'_>, deadline: Option<Timestamp>, abort: &CancellationToken) -> StageContext {
+        let Completion { clock, config, announcer, .. } = &self.completion;
+        let time_limit = Instant::now() + clock.within(config.task_timeout(), deadline);
+        let mut context = StageContext::new(announcer.clone(), clock.clone(), time_limit, task.facts.clone());
         context.cancelled = abort.clone();
         context.alone = task.redeliveries > 0;
         context
     }
 
-    async fn until_taken_back(&self, watch: &mut Watch, facts: &TaskFacts) -> Verdict {
+    async fn until_taken_back(&self, watch: &mut Watch, result_key: &str) -> Disposition {
         loop {
             watch.told().await;
-            if let Some(verdict) = self.taken_back(watch, facts).await {
-                return verdict;
+            if let Some(disposition) = self.taken_back(watch, result_key).await {
+                return disposition;
             }
         }
     }
 
-    /// Checks the word that the job was taken back: its result is the truth. A job that was sent anew since goes on.
-    async fn taken_back(&self, watch: &mut Watch, facts: &TaskFacts) -> Option<Verdict> {
-        let result_key = facts.result_key.as_deref().unwrap_or_default();
-        match self.failures.check_cancelled(watch.job(), result_key).await {
-            Ok(Withdrawal::Ended) => Some(Verdict::Ended),
-            Ok(Withdrawal::Unsettled) => Some(Verdict::Fail(Failure::cancelled())),
+    /// Checks the word that the job was cancelled: its result is the truth. A job that was sent anew since goes on.
+    async fn taken_back(&self, watch: &mut Watch, result_key: &str) -> Option<Disposition> {
+        match self.completion.failures.check_cancelled(watch.job(), result_key).await {
+            Ok(Withdrawal::Ended) => Some(Disposition::Ended),
+            Ok(Withdrawal::Unsettled) => Some(Disposition::Fail(Failure::cancelled())),
             Ok(Withdrawal::Not) => {
                 watch.forget();
                 None
@@ -274,51 +254,62 @@ impl Handler {
             }
         }
     }
-
-    /// A try that the stage itself did not end.
-    fn blame(&self, what: &str) -> Verdict {
-        Verdict::Retry(StageError::transient(format!("the {} stage {what}", self.stage.name())))
-    }
-
-    fn is_expired(&self, deadline: Option<Timestamp>) -> bool {
-        deadline.is_some_and(|deadline| deadline <= self.clock.now())
-    }
-
-    /// A time, or what is left to the job's deadline if that is less.
-    pub(crate) fn within_deadline(&self, limit: Duration, deadline: Option<Timestamp>) -> Duration {
-        let left = deadline.map(|deadline| deadline.duration_since(self.clock.now()));
-        left.map_or(limit, |left| limit.min(Duration::try_from(left).unwrap_or_default()))
-    }
 }
 
-/// What follows from a try that the stage ended itself.
-fn verdict_of(ended: Result<Outcome, StageError>) -> Verdict {
-    match ended {
-        Ok(Outcome::Next(tasks)) => Verdict::Done(tasks),
-        Ok(Outcome::Done) => Verdict::Done(Vec::new()),
-        Err(StageError::Permanent { kind, message, .. }) => Verdict::Fail(Failure { kind, message }),
-        Err(error) => Verdict::Retry(error),
+/// A body that is no task of its stage.
+struct Unreadable {
+    error: JobError,
+    /// Its job, if enough is readable for the job to fail under its own id.
+    job: Option<JobOutline>,
+}
+
+/// Reads a body, once. What takes long is read where it holds up no other task.
+async fn read<T: StageTask>(body: &Bytes) -> Result<T, Unreadable> {
+    fn read_now<T: StageTask>(body: &[u8]) -> Result<T, Unreadable> {
+        T::parse(body).map_err(|error| Unreadable { error, job: T::unreadable_job(body) })
     }
+    if body.len() <= READ_INLINE_BYTES {
+        return read_now(body);
+    }
+    let body = body.clone();
+    let read = tokio::task::spawn_blocking(move || read_now(&body)).await;
+    read.unwrap_or_else(|error| Err(Unreadable { error: JobError::new("", error.to_string()), job: None }))
+}
+
+/// Keeps of the job what is needed once the task has gone to the stage.
+fn note_job(task: &mut ReceivedTask<'_>, job: Option<JobOutline>) {
+    task.facts.callback = job.as_ref().and_then(|job| job.callback.clone());
+    task.facts.result_key = job.as_ref().map(|job| job.result_key.clone());
+    task.job = job;
+}
+
+/// Parks a task that is not run. Its body is read all the same: whoever waits for the job is to hear of it.
+async fn parked_unrun<S: Stage>(task: &mut ReceivedTask<'_>, story: String) -> Disposition {
+    let job = match read::<S::Task>(&task.message.body).await {
+        Ok(parsed) => parsed.job().map(Job::outline),
+        Err(Unreadable { job, .. }) => job,
+    };
+    note_job(task, job);
+    Disposition::Park(story)
 }
 
 /// A job that cannot be read fails under its id, if that much is readable; anything else is parked for a person.
-fn unreadable(body: &[u8], error: &JobError) -> Verdict {
-    match Task::unreadable_job(body) {
-        Some(_) => Verdict::Fail(Failure { kind: FailureKind::InvalidJob, message: error.to_string() }),
-        None => Verdict::Park(format!("unreadable: {error}")),
+fn unreadable(task: &ReceivedTask<'_>, error: &JobError) -> Disposition {
+    match task.job {
+        Some(_) => Disposition::Fail(Failure { kind: FailureKind::InvalidJob, message: error.to_string() }),
+        None => Disposition::Park(format!("unreadable: {error}")),
     }
 }
 
-fn expired(deadline: Option<Timestamp>) -> Verdict {
+fn expired(deadline: Option<Timestamp>) -> Disposition {
     let deadline = deadline.map(|deadline| deadline.to_string()).unwrap_or_default();
     let message = format!("the deadline {deadline} passed before the pictures were made");
-    Verdict::Fail(Failure { kind: FailureKind::Expired, message })
+    Disposition::Fail(Failure { kind: FailureKind::Expired, message })
 }
 
-/// Ends a while after `token` is cancelled.
-async fn after(token: &CancellationToken, wait: Duration) {
-    token.cancelled().await;
-    sleep(wait).await;
+/// A try that the stage itself did not end.
+fn blame<S: Stage>(what: &str) -> Disposition {
+    Disposition::Retry(StageError::transient(format!("the {} stage {what}", S::Task::STAGE)))
 }
 
 /// A delivery that could not be settled comes again by itself.

@@ -3,7 +3,7 @@
 use std::task::Poll;
 
 use echogen_ports::{Broker, Consumer, Delivery, PortError, QueueName};
-use echogen_protocol::Lane;
+use echogen_protocol::{Lane, StageName};
 use futures::future::{self, FutureExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -31,13 +31,21 @@ impl Default for LaneWeights {
 }
 
 impl LaneWeights {
-    /// The intake queues with their weights, for [`Worker::on_queues`](crate::Worker::on_queues).
-    pub fn queues(self) -> Vec<(QueueName, u32)> {
-        vec![
-            (QueueName::dispatch(Lane::Interactive), self.interactive),
-            (QueueName::dispatch(Lane::Standard), self.standard),
-            (QueueName::dispatch(Lane::Bulk), self.bulk),
-        ]
+    /// The weight of a lane.
+    pub fn of(self, lane: Lane) -> u32 {
+        match lane {
+            Lane::Interactive => self.interactive,
+            Lane::Standard => self.standard,
+            Lane::Bulk => self.bulk,
+        }
+    }
+
+    /// The queues of a stage with their weights.
+    pub(crate) fn queues(self, stage: StageName) -> Vec<(QueueName, u32)> {
+        match stage.lanes() {
+            [] => stage.queues().into_iter().map(|queue| (queue, 1)).collect(),
+            lanes => lanes.iter().map(|lane| (QueueName::of(stage, *lane), self.of(*lane))).collect(),
+        }
     }
 }
 

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use echogen_ports::{Broker, Event, Message, ObjectKey, ObjectStore, PortError, QueueName};
-use echogen_protocol::{Failure, Job, JobEvent, JobId, JobResult, JobStatus, NotifyTask, Task, TaskHeaders};
+use echogen_ports::{Broker, Event, Message, ObjectKey, ObjectStore, PortError};
+use echogen_protocol::{
+    Failure, Job, JobEvent, JobId, JobOutline, JobResult, JobStatus, NotifyTask, StageTask, TaskHeaders,
+};
 use echogen_telemetry::JobEnd;
 use jiff::Timestamp;
 
@@ -17,7 +19,7 @@ const MAX_RESULT_BYTES: u64 = 16 * 1024 * 1024;
 #[async_trait]
 pub trait FailureHandler: Send + Sync {
     /// Ends the job as failed (or expired, or cancelled, as `failure` says), unless it has ended already. Idempotent.
-    async fn fail(&self, job: &Job, failure: Failure, facts: &TaskFacts) -> Result<(), PortError>;
+    async fn fail(&self, job: &JobOutline, failure: Failure, facts: &TaskFacts) -> Result<(), PortError>;
 
     /// Checks the word that a job was taken back; `result_key` is where its result belongs.
     async fn check_cancelled(&self, id: &JobId, result_key: &str) -> Result<Withdrawal, PortError>;
@@ -130,15 +132,15 @@ impl ResultWriter {
 
     /// The task of telling the client's own server: durable, as the job's end is, but apart from it, since that server may
     /// be slow or away.
-    fn notice(&self, callback: &str, event: &JobEvent) -> Message {
-        let task = Task::Notify(NotifyTask { callback: callback.to_owned(), event: event.clone() });
+    async fn leave_notice(&self, callback: &str, event: &JobEvent) -> Result<(), PortError> {
+        let task = NotifyTask { callback: callback.to_owned(), event: event.clone() };
         let headers = TaskHeaders {
             first_seen: Some(self.clock.now()),
             traceparent: event.traceparent,
             job: Some(event.subject.to_string()),
             ..TaskHeaders::default()
         };
-        Message::of_task(&task, &headers)
+        self.broker.publish(&task.queue(), Message::of_task(&task, &headers)).await
     }
 
     async fn tell_end(&self, key: &str, result: &JobResult, facts: &TaskFacts) -> Result<(), PortError> {
@@ -146,7 +148,7 @@ impl ResultWriter {
         let told = Event::of_job(&event).replying_to(facts.reply_to.clone());
         self.broker.publish_event(told).await?;
         if let Some(callback) = &facts.callback {
-            self.broker.publish(&QueueName::notify(), self.notice(callback, &event)).await?;
+            self.leave_notice(callback, &event).await?;
         }
         if let Some(board) = &self.board {
             board.note(&event.subject, JobState::of(&event, facts, key));
@@ -157,9 +159,9 @@ impl ResultWriter {
 
 #[async_trait]
 impl FailureHandler for ResultWriter {
-    async fn fail(&self, job: &Job, failure: Failure, facts: &TaskFacts) -> Result<(), PortError> {
+    async fn fail(&self, job: &JobOutline, failure: Failure, facts: &TaskFacts) -> Result<(), PortError> {
         let result = JobResult::failed(job, failure, &self.version, self.clock.now());
-        match ObjectKey::of_result(job) {
+        match ObjectKey::new(job.result_key.as_str()) {
             Ok(key) => self.commit_at(&key, &result, facts).await.map(drop),
             // A job that is refused for its very id or destination has no place for a result; its event is all there is.
             Err(_) => self.tell_end("", &result, facts).await,
@@ -170,7 +172,7 @@ impl FailureHandler for ResultWriter {
         if self.find_at(&ObjectKey::new(result_key)?).await?.is_some() {
             return Ok(Withdrawal::Ended);
         }
-        let elsewhere = ObjectKey::new(default_result_key(id))?;
+        let elsewhere = ObjectKey::new(id.result_key(None))?;
         let marked = elsewhere.as_str() != result_key
             && self.find_at(&elsewhere).await?.is_some_and(|result| result.status == JobStatus::Cancelled);
         Ok(if marked { Withdrawal::Unsettled } else { Withdrawal::Not })
@@ -185,11 +187,6 @@ fn counted_as(status: JobStatus) -> JobEnd {
         JobStatus::Expired => JobEnd::Expired,
         JobStatus::Cancelled => JobEnd::Cancelled,
     }
-}
-
-/// Where the result belongs of a job that names no destination.
-pub(crate) fn default_result_key(id: &JobId) -> String {
-    format!("{id}/result.json")
 }
 
 #[cfg(test)]
@@ -228,7 +225,7 @@ mod tests {
         let good = JobResult::completed(&bench.job, Vec::new(), "1.2.3", Timestamp::UNIX_EPOCH);
         assert!(bench.results.commit(&bench.job, &good, &TaskFacts::default()).await.unwrap());
         let failure = Failure { kind: FailureKind::Internal, message: "too late".to_owned() };
-        bench.results.fail(&bench.job, failure, &TaskFacts::default()).await.unwrap();
+        bench.results.fail(&bench.job.outline(), failure, &TaskFacts::default()).await.unwrap();
         assert_eq!(bench.results.find(&bench.job).await.unwrap(), Some(good));
         let (first, second) = (next_event(&mut bench.events).await, next_event(&mut bench.events).await);
         assert_eq!(first.kind, EventKind::Completed);
@@ -238,7 +235,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_end_answers_who_asked_belongs_to_the_trace_and_is_noted() {
         let (broker, tracker) = (Arc::new(MemoryBroker::new()), TaskTracker::new());
-        let mut answers = broker.consume(&QueueName("answers".to_owned()), 1).await.unwrap();
+        let mut answers = broker.consume(&echogen_protocol::QueueName("answers".to_owned()), 1).await.unwrap();
         assert!(tokio::time::timeout(Duration::ZERO, answers.receive()).await.is_err(), "the queue stands");
         let board = JobStatusBoard::start(Arc::new(MemoryCache::new(10_000)), &tracker);
         let store = Arc::new(MemoryObjectStore::new());
@@ -264,7 +261,7 @@ mod tests {
     async fn a_failure_leaves_a_result_of_its_kind() {
         let mut bench = bench().await;
         let failure = Failure { kind: FailureKind::Expired, message: "too late".to_owned() };
-        bench.results.fail(&bench.job, failure.clone(), &TaskFacts::default()).await.unwrap();
+        bench.results.fail(&bench.job.outline(), failure.clone(), &TaskFacts::default()).await.unwrap();
         let result = bench.results.find(&bench.job).await.unwrap().unwrap();
         assert_eq!((result.status, result.error), (JobStatus::Expired, Some(failure)));
         assert_eq!(next_event(&mut bench.events).await.kind, EventKind::Expired);
@@ -275,7 +272,7 @@ mod tests {
         let mut bench = bench().await;
         bench.job.id = JobId("../climb".to_owned());
         let failure = Failure { kind: FailureKind::InvalidJob, message: "bad id".to_owned() };
-        bench.results.fail(&bench.job, failure, &TaskFacts::default()).await.unwrap();
+        bench.results.fail(&bench.job.outline(), failure, &TaskFacts::default()).await.unwrap();
         assert_eq!(next_event(&mut bench.events).await.kind, EventKind::Failed);
         assert!(bench.store.keys().is_empty());
     }
@@ -313,7 +310,7 @@ mod tests {
         let clock = Clock::fixed(Timestamp::UNIX_EPOCH);
         let results = ResultWriter::new(Arc::new(Taken), Arc::new(MemoryBroker::new()), clock, "1.2.3");
         let failure = Failure { kind: FailureKind::Internal, message: "lost".to_owned() };
-        assert!(results.fail(&job, failure, &TaskFacts::default()).await.is_err());
+        assert!(results.fail(&job.outline(), failure, &TaskFacts::default()).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]

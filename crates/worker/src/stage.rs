@@ -3,40 +3,42 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use echogen_ports::{Broker, KeyError, PortError, QueueName};
-use echogen_protocol::{EventKind, FailureKind, JobError, JobEvent, JobId, ReplyTo, Task, TraceContext};
+use echogen_ports::{Broker, KeyError, PortError};
+use echogen_protocol::{
+    EventKind, FailureKind, JobError, JobEvent, JobId, NextTask, ReplyTo, StageName, StageTask, TraceContext,
+};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Clock, announcer::Announcer};
 
-/// One step of a job's way.
+/// One step of a job's way. Its name in logs, timings and metrics is that of its tasks: [`StageTask::STAGE`].
 #[async_trait]
 pub trait Stage: Send + Sync + 'static {
-    /// Its name in logs, timings and metrics, such as `encoder`.
-    fn name(&self) -> &'static str;
+    /// What it takes, from the queues of its own.
+    type Task: StageTask;
 
     /// Does the work of one task and says what comes next.
     ///
     /// It may run again for the same task, also at the same time elsewhere, so it is idempotent: what it makes it
     /// stores under a name that follows from the content. It returns only when its product is stored. It may be
     /// dropped at any `.await` (timeout, shutdown).
-    async fn run(&self, task: Task, context: &StageContext) -> Result<Outcome, StageError>;
+    async fn run(&self, task: Self::Task, context: &StageContext) -> Result<Outcome, StageError>;
 }
 
 /// What follows a task.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// These tasks, each for its queue.
-    Next(Vec<(QueueName, Task)>),
+    Next(Vec<NextTask>),
     /// Nothing: the job has its result.
     Done,
 }
 
 impl Outcome {
     /// One task, for the queue that such tasks belong in.
-    pub fn next(task: Task) -> Self {
-        Self::Next(vec![(QueueName::of(&task), task)])
+    pub fn next<T: StageTask>(task: &T) -> Self {
+        Self::Next(vec![NextTask::of(task)])
     }
 }
 
@@ -44,7 +46,7 @@ impl Outcome {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TaskFacts {
     /// The stage that has the task; none outside the stages.
-    pub stage: Option<&'static str>,
+    pub stage: Option<StageName>,
     /// That stage's try, 1 for the first.
     pub attempt: u32,
     /// The key of the job's `result.json`; `None` where it follows from the job at hand.
@@ -142,12 +144,6 @@ impl StageError {
     /// A fault of ours.
     pub fn internal(error: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::permanent(FailureKind::Internal, error.to_string()).because(error)
-    }
-
-    /// A task that is none for `stage`, in whose queue it lay.
-    pub fn misplaced(task: &Task, stage: &str) -> Self {
-        let message = format!("a task for {} came to the {stage}'s queue", task.stage());
-        Self::permanent(FailureKind::Internal, message)
     }
 
     /// The same failure with its cause.

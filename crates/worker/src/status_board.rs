@@ -45,7 +45,7 @@ impl JobState {
     pub(crate) fn of(event: &JobEvent, facts: &TaskFacts, result_key: &str) -> Self {
         Self {
             state: event.kind,
-            stage: facts.stage.map(str::to_owned),
+            stage: facts.stage.map(|stage| stage.to_string()),
             attempt: facts.attempt,
             result_key: result_key.to_owned(),
             trace_id: facts.trace.map(TraceContext::trace_id),

@@ -1,15 +1,15 @@
 //! Traces at the worker: every task is one span.
 
-use echogen_protocol::TraceContext;
+use echogen_protocol::{StageName, TraceContext};
 use tracing::Span;
 
 use crate::config::random_number;
 
 /// Places the new span of a task. Returns where a later try of it belongs, and where the task's own effects do: both
 /// in the trace that it came with, or in a new one where its sender had none.
-pub(crate) fn placed(span: &Span, stage: &'static str, incoming: Option<TraceContext>) -> (TraceContext, TraceContext) {
+pub(crate) fn placed(span: &Span, stage: StageName, incoming: Option<TraceContext>) -> (TraceContext, TraceContext) {
     let parent = incoming.map(|parent| parent.to_string());
-    let own = echogen_telemetry::place_span(span, stage, parent.as_deref()).and_then(|own| own.parse().ok());
+    let own = echogen_telemetry::place_span(span, stage.as_str(), parent.as_deref()).and_then(|own| own.parse().ok());
     match own {
         Some(own) => (incoming.unwrap_or(own), own),
         // Nobody collects spans here; those before and after this task may be collected all the same.

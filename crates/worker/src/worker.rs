@@ -19,18 +19,19 @@
 use std::{sync::Arc, time::Duration};
 
 use echogen_ports::{Broker, PortError, QueueName};
+use echogen_protocol::StageTask;
 use tokio::{
     select,
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::{
     Clock, FailureHandler, JobStatusBoard, Stage, WorkerConfig, announcer::Announcer, cancellation::Cancellations,
-    config::jitter, handler::Handler, lanes::Consumers, quarantine::CrashLedger,
+    completion::Completion, config::jitter, handler::Handler, lanes::Consumers, quarantine::CrashLedger, waits::pause,
 };
 
 /// The time that courtesies still waiting to be told have at the end.
@@ -39,10 +40,10 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// A consumer that lived so long was no failure: what ends it is something new.
 const STEADY: Duration = Duration::from_secs(60);
 
-/// Runs one stage on its queue, or on several by weight.
-#[derive(Clone)]
-pub struct Worker {
-    stage: Arc<dyn Stage>,
+/// Runs one stage on its queues: of those that have something waiting, each is served by its weight
+/// ([`WorkerConfig::lane_weights`]), and the limit on tasks at work holds for all together.
+pub struct Worker<S> {
+    stage: Arc<S>,
     queues: Vec<(QueueName, u32)>,
     broker: Arc<dyn Broker>,
     failures: Arc<dyn FailureHandler>,
@@ -51,28 +52,23 @@ pub struct Worker {
     board: Option<JobStatusBoard>,
 }
 
-impl Worker {
-    /// A worker of `stage` on `queue`.
+impl<S: Stage> Worker<S> {
+    /// A worker of `stage` on the queues that this stage has.
     pub fn new(
-        stage: Arc<dyn Stage>,
-        queue: QueueName,
+        stage: Arc<S>,
         broker: Arc<dyn Broker>,
         failures: Arc<dyn FailureHandler>,
         config: WorkerConfig,
     ) -> Self {
-        Self::on_queues(stage, vec![(queue, 1)], broker, failures, config)
+        let queues = config.lane_weights.queues(S::Task::STAGE);
+        Self { stage, queues, broker, failures, clock: Clock::system(), config, board: None }
     }
 
-    /// A worker of `stage` on several queues, each with its weight: of those that have something waiting, each is served
-    /// in proportion, and the limit on tasks at work holds for all together. See [`LaneWeights`](crate::LaneWeights).
-    pub fn on_queues(
-        stage: Arc<dyn Stage>,
-        queues: Vec<(QueueName, u32)>,
-        broker: Arc<dyn Broker>,
-        failures: Arc<dyn FailureHandler>,
-        config: WorkerConfig,
-    ) -> Self {
-        Self { stage, queues, broker, failures, clock: Clock::system(), config, board: None }
+    /// The same worker on one queue of its stage.
+    #[cfg(test)]
+    fn on_queue(mut self, queue: QueueName) -> Self {
+        self.queues = vec![(queue, 1)];
+        self
     }
 
     /// The same worker by another clock.
@@ -93,7 +89,7 @@ impl Worker {
     /// Works until `shutdown` is cancelled; then takes nothing more, lets what runs end within the grace period, puts
     /// the rest back, and returns. A broker that goes away is waited for; one that refuses is an error.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), PortError> {
-        echogen_telemetry::metrics().expect_stage(self.stage.name(), self.config.concurrency);
+        echogen_telemetry::metrics().expect_stage(S::Task::STAGE, self.config.concurrency);
         let (announcer, telling) = Announcer::in_background(Arc::clone(&self.broker), self.board.clone());
         let cancellations = Arc::new(Cancellations::default());
         let (mut teller, mut listener) = (JoinSet::new(), JoinSet::new());
@@ -101,27 +97,30 @@ impl Worker {
         listener.spawn(Arc::clone(&cancellations).listen(Arc::clone(&self.broker)));
         let ended = self.work(Arc::new(self.handler(announcer, cancellations)), &shutdown).await;
         if timeout(LAST_WORDS, teller.join_next()).await.is_err() {
-            warn!(stage = self.stage.name(), "some events were not sent before the end");
+            warn!(stage = S::Task::STAGE.as_str(), "some events were not sent before the end");
         }
         ended
     }
 
-    fn handler(&self, announcer: Announcer, cancellations: Arc<Cancellations>) -> Handler {
+    fn handler(&self, announcer: Announcer, cancellations: Arc<Cancellations>) -> Handler<S> {
         Handler {
             stage: Arc::clone(&self.stage),
             queues: self.queues.iter().map(|(queue, _)| queue.clone()).collect(),
-            broker: Arc::clone(&self.broker),
-            failures: Arc::clone(&self.failures),
-            clock: self.clock.clone(),
-            config: self.config.clone(),
-            announcer,
+            completion: Completion {
+                stage: S::Task::STAGE,
+                broker: Arc::clone(&self.broker),
+                failures: Arc::clone(&self.failures),
+                clock: self.clock.clone(),
+                config: self.config.clone(),
+                announcer,
+            },
             cancellations,
             ledger: self.board.as_ref().map(|board| CrashLedger::new(Arc::clone(board.cache()))),
         }
     }
 
     /// One consumer after the other.
-    async fn work(&self, handler: Arc<Handler>, shutdown: &CancellationToken) -> Result<(), PortError> {
+    async fn work(&self, handler: Arc<Handler<S>>, shutdown: &CancellationToken) -> Result<(), PortError> {
         let mut failures = 0;
         while !shutdown.is_cancelled() {
             let Err(error) = self.consume(&handler, shutdown, &mut failures).await else { continue };
@@ -131,7 +130,7 @@ impl Worker {
             failures += 1;
             let wait = self.config.backoff.wait_asked(error.retry_after(), failures, jitter());
             let queues = self.queues.len();
-            warn!(stage = self.stage.name(), queues, %error, ?wait, "broker lost, will consume again");
+            warn!(stage = S::Task::STAGE.as_str(), queues, %error, ?wait, "broker lost, will consume again");
             pause(wait, shutdown).await;
         }
         Ok(())
@@ -140,7 +139,7 @@ impl Worker {
     /// The life of one consumer, from its start until the last of its deliveries is settled.
     async fn consume(
         &self,
-        handler: &Arc<Handler>,
+        handler: &Arc<Handler<S>>,
         shutdown: &CancellationToken,
         failures: &mut u32,
     ) -> Result<(), PortError> {
@@ -164,7 +163,7 @@ impl Worker {
 
     async fn receive(
         &self,
-        handler: &Arc<Handler>,
+        handler: &Arc<Handler<S>>,
         consumers: &mut Consumers,
         tasks: &mut JoinSet<()>,
         abort: &CancellationToken,
@@ -180,7 +179,7 @@ impl Worker {
             let received = async {
                 let permit = take(&permits, 1).await;
                 let Some((queue, delivery)) = consumers.next().await? else {
-                    return Err(PortError::transient(format!("a consumer of {} has ended", self.stage.name())));
+                    return Err(PortError::transient(format!("a consumer of {} has ended", S::Task::STAGE.as_str())));
                 };
                 // All other permits: whatever is at work ends first, and nothing begins until this one has ended.
                 let rest = if delivery.redeliveries > 0 { take(&permits, concurrency - 1).await } else { None };
@@ -202,7 +201,7 @@ impl Worker {
 
     async fn drain(&self, tasks: &mut JoinSet<()>, abort: &CancellationToken) {
         if timeout(self.config.grace(), all_of(tasks)).await.is_err() {
-            warn!(stage = self.stage.name(), tasks = tasks.len(), "grace period is over, putting tasks back");
+            warn!(stage = S::Task::STAGE.as_str(), tasks = tasks.len(), "grace period is over, putting tasks back");
             abort.cancel();
             all_of(tasks).await;
         }
@@ -224,14 +223,6 @@ async fn all_of(tasks: &mut JoinSet<()>) {
 fn check(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
         error!(%error, "a task was not handled to its end");
-    }
-}
-
-/// Waits, but not longer than until `end` is cancelled.
-pub(crate) async fn pause(wait: Duration, end: &CancellationToken) {
-    select! {
-        () = end.cancelled() => {}
-        () = sleep(wait) => {}
     }
 }
 

@@ -43,7 +43,7 @@ pub struct AmqpBroker {
 
 impl std::fmt::Debug for AmqpBroker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AmqpBroker").field("servers", &self.shared.place()).finish_non_exhaustive()
+        f.debug_struct("AmqpBroker").field("servers", &self.shared.settings.servers).finish_non_exhaustive()
     }
 }
 

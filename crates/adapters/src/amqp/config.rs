@@ -7,13 +7,22 @@ use lapin::uri::AMQPUri;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{
+    address,
+    servers::{self, Servers},
+};
+use crate::tls::Trust;
+
 /// The settings of an [`AmqpBroker`](super::AmqpBroker).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AmqpConfig {
     /// Address of RabbitMQ: `amqp://user:password@host:5672/vhost`, or `amqps://` for TLS. The virtual host `/` is
-    /// written `%2f` or left out. Absent: no broker is used.
+    /// written `%2f` or left out; the hosts of a cluster, separated by commas, are tried in turn. Absent: no broker is
+    /// used.
     pub url: Option<Secret>,
+    /// Authorities whose certificates are trusted in addition to the system's, as PEM text or as the path of a PEM file.
+    pub certificates: Option<String>,
     /// What the names of all exchanges and queues begin with; installations with different prefixes share a broker.
     pub prefix: String,
     /// Whether queues are quorum queues, which are replicated over the nodes of a cluster. Classic queues have no
@@ -61,6 +70,7 @@ impl Default for AmqpConfig {
     fn default() -> Self {
         Self {
             url: None,
+            certificates: None,
             prefix: "echogen".to_owned(),
             quorum: true,
             initial_group_size: None,
@@ -82,7 +92,7 @@ impl Default for AmqpConfig {
 /// Settings that have been checked.
 #[derive(Debug)]
 pub(super) struct Checked {
-    pub(super) uri: AMQPUri,
+    pub(super) servers: Servers,
     pub(super) connect_timeout: Duration,
     pub(super) confirm_timeout: Duration,
     pub(super) max_message_bytes: usize,
@@ -110,25 +120,38 @@ impl AmqpConfig {
         }
         let limit =
             |name: &str, value| seconds(value).map_err(|error| PortError::permanent(format!("broker.{name} {error}")));
+        let uris = self.uris()?;
+        let trust = Trust::with(self.certificates.as_deref());
+        let trust = trust.map_err(|why| PortError::permanent(format!("broker.certificates {why}")))?;
+        let asked = uris.first().and_then(|uri| uri.query.connection_timeout).filter(|asked| *asked > 0);
+        let connect_timeout = limit("connect_timeout_seconds", self.connect_timeout_seconds)?;
+        let connect_timeout = asked.map_or(connect_timeout, Duration::from_millis);
         Ok(Checked {
-            uri: self.uri()?,
-            connect_timeout: limit("connect_timeout_seconds", self.connect_timeout_seconds)?,
+            servers: Servers::new(uris, &trust, connect_timeout)?,
+            connect_timeout,
             confirm_timeout: limit("confirm_timeout_seconds", self.confirm_timeout_seconds)?,
             max_message_bytes: usize::try_from(self.max_message_bytes).unwrap_or(usize::MAX),
         })
     }
 
-    fn uri(&self) -> Result<AMQPUri, PortError> {
+    /// The servers and the virtual host of the address, without user and password: where a message goes.
+    pub fn place(&self) -> Result<String, PortError> {
+        let uris = self.uris()?;
+        let vhost = uris.first().map(|uri| uri.vhost.clone()).unwrap_or_default();
+        Ok(format!("{}, virtual host {vhost:?}", servers::places(&uris)))
+    }
+
+    fn uris(&self) -> Result<Vec<AMQPUri>, PortError> {
         let url =
             self.url.as_ref().filter(|url| !url.is_empty()).ok_or_else(|| {
                 PortError::permanent("broker.url is not set; write amqp://user:password@host:5672/vhost")
             })?;
-        // The address is left out of the message: it contains a password.
-        let mut uri: AMQPUri = url.expose().parse().map_err(|error| {
-            PortError::permanent(format!("broker.url is not like amqp://user:password@host:5672/vhost: {error}"))
-        })?;
-        uri.query.heartbeat.get_or_insert(self.heartbeat_seconds);
-        Ok(uri)
+        let read = address::read(url.expose());
+        let mut uris = read.map_err(|why| PortError::permanent(format!("broker.url {why}")))?;
+        for uri in &mut uris {
+            uri.query.heartbeat.get_or_insert(self.heartbeat_seconds);
+        }
+        Ok(uris)
     }
 
     pub(super) fn intake(&self) -> QueueLimits {

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use echogen_ports::PortError;
-use lapin::{Connection, ConnectionProperties};
+use lapin::Connection;
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep_until, timeout},
@@ -37,20 +37,7 @@ pub(super) struct Shared {
 impl Shared {
     /// A connection for one consumer alone; see [`caution`](super::caution).
     pub(super) async fn connect_alone(&self) -> Result<Connection, PortError> {
-        let limit = self.settings.connect_timeout;
-        let connected = timeout(limit, self.open_connection("consuming with care")).await;
-        connected.unwrap_or_else(|_| Err(PortError::transient(format!("RabbitMQ did not answer within {limit:?}"))))
-    }
-
-    async fn open_connection(&self, purpose: &str) -> Result<Connection, PortError> {
-        let properties = ConnectionProperties::default().with_connection_name(format!("echogen {purpose}").into());
-        let connected = Connection::connect_uri(self.settings.uri.clone(), properties).await;
-        connected.map_err(|error| port_error(&format!("RabbitMQ at {}", self.place()), error))
-    }
-
-    /// The broker's host and port.
-    pub(super) fn place(&self) -> String {
-        format!("{}:{}", self.settings.uri.authority.host, self.settings.uri.authority.port)
+        self.settings.servers.connect("consuming with care").await
     }
 }
 
@@ -136,16 +123,16 @@ impl<S: Session> Link<S> {
     }
 
     async fn connect(&self) -> Result<S, PortError> {
-        let (limit, place) = (self.shared.settings.connect_timeout, self.shared.place());
+        let (limit, place) = (self.shared.settings.connect_timeout, &self.shared.settings.servers);
         let connecting = async {
-            let connection = self.shared.open_connection(S::PURPOSE).await?;
+            let connection = self.shared.settings.servers.connect(S::PURPOSE).await?;
             declare(&connection, &self.shared.topology).await?;
             let opened = S::open(connection, &self.shared).await;
             opened.map_err(|error| port_error(&format!("RabbitMQ at {place} gives no channel"), error))
         };
         let late = |_| PortError::transient(format!("RabbitMQ at {place} did not answer within {limit:?}"));
         let session = timeout(limit, connecting).await.map_err(late)??;
-        info!(purpose = S::PURPOSE, place, "connected to RabbitMQ");
+        info!(purpose = S::PURPOSE, %place, "connected to RabbitMQ");
         Ok(session)
     }
 }

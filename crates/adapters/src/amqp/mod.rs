@@ -3,6 +3,7 @@
 //! | part | what it does |
 //! |---|---|
 //! | [`Topology`] | exchanges, queues and bindings as data; declared at every connect, printable without one |
+//! | `address`, `servers` | which hosts an address names, and connections to them |
 //! | `link` | one connection each for publishing and consuming, made again by whoever needs it |
 //! | `publisher` | confirms in flight by the thousand, and returned messages given to the right publish |
 //! | `consumer` | deliveries, settled on the channel they came by; [`Consuming`] says whether they still come |
@@ -17,6 +18,7 @@
 //! Publishing and consuming have connections of their own, because a broker short of memory stops reading from those
 //! that publish, and acknowledgements must get through just then.
 
+mod address;
 mod broker;
 mod caution;
 mod config;
@@ -30,6 +32,7 @@ mod liveness;
 mod owed;
 mod publisher;
 mod refusals;
+mod servers;
 mod topology;
 
 pub use broker::AmqpBroker;

@@ -12,8 +12,8 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use echogen_ports::{PortError, QueueName};
-use echogen_protocol::Lane;
+use echogen_ports::PortError;
+use echogen_protocol::{QueueName, StageName};
 use serde::Serialize;
 
 use super::config::{AmqpConfig, QueueLimits};
@@ -69,7 +69,7 @@ pub struct Queue {
     /// Its arguments, which RabbitMQ does not let change later.
     pub arguments: BTreeMap<&'static str, Argument>,
     /// What it is for.
-    pub purpose: &'static str,
+    pub purpose: String,
 }
 
 /// A queue's argument.
@@ -162,22 +162,9 @@ impl Topology {
         topology.add_exchange("tasks", ExchangeType::Direct, "what is for a stage; the routing key is its queue");
         topology.add_exchange("events", ExchangeType::Topic, "what happens to jobs: job.<kind>.<job id>");
         topology.add_exchange("dead", ExchangeType::Direct, "what nobody could make anything of");
-        for lane in [Lane::Interactive, Lane::Standard, Lane::Bulk] {
-            let queue = topology.names.queue(&QueueName::dispatch(lane));
-            topology.add_work_queue(config, &queue, config.intake(), "jobs of a lane, for the dispatcher");
-            topology.bind(&topology.names.with("jobs"), lane.as_str(), &queue);
+        for stage in StageName::ALL {
+            topology.add_stage(config, stage);
         }
-        for (queue, purpose) in [
-            (QueueName::segment(), "pictures, for the segmenter"),
-            (QueueName::encode(), "cut-outs, for the encoder"),
-            (QueueName::sample(), "encoded subjects, for the sampler"),
-        ] {
-            let queue = topology.names.queue(&queue);
-            topology.add_work_queue(config, &queue, config.stage(), purpose);
-        }
-        // As long as a lane: servers of clients may be slow, and no job's end shall wait for them.
-        let queue = topology.names.queue(&QueueName::notify());
-        topology.add_work_queue(config, &queue, config.intake(), "ends of jobs with a callback, for the notifier");
         for tier in TIERS {
             topology.add_tier(config, tier);
         }
@@ -193,6 +180,20 @@ impl Topology {
         &self.names
     }
 
+    /// The queues of a stage. Those that face clients are as long as a lane: no job's end shall wait for a slow server.
+    fn add_stage(&mut self, config: &AmqpConfig, stage: StageName) {
+        let limits = if stage.faces_clients() { config.intake() } else { config.stage() };
+        let purpose = format!("{}, for the {stage}", stage.takes());
+        for (index, queue) in stage.queues().iter().enumerate() {
+            let queue = self.names.queue(queue);
+            self.add_work_queue(config, &queue, limits, purpose.clone());
+            // Clients know the lanes of the first stage, and no queue's name.
+            if let (StageName::Dispatcher, Some(lane)) = (stage, stage.lanes().get(index)) {
+                self.bind(&self.names.with("jobs"), lane.as_str(), &queue);
+            }
+        }
+    }
+
     fn add_exchange(&mut self, name: &str, kind: ExchangeType, purpose: &'static str) {
         self.exchanges.push(Exchange { name: self.names.with(name), kind, purpose });
     }
@@ -203,7 +204,7 @@ impl Topology {
     }
 
     /// A stage's queue, and the one for its dead letters.
-    fn add_work_queue(&mut self, config: &AmqpConfig, name: &str, limits: QueueLimits, purpose: &'static str) {
+    fn add_work_queue(&mut self, config: &AmqpConfig, name: &str, limits: QueueLimits, purpose: String) {
         let (tasks, dead, dead_letters) = (self.names.with("tasks"), self.names.with("dead"), format!("{name}.dead"));
         let mut arguments = arguments(config, limits);
         arguments.insert("x-dead-letter-exchange", Argument::Text(dead.clone()));
@@ -218,7 +219,7 @@ impl Topology {
         if config.quorum {
             arguments.insert("x-delivery-limit", Argument::Number(LOOKS_AT_DEAD_LETTERS));
         }
-        self.queues.push(Queue { name: dead_letters.clone(), arguments, purpose: "its dead letters" });
+        self.queues.push(Queue { name: dead_letters.clone(), arguments, purpose: "its dead letters".to_owned() });
         self.bind(&dead, &dead_letters, &dead_letters);
     }
 
@@ -237,7 +238,7 @@ impl Topology {
             arguments.insert("x-delivery-limit", Argument::Number(config.delivery_limit.into()));
             arguments.insert("x-dead-letter-strategy", Argument::Text("at-least-once".to_owned()));
         }
-        self.queues.push(Queue { name: name.clone(), arguments, purpose: "waits for its next try" });
+        self.queues.push(Queue { name: name.clone(), arguments, purpose: "waits for its next try".to_owned() });
         self.bind(&name, "", &name);
     }
 }

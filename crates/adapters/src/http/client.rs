@@ -1,6 +1,11 @@
 //! The way to servers that a stranger named: checked before anything is sent, and bounded in time.
 
-use std::{error::Error, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use echogen_ports::PortError;
@@ -12,25 +17,19 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject},
-};
 use url::{Host, Url};
 
 use super::{
     config::WebAccess,
     resolver::{CheckedResolver, Refused},
 };
+use crate::retry_after::retry_after;
 
 /// Connections that are kept for the next request to the same server.
 const IDLE_CONNECTIONS: usize = 4;
 
 /// How long a connection is kept.
 const IDLE_TIME: Duration = Duration::from_secs(10);
-
-/// The longest wait that a server may ask for: a stranger must not say for how long a job lies still.
-const LONGEST_WAIT: Duration = Duration::from_mins(10);
 
 /// Sends requests to servers of strangers.
 #[derive(Clone)]
@@ -44,16 +43,15 @@ pub(super) struct WebClient {
 impl WebClient {
     /// A client with the system's certificates and those of the settings.
     pub(super) fn new(access: WebAccess, done: &'static str) -> Result<Self, PortError> {
+        let tls = access.trust.client_config();
+        let tls = tls.map_err(|error| PortError::permanent("TLS cannot be set up").because(error))?;
         let access = Arc::new(access);
         let mut connector = HttpConnector::new_with_resolver(CheckedResolver(Arc::clone(&access)));
         connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(access.connect_timeout));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls_config(access.certificates.as_deref().unwrap_or_default())?)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(connector);
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(connector);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIME)
@@ -142,34 +140,18 @@ pub(super) fn shown(url: &Url) -> String {
     format!("{}://{host}{port}{path}", url.scheme())
 }
 
-/// An answer by which the server asks to come again later, after `Retry-After` if it says so, but within ten minutes;
+/// An answer by which the server asks to come again later, after `Retry-After` if it says so;
 /// `None` for any other.
 pub(super) fn busy(url: &Url, status: StatusCode, headers: &HeaderMap) -> Option<PortError> {
     if !matches!(status.as_u16(), 408 | 425 | 429 | 500..=599) {
         return None;
     }
     let made = PortError::transient(format!("{} answered {status}", shown(url)));
-    let wait = headers.get(header::RETRY_AFTER).and_then(|wait| wait.to_str().ok()?.trim().parse().ok());
+    let wait = headers.get(header::RETRY_AFTER).and_then(|wait| retry_after(wait.to_str().ok()?, SystemTime::now()));
     Some(match wait {
-        Some(seconds) => made.retry_in(Duration::from_secs(seconds).min(LONGEST_WAIT)),
+        Some(wait) => made.retry_in(wait),
         None => made,
     })
-}
-
-fn tls_config(certificates: &str) -> Result<ClientConfig, PortError> {
-    let mut roots = RootCertStore::empty();
-    // One that cannot be read is of no use; the others still are.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    for certificate in CertificateDer::pem_slice_iter(certificates.as_bytes()) {
-        let bad = "the certificates of servers to be trusted are not valid PEM text";
-        let certificate = certificate.map_err(|error| PortError::permanent(bad).because(error))?;
-        roots.add(certificate).map_err(|error| PortError::permanent(bad).because(error))?;
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| PortError::permanent("TLS cannot be set up").because(error))?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// A certificate that does not hold. It comes packed into errors of input and output, which do not show what they hold

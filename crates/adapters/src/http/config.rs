@@ -11,6 +11,7 @@ use super::{
     networks::{AllowedNetwork, not_public},
     signing_key::SigningKey,
 };
+use crate::tls::Trust;
 
 /// The settings of an [`HttpImageFetcher`](super::HttpImageFetcher).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -24,7 +25,7 @@ pub struct HttpConfig {
     /// Whether `http://` is fetched too. A job's own address is always `https://`; with this a redirect may lead to an
     /// unencrypted one.
     pub allow_http: bool,
-    /// Certificates, as PEM text, of authorities that are trusted in addition to the system's.
+    /// Authorities whose certificates are trusted in addition to the system's, as PEM text or as the path of a PEM file.
     pub certificates: Option<String>,
     /// Number of redirects that are followed.
     pub max_redirects: u32,
@@ -62,11 +63,12 @@ impl HttpConfig {
     }
 
     pub(super) fn access(&self, section: &str) -> Result<WebAccess, PortError> {
+        let trust = Trust::with(self.certificates.as_deref());
         Ok(WebAccess {
             allowed_hosts: self.allowed_hosts.clone(),
             allowed_networks: self.allowed_networks.clone(),
             allow_http: self.allow_http,
-            certificates: self.certificates.clone(),
+            trust: trust.map_err(|why| PortError::permanent(format!("{section}.certificates {why}")))?,
             connect_timeout: limit(section, "connect_timeout_seconds", self.connect_timeout_seconds)?,
             timeout: limit(section, "timeout_seconds", self.timeout_seconds)?,
             user_agent: user_agent(section, &self.user_agent)?,
@@ -83,7 +85,7 @@ pub struct CallbackConfig {
     pub allowed_hosts: Vec<String>,
     /// Networks that are called although they are not public, such as `10.1.0.0/16`.
     pub allowed_networks: Vec<AllowedNetwork>,
-    /// Certificates, as PEM text, of authorities that are trusted in addition to the system's.
+    /// Authorities whose certificates are trusted in addition to the system's, as PEM text or as the path of a PEM file.
     pub certificates: Option<String>,
     /// Signs callbacks as Standard Webhooks specify: `whsec_` and 24 to 64 random bytes in base64, as
     /// `openssl rand -base64 32` prints them. While one secret replaces another, both, separated by a comma. Absent:
@@ -160,7 +162,7 @@ pub(super) struct WebAccess {
     pub(super) allowed_hosts: Vec<String>,
     pub(super) allowed_networks: Vec<AllowedNetwork>,
     pub(super) allow_http: bool,
-    pub(super) certificates: Option<String>,
+    pub(super) trust: Trust,
     pub(super) connect_timeout: Duration,
     pub(super) timeout: Duration,
     pub(super) user_agent: HeaderValue,

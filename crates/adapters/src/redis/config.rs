@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use ::redis::{Client, ConnectionAddr, TlsCertificates};
 use echogen_ports::{PortError, Secret, seconds, seconds_or_zero};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::address;
+use crate::tls::Trust;
 
 /// The settings of a [`RedisCache`](super::RedisCache).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -13,13 +17,15 @@ pub struct RedisConfig {
     /// Address of Redis or Valkey: `redis://user:password@host:6379/0`, or `rediss://` for TLS; user, password and the
     /// number of the database may be left out. Absent: every process keeps a cache of its own.
     pub url: Option<Secret>,
+    /// Authorities whose certificates are trusted in addition to the system's, as PEM text or as the path of a PEM file.
+    pub certificates: Option<String>,
     /// What every key begins with, so that several installations can share a server.
     pub prefix: String,
     /// Bytes of the largest value that is stored; larger ones are left out. An encoded subject has up to about 4 MiB.
     pub max_value_bytes: u64,
     /// Seconds to wait for a connection.
     pub connect_timeout_seconds: f64,
-    /// Seconds to wait for an answer.
+    /// Seconds to wait for an answer; a large value has as many once more for each MiB.
     pub response_timeout_seconds: f64,
     /// Seconds for which calls fail at once after Redis was found to be unreachable; 0 tries again with every call.
     pub pause_seconds: f64,
@@ -29,6 +35,7 @@ impl Default for RedisConfig {
     fn default() -> Self {
         Self {
             url: None,
+            certificates: None,
             prefix: "echogen:".to_owned(),
             max_value_bytes: 8 << 20,
             connect_timeout_seconds: 1.0,
@@ -41,7 +48,7 @@ impl Default for RedisConfig {
 /// Settings that have been checked.
 #[derive(Debug)]
 pub(super) struct Checked {
-    pub(super) url: Secret,
+    pub(super) client: Client,
     pub(super) prefix: String,
     pub(super) max_value_bytes: u64,
     pub(super) connect_timeout: Duration,
@@ -61,18 +68,34 @@ impl RedisConfig {
     }
 
     pub(super) fn checked(&self) -> Result<Checked, PortError> {
-        let url = self.url.clone().filter(|url| !url.is_empty());
         let limit = |name: &str, value: f64| {
             seconds(value).map_err(|error| PortError::permanent(format!("cache.{name} {error}")))
         };
         let pause = seconds_or_zero(self.pause_seconds);
         Ok(Checked {
-            url: url.ok_or_else(|| PortError::permanent("cache.url is not set; write redis://host:6379/0"))?,
+            client: self.client()?,
             prefix: self.prefix.clone(),
             max_value_bytes: self.max_value_bytes,
             connect_timeout: limit("connect_timeout_seconds", self.connect_timeout_seconds)?,
             response_timeout: limit("response_timeout_seconds", self.response_timeout_seconds)?,
             pause: pause.map_err(|error| PortError::permanent(format!("cache.pause_seconds {error}")))?,
         })
+    }
+
+    /// The client library's handle; nothing is connected.
+    fn client(&self) -> Result<Client, PortError> {
+        let url = self.url.as_ref().filter(|url| !url.is_empty());
+        let url = url.ok_or_else(|| PortError::permanent("cache.url is not set; write redis://host:6379/0"))?;
+        let info = address::read(url.expose()).map_err(|why| PortError::permanent(format!("cache.url {why}")))?;
+        let trust = Trust::with(self.certificates.as_deref());
+        let trust = trust.map_err(|why| PortError::permanent(format!("cache.certificates {why}")))?;
+        let made = match info.addr() {
+            ConnectionAddr::TcpTls { .. } => {
+                let root_cert = Some(trust.pem().into_bytes());
+                Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert })
+            }
+            _ => Client::open(info),
+        };
+        made.map_err(|error| PortError::permanent("the redis client cannot be made").because(error))
     }
 }

@@ -1,6 +1,7 @@
 //! The Redis adapter on a real private server.
 
 use std::{
+    net::{Ipv4Addr, Ipv6Addr},
     sync::Arc,
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
@@ -12,6 +13,7 @@ use echogen_testkit::Redis;
 use echogen_worker::{CachedObjects, Products, ProductsConfig, StageContext, StoredObject};
 
 use super::{RedisCache, RedisConfig};
+use crate::{test_line::Line, test_tls::TlsFront};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -66,7 +68,7 @@ async fn tokens_grow_even_when_the_clock_is_behind_the_counter() {
     assert!(cache.release_lease("a", first).await.unwrap());
     let far = first.0 + 3_600_000_000;
     let (_, counter) = cache.lease_keys("a");
-    cache.call::<()>(::redis::cmd("SET").arg(counter).arg(far)).await.unwrap();
+    cache.command::<()>(::redis::cmd("SET").arg(counter).arg(far)).await.unwrap();
     assert_eq!(cache.acquire_lease("a", HOUR).await.unwrap().unwrap().0, far + 1);
 }
 
@@ -77,11 +79,11 @@ async fn every_key_has_the_prefix_and_a_time_to_live() {
     cache.put("a", "1".into(), Duration::MAX).await.unwrap();
     cache.put("b", "1".into(), Duration::ZERO).await.unwrap();
     cache.acquire_lease("a", Duration::MAX).await.unwrap().unwrap();
-    let keys: Vec<String> = cache.call(::redis::cmd("KEYS").arg("*")).await.unwrap();
+    let keys: Vec<String> = cache.command(::redis::cmd("KEYS").arg("*")).await.unwrap();
     assert!(keys.len() >= 3, "{keys:?}");
     for key in keys {
         assert!(key.starts_with("mine:"), "{key}");
-        let ttl: i64 = cache.call(::redis::cmd("PTTL").arg(&key)).await.unwrap();
+        let ttl: i64 = cache.command(::redis::cmd("PTTL").arg(&key)).await.unwrap();
         assert_ne!(ttl, -1, "{key} stays for ever");
     }
 }
@@ -202,9 +204,122 @@ async fn two_hundred_tasks_in_four_processes_make_one_product() {
 }
 
 #[test]
-fn an_address_that_is_none_is_refused_at_once() {
-    for url in ["", "localhost", "http://localhost:6379", "redis://:"] {
-        let error = RedisCache::open(RedisConfig::at(url)).unwrap_err();
-        assert!(error.is_permanent() && error.to_string().contains("redis://host:6379/0"), "{url}: {error}");
+fn settings_that_cannot_work_are_refused_at_once() {
+    let good = RedisConfig::at("redis://127.0.0.1");
+    for (config, why) in [
+        (RedisConfig::default(), "cache.url is not set; write redis://host:6379/0"),
+        (RedisConfig::at(""), "cache.url is not set"),
+        (RedisConfig::at("localhost"), "cache.url does not begin with redis://; write redis://localhost"),
+        (RedisConfig::at("http://localhost:6379"), "write redis://localhost:6379"),
+        (RedisConfig { certificates: Some("/nowhere".into()), ..good.clone() }, "cache.certificates names the file"),
+        (RedisConfig { response_timeout_seconds: 0.0, ..good.clone() }, "cache.response_timeout_seconds is 0"),
+        (RedisConfig { pause_seconds: f64::NAN, ..good.clone() }, "cache.pause_seconds is NaN"),
+    ] {
+        let error = RedisCache::open(config).unwrap_err();
+        assert!(error.is_permanent() && error.to_string().contains(why), "{error}");
     }
+    assert!(RedisCache::open(RedisConfig { pause_seconds: 0.0, ..good }).is_ok());
+}
+
+/// A value of 4 MiB in the cache behind a line of this speed.
+async fn behind_a_slow_line(redis: &Redis, bytes_per_second: f64, config: RedisConfig) -> (RedisCache, Line) {
+    let value = Bytes::from(vec![7; 4 << 20]);
+    cache(redis).put("large", value, HOUR).await.unwrap();
+    let line = Line::to(redis.port()).slow(bytes_per_second).listening((Ipv4Addr::LOCALHOST, 0)).await;
+    let url = Some(format!("redis://127.0.0.1:{}", line.port()).into());
+    (RedisCache::open(RedisConfig { url, ..config }).unwrap(), line)
+}
+
+#[tokio::test]
+async fn leases_and_small_values_do_not_wait_for_large_ones() {
+    let redis = redis();
+    let (cache, _line) = behind_a_slow_line(&redis, (2 << 20) as f64, RedisConfig::default()).await;
+    let lease = cache.acquire_lease("a", HOUR).await.unwrap().unwrap();
+    let large = async {
+        assert_eq!(cache.get("large").await.unwrap().unwrap().len(), 4 << 20);
+        cache.put("other", vec![8; 4 << 20].into(), HOUR).await.unwrap();
+    };
+    let mut large = std::pin::pin!(large);
+    let (mut renewed, began) = (0, Instant::now());
+    loop {
+        let small = async {
+            assert!(cache.renew_lease("a", lease, HOUR).await.unwrap());
+            cache.put("small", "1".into(), HOUR).await.unwrap();
+            assert_eq!(cache.get("small").await.unwrap().unwrap(), "1");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        tokio::select! {
+            () = &mut large => break,
+            () = small => renewed += 1,
+        }
+    }
+    assert!(began.elapsed() > Duration::from_secs(2), "the large values are slow: {:?}", began.elapsed());
+    assert!(renewed > 10, "{renewed}");
+}
+
+#[tokio::test]
+async fn a_large_value_that_takes_too_long_makes_nothing_else_fail() {
+    let redis = redis();
+    let hasty = RedisConfig { response_timeout_seconds: 0.2, pause_seconds: 60.0, ..RedisConfig::default() };
+    let (cache, _line) = behind_a_slow_line(&redis, (256 << 10) as f64, hasty).await;
+    let error = cache.get("large").await.unwrap_err();
+    assert!(!error.is_permanent() && error.to_string().contains("a value of 4194304 bytes within 2s"), "{error}");
+    cache.put("small", "1".into(), HOUR).await.unwrap();
+    assert!(cache.acquire_lease("a", HOUR).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn scripts_survive_a_flush_and_a_restart() {
+    let mut redis = redis();
+    let cache = cache(&redis);
+    let token = cache.acquire_lease("a", HOUR).await.unwrap().unwrap();
+    cache.command::<()>(::redis::cmd("SCRIPT").arg("FLUSH")).await.unwrap();
+    assert!(cache.renew_lease("a", token, HOUR).await.unwrap());
+    assert!(cache.release_lease("a", token).await.unwrap());
+    redis.kill_9();
+    redis.restart().unwrap();
+    until_back(&cache).await;
+    assert!(cache.acquire_lease("a", HOUR).await.unwrap().unwrap() > token);
+}
+
+#[tokio::test]
+async fn scripts_are_sent_once() {
+    let redis = redis();
+    let cache = cache(&redis);
+    for _ in 0..5 {
+        let token = cache.acquire_lease("a", HOUR).await.unwrap().unwrap();
+        assert!(cache.release_lease("a", token).await.unwrap());
+        assert_eq!(cache.get("a").await.unwrap(), None);
+    }
+    let stats: String = cache.command(::redis::cmd("INFO").arg("commandstats")).await.unwrap();
+    let calls = |command: &str| {
+        let start = format!("cmdstat_{command}:calls=");
+        let line = stats.lines().find_map(|line| line.strip_prefix(&start));
+        line.map_or(0, |line| line.split(',').next().unwrap().parse::<u32>().unwrap())
+    };
+    assert_eq!((calls("eval"), calls("script|load") + calls("script")), (0, 3), "{stats}");
+    assert!(calls("evalsha") >= 15, "{stats}");
+}
+
+#[tokio::test]
+async fn a_server_with_an_ipv6_address_is_reached() {
+    let redis = redis();
+    let line = Line::to(redis.port()).listening((Ipv6Addr::LOCALHOST, 0)).await;
+    let cache = RedisCache::open(RedisConfig::at(format!("redis://[::1]:{}/1", line.port()))).unwrap();
+    cache.put("a", "1".into(), HOUR).await.unwrap();
+    assert_eq!(cache.get("a").await.unwrap().unwrap(), "1");
+    assert_eq!(self::cache(&redis).get("a").await.unwrap(), None, "it is in the other database");
+}
+
+#[tokio::test]
+async fn an_own_authority_is_trusted_besides_the_systems() {
+    let redis = redis();
+    let front = TlsFront::before(redis.port()).await;
+    let encrypted = RedisConfig::at(format!("rediss://localhost:{}", front.port));
+    let trusting = RedisConfig { certificates: Some(front.certificate.clone()), ..encrypted.clone() };
+    let cache = RedisCache::open(trusting).unwrap();
+    cache.put("a", "1".into(), HOUR).await.unwrap();
+    assert_eq!(cache.get("a").await.unwrap().unwrap(), "1");
+    let error = RedisCache::open(encrypted).unwrap().get("a").await.unwrap_err();
+    assert!(error.to_string().contains("certificate"), "{error}");
 }

@@ -15,11 +15,12 @@ use aws_sdk_s3::{
 };
 use aws_smithy_http_client::{
     Builder,
-    tls::{Provider, rustls_provider::CryptoMode},
+    tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
 };
 use echogen_ports::PortError;
 
 use super::{ChecksumCalculation, S3Config, config::Keys};
+use crate::tls::Trust;
 
 /// The way to a server.
 #[derive(Clone)]
@@ -34,7 +35,7 @@ pub(super) struct Clients {
 /// Makes the clients; no server is asked.
 pub(super) async fn connect(config: &S3Config) -> Result<Clients, PortError> {
     let checked = config.check_server()?;
-    let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+    let http = http_client(&checked.trust)?;
     let credentials = credentials(config, checked.keys, &http).await?;
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(checked.connect_timeout)
@@ -62,7 +63,7 @@ pub(super) async fn connect(config: &S3Config) -> Result<Clients, PortError> {
     if let Ok(name) = AppName::new("echogen") {
         builder = builder.app_name(name);
     }
-    if let Some(endpoint) = &config.endpoint {
+    if let Some(endpoint) = checked.endpoint {
         builder = builder.endpoint_url(endpoint);
     }
     let config = builder.build();
@@ -72,6 +73,13 @@ pub(super) async fn connect(config: &S3Config) -> Result<Clients, PortError> {
         single_try: Client::from_conf(single_try),
         operation_timeout: checked.operation_timeout,
     })
+}
+
+fn http_client(trust: &Trust) -> Result<SharedHttpClient, PortError> {
+    let store = TrustStore::empty().with_pem_certificate(trust.pem());
+    let context = TlsContext::builder().with_trust_store(store).build();
+    let context = context.map_err(|error| PortError::permanent("TLS cannot be set up").because(error))?;
+    Ok(Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(context).build_https())
 }
 
 /// The keys of the settings, or those that AWS's own tools would find: environment, profile, web identity, instance.

@@ -4,15 +4,22 @@ use std::time::Duration;
 
 use echogen_ports::{PortError, Secret, seconds};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use url::Url;
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
+
+use crate::{
+    address::{Address, Form, Refusal},
+    tls::Trust,
+};
 
 /// The settings of an [`S3ObjectStore`](super::S3ObjectStore).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct S3Config {
     /// Address of an S3-compatible server, such as `https://minio.example.org:9000`. Absent: AWS itself.
+    #[serde(deserialize_with = "without_credentials")]
     pub endpoint: Option<String>,
+    /// Authorities whose certificates are trusted in addition to the system's, as PEM text or as the path of a PEM file.
+    pub certificates: Option<String>,
     /// Region of the bucket.
     pub region: String,
     /// Name of the bucket.
@@ -74,6 +81,7 @@ impl Default for S3Config {
     fn default() -> Self {
         Self {
             endpoint: None,
+            certificates: None,
             region: "us-east-1".to_owned(),
             bucket: String::new(),
             prefix: String::new(),
@@ -96,15 +104,19 @@ impl Default for S3Config {
 impl S3Config {
     /// Whether the bucket is named in the path.
     pub fn path_style(&self) -> bool {
-        self.path_style.unwrap_or(self.endpoint.is_some())
+        self.path_style.unwrap_or(self.has_endpoint())
     }
 
     /// When the client library adds a checksum by itself.
     pub fn checksum_calculation(&self) -> ChecksumCalculation {
-        self.checksum_calculation.unwrap_or(match self.endpoint {
-            Some(_) => ChecksumCalculation::WhenRequired,
-            None => ChecksumCalculation::WhenSupported,
+        self.checksum_calculation.unwrap_or(match self.has_endpoint() {
+            true => ChecksumCalculation::WhenRequired,
+            false => ChecksumCalculation::WhenSupported,
         })
+    }
+
+    fn has_endpoint(&self) -> bool {
+        self.endpoint.as_ref().is_some_and(|endpoint| !endpoint.trim().is_empty())
     }
 
     /// Checks what can be checked without a server. Errors begin with the setting's name.
@@ -134,8 +146,10 @@ impl S3Config {
         if self.max_attempts == 0 {
             return Err(PortError::permanent("store.max_attempts is 0; a call needs at least 1"));
         }
-        self.check_endpoint()?;
+        let trust = Trust::with(self.certificates.as_deref());
         Ok(Checked {
+            endpoint: self.checked_endpoint()?,
+            trust: trust.map_err(|why| PortError::permanent(format!("store.certificates {why}")))?,
             keys: self.keys()?,
             connect_timeout: limit("connect_timeout_seconds", self.connect_timeout_seconds)?,
             attempt_timeout: limit("attempt_timeout_seconds", self.attempt_timeout_seconds)?,
@@ -152,25 +166,54 @@ impl S3Config {
         }
     }
 
-    fn check_endpoint(&self) -> Result<(), PortError> {
-        let fault = |message: &str| Err(PortError::permanent(message));
-        let endpoint = self.endpoint.as_deref().map(Url::parse);
-        let Some(endpoint) = endpoint else { return Ok(()) };
-        match endpoint {
-            Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
-                if !self.sign_payload && url.scheme() == "http" {
-                    return fault("store.sign_payload = false needs an https:// endpoint");
-                }
-                Ok(())
-            }
-            _ => fault("store.endpoint is no address; write http://host:port or https://host"),
+    fn checked_endpoint(&self) -> Result<Option<String>, PortError> {
+        let fault = |why: &str| PortError::permanent(format!("store.endpoint {why}"));
+        let Some(text) = self.endpoint.as_deref().map(str::trim).filter(|text| !text.is_empty()) else {
+            return Ok(None);
+        };
+        if text.starts_with("s3://") {
+            return Err(fault("names a bucket; write the address of its server, such as https://host:9000"));
         }
+        let address = FORM.read(text).map_err(|why| fault(&why))?;
+        let server = address.servers.first().ok_or_else(|| fault("names no host"))?;
+        if !self.sign_payload && address.scheme == "http" {
+            return Err(PortError::permanent("store.sign_payload = false needs an https:// endpoint"));
+        }
+        let path = address.path.unwrap_or_default();
+        let path = path.trim_end_matches('/');
+        let slash = if path.is_empty() { "" } else { "/" };
+        Ok(Some(format!("{}://{server}{slash}{path}", address.scheme)))
     }
+}
+
+const FORM: Form =
+    Form { schemes: &["http", "https"], example: "https://host:9000", other_ports: &[], is_meant: is_one_server };
+
+fn is_one_server(address: &Address) -> Result<(), Refusal> {
+    if address.user.is_some() {
+        return Err("contains a user or password, which belong to access_key_id and secret_access_key".to_owned());
+    }
+    if address.servers.len() > 1 {
+        return Err("names several hosts; name one, or what stands before them".to_owned());
+    }
+    let is_plain = address.options.is_empty() && address.fragment.is_none();
+    if is_plain { Ok(()) } else { Err("has a ? or # behind the host".to_owned()) }
+}
+
+/// Reads an endpoint. One that contains a password must not get as far as into a configuration, which is shown.
+fn without_credentials<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let endpoint = Option::<String>::deserialize(deserializer)?;
+    if endpoint.as_ref().is_some_and(|text| text.contains('@')) {
+        return Err(D::Error::custom("contains an @; user and password belong to access_key_id and secret_access_key"));
+    }
+    Ok(endpoint)
 }
 
 /// Settings of the server that have been checked.
 #[derive(Clone, Debug)]
 pub(super) struct Checked {
+    pub(super) endpoint: Option<String>,
+    pub(super) trust: Trust,
     pub(super) keys: Option<Keys>,
     pub(super) connect_timeout: Duration,
     pub(super) attempt_timeout: Duration,

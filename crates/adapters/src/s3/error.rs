@@ -1,9 +1,11 @@
 //! What went wrong, whether trying again may help, and what to change.
 
-use std::time::Duration;
+use std::time::SystemTime;
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use echogen_ports::PortError;
+
+use crate::retry_after::retry_after;
 
 /// What was tried.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +71,8 @@ where
 fn answered<E: ProvideErrorMetadata>(what: &str, bucket: &str, access: Access, error: &SdkError<E>) -> PortError {
     let status = status(error).unwrap_or(0);
     let code = error.code().unwrap_or("no reason given");
-    let wait = error.raw_response().and_then(|response| response.headers().get("retry-after")).and_then(seconds);
+    let header = error.raw_response().and_then(|response| response.headers().get("retry-after"));
+    let wait = header.and_then(|header| retry_after(header, SystemTime::now()));
     let transient = |advice: &str| {
         let made = PortError::transient(format!("{what}: {code} ({status}){advice}"));
         match wait {
@@ -95,9 +98,4 @@ fn answered<E: ProvideErrorMetadata>(what: &str, bucket: &str, access: Access, e
         (_, 400..=499) => permanent("check the settings of the store".to_owned()),
         _ => transient(""),
     }
-}
-
-/// The seconds of a `Retry-After`; its other form, a date, counts as not said.
-fn seconds(value: &str) -> Option<Duration> {
-    value.trim().parse().ok().map(Duration::from_secs)
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::TcpStream,
+    net::{Ipv6Addr, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -13,11 +13,12 @@ use std::{
 use aws_sdk_s3::types::ChecksumMode;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use echogen_ports::{ObjectKey, ObjectStore, contract};
+use echogen_ports::{ObjectKey, ObjectStore, contract, error_story};
 use echogen_testkit::S3Server;
 use sha2::{Digest, Sha256};
 
 use super::{S3Config, S3ObjectStore, UploadChecksum};
+use crate::{test_line::Line, test_tls::TlsFront};
 
 fn server() -> S3Server {
     S3Server::start().unwrap()
@@ -148,7 +149,7 @@ async fn settings_that_cannot_work_are_refused_at_once() {
         (S3Config { bucket: String::new(), ..good.clone() }, "name one bucket"),
         (S3Config { prefix: "/a".into(), ..good.clone() }, "neither begin with /"),
         (S3Config { prefix: "a/../b/".into(), ..good.clone() }, "nor contain"),
-        (S3Config { endpoint: Some("localhost:9000".into()), ..good.clone() }, "is no address"),
+        (S3Config { endpoint: Some("localhost:9000".into()), ..good.clone() }, "write http://localhost:9000"),
         (S3Config { sign_payload: false, ..good.clone() }, "needs an https:// endpoint"),
         (S3Config { max_attempts: 0, ..good.clone() }, "at least 1"),
         (S3Config { attempt_timeout_seconds: 0.0, ..good.clone() }, "store.attempt_timeout_seconds is 0"),
@@ -222,4 +223,71 @@ async fn connections_are_kept_and_large_objects_come_back_whole() {
         store.put(&key(&format!("small/{number}")), "1".into()).await.unwrap();
     }
     assert!(server.connections() <= 3, "{} connections", server.connections());
+}
+
+#[test]
+fn endpoints_are_read_as_they_are_meant() {
+    for (text, expected) in [
+        ("http://minio:9000", "http://minio:9000"),
+        ("https://minio.example.org/", "https://minio.example.org"),
+        ("HTTPS://minio.example.org", "https://minio.example.org"),
+        ("http://127.0.0.1:9000//", "http://127.0.0.1:9000"),
+        ("http://[2001:db8::1]:9000", "http://[2001:db8::1]:9000"),
+        ("https://[::1]", "https://[::1]"),
+        ("https://gateway/s3/", "https://gateway/s3"),
+        (" http://minio:9000\n", "http://minio:9000"),
+    ] {
+        let config = S3Config { endpoint: Some(text.to_owned()), bucket: "b".into(), ..S3Config::default() };
+        assert_eq!(config.check_server().unwrap().endpoint.as_deref(), Some(expected), "{text}");
+    }
+    let empty = S3Config { endpoint: Some(String::new()), bucket: "b".into(), ..S3Config::default() };
+    assert_eq!((empty.check_server().unwrap().endpoint, empty.path_style()), (None, false));
+}
+
+#[test]
+fn endpoints_that_cannot_be_meant_are_refused_with_the_corrected_spelling() {
+    for (text, why) in [
+        ("minio:9000", "write http://minio:9000"),
+        ("tls://minio:9000", "write https://minio:9000"),
+        ("s3://bucket", "names a bucket"),
+        ("http://", "names no host"),
+        ("https://key:hunter2@minio", "belong to access_key_id"),
+        ("http://a:9000,b:9000", "several hosts"),
+        ("http://2001:db8::1:9000", "IPv6 address without brackets"),
+        ("http://127.1:9000", "is a number and no IPv4 address"),
+        ("http://minio:9000/?region=x", "a ? or #"),
+        ("http://minio#x", "a ? or #"),
+    ] {
+        let config = S3Config { endpoint: Some(text.to_owned()), bucket: "b".into(), ..S3Config::default() };
+        let error = config.check().unwrap_err();
+        assert!(error.is_permanent() && error.to_string().starts_with("store.endpoint "), "{text}: {error}");
+        assert!(error.to_string().contains(why) && error.to_string().contains("write"), "{text}: {error}");
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+    let error = serde_json::from_str::<S3Config>(r#"{"endpoint": "https://key:hunter2@minio"}"#).unwrap_err();
+    assert!(error.to_string().contains("contains an @") && !error.to_string().contains("hunter2"), "{error}");
+}
+
+#[tokio::test]
+async fn an_own_authority_is_trusted_besides_the_systems() {
+    let server = server();
+    let front = TlsFront::before(server.port()).await;
+    let endpoint = Some(format!("https://localhost:{}", front.port));
+    let encrypted = S3Config { endpoint, certificates: Some(front.certificate.clone()), ..config(&server) };
+    let store = S3ObjectStore::open(encrypted.clone()).await.unwrap();
+    store.put(&key("a"), "1".into()).await.unwrap();
+    assert_eq!(store.get(&key("a"), 10).await.unwrap().unwrap(), "1");
+    let distrustful = S3Config { certificates: None, max_attempts: 1, ..encrypted };
+    let error = S3ObjectStore::open(distrustful).await.unwrap().get(&key("a"), 10).await.unwrap_err();
+    assert!(error_story(&error).contains("certificate"), "{}", error_story(&error));
+}
+
+#[tokio::test]
+async fn a_server_with_an_ipv6_address_is_reached() {
+    let server = server();
+    let line = Line::to(server.port()).listening((Ipv6Addr::LOCALHOST, 0)).await;
+    let config = S3Config { endpoint: Some(format!("http://[::1]:{}", line.port())), ..config(&server) };
+    let store = S3ObjectStore::open(config).await.unwrap();
+    store.put(&key("a"), "1".into()).await.unwrap();
+    assert_eq!(store.get(&key("a"), 10).await.unwrap().unwrap(), "1");
 }

@@ -7,6 +7,7 @@ use std::{
 
 use echogen_adapters::amqp::{AmqpBroker, AmqpConfig};
 use echogen_ports::{Broker, Consumer, PortError, QueueName};
+use echogen_protocol::{Lane, StageName};
 use echogen_testkit::{CutProxy, RabbitMq};
 use lapin::options::QueueDeleteOptions;
 use tokio::time::{sleep, timeout};
@@ -51,7 +52,7 @@ async fn publish_surely(broker: &AmqpBroker, queue: &QueueName, body: String) ->
 async fn a_broker_killed_in_mid_work_loses_nothing() {
     let server = RabbitMq::start().await.unwrap();
     let broker = AmqpBroker::connect(config(server.amqp_url())).await.unwrap();
-    let queue = QueueName::sample();
+    let queue = QueueName::of(StageName::Sampler, Lane::Standard);
     let total = 400;
     let publishing = async {
         for number in 0..total {
@@ -91,7 +92,7 @@ async fn a_broker_killed_in_mid_work_loses_nothing() {
 #[tokio::test]
 async fn a_queue_deleted_under_its_consumer_is_declared_again() {
     let broker = broker().await;
-    let queue = QueueName::segment();
+    let queue = QueueName::of(StageName::Segmenter, Lane::Standard);
     let mut consumer = broker.consume(&queue, 1).await.unwrap();
     assert!(is_consuming(&broker, &queue));
     let (_connection, channel) = channel(&RabbitMq::shared().await.amqp_url()).await;
@@ -115,7 +116,7 @@ async fn a_connection_that_is_cut_ends_what_hung_on_it_and_is_made_again() {
     let server = RabbitMq::shared().await;
     let proxy = CutProxy::start(format!("127.0.0.1:{}", server.amqp_port())).await.unwrap();
     let broker = AmqpBroker::connect(config(server.amqp_url_at(proxy.port()))).await.unwrap();
-    let queue = QueueName::sample();
+    let queue = QueueName::of(StageName::Sampler, Lane::Standard);
     broker.publish(&queue, message("one")).await.unwrap();
     let mut consumer = broker.consume(&queue, 1).await.unwrap();
     let held = receive(&mut consumer).await;
@@ -148,7 +149,7 @@ async fn a_connection_that_is_cut_ends_what_hung_on_it_and_is_made_again() {
 #[tokio::test]
 async fn a_dropped_consumer_gives_up_also_what_is_still_held() {
     let broker = broker().await;
-    let queue = QueueName::sample();
+    let queue = QueueName::of(StageName::Sampler, Lane::Standard);
     broker.publish(&queue, message("one")).await.unwrap();
     let mut consumer = broker.consume(&queue, 1).await.unwrap();
     let held = receive(&mut consumer).await;
@@ -165,7 +166,7 @@ async fn a_silent_network_is_noticed_by_heartbeats() {
     let impatient =
         AmqpConfig { heartbeat_seconds: 1, confirm_timeout_seconds: 2.0, ..config(server.amqp_url_at(proxy.port())) };
     let broker = AmqpBroker::connect(impatient).await.unwrap();
-    let queue = QueueName::sample();
+    let queue = QueueName::of(StageName::Sampler, Lane::Standard);
     let mut consumer = broker.consume(&queue, 1).await.unwrap();
     proxy.stall();
     let begin = Instant::now();
@@ -185,7 +186,7 @@ async fn a_silent_network_is_noticed_by_heartbeats() {
 async fn a_broker_that_loses_patience_with_a_consumer_is_consumed_anew() {
     let server = RabbitMq::start_with("{consumer_timeout, 1500}").await.unwrap();
     let broker = AmqpBroker::connect(config(server.amqp_url())).await.unwrap();
-    let queue = QueueName::sample();
+    let queue = QueueName::of(StageName::Sampler, Lane::Standard);
     broker.publish(&queue, message("slow")).await.unwrap();
     let mut consumer = broker.consume(&queue, 1).await.unwrap();
     let held = receive(&mut consumer).await;

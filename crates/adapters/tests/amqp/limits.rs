@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use echogen_adapters::amqp::{AmqpBroker, AmqpConfig};
 use echogen_ports::{Broker, DEAD_LETTER_REASON, Event, Message, QueueName};
-use echogen_protocol::ReplyTo;
+use echogen_protocol::{Lane, ReplyTo, StageName};
 use echogen_testkit::RabbitMq;
 use lapin::{
     options::{BasicGetOptions, QueueBindOptions, QueueDeclareOptions},
@@ -24,7 +24,9 @@ async fn a_full_queue_refuses_and_says_so() {
     let mut refused = None;
     // The limit is kept about: some more get in while the broker counts.
     for number in 0..1_000 {
-        if let Err(error) = broker.publish(&QueueName::sample(), message(number.to_string())).await {
+        if let Err(error) =
+            broker.publish(&QueueName::of(StageName::Sampler, Lane::Standard), message(number.to_string())).await
+        {
             refused = Some(error);
             break;
         }
@@ -32,8 +34,8 @@ async fn a_full_queue_refuses_and_says_so() {
     let error = refused.expect("the queue is full at last");
     assert!(!error.is_permanent() && error.to_string().contains("the queue echogen.sample is full"), "{error}");
     // Others still take messages, on the same channel.
-    broker.publish(&QueueName::encode(), message("{}")).await.unwrap();
-    let mut consumer = broker.consume(&QueueName::sample(), 10).await.unwrap();
+    broker.publish(&QueueName::of(StageName::Encoder, Lane::Standard), message("{}")).await.unwrap();
+    let mut consumer = broker.consume(&QueueName::of(StageName::Sampler, Lane::Standard), 10).await.unwrap();
     for _ in 0..5 {
         receive(&mut consumer).await.ack().await.unwrap();
     }
@@ -77,11 +79,11 @@ async fn what_is_too_big_is_refused_before_it_is_sent() {
         headers: BTreeMap::from([("giant".to_owned(), "x".repeat(bytes))]),
     };
     for message in [message(vec![b'x'; 1_001]), giant_headers(100_000)] {
-        let error = broker.publish(&QueueName::sample(), message).await.unwrap_err();
+        let error = broker.publish(&QueueName::of(StageName::Sampler, Lane::Standard), message).await.unwrap_err();
         assert!(error.is_permanent() && error.to_string().contains("the limit is"), "{error}");
     }
     // What is just allowed is taken, and the channel has not been closed over the rest.
-    broker.publish(&QueueName::sample(), giant_headers(60_000)).await.unwrap();
+    broker.publish(&QueueName::of(StageName::Sampler, Lane::Standard), giant_headers(60_000)).await.unwrap();
 }
 
 #[tokio::test]
@@ -108,7 +110,7 @@ async fn wrong_credentials_are_permanent_and_an_absent_broker_is_not() {
 #[tokio::test]
 async fn a_message_that_always_comes_back_is_parked_by_the_broker_with_a_reason() {
     let broker = AmqpBroker::connect(AmqpConfig { delivery_limit: 3, ..config(url().await) }).await.unwrap();
-    let queue = QueueName::sample();
+    let queue = QueueName::of(StageName::Sampler, Lane::Standard);
     broker.publish(&queue, message("poison")).await.unwrap();
     let mut seen = Vec::new();
     let mut dead = broker.consume(&queue.dead_letters(), 1).await.unwrap();
@@ -147,7 +149,7 @@ async fn a_message_that_always_comes_back_is_parked_by_the_broker_with_a_reason(
 #[tokio::test]
 async fn looking_at_a_dead_letter_does_not_wear_it_out() {
     let broker = broker().await;
-    let queue = QueueName::sample();
+    let queue = QueueName::of(StageName::Sampler, Lane::Standard);
     broker.dead_letter(&queue, message("dead"), "for a look").await.unwrap();
     let mut dead = broker.consume(&queue.dead_letters(), 1).await.unwrap();
     for _ in 0..40 {

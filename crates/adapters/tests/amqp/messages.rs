@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use echogen_ports::{Broker, Event, Message, QueueName};
-use echogen_protocol::{Lane, ReplyTo};
+use echogen_protocol::{Lane, ReplyTo, StageName};
 use echogen_testkit::RabbitMq;
 use futures::StreamExt;
 use lapin::{
@@ -43,14 +43,14 @@ async fn any_program_puts_a_job_into_its_lane() {
     let properties = BasicProperties::default().with_headers(headers).with_reply_to("answers".into());
     let exchange = format!("{}.jobs", broker.topology().exchanges[0].name.trim_end_matches(".jobs"));
     put(&channel, &exchange, "bulk", b"{}", properties.with_correlation_id("7".into())).await;
-    let queue = QueueName::dispatch(Lane::Bulk);
+    let queue = QueueName::of(StageName::Dispatcher, Lane::Bulk);
     let mut consumer = broker.consume(&queue, 1).await.unwrap();
     let delivery = receive(&mut consumer).await;
     let expected = [("correlation-id", "7"), ("priority", "3"), ("reply-to", "answers"), ("traceparent", "00-1-2-01")];
     let expected: BTreeMap<String, String> = expected.map(|(name, text)| (name.to_owned(), text.to_owned())).into();
     assert_eq!(delivery.message, Message { body: "{}".into(), headers: expected });
     // What came from outside can be sent on: none of its headers closes the channel.
-    broker.publish(&QueueName::segment(), delivery.message.clone()).await.unwrap();
+    broker.publish(&QueueName::of(StageName::Segmenter, Lane::Standard), delivery.message.clone()).await.unwrap();
     delivery.ack().await.unwrap();
 }
 
@@ -59,7 +59,10 @@ async fn what_is_published_is_persistent_json_with_the_jobs_id() {
     let broker = broker().await;
     let (_connection, channel) = channel(&RabbitMq::shared().await.amqp_url()).await;
     let headers = BTreeMap::from([("echogen-job".to_owned(), "one".to_owned())]);
-    broker.publish(&QueueName::sample(), Message { body: "{}".into(), headers }).await.unwrap();
+    broker
+        .publish(&QueueName::of(StageName::Sampler, Lane::Standard), Message { body: "{}".into(), headers })
+        .await
+        .unwrap();
     let queue = broker.topology().queues.iter().find(|queue| queue.name.ends_with(".sample")).unwrap();
     let mut consumer = listen(&channel, &queue.name).await;
     let properties = next(&mut consumer).await.properties;
@@ -100,7 +103,7 @@ async fn a_reply_never_goes_into_a_queue_of_the_installation() {
 #[tokio::test]
 async fn delays_are_kept_about_and_none_waits_for_a_much_longer_one() {
     let broker = broker().await;
-    let queue = QueueName::encode();
+    let queue = QueueName::of(StageName::Encoder, Lane::Standard);
     let mut consumer = broker.consume(&queue, 10).await.unwrap();
     let begin = Instant::now();
     // Longest first: within one tier the later ones wait for the first, and tiers do not wait for each other.
@@ -131,7 +134,11 @@ async fn many_publish_at_once_and_each_gets_its_own_answer() {
         async move {
             // Every tenth goes to a queue that nobody has, in the midst of those that are confirmed together.
             let known = number % 10 != 0;
-            let queue = if known { QueueName::sample() } else { QueueName("echogen.nowhere".to_owned()) };
+            let queue = if known {
+                QueueName::of(StageName::Sampler, Lane::Standard)
+            } else {
+                QueueName("echogen.nowhere".to_owned())
+            };
             let published = broker.publish(&queue, message(number.to_string())).await;
             assert_eq!(published.is_ok(), known, "{number}: {published:?}");
             published.err()
@@ -149,10 +156,11 @@ async fn many_publish_at_once_and_each_gets_its_own_answer() {
 #[tokio::test]
 async fn the_depth_of_a_queue_is_what_waits_in_it() {
     let broker = broker().await;
-    let (queue, other) = (QueueName::segment(), QueueName("echogen.never-declared".to_owned()));
-    let asked = [queue.clone(), other, QueueName::encode()];
+    let (queue, other) =
+        (QueueName::of(StageName::Segmenter, Lane::Standard), QueueName("echogen.never-declared".to_owned()));
+    let asked = [queue.clone(), other, QueueName::of(StageName::Encoder, Lane::Standard)];
     for depth in [0, 3] {
-        let wanted = vec![(queue.clone(), depth), (QueueName::encode(), 0)];
+        let wanted = vec![(queue.clone(), depth), (QueueName::of(StageName::Encoder, Lane::Standard), 0)];
         // A quorum queue counts what was confirmed only a moment later.
         let limit = Instant::now() + Duration::from_secs(20);
         while broker.depths(&asked).await.unwrap() != wanted {

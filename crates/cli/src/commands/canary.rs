@@ -2,26 +2,56 @@
 
 use std::time::Duration;
 
+use clap::Args;
+use echogen_protocol::Lane;
 use echogen_service::{
     Exit, Failure, block_on,
+    config::ServiceConfig,
     console::{print_json, print_line},
     operations::canary::{Canary, CanaryReport},
 };
 use echogen_telemetry::Telemetry;
 use serde_json::json;
 
-use crate::service::watch_arguments::CanaryArguments;
+use crate::values;
+
+pub(crate) const CANARY_EXAMPLES: &str = "\
+Examples:
+  Is the whole system there? Exit code 0 if a job came back within a minute:
+    echogen canary --limit 60
+  One every five minutes, its latency as a metric at http://…:9464/metrics:
+    echogen canary --every 300
+
+Every canary has a picture of its own, so that no stage finds its work done already. What it leaves lies
+below canary/ in the results. Its lane is interactive unless --lane says otherwise.";
+
+/// `echogen canary`.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct CanaryArguments {
+    /// Seconds that the job may take from its sending to the event of its end
+    #[arg(long, value_name = "SECONDS", default_value_t = 120.0, value_parser = values::seconds)]
+    pub(crate) limit: f64,
+
+    /// Send one again and again, so many seconds apart; otherwise one
+    #[arg(long, value_name = "SECONDS", value_parser = values::seconds)]
+    pub(crate) every: Option<f64>,
+}
 
 /// Runs `echogen canary`.
-pub(crate) fn run(arguments: &CanaryArguments, telemetry: &Telemetry, as_json: bool) -> Result<Exit, Failure> {
+pub(crate) fn run(
+    arguments: &CanaryArguments,
+    config: &ServiceConfig,
+    telemetry: &Telemetry,
+    as_json: bool,
+) -> Result<Exit, Failure> {
     let seconds = |seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
-    let canary = Canary { limit: seconds(arguments.limit), lane: arguments.lane, pixels: arguments.pixels };
-    let config = arguments.config();
+    let lane = config.job.lane.unwrap_or(Lane::Interactive);
+    let canary = Canary { limit: seconds(arguments.limit), lane, pixels: config.job.pixels };
     block_on(async {
         if let Some(every) = arguments.every {
-            return canary.repeat(seconds(every), &config, telemetry, |report| print(report, as_json)).await;
+            return canary.repeat(seconds(every), config, telemetry, |report| print(report, as_json)).await;
         }
-        let report = canary.once(&config).await?;
+        let report = canary.once(config).await?;
         print(&report, as_json);
         Ok(if report.outcome == "completed" { Exit::Success } else { Exit::JobFailed })
     })

@@ -1,7 +1,9 @@
 //! `echogen dead-letters`: lists what was parked, redrives it, or deletes it.
 
+use clap::{Args, Subcommand};
 use echogen_service::{
     Exit, Failure, block_on,
+    config::ServiceConfig,
     console::{print_json, print_line},
     operations::{
         connect,
@@ -10,7 +12,39 @@ use echogen_service::{
 };
 use serde_json::json;
 
-use crate::service::arguments::{BrokerOptions, ChosenOptions, DeadLettersCommand};
+pub(crate) const DEAD_LETTERS_EXAMPLES: &str = "\
+Examples:
+  What is parked, and why:
+    echogen dead-letters list
+  Send everything back to where it failed, once its cause is mended:
+    echogen dead-letters redrive --all
+  Throw one away:
+    echogen dead-letters drop dog-1";
+
+/// Which dead letters.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct ChosenOptions {
+    /// Those of these jobs
+    #[arg(value_name = "JOB", required_unless_present = "all")]
+    pub(crate) jobs: Vec<String>,
+
+    /// All of them
+    #[arg(long, conflicts_with = "jobs")]
+    pub(crate) all: bool,
+}
+
+/// What to do with them.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum DeadLettersCommand {
+    /// List what is parked, with reasons
+    List,
+    /// Print all headers and the body
+    Show(ChosenOptions),
+    /// Send back to the queue where it failed, with its attempts counted anew
+    Redrive(ChosenOptions),
+    /// Throw away for good
+    Drop(ChosenOptions),
+}
 
 /// How much of a dead letter is printed.
 #[derive(Clone, Copy, PartialEq)]
@@ -21,18 +55,14 @@ enum Printed {
 }
 
 /// Runs `echogen dead-letters`.
-pub(crate) fn run(command: &DeadLettersCommand, as_json: bool) -> Result<Exit, Failure> {
-    let (broker, action, printed, chosen, done) = match command {
-        DeadLettersCommand::List { broker } => (broker, Action::List, Printed::Line, Chosen::All, "parked"),
-        DeadLettersCommand::Show(options) => (&options.broker, Action::List, Printed::Whole, chosen(options), "parked"),
-        DeadLettersCommand::Redrive(options) => {
-            (&options.broker, Action::Redrive, Printed::Nothing, chosen(options), "sent back")
-        }
-        DeadLettersCommand::Drop(options) => {
-            (&options.broker, Action::Delete, Printed::Nothing, chosen(options), "thrown away")
-        }
+pub(crate) fn run(command: &DeadLettersCommand, config: &ServiceConfig, as_json: bool) -> Result<Exit, Failure> {
+    let (action, printed, chosen, done) = match command {
+        DeadLettersCommand::List => (Action::List, Printed::Line, Chosen::All, "parked"),
+        DeadLettersCommand::Show(options) => (Action::List, Printed::Whole, chosen(options), "parked"),
+        DeadLettersCommand::Redrive(options) => (Action::Redrive, Printed::Nothing, chosen(options), "sent back"),
+        DeadLettersCommand::Drop(options) => (Action::Delete, Printed::Nothing, chosen(options), "thrown away"),
     };
-    let count = count(broker, action, printed, &chosen, as_json);
+    let count = count(config, action, printed, &chosen, as_json);
     block_on(async {
         let count = count.await?;
         if !as_json {
@@ -45,13 +75,13 @@ pub(crate) fn run(command: &DeadLettersCommand, as_json: bool) -> Result<Exit, F
 }
 
 async fn count(
-    broker: &BrokerOptions,
+    config: &ServiceConfig,
     action: Action,
     printed: Printed,
     chosen: &Chosen,
     as_json: bool,
 ) -> Result<u64, Failure> {
-    let broker = connect(&broker.config()).await?;
+    let broker = connect(config).await?;
     let count = act(&*broker, action, chosen, |letter| print(letter, printed, as_json)).await;
     broker.close().await;
     count

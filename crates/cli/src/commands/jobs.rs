@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use clap::Args;
 use echogen_service::{
     BundleNetworks, Exit, Failure, JobsFile, NetworkSource, block_on,
     config::ServiceConfig,
@@ -15,32 +16,63 @@ use echogen_service::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::generate::{self, GenerateArguments, RunArguments};
 use crate::{
-    arguments::{BatchArguments, GeneralOptions, GenerateArguments, RunOptions},
     contact_sheet::{self, Collection},
-    generate,
     report::{JobReport, Reporter, Status, Tally},
 };
 
+pub(crate) const BATCH_EXAMPLES: &str = "\
+A line of the file is a job; only the subject's picture and the prompt are needed:
+    {\"subject\": {\"image\": \"dog.png\"}, \"prompt\": \"a dog on a beach\"}
+    {\"id\": \"cup-1\", \"subject\": {\"image\": \"cup.jpg\"}, \"prompt\": \"a cup on the moon\", \"seeds\": [1, 2]}
+Pictures named by a path are looked for beside the file. `echogen schema job`
+prints all fields.
+
+Examples:
+  Run a file, with 4 threads; stop it with Ctrl-C and run it again to go on:
+    echogen batch jobs.jsonl --out out/ --threads 4
+  One JSON object a line for each job, for a program to read:
+    echogen batch jobs.jsonl --out out/ --json
+  Defaults for lines that do not say themselves:
+    echogen batch jobs.jsonl --count 2 --pixels 0.06M --format webp
+
+A line that is wrong is reported with its number and does not keep the others from running.";
+
+/// `echogen batch`.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct BatchArguments {
+    /// File with one job a line, as JSON; `-` reads standard input
+    #[arg(value_name = "JOBS")]
+    pub(crate) jobs: PathBuf,
+
+    /// Jobs that are on their way at once; memory stays bounded by it
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) in_flight: u32,
+
+    /// See [`RunArguments`].
+    #[command(flatten)]
+    pub(crate) run: RunArguments,
+}
+
 /// Runs `echogen generate`.
-pub(crate) fn generate(arguments: &GenerateArguments, general: &GeneralOptions) -> Result<Exit, Failure> {
-    let mut source = Some(generate::job(arguments)?);
+pub(crate) fn generate(arguments: &GenerateArguments, config: &ServiceConfig, as_json: bool) -> Result<Exit, Failure> {
+    let mut source = Some(generate::job(arguments, config)?);
     block_on(async {
-        let reporter = Reporter::for_one_job(general.json, std::io::stderr().is_terminal());
-        let tally = load_and_run(&mut source, reporter, 1, &arguments.run).await?;
-        finish_one(tally, general.json, arguments.id.is_some())
+        let reporter = Reporter::for_one_job(as_json, std::io::stderr().is_terminal());
+        let tally = load_and_run(&mut source, reporter, 1, &arguments.run, config).await?;
+        finish_one(tally, as_json, arguments.id.is_some())
     })
 }
 
 /// Runs `echogen batch`.
-pub(crate) fn batch(arguments: &BatchArguments, general: &GeneralOptions) -> Result<Exit, Failure> {
-    arguments.sampling.check().map_err(|error| Failure::usage(error.to_string()))?;
+pub(crate) fn batch(arguments: &BatchArguments, config: &ServiceConfig, as_json: bool) -> Result<Exit, Failure> {
     block_on(async {
-        let mut source = JobsFile::open(&arguments.jobs, arguments.sampling.as_defaults()).await?;
-        let reporter = Reporter::for_many_jobs(general.json, std::io::stderr().is_terminal(), source.total());
+        let mut source = JobsFile::open(&arguments.jobs, config.job.fields()).await?;
+        let reporter = Reporter::for_many_jobs(as_json, std::io::stderr().is_terminal(), source.total());
         let in_flight = usize::try_from(arguments.in_flight).unwrap_or(usize::MAX);
-        let tally = load_and_run(&mut source, reporter, in_flight, &arguments.run).await?;
-        Ok(finish_many(&tally, general.json))
+        let tally = load_and_run(&mut source, reporter, in_flight, &arguments.run, config).await?;
+        Ok(finish_many(&tally, as_json))
     })
 }
 
@@ -48,14 +80,15 @@ async fn load_and_run(
     source: &mut impl JobSource,
     reporter: Reporter,
     in_flight: usize,
-    options: &RunOptions,
+    arguments: &RunArguments,
+    config: &ServiceConfig,
 ) -> Result<Tally, Failure> {
-    let (stop, config) = (stop_token(), options.config());
-    let bundle = BundleNetworks::open(&config)?;
+    let stop = stop_token();
+    let bundle = BundleNetworks::open(config)?;
     let Some(networks) = stop.run_until_cancelled(bundle.load(&config.sampler)).await else {
         return Ok(reporter.finish(Duration::ZERO, true));
     };
-    run(networks?, source, reporter, in_flight, options, &stop).await
+    run(networks?, source, reporter, in_flight, (arguments, config), &stop).await
 }
 
 /// Runs the jobs of a source with some networks, until `stop`.
@@ -64,12 +97,12 @@ async fn run(
     source: &mut impl JobSource,
     reporter: Reporter,
     in_flight: usize,
-    options: &RunOptions,
+    (arguments, config): (&RunArguments, &ServiceConfig),
     stop: &CancellationToken,
 ) -> Result<Tally, Failure> {
-    let (out, started) = (&options.out, Instant::now());
-    let pipeline_options = PipelineOptions { out: out.clone(), attempts: options.attempts };
-    let pipeline = Pipeline::start(networks, &options.config(), &pipeline_options).await?;
+    let (out, started) = (&arguments.out, Instant::now());
+    let pipeline_options = PipelineOptions { out: out.clone(), attempts: arguments.attempts };
+    let pipeline = Pipeline::start(networks, config, &pipeline_options).await?;
     let mut shown = Shown { reporter, out, sheet: Collection::default() };
     let interrupted = Runner::new(&pipeline, in_flight, &mut shown).await?.run(source, stop).await;
     pipeline.drain().await;
@@ -81,15 +114,6 @@ async fn run(
     }
     let tally = reporter.finish(started.elapsed(), interrupted);
     Ok(Tally { contact_sheet: drawn.unwrap_or(false).then(|| out.join(contact_sheet::KEY)), ..tally })
-}
-
-impl RunOptions {
-    fn config(&self) -> ServiceConfig {
-        let mut config = ServiceConfig { model: self.model.config(), ..ServiceConfig::default() };
-        config.finder = self.model.finder.config();
-        config.fetch.max_image_bytes = self.max_image_bytes;
-        config
-    }
 }
 
 /// What is shown of a run: its lines or its bar, and in the end the contact sheet.

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use clap::Args;
 use echogen_protocol::{JobEvent, JobId, JobResult, JobStatus as End};
 use echogen_service::{
     Exit, Failure, block_on,
+    config::ServiceConfig,
     console::{print_error, print_json, print_line},
     operations::{
         cancel::Canceller,
@@ -15,18 +17,46 @@ use echogen_service::{
 use echogen_worker::JobState;
 use serde_json::json;
 
-use crate::service::{
-    arguments::{CancelArguments, StatusArguments},
-    settings::of_client,
-};
+use crate::values;
+
+/// `echogen status`.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct StatusArguments {
+    /// The job's id
+    #[arg(value_name = "ID", value_parser = values::job_id)]
+    pub(crate) id: JobId,
+
+    /// Print every step until the job's end
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+
+    /// The job's `output.destination`, if it has one and Redis no longer knows the job
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) destination: Option<String>,
+
+    /// Print addresses for this many seconds by which anybody may fetch the pictures (S3 only)
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=604_800))]
+    pub(crate) presign: Option<u64>,
+}
+
+/// `echogen cancel`.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct CancelArguments {
+    /// The ids of the jobs
+    #[arg(value_name = "ID", required = true, value_parser = values::job_id)]
+    pub(crate) ids: Vec<JobId>,
+
+    /// The jobs' `output.destination`, if they have one and Redis does not know the jobs
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) destination: Option<String>,
+}
 
 /// Runs `echogen status`.
-pub(crate) fn status(arguments: &StatusArguments, as_json: bool) -> Result<Exit, Failure> {
-    let config = of_client(&arguments.broker, &arguments.stores);
+pub(crate) fn status(arguments: &StatusArguments, config: &ServiceConfig, as_json: bool) -> Result<Exit, Failure> {
     block_on(async {
-        let reader = StatusReader::open(&config, &arguments.id, arguments.destination.as_deref()).await?;
+        let reader = StatusReader::open(config, &arguments.id, arguments.destination.as_deref()).await?;
         let status = if arguments.watch {
-            let broker = connect(&config).await?;
+            let broker = connect(config).await?;
             let status = reader.watch(&*broker, |observed| show(&observed, as_json)).await;
             broker.close().await;
             status?
@@ -96,10 +126,9 @@ fn in_words(id: &JobId, state: Option<&JobState>, result: Option<&JobResult>) ->
 }
 
 /// Runs `echogen cancel`.
-pub(crate) fn cancel(arguments: &CancelArguments, as_json: bool) -> Result<Exit, Failure> {
-    let config = of_client(&arguments.broker, &arguments.stores);
+pub(crate) fn cancel(arguments: &CancelArguments, config: &ServiceConfig, as_json: bool) -> Result<Exit, Failure> {
     block_on(async {
-        let canceller = Canceller::open(&config).await?;
+        let canceller = Canceller::open(config).await?;
         let mut exit = Exit::Success;
         for id in &arguments.ids {
             if cancel_one(&canceller, id, arguments.destination.as_deref(), as_json).await? != End::Cancelled {

@@ -1,10 +1,12 @@
 //! `echogen submit`: one job, or a file of them, to the intake queues.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use echogen_protocol::{EventKind, ImageSource, Job, JobId};
 use echogen_service::{
     Exit, Failure, JobFields, block_on,
+    config::{JobDefaults, ServiceConfig},
     console::{print_error, print_json, print_line},
     interrupted,
     operations::{
@@ -16,32 +18,82 @@ use echogen_service::{
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
-use crate::service::{arguments::SubmitArguments, settings::of_client};
+pub(crate) const SUBMIT_EXAMPLES: &str = "\
+Examples:
+  One job; wait for its end:
+    echogen submit --subject dog.png --prompt \"a dog on a beach\" --wait
+  A file of jobs, one JSON object a line; run it again to try failed lines again and go on where it stopped:
+    echogen submit --batch manifest.jsonl --lane bulk
+
+How far a file has come is noted beside it, in manifest.jsonl.submitted. The file may grow, and lines that
+failed may be corrected; for another file, broker or prefix say --restart.
+
+A picture that is a file is sent along: put into the store if --store-url is given, else written into the
+job, which may then have at most 8 MiB.";
+
+/// `echogen submit`.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct SubmitArguments {
+    /// Picture of the subject: a file, `data:`, `https://` or `s3://`
+    #[arg(short, long, value_name = "PICTURE", required_unless_present = "batch")]
+    pub(crate) subject: Option<String>,
+
+    /// The scene, in words
+    #[arg(short, long, value_name = "TEXT", required_unless_present = "batch")]
+    pub(crate) prompt: Option<String>,
+
+    /// What the subject is called, such as `dog`
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) name: Option<String>,
+
+    /// Names the job: the same id is one job however often it is sent; otherwise one that follows from the content
+    #[arg(long, value_name = "ID")]
+    pub(crate) id: Option<String>,
+
+    /// A file with one job a line instead; `-` reads standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["subject", "prompt", "name", "id"])]
+    pub(crate) batch: Option<PathBuf>,
+
+    /// Begin a batch from its first line, whatever an earlier run has sent, and of which file and to which broker
+    #[arg(long, requires = "batch")]
+    pub(crate) restart: bool,
+
+    /// Wait for the job's end, and fail if it fails
+    #[arg(long, conflicts_with = "batch")]
+    pub(crate) wait: bool,
+
+    /// Messages on their way to the broker at once
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) in_flight: u32,
+}
 
 /// Runs `echogen submit`.
-pub(crate) fn run(arguments: &SubmitArguments, as_json: bool) -> Result<Exit, Failure> {
-    arguments.sampling.check().map_err(|error| Failure::usage(error.to_string()))?;
-    let config = of_client(&arguments.broker, &arguments.stores);
+pub(crate) fn run(arguments: &SubmitArguments, config: &ServiceConfig, as_json: bool) -> Result<Exit, Failure> {
     block_on(async {
-        let submitter = Submitter::open(&config).await?;
+        let submitter = Submitter::open(config).await?;
         let ended = match &arguments.batch {
-            Some(path) => batch(path, arguments, &submitter, as_json).await,
-            None => one(arguments, &submitter, as_json).await,
+            Some(path) => batch(path, arguments, &config.job, &submitter, as_json).await,
+            None => one(arguments, &config.job, &submitter, as_json).await,
         };
         submitter.close().await;
         ended
     })
 }
 
-async fn one(arguments: &SubmitArguments, submitter: &Submitter, as_json: bool) -> Result<Exit, Failure> {
+async fn one(
+    arguments: &SubmitArguments,
+    defaults: &JobDefaults,
+    submitter: &Submitter,
+    as_json: bool,
+) -> Result<Exit, Failure> {
     let (subject, prompt) =
         (arguments.subject.clone().unwrap_or_default(), arguments.prompt.clone().unwrap_or_default());
     let mut job = Job::new(ImageSource(subject), prompt);
     job.id = JobId(arguments.id.clone().unwrap_or_default());
     job.subject.name.clone_from(&arguments.name);
-    job.lane = arguments.lane.unwrap_or_default();
-    job.callback.clone_from(&arguments.callback);
-    arguments.sampling.apply(&mut job);
+    job.lane = defaults.lane.unwrap_or_default();
+    job.callback.clone_from(&defaults.callback);
+    defaults.apply(&mut job);
     let job = submitter.prepare(job).await.map_err(Failure::usage)?;
     // Before the job is sent: its end may come at once.
     let events = if arguments.wait { Some(submitter.events(&job.id).await?) } else { None };
@@ -78,11 +130,12 @@ async fn wait(mut events: JobEvents, id: &JobId, as_json: bool) -> Result<Exit, 
 async fn batch(
     path: &Path,
     arguments: &SubmitArguments,
+    defaults: &JobDefaults,
     submitter: &Submitter,
     as_json: bool,
 ) -> Result<Exit, Failure> {
     let in_flight = usize::try_from(arguments.in_flight).unwrap_or(usize::MAX);
-    let options = BatchOptions { defaults: defaults(arguments), in_flight, restart: arguments.restart };
+    let options = BatchOptions { defaults: fields(defaults), in_flight, restart: arguments.restart };
     let batch = Batch::open(path, submitter, options).await?;
     let (bar, mut failed) = (bar(batch.total(), as_json), 0);
     let each = |end: &LineEnd| {
@@ -96,11 +149,12 @@ async fn batch(
     Ok(summarised(&summary?, as_json))
 }
 
-fn defaults(arguments: &SubmitArguments) -> JobFields {
-    let mut defaults = arguments.sampling.as_defaults();
-    defaults.extend(arguments.lane.map(|lane| ("lane".to_owned(), json!(lane))));
-    defaults.extend(arguments.callback.as_ref().map(|callback| ("callback".to_owned(), json!(callback))));
-    defaults
+/// The fields of lines that do not have them.
+fn fields(defaults: &JobDefaults) -> JobFields {
+    let mut fields = defaults.fields();
+    fields.extend(defaults.lane.map(|lane| ("lane".to_owned(), json!(lane))));
+    fields.extend(defaults.callback.as_ref().map(|callback| ("callback".to_owned(), json!(callback))));
+    fields
 }
 
 fn print_end(LineEnd { line, sent }: &LineEnd, bar: &ProgressBar, as_json: bool) {

@@ -3,10 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use echogen_protocol::PerScale;
 
 use super::dreambench::arguments::DreamBenchOptions;
-use crate::{model_options::ModelOptions, values};
 
 pub(crate) const EVAL_EXAMPLES: &str = "\
 Examples:
@@ -37,48 +35,28 @@ const QUICK: usize = 24;
 #[derive(Args, Debug, Clone)]
 pub(crate) struct EvalArguments {
     /// Pictures to make and judge, one for each subject
-    #[arg(long, env = "ECHOGEN_PICTURES", value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) pictures: u32,
 
     /// Scenes to look for a subject in, and to encode and decode
-    #[arg(long, env = "ECHOGEN_SCENES", value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) scenes: u32,
 
     /// Few pictures and scenes, for a first impression
-    #[arg(long, env = "ECHOGEN_QUICK", value_parser = clap::builder::BoolishValueParser::new())]
+    #[arg(long)]
     pub(crate) quick: bool,
 
     /// Also try other strengths of guidance, and draw what they gain and cost into this PNG file
-    #[arg(long, env = "ECHOGEN_SWEEP", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) sweep: Option<PathBuf>,
 
     /// Write the first subjects and what was made of them, unpicked, into this PNG file
-    #[arg(long, env = "ECHOGEN_GRID", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) grid: Option<PathBuf>,
-
-    /// Strength of the text guidance in place of the bundle's: one number, or one for each scale
-    #[arg(long, env = "ECHOGEN_GUIDANCE_TEXT", value_name = "NUMBERS", value_parser = values::per_scale, help_heading = "Sampling")]
-    pub(crate) guidance_text: Option<PerScale>,
-
-    /// Strength of the subject guidance in place of the bundle's
-    #[arg(long, env = "ECHOGEN_GUIDANCE_SUBJECT", value_name = "NUMBERS", value_parser = values::per_scale, help_heading = "Sampling")]
-    pub(crate) guidance_subject: Option<PerScale>,
-
-    /// Temperature in place of the bundle's
-    #[arg(long, env = "ECHOGEN_TEMPERATURE", value_name = "NUMBERS", value_parser = values::per_scale, help_heading = "Sampling")]
-    pub(crate) temperature: Option<PerScale>,
-
-    /// Values rarer than 1 - P are never drawn, in place of the bundle's
-    #[arg(long, env = "ECHOGEN_TOP_P", value_name = "P", help_heading = "Sampling")]
-    pub(crate) top_p: Option<f64>,
 
     /// See [`DreamBenchOptions`].
     #[command(flatten)]
     pub(crate) dreambench: DreamBenchOptions,
-
-    /// See [`ModelOptions`].
-    #[command(flatten)]
-    pub(crate) model: ModelOptions,
 }
 
 impl EvalArguments {

@@ -12,8 +12,7 @@ use echogen_models::{
     subject_encoder::{EncodedSubject, SubjectEncoder},
 };
 use echogen_sampler::SamplerConfig;
-
-use super::arguments::EvalArguments;
+use echogen_service::config::JobDefaults;
 
 /// Bytes of conditions kept from picture to picture.
 const CONDITION_CACHE_BYTES: usize = 1 << 28;
@@ -83,7 +82,7 @@ pub(crate) fn request(
 }
 
 /// The bundle's sampling parameters, with what the options give in their place.
-pub(crate) fn sampling(bundle: &Bundle, arguments: &EvalArguments) -> SamplingOptions {
+pub(crate) fn sampling(bundle: &Bundle, given: &JobDefaults) -> SamplingOptions {
     let defaults = &bundle.manifest().sampling;
     let or = |given: &Option<echogen_protocol::PerScale>, default: f64| match given {
         None => PerScale::All(default),
@@ -91,10 +90,10 @@ pub(crate) fn sampling(bundle: &Bundle, arguments: &EvalArguments) -> SamplingOp
         Some(echogen_protocol::PerScale::Each(numbers)) => PerScale::Each(numbers.clone()),
     };
     SamplingOptions {
-        guidance_text: or(&arguments.guidance_text, defaults.guidance_text),
-        guidance_subject: or(&arguments.guidance_subject, defaults.guidance_subject),
-        temperature: or(&arguments.temperature, defaults.temperature),
+        guidance_text: or(&given.guidance_text, defaults.guidance_text),
+        guidance_subject: or(&given.guidance_subject, defaults.guidance_subject),
+        temperature: or(&given.temperature, defaults.temperature),
         top_k: defaults.top_k,
-        top_p: arguments.top_p.unwrap_or(defaults.top_p),
+        top_p: given.top_p.unwrap_or(defaults.top_p),
     }
 }

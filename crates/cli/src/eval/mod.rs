@@ -24,6 +24,7 @@ use echogen_models::{
 };
 use echogen_service::{
     Exit, Failure,
+    config::ServiceConfig,
     console::{print_json, print_line},
 };
 use echogen_world::Bounds;
@@ -35,7 +36,6 @@ use self::{
     examples::{Example, GALLERY},
     report::{Fidelity, Report, SweepPoint},
 };
-use crate::arguments::GeneralOptions;
 
 /// Pictures of the grid.
 const GRID: usize = 24;
@@ -47,18 +47,18 @@ const TIMED: usize = 5;
 const SWEPT: usize = 50;
 
 /// Runs the command.
-pub(crate) fn run(arguments: &EvalArguments, general: &GeneralOptions) -> Result<Exit, Failure> {
+pub(crate) fn run(arguments: &EvalArguments, config: &ServiceConfig, as_json: bool) -> Result<Exit, Failure> {
     if let Some(folder) = &arguments.dreambench.dreambench {
-        return dreambench::run(folder, arguments, general);
+        return dreambench::run(folder, arguments, config, as_json);
     }
-    let (bundle, compute) = (arguments.model.config().open()?, arguments.model.config().compute()?);
-    let options = maker::sampling(&bundle, arguments);
+    let (bundle, compute) = (config.model.open()?, config.model.compute()?);
+    let options = maker::sampling(&bundle, &config.job);
     let bench = Bench::load(&bundle, &compute).with_context(|| format!("cannot load the bundle {}", bundle.name()))?;
     options.validate(bench.maker.schedule.scales().len()).map_err(Failure::usage)?;
-    let evaluation = Evaluation::prepare(&bench, arguments, general.json)?;
+    let evaluation = Evaluation::prepare(&bench, arguments, as_json)?;
     let report = Report { bundle: bundle.name().to_owned(), ..evaluation.report(arguments, &options)? };
     evaluation.bar.finish_and_clear();
-    if general.json {
+    if as_json {
         print_json("evaluation", &report);
     } else {
         print_line(report.table().trim_end());

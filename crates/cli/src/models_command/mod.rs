@@ -14,7 +14,7 @@ mod verify;
 
 use anyhow::Context;
 use echogen_checkpoint::bundle::{Bundle, Network};
-use echogen_service::Exit;
+use echogen_service::{Exit, bundle_folders, config::ModelConfig};
 use serde::Serialize;
 use std::io::Write;
 use std::path::PathBuf;
@@ -49,9 +49,10 @@ Examples:
   Only two of the networks:
     echogen models pull echogen-2b --network transformer --network visual_tokenizer
 
-Some repositories ask for consent on their page first; then give your token in HF_TOKEN. A file whose SHA-256 is
-not the published one is deleted and reported. Where none is published, the hub's own sum counts, and what was fetched
-is recorded in bundle.lock.toml beside the weights.";
+Some repositories ask for consent on their page first; then give your token in HF_TOKEN or
+ECHOGEN_MODEL_HUB_TOKEN. A file whose SHA-256 is not the published one is deleted and reported. Where
+none is published, the hub's own sum counts, and what was fetched is recorded in bundle.lock.toml
+beside the weights.";
 
 const CONVERT_HELP: &str = "\
 Examples:
@@ -60,24 +61,32 @@ Examples:
   A sharded checkpoint into one file:
     echogen models convert model.safetensors.index.json model.safetensors";
 
-/// Runs a command. Bundles are looked for by name in `folders`, the first that has the name wins.
+/// Runs a command. Bundles are looked for by name in the folders that the settings name; the first that has the name
+/// counts.
 ///
 /// The exit code is 2 where files of a bundle are missing or wrong.
 ///
 /// # Errors
 /// There is no such bundle, a file cannot be read, fetched or written, or standard output is closed.
-pub(crate) fn run(command: ModelsCommand, folders: &[PathBuf], json: bool) -> anyhow::Result<Exit> {
+pub(crate) fn run(command: &ModelsCommand, config: &ModelConfig, json: bool) -> anyhow::Result<Exit> {
     let mut output = Output { writer: &mut std::io::stdout().lock(), json };
-    run_with(command, folders, &mut output)
+    run_with(command, &bundle_folders(config.bundles.as_deref()), config, &mut output)
 }
 
-fn run_with(command: ModelsCommand, folders: &[PathBuf], output: &mut Output) -> anyhow::Result<Exit> {
+fn run_with(
+    command: &ModelsCommand,
+    folders: &[PathBuf],
+    config: &ModelConfig,
+    output: &mut Output,
+) -> anyhow::Result<Exit> {
     match command {
         ModelsCommand::List => list::list(folders, output),
-        ModelsCommand::Show { bundle } => show::show(&Bundle::find(&bundle, folders)?, output),
-        ModelsCommand::Pull(arguments) => pull::pull(&Bundle::find(&arguments.bundle, folders)?, &arguments, output),
-        ModelsCommand::Verify { bundle } => verify::verify(&Bundle::find(&bundle, folders)?, output),
-        ModelsCommand::Convert(arguments) => convert::convert(&arguments, output),
+        ModelsCommand::Show { bundle } => show::show(&Bundle::find(bundle, folders)?, output),
+        ModelsCommand::Pull(arguments) => {
+            pull::pull(&Bundle::find(&arguments.bundle, folders)?, arguments, config, output)
+        }
+        ModelsCommand::Verify { bundle } => verify::verify(&Bundle::find(bundle, folders)?, output),
+        ModelsCommand::Convert(arguments) => convert::convert(arguments, output),
     }
 }
 

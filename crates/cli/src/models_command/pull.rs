@@ -6,7 +6,7 @@
 use super::{Output, human};
 use anyhow::{Context, bail};
 use echogen_checkpoint::bundle::{Bundle, BundleError, FileManifest, Network, VerifiedFile};
-use echogen_service::Exit;
+use echogen_service::{Exit, config::ModelConfig};
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -25,12 +25,6 @@ pub(crate) struct PullArguments {
     /// Fetch this network only; may be given several times
     #[arg(long, value_name = "NETWORK", value_parser = network)]
     pub(super) network: Vec<Network>,
-    /// Address of the hub, for a private mirror
-    #[arg(long, env = "HF_ENDPOINT", value_name = "URL")]
-    pub(super) endpoint: Option<String>,
-    /// Access token, for repositories that ask for consent; otherwise the one that the hub's own tools have stored
-    #[arg(long, env = "HF_TOKEN", value_name = "TOKEN", hide_env_values = true)]
-    pub(super) token: Option<String>,
 }
 
 fn network(name: &str) -> Result<Network, String> {
@@ -47,7 +41,12 @@ struct Pulled<'a> {
     sha256: &'a str,
 }
 
-pub(super) fn pull(bundle: &Bundle, arguments: &PullArguments, output: &mut Output) -> anyhow::Result<Exit> {
+pub(super) fn pull(
+    bundle: &Bundle,
+    arguments: &PullArguments,
+    hub: &ModelConfig,
+    output: &mut Output,
+) -> anyhow::Result<Exit> {
     if let Some(absent) = arguments.network.iter().find(|network| bundle.manifest().network(**network).is_none()) {
         bail!(BundleError::NoNetwork { bundle: bundle.name().to_owned(), network: *absent });
     }
@@ -56,7 +55,7 @@ pub(super) fn pull(bundle: &Bundle, arguments: &PullArguments, output: &mut Outp
             continue;
         }
         for file in &table.files {
-            pull_file(bundle, file, arguments, output)?;
+            pull_file(bundle, file, hub, output)?;
         }
     }
     // Only the folder's frame is left, and nobody misses what is left of it.
@@ -64,12 +63,7 @@ pub(super) fn pull(bundle: &Bundle, arguments: &PullArguments, output: &mut Outp
     Ok(Exit::Success)
 }
 
-fn pull_file(
-    bundle: &Bundle,
-    file: &FileManifest,
-    arguments: &PullArguments,
-    output: &mut Output,
-) -> anyhow::Result<()> {
+fn pull_file(bundle: &Bundle, file: &FileManifest, hub: &ModelConfig, output: &mut Output) -> anyhow::Result<()> {
     match bundle.sum(file) {
         Ok(sha256) => {
             let bytes = std::fs::metadata(bundle.path_of(file)).map_or(0, |metadata| metadata.len());
@@ -82,7 +76,7 @@ fn pull_file(
     let Some(repository) = &file.repository else {
         bail!("bundle {}: {} ships with the bundle and comes from no hub; restore it", bundle.name(), file.path);
     };
-    let download = Download::new(bundle, file, repository, arguments)?;
+    let download = Download::new(bundle, file, repository, hub)?;
     let installed = download.run()?;
     let VerifiedFile { path, size, sha256, .. } = &installed;
     let pulled = Pulled { path, state: "pulled", bytes: *size, sha256 };
@@ -100,17 +94,12 @@ struct Download<'a> {
 }
 
 impl<'a> Download<'a> {
-    fn new(
-        bundle: &'a Bundle,
-        file: &'a FileManifest,
-        repository: &'a str,
-        arguments: &PullArguments,
-    ) -> anyhow::Result<Self> {
+    fn new(bundle: &'a Bundle, file: &'a FileManifest, repository: &'a str, hub: &ModelConfig) -> anyhow::Result<Self> {
         let folder = bundle.weights_folder().join(PULL_FOLDER).join(file.path.replace('/', "--"));
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        let token = arguments.token.clone().or_else(|| Cache::from_env().token());
+        let token = hub.hub_token.as_ref().map(|token| token.expose().to_owned()).or_else(|| Cache::from_env().token());
         let mut builder = ApiBuilder::from_cache(Cache::new(folder.clone())).with_token(token).with_progress(false);
-        if let Some(endpoint) = &arguments.endpoint {
+        if let Some(endpoint) = &hub.hub_endpoint {
             builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
         }
         let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(BAR)?);

@@ -17,10 +17,15 @@ const NETWORKS: [&str; 5] = ["text_encoder", "dinov2", "flux_vae", "visual_token
 
 /// Runs `echogen models ARGUMENTS` and returns its answer and exit code, or its error.
 fn run_line(arguments: &[&str], folders: &[PathBuf], json: bool) -> Result<(String, Exit), String> {
+    run_on(arguments, folders, &ModelConfig::default(), json)
+}
+
+/// The same with settings of a hub.
+fn run_on(arguments: &[&str], folders: &[PathBuf], config: &ModelConfig, json: bool) -> Result<(String, Exit), String> {
     let line = CommandLine::try_parse_from([&["models"], arguments].concat()).map_err(|error| error.to_string())?;
     let mut written = Vec::new();
     let mut output = Output { writer: &mut written, json };
-    let exit = run_with(line.command, folders, &mut output).map_err(|error| format!("{error:#}"))?;
+    let exit = run_with(&line.command, folders, config, &mut output).map_err(|error| format!("{error:#}"))?;
     Ok((String::from_utf8(written).unwrap(), exit))
 }
 
@@ -60,7 +65,9 @@ fn on_hub(change: impl Fn(&mut Served)) -> (TempDir, [PathBuf; 1], HubTwin) {
 }
 
 fn pull(folders: &[PathBuf], hub: &HubTwin, more: &[&str]) -> Result<(String, Exit), String> {
-    run_line(&[&["pull", "tiny", "--token", "t", "--endpoint", &hub.endpoint], more].concat(), folders, false)
+    let (hub_endpoint, hub_token) = (Some(hub.endpoint.clone()), Some("t".into()));
+    let config = ModelConfig { hub_endpoint, hub_token, ..ModelConfig::default() };
+    run_on(&[&["pull", "tiny"], more].concat(), folders, &config, false)
 }
 
 fn pulled(folder: &TempDir, name: &str) -> PathBuf {
@@ -240,7 +247,7 @@ fn an_unknown_bundle_is_an_error_with_the_known_names() {
 
 #[test]
 fn convert_rewrites_and_asks_before_overwriting() {
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tests/data/nested.pth");
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../checkpoint/tests/data/nested.pth");
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("out.safetensors");
     let (data, target) = (data.to_str().unwrap(), target.to_str().unwrap());

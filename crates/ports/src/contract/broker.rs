@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use echogen_protocol::{Lane, StageName};
+
 use super::{not_now, soon};
 use crate::{Broker, Consumer, DEAD_LETTER_REASON, Delivery, Event, EventStream, Message, QueueName};
 
@@ -21,7 +23,7 @@ pub async fn broker_contract(fresh: impl AsyncFn() -> Arc<dyn Broker>) {
 }
 
 fn queue() -> QueueName {
-    QueueName::sample()
+    QueueName::of(StageName::Sampler, Lane::Standard)
 }
 
 fn message(body: &str) -> Message {
@@ -67,7 +69,10 @@ async fn what_was_published_comes_once(broker: &dyn Broker) {
 }
 
 async fn queues_are_apart(broker: &dyn Broker) {
-    broker.publish(&QueueName::encode(), message("elsewhere")).await.expect("publish works");
+    broker
+        .publish(&QueueName::of(StageName::Encoder, Lane::Standard), message("elsewhere"))
+        .await
+        .expect("publish works");
     let mut consumer = consume(broker, 1).await;
     not_now("a message of another queue comes", consumer.receive()).await;
 }

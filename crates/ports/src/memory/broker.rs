@@ -290,6 +290,7 @@ impl EventStream for MemoryEvents {
 
 #[cfg(test)]
 mod tests {
+    use echogen_protocol::{Lane, StageName};
     use tokio::time::timeout;
 
     use super::*;
@@ -302,7 +303,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_counters_tell_where_messages_are() {
-        let (broker, queue) = (MemoryBroker::new(), QueueName::sample());
+        let (broker, queue) = (MemoryBroker::new(), QueueName::of(StageName::Sampler, Lane::Standard));
         broker.publish(&queue, Message::default()).await.unwrap();
         broker.publish_after(&queue, Message::default(), Duration::from_secs(1)).await.unwrap();
         assert_eq!((broker.waiting(&queue), broker.unsettled()), (2, 0));
@@ -336,7 +337,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_delay_past_the_end_of_time_is_an_error() {
-        let error = MemoryBroker::new().publish_after(&QueueName::sample(), Message::default(), Duration::MAX).await;
+        let error = MemoryBroker::new()
+            .publish_after(&QueueName::of(StageName::Sampler, Lane::Standard), Message::default(), Duration::MAX)
+            .await;
         assert!(error.unwrap_err().is_permanent());
     }
 }

@@ -14,7 +14,7 @@ impl ServiceConfig {
     pub fn check(&self) -> Result<(), String> {
         self.check_adapters()?;
         self.check_work()?;
-        self.check_job()
+        self.job.check()
     }
 
     /// What the adapters can say without a server. Where there is no address, nothing is reached.
@@ -39,16 +39,6 @@ impl ServiceConfig {
             ));
         }
         Ok(())
-    }
-
-    fn check_job(&self) -> Result<(), String> {
-        let (seeds, count) = (self.job.seeds.len(), self.job.count);
-        match count {
-            Some(count) if seeds > 1 => {
-                Err(format!("job.seeds gives {seeds} seeds, and job.count says {count} pictures; use one of them"))
-            }
-            _ => Ok(()),
-        }
     }
 }
 

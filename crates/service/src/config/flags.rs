@@ -15,11 +15,15 @@ use super::{
     settings::settings,
 };
 
-/// The flags of some settings: of whole sections, or of single ones by their names.
+/// The flags of some settings: of whole sections, of single ones by their names, and `!` before those that are left out.
 ///
 /// Their values are opaque to the parser of the command line. It would quote a wrong one in its error, also a secret.
 pub fn flags(uses: &[&str]) -> Vec<Arg> {
-    let is_used = |setting: &&Setting| uses.iter().any(|used| *used == setting.section() || *used == setting.name());
+    let is_listed = |name: &str, how: &str| uses.iter().any(|used| used.strip_prefix(how) == Some(name));
+    let is_used = |setting: &&Setting| {
+        let name = setting.name();
+        (is_listed(setting.section(), "") || is_listed(&name, "")) && !is_listed(&name, "!")
+    };
     settings().all.iter().filter(is_used).flat_map(arguments).collect()
 }
 

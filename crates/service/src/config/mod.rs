@@ -9,6 +9,7 @@ mod check;
 mod environment;
 mod file;
 mod flags;
+mod job;
 mod kind;
 mod layers;
 mod nearest;

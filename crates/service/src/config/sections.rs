@@ -11,7 +11,7 @@ use echogen_protocol::{AspectRatio, Lane, MaskMode, OutputFormat, PerScale, Pixe
 use echogen_sampler::SamplerConfig;
 use echogen_segmenter::FinderConfig;
 use echogen_telemetry::LogFormat;
-use echogen_worker::{LaneWeights, ProductsConfig, WorkerConfig};
+use echogen_worker::{ProductsConfig, WorkerConfig};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -157,8 +157,6 @@ impl Default for FetchConfig {
 pub struct WorkerSettings {
     /// Tasks at work at once, in each role.
     pub concurrency: RoleConcurrency,
-    /// Jobs begun in turn of each lane while all have some waiting.
-    pub lane_weights: LaneWeights,
     /// Jobs of standard input that `up` has read and that have not ended; the rest waits unread.
     #[schemars(range(min = 1, max = 100_000))]
     pub in_flight: u32,
@@ -169,12 +167,7 @@ pub struct WorkerSettings {
 
 impl Default for WorkerSettings {
     fn default() -> Self {
-        Self {
-            concurrency: RoleConcurrency::default(),
-            lane_weights: LaneWeights::default(),
-            in_flight: 32,
-            common: WorkerConfig::default(),
-        }
+        Self { concurrency: RoleConcurrency::default(), in_flight: 32, common: WorkerConfig::default() }
     }
 }
 

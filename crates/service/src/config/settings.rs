@@ -134,6 +134,11 @@ impl Settings {
         self.all.iter().filter(move |setting| setting.path[..setting.path.len() - 1] == table[..])
     }
 
+    /// The names of the sections, without those of tables in them.
+    pub fn names_of_sections(&self) -> Vec<&str> {
+        self.sections.iter().map(|section| section.name.as_str()).filter(|name| !name.contains('.')).collect()
+    }
+
     /// The setting of that name.
     pub fn find(&self, name: &str) -> Option<&Setting> {
         self.all.iter().find(|setting| setting.name() == name)

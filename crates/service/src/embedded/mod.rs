@@ -8,8 +8,8 @@ mod runner;
 
 use std::collections::HashSet;
 
-use echogen_ports::{EventStream, Message, QueueName};
-use echogen_protocol::{EventKind, Job, JobEvent};
+use echogen_ports::{EventStream, Message};
+use echogen_protocol::{EventKind, Job, JobEvent, RoleName, StageTask};
 use echogen_telemetry::Telemetry;
 use echogen_worker::Clock;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +22,6 @@ use crate::{
     config::ServiceConfig,
     job_lines::{JobLine, JobLines},
     jobs_file::{parsed, without_callback},
-    roles::RoleName,
     run::{Process, exit_of, work},
 };
 
@@ -116,7 +115,7 @@ impl<'a, F: FnMut(LineEnd)> Feed<'a, F> {
         match job {
             Ok(job) => {
                 let message = Message::of_job(&job, Clock::system().now());
-                let sent = self.backends.broker.publish(&QueueName::dispatch(job.lane), message).await;
+                let sent = self.backends.broker.publish(&job.queue(), message).await;
                 sent.map_err(|error| Failure::refused("the jobs cannot be sent", &error))?;
                 self.in_flight.insert(job.id.0);
             }

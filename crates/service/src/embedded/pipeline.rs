@@ -10,8 +10,8 @@ use std::{
 };
 
 use echogen_adapters::FileImageFetcher;
-use echogen_ports::{EventStream, MemoryBroker, MemoryCache, Message, ObjectKey, ObjectStore, PortError, QueueName};
-use echogen_protocol::{Job, JobResult, JobStatus};
+use echogen_ports::{EventStream, MemoryBroker, MemoryCache, Message, ObjectKey, ObjectStore, PortError};
+use echogen_protocol::{Job, JobResult, JobStatus, RoleName, StageTask};
 use echogen_worker::{Backoff, Clock, ResultWriter, WorkerConfig};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -19,7 +19,6 @@ use crate::{
     Backends, Failure, NetworkSource,
     backends::{cannot_write, open_folder},
     config::{RoleConcurrency, ServiceConfig},
-    roles::RoleName,
     run::work,
 };
 
@@ -78,7 +77,7 @@ impl Pipeline {
     /// Sends a job on its way.
     pub async fn submit(&self, job: &Job) -> Result<(), PortError> {
         let message = Message::of_job(job, Clock::system().now());
-        self.backends.broker.publish(&QueueName::dispatch(job.lane), message).await
+        self.backends.broker.publish(&job.queue(), message).await
     }
 
     /// Subscribes to the events of all jobs.

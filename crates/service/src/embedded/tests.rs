@@ -3,7 +3,7 @@
 use std::{io::Cursor, sync::Arc, time::Duration};
 
 use echogen_ports::{Broker, Event, MemoryBroker, MemoryCache, MemoryObjectStore};
-use echogen_protocol::{JobId, Lane};
+use echogen_protocol::{Job, JobId, StageTask};
 use jiff::Timestamp;
 use serde_json::json;
 use tokio_util::task::TaskTracker;
@@ -26,7 +26,7 @@ impl Bench {
     }
 
     fn waiting(&self) -> usize {
-        self.broker.waiting(&QueueName::dispatch(Lane::default()))
+        self.broker.waiting(&Job::new("dog.png".into(), "").queue())
     }
 
     async fn end(&self, number: usize, kind: EventKind) {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use echogen_imaging::{ImageFormat, RgbImage, encode_image};
-use echogen_ports::{Broker, EventStream, Message, PortError, QueueName};
-use echogen_protocol::{EventKind, IfNotFound, ImageSource, Job, JobEvent, JobId, Lane, PixelBudget};
+use echogen_ports::{Broker, EventStream, Message, PortError};
+use echogen_protocol::{EventKind, IfNotFound, ImageSource, Job, JobEvent, JobId, Lane, PixelBudget, StageTask};
 use echogen_telemetry::{Consuming, Telemetry, health, metrics};
 use echogen_worker::Clock;
 use futures::future::select_all;
@@ -148,7 +148,7 @@ async fn there_and_back(broker: &dyn Broker, job: &Job) -> Result<JobEvent, Port
     }
     let message = Message::of_job(job, Clock::system().now());
     let message = in_new_trace(message, &info_span!("canary", job = %job.id), "canary");
-    broker.publish(&QueueName::dispatch(job.lane), message).await?;
+    broker.publish(&job.queue(), message).await?;
     first(&mut ends).await
 }
 

@@ -4,13 +4,10 @@
 
 use std::time::Duration;
 
-use echogen_ports::{Broker, DEAD_LETTER_REASON, Delivery, Message, QueueName};
-use echogen_protocol::{Task, TaskHeaders};
+use echogen_ports::{Broker, DEAD_LETTER_REASON, Delivery, Message};
+use echogen_protocol::{Job, QueueName, StageName, TaskHeaders};
 
-use crate::{
-    Failure,
-    roles::{RoleName, queues_of_roles},
-};
+use crate::Failure;
 
 /// Dead letters of each queue that are received at once; the rest come after these have gone.
 const AT_ONCE: u16 = 10_000;
@@ -65,7 +62,7 @@ pub async fn act(
     mut each: impl FnMut(&DeadLetter<'_>),
 ) -> Result<u64, Failure> {
     let mut count = 0;
-    for (_, _, queue) in queues_of_roles(&RoleName::ALL) {
+    for queue in StageName::ALL.into_iter().flat_map(StageName::queues) {
         count += act_on(broker, &queue, action, chosen, &mut each).await?;
     }
     Ok(count)
@@ -107,7 +104,8 @@ async fn act_on(
 impl Chosen {
     fn has(&self, headers: &TaskHeaders, message: &Message) -> bool {
         let Self::Jobs(jobs) = self else { return true };
-        let id = headers.job.clone().or_else(|| Some(Task::parse(&message.body).ok()?.job_id().to_string()));
+        // Our own messages name their job; a client's job names itself.
+        let id = headers.job.clone().or_else(|| Some(Job::parse(&message.body).ok()?.id.to_string()));
         id.is_some_and(|id| jobs.contains(&id))
     }
 }

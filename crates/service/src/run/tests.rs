@@ -5,10 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use echogen_encoder::SubjectEncoder;
-use echogen_ports::{
-    Broker, ImageFetcher, MemoryBroker, MemoryCache, MemoryObjectStore, Message, PortError, QueueName,
-};
-use echogen_protocol::{ImageSource, Job, PixelBudget, SubjectKeys};
+use echogen_ports::{Broker, ImageFetcher, MemoryBroker, MemoryCache, MemoryObjectStore, Message, PortError};
+use echogen_protocol::{ImageSource, Job, PixelBudget, RoleName, StageName, StageTask, SubjectKeys};
 use echogen_sampler::{ImageSampler, SamplerConfig};
 use echogen_segmenter::{Detector, GivenBox};
 use jiff::Timestamp;
@@ -70,7 +68,7 @@ async fn a_role_at_work_drains_when_a_later_one_cannot_be_loaded() {
     let tracker = TaskTracker::new();
     let backends = Backends::new(broker.clone(), cache, store.clone(), store, fetcher.clone(), &tracker);
     let job = Job::new("dog.png".into(), "a dog").with_id();
-    let intake = QueueName::dispatch(job.lane);
+    let intake = job.queue();
     broker.publish(&intake, Message::of_job(&job, Timestamp::now())).await.unwrap();
 
     let roles = [RoleName::Dispatcher, RoleName::Encoder];
@@ -78,5 +76,5 @@ async fn a_role_at_work_drains_when_a_later_one_cannot_be_loaded() {
     let ended = work(&roles, &networks, &backends, &ServiceConfig::default(), &shutdown).await;
     assert_eq!(ended.unwrap_err().message, "a file is torn");
     assert_eq!((broker.waiting(&intake), broker.unsettled()), (0, 0), "the job was neither dropped nor given back");
-    assert_eq!(broker.waiting(&QueueName::segment()), 1, "it went on its way");
+    assert_eq!(broker.waiting(&StageName::Segmenter.queues()[0]), 1, "it went on its way");
 }

@@ -69,7 +69,7 @@ async fn probes_follow_the_health() {
 #[tokio::test]
 async fn metrics_are_shown_as_prometheus_reads_them() {
     let bench = Bench::new().await;
-    bench.metrics.expect_stage("encoder", 4);
+    bench.metrics.expect_stage(echogen_protocol::StageName::Encoder, 4);
     let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     let answer = bench.send(request).await;
     assert!(answer.contains("content-type: text/plain; version=0.0.4"), "{answer}");

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use echogen_protocol::{Lane, StageName};
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder,
@@ -12,10 +13,10 @@ use prometheus::{
 
 use super::labels::{CacheAnswer, JobEnd, StoreAnswer, StoreCall, TaskEnd};
 use super::{
-    BATCH_SIZE, BATCHES, BUILD_INFO, CACHE_REQUESTS, CANARY_RUNS, CANARY_TIME, CONSUMING, DEAD_LETTER_MESSAGES,
-    DEAD_LETTERS, DEVICE_FAULTS, FLIGHT_WAITS, IN_PROGRESS, JOBS, KV_CACHE, Kind, Label, MODEL_INFO, Metric,
-    QUEUE_MESSAGES, QUEUE_WAIT, READY, RETRIES, SCALE_TIME, SINCE_PROGRESS, STAGES, STORE_REQUESTS, STORE_TIME, TASK,
-    TASKS, WORK_WAITING, closed, object_kind,
+    ALL_LANES, BATCH_SIZE, BATCHES, BUILD_INFO, CACHE_REQUESTS, CANARY_RUNS, CANARY_TIME, CONSUMING,
+    DEAD_LETTER_MESSAGES, DEAD_LETTERS, DEVICE_FAULTS, FLIGHT_WAITS, IN_PROGRESS, JOBS, KV_CACHE, Kind, Label,
+    MODEL_INFO, Metric, QUEUE_MESSAGES, QUEUE_WAIT, READY, RETRIES, SCALE_TIME, SINCE_PROGRESS, STORE_REQUESTS,
+    STORE_TIME, TASK, TASKS, WORK_WAITING, closed, object_kind,
 };
 use crate::Health;
 
@@ -42,6 +43,7 @@ struct StageState {
 /// The metrics of a process.
 pub struct Metrics {
     registry: Registry,
+    /// In the order of [`StageName::ALL`].
     stages: Mutex<Vec<StageState>>,
     jobs: IntCounterVec,
     tasks: IntCounterVec,
@@ -83,7 +85,7 @@ impl Metrics {
         let state = || StageState { in_progress: 0, last_progress: Instant::now(), task_seconds: None, at_once: 0 };
         let metrics = Self {
             registry: Registry::new(),
-            stages: Mutex::new(STAGES.iter().map(|_| state()).collect()),
+            stages: Mutex::new(StageName::ALL.iter().map(|_| state()).collect()),
             jobs: counters(JOBS),
             tasks: counters(TASKS),
             task_seconds: histograms(TASK),
@@ -160,9 +162,9 @@ impl Metrics {
     }
 
     /// Begins all series of a stage that runs here at zero.
-    pub fn expect_stage(&self, stage: &str, at_once: u16) {
-        let stage = closed(STAGES, stage);
-        self.with_stage(stage, |state| state.at_once = at_once.max(1));
+    pub fn expect_stage(&self, name: StageName, at_once: u16) {
+        let stage = name.as_str();
+        self.with_stage(name, |state| state.at_once = at_once.max(1));
         every_value(JOBS.labels[0], |outcome| drop(self.jobs.with_label_values(&[outcome])));
         every_value(TASKS.labels[1], |outcome| drop(self.tasks.with_label_values(&[stage, outcome])));
         every_value(STORE_REQUESTS.labels[0], |operation| {
@@ -177,11 +179,11 @@ impl Metrics {
         drop(self.retries.with_label_values(&[stage]));
         drop(self.dead_letters.with_label_values(&[stage]));
         self.register_once(&self.device_faults);
-        match stage {
-            "segmenter" => drop(self.flight_waits.with_label_values(&["segmentation"])),
-            "encoder" => drop(self.flight_waits.with_label_values(&["subject"])),
-            "sampler" => self.expect_batches(),
-            _ => {}
+        match name {
+            StageName::Segmenter => drop(self.flight_waits.with_label_values(&["segmentation"])),
+            StageName::Encoder => drop(self.flight_waits.with_label_values(&["subject"])),
+            StageName::Sampler => self.expect_batches(),
+            StageName::Dispatcher | StageName::Notifier => {}
         }
     }
 
@@ -203,12 +205,11 @@ impl Metrics {
     }
 
     /// A task is in hand; `waited` is how long it lay in its queue, where that is known.
-    pub fn task_started(&self, stage: &str, waited: Option<Duration>) -> TaskInProgress<'_> {
-        let stage = closed(STAGES, stage);
+    pub fn task_started(&self, stage: StageName, waited: Option<Duration>) -> TaskInProgress<'_> {
         if let Some(waited) = waited {
-            self.queue_wait.with_label_values(&[stage]).observe(waited.as_secs_f64());
+            self.queue_wait.with_label_values(&[stage.as_str()]).observe(waited.as_secs_f64());
         }
-        self.in_progress.with_label_values(&[stage]).inc();
+        self.in_progress.with_label_values(&[stage.as_str()]).inc();
         self.with_stage(stage, |state| {
             if state.in_progress == 0 {
                 state.last_progress = Instant::now();
@@ -218,7 +219,8 @@ impl Metrics {
         TaskInProgress { metrics: self, stage, started: Instant::now(), end: TaskEnd::PutBack }
     }
 
-    fn task_ended(&self, stage: &'static str, end: TaskEnd, took: Duration) {
+    fn task_ended(&self, name: StageName, end: TaskEnd, took: Duration) {
+        let stage = name.as_str();
         self.in_progress.with_label_values(&[stage]).dec();
         self.tasks.with_label_values(&[stage, end.as_str()]).inc();
         match end {
@@ -227,7 +229,7 @@ impl Metrics {
             TaskEnd::DeadLettered => self.dead_letters.with_label_values(&[stage]).inc(),
             TaskEnd::Failed | TaskEnd::PutBack | TaskEnd::Ended => {}
         }
-        self.with_stage(stage, |state| {
+        self.with_stage(name, |state| {
             state.in_progress = state.in_progress.saturating_sub(1);
             if end != TaskEnd::PutBack {
                 state.last_progress = Instant::now();
@@ -240,8 +242,8 @@ impl Metrics {
     }
 
     /// A stage that is long at one task is getting on with it.
-    pub fn progressed(&self, stage: &str) {
-        self.with_stage(closed(STAGES, stage), |state| state.last_progress = Instant::now());
+    pub fn progressed(&self, stage: StageName) {
+        self.with_stage(stage, |state| state.last_progress = Instant::now());
     }
 
     /// A job has its result.
@@ -276,7 +278,7 @@ impl Metrics {
     pub fn scale_sampled(&self, scale: usize, took: Duration) {
         let scale = scale.clamp(1, MAX_SCALES).to_string();
         self.scale_seconds.with_label_values(&[&scale]).observe(took.as_secs_f64());
-        self.progressed("sampler");
+        self.progressed(StageName::Sampler);
     }
 
     /// The object store was called.
@@ -285,12 +287,12 @@ impl Metrics {
         self.store_seconds.with_label_values(&[call.as_str()]).observe(took.as_secs_f64());
     }
 
-    /// What the broker says of a queue: messages that wait, and dead letters of theirs.
-    pub fn queue_seen(&self, stage: &str, lane: &str, messages: u32, dead_letters: u32) {
-        let stage = closed(STAGES, stage);
+    /// What the broker says of a stage's queue, that of one lane or of all: messages that wait, and dead letters of theirs.
+    pub fn queue_seen(&self, name: StageName, lane: Option<Lane>, messages: u32, dead_letters: u32) {
+        let (stage, lane) = (name.as_str(), lane.map_or(ALL_LANES, Lane::as_str));
         self.queue_messages.with_label_values(&[stage, lane]).set(messages.into());
         self.dead_letter_messages.with_label_values(&[stage, lane]).set(dead_letters.into());
-        let (seconds, at_once) = self.with_stage(stage, |state| (state.task_seconds, state.at_once));
+        let (seconds, at_once) = self.with_stage(name, |state| (state.task_seconds, state.at_once));
         if at_once > 0 {
             let waiting = f64::from(messages) * seconds.unwrap_or(SECONDS_UNKNOWN) / f64::from(at_once);
             self.work_waiting.with_label_values(&[stage, lane]).set(waiting);
@@ -315,7 +317,7 @@ impl Metrics {
             self.consuming.with_label_values(&[stage]).set(consuming.into());
             self.ready.with_label_values(&[stage]).set(ready.into());
         }
-        for (stage, state) in STAGES.iter().zip(self.lock().iter()).filter(|(_, state)| state.at_once > 0) {
+        for (stage, state) in StageName::NAMES.iter().zip(self.lock().iter()).filter(|(_, state)| state.at_once > 0) {
             let idle = state.in_progress == 0;
             let seconds = if idle { 0.0 } else { state.last_progress.elapsed().as_secs_f64() };
             self.since_progress.with_label_values(&[stage]).set(seconds);
@@ -326,9 +328,9 @@ impl Metrics {
         String::from_utf8(text).unwrap_or_default()
     }
 
-    fn with_stage<T>(&self, stage: &'static str, work: impl FnOnce(&mut StageState) -> T) -> T {
-        let index = STAGES.iter().position(|known| *known == stage).unwrap_or(STAGES.len() - 1);
-        work(&mut self.lock()[index])
+    fn with_stage<T>(&self, stage: StageName, work: impl FnOnce(&mut StageState) -> T) -> T {
+        // `ALL` lists the stages in the order of their declaration.
+        work(&mut self.lock()[stage as usize])
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<StageState>> {
@@ -339,7 +341,7 @@ impl Metrics {
 /// A task at work. Dropped without [`TaskInProgress::ended`], it counts as put back.
 pub struct TaskInProgress<'a> {
     metrics: &'a Metrics,
-    stage: &'static str,
+    stage: StageName,
     started: Instant,
     end: TaskEnd,
 }

@@ -63,11 +63,10 @@ fn what_is_shown_is_what_is_listed() {
     let metrics = Metrics::new();
     metrics.build("1.2.3");
     metrics.model("mini", "transformer", "00");
-    STAGES.iter().for_each(|stage| metrics.expect_stage(stage, 1));
-    metrics.expect_stage("sampler", 1);
+    StageName::ALL.into_iter().for_each(|stage| metrics.expect_stage(stage, 1));
     metrics.expect_canary();
     metrics.cache_asked("images/00/0011", CacheAnswer::Hit);
-    metrics.queue_seen("sampler", "all", 1, 0);
+    metrics.queue_seen(StageName::Sampler, None, 1, 0);
     metrics.scale_sampled(1, Duration::ZERO);
     let health = Health::default();
     health.loaded("sampler", || Consuming { now: true, since: Duration::ZERO });
@@ -84,7 +83,7 @@ fn what_is_shown_is_what_is_listed() {
 #[test]
 fn a_role_shows_only_what_is_its_own() {
     let metrics = Metrics::new();
-    metrics.expect_stage("encoder", 1);
+    metrics.expect_stage(StageName::Encoder, 1);
     let text = metrics.render(&Health::default());
     assert!(shown(&text).contains("echogen_single_flight_waits_total"));
     assert!(!text.contains("batch") && !text.contains("canary") && !text.contains("kv_cache"), "{text}");
@@ -94,24 +93,24 @@ fn a_role_shows_only_what_is_its_own() {
 #[test]
 fn tasks_are_counted_by_their_end() {
     let metrics = Metrics::new();
-    metrics.expect_stage("encoder", 2);
+    metrics.expect_stage(StageName::Encoder, 2);
     let text = || metrics.render(&Health::default());
-    let first = metrics.task_started("encoder", Some(Duration::from_secs(3)));
-    let second = metrics.task_started("encoder", None);
+    let first = metrics.task_started(StageName::Encoder, Some(Duration::from_secs(3)));
+    let second = metrics.task_started(StageName::Encoder, None);
     assert!(text().contains("echogen_tasks_in_progress{stage=\"encoder\"} 2"));
     assert!(text().contains("echogen_queue_wait_seconds_sum{stage=\"encoder\"} 3\n"));
     assert!(text().contains("echogen_queue_wait_seconds_count{stage=\"encoder\"} 1\n"));
     first.ended(TaskEnd::Done);
     drop(second);
-    metrics.task_started("encoder", None).ended(TaskEnd::Retried);
-    metrics.task_started("unheard of", None).ended(TaskEnd::DeadLettered);
+    metrics.task_started(StageName::Encoder, None).ended(TaskEnd::Retried);
+    metrics.task_started(StageName::Notifier, None).ended(TaskEnd::DeadLettered);
     for line in [
         "echogen_tasks_total{outcome=\"done\",stage=\"encoder\"} 1",
         "echogen_tasks_total{outcome=\"put_back\",stage=\"encoder\"} 1",
         "echogen_tasks_total{outcome=\"retried\",stage=\"encoder\"} 1",
         "echogen_retries_total{stage=\"encoder\"} 1",
         "echogen_dead_letters_total{stage=\"encoder\"} 0",
-        "echogen_dead_letters_total{stage=\"other\"} 1",
+        "echogen_dead_letters_total{stage=\"notifier\"} 1",
         "echogen_task_seconds_count{stage=\"encoder\"} 1",
         "echogen_tasks_in_progress{stage=\"encoder\"} 0",
         "echogen_seconds_since_progress{stage=\"encoder\"} 0",
@@ -129,12 +128,12 @@ fn value(text: &str, series: &str) -> f64 {
 #[test]
 fn progress_is_only_missed_while_something_is_at_work() {
     let metrics = Metrics::new();
-    metrics.expect_stage("sampler", 1);
+    metrics.expect_stage(StageName::Sampler, 1);
     let series = "echogen_seconds_since_progress{stage=\"sampler\"}";
     std::thread::sleep(Duration::from_millis(20));
     let since = || value(&metrics.render(&Health::default()), series);
     assert_eq!(since(), 0.0, "an idle role misses nothing");
-    let task = metrics.task_started("sampler", None);
+    let task = metrics.task_started(StageName::Sampler, None);
     std::thread::sleep(Duration::from_millis(20));
     assert!(since() >= 0.02);
     metrics.scale_sampled(1, Duration::ZERO);
@@ -146,18 +145,18 @@ fn progress_is_only_missed_while_something_is_at_work() {
 #[test]
 fn work_waiting_is_messages_times_seconds_by_what_runs_at_once() {
     let metrics = Metrics::new();
-    metrics.queue_seen("sampler", "all", 8, 3);
+    metrics.queue_seen(StageName::Sampler, None, 8, 3);
     let text = || metrics.render(&Health::default());
     assert!(!text().contains("echogen_work_waiting_seconds{"), "nobody here knows how long the sampler takes");
     assert!(text().contains("echogen_dead_letter_messages{lane=\"all\",stage=\"sampler\"} 3"));
-    metrics.expect_stage("sampler", 4);
-    metrics.queue_seen("sampler", "all", 8, 0);
+    metrics.expect_stage(StageName::Sampler, 4);
+    metrics.queue_seen(StageName::Sampler, None, 8, 0);
     let series = "echogen_work_waiting_seconds{lane=\"all\",stage=\"sampler\"}";
     assert_eq!(value(&text(), series), 2.0, "a task is taken for a second until one has ended");
-    let task = metrics.task_started("sampler", None);
+    let task = metrics.task_started(StageName::Sampler, None);
     std::thread::sleep(Duration::from_millis(30));
     task.ended(TaskEnd::Done);
-    metrics.queue_seen("sampler", "all", 8, 0);
+    metrics.queue_seen(StageName::Sampler, None, 8, 0);
     let waiting = value(&text(), series);
     assert!((0.06..1.0).contains(&waiting), "{waiting}");
 }
@@ -175,7 +174,7 @@ fn labels_are_closed_sets_whatever_comes() {
         assert_eq!(object_kind(key), kind, "{key}");
     }
     let metrics = Metrics::new();
-    metrics.expect_stage("sampler", 1);
+    metrics.expect_stage(StageName::Sampler, 1);
     metrics.batch_began(3, "a new reason", 7);
     metrics.scale_sampled(99, Duration::ZERO);
     let text = metrics.render(&Health::default());

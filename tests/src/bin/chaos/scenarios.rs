@@ -9,8 +9,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use echogen_ports::{Broker, Message, QueueName};
-use echogen_protocol::{EventKind, Job, Lane};
-use echogen_service::RoleName;
+use echogen_protocol::{EventKind, Job, Lane, RoleName, StageName};
 use echogen_testkit::{CutProxy, RabbitMqCluster};
 use echogen_tests::{
     callback_server::CallbackServer,
@@ -280,7 +279,7 @@ async fn callbacks(servers: &Servers) -> anyhow::Result<Tally> {
                 return Ok(());
             }
             if began.elapsed() > CALLBACK_PATIENCE {
-                reasons = dead_letters(system, &QueueName::notify()).await?;
+                reasons = dead_letters(system, &QueueName::of(StageName::Notifier, Lane::Standard)).await?;
                 return Ok(());
             }
             sleep(Duration::from_millis(50)).await;
@@ -316,7 +315,7 @@ async fn malformed(servers: &Servers) -> anyhow::Result<Tally> {
     let environment = servers.environment();
     let trial = Trial::start(&environment, &environment.amqp_url).await?;
     let flooding = async |system: &System| {
-        let queue = QueueName::dispatch(Lane::Standard);
+        let queue = QueueName::of(StageName::Dispatcher, Lane::Standard);
         let dispatcher = system.roles.first().context("there is a dispatcher")?;
         let before = dispatcher.peak_mib();
         for chunk in (0..MALFORMED).collect::<Vec<_>>().chunks(512) {

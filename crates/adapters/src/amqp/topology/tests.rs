@@ -1,5 +1,7 @@
 //! What an installation declares, and how it is printed.
 
+use echogen_protocol::Lane;
+
 use super::*;
 
 fn topology() -> Topology {
@@ -13,8 +15,7 @@ fn text(queue: &Queue, argument: &str) -> String {
 #[test]
 fn every_queue_of_a_stage_can_be_reached_retried_and_given_up() {
     let topology = topology();
-    let lanes = [Lane::Interactive, Lane::Standard, Lane::Bulk].map(QueueName::dispatch);
-    for queue in lanes.into_iter().chain([QueueName::segment(), QueueName::encode(), QueueName::sample()]) {
+    for queue in StageName::ALL.iter().flat_map(|stage| stage.queues()) {
         let name = topology.names().queue(&queue);
         let found = topology.queues.iter().find(|queue| queue.name == name).expect("it is declared");
         assert!(topology.has_queue(&format!("{name}.dead")), "{name} has a place for dead letters");
@@ -50,7 +51,7 @@ fn all_queues_are_bounded_and_refuse_what_is_too_much() {
 fn a_delay_takes_the_smallest_tier_that_holds_it() {
     let topology = topology();
     let tier = |delay| {
-        let route = topology.names().delayed_route(&QueueName::sample(), delay).unwrap();
+        let route = topology.names().delayed_route(&QueueName::of(StageName::Sampler, Lane::Standard), delay).unwrap();
         assert_eq!(route.routing_key, "echogen.sample");
         assert!(topology.exchanges.iter().any(|exchange| exchange.name == route.exchange), "{}", route.exchange);
         (route.exchange, route.wait.map(|wait| wait.as_millis()))
@@ -63,7 +64,8 @@ fn a_delay_takes_the_smallest_tier_that_holds_it() {
     assert_eq!(tier(millis(300_000)), ("echogen.retry.300000ms".to_owned(), Some(300_000)));
     assert_eq!(tier(Duration::from_secs(86_400)), ("echogen.retry.86400000ms".to_owned(), Some(86_400_000)));
     for delay in [Duration::from_millis(86_400_001), Duration::MAX] {
-        let error = topology.names().delayed_route(&QueueName::sample(), delay).unwrap_err();
+        let error =
+            topology.names().delayed_route(&QueueName::of(StageName::Sampler, Lane::Standard), delay).unwrap_err();
         assert!(error.is_permanent(), "{error}");
     }
 }
@@ -71,8 +73,8 @@ fn a_delay_takes_the_smallest_tier_that_holds_it() {
 #[test]
 fn the_prefix_takes_the_place_of_the_projects_name() {
     let names = Names::new("mine");
-    assert_eq!(names.queue(&QueueName::dispatch(Lane::Bulk)), "mine.dispatch.bulk");
-    assert_eq!(names.queue(&QueueName::segment().dead_letters()), "mine.segment.dead");
+    assert_eq!(names.queue(&QueueName::of(StageName::Dispatcher, Lane::Bulk)), "mine.dispatch.bulk");
+    assert_eq!(names.queue(&QueueName::of(StageName::Segmenter, Lane::Standard).dead_letters()), "mine.segment.dead");
     assert_eq!(names.queue(&QueueName("answers".to_owned())), "answers");
 }
 

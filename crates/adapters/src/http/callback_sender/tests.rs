@@ -18,7 +18,8 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{super::test_tls, *};
+use super::*;
+use crate::test_tls;
 
 /// A secret of 24 bytes.
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";

@@ -19,7 +19,8 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use url::Url;
 
-use super::{super::test_tls, HttpConfig, HttpImageFetcher};
+use super::{HttpConfig, HttpImageFetcher};
+use crate::test_tls;
 
 const LIMIT: u64 = 1_000;
 const UNIT: u64 = MemoryBudget::UNIT;

@@ -10,7 +10,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use clap::Parser;
 use echogen_encoder::{EncodeError, SubjectEncoder};
 use echogen_imaging::{ImageFormat, RgbImage, encode_image};
 use echogen_protocol::{Job, Parameters, PerScale, PixelBudget, SubjectKeys};
@@ -20,7 +19,7 @@ use echogen_service::{JobFields, LoadedNetworks};
 use tempfile::TempDir;
 
 use super::*;
-use crate::arguments::{Arguments, Command};
+use crate::{arguments::Command, command_line::Line};
 
 #[derive(Debug, Default)]
 struct Painter {
@@ -100,7 +99,7 @@ impl Bench {
     fn arguments(&self) -> BatchArguments {
         let (jobs, out) = (self.path().join("jobs.jsonl"), self.path().join("out"));
         let given = ["echogen", "batch", jobs.to_str().unwrap(), "--out", out.to_str().unwrap(), "--attempts", "2"];
-        match Arguments::try_parse_from(given).unwrap().command {
+        match Line::parse(&given.map(Into::into)).unwrap().arguments.command {
             Command::Batch(arguments) => *arguments,
             other => panic!("not a batch: {other:?}"),
         }
@@ -118,7 +117,7 @@ impl Bench {
         let networks = LoadedNetworks { name: "paint".into(), subjects, detector, encoder, sampler };
         let mut source = JobsFile::open(&arguments.jobs, JobFields::new()).await.unwrap();
         let reporter = Reporter::for_many_jobs(false, false, source.total());
-        run(networks, &mut source, reporter, 16, &arguments.run, stop).await.unwrap()
+        run(networks, &mut source, reporter, 16, (&arguments.run, &ServiceConfig::default()), stop).await.unwrap()
     }
 
     async fn run_all(&self, painter: &Arc<Painter>) -> Tally {

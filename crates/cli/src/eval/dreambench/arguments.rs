@@ -11,28 +11,26 @@ pub(crate) struct DreamBenchOptions {
     /// Evaluate on the photographs of DreamBench instead: a clone of google/dreambooth, or a folder like its `dataset`
     #[arg(
         long,
-        env = "ECHOGEN_DREAMBENCH",
         value_name = "FOLDER",
         conflicts_with_all = ["pictures", "scenes", "quick", "sweep", "grid"]
     )]
     pub(crate) dreambench: Option<PathBuf>,
 
     /// Folder with the published files of facebook/dino-vits16, for DINO
-    #[arg(long, env = "ECHOGEN_DINO", value_name = "FOLDER", requires = "dreambench")]
+    #[arg(long, value_name = "FOLDER", requires = "dreambench")]
     pub(crate) dino: Option<PathBuf>,
 
     /// Folder with the published files of openai/clip-vit-base-patch32, for CLIP-I and CLIP-T
-    #[arg(long, env = "ECHOGEN_CLIP", value_name = "FOLDER", requires = "dreambench")]
+    #[arg(long, value_name = "FOLDER", requires = "dreambench")]
     pub(crate) clip: Option<PathBuf>,
 
     /// Keep the pictures in this folder; those that are there already are not made again
-    #[arg(long, env = "ECHOGEN_KEEP", value_name = "FOLDER", requires = "dreambench")]
+    #[arg(long, value_name = "FOLDER", requires = "dreambench")]
     pub(crate) keep: Option<PathBuf>,
 
     /// Pictures of each sentence, with seeds counting up from the bundle's
     #[arg(
         long,
-        env = "ECHOGEN_PER_PROMPT",
         value_name = "N",
         default_value_t = 4,
         requires = "dreambench",
@@ -41,6 +39,6 @@ pub(crate) struct DreamBenchOptions {
     pub(crate) per_prompt: u32,
 
     /// Only these subjects, such as `dog,teapot`
-    #[arg(long, env = "ECHOGEN_SUBJECTS", value_name = "NAMES", value_delimiter = ',', requires = "dreambench")]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "dreambench")]
     pub(crate) subjects: Vec<String>,
 }

@@ -20,6 +20,7 @@ use echogen_models::device::Compute;
 use echogen_protocol::FoundBy;
 use echogen_service::{
     Exit, Failure,
+    config::ServiceConfig,
     console::{print_json, print_line},
     picture_file,
 };
@@ -32,23 +33,27 @@ use self::{
     studio::{Recipe, Studio},
 };
 use super::arguments::EvalArguments;
-use crate::arguments::GeneralOptions;
 
 /// Runs the command on the photographs of `folder`.
-pub(super) fn run(folder: &Path, arguments: &EvalArguments, general: &GeneralOptions) -> Result<Exit, Failure> {
+pub(super) fn run(
+    folder: &Path,
+    arguments: &EvalArguments,
+    config: &ServiceConfig,
+    as_json: bool,
+) -> Result<Exit, Failure> {
     let options = &arguments.dreambench;
     let subjects = folder::read(folder, &options.subjects)?;
     let plan = |subject| Plan::new(subject, options.keep.as_deref(), options.per_prompt as usize);
     let plans = subjects.iter().map(plan).collect::<Result<Vec<_>>>()?;
-    let compute = arguments.model.config().compute()?;
+    let compute = config.model.compute()?;
     let judges = Judges::load(options, &compute.device)?;
-    let (bundle, studio) = studio(&plans, arguments, &compute)?;
-    let bar = super::progress_bar(plans.iter().map(|plan| plan.pictures.len()).sum(), general.json);
+    let (bundle, studio) = studio(&plans, config, &compute)?;
+    let bar = super::progress_bar(plans.iter().map(|plan| plan.pictures.len()).sum(), as_json);
     let evaluation = Evaluation { judges, studio, bar };
     let rows = plans.iter().map(|plan| evaluation.row(plan)).collect::<Result<Vec<_>>>()?;
     evaluation.bar.finish_and_clear();
     let report = Report::new(bundle, rows);
-    if general.json {
+    if as_json {
         print_json("dreambench", &report);
     } else {
         print_line(report.table().trim_end());
@@ -59,14 +64,14 @@ pub(super) fn run(folder: &Path, arguments: &EvalArguments, general: &GeneralOpt
 /// The bundle's name and networks, each as far as it is needed: pictures that were made elsewhere need neither.
 fn studio(
     plans: &[Plan<'_>],
-    arguments: &EvalArguments,
+    config: &ServiceConfig,
     compute: &Compute,
 ) -> Result<(Option<String>, Option<Studio>), Failure> {
     let is_missing = |plan: &Plan<'_>| plan.missing().next().is_some();
     if !plans.iter().any(|plan| plan.has_settings() || is_missing(plan)) {
         return Ok((None, None));
     }
-    let recipe = Recipe::open(arguments)?;
+    let recipe = Recipe::open(config)?;
     for plan in plans {
         plan.agree(&recipe.settings(plan.subject)?)?;
     }

@@ -10,14 +10,11 @@ use echogen_models::{
 };
 use echogen_protocol::{BoundingBox, FoundBy, IfNotFound, ImageSource};
 use echogen_segmenter::{FinderConfig, find_subject};
-use echogen_service::Failure;
+use echogen_service::{Failure, config::ServiceConfig};
 use serde_json::{Value, json};
 
 use super::folder::Subject;
-use crate::eval::{
-    arguments::EvalArguments,
-    maker::{self, Maker},
-};
+use crate::eval::maker::{self, Maker};
 
 /// Everything that a picture depends on; nothing of it is loaded.
 pub(super) struct Recipe {
@@ -28,10 +25,10 @@ pub(super) struct Recipe {
 
 impl Recipe {
     /// Opens the bundle that the options name.
-    pub(super) fn open(arguments: &EvalArguments) -> Result<Self, Failure> {
-        let bundle = arguments.model.config().open()?;
-        let options = maker::sampling(&bundle, arguments);
-        Ok(Self { bundle, options, finder: arguments.model.finder.config() })
+    pub(super) fn open(config: &ServiceConfig) -> Result<Self, Failure> {
+        let bundle = config.model.open()?;
+        let options = maker::sampling(&bundle, &config.job);
+        Ok(Self { bundle, options, finder: config.finder.clone() })
     }
 
     /// The bundle's name.

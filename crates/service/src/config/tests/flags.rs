@@ -19,20 +19,15 @@ fn parse(arguments: &[&str]) -> Result<Loaded, String> {
 
 #[test]
 fn the_arguments_are_consistent_for_all_settings_together() {
-    let all = names_of_sections();
-    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let all = settings().names_of_sections();
     Command::new("all").args(flags(&all)).debug_assert();
     assert!(flags(&all).len() > settings().all.len(), "secrets have two");
     command().debug_assert();
 }
 
-fn names_of_sections() -> Vec<String> {
-    settings().sections.iter().map(|section| section.name.clone()).filter(|name| !name.contains('.')).collect()
-}
-
 #[test]
 fn flags_are_read_as_settings() {
-    let config = parse(&["serve", "--broker-prefix=a", "--seed", "7", "--listen", "none", "--guidance-text", "-1,2"]);
+    let config = parse(&["serve", "--broker-prefix=a", "--seed", "7", "--listen", "none", "--guidance-text", "1,2"]);
     let config = config.unwrap().config;
     assert_eq!((config.broker.prefix.as_str(), config.job.seeds.as_slice()), ("a", &[7][..]));
     assert_eq!(config.telemetry.listen, Some(Listen::Nowhere));
@@ -59,6 +54,7 @@ fn a_wrong_flag_leads_to_the_right_one() {
         error(&["serve", "--callbacks-timeout-seconds", "soon"]),
         "--callbacks-timeout-seconds is \"soon\"; write a number above 0, at most 86400"
     );
+    assert!(error(&["serve", "--guidance-text", "-1,2"]).starts_with("--guidance-text is -1; "));
     assert!(error(&["serve", "what"]).starts_with("unexpected argument 'what' found"));
 }
 
@@ -88,9 +84,14 @@ fn the_parser_never_shows_a_secret() {
 fn the_help_has_headings_defaults_and_no_flag_of_another_section() {
     let mut command = command().find_subcommand("serve").unwrap().clone().term_width(100);
     let help = command.render_long_help().to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-    for part in
-        ["Broker:", "Callbacks:", "[default: echogen]", "[or --broker-url-file FILE]", "Address of RabbitMQ", "--listen"]
-    {
+    for part in [
+        "Broker:",
+        "Callbacks:",
+        "[default: echogen]",
+        "[or --broker-url-file FILE]",
+        "Address of RabbitMQ",
+        "--listen",
+    ] {
         assert!(help.contains(part), "{part}: {help}");
     }
     assert!(!help.contains("--store-url") && !help.contains("--log-format"), "{help}");

@@ -37,8 +37,20 @@ fn names_are_unique_in_every_layer_and_follow_the_rule() {
 #[test]
 fn every_section_of_the_type_has_settings() {
     let sections: BTreeSet<&str> = settings().all.iter().map(Setting::section).collect();
-    let expected =
-        ["broker", "cache", "callbacks", "fetch", "finder", "job", "model", "sampler", "store", "telemetry", "worker"];
+    let expected = [
+        "broker",
+        "cache",
+        "callbacks",
+        "fetch",
+        "finder",
+        "job",
+        "model",
+        "products",
+        "sampler",
+        "store",
+        "telemetry",
+        "worker",
+    ];
     assert_eq!(sections, BTreeSet::from(expected));
     assert!(settings().sections.iter().any(|section| section.name == "worker.concurrency"));
 }

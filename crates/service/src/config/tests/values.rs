@@ -70,7 +70,10 @@ fn contradictions_are_refused_with_the_names_as_they_were_written() {
     assert!(key.contains("ECHOGEN_STORE_ACCESS_KEY_ID") && key.contains("store.secret_access_key"), "{key}");
     assert!(!key.contains("hunter2"), "{key}");
     let weights = Given::file("[worker.lane_weights]\nbulk = 0").error();
-    assert!(weights.starts_with("worker.lane_weights.bulk in echogen.toml, line 2 is 0; write a whole number from 1"), "{weights}");
+    assert!(
+        weights.starts_with("worker.lane_weights.bulk in echogen.toml, line 2 is 0; write a whole number from 1"),
+        "{weights}"
+    );
     let limit = Given::file("worker.max_redeliveries = 30").error();
     assert!(
         limit.starts_with("worker.max_redeliveries in echogen.toml, line 1 is 30 and broker.delivery_limit"),

@@ -217,8 +217,8 @@ async fn deliver(
 mod tests {
     use std::sync::Arc;
 
-    use echogen_ports::{MemoryBroker, QueueName};
-    use echogen_protocol::Lane;
+    use echogen_ports::MemoryBroker;
+    use echogen_protocol::{Lane, StageTask};
     use serde_json::json;
 
     use super::*;
@@ -273,7 +273,7 @@ mod tests {
         }
 
         fn sent(&self) -> usize {
-            self.broker.waiting(&QueueName::dispatch(Lane::default()))
+            self.broker.waiting(&Job::new("dog.png".into(), "").queue())
         }
     }
 

@@ -7,8 +7,8 @@ mod pictures;
 use std::{sync::Arc, time::Duration};
 
 use echogen_adapters::amqp::AmqpBroker;
-use echogen_ports::{Broker, Message, PortError, QueueName, Secret};
-use echogen_protocol::{Job, JobEvent, JobId};
+use echogen_ports::{Broker, Message, PortError, Secret};
+use echogen_protocol::{Job, JobEvent, JobId, StageTask};
 use echogen_worker::Clock;
 
 pub use batch::{Batch, BatchOptions, BatchSummary, LineEnd};
@@ -58,7 +58,7 @@ impl Submitter {
 
     /// Sends a job that is complete; returns once the broker has it.
     pub async fn send(&self, job: &Job) -> Result<(), PortError> {
-        let (queue, mut wait) = (QueueName::dispatch(job.lane), Duration::from_millis(200));
+        let (queue, mut wait) = (job.queue(), Duration::from_millis(200));
         let span = tracing::info_span!("submit", job = %job.id);
         let message = in_new_trace(Message::of_job(job, Clock::system().now()), &span, "submit");
         for _ in 1..TRIES {

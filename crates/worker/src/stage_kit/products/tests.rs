@@ -9,7 +9,7 @@ use std::{
 };
 
 use echogen_ports::{Cache, MemoryBroker, MemoryCache, MemoryObjectStore, ObjectStore};
-use echogen_protocol::{ContentHash, Job, Task};
+use echogen_protocol::{ContentHash, Job};
 use futures::future::join_all;
 use tokio::time::{Instant, sleep};
 
@@ -27,12 +27,9 @@ struct Loud {
 
 #[async_trait]
 impl Stage for Loud {
-    fn name(&self) -> &'static str {
-        "loud"
-    }
+    type Task = Job;
 
-    async fn run(&self, task: Task, context: &StageContext) -> Result<Outcome, StageError> {
-        let Task::Dispatch(job) = task else { return Err(StageError::misplaced(&task, "loud")) };
+    async fn run(&self, job: Job, context: &StageContext) -> Result<Outcome, StageError> {
         let make = || async {
             sleep(SECOND).await;
             Ok::<_, StageError>(Bytes::from(job.prompt.to_uppercase()))
@@ -78,7 +75,7 @@ impl World {
 async fn run(stage: &Loud, alone: bool) {
     let mut context = StageContext::for_test(Arc::new(MemoryBroker::new()));
     context.alone = alone;
-    let task = Task::Dispatch(Job::new("dog.png".into(), "hello"));
+    let task = Job::new("dog.png".into(), "hello");
     assert_eq!(stage.run(task, &context).await.unwrap(), Outcome::Done);
 }
 

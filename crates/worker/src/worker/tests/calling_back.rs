@@ -12,15 +12,19 @@ fn with_callback(id: &str) -> Job {
     Job { callback: Some(CALLBACK.to_owned()), ..job(id) }
 }
 
+fn notices_queue() -> QueueName {
+    QueueName::of(StageName::Notifier, Lane::Standard)
+}
+
 /// Takes what is left for the notifier: whom to call, and what of.
 async fn notices(bench: &Bench) -> Vec<(String, JobEvent)> {
-    let queue = QueueName::notify();
+    let queue = notices_queue();
     let mut consumer = bench.broker.consume(&queue, 10).await.unwrap();
     let mut all = Vec::new();
     while bench.broker.waiting(&queue) > 0 {
         let delivery = consumer.receive().await.unwrap().unwrap();
         let headers = TaskHeaders::from_map(&delivery.message.headers);
-        let Ok(Task::Notify(task)) = Task::parse(&delivery.message.body) else { panic!("not for the notifier") };
+        let task = NotifyTask::parse(&delivery.message.body).expect("for the notifier");
         assert_eq!(headers.job.as_deref(), Some(task.event.subject.as_str()));
         assert_eq!(headers.traceparent, task.event.traceparent);
         all.push((task.callback, task.event));
@@ -50,10 +54,8 @@ async fn an_end_is_noted_for_those_who_ask_and_for_nobody_else() {
 
 #[tokio::test(start_paused = true)]
 async fn a_job_counts_as_ended_only_when_the_notice_is_in_its_queue() {
-    let bench = Bench::start(
-        |inner| Arc::new(FullAtFirst { inner, queue: QueueName::notify(), refusals: AtomicU32::new(1) }),
-        0,
-    );
+    let bench =
+        Bench::start(|inner| Arc::new(FullAtFirst { inner, queue: notices_queue(), refusals: AtomicU32::new(1) }), 0);
     bench.send_job(&with_callback("wrong")).await;
     bench.idle().await;
     let told = notices(&bench).await;
@@ -94,18 +96,18 @@ async fn a_cancelled_job_calls_back_whether_or_not_the_canceller_knew_of_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_notice_is_tried_again_and_parked_like_any_task_but_ends_no_job() {
-    let bench = Bench::plain();
+    let bench = StageBench::<NotifyTask>::start(|broker| Arc::new(broker), 0);
     let mut events = bench.broker.subscribe("job").await.unwrap();
     for id in ["flaky", "never", "wrong"] {
-        let task = Task::Notify(NotifyTask { callback: CALLBACK.to_owned(), event: event(id) });
-        bench.broker.publish(&queue(), Message::of_task(&task, &TaskHeaders::default())).await.unwrap();
+        let task = NotifyTask { callback: CALLBACK.to_owned(), event: event(id) };
+        bench.broker.publish(&notices_queue(), Message::of_task(&task, &TaskHeaders::default())).await.unwrap();
     }
     bench.idle().await;
     let broker = bench.broker.clone();
-    eventually("two are parked", || broker.dead_letters(&queue()).len() == 2).await;
+    eventually("two are parked", || broker.dead_letters(&notices_queue()).len() == 2).await;
     assert_eq!((bench.stage.tries("flaky"), bench.stage.tries("never"), bench.stage.tries("wrong")), (3, 4, 1));
     let reasons: Vec<_> =
-        broker.dead_letters(&queue()).iter().map(|dead| dead.headers[DEAD_LETTER_REASON].clone()).collect();
+        broker.dead_letters(&notices_queue()).iter().map(|dead| dead.headers[DEAD_LETTER_REASON].clone()).collect();
     assert!(reasons.iter().any(|reason| reason == "not an image"), "{reasons:?}");
     use futures::FutureExt;
     assert!(events.next().now_or_never().is_none(), "the job has ended, and nothing more is told of it");
@@ -115,8 +117,8 @@ async fn a_notice_is_tried_again_and_parked_like_any_task_but_ends_no_job() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_job_is_called_back_all_the_same() {
-    let bench = Bench::plain();
-    let cancelled = Task::Notify(NotifyTask { callback: CALLBACK.to_owned(), event: event("one") });
+    let bench = StageBench::<NotifyTask>::start(|broker| Arc::new(broker), 0);
+    let cancelled = NotifyTask { callback: CALLBACK.to_owned(), event: event("one") };
     let canceller = ResultWriter::new(
         Arc::new(SharedStore(Arc::clone(&bench.store))),
         Arc::new(bench.broker.clone()),
@@ -124,7 +126,7 @@ async fn a_cancelled_job_is_called_back_all_the_same() {
         "1.2.3",
     );
     JobCanceller::new(canceller, None).cancel(&JobId("one".to_owned()), None).await.unwrap();
-    bench.broker.publish(&queue(), Message::of_task(&cancelled, &TaskHeaders::default())).await.unwrap();
+    bench.broker.publish(&notices_queue(), Message::of_task(&cancelled, &TaskHeaders::default())).await.unwrap();
     bench.idle().await;
     assert_eq!(bench.stage.tries("one"), 1, "to have heard that the job is cancelled is no reason not to tell");
     bench.stop().await;

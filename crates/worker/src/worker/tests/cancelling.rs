@@ -112,7 +112,7 @@ async fn the_scoreboard_says_where_the_result_belongs_and_who_is_answered() {
     odd.output.destination = Some("dogs".to_owned());
     let reply_to = Some(echogen_protocol::ReplyTo { queue: "answers".to_owned(), correlation_id: None });
     let headers = TaskHeaders { reply_to, ..TaskHeaders::default() };
-    bench.broker.publish(&queue(), Message::of_task(&Task::Dispatch(odd.clone()), &headers)).await.unwrap();
+    bench.broker.publish(&queue(), Message::of_task(&odd, &headers)).await.unwrap();
     let stage = Arc::clone(&bench.stage);
     eventually("it has been tried twice", || stage.tries("never") == 2).await;
     let cancelled = bench.canceller(Some(board.clone())).cancel(&odd.id, None).await.unwrap();

@@ -48,13 +48,10 @@ impl Drop for AtWork<'_> {
 
 #[async_trait]
 impl Stage for Deadly {
-    fn name(&self) -> &'static str {
-        "deadly"
-    }
+    type Task = Job;
 
-    async fn run(&self, task: Task, context: &StageContext) -> Result<Outcome, StageError> {
+    async fn run(&self, job: Job, context: &StageContext) -> Result<Outcome, StageError> {
         let _at_work = AtWork::begin(self, context.alone);
-        let job = task.into_job().expect("a task that takes a job further");
         sleep(Duration::from_millis(if job.id.as_str().starts_with("poison") { 50 } else { 200 })).await;
         if job.id.as_str().starts_with("poison") {
             self.state.lock().unwrap().deaths += 1;
@@ -93,8 +90,8 @@ impl Outbreak {
         loop {
             let (store, clock) = (Arc::new(MemoryObjectStore::new()), Clock::system());
             let results = Arc::new(ResultWriter::new(store, Arc::clone(&self.broker), clock, "1.2.3"));
-            let stage = Arc::clone(&self.stage) as Arc<dyn Stage>;
-            let mut worker = Worker::new(stage, queue(), Arc::clone(&self.broker), results, self.config.clone());
+            let (stage, broker) = (Arc::clone(&self.stage), Arc::clone(&self.broker));
+            let mut worker = Worker::new(stage, broker, results, self.config.clone()).on_queue(queue());
             if let Some(board) = &self.board {
                 worker = worker.with_board(board.clone());
             }
@@ -108,24 +105,24 @@ impl Outbreak {
         }
     }
 
-    fn ids(messages: &[Message]) -> BTreeSet<String> {
-        messages.iter().map(|message| Task::parse(&message.body).unwrap().job_id().0.clone()).collect()
+    fn ids<T: StageTask>(messages: &[Message]) -> BTreeSet<String> {
+        messages.iter().map(|message| T::parse(&message.body).unwrap().job_id().0.clone()).collect()
     }
 
     async fn completed(&self) -> BTreeSet<String> {
-        let mut consumer = self.inner.consume(&QueueName::segment(), u16::MAX).await.unwrap();
+        let mut consumer = self.inner.consume(&next_queue(), u16::MAX).await.unwrap();
         let mut messages = Vec::new();
         while let Ok(received) = timeout(Duration::from_secs(1), consumer.receive()).await {
             let delivery = received.unwrap().unwrap();
             messages.push(delivery.message.clone());
             delivery.ack().await.unwrap();
         }
-        Self::ids(&messages)
+        Self::ids::<SegmentTask>(&messages)
     }
 
     #[track_caller]
     fn check(&self, poisoned: usize, completed: &BTreeSet<String>) {
-        let dead = Self::ids(&self.inner.dead_letters(&queue()));
+        let dead = Self::ids::<Job>(&self.inner.dead_letters(&queue()));
         assert!(dead.iter().all(|id| id.starts_with("poison")), "good jobs among the dead letters: {dead:?}");
         assert_eq!(dead.len(), poisoned);
         assert_eq!(completed.len(), 30, "{completed:?}");
@@ -144,7 +141,7 @@ async fn one_poisoned_job_among_thirty_is_parked_and_no_other() {
     let dead = outbreak.inner.dead_letters(&queue());
     assert_eq!(dead[0].headers[DEAD_LETTER_REASON], "it took its worker down 3 times while it ran alone");
     let headers = TaskHeaders::from_map(&dead[0].headers);
-    assert_eq!((headers.stage.as_deref(), headers.first_seen), (Some("deadly"), Some(Timestamp::UNIX_EPOCH)));
+    assert_eq!((headers.stage.as_deref(), headers.first_seen), (Some("dispatcher"), Some(Timestamp::UNIX_EPOCH)));
     assert!(headers.redeliveries >= 4, "{}", headers.redeliveries);
 }
 

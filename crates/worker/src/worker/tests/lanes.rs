@@ -1,10 +1,8 @@
 //! Several queues under one limit, served by weight.
 
-use echogen_protocol::Lane;
 use echogen_testkit::ReceivesAhead;
 
 use super::*;
-use crate::LaneWeights;
 
 /// Notes the lane of each task as it begins.
 #[derive(Debug, Default)]
@@ -12,12 +10,10 @@ struct Order(Mutex<Vec<Lane>>);
 
 #[async_trait]
 impl Stage for Order {
-    fn name(&self) -> &'static str {
-        "order"
-    }
+    type Task = Job;
 
-    async fn run(&self, task: Task, _: &StageContext) -> Result<Outcome, StageError> {
-        self.0.lock().unwrap().push(task.job().unwrap().lane);
+    async fn run(&self, job: Job, _: &StageContext) -> Result<Outcome, StageError> {
+        self.0.lock().unwrap().push(job.lane);
         sleep(Duration::from_millis(100)).await;
         Ok(Outcome::Done)
     }
@@ -38,15 +34,14 @@ async fn serve(jobs: &[(Lane, usize)], concurrency: u16) -> Arc<Order> {
     for (lane, count) in jobs {
         for number in 0..*count {
             let job = Job { lane: *lane, ..job(&format!("{}-{number}", lane.as_str())) };
-            inner.publish(&QueueName::dispatch(*lane), Message::of_job(&job, Timestamp::UNIX_EPOCH)).await.unwrap();
+            inner.publish(&job.queue(), Message::of_job(&job, Timestamp::UNIX_EPOCH)).await.unwrap();
         }
     }
     let total = jobs.iter().map(|(_, count)| count).sum::<usize>();
     let broker: Arc<dyn Broker> = Arc::new(ReceivesAhead(inner));
     let results = ResultWriter::new(Arc::new(MemoryObjectStore::new()), Arc::clone(&broker), Clock::system(), "1.2.3");
     let config = WorkerConfig { concurrency, ..config() };
-    let lanes = LaneWeights::default().queues();
-    let worker = Worker::on_queues(Arc::clone(&stage) as _, lanes, broker, Arc::new(results), config);
+    let worker = Worker::new(Arc::clone(&stage), broker, Arc::new(results), config);
     let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
     let running = tracker.spawn(worker.run(shutdown.clone()));
     eventually("all are served", || stage.0.lock().unwrap().len() == total).await;
@@ -76,24 +71,23 @@ async fn the_share_of_an_idle_lane_goes_to_the_others() {
 
 #[tokio::test(start_paused = true)]
 async fn the_limit_holds_for_all_lanes_together_and_a_retry_goes_back_to_its_own() {
-    let (broker, stage) = (MemoryBroker::new(), Arc::new(Script::default()));
+    let (broker, stage) = (MemoryBroker::new(), Arc::new(Script::<Job>::default()));
     for lane in [Lane::Interactive, Lane::Standard, Lane::Bulk] {
         for number in 0..3 {
             let job = Job { lane, ..job(&format!("slow-{}-{number}", lane.as_str())) };
-            broker.publish(&QueueName::dispatch(lane), Message::of_job(&job, Timestamp::UNIX_EPOCH)).await.unwrap();
+            broker.publish(&job.queue(), Message::of_job(&job, Timestamp::UNIX_EPOCH)).await.unwrap();
         }
     }
-    let bulk = QueueName::dispatch(Lane::Bulk);
+    let bulk = QueueName::of(StageName::Dispatcher, Lane::Bulk);
     let never = Job { lane: Lane::Bulk, ..job("never") };
     broker.publish(&bulk, Message::of_job(&never, Timestamp::UNIX_EPOCH)).await.unwrap();
     let shared: Arc<dyn Broker> = Arc::new(broker.clone());
     let results = ResultWriter::new(Arc::new(MemoryObjectStore::new()), Arc::clone(&shared), Clock::system(), "1.2.3");
-    let lanes = LaneWeights::default().queues();
-    let worker = Worker::on_queues(Arc::clone(&stage) as _, lanes, shared, Arc::new(results), config());
+    let worker = Worker::new(Arc::clone(&stage), shared, Arc::new(results), config());
     let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
     let running = tracker.spawn(worker.run(shutdown.clone()));
     eventually("it is parked", || broker.dead_letters(&bulk).len() == 1).await;
-    eventually("all are done", || broker.waiting(&QueueName::segment()) == 9).await;
+    eventually("all are done", || broker.waiting(&next_queue()) == 9).await;
     assert_eq!(stage.most_at_work.load(Ordering::SeqCst), 2);
     shutdown.cancel();
     running.await.unwrap().unwrap();

@@ -11,6 +11,7 @@ mod telling;
 
 use std::{
     collections::HashMap,
+    marker::PhantomData,
     sync::{
         Mutex,
         atomic::{AtomicU32, Ordering},
@@ -21,40 +22,51 @@ use async_trait::async_trait;
 use echogen_ports::{
     Consumer, DEAD_LETTER_REASON, Event, EventStream, MemoryBroker, MemoryObjectStore, Message, ObjectKey, ObjectStore,
 };
-use echogen_protocol::{ContentHash, FailureKind, Job, JobResult, JobStatus, Progress, SegmentTask, Task, TaskHeaders};
+use echogen_protocol::{
+    ContentHash, FailureKind, Job, JobResult, JobStatus, Lane, Progress, SegmentTask, StageName, TaskHeaders,
+};
 use echogen_testkit::{Duplicating, FailFirst, IgnoresPrefetch, LostAcks, eventually, job};
 use jiff::{Timestamp, ToSpan};
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 use tokio_util::task::TaskTracker;
 
 use self::shared_store::SharedStore;
 use super::*;
-use crate::{Backoff, Outcome, ResultWriter, StageContext, StageError};
+use crate::{Backoff, LaneWeights, Outcome, ResultWriter, StageContext, StageError};
 
-/// What the test stage does with a job, by its id's beginning.
-#[derive(Debug, Default)]
-struct Script {
+/// What the test stage does with a job, by its id's beginning. It is the stage that takes tasks of this type.
+#[derive(Debug)]
+struct Script<T> {
     /// Tries by job.
     tries: Mutex<HashMap<String, u32>>,
     at_work: AtomicU32,
     most_at_work: AtomicU32,
     /// What stuck tasks would be told by.
     cancelled: Mutex<Vec<CancellationToken>>,
+    takes: PhantomData<fn(T)>,
 }
 
-impl Script {
+impl<T> Default for Script<T> {
+    fn default() -> Self {
+        let (tries, cancelled) = (Mutex::default(), Mutex::default());
+        Self { tries, at_work: AtomicU32::new(0), most_at_work: AtomicU32::new(0), cancelled, takes: PhantomData }
+    }
+}
+
+impl<T> Script<T> {
     fn tries(&self, job: &str) -> u32 {
         self.tries.lock().unwrap().get(job).copied().unwrap_or(0)
     }
 }
 
 #[async_trait]
-impl Stage for Script {
-    fn name(&self) -> &'static str {
-        "script"
-    }
+impl<T: StageTask> Stage for Script<T> {
+    type Task = T;
 
-    async fn run(&self, task: Task, context: &StageContext) -> Result<Outcome, StageError> {
+    async fn run(&self, task: T, context: &StageContext) -> Result<Outcome, StageError> {
         let job = task.job().cloned().unwrap_or_else(|| job(task.job_id().as_str()));
         let tries = {
             let mut tries = self.tries.lock().unwrap();
@@ -96,20 +108,28 @@ fn asks_for(wait: Duration) -> StageError {
 
 fn next(job: Job) -> Outcome {
     let image = ContentHash::of(b"picture");
-    Outcome::next(Task::Segment(SegmentTask { job, image, progress: Progress::default() }))
+    Outcome::next(&SegmentTask { job, image, progress: Progress::default() })
 }
 
-struct Bench {
+/// The bench of the stage that takes jobs, on one of its queues.
+type Bench = StageBench<Job>;
+
+struct StageBench<T> {
     broker: MemoryBroker,
     store: Arc<MemoryObjectStore>,
-    stage: Arc<Script>,
+    stage: Arc<Script<T>>,
     shutdown: CancellationToken,
     clock: Clock,
     worker: JoinHandle<Result<(), PortError>>,
 }
 
 fn queue() -> QueueName {
-    QueueName::dispatch(echogen_protocol::Lane::Standard)
+    QueueName::of(StageName::Dispatcher, Lane::Standard)
+}
+
+/// Where those go on that are done.
+fn next_queue() -> QueueName {
+    QueueName::of(StageName::Segmenter, Lane::Standard)
 }
 
 fn config() -> WorkerConfig {
@@ -123,10 +143,11 @@ fn config() -> WorkerConfig {
         full_queue_seconds: 60.0,
         backoff,
         grace_seconds: 8.0,
+        lane_weights: LaneWeights::default(),
     }
 }
 
-impl Bench {
+impl<T: StageTask> StageBench<T> {
     /// A worker at a broker that `wrap` makes of the twin, and a store whose first calls fail.
     fn start(wrap: impl FnOnce(MemoryBroker) -> Arc<dyn Broker>, store_failures: u32) -> Self {
         Self::on_board(wrap, store_failures, None)
@@ -146,8 +167,10 @@ impl Bench {
             results = results.with_board(board.clone());
         }
         let mut worker =
-            Worker::new(Arc::clone(&stage) as Arc<dyn Stage>, queue(), wrapped, Arc::new(results), config())
-                .with_clock(clock.clone());
+            Worker::new(Arc::clone(&stage), wrapped, Arc::new(results), config()).with_clock(clock.clone());
+        if T::STAGE == StageName::Dispatcher {
+            worker = worker.on_queue(queue());
+        }
         if let Some(board) = board {
             worker = worker.with_board(board);
         }
@@ -169,12 +192,12 @@ impl Bench {
     }
 
     async fn idle(&self) {
-        let queue = queue();
+        let queue = QueueName::of(T::STAGE, Lane::Standard);
         eventually("all tasks are settled", || self.broker.waiting(&queue) == 0 && self.broker.unsettled() == 0).await;
     }
 
     fn followed(&self) -> usize {
-        self.broker.waiting(&QueueName::segment())
+        self.broker.waiting(&next_queue())
     }
 
     async fn result(&self, id: &str) -> Option<JobResult> {
@@ -195,9 +218,9 @@ async fn a_task_is_done_and_followed_by_the_next() {
     let bench = Bench::plain();
     bench.send("one").await;
     bench.idle().await;
-    let mut consumer = bench.broker.consume(&QueueName::segment(), 1).await.unwrap();
+    let mut consumer = bench.broker.consume(&next_queue(), 1).await.unwrap();
     let delivery = consumer.receive().await.unwrap().unwrap();
-    assert_eq!(Task::parse(&delivery.message.body).unwrap().job_id().as_str(), "one");
+    assert_eq!(SegmentTask::parse(&delivery.message.body).unwrap().job.id.as_str(), "one");
     let headers = TaskHeaders::from_map(&delivery.message.headers);
     assert_eq!((headers.failures, headers.job.as_deref()), (0, Some("one")));
     delivery.ack().await.unwrap();
@@ -229,7 +252,7 @@ async fn a_task_that_never_works_ends_among_the_dead_letters_with_its_story() {
     assert_eq!(dead[0].headers[DEAD_LETTER_REASON], "4 tries failed, the last one: store is gone");
     let headers = TaskHeaders::from_map(&dead[0].headers);
     assert_eq!((headers.failures, headers.first_seen), (4, Some(Timestamp::UNIX_EPOCH)));
-    assert_eq!(Task::parse(&dead[0].body).unwrap().job_id().as_str(), "never", "it can be sent again as it is");
+    assert_eq!(Job::parse(&dead[0].body).unwrap().id.as_str(), "never", "it can be sent again as it is");
     assert_eq!(events.next().await.unwrap().to_job().unwrap().subject.as_str(), "never");
     assert_eq!(bench.result("never").await, None, "a parked job has not ended");
     bench.stop().await;
@@ -315,11 +338,15 @@ async fn a_task_that_is_never_settled_is_parked_in_the_end() {
 #[tokio::test(start_paused = true)]
 async fn what_is_no_task_is_parked_and_a_bad_job_fails_under_its_id() {
     let bench = Bench::plain();
-    for body in ["\u{1}", "{\"stage\":\"paint\"}", "{\"promt\":1}", "{\"id\":\"typo\",\"promt\":1}"] {
+    let blank = r#"{"id":"blank","subject":{"image":"dog.png"},"prompt":" "}"#;
+    let segment = r#"{"stage":"segment","id":"misplaced"}"#;
+    for body in ["\u{1}", "{\"stage\":\"paint\"}", "{\"promt\":1}", segment, "{\"id\":\"typo\",\"promt\":1}", blank] {
         bench.broker.publish(&queue(), Message { body: body.into(), headers: Default::default() }).await.unwrap();
     }
     bench.idle().await;
-    assert_eq!(bench.broker.dead_letters(&queue()).len(), 3);
+    assert_eq!(bench.broker.dead_letters(&queue()).len(), 4);
+    let error = bench.result("blank").await.unwrap().error.unwrap();
+    assert_eq!((error.kind, error.message.as_str()), (FailureKind::InvalidJob, "prompt: is empty; write a few words"));
     let error = bench.result("typo").await.unwrap().error.unwrap();
     assert_eq!(error.kind, FailureKind::InvalidJob);
     assert_eq!(error.message, "unknown field \"promt\"; did you mean \"prompt\"?");
@@ -345,7 +372,7 @@ async fn a_try_that_takes_too_long_is_a_failed_try() {
     bench.send("stuck").await;
     bench.idle().await;
     let reason = bench.broker.dead_letters(&queue())[0].headers[DEAD_LETTER_REASON].clone();
-    assert_eq!(reason, "4 tries failed, the last one: the script stage took longer than 10 seconds");
+    assert_eq!(reason, "4 tries failed, the last one: the dispatcher stage took longer than 10 seconds");
     bench.stop().await;
 }
 
@@ -370,7 +397,7 @@ async fn shutdown_lets_what_runs_end_and_takes_nothing_more() {
     eventually("two are at work", || stage.at_work.load(Ordering::SeqCst) == 2).await;
     let broker = bench.broker.clone();
     bench.stop().await;
-    assert_eq!((broker.waiting(&QueueName::segment()), broker.waiting(&queue())), (2, 3));
+    assert_eq!((broker.waiting(&next_queue()), broker.waiting(&queue())), (2, 3));
 }
 
 #[tokio::test(start_paused = true)]
@@ -429,10 +456,8 @@ impl Broker for FullAtFirst {
 #[tokio::test(start_paused = true)]
 async fn a_full_queue_is_waited_for_with_the_delivery_in_hand() {
     // Far more refusals than redeliveries are allowed.
-    let bench = Bench::start(
-        |inner| Arc::new(FullAtFirst { inner, queue: QueueName::segment(), refusals: AtomicU32::new(30) }),
-        0,
-    );
+    let bench =
+        Bench::start(|inner| Arc::new(FullAtFirst { inner, queue: next_queue(), refusals: AtomicU32::new(30) }), 0);
     bench.send("good").await;
     bench.idle().await;
     assert_eq!((bench.followed(), bench.stage.tries("good")), (1, 1));

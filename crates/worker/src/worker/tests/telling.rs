@@ -11,7 +11,7 @@ fn reply_to() -> ReplyTo {
 }
 
 fn with_headers(id: &str, headers: &TaskHeaders) -> Message {
-    Message::of_task(&Task::Dispatch(job(id)), headers)
+    Message::of_task(&job(id), headers)
 }
 
 async fn told(events: &mut Box<dyn EventStream>) -> JobEvent {
@@ -25,7 +25,7 @@ fn all_told(events: &mut Box<dyn EventStream>) -> Vec<JobEvent> {
 }
 
 async fn next_headers(bench: &Bench) -> TaskHeaders {
-    let mut consumer = bench.broker.consume(&QueueName::segment(), 1).await.unwrap();
+    let mut consumer = bench.broker.consume(&next_queue(), 1).await.unwrap();
     let delivery = consumer.receive().await.unwrap().unwrap();
     let headers = TaskHeaders::from_map(&delivery.message.headers);
     delivery.ack().await.unwrap();
@@ -104,11 +104,11 @@ async fn the_scoreboard_shows_where_a_job_stands_and_where_its_result_belongs() 
     let mut odd = job("never");
     odd.output.destination = Some("dogs".to_owned());
     let headers = TaskHeaders { reply_to: Some(reply_to()), ..TaskHeaders::default() };
-    bench.broker.publish(&queue(), Message::of_task(&Task::Dispatch(odd.clone()), &headers)).await.unwrap();
+    bench.broker.publish(&queue(), Message::of_task(&odd, &headers)).await.unwrap();
     let stage = Arc::clone(&bench.stage);
     eventually("it has been tried twice", || stage.tries("never") == 2).await;
     let state = board.find(&odd.id).await.unwrap().unwrap();
-    assert_eq!((state.state, state.stage.as_deref(), state.attempt), (EventKind::Retrying, Some("script"), 2));
+    assert_eq!((state.state, state.stage.as_deref(), state.attempt), (EventKind::Retrying, Some("dispatcher"), 2));
     assert_eq!((state.result_key.as_str(), state.reply_to), ("dogs/never/result.json", Some(reply_to())));
     assert_eq!(state.trace_id.map(|id| id.len()), Some(32));
     bench.idle().await;

@@ -1,9 +1,9 @@
 //! What has to be done before the ack: the next tasks, the job's end, another try, or a dead letter.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use echogen_ports::{Message, PortError, QueueName, error_story};
-use echogen_protocol::{EventKind, Failure, Job, JobEvent, Task, TaskHeaders};
+use echogen_ports::{Broker, Message, PortError, QueueName, error_story};
+use echogen_protocol::{EventKind, Failure, JobEvent, JobOutline, NextTask, StageName, TaskHeaders};
 use echogen_telemetry::{TaskEnd, fail_span};
 use futures::future::try_join_all;
 use serde_json::json;
@@ -12,82 +12,97 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Span, debug, error, info, warn};
 
 use crate::{
-    StageError,
+    Clock, FailureHandler, StageError, WorkerConfig,
+    announcer::Announcer,
     config::jitter,
-    handler::{Handler, InHand, Verdict},
-    worker::pause,
+    disposition::{Disposition, ReceivedTask},
+    waits::pause,
 };
 
-impl Handler {
+/// Does what was decided about deliveries.
+pub(crate) struct Completion {
+    pub(crate) stage: StageName,
+    pub(crate) broker: Arc<dyn Broker>,
+    pub(crate) failures: Arc<dyn FailureHandler>,
+    pub(crate) clock: Clock,
+    pub(crate) config: WorkerConfig,
+    pub(crate) announcer: Announcer,
+}
+
+impl Completion {
     /// Does everything that has to be done before the ack, and says what became of the task.
-    pub(crate) async fn conclude(
+    pub(crate) async fn apply(
         &self,
-        task: &InHand<'_>,
-        verdict: Verdict,
+        task: &ReceivedTask<'_>,
+        disposition: Disposition,
         abort: &CancellationToken,
     ) -> Result<TaskEnd, PortError> {
-        match verdict {
-            Verdict::Done(tasks) => {
-                let published =
-                    tasks.iter().map(|(queue, next)| self.hand_on(queue, self.follow_up(task, next), abort));
+        match disposition {
+            Disposition::Done(tasks) => {
+                let following = tasks.len();
+                let published = tasks.into_iter().map(|next| {
+                    let headers = self.following_headers(task, &next);
+                    let NextTask { queue, body, .. } = next;
+                    self.publish(queue, Message { body: body.into(), headers: headers.to_map() }, abort)
+                });
                 try_join_all(published).await?;
-                debug!(following = tasks.len(), "task done");
+                debug!(following, "task done");
                 Ok(TaskEnd::Done)
             }
-            Verdict::Ended => {
+            Disposition::Ended => {
                 info!("the job was cancelled, its task ends here");
                 self.answer(task).await?;
                 Ok(TaskEnd::Ended)
             }
-            Verdict::Fail(failure) => self.fail(task, failure).await,
-            Verdict::Retry(error) => self.retry(task, &error).await,
-            Verdict::Park(reason) => self.park(task, task.headers.clone(), task.job().as_ref(), &reason).await,
-            Verdict::PutBack => Ok(TaskEnd::PutBack),
+            Disposition::Fail(failure) => self.fail(task, failure).await,
+            Disposition::Retry(error) => self.retry(task, &error).await,
+            Disposition::Park(reason) => self.park(task, task.headers.clone(), &reason).await,
+            Disposition::Requeue => Ok(TaskEnd::PutBack),
         }
     }
 
-    /// Publishes; where the broker asks to wait, since the queue is full, it waits with the delivery in hand. Putting the
-    /// delivery back instead would count as another one that came to nothing, and so park good jobs in a long jam.
-    async fn hand_on(&self, queue: &QueueName, message: Message, abort: &CancellationToken) -> Result<(), PortError> {
+    /// Publishes; where the broker asks to wait, since the queue is full, it waits with the delivery unsettled. To requeue
+    /// the delivery instead would count as another one that came to nothing, and so park good jobs in a long jam.
+    async fn publish(&self, queue: QueueName, message: Message, abort: &CancellationToken) -> Result<(), PortError> {
         let until = Instant::now() + self.config.full_queue_patience();
         loop {
-            let Err(error) = self.broker.publish(queue, message.clone()).await else { return Ok(()) };
+            let Err(error) = self.broker.publish(&queue, message.clone()).await else { return Ok(()) };
             let wait = error.retry_after().filter(|wait| Instant::now() + *wait < until);
             let Some(wait) = wait.filter(|_| !abort.is_cancelled()) else { return Err(error) };
-            debug!(%queue, %error, "waiting to hand on");
+            debug!(%queue, %error, "waiting to publish");
             pause(wait, abort).await;
         }
     }
 
-    /// Tells once more of the end of a job that ended elsewhere, if somebody asked to be told: whoever ended it may not have
-    /// known of them.
-    async fn answer(&self, task: &InHand<'_>) -> Result<(), PortError> {
+    /// Publishes once more the end of a job that ended elsewhere, if somebody asked to be notified: whoever ended it may not
+    /// have known of them.
+    async fn answer(&self, task: &ReceivedTask<'_>) -> Result<(), PortError> {
         let is_asked = task.facts.callback.is_some() || task.facts.reply_to.is_some();
-        match task.job().filter(|_| is_asked) {
-            Some(job) => self.failures.fail(&job, Failure::cancelled(), &task.facts).await,
+        match task.job.as_ref().filter(|_| is_asked) {
+            Some(job) => self.failures.fail(job, Failure::cancelled(), &task.facts).await,
             None => Ok(()),
         }
     }
 
-    async fn fail(&self, task: &InHand<'_>, failure: Failure) -> Result<TaskEnd, PortError> {
-        let Some(job) = task.job() else {
-            return self.park(task, task.headers.clone(), None, &failure.message).await;
+    async fn fail(&self, task: &ReceivedTask<'_>, failure: Failure) -> Result<TaskEnd, PortError> {
+        let Some(job) = &task.job else {
+            return self.park(task, task.headers.clone(), &failure.message).await;
         };
         info!(job = %job.id, kind = failure.kind.as_str(), error = %failure.message, "job failed");
         fail_span(&Span::current(), &failure.message);
         let message = failure.message.clone();
-        match self.failures.fail(&job, failure, &task.facts).await {
+        match self.failures.fail(job, failure, &task.facts).await {
             // Where no result can ever be written, trying for ever would tell nobody.
             Err(error) if error.is_permanent() => {
                 let reason = format!("{message} (and its result cannot be written: {error})");
-                self.park(task, task.headers.clone(), Some(&job), &reason).await
+                self.park(task, task.headers.clone(), &reason).await
             }
-            concluded => concluded.map(|()| TaskEnd::Failed),
+            failed => failed.map(|()| TaskEnd::Failed),
         }
     }
 
-    async fn retry(&self, task: &InHand<'_>, error: &StageError) -> Result<TaskEnd, PortError> {
-        let (mut headers, job) = (task.headers.clone(), task.job());
+    async fn retry(&self, task: &ReceivedTask<'_>, error: &StageError) -> Result<TaskEnd, PortError> {
+        let (mut headers, job) = (task.headers.clone(), task.job.as_ref());
         headers.failures = headers.failures.saturating_add(1);
         headers.first_seen = headers.first_seen.or_else(|| Some(self.clock.now()));
         let story = error_story(error);
@@ -95,72 +110,70 @@ impl Handler {
         let failures = headers.failures;
         if failures >= self.config.max_attempts {
             let reason = format!("{failures} tries failed, the last one: {story}");
-            return self.park(task, headers, job.as_ref(), &reason).await;
+            return self.park(task, headers, &reason).await;
         }
-        let wait = self.wait_before_retry(error, failures, job.as_ref());
+        let wait = self.wait_before_retry(error, failures, job);
         warn!(attempt = failures, error = %story, ?wait, "stage failed, will retry");
         fail_span(&Span::current(), &error.to_string());
         let again = Message { body: task.message.body.clone(), headers: headers.to_map() };
         self.broker.publish_after(task.queue, again, wait).await?;
-        if let Some(job) = &job {
-            let data = json!({ "stage": self.stage.name(), "failures": failures, "error": error.to_string() });
+        if let Some(job) = job {
+            let data = json!({ "stage": self.stage.as_str(), "failures": failures, "error": error.to_string() });
             self.announcer.tell(self.event(EventKind::Retrying, job, failures, data), &task.facts).await;
         }
         Ok(TaskEnd::Retried)
     }
 
     /// No less than the other side asked for, nor than our own wait: five tries within seconds would outlast no jam. But a job
-    /// whose deadline passes meanwhile is to be told so then.
-    fn wait_before_retry(&self, error: &StageError, failures: u32, job: Option<&Job>) -> Duration {
+    /// whose deadline passes meanwhile is to expire then.
+    fn wait_before_retry(&self, error: &StageError, failures: u32, job: Option<&JobOutline>) -> Duration {
         let (backoff, jitter) = (&self.config.backoff, jitter());
         let own = backoff.wait(failures, jitter);
         let wait = backoff.wait_asked(error.retry_after(), failures, jitter).max(own);
-        self.within_deadline(wait, job.and_then(|job| job.deadline))
+        self.clock.within(wait, job.and_then(|job| job.deadline))
     }
 
     /// Parks the message with its story: which stage gave up, after how many tries and deliveries, and since when.
     async fn park(
         &self,
-        task: &InHand<'_>,
+        task: &ReceivedTask<'_>,
         mut headers: TaskHeaders,
-        job: Option<&Job>,
         reason: &str,
     ) -> Result<TaskEnd, PortError> {
         fail_span(&Span::current(), reason);
-        headers.stage = Some(self.stage.name().to_owned());
+        headers.stage = Some(self.stage.to_string());
         headers.redeliveries = task.redeliveries;
         headers.first_seen = headers.first_seen.or_else(|| Some(self.clock.now()));
         error!(job = headers.job.as_deref().unwrap_or(""), reason, "task parked among the dead letters");
         let parked = Message { body: task.message.body.clone(), headers: headers.to_map() };
         self.broker.dead_letter(task.queue, parked, &one_line(reason)).await?;
-        if let Some(job) = job {
+        if let Some(job) = &task.job {
             let data = json!({
-                "stage": self.stage.name(),
+                "stage": self.stage.as_str(),
                 "reason": reason,
                 "failures": headers.failures,
                 "redeliveries": task.redeliveries,
             });
-            // The last that is told of the job for now, so it is not left to the courier.
+            // The last event of the job for now, so it is not left to the background.
             let event = self.event(EventKind::Parked, job, headers.failures, data);
             self.announcer.tell_now(event, &task.facts).await;
         }
         Ok(TaskEnd::DeadLettered)
     }
 
-    fn event(&self, kind: EventKind, job: &Job, failures: u32, data: serde_json::Value) -> JobEvent {
+    fn event(&self, kind: EventKind, job: &JobOutline, failures: u32, data: serde_json::Value) -> JobEvent {
         let event = JobEvent::new(kind, &job.id, self.clock.now(), data);
-        event.with_part(self.stage.name()).with_part(failures)
+        event.with_part(self.stage).with_part(failures)
     }
 
-    fn follow_up(&self, task: &InHand<'_>, next: &Task) -> Message {
-        let headers = TaskHeaders {
+    fn following_headers(&self, task: &ReceivedTask<'_>, next: &NextTask) -> TaskHeaders {
+        TaskHeaders {
             first_seen: Some(self.clock.now()),
             traceparent: task.facts.trace,
-            job: Some(next.job_id().to_string()),
+            job: Some(next.job_id.to_string()),
             reply_to: task.facts.reply_to.clone(),
             ..TaskHeaders::default()
-        };
-        Message::of_task(next, &headers)
+        }
     }
 }
 

@@ -9,11 +9,23 @@ use echogen_protocol::{BoundingBox, FoundBy, IfNotFound, ImageSource, Job, MaskM
 use echogen_segmenter::{DetectError, Found, find_subject};
 use echogen_service::{
     Exit, Failure,
+    config::ServiceConfig,
     console::{print_json, print_line},
     picture_file,
 };
 
-use crate::{arguments::GeneralOptions, model_options::ModelOptions, values};
+use crate::values;
+
+pub(crate) const SEGMENT_EXAMPLES: &str = "\
+Examples:
+  Cut out the dog, by its outline:
+    echogen segment park.jpg --name dog --mask sam --out out/
+  There are two; the one at column 420, row 180:
+    echogen segment park.jpg --name dog --point 420,180
+
+OUT/cutout.png is the picture with everything else painted white, OUT/overlay.png the picture with
+box, name and score drawn on it. Without --name the bundle's namer is asked; a bundle without a
+detector takes the whole picture, or --box.";
 
 /// The cut-out and the picture with the box drawn on it, in the folder OUT.
 const CUTOUT: &str = "cutout.png";
@@ -22,36 +34,28 @@ const OVERLAY: &str = "overlay.png";
 #[derive(Args, Debug, Clone)]
 pub(crate) struct SegmentArguments {
     /// The picture
-    #[arg(env = "ECHOGEN_PICTURE", value_name = "PICTURE")]
+    #[arg(value_name = "PICTURE")]
     pub(crate) picture: PathBuf,
 
     /// What the subject is called, such as `dog`; otherwise the namer is asked
-    #[arg(long, env = "ECHOGEN_NAME", value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT")]
     pub(crate) name: Option<String>,
 
     /// Where the subject is: `left,top,right,bottom` in pixels; otherwise the detector looks for it
-    #[arg(long = "box", env = "ECHOGEN_BOX", value_name = "BOX", value_parser = values::bounding_box)]
+    #[arg(long = "box", value_name = "BOX", value_parser = values::bounding_box)]
     pub(crate) bounding_box: Option<BoundingBox>,
 
     /// A place on the subject, where there are several: `x,y` in pixels
-    #[arg(long, env = "ECHOGEN_POINT", value_name = "POINT", value_parser = values::point)]
+    #[arg(long, value_name = "POINT", value_parser = values::point)]
     pub(crate) point: Option<Point>,
 
-    /// How the background is taken away: box (everything outside it turns white), sam, or none
-    #[arg(long, env = "ECHOGEN_MASK", value_name = "MODE", value_parser = values::mask_mode())]
-    pub(crate) mask: Option<MaskMode>,
-
     /// What to do if there is no such subject
-    #[arg(long, env = "ECHOGEN_IF_NOT_FOUND", value_enum, default_value = "fail")]
+    #[arg(long, value_enum, default_value = "fail")]
     pub(crate) if_not_found: NotFoundPolicy,
 
     /// Folder for the pictures
-    #[arg(short, long, env = "ECHOGEN_OUT", value_name = "OUT", default_value = "out")]
+    #[arg(short, long, value_name = "OUT", default_value = "out")]
     pub(crate) out: PathBuf,
-
-    /// See [`ModelOptions`].
-    #[command(flatten)]
-    pub(crate) model: ModelOptions,
 }
 
 /// What to do if the detector finds no such subject.
@@ -74,26 +78,25 @@ impl From<NotFoundPolicy> for IfNotFound {
 }
 
 /// Runs the command.
-pub(crate) fn run(arguments: &SegmentArguments, general: &GeneralOptions) -> Result<Exit, Failure> {
-    let subject = subject(arguments)?;
+pub(crate) fn run(arguments: &SegmentArguments, config: &ServiceConfig, as_json: bool) -> Result<Exit, Failure> {
+    let subject = subject(arguments, config.job.mask)?;
     let picture = picture_file::read(&arguments.picture)?;
-    let (bundle, compute) = (arguments.model.config().open()?, arguments.model.config().compute()?);
+    let (bundle, compute) = (config.model.open()?, config.model.compute()?);
     let finder = SubjectFinder::load(&bundle, &compute.device, compute.dtype)
         .map_err(|error| Failure::usage(format!("cannot load the bundle {}: {}", bundle.name(), chain(&error))))?;
-    let found =
-        find_subject(&finder, &arguments.model.finder.config(), &picture, &subject, &|| true).map_err(not_found)?;
+    let found = find_subject(&finder, &config.finder, &picture, &subject, &|| true).map_err(not_found)?;
     let paths = write(arguments, &picture, &found)?;
-    report(&found, &paths, general.json);
+    report(&found, &paths, as_json);
     Ok(Exit::Success)
 }
 
 /// The subject as a job would have it, held to the same limits.
-fn subject(arguments: &SegmentArguments) -> Result<Subject, Failure> {
+fn subject(arguments: &SegmentArguments, mask: Option<MaskMode>) -> Result<Subject, Failure> {
     let mut job = Job::new(ImageSource("picture".to_owned()), "the subject alone").with_id();
     job.subject.name = arguments.name.clone();
     job.subject.bounding_box = arguments.bounding_box;
     job.subject.point = arguments.point;
-    job.subject.mask = arguments.mask.unwrap_or_default();
+    job.subject.mask = mask.unwrap_or_default();
     job.subject.if_not_found = arguments.if_not_found.into();
     job.validate().map_err(|error| Failure::usage(error.to_string()))?;
     Ok(job.subject)

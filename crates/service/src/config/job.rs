@@ -1,13 +1,25 @@
-//! From options to jobs: the settings of one job, and the defaults of a batch.
+//! From the defaults of jobs to jobs: the settings of one job, and of lines that do not have them.
 
 use echogen_protocol::{Job, JobError, Seeds};
 use serde_json::{Map, Value, json};
 
-use crate::arguments::SamplingOptions;
+use super::JobDefaults;
+use crate::JobFields;
 
-impl SamplingOptions {
-    /// Sets what was given and leaves the rest as it is.
-    pub(crate) fn apply(&self, job: &mut Job) {
+/// Fields of a job whose settings have other names.
+const RENAMED: [(&str, &str); 7] = [
+    ("seeds.count", "count"),
+    ("pixel_budget", "pixels"),
+    ("guidance.text", "guidance_text"),
+    ("guidance.subject", "guidance_subject"),
+    ("subject.mask", "mask"),
+    ("output.format", "format"),
+    ("output.quality", "quality"),
+];
+
+impl JobDefaults {
+    /// Sets what was given and leaves the rest of a job as it is; lane and callback are left to whoever has a queue.
+    pub fn apply(&self, job: &mut Job) {
         job.negative_prompt = self.negative_prompt.clone().or(job.negative_prompt.take());
         job.seeds = self.seeds().unwrap_or_else(|| job.seeds.clone());
         job.aspect_ratio = self.aspect_ratio.clone().unwrap_or_else(|| job.aspect_ratio.clone());
@@ -22,7 +34,7 @@ impl SamplingOptions {
         job.output.quality = self.quality.or(job.output.quality);
     }
 
-    /// `--seeds 1,2` is a list; `--count 4` counts up from the first seed.
+    /// `seeds = [1, 2]` is a list; `count = 4` counts up from the first seed.
     fn seeds(&self) -> Option<Seeds> {
         match (self.seeds.as_slice(), self.count) {
             ([], None) => None,
@@ -33,19 +45,19 @@ impl SamplingOptions {
     }
 
     /// Refuses values that no job may have, before any line is read.
-    pub(crate) fn check(&self) -> Result<(), JobError> {
+    pub(super) fn check(&self) -> Result<(), String> {
         if let (Some(count), true) = (self.count, self.seeds.len() > 1) {
-            let message =
-                format!("gives {} seeds, and --count says {count} pictures; use one of them", self.seeds.len());
-            return Err(JobError::new("seeds", message));
+            let seeds = self.seeds.len();
+            return Err(format!("job.seeds gives {seeds} seeds, and job.count says {count} pictures; use one of them"));
         }
         let mut job = Job::new("subject.png".into(), "a subject").with_id();
         self.apply(&mut job);
-        job.validate()
+        job.callback.clone_from(&self.callback);
+        job.validate().map_err(|JobError { field, message }| format!("job.{} {message}", setting_of(&field)))
     }
 
-    /// The given values as fields of a job, for lines that do not have them.
-    pub(crate) fn as_defaults(&self) -> Map<String, Value> {
+    /// The given values as fields of a job, for lines that do not have them; neither lane nor callback.
+    pub fn fields(&self) -> JobFields {
         let guidance = present([("text", json!(self.guidance_text)), ("subject", json!(self.guidance_subject))]);
         let output = present([("format", json!(self.format)), ("quality", json!(self.quality))]);
         present([
@@ -63,6 +75,12 @@ impl SamplingOptions {
     }
 }
 
+/// The setting that a job's field comes from; the field may name a place in a list.
+fn setting_of(field: &str) -> &str {
+    let field = field.split('[').next().unwrap_or(field);
+    RENAMED.iter().find(|(name, _)| *name == field).map_or(field, |(_, setting)| setting)
+}
+
 fn present<const N: usize>(fields: [(&str, Value); N]) -> Map<String, Value> {
     let is_present = |value: &Value| !value.is_null() && value.as_object().is_none_or(|fields| !fields.is_empty());
     fields.into_iter().filter(|(_, value)| is_present(value)).map(|(name, value)| (name.to_owned(), value)).collect()
@@ -74,13 +92,13 @@ mod tests {
 
     use super::*;
 
-    fn options() -> SamplingOptions {
-        SamplingOptions {
+    fn defaults() -> JobDefaults {
+        JobDefaults {
             guidance_text: Some(PerScale::All(4.0)),
             guidance_subject: Some(PerScale::All(2.0)),
             count: Some(3),
             top_k: Some(1),
-            ..SamplingOptions::default()
+            ..JobDefaults::default()
         }
     }
 
@@ -88,26 +106,30 @@ mod tests {
     fn what_was_given_becomes_fields_of_a_job() {
         let expected =
             json!({ "guidance": {"text": 4.0, "subject": 2.0}, "seeds": {"count": 3, "first": 42}, "top_k": 1 });
-        assert_eq!(Value::Object(options().as_defaults()), expected);
-        assert!(SamplingOptions::default().as_defaults().is_empty());
+        assert_eq!(Value::Object(defaults().fields()), expected);
+        assert!(JobDefaults::default().fields().is_empty());
     }
 
     #[test]
-    fn options_out_of_range_are_refused_before_anything_runs() {
-        let message = |options: SamplingOptions| options.check().unwrap_err().to_string();
-        let defaults = SamplingOptions::default;
-        assert!(message(SamplingOptions { count: Some(0), ..defaults() }).starts_with("seeds.count: is 0"));
-        assert!(message(SamplingOptions { count: Some(10_000), ..defaults() }).starts_with("seeds.count: is 10000"));
-        let nan = SamplingOptions { guidance_text: Some(PerScale::All(f64::NAN)), ..defaults() };
-        assert!(message(nan).starts_with("guidance.text: is NaN"));
-        let both = SamplingOptions { seeds: vec![1, 2], count: Some(3), ..defaults() };
+    fn what_no_job_may_have_is_refused_by_the_setting_s_name_before_anything_runs() {
+        let message = |given: JobDefaults| given.check().unwrap_err();
+        let none = JobDefaults::default;
+        assert!(message(JobDefaults { count: Some(0), ..none() }).starts_with("job.count is 0"));
+        assert!(message(JobDefaults { count: Some(10_000), ..none() }).starts_with("job.count is 10000"));
+        let nan = JobDefaults { guidance_text: Some(PerScale::All(f64::NAN)), ..none() };
+        assert!(message(nan).starts_with("job.guidance_text is NaN"));
+        let each = JobDefaults { temperature: Some(PerScale::Each(vec![1.0, -1.0])), ..none() };
+        assert!(message(each).starts_with("job.temperature "));
+        assert!(message(JobDefaults { top_p: Some(2.0), ..none() }).starts_with("job.top_p "));
+        assert!(message(JobDefaults { callback: Some("http://a".into()), ..none() }).starts_with("job.callback "));
+        let both = JobDefaults { seeds: vec![1, 2], count: Some(3), ..none() };
         assert!(message(both).contains("use one of them"));
-        assert!(options().check().is_ok());
+        assert!(defaults().check().is_ok());
     }
 
     #[test]
     fn one_seed_and_a_count_is_a_range() {
-        let options = SamplingOptions { seeds: vec![7], count: Some(2), ..SamplingOptions::default() };
-        assert_eq!(options.seeds(), Some(Seeds::Range { first: 7, count: 2 }));
+        let given = JobDefaults { seeds: vec![7], count: Some(2), ..JobDefaults::default() };
+        assert_eq!(given.seeds(), Some(Seeds::Range { first: 7, count: 2 }));
     }
 }

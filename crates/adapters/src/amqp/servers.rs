@@ -1,0 +1,116 @@
+//! Connections to the servers of an address.
+//!
+//! The hosts of a cluster are tried in turn, each for its part of the time, so that one that does not answer leaves time
+//! for the others; the one that answered last is tried first.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use echogen_ports::PortError;
+use lapin::{
+    Connection, ConnectionProperties, runtime,
+    tcp::{AMQPUriTcpExt, RustlsConnector},
+    uri::{AMQPScheme, AMQPUri},
+};
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::error::port_error;
+use crate::{address::Server, tls::Trust};
+
+/// The servers of one address.
+pub(super) struct Servers {
+    /// At least one; they differ in the host alone.
+    uris: Vec<AMQPUri>,
+    /// Where to begin.
+    first: AtomicUsize,
+    /// Of an address with TLS.
+    tls: Option<RustlsConnector>,
+    /// How long one server may take to answer.
+    limit: Duration,
+}
+
+impl Servers {
+    /// The servers at these addresses, which together have `limit` to answer.
+    pub(super) fn new(uris: Vec<AMQPUri>, trust: &Trust, limit: Duration) -> Result<Self, PortError> {
+        let encrypted = uris.iter().any(|uri| uri.scheme == AMQPScheme::AMQPS);
+        let tls = encrypted.then(|| trust.client_config()).transpose();
+        let tls = tls.map_err(|error| PortError::permanent("TLS cannot be set up").because(error))?;
+        let limit = limit / u32::try_from(uris.len()).unwrap_or(u32::MAX).max(1);
+        Ok(Self { uris, first: AtomicUsize::new(0), tls: tls.map(|config| Arc::new(config).into()), limit })
+    }
+
+    /// Connects to the first of them that answers.
+    pub(super) async fn connect(&self, purpose: &str) -> Result<Connection, PortError> {
+        let (count, first) = (self.uris.len(), self.first.load(Ordering::Relaxed));
+        let mut failed = PortError::permanent("the address names no server");
+        for (index, uri) in (first..first + count).filter_map(|turn| Some((turn % count, self.uris.get(turn % count)?)))
+        {
+            failed = match self.connect_to(uri, purpose).await {
+                Ok(connection) => {
+                    self.first.store(index, Ordering::Relaxed);
+                    return Ok(connection);
+                }
+                // What the user may not do here, it may not do on the other nodes of a cluster either.
+                Err(error) if error.is_permanent() => return Err(error),
+                Err(error) => error,
+            };
+            debug!(error = %failed, purpose, "a server does not answer");
+        }
+        Err(failed)
+    }
+
+    async fn connect_to(&self, uri: &AMQPUri, purpose: &str) -> Result<Connection, PortError> {
+        let (place, limit) = (place(uri), self.limit);
+        let properties = ConnectionProperties::default().with_connection_name(format!("echogen {purpose}").into());
+        match timeout(limit, open(uri, self.tls.clone(), properties)).await {
+            Ok(opened) => opened.map_err(|error| port_error(&format!("RabbitMQ at {place}"), error)),
+            Err(_) => Err(PortError::transient(format!("RabbitMQ at {place} did not answer within {limit:?}"))),
+        }
+    }
+}
+
+impl std::fmt::Display for Servers {
+    /// Their hosts and ports.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&places(&self.uris))
+    }
+}
+
+impl std::fmt::Debug for Servers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Servers").field(&self.to_string()).finish()
+    }
+}
+
+/// Hosts and ports.
+pub(super) fn places(uris: &[AMQPUri]) -> String {
+    let places: Vec<String> = uris.iter().map(place).collect();
+    places.join(", ")
+}
+
+fn place(uri: &AMQPUri) -> String {
+    Server { host: uri.authority.host.clone(), port: Some(uri.authority.port) }.to_string()
+}
+
+/// The client library's own way with TLS trusts the system's authorities or others, not both; so the stream is made here.
+async fn open(
+    uri: &AMQPUri,
+    tls: Option<RustlsConnector>,
+    properties: ConnectionProperties,
+) -> Result<Connection, lapin::Error> {
+    let connect = async move |uri: AMQPUri, runtime| {
+        let plain = AMQPUri { scheme: AMQPScheme::AMQP, ..uri.clone() };
+        let stream = plain.connect_async(&runtime).await?;
+        match &tls {
+            Some(connector) => Ok(stream.into_rustls(connector, &uri.authority.host).await?),
+            None => Ok(stream),
+        }
+    };
+    Connection::connector(uri.clone(), runtime::default_runtime()?, connect, properties).await
+}

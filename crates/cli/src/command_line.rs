@@ -1,0 +1,189 @@
+//! From the process's arguments to a command and its configuration.
+//!
+//! The command line is the commands' own arguments and, for each command, the flags of the settings that it uses.
+
+use std::ffi::OsString;
+
+use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches};
+use echogen_service::{
+    Failure,
+    config::{Layers, Loaded, flags, given, one_line, settings},
+};
+
+use crate::arguments::Arguments;
+
+/// What a command uses that runs one role, or all.
+const ROLE: [&str; 8] =
+    ["broker", "cache", "store", "worker", "model", "finder", "fetch.max_image_bytes", "telemetry.listen"];
+
+/// What a command uses that makes products, and may wait for another that makes one.
+const PRODUCTS: [&str; 1] = ["products"];
+
+/// What a job may be given where no queue is: neither a lane nor a callback.
+const NO_QUEUE: [&str; 2] = ["!job.lane", "!job.callback"];
+
+/// The settings that a command uses: whole sections, single settings, and `!` before those of a section that it does not
+/// use. A command that is not listed uses none but those of every command.
+fn uses(path: &[&str]) -> Vec<&'static str> {
+    match path {
+        // Those of every command: logs and traces.
+        [] => vec!["telemetry", "!telemetry.listen"],
+        ["generate" | "batch"] => {
+            let own = ["job", "model", "finder", "sampler", "!sampler.scale_events", "fetch.max_image_bytes"];
+            [&own[..], &["cache.memory_bytes"], &NO_QUEUE].concat()
+        }
+        ["segment"] => vec!["model", "finder", "job.mask", "!model.hub_endpoint", "!model.hub_token"],
+        ["eval"] => {
+            vec!["model", "finder", "job.guidance_text", "job.guidance_subject", "job.temperature", "job.top_p"]
+        }
+        ["dispatcher"] => [&ROLE[..], &["fetch", "callbacks"]].concat(),
+        ["segmenter" | "encoder"] => [&ROLE[..], &PRODUCTS].concat(),
+        ["sampler"] => [&ROLE[..], &["sampler"]].concat(),
+        ["up"] => [&ROLE[..], &PRODUCTS, &["fetch", "callbacks", "sampler"]].concat(),
+        ["submit"] => vec!["job", "broker", "store"],
+        ["status" | "cancel"] => vec!["broker", "cache", "store"],
+        ["canary"] => vec!["job.lane", "job.pixels", "broker", "telemetry.listen"],
+        ["dead-letters", _] | ["topology"] => vec!["broker"],
+        ["models", "list" | "show" | "verify"] => vec!["model.bundles"],
+        ["models", "pull"] => vec!["model.bundles", "model.hub_endpoint", "model.hub_token"],
+        ["config", "show" | "check"] => settings().names_of_sections(),
+        _ => Vec::new(),
+    }
+}
+
+/// The whole definition of the command line.
+pub(crate) fn definition() -> Command {
+    let general = flags(&uses(&[])).into_iter().map(|argument| argument.global(true).help_heading("General"));
+    with_settings(Arguments::command().args(general), &[])
+}
+
+/// Adds the flags of settings to the commands below one.
+fn with_settings(command: Command, above: &[&str]) -> Command {
+    command.mut_subcommands(|command| {
+        let name = command.get_name().to_owned();
+        let path = [above, &[name.as_str()]].concat();
+        // Those of every command are there already.
+        let of_all = flags(&uses(&[]));
+        let is_new = |argument: &Arg| !of_all.iter().any(|other| other.get_id() == argument.get_id());
+        let own = flags(&uses(&path)).into_iter().filter(is_new);
+        with_settings(command.args(own), &path)
+    })
+}
+
+/// A command line that was parsed.
+pub(crate) struct Line {
+    pub(crate) arguments: Arguments,
+    /// The command's name.
+    pub(crate) name: String,
+    matches: ArgMatches,
+}
+
+impl Line {
+    /// Parses the process's arguments.
+    pub(crate) fn parse(arguments: &[OsString]) -> Result<Self, clap::Error> {
+        let mut matches = definition().try_get_matches_from(arguments)?;
+        let arguments = Arguments::from_arg_matches(&matches)?;
+        let name = matches.subcommand_name().unwrap_or_default().to_owned();
+        while let Some((_, inner)) = matches.remove_subcommand() {
+            matches = inner;
+        }
+        Ok(Self { arguments, name, matches })
+    }
+
+    /// Reads the configuration: this process's environment, the file, and the flags.
+    pub(crate) fn load(&self) -> Result<Loaded, Failure> {
+        self.layers().load().map_err(|error| Failure::usage(error.to_string()))
+    }
+
+    /// The layers of the configuration.
+    pub(crate) fn layers(&self) -> Layers {
+        let file = self.arguments.general.config.clone();
+        Layers { file, flags: given(&self.matches), ..Layers::of_process() }
+    }
+}
+
+/// What is wrong with the arguments, on one line.
+pub(crate) fn explained(error: &clap::Error, arguments: &[OsString]) -> Failure {
+    Failure::usage(one_line(error, &definition(), arguments))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arguments::Command as Chosen;
+
+    #[track_caller]
+    fn parse(arguments: &[&str]) -> Line {
+        let arguments: Vec<OsString> = ["echogen"].iter().chain(arguments).map(OsString::from).collect();
+        Line::parse(&arguments).unwrap()
+    }
+
+    fn error(arguments: &[&str]) -> String {
+        let arguments: Vec<OsString> = ["echogen"].iter().chain(arguments).map(OsString::from).collect();
+        explained(&Line::parse(&arguments).map(|_| ()).unwrap_err(), &arguments).message
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        definition().debug_assert();
+    }
+
+    #[test]
+    fn every_setting_is_a_flag_of_a_command_that_uses_it() {
+        fn flags_of(command: &Command, is_config: bool, found: &mut Vec<String>) {
+            let is_config = is_config || command.get_name() == "config";
+            if !is_config {
+                found.extend(command.get_arguments().map(|argument| argument.get_id().to_string()));
+            }
+            command.get_subcommands().for_each(|command| flags_of(command, is_config, found));
+        }
+        let mut found = Vec::new();
+        flags_of(&definition(), false, &mut found);
+        for setting in &settings().all {
+            assert!(found.contains(&setting.name()), "no command has the flag of {}", setting.name());
+        }
+    }
+
+    #[test]
+    fn flags_of_a_command_are_its_settings() {
+        let line = parse(&["generate", "-s", "dog.png", "-p", "a dog", "--count", "2", "--device=cpu", "--json"]);
+        let config = line.load().unwrap().config;
+        assert_eq!((config.job.count, config.model.device.to_string().as_str()), (Some(2), "cpu"));
+        assert!(line.arguments.general.json && matches!(line.arguments.command, Chosen::Generate(_)));
+        // Those of every command stand before or behind the command's name.
+        for given in [&["--log", "debug", "topology"][..], &["topology", "--log", "debug"]] {
+            assert_eq!(parse(given).load().unwrap().config.telemetry.log, "debug");
+        }
+        let line = parse(&["models", "pull", "mini", "--bundles", "b", "--hub-token", "t"]);
+        assert_eq!(line.load().unwrap().config.model.hub_token.unwrap().expose(), "t");
+    }
+
+    #[test]
+    fn missing_and_misspelt_flags_fit_on_one_line() {
+        assert_eq!(
+            error(&["generate", "--subject", "a"]),
+            "the following required arguments were not provided: --prompt <TEXT>; see `echogen --help`"
+        );
+        assert_eq!(
+            error(&["generate", "--promt", "a"]),
+            "`echogen generate` has no flag --promt; did you mean --prompt?; see `echogen generate --help`"
+        );
+        assert_eq!(
+            error(&["submit", "--amqp-url", "amqp://me:hunter2@h"]),
+            "`echogen submit` has no flag --amqp-url; did you mean --broker-url?; see `echogen submit --help`"
+        );
+    }
+
+    #[test]
+    fn the_help_teaches() {
+        let help = |name: &str| {
+            let mut command = definition();
+            command.build();
+            let found = if name.is_empty() { Some(&mut command) } else { command.find_subcommand_mut(name) };
+            found.unwrap().clone().term_width(100).render_long_help().to_string()
+        };
+        for name in ["", "generate", "batch", "dispatcher", "submit"] {
+            insta::assert_snapshot!(format!("help-{name}"), help(name));
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! `echogen config`: what is in force and who said so, whether it is valid, and a file with all defaults.
+
+use clap::Subcommand;
+use echogen_service::{
+    Exit, Failure,
+    config::{Loaded, Origin, Shown, default_file},
+    console::{print_error, print_json, print_line},
+};
+use serde_json::json;
+
+use crate::command_line::Line;
+
+pub(crate) const CONFIG_EXAMPLES: &str = "\
+Examples:
+  What is in force here, and where each value comes from:
+    echogen config show
+  A file to begin with:
+    echogen config default > echogen.toml
+  Is a file valid?
+    echogen config check --config echogen.toml";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print every setting, its value, and whether a flag, the environment, the file or the default says so
+    Show,
+    /// Check the configuration: unknown names, wrong values, contradictions
+    Check,
+    /// Print a commented file with every setting at its default
+    Default,
+}
+
+/// Runs `echogen config show`.
+pub(crate) fn show(loaded: &Loaded, as_json: bool) -> Exit {
+    for shown in loaded.shown() {
+        if as_json {
+            print_json("setting", &as_value(&shown));
+        } else {
+            print_line(&shown.to_string());
+        }
+    }
+    Exit::Success
+}
+
+fn as_value(shown: &Shown) -> serde_json::Value {
+    let (layer, at) = match &shown.origin {
+        Origin::Default => ("default", None),
+        Origin::File { path, line } => ("file", Some(format!("{}, line {line}", path.display()))),
+        Origin::Environment { variable } => ("environment", Some(variable.clone())),
+        Origin::Flag { flag } => ("flag", Some(flag.clone())),
+    };
+    json!({ "name": shown.name, "value": shown.value, "layer": layer, "at": at })
+}
+
+/// Runs `echogen config check`: every mistake on a line of its own.
+pub(crate) fn check(line: &Line) -> Result<Exit, Failure> {
+    match line.layers().load() {
+        Ok(loaded) => {
+            loaded.warnings.iter().for_each(|warning| print_error(format_args!("warning: {warning}")));
+            print_line("the configuration is valid");
+            Ok(Exit::Success)
+        }
+        Err(error) => {
+            error.messages.iter().for_each(|message| print_error(format_args!("error: {message}")));
+            Ok(Exit::Usage)
+        }
+    }
+}
+
+/// Runs `echogen config default`.
+pub(crate) fn default() -> Exit {
+    print_line(default_file().trim_end());
+    Exit::Success
+}

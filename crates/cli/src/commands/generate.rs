@@ -1,0 +1,125 @@
+//! `echogen generate`: one job from arguments and settings.
+
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use echogen_protocol::{BoundingBox, ContentHash, ImageLocation, ImageSource, Job, JobId};
+use echogen_service::{Failure, config::ServiceConfig};
+
+use crate::values;
+
+pub(crate) const GENERATE_EXAMPLES: &str = "\
+Examples:
+  Four pictures with the seeds 42 to 45, wide, as JPEG:
+    echogen generate -s dog.png -p \"a dog on a beach\" --count 4 --aspect-ratio 16:9 --format jpeg
+  Only a part of the picture is the subject (left, top, right, bottom in pixels):
+    echogen generate -s park.jpg --box 120,40,380,300 --name dog -p \"a dog in the snow\"
+  More of the sentence, less of the subject:
+    echogen generate -s dog.png -p \"a dog made of glass\" --guidance-text 4 --guidance-subject 2
+
+The pictures stand in OUT/<job id>/image-0.png and so on; result.json beside them says how they
+were made, and OUT/contact-sheet.png shows the subject beside the results. The same command again
+finds the job done; to get other pictures, change --seed.";
+
+/// `echogen generate`.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct GenerateArguments {
+    /// Picture of the subject: a file, or a data: address
+    #[arg(short, long, value_name = "PICTURE")]
+    pub(crate) subject: String,
+
+    /// The scene, in words
+    #[arg(short, long, value_name = "TEXT")]
+    pub(crate) prompt: String,
+
+    /// What the subject is called, such as `dog`
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) name: Option<String>,
+
+    /// Where the subject is: `left,top,right,bottom` in pixels; otherwise the networks find it
+    #[arg(long = "box", value_name = "BOX", value_parser = values::bounding_box)]
+    pub(crate) bounding_box: Option<BoundingBox>,
+
+    /// Names the job and its folder; otherwise a name that follows from all the settings
+    #[arg(long, value_name = "ID")]
+    pub(crate) id: Option<String>,
+
+    /// See [`RunArguments`].
+    #[command(flatten)]
+    pub(crate) run: RunArguments,
+}
+
+/// Where a run writes, and how often it tries.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct RunArguments {
+    /// Folder for pictures and results; what is needed in between is in OUT/.echogen and may be deleted
+    #[arg(short, long, value_name = "OUT", default_value = "out")]
+    pub(crate) out: PathBuf,
+
+    /// How often a stage is tried when something temporary goes wrong, such as a full disk
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) attempts: u32,
+}
+
+/// Builds the one job of the command line and checks it.
+pub(crate) fn job(arguments: &GenerateArguments, config: &ServiceConfig) -> Result<Job, Failure> {
+    let fault = |error: echogen_protocol::JobError| Failure::usage(error.to_string());
+    let mut job = Job::new(ImageSource(arguments.subject.clone()), arguments.prompt.clone());
+    job.subject.name = arguments.name.clone();
+    job.subject.bounding_box = arguments.bounding_box;
+    config.job.apply(&mut job);
+    job.id = JobId(arguments.id.clone().unwrap_or_default());
+    let job = with_id(job, config)?;
+    job.validate().map_err(fault)?;
+    Ok(job)
+}
+
+/// An id that follows from all settings, the bundle, and the picture's content: if the file is changed, the same
+/// command makes a new job and not the old result.
+fn with_id(mut job: Job, config: &ServiceConfig) -> Result<Job, Failure> {
+    if !job.id.as_str().is_empty() {
+        return Ok(job);
+    }
+    let picture = match job.subject.image.location() {
+        Ok(ImageLocation::File(path)) => hash_of_file(Path::new(path), config.fetch.max_image_bytes)?,
+        _ => ContentHash::of(job.subject.image.0.as_bytes()),
+    };
+    let settings = serde_json::to_string(&job).unwrap_or_default();
+    let hash = ContentHash::of(format!("{settings}\n{picture}\n{}", config.model.bundle).as_bytes()).to_string();
+    job.id = JobId(format!("{}-{}", words(&job.prompt), hash.get(..12).unwrap_or(&hash)));
+    Ok(job)
+}
+
+/// The first words of a prompt, as a file name that a person recognises.
+fn words(prompt: &str) -> String {
+    let is_word = |c: char| c.is_ascii_alphanumeric();
+    let words = prompt.split(|c| !is_word(c)).filter(|word| !word.is_empty());
+    let name = words.take(6).map(str::to_ascii_lowercase).collect::<Vec<_>>().join("-");
+    if name.is_empty() { "job".to_owned() } else { name.chars().take(48).collect() }
+}
+
+fn hash_of_file(path: &Path, max_bytes: u64) -> Result<ContentHash, Failure> {
+    let fault = |error: std::io::Error| {
+        let path = path.display();
+        Failure::usage(format!("cannot read the subject's picture {path}: {error}; give a png, jpeg or webp file"))
+    };
+    let mut bytes = Vec::new();
+    // A picture over the limit is refused later, with the limit; its first part is enough for a name.
+    std::fs::File::open(path).map_err(fault)?.take(max_bytes).read_to_end(&mut bytes).map_err(fault)?;
+    Ok(ContentHash::of(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_named_by_its_first_words() {
+        assert_eq!(words("A dog, on a BEACH at noon, painted"), "a-dog-on-a-beach-at");
+        assert_eq!(words("犬"), "job");
+        assert!(words(&"x".repeat(500)).len() <= 48);
+    }
+}

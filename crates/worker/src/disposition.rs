@@ -1,0 +1,47 @@
+//! A delivery at work, and what is to be done about it.
+
+use echogen_ports::{Message, QueueName};
+use echogen_protocol::{Failure, JobOutline, NextTask, TaskHeaders};
+
+use crate::{Outcome, StageError, TaskFacts};
+
+/// A delivery at work, apart from how it is settled.
+pub(crate) struct ReceivedTask<'a> {
+    pub(crate) queue: &'a QueueName,
+    pub(crate) message: Message,
+    pub(crate) redeliveries: u32,
+    pub(crate) headers: TaskHeaders,
+    pub(crate) facts: TaskFacts,
+    /// What is kept of its job since the body was read; `None` before that, where it could not be read, and where the job
+    /// has ended. The task itself goes to the stage, and nobody reads the body a second time.
+    pub(crate) job: Option<JobOutline>,
+}
+
+/// What is to be done about a delivery.
+#[derive(Debug)]
+pub(crate) enum Disposition {
+    /// The work is done; these tasks follow.
+    Done(Vec<NextTask>),
+    /// The job has ended elsewhere; there is nothing to do.
+    Ended,
+    /// The job fails for good.
+    Fail(Failure),
+    /// Another try after a while.
+    Retry(StageError),
+    /// Nobody can make anything of it.
+    Park(String),
+    /// There was no time: it is requeued as it came.
+    Requeue,
+}
+
+impl Disposition {
+    /// What follows from a try that the stage ended itself.
+    pub(crate) fn of(ended: Result<Outcome, StageError>) -> Self {
+        match ended {
+            Ok(Outcome::Next(tasks)) => Self::Done(tasks),
+            Ok(Outcome::Done) => Self::Done(Vec::new()),
+            Err(StageError::Permanent { kind, message, .. }) => Self::Fail(Failure { kind, message }),
+            Err(error) => Self::Retry(error),
+        }
+    }
+}
