@@ -60,7 +60,7 @@ impl Folder {
         for (name, _) in settings {
             command.env_remove(name);
         }
-        command.env("ECHOGEN_BUNDLES", repository("bundles")).current_dir(self.0.path()).args(arguments);
+        command.env("ECHOGEN_MODEL_BUNDLES", repository("bundles")).current_dir(self.0.path()).args(arguments);
         command
     }
 

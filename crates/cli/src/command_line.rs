@@ -12,6 +12,9 @@ use echogen_service::{
 
 use crate::arguments::Arguments;
 
+#[cfg(test)]
+mod pages;
+
 /// What a command uses that runs one role, or all.
 const ROLE: [&str; 8] =
     ["broker", "cache", "store", "worker", "model", "finder", "fetch.max_image_bytes", "telemetry.listen"];
@@ -182,7 +185,7 @@ mod tests {
             let found = if name.is_empty() { Some(&mut command) } else { command.find_subcommand_mut(name) };
             found.unwrap().clone().term_width(100).render_long_help().to_string()
         };
-        for name in ["", "generate", "batch", "dispatcher", "submit"] {
+        for name in ["", "generate", "batch"] {
             insta::assert_snapshot!(format!("help-{name}"), help(name));
         }
     }

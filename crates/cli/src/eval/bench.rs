@@ -8,7 +8,7 @@ use echogen_eval::judge::{Judge, Verdict};
 use echogen_eval::round_trip::RoundTrip;
 use echogen_imaging::{PixelBox, RgbImage, white_outside};
 use echogen_models::{
-    device::Compute, echogen::SamplingOptions, generator::ImageRequest, subject_encoder::EncodedSubject,
+    device::Compute, echogen::SamplingOptions, encoded_subject::EncodedSubject, generator::ImageRequest,
     subject_finder::SubjectFinder,
 };
 

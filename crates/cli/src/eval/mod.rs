@@ -20,7 +20,7 @@ use echogen_figures::{SheetRow, contact_sheet};
 use echogen_imaging::RgbImage;
 use echogen_models::{
     echogen::{PerScale, SamplingOptions},
-    subject_encoder::EncodedSubject,
+    encoded_subject::EncodedSubject,
 };
 use echogen_service::{
     Exit, Failure,
