@@ -2,7 +2,8 @@
 //! callbacks.
 //!
 //! Only traits, their errors, the in-memory twins ([`memory`]), what both sides of a port share ([`MemoryBudget`],
-//! [`spawn_blocking`]) and (feature `contract-tests`) the suites that every adapter passes. Deliberately absent: any client library. A stage that wants Redis cannot reach it from here.
+//! [`spawn_blocking`]) and (feature `contract-tests`) the suites that every adapter passes. Deliberately absent: any
+//! client library. A stage that wants Redis cannot reach it from here.
 #![warn(missing_docs)]
 
 mod broker;

@@ -73,8 +73,9 @@ fn gelu_erf_scalar(x: f32) -> f32 {
     0.5 * x * (1.0 + erf.copysign(x))
 }
 
+/// x · σ(x).
 #[inline(always)]
-fn silu_scalar(x: f32) -> f32 {
+pub(crate) fn silu_scalar(x: f32) -> f32 {
     x / (1.0 + exp(-x))
 }
 
