@@ -18,8 +18,10 @@ fn is_committed(path: &str, expected: &str) {
 }
 
 #[test]
-fn the_committed_default_file_and_page_are_those_of_the_types() {
+fn the_committed_default_file_schema_and_page_are_those_of_the_types() {
     is_committed("deploy/echogen.default.toml", &default_file());
+    // The chart's values are checked against it.
+    is_committed("deploy/echogen.schema.json", &format!("{:#}\n", schema()));
     is_committed("docs/configuration.md", &page());
 }
 
