@@ -14,7 +14,7 @@ use echogen_service::{Failure, config::ServiceConfig};
 use serde_json::{Value, json};
 
 use super::folder::Subject;
-use crate::eval::maker::{self, Maker};
+use crate::maker::{self, Maker};
 
 /// Everything that a picture depends on; nothing of it is loaded.
 pub(super) struct Recipe {
