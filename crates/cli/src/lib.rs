@@ -48,7 +48,7 @@ fn run(arguments: &[OsString]) -> Result<Exit, Failure> {
             Ok(Exit::Success)
         }
         Command::Config(ConfigCommand::Default) => Ok(config_command::default()),
-        Command::Config(ConfigCommand::Check) => config_command::check(&line),
+        Command::Config(ConfigCommand::Check) => Ok(config_command::check(&line.layers())),
         command => {
             let loaded = line.load()?;
             loaded.warnings.iter().for_each(|warning| print_error(format_args!("warning: {warning}")));

@@ -37,7 +37,7 @@ const OTHER_VARIABLES: [&str; 6] = [
 ];
 
 /// Flags of other programs that the pages name alone.
-const OTHER_FLAGS: [&str; 2] = ["--locked", "--scale"];
+const OTHER_FLAGS: [&str; 3] = ["--features", "--locked", "--scale"];
 
 /// Endings of files, which are no settings: `model.safetensors`.
 const FILE_ENDINGS: [&str; 7] = ["rs", "toml", "json", "yaml", "safetensors", "md", "py"];
@@ -98,12 +98,23 @@ fn code_spans(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter(|line| !line.starts_with("```")).flat_map(|line| line.split('`').skip(1).step_by(2))
 }
 
-/// What `echogen` is called with, on lines and in spans; a line that ends with a backslash goes on.
-fn calls(text: &str) -> Vec<String> {
+/// What `echogen` and a command of it are called with, on lines and in spans; a line that ends with a backslash goes on.
+fn calls(text: &str, root: &Command) -> Vec<String> {
     let joined = text.replace("\\\n", " ");
     let starts = joined.match_indices("echogen ").filter(|(at, _)| !joined[..*at].ends_with(['-', '/', '_', '.']));
     let end = |c: char| matches!(c, '\n' | '`' | '|' | ';' | '#' | '&' | '<' | '>' | '"');
-    starts.filter_map(|(at, _)| joined[at..].split(end).next()).map(str::to_owned).collect()
+    let calls = starts.filter_map(|(at, _)| joined[at..].split(end).next());
+    let is_call = |call: &&str| call.split_whitespace().nth(1).is_some_and(|name| root.find_subcommand(name).is_some());
+    calls.filter(is_call).map(str::to_owned).collect()
+}
+
+/// The flags in the examples of a command's help and of those below it.
+fn examples(command: &Command, found: &mut Vec<(String, String)>) {
+    let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    let is_flag = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let page = || format!("the help of {}", command.get_name());
+    found.extend(words(&help, "--", is_flag).map(|flag| (page(), flag.to_owned())));
+    command.get_subcommands().for_each(|command| examples(command, found));
 }
 
 fn check(what: &str, known: &BTreeSet<String>, found: impl IntoIterator<Item = (String, String)>) {
@@ -134,18 +145,19 @@ fn every_flag_on_a_page_exists() {
     let pages = pages();
     let mut found = Vec::new();
     for (page, text) in &pages {
-        for call in calls(text) {
+        for call in calls(text, &command) {
             found.extend(
                 words(&call, "--", is_flag).filter(|flag| flag.len() > 2).map(|f| (page.clone(), f.to_owned())),
             );
         }
         // A flag alone in a sentence of a page for users; pages about the code name those of other programs too.
-        if page.starts_with("docs/") {
+        if page.starts_with("docs/") || page == "README.md" {
             let alone = code_spans(text).filter(|span| span.starts_with("--"));
             found.extend(alone.flat_map(|span| words(span, "--", is_flag)).map(|flag| (page.clone(), flag.to_owned())));
         }
     }
-    assert!(found.len() > 60, "{found:?}");
+    examples(&command, &mut found);
+    assert!(found.len() > 100, "{found:?}");
     check("flags", &known, found);
 }
 
