@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
-"""Writes everything that is made from something else, so that nothing is kept in step by hand.
+"""Writes all files below deploy/ and helm/ that are generated from others.
 
     deploy/check.sh --update
 
-| made | from |
+| file | from |
 |---|---|
-| grafana/dashboards/*.json | grafana/dashboards.py |
-| helm/echogen/files/ | prometheus/rules/, grafana/dashboards/ |
+| grafana/dashboards/*.json | grafana/dashboards.py, stages.json |
+| helm/echogen/files/ | prometheus/rules/, grafana/dashboards/, stages.json |
+| helm/echogen/values.schema.json: settings, variables, roles | echogen.schema.json, stages.json |
 | helm/echogen/README.md | helm/echogen/values.yaml |
 | helm/snapshots/*.yaml | the chart, rendered with the values of helm/echogen/ci/ |
 
-`deploy/check.sh` without `--update` fails where one differs.
+`deploy/check.sh` without `--update` fails if one differs. Tests of the Rust crates write stages.json (the list of stages and
+roles) and echogen.schema.json (the JSON Schema of the configuration).
 """
 
 import hashlib
@@ -31,38 +33,124 @@ import dashboards  # noqa: E402 -- it lies beside its product
 CASES = {"default": None} | {
     path.name.removesuffix("-values.yaml"): path for path in sorted((CHART / "ci").glob("*-values.yaml"))
 }
+# Settings that the chart sets itself, so values may not.
+OWN_SETTINGS = ["model.bundles", "telemetry.listen", "worker.grace_seconds"]
 README_HEAD = """\
 # EchoGen's Helm chart
 
-One Deployment for each role (dispatcher, segmenter, encoder, sampler) on a RabbitMQ, a Redis and an object store of your
-own. [docs/operations.md](../../docs/operations.md) says how many pods, how to upgrade, and what each alert means.
+One Deployment for each role ({roles}). RabbitMQ, Redis and the object store are not part of
+the chart. [docs/operations.md](../../docs/operations.md) describes sizing, upgrades and what to do about each alert.
 
 ```console
 $ kubectl create namespace pictures
 $ kubectl --namespace pictures create secret generic echogen \\
-    --from-literal=ECHOGEN_AMQP_URL='amqps://USER:PASSWORD@HOST:5671/%2f' \\
-    --from-literal=ECHOGEN_REDIS_URL='rediss://:PASSWORD@HOST:6379/0' \\
-    --from-literal=ECHOGEN_S3_ACCESS_KEY_ID=KEY --from-literal=ECHOGEN_S3_SECRET_ACCESS_KEY=SECRET
-$ helm install echogen helm/echogen --namespace pictures --set config.store=s3://BUCKET --set image.repository=IMAGE
+    --from-literal=ECHOGEN_BROKER_URL='amqps://USER:PASSWORD@HOST:5671/%2f' \\
+    --from-literal=ECHOGEN_CACHE_URL='rediss://:PASSWORD@HOST:6379/0' \\
+    --from-literal=ECHOGEN_STORE_ACCESS_KEY_ID=KEY --from-literal=ECHOGEN_STORE_SECRET_ACCESS_KEY=SECRET
+$ helm install echogen helm/echogen --namespace pictures \\
+    --set config.store.url=s3://BUCKET --set image.repository=IMAGE
 $ helm test echogen --namespace pictures
 ```
 
-What is there by default: four Deployments, a canary, PodDisruptionBudgets, NetworkPolicies, a ServiceAccount without
-rights. Pods run without root, without capabilities, on a read-only root, with the default seccomp profile. What has to be
-switched on, since it needs something in the cluster: `autoscaling` (KEDA), `metrics.*` (Prometheus operator, Grafana's
+Installed by default: the Deployments, a canary, PodDisruptionBudgets, NetworkPolicies, and a ServiceAccount without rights.
+Pods run as an unprivileged user, without capabilities, on a read-only root file system, with the default seccomp profile. Off
+by default, because they need something in the cluster: `autoscaling` (KEDA), `metrics.*` (Prometheus operator, Grafana's
 sidecar), `models.volume` (a volume for published weights), `roles.*.gpu` (GPUs).
+
+Settings of the program are in `config`, with the sections and names of [docs/configuration.md](../../docs/configuration.md);
+the chart's schema rejects unknown names and values out of bounds:
+
+```yaml
+config:
+  store:
+    url: s3://pictures/production
+    endpoint: https://s3.example.org
+  worker:
+    concurrency: {{sampler: 64}}
+  sampler:
+    max_batch: 32
+```
+
+They become `echogen.toml`, which is mounted from a ConfigMap into every pod; settings in `roles.NAME.config` are added to the
+file of that role. A checksum in the pods' annotations restarts them when a setting changes. Secrets are read from a Secret whose keys are environment variables:
+
+{secrets}
 
 Examples that the tests render: [minimal](ci/minimal-values.yaml), [everything](ci/full-values.yaml),
 [a bundle of your own](ci/own-bundle-values.yaml).
 
 ## Values
 
-`roles.segmenter`, `roles.encoder` and `roles.sampler` have the keys of `roles.dispatcher`; only where their default
-differs are they listed.
+The other roles have the same keys as `roles.dispatcher`; they are listed only where their default differs.
 
 | value | default | meaning |
 |---|---|---|
 """
+
+
+@cache
+def stages():
+    """The list of stages and roles."""
+    return json.loads((ROOT / "deploy/stages.json").read_text(encoding="utf-8"))
+
+
+@cache
+def settings():
+    """The JSON Schema of echogen.toml."""
+    return json.loads((ROOT / "deploy/echogen.schema.json").read_text(encoding="utf-8"))
+
+
+def leaves(table, path=()):
+    """Every setting of a schema: its path, and its own schema."""
+    for name, each in table["properties"].items():
+        if "properties" in each:
+            yield from leaves(each, (*path, name))
+        else:
+            yield (*path, name), each
+
+
+def variable(path):
+    return "_".join(["ECHOGEN", *path]).upper()
+
+
+def is_secret(schema):
+    return schema.get("writeOnly", False)
+
+
+def variables():
+    """The environment variables of the settings."""
+    return sorted({variable(path) for path, _ in leaves(settings())} | {"ECHOGEN_CONFIG"})
+
+
+def secrets():
+    return sorted(variable(path) for path, each in leaves(settings()) if is_secret(each))
+
+
+def values_schema(text):
+    """The chart's schema, with the parts that follow from the list of settings and of roles written anew."""
+    schema = json.loads(text)
+    config = json.loads(json.dumps(settings()))
+    del config["$schema"], config["title"]
+    config["description"] = "Generated from deploy/echogen.schema.json, without secrets and what the chart sets itself."
+    for path, each in list(leaves(config)):
+        if is_secret(each) or ".".join(path) in OWN_SETTINGS:
+            table = config
+            for name in path[:-1]:
+                table = table["properties"][name]
+            del table["properties"][path[-1]]
+    # The chart makes a path of the bundle's name, and the roles of a cluster share no folder.
+    config["properties"]["model"]["properties"]["bundle"]["pattern"] = "^[A-Za-z0-9][A-Za-z0-9._-]*$"
+    config["properties"]["store"]["properties"]["url"]["pattern"] = "^(s3://[a-z0-9][a-z0-9.-]*(/.*)?|/.+)$"
+    schema["definitions"]["config"] = config
+    schema["properties"]["roles"]["properties"] = {
+        role["name"]: {"$ref": "#/definitions/role"} for role in stages()["roles"]
+    }
+    schema["definitions"]["variable"] = {
+        "$comment": "Generated from deploy/echogen.schema.json: no variable of EchoGen's prefix that is not a setting.",
+        "pattern": "^[A-Z_][A-Z0-9_]*$",
+        "anyOf": [{"not": {"pattern": "^ECHOGEN_"}}, {"enum": variables()}],
+    }
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
 def rows(text):
@@ -73,7 +161,7 @@ def rows(text):
         if match := re.fullmatch(r"\s*# (.*)", line):
             comment.append(match[1])
             continue
-        if match := re.match(r"( *)([A-Za-z0-9]+):(.*)", line):
+        if match := re.match(r"( *)([A-Za-z0-9_]+):(.*)", line):
             depth = len(match[1]) // 2
             path = [*path[:depth], match[2]]
             value = values
@@ -100,14 +188,16 @@ def readme():
             first[role[2]] = value
         elif role and first.get(role[2]) == value:
             continue
-        shown = "" if value is None and comment and "otherwise" not in comment else f"`{json.dumps(value)}`"
+        shown = "" if value is None and comment and "null" not in comment else f"`{json.dumps(value)}`"
         lines.append(f"| `{path}` | {shown.replace('|', chr(92) + '|')} | {comment} |")
-    return README_HEAD + "\n".join(lines) + "\n"
+    roles = ", ".join(role["name"] for role in stages()["roles"])
+    head = README_HEAD.format(roles=roles, secrets="\n".join(f"- `{name}`" for name in secrets()))
+    return head + "\n".join(lines) + "\n"
 
 
 @cache
 def rendered(case):
-    """The manifests of a case, by template; the dashboards, which are data, as sums."""
+    """The manifests of a case, by template."""
     values = CASES[case]
     with Chart.load(CHART) as chart:
         given = yaml.safe_load(values.read_text(encoding="utf-8")) if values else {}
@@ -122,7 +212,7 @@ def snapshot(case):
         if template.endswith(".txt"):
             text = "".join(f"# {line}".rstrip() + "\n" for line in text.strip().splitlines())
         if text.strip():
-            # One file, so that other tools can read it whole.
+            # One file of several documents, which other tools can read.
             parts.append(f"# {template}\n---\n{text.strip().removeprefix('---').strip()}\n")
     return "\n".join(parts)
 
@@ -132,23 +222,26 @@ def digest(text):
 
 
 def products():
-    """Every file that is made, with what it should say; the copies first, since the chart is rendered with them."""
+    """Every generated file and its text; the copies first, because the chart is rendered with them."""
     made = {}
     for name, text in dashboards.written().items():
         made[ROOT / "deploy/grafana/dashboards" / name] = text
         made[CHART / "files/dashboards" / name] = text
     for rules in sorted((ROOT / "deploy/prometheus/rules").glob("*.yaml")):
         made[CHART / "files/rules" / rules.name] = rules.read_text(encoding="utf-8")
+    made[CHART / "files/stages.json"] = (ROOT / "deploy/stages.json").read_text(encoding="utf-8")
     yield from made.items()
+    schema = CHART / "values.schema.json"
+    yield schema, values_schema(schema.read_text(encoding="utf-8"))
     yield CHART / "README.md", readme()
     for case in CASES:
         yield ROOT / "helm/snapshots" / f"{case}.yaml", snapshot(case)
 
 
 def strangers(known):
-    """Files in folders of products that nothing makes."""
+    """Files in the folders of generated files that are not generated."""
     folders = {path.parent for path in known} - {CHART}
-    return [path for folder in folders for path in folder.iterdir() if path not in known]
+    return [path for folder in folders for path in folder.iterdir() if path.is_file() and path not in known]
 
 
 def main():

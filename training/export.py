@@ -2,7 +2,7 @@
 
 `export.py --bundle DIR` (default bundles/mini) takes the manifest there, sets sizes of the networks, sampling defaults,
 lengths and sums, adds the tables of the networks that find subjects where they are missing, and leaves every other line
-as it is. Which networks: `--networks` (default: all that have been trained). The judge of `echogen eval` lies beside
+as it is. Which networks: `--networks` (default: all that have been trained). The judge of `echogen-eval` lies beside
 them and is not in the manifest, since no chain needs it.
 """
 

@@ -24,7 +24,7 @@ TRANSFORMER = EchoGenConfig(
     content_dim=16, semantic_len=17, semantic_dim=128,
 )
 
-# Of `echogen eval`; not part of the chain.
+# Of `echogen-eval`; not part of the chain.
 JUDGE = JudgeConfig()
 
 # The first five scales of the square template; the rotary grid is that of its thirteenth.

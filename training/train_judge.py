@@ -1,4 +1,4 @@
-"""Trains the judge of `echogen eval`, on real renderings of training identities only: kind, scene, and who it is.
+"""Trains the judge of `echogen-eval`, on real renderings of training identities only: kind, scene, and who it is.
 
 Identities are pulled together over two pictures, the target in its scene and the reference on white. Some pictures are
 softened on the way in, so that the judge looks at what a picture shows and not at how sharp it is.

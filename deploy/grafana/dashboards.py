@@ -3,8 +3,8 @@
 
     deploy/grafana/dashboards.py
 
-The dashboards are code: change this file and run it, do not edit the JSON. `deploy/check.sh` fails when the two differ,
-and when a panel asks for a metric, a label or a value of a label that the metrics list does not have.
+Change this file and run it, do not edit the JSON: `deploy/check.sh` fails if the two differ, and if a panel queries a metric,
+a label or a label's value that is not in the list of metrics. The stages and roles are those of deploy/stages.json.
 """
 
 import json
@@ -14,7 +14,10 @@ from pathlib import Path
 from panels import choice, dashboard, heat, lines, number, panel, quantiles, red_above, red_below, target, typed
 
 FOLDER = Path(__file__).resolve().parent / "dashboards"
-STAGES = ["dispatcher", "segmenter", "encoder", "sampler"]
+LIST = json.loads((FOLDER.parents[1] / "stages.json").read_text(encoding="utf-8"))
+STAGES = [stage["name"] for stage in LIST["stages"]]
+# A process of a role is counted by the role's first stage.
+MAIN_STAGES = [role["stages"][0] for role in LIST["roles"]]
 
 
 def overview():
@@ -22,67 +25,69 @@ def overview():
     failed = 'sum(rate(echogen_jobs_total{outcome="failed"}[15m]))'
     ended = 'sum(rate(echogen_jobs_total{outcome=~"completed|failed"}[15m]))'
     hits = 'sum by (kind) (rate(echogen_cache_requests_total{result="hit"}[$__rate_interval]))'
-    looks = "sum by (kind) (rate(echogen_cache_requests_total[$__rate_interval]))"
+    requests = "sum by (kind) (rate(echogen_cache_requests_total[$__rate_interval]))"
     store = "rate(echogen_object_store_requests_total"
+    tasks = "rate(echogen_tasks_total"
+    every = "|".join(MAIN_STAGES)
     return dashboard(
         "overview",
         "Overview",
-        "Is the system well, and if not, where to look.",
+        "Whether the system works, and if not, which stage to look at.",
         [
-            number("Jobs an hour", 'sum(rate(echogen_jobs_total{outcome="completed"}[15m])) * 3600', decimals=0),
-            number("Failing", f"{failed} / {ended}", unit="percentunit", thresholds=red_above(0.02, 0.1)),
+            number("Jobs per hour", 'sum(rate(echogen_jobs_total{outcome="completed"}[15m])) * 3600', decimals=0),
+            number("Failed jobs", f"{failed} / {ended}", unit="percentunit", thresholds=red_above(0.02, 0.1)),
             number(
-                "Longest wait ahead",
+                "Longest backlog",
                 "max(stage_lane:echogen_drain_seconds)",
                 unit="s",
                 thresholds=red_above(600, 1800),
-                help_text="Seconds until what waits now is done by the processes there are.",
+                help_text="Seconds until the waiting work is done with the current number of processes.",
             ),
             number("Dead letters", "sum(max by (stage, lane) (echogen_dead_letter_messages))", thresholds=red_above(1)),
             number("Canary", "max(echogen_canary_seconds)", unit="s", thresholds=red_above(30, 60)),
-            number("Processes ready", f'sum(echogen_ready{{stage=~"{"|".join(STAGES)}"}})', thresholds=red_below(4)),
+            number("Processes ready", f'sum(echogen_ready{{stage=~"{every}"}})', thresholds=red_below(len(MAIN_STAGES))),
             lines("Jobs by outcome", target(jobs, "{{outcome}}"), unit="ops", stacked=True, min=0),
             lines(
-                "Seconds of work ahead",
+                "Backlog",
                 target("stage_lane:echogen_drain_seconds", "{{stage}} {{lane}}"),
                 unit="s",
                 min=0,
-                help_text="Until what waits now is done by the processes there are.",
+                help_text="Seconds until the waiting work is done with the current number of processes.",
             ),
             lines(
-                "Tasks by stage",
+                "Completed tasks by stage",
                 target('sum by (stage) (rate(echogen_tasks_total{outcome="done"}[$__rate_interval]))', "{{stage}}"),
                 unit="ops",
                 min=0,
             ),
             lines(
-                "Messages waiting",
+                "Waiting messages",
                 target("stage_lane:echogen_queue_messages:max", "{{stage}} {{lane}}"),
                 min=0,
             ),
             lines(
-                "Seconds of a task, p95",
+                "Task duration, p95",
                 *quantiles("echogen_task_seconds", ["stage"], legend="{{stage}}", shares=(0.95,)),
                 unit="s",
                 min=0,
             ),
             lines(
-                "Wait in the queue, p95",
+                "Queue wait time, p95",
                 *quantiles("echogen_queue_wait_seconds", ["stage"], legend="{{stage}}", shares=(0.95,)),
                 unit="s",
                 min=0,
             ),
-            lines("Found in the cache", target(f"{hits} / {looks}", "{{kind}}"), unit="percentunit", min=0, max=1, width=8),
+            lines("Cache hit ratio", target(f"{hits} / {requests}", "{{kind}}"), unit="percentunit", min=0, max=1, width=8),
             lines(
                 "Retries and dead letters",
-                target("sum by (stage) (rate(echogen_retries_total[$__rate_interval]))", "{{stage}} retried"),
-                target("sum by (stage) (rate(echogen_dead_letters_total[$__rate_interval]))", "{{stage}} given up"),
+                target(f"sum by (stage) ({tasks}{{outcome=\"retried\"}}[$__rate_interval]))", "{{stage}} retried"),
+                target(f"sum by (stage) ({tasks}{{outcome=\"dead_lettered\"}}[$__rate_interval]))", "{{stage}} parked"),
                 unit="ops",
                 min=0,
                 width=8,
             ),
             lines(
-                "Object store: failing calls",
+                "Failed calls to the object store",
                 target(
                     f'sum by (operation) ({store}{{outcome!="ok"}}[$__rate_interval])) '
                     f"/ sum by (operation) ({store}[$__rate_interval]))",
@@ -93,12 +98,12 @@ def overview():
                 width=8,
             ),
             lines(
-                "Processes that take tasks",
+                "Consuming processes",
                 target("sum by (stage) (echogen_consuming)", "{{stage}}"),
                 min=0,
                 width=8,
             ),
-            lines("Tasks at work", target("sum by (stage) (echogen_tasks_in_progress)", "{{stage}}"), min=0, width=8),
+            lines("Tasks in progress", target("sum by (stage) (echogen_tasks_in_progress)", "{{stage}}"), min=0, width=8),
             lines(
                 "Canary",
                 target("max(echogen_canary_seconds)", "seconds"),
@@ -112,12 +117,12 @@ def overview():
                 [target("count by (version) (echogen_build_info)", instant=True)],
                 width=8,
                 height=6,
-                help_text="More than one while an upgrade is under way.",
+                help_text="More than one during an upgrade.",
                 transformations=[{"id": "organize", "options": {"excludeByName": {"Time": True}}}],
             ),
             panel(
                 "table",
-                "Networks loaded",
+                "Loaded networks",
                 [target("count by (bundle, network, digest) (echogen_model_info)", instant=True)],
                 width=16,
                 height=6,
@@ -129,6 +134,10 @@ def overview():
 
 def stage():
     here = '{stage="$stage"}'
+
+    def ended(outcome):
+        return f'sum(rate(echogen_tasks_total{{stage="$stage", outcome="{outcome}"}}[$__rate_interval]))'
+
     return dashboard(
         "stage",
         "Stage",
@@ -146,22 +155,22 @@ def stage():
                 target(f"sum by (instance) (rate(echogen_tasks_total{here}[$__rate_interval]))", "{{instance}}"),
                 unit="ops",
                 min=0,
-                help_text="A process far below the others sits on a slow or throttled machine.",
+                help_text="A process far below the others runs on a slow or throttled machine.",
             ),
-            lines("Seconds of a task", *quantiles("echogen_task_seconds", [], here), unit="s", min=0),
-            heat("Seconds of a task", "echogen_task_seconds", here, unit="s"),
-            lines("Wait in the queue", *quantiles("echogen_queue_wait_seconds", [], here), unit="s", min=0),
-            heat("Wait in the queue", "echogen_queue_wait_seconds", here, unit="s"),
+            lines("Task duration", *quantiles("echogen_task_seconds", [], here), unit="s", min=0),
+            heat("Distribution of the task duration", "echogen_task_seconds", here, unit="s"),
+            lines("Queue wait time", *quantiles("echogen_queue_wait_seconds", [], here), unit="s", min=0),
+            heat("Distribution of the queue wait time", "echogen_queue_wait_seconds", here, unit="s"),
             lines(
-                "Messages waiting",
+                "Waiting messages",
                 target(f"stage_lane:echogen_queue_messages:max{here}", "{{lane}}"),
                 min=0,
                 width=8,
             ),
             lines(
-                "Seconds of work ahead",
-                target(f"stage_lane:echogen_drain_seconds{here}", "{{lane}}, with the processes there are"),
-                target(f"stage_lane:echogen_work_waiting_seconds:max{here}", "{{lane}}, for one process"),
+                "Backlog",
+                target(f"stage_lane:echogen_drain_seconds{here}", "{{lane}}, with all processes"),
+                target(f"stage_lane:echogen_work_waiting_seconds:max{here}", "{{lane}}, with one process"),
                 unit="s",
                 min=0,
                 width=8,
@@ -169,29 +178,29 @@ def stage():
             lines(
                 "Processes",
                 target(f"sum(echogen_ready{here})", "ready"),
-                target(f"sum(echogen_consuming{here})", "taking tasks"),
+                target(f"sum(echogen_consuming{here})", "consuming"),
                 min=0,
                 width=8,
             ),
-            lines("Tasks at work", target(f"echogen_tasks_in_progress{here}", "{{instance}}"), min=0, width=8),
+            lines("Tasks in progress", target(f"echogen_tasks_in_progress{here}", "{{instance}}"), min=0, width=8),
             lines(
-                "Since progress",
+                "Time since progress",
                 target(f"echogen_seconds_since_progress{here}", "{{instance}}"),
                 unit="s",
                 min=0,
                 width=8,
-                help_text="0 in a process that has nothing in hand.",
+                help_text="0 in a process without tasks.",
             ),
             lines(
                 "Retries and dead letters",
-                target(f"sum(rate(echogen_retries_total{here}[$__rate_interval]))", "retried"),
-                target(f"sum(rate(echogen_dead_letters_total{here}[$__rate_interval]))", "given up"),
-                target(f"sum(max by (lane) (echogen_dead_letter_messages{here}))", "dead letters parked"),
+                target(ended("retried"), "retried"),
+                target(ended("dead_lettered"), "parked"),
+                target(f"sum(max by (lane) (echogen_dead_letter_messages{here}))", "dead letters"),
                 min=0,
                 width=8,
             ),
         ],
-        [choice("stage", "Stage", [*STAGES, "notifier"])],
+        [choice("stage", "Stage", STAGES)],
     )
 
 
@@ -200,32 +209,32 @@ def sampler():
     return dashboard(
         "sampler",
         "Sampler",
-        "Batches, scales and memory of the one stage that needs the strongest machine.",
+        "Batches, scales and memory of the sampler.",
         [
             lines(
-                "Images a second",
+                "Images per second",
                 target("sum by (instance) (rate(echogen_batch_size_sum[$__rate_interval]))", "{{instance}}"),
                 unit="ops",
                 stacked=True,
                 min=0,
             ),
             lines(
-                "Images side by side",
+                "Images per batch",
                 target(mean_batch, "mean"),
                 *quantiles("echogen_batch_size", [], shares=(0.95,)),
                 min=0,
-                help_text="Far below the limit while much waits: the shapes are too many, or memory is too short.",
+                help_text="Far below the limit while tasks wait: too many different shapes, or too little memory.",
             ),
-            heat("Images side by side", "echogen_batch_size", unit="short"),
+            heat("Distribution of the images per batch", "echogen_batch_size", unit="short"),
             lines(
-                "Why batches closed",
+                "Batches by reason of closing",
                 target("sum by (reason) (rate(echogen_batches_total[$__rate_interval]))", "{{reason}}"),
                 unit="ops",
                 stacked=True,
                 min=0,
             ),
             lines(
-                "Seconds by scale, mean",
+                "Duration of each scale, mean",
                 target(
                     "sum by (scale) (rate(echogen_scale_seconds_sum[$__rate_interval])) "
                     "/ sum by (scale) (rate(echogen_scale_seconds_count[$__rate_interval]))",
@@ -234,10 +243,10 @@ def sampler():
                 unit="s",
                 stacked=True,
                 min=0,
-                help_text="The whole height is a batch from the first scale to the last.",
+                help_text="The sum is the duration of a batch from the first scale to the last.",
             ),
             lines(
-                "Seconds by scale, p95",
+                "Duration of each scale, p95",
                 *quantiles("echogen_scale_seconds", ["scale"], legend="scale {{scale}}", shares=(0.95,)),
                 unit="s",
                 min=0,
@@ -247,16 +256,16 @@ def sampler():
                 target("sum by (instance) (rate(echogen_scale_seconds_sum[$__rate_interval]))", "{{instance}}"),
                 unit="percentunit",
                 min=0,
-                help_text="Share of the time in which a batch is at work. Below 1 while tasks wait: look at the stores.",
+                help_text="Share of the time in which a batch is sampled. Below 1 while tasks wait: check the stores.",
             ),
             lines(
-                "Key-value memory",
+                "Memory of key-value caches",
                 target("echogen_kv_cache_bytes", "{{instance}}"),
                 unit="bytes",
                 min=0,
             ),
             lines(
-                "Seconds of a task",
+                "Task duration",
                 *quantiles("echogen_task_seconds", [], '{stage="sampler"}'),
                 unit="s",
                 min=0,
@@ -269,7 +278,7 @@ def sampler():
                 width=8,
             ),
             lines(
-                "Object store, p95",
+                "Object store calls, p95",
                 *quantiles("echogen_object_store_seconds", ["operation"], legend="{{operation}}", shares=(0.95,)),
                 unit="s",
                 min=0,
@@ -281,10 +290,11 @@ def sampler():
 
 def cost():
     completed = 'sum(rate(echogen_jobs_total{outcome="completed"}[1h]))'
-    # Whoever takes tasks is paid for, whether it has any or not.
+    others = "|".join(stage for stage in MAIN_STAGES if stage != "sampler")
+    # A consuming process costs the same with and without tasks.
     hourly = (
         '(sum(echogen_consuming{stage="sampler"}) * $sampler_price '
-        '+ sum(echogen_consuming{stage=~"dispatcher|segmenter|encoder"}) * $other_price)'
+        f'+ sum(echogen_consuming{{stage=~"{others}"}}) * $other_price)'
     )
     mean = (
         'sum by (stage) (rate(echogen_task_seconds_sum{stage=~"segmenter|encoder"}[1h])) '
@@ -293,44 +303,44 @@ def cost():
     return dashboard(
         "cost",
         "Cost",
-        "What a thousand jobs cost, and what the caches save. Type in the price of a process-hour of each kind.",
+        "What 1000 jobs cost, and what the caches save. Enter the price of a process per hour, for samplers and other roles.",
         [
-            number("A thousand jobs", f"{hourly} / ({completed} * 3600) * 1000", unit="currencyUSD", width=6, decimals=2),
-            number("An hour", hourly, unit="currencyUSD", width=6, decimals=2),
-            number("Jobs an hour", f"{completed} * 3600", width=6, decimals=0),
-            number("Sampler seconds a job", f'sum(rate(echogen_scale_seconds_sum[1h])) / {completed}', unit="s", width=6),
+            number("Cost of 1000 jobs", f"{hourly} / ({completed} * 3600) * 1000", unit="currencyUSD", width=6, decimals=2),
+            number("Cost per hour", hourly, unit="currencyUSD", width=6, decimals=2),
+            number("Jobs per hour", f"{completed} * 3600", width=6, decimals=0),
+            number("Sampler seconds per job", f'sum(rate(echogen_scale_seconds_sum[1h])) / {completed}', unit="s", width=6),
             lines(
-                "Cost of a thousand jobs",
-                target(f"{hourly} / ({completed} * 3600) * 1000", "a thousand jobs"),
+                "Cost of 1000 jobs over time",
+                target(f"{hourly} / ({completed} * 3600) * 1000", "1000 jobs"),
                 unit="currencyUSD",
                 min=0,
             ),
             lines(
-                "Seconds of each stage's tasks for one job",
+                "Task seconds per job",
                 target(f"sum by (stage) (rate(echogen_task_seconds_sum[1h])) / on () group_left {completed}", "{{stage}}"),
                 unit="s",
                 stacked=True,
                 min=0,
-                help_text="Waiting for servers included; the caches' work shows as little segmenter and encoder.",
+                help_text="Includes waiting for servers. Cache hits reduce the shares of segmenter and encoder.",
             ),
             lines(
-                "Processes paid for",
+                "Consuming processes",
                 target("sum by (stage) (echogen_consuming)", "{{stage}}"),
                 stacked=True,
                 min=0,
             ),
             lines(
-                "Share of the samplers' time that samples",
+                "Sampler utilisation",
                 target(
                     'sum(rate(echogen_scale_seconds_sum[$__rate_interval])) / sum(echogen_consuming{stage="sampler"})',
                     "sampling",
                 ),
                 unit="percentunit",
                 min=0,
-                help_text="What is left is paid for and idle: fewer processes, or larger batches.",
+                help_text="The rest is idle time that is paid for: run fewer processes, or larger batches.",
             ),
             lines(
-                "Seconds that the cache saves, each second",
+                "Seconds saved by the cache, per second",
                 target(
                     'sum(rate(echogen_cache_requests_total{result="hit",kind="subject"}[1h])) '
                     '* scalar(sum(rate(echogen_task_seconds_sum{stage="encoder"}[1h])) '
@@ -339,18 +349,18 @@ def cost():
                 ),
                 unit="s",
                 min=0,
-                help_text="An upper bound: many a hit would have been found in the object store.",
+                help_text="An upper bound: without the cache, some of these objects would be read from the object store.",
             ),
             lines(
-                "Products made once for many",
+                "Waits for the same product",
                 target("sum by (kind) (rate(echogen_single_flight_waits_total[$__rate_interval]))", "{{kind}}"),
                 unit="ops",
                 min=0,
-                help_text="Tasks that waited for another process to make the same, in place of making it themselves.",
+                help_text="Tasks that waited for another process to compute the same product.",
             ),
-            lines("Seconds of a task, mean", target(mean, "{{stage}}"), unit="s", min=0),
+            lines("Task duration, mean", target(mean, "{{stage}}"), unit="s", min=0),
             lines(
-                "Work that was paid for and thrown away",
+                "Share of attempts without a result",
                 target(
                     'sum by (stage) (rate(echogen_tasks_total{outcome=~"retried|dead_lettered|put_back"}[$__rate_interval])) '
                     "/ sum by (stage) (rate(echogen_tasks_total[$__rate_interval]))",
@@ -360,7 +370,7 @@ def cost():
                 min=0,
             ),
         ],
-        [typed("sampler_price", "Sampler, an hour", "2.50"), typed("other_price", "Other roles, an hour", "0.10")],
+        [typed("sampler_price", "Price of a sampler-hour", "2.50"), typed("other_price", "Price of another role's hour", "0.10")],
     )
 
 

@@ -1,11 +1,11 @@
-"""What dashboards are put together from: queries, panels, variables, and where they stand."""
+"""The parts of dashboards: queries, panels, variables, and the layout."""
 
 SOURCE = {"type": "prometheus", "uid": "${source}"}
 WIDTH = 24
 
 
 def target(expression, legend="", instant=False, heat=False):
-    """A query; `legend` names its lines by their labels."""
+    """A query; `legend` is the template of its series' names."""
     made = {"datasource": SOURCE, "editorMode": "code", "expr": expression, "legendFormat": legend, "range": not instant}
     if instant:
         made["instant"] = True
@@ -15,7 +15,7 @@ def target(expression, legend="", instant=False, heat=False):
 
 
 def panel(kind, title, targets, unit="short", width=12, height=8, help_text="", **options):
-    """A panel; `place` gives it its position."""
+    """A panel; `place` sets its position."""
     custom = {}
     if kind == "timeseries":
         custom = {"fillOpacity": 10, "showPoints": "never", "lineWidth": 1}
@@ -60,7 +60,7 @@ def heat(title, metric, matchers="", **rest):
 
 
 def quantiles(metric, by, matchers="", legend="", shares=(0.5, 0.95, 0.99)):
-    """The same distribution at several quantiles, kept apart by `by`."""
+    """Quantiles of a distribution, grouped by `by`."""
     grouping = ", ".join([*by, "le"])
     prefix = f"{legend} " if legend else ""
     return [
@@ -73,7 +73,7 @@ def quantiles(metric, by, matchers="", legend="", shares=(0.5, 0.95, 0.99)):
 
 
 def red_above(*steps):
-    """Green, then yellow and red from these values on."""
+    """Green below the first value, then yellow and red."""
     colours = ["yellow", "red"] if len(steps) == 2 else ["red"]
     first = [{"color": "green", "value": None}]
     return {"mode": "absolute", "steps": first + [{"color": c, "value": v} for c, v in zip(colours, steps, strict=False)]}
@@ -114,7 +114,7 @@ def choice(name, label, values):
 
 
 def typed(name, label, value):
-    """A variable that the reader types in."""
+    """A variable with a text box."""
     current = {"text": value, "value": value}
     return {"name": name, "label": label, "type": "textbox", "query": value, "current": current, "options": [current]}
 

@@ -1,5 +1,6 @@
-"""What the checks share: where things lie, what the program and the metrics list know, and running a tool."""
+"""What the checks share: paths, what the program and the list of metrics define, and running a tool."""
 
+import json
 import os
 import re
 import subprocess
@@ -12,8 +13,13 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 CHART = ROOT / "helm/echogen"
-ROLES = ["dispatcher", "segmenter", "encoder", "sampler"]
 PORT = 9464
+# Written by a test of crates/protocol from its list of stages and roles.
+LIST = json.loads((DEPLOY / "stages.json").read_text(encoding="utf-8"))
+# Each role with its stages; the first is the one that the role is named after and scaled by.
+ROLES = {role["name"]: role["stages"] for role in LIST["roles"]}
+# Each stage with its queues.
+STAGES = {stage["name"]: stage["queues"] for stage in LIST["stages"]}
 
 
 def run(*command, **rest):
@@ -40,37 +46,33 @@ def load(path):
 
 
 @cache
-def pending():
-    """Commands and variables that the program is about to get."""
-    return load(DEPLOY / "tests/pending.yaml") if (DEPLOY / "tests/pending.yaml").exists() else {}
-
-
-@cache
-def program_text():
-    return "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "crates/cli/src").rglob("*.rs"))
+def settings_schema():
+    """The JSON Schema of echogen.toml, written by a test of crates/service from the types of the configuration."""
+    return json.loads((DEPLOY / "echogen.schema.json").read_text(encoding="utf-8"))
 
 
 @cache
 def program_variables():
-    """Every environment variable that is an option of the program."""
-    known = set(re.findall(r'env = "([A-Z0-9_]+)"', program_text()))
-    return known | set(pending().get("variables", []))
+    """Every environment variable that the program reads, from the page of the configuration."""
+    found = {"ECHOGEN_CONFIG"}
+    for line in (ROOT / "docs/configuration.md").read_text(encoding="utf-8").splitlines():
+        cells = line.split(" | ")
+        if re.match(r"\| `[a-z_]+\.[a-z_.]+`$", cells[0]):
+            found |= set(re.findall(r"`([A-Z][A-Z0-9_]+)`", cells[1]))
+    assert len(found) > 50, "docs/configuration.md has no tables of settings"
+    return found
 
 
 @cache
 def program_commands():
-    """The program's commands, as it spells them."""
-    text = (ROOT / "crates/cli/src/arguments.rs").read_text(encoding="utf-8")
-    body = text[text.index("pub(crate) enum Command {") :]
-    body = body[: body.index("\n}\n")]
-    names = re.findall(r"^    ([A-Z]\w+)[ ({]", body, re.MULTILINE)
-    known = {re.sub(r"(?<!^)([A-Z])", r"-\1", name).lower() for name in names}
-    assert "dispatcher" in known and "dead-letters" in known, f"no commands found in arguments.rs: {known}"
-    return known | set(pending().get("commands", []))
+    """The program's commands, from the committed text of `echogen --help`."""
+    (path,) = (ROOT / "crates/cli").rglob("snapshots/*__help-.snap")
+    listed = re.search(r"^Commands:\n((?: +\S.*\n)+)", path.read_text(encoding="utf-8"), re.MULTILINE)[1]
+    return set(re.findall(r"^  ([a-z-]+)", listed, re.MULTILINE))
 
 
 class MetricsList:
-    """The closed list of metrics, read from its documentation."""
+    """The closed list of metrics, read from its page."""
 
     def __init__(self, text):
         self.kinds, self.labels, self.values = {}, {}, {}
@@ -98,10 +100,8 @@ class MetricsList:
 
 @cache
 def metrics_list():
-    real = ROOT / "docs/metrics.md"
-    path = real if real.exists() else DEPLOY / "tests/metrics.md"
-    found = MetricsList(path.read_text(encoding="utf-8"))
-    assert len(found.kinds) > 20, f"{path} has no table of metrics"
+    found = MetricsList((ROOT / "docs/metrics.md").read_text(encoding="utf-8"))
+    assert len(found.kinds) > 20, "docs/metrics.md has no table of metrics"
     return found
 
 

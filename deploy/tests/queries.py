@@ -1,13 +1,13 @@
-"""Queries in PromQL, held against the closed list of metrics."""
+"""Queries in PromQL, compared with the closed list of metrics."""
 
 import re
 
 import promql_parser as promql
 from common import DEPLOY, load, metrics_list
 
-# What Prometheus adds to each series when it scrapes a process; nothing of ours.
+# Labels that Prometheus adds to each series when it scrapes a process.
 TARGET_LABELS = {"instance", "job", "namespace", "pod"}
-# Grafana's own variables, and ours, as they would be filled in.
+# Values for Grafana's own variables and ours.
 VARIABLES = {
     "$__rate_interval": "5m",
     "$stage": "sampler",
@@ -60,7 +60,7 @@ def labels_of(series):
 
 
 def check(expression):
-    """Fails if a query asks for what no EchoGen process shows."""
+    """Fails if a query names a series, a label or a value that no process has."""
     tree = promql.parse(filled_in(expression))
     everywhere = set()
     for node in nodes(tree):
@@ -79,7 +79,7 @@ def check(expression):
 
 
 def check_value(series, matcher, known):
-    """A matcher has to match something, and a list of words only words that there are."""
+    """A matcher has to match a value, and each word of an alternative has to be one."""
     if known is None:
         return
     if re.fullmatch(r"[a-z_|]+", matcher.value):
@@ -90,7 +90,7 @@ def check_value(series, matcher, known):
 
 
 def charted_labels(expression):
-    """The labels that a query's lines can be told apart by."""
+    """The labels of a query's result."""
     tree = promql.parse(filled_in(expression))
     while isinstance(tree, (promql.BinaryExpr, promql.ParenExpr)):
         tree = tree.lhs if isinstance(tree, promql.BinaryExpr) else tree.expr
@@ -102,3 +102,19 @@ def charted_labels(expression):
     if isinstance(tree, promql.MatrixSelector):
         tree = tree.vector_selector
     return labels_of(tree.name)[0] if isinstance(tree, promql.VectorSelector) else set()
+
+
+def stages_of(expression, stages):
+    """The metrics with a label `stage` that a query reads, each with the stages that it covers."""
+    found = {}
+    for node in nodes(promql.parse(filled_in(expression))):
+        if isinstance(node, promql.VectorSelector) and node.name != "up" and "stage" in labels_of(node.name)[0]:
+            matchers = [matcher for matcher in node.matchers.matchers if matcher.name == "stage"]
+            covered = {stage for stage in stages if all(matches(matcher, stage) for matcher in matchers)}
+            found.setdefault(node.name, set()).update(covered)
+    return found
+
+
+def matches(matcher, value):
+    is_match = re.fullmatch(matcher.value, value) if "Re" in str(matcher.op) else matcher.value == value
+    return bool(is_match) != ("Not" in str(matcher.op))

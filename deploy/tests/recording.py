@@ -1,7 +1,6 @@
-"""A private Prometheus that holds some hours of a system that never was.
+"""A private Prometheus with two hours of invented data.
 
-Every metric of the list has a series for every value of its labels, so a query that finds nothing here finds nothing
-anywhere.
+Every metric of the list has a series for every value of its labels, so a query without a result is wrong.
 """
 
 import itertools
@@ -26,7 +25,7 @@ OPEN |= {"network": ["transformer"], "digest": ["1f" * 32]}
 
 
 def instances(name, values):
-    """Which processes show a series: two of its stage, or of the samplers."""
+    """The processes that have a series: two of its stage, or of the samplers."""
     if "canary" in name:
         return ["canary:9464"]
     stage = values.get("stage", "sampler")
@@ -50,7 +49,7 @@ def series():
 
 
 def pace(labels):
-    """How often a minute something happens, so that what fails is rarer than what does not."""
+    """Events per minute; failures are rarer."""
     bad = {"failed", "expired", "cancelled", "retried", "dead_lettered", "put_back", "error", "transient", "permanent"}
     bad |= {"late", "unsent"}
     return 0.05 if bad & set(labels.values()) else 6.0
@@ -81,7 +80,7 @@ def lines(name, kind, labels, minute, when):
 
 
 def write(path, now):
-    # A block's file wants all samples of one metric together.
+    # The file must have all samples of one metric together.
     moments = range(now - HOURS * 3600, now + 1, STEP)
     with path.open("w", encoding="utf-8") as file:
         for name, found in itertools.groupby(series(), key=lambda each: each[0]):
@@ -97,12 +96,12 @@ def write(path, now):
 
 @contextmanager
 def prometheus(folder):
-    """Starts it on a free port and yields its address, and the time at which the recording ends."""
+    """Starts it on a free port and yields its address, and the time at which the data end."""
     now = int(time.time()) // 60 * 60
     write(folder / "recording.txt", now)
     run(tool("promtool"), "tsdb", "create-blocks-from", "openmetrics", folder / "recording.txt", folder / "data")
     (folder / "prometheus.yaml").write_text("global: {}\n", encoding="utf-8")
-    # Twice: rules that build on rules find those of the first time.
+    # Twice, since some rules use the results of others.
     replay(folder, now)
     replay(folder, now)
     with started(folder) as address:
@@ -110,7 +109,7 @@ def prometheus(folder):
 
 
 def replay(folder, now):
-    """Fills in the recording rules' series, which nobody has recorded while the samples were made up."""
+    """Writes the series of the recording rules."""
     span = ["--start", now - HOURS * 3600, "--end", now, "--eval-interval", f"{STEP}s", "--output-dir", folder / "data"]
     rules = DEPLOY / "prometheus/rules/recording.yaml"
     with started(folder) as address:
@@ -120,7 +119,7 @@ def replay(folder, now):
 @contextmanager
 def started(folder):
     command = [tool("prometheus"), f"--config.file={folder}/prometheus.yaml", f"--storage.tsdb.path={folder}/data"]
-    # Port 0: it takes a free one, and says which.
+    # Port 0: it takes a free one and logs which.
     command += ["--web.listen-address=127.0.0.1:0", "--storage.tsdb.retention.time=90d", "--log.format=json"]
     log = (folder / "log").open("w+", encoding="utf-8")
     process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)

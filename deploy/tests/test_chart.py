@@ -1,7 +1,8 @@
-"""The chart: it lints, renders, refuses nonsense, and what it renders to fits together and the program."""
+"""The chart: it lints, renders, rejects wrong values, and its objects fit one another and the program."""
 
 import json
 import re
+import tomllib
 from functools import cache
 
 import generate
@@ -9,7 +10,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from common import CHART, DEPLOY, PORT, ROLES, load, program_commands, program_variables
+from common import CHART, DEPLOY, PORT, ROLES, STAGES, load, program_commands, program_variables, settings_schema
 from helm_python.chart import Chart, lint
 from queries import check
 
@@ -94,21 +95,31 @@ WRONG = {
     "an unknown key of a role": {"roles": {"sampler": {"replica": 3}}},
     "a number in words": {"roles": {"sampler": {"replicas": "three"}}},
     "no grace": {"roles": {"sampler": {"graceSeconds": 0}}},
-    "a store that is none": {"config": {"store": "bucket"}},
-    "lane weights of two lanes": {"config": {"laneWeights": "8,4"}},
-    "a variable that is none": {"config": {"env": {"echogen-log": "info"}}},
+    "a store that is none": {"config": {"store": {"url": "bucket"}}},
+    "an unknown section": {"config": {"redis": {"prefix": "a"}}},
+    "an unknown setting": {"config": {"broker": {"prefixx": "a"}}},
+    "a lane weight of nothing": {"config": {"worker": {"lane_weights": {"bulk": 0}}}},
+    "a setting of the chart": {"config": {"telemetry": {"listen": "0.0.0.0:1"}}},
+    "a secret in the settings": {"config": {"broker": {"url": "amqp://user:password@rabbitmq"}}},
+    "a bundle of one role": {"roles": {"sampler": {"config": {"model": {"bundle": "mine"}}}}},
+    "an unknown setting of a role": {"roles": {"sampler": {"config": {"model": {"thread": 1}}}}},
+    "a bundle that is a path": {"config": {"model": {"bundle": "/bundles/mine.toml"}}},
+    "a variable that is none": {"env": {"echogen-log": "info"}},
+    "a variable of no setting": {"roles": {"sampler": {"env": {"ECHOGEN_MAX_BATCH": 3}}}},
     "a digest that is none": {"image": {"digest": "latest"}},
     "an unknown kind of volume": {"models": {"volume": {"type": "disk"}}},
-    "large weights in the image": {"models": {"bundle": "echogen-2b"}},
+    "large weights in the image": {"config": {"model": {"bundle": "echogen-2b"}}},
     "root": {"podSecurityContext": {"runAsNonRoot": False}},
     "privileges": {"securityContext": {"privileged": True}},
     "a peer that is none": {"networkPolicy": {"serversTo": [{"cidr": "10.0.0.0/8"}]}},
-    "a Secret without the broker": {"secret": {"create": True, "values": {"ECHOGEN_REDIS_URL": "redis://redis"}}},
+    "a Secret without the broker": {"secret": {"create": True, "values": {"ECHOGEN_CACHE_URL": "redis://redis"}}},
+    "a Secret with an unknown key": {"secret": {"values": {"ECHOGEN_AMQP_URL": "amqp://rabbitmq"}}},
+    "a runbook without an address": {"metrics": {"rules": {"runbookUrl": "docs/operations.md"}}},
 }
 
 
 @pytest.mark.parametrize("given", WRONG.values(), ids=WRONG)
-def test_nonsense_is_refused(given):
+def test_wrong_values_are_rejected(given):
     with Chart.load(CHART) as chart, pytest.raises(Exception, match="(?i)values|schema|secret.values"):
         chart.render(given, name="echogen", namespace="pictures")
 
@@ -160,8 +171,87 @@ def test_containers_run_what_the_program_can(case):
             own = {name for name in variables(container) if name.startswith(("ECHOGEN_", "HF_", "OTEL_"))}
             assert own <= program_variables()
             assert {mount["name"] for mount in container["volumeMounts"]} <= mounts
-    for config in of_kind(case, "ConfigMap"):
-        assert {name for name in config["data"] if name.startswith(("ECHOGEN_", "OTEL_"))} <= program_variables()
+
+
+def files(case):
+    """The files of settings, by their key in the ConfigMap."""
+    (held,) = [each["data"] for each in of_kind(case, "ConfigMap") if "echogen.toml" in each["data"]]
+    return {key: tomllib.loads(text) for key, text in held.items()}
+
+
+def settings_of(case, spec):
+    """The file that a pod reads."""
+    (volume,) = [volume for volume in spec["volumes"] if volume["name"] == "settings"]
+    (item,) = volume["configMap"]["items"]
+    assert item["path"] == "echogen.toml"
+    return files(case)[item["key"]]
+
+
+def overwritten(table, other):
+    both = {name for name in table if isinstance(table[name], dict) and name in other}
+    return table | other | {name: overwritten(table[name], other[name]) for name in both}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_settings_are_files_that_the_program_reads(case):
+    given = overwritten(load(CHART / "values.yaml")["config"], values(case).get("config", {}))
+    given["telemetry"]["listen"] = f"0.0.0.0:{PORT}"
+    assert files(case)["echogen.toml"] == given
+    for role, own in values(case).get("roles", {}).items():
+        if own.get("enabled", True):
+            expected = overwritten(given, own.get("config", {}))
+            found = settings_of(case, pod_of(case, role))
+            assert overwritten(found, expected) == found, role
+    for found in files(case).values():
+        jsonschema.Draft202012Validator(settings_schema()).validate(found)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_pod_reads_the_file_and_none_finds_other_variables(case):
+    for owner, meta, spec in pods(case):
+        name = owner["metadata"]["name"]
+        assert spec["enableServiceLinks"] is False, f"{name} would get variables of Services that begin with ECHOGEN_"
+        volume = next(volume for volume in spec["volumes"] if volume["name"] == "settings")
+        (held,) = [each for each in of_kind(case, "ConfigMap") if each["metadata"]["name"] == volume["configMap"]["name"]]
+        assert volume["configMap"]["items"][0]["key"] in held["data"]
+        for container in containers(spec):
+            assert variables(container)["ECHOGEN_CONFIG"] == "/etc/echogen/echogen.toml"
+            mount = next(mount for mount in container["volumeMounts"] if mount["name"] == "settings")
+            assert mount["mountPath"] == "/etc/echogen" and mount["readOnly"]
+            assert not any("configMapRef" in source for source in container.get("envFrom", []))
+        if owner["kind"] == "Deployment":
+            assert meta["annotations"]["checksum/config"]
+
+
+def test_only_secrets_are_variables():
+    for case in ("default", "minimal", "own-bundle"):
+        for _, _, spec in pods(case):
+            for container in containers(spec):
+                assert set(variables(container)) <= {"ECHOGEN_CONFIG", "ECHOGEN_MODEL_HUB_TOKEN"}
+
+
+def test_a_change_of_the_settings_restarts_the_pods():
+    def checksums(config):
+        with Chart.load(CHART) as chart:
+            texts = chart.render({"config": config}, name="echogen", namespace="pictures")
+        return set(re.findall(r"checksum/config: (\w+)", "".join(texts.values())))
+
+    before, after = checksums({}), checksums({"sampler": {"max_batch": 8}})
+    assert len(before) == len(after) == 1 and before != after
+
+
+def test_the_schema_has_every_setting_that_values_may_set():
+    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+    may = {".".join(path) for path, _ in generate.leaves(schema["definitions"]["config"])}
+    every = {".".join(path): each for path, each in generate.leaves(settings_schema())}
+    secrets = {name for name, each in every.items() if each.get("writeOnly")}
+    assert set(generate.OWN_SETTINGS) <= set(every) and "broker.url" in secrets
+    assert may == set(every) - secrets - set(generate.OWN_SETTINGS)
+
+
+def test_the_page_and_the_schema_of_the_configuration_have_the_same_variables():
+    others = {"HF_TOKEN", "HF_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"}
+    assert program_variables() - others == set(generate.variables())
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -182,10 +272,9 @@ def test_what_pods_refer_to_is_there(case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_probes_ask_the_port_that_is_listened_on(case):
-    config = next(each for each in of_kind(case, "ConfigMap") if "ECHOGEN_LISTEN" in each["data"])
-    assert config["data"]["ECHOGEN_LISTEN"] == f"0.0.0.0:{PORT}"
+def test_probes_use_the_port_that_is_listened_on(case):
     for owner in of_kind(case, "Deployment"):
+        assert settings_of(case, owner["spec"]["template"]["spec"])["telemetry"]["listen"] == f"0.0.0.0:{PORT}"
         container = owner["spec"]["template"]["spec"]["containers"][0]
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         for name in ("startupProbe", "readinessProbe", "livenessProbe"):
@@ -203,7 +292,7 @@ def test_roles_are_given_the_time_that_they_need(case):
             continue
         spec = pod_of(case, role)
         container = spec["containers"][0]
-        grace = int(variables(container)["ECHOGEN_GRACE"])
+        grace = settings_of(case, spec)["worker"]["grace_seconds"]
         assert grace == own["graceSeconds"]
         assert spec["terminationGracePeriodSeconds"] > grace + 10
         probe = container["startupProbe"]
@@ -215,6 +304,7 @@ def test_a_gpu_comes_with_the_image_that_can_use_it():
     for role in ROLES:
         container = pod_of("full", role)["containers"][0]
         gpus = container["resources"]["limits"].get("nvidia.com/gpu")
+        assert settings_of("full", pod_of("full", role))["model"].get("device") == (gpus and "cuda")
         assert gpus == (None if role == "dispatcher" else 1)
         assert container["image"].endswith(full["cudaDigest"] if gpus else full["digest"])
     assert pod_of("default", "sampler")["containers"][0]["image"].count("cuda") == 0
@@ -223,6 +313,8 @@ def test_a_gpu_comes_with_the_image_that_can_use_it():
 def test_weights_are_pulled_and_verified_where_they_are_read():
     job = pod_of("full", "models")
     assert [container["args"][:2] for container in containers(job)] == [["models", "pull"], ["models", "verify"]]
+    (secret,) = [each for each in containers(job)[0]["env"] if "valueFrom" in each]
+    assert secret["name"] == secret["valueFrom"]["secretKeyRef"]["key"] in program_variables()
     sampler = pod_of("full", "sampler")
     assert [container["args"] for container in sampler["initContainers"]] == [["models", "verify", "echogen-2b"]]
     own = pod_of("own-bundle", "sampler")
@@ -237,15 +329,17 @@ def test_roles_are_scaled_by_the_work_that_waits():
     scaled = {each["spec"]["scaleTargetRef"]["name"]: each["spec"] for each in of_kind("full", "ScaledObject")}
     deployments = {each["metadata"]["name"]: each for each in of_kind("full", "Deployment")}
     assert {f"pictures-{role}" for role in ROLES} == set(scaled)
-    topology = (DEPLOY.parent / "crates/ports/src/broker.rs").read_text(encoding="utf-8")
-    for name, spec in scaled.items():
-        assert "replicas" not in deployments[name]["spec"], "a fixed number would fight with KEDA"
+    for role, (stage, *_) in ROLES.items():
+        spec = scaled[f"pictures-{role}"]
+        assert "replicas" not in deployments[f"pictures-{role}"]["spec"], "a fixed number would conflict with KEDA"
         by_work, *by_length = spec["triggers"]
         check(by_work["metadata"]["query"])
-        assert f'stage="{name.removeprefix("pictures-")}"' in by_work["metadata"]["query"]
-        for trigger in by_length:
-            assert trigger["metadata"]["queueName"].split(".")[1] in topology
-    assert len(scaled["pictures-dispatcher"]["triggers"]) == 4
+        assert f'stage="{stage}"' in by_work["metadata"]["query"]
+        prefix = values("full")["config"]["broker"]["prefix"]
+        queues = [re.sub(r"^echogen\.", f"{prefix}.", queue) for queue in STAGES[stage]]
+        assert [trigger["metadata"]["queueName"] for trigger in by_length] == queues
+    for authentication in of_kind("full", "TriggerAuthentication"):
+        assert authentication["spec"]["secretTargetRef"][0]["key"] in program_variables()
     assert not of_kind("default", "ScaledObject")
 
 
@@ -253,18 +347,23 @@ def test_rules_and_dashboards_are_the_ones_of_deploy():
     rules = {each["metadata"]["name"]: each["spec"] for each in of_kind("full", "PrometheusRule")}
     for name in ("recording", "alerts"):
         text = (DEPLOY / f"prometheus/rules/{name}.yaml").read_text(encoding="utf-8")
-        text = text.replace("docs/operations.md", "https://wiki.example.org/echogen")
+        text = text.replace("runbook: docs/operations.md", "runbook_url: https://wiki.example.org/echogen")
         assert rules[f"pictures-{name}"] == yaml.safe_load(text)
+    for group in rules["pictures-alerts"]["groups"]:
+        for rule in group["rules"]:
+            assert rule["annotations"]["runbook_url"].startswith("https://wiki.example.org/echogen#")
     boards = next(each for each in of_kind("full", "ConfigMap") if each["metadata"]["name"] == "pictures-dashboards")
     for path in (DEPLOY / "grafana/dashboards").glob("*.json"):
         assert json.loads(boards["data"][path.name]) == json.loads(path.read_text(encoding="utf-8"))
 
 
-def test_strangers_pictures_are_fetched_from_the_internet_only():
+def test_addresses_of_clients_are_reached_on_the_internet_only():
     policy = next(each for each in of_kind("default", "NetworkPolicy") if each["metadata"]["name"].endswith("-internet"))
     rule = policy["spec"]["egress"][0]
     assert "169.254.0.0/16" in rule["to"][0]["ipBlock"]["except"] and rule["ports"] == [{"port": 443}]
     assert policy["spec"]["podSelector"]["matchExpressions"][0]["values"] == ["dispatcher", "models"]
+    own = next(each for each in of_kind("own-bundle", "NetworkPolicy") if each["metadata"]["name"].endswith("-internet"))
+    assert set(own["spec"]["podSelector"]["matchExpressions"][0]["values"]) == set(ROLES)
 
 
 @pytest.mark.parametrize("case", CASES)

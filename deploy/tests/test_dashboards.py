@@ -1,4 +1,4 @@
-"""The dashboards: each panel asks for what there is, lies where there is room, and draws something."""
+"""The dashboards: each panel queries what exists, overlaps no other, and shows data."""
 
 import json
 import re
@@ -24,7 +24,7 @@ def test_there_are_four():
 
 
 @pytest.mark.parametrize(("board", "panel"), PANELS, ids=NAMES)
-def test_a_panel_asks_for_what_there_is(board, panel):
+def test_a_panel_queries_what_exists(board, panel):
     assert panel["targets"]
     for target in panel["targets"]:
         check(target["expr"])
@@ -48,7 +48,7 @@ def test_a_board_is_well_formed(board):
     assert used <= defined, f"variables {used - defined} are not defined"
 
 
-def test_variables_are_tried_with_values_that_they_have():
+def test_queries_are_tested_with_values_that_the_variables_have():
     for text in BOARDS.values():
         for variable in text["templating"]["list"]:
             value = VARIABLES.get("$" + variable["name"])
@@ -65,13 +65,13 @@ def test_grafana_finds_its_source_and_the_dashboards():
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A real Prometheus with hours of a made-up system."""
+    """A Prometheus with two hours of invented data."""
     with prometheus(tmp_path_factory.mktemp("prometheus")) as (address, now):
         yield address, now
 
 
 @pytest.mark.parametrize(("board", "panel"), PANELS, ids=NAMES)
-def test_a_panel_draws_something(board, panel, server):
+def test_a_panel_shows_data(board, panel, server):
     address, now = server
     for target in panel["targets"]:
         question = urllib.parse.urlencode({"query": filled_in(target["expr"]), "time": now})

@@ -4,11 +4,14 @@ import json
 import re
 import shutil
 import subprocess
+import tomllib
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
+import jsonschema
 import pytest
-from common import DEPLOY, PORT, ROLES, ROOT, images, in_venv, load, program_commands, program_variables, run
+from common import DEPLOY, PORT, ROLES, ROOT, images, in_venv, load, program_commands, program_variables, run, settings_schema
+from generate import leaves
 
 COMPOSE = DEPLOY / "compose.yaml"
 GPU = DEPLOY / "compose.gpu.yaml"
@@ -16,6 +19,11 @@ GPU = DEPLOY / "compose.gpu.yaml"
 
 def dockerfile():
     return (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+
+
+def settings():
+    """The file that the compose file mounts."""
+    return tomllib.loads((DEPLOY / "echogen.toml").read_text(encoding="utf-8"))
 
 
 def environment(service):
@@ -42,7 +50,14 @@ def test_the_image_is_built_with_the_compiler_that_the_project_names():
     assert set(re.findall(r"RUSTUP_TOOLCHAIN=([\d.]+)", dockerfile())) == {f"{rust}.0"}
 
 
-def test_both_variants_run_without_rights_and_tell_whether_they_are_ready():
+def test_the_images_contain_only_the_program():
+    built = re.findall(r"cargo build (.*?) *\\?\n", dockerfile())
+    assert len(built) == 2
+    assert all("--package echogen-cli --bin echogen" in options for options in built)
+    assert set(re.findall(r"COPY --from=build-\w+ (/out/\S+)", dockerfile())) == {"/out/echogen"}
+
+
+def test_both_variants_run_unprivileged_and_have_a_health_check():
     for variant in ("cuda", "cpu"):
         stage = re.search(rf"^FROM \S+ AS {variant}$(.*?)(?=^FROM |\Z)", dockerfile(), re.MULTILINE | re.DOTALL)[1]
         assert "\nUSER 65532:65532\n" in stage and f"\nEXPOSE {PORT}\n" in stage
@@ -72,7 +87,7 @@ def test_the_health_check_tells_ready_from_not():
     server = HTTPServer(("127.0.0.1", 0), Answer)
     Thread(target=server.serve_forever, daemon=True).start()
     check = [shutil.which("bash"), DEPLOY / "healthcheck"]
-    listen = {"ECHOGEN_LISTEN": f"0.0.0.0:{server.server_port}"}
+    listen = {"ECHOGEN_TELEMETRY_LISTEN": f"0.0.0.0:{server.server_port}"}
     assert subprocess.run(check, env=listen, check=False).returncode == 0
     assert subprocess.run([*check, "/livez"], env=listen, check=False).returncode == 1
     server.shutdown()
@@ -85,9 +100,9 @@ def test_compose_files_keep_to_their_schema(path):
     run(in_venv("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", path)
 
 
-def test_every_role_and_every_server_is_there():
+def test_every_server_is_there():
     services = load(COMPOSE)["services"]
-    assert {*ROLES, "canary", "rabbitmq", "redis", "s3", "prometheus", "grafana"} <= set(services)
+    assert {"rabbitmq", "redis", "s3", "prometheus", "grafana"} <= set(services)
     for name in (*ROLES, "canary"):
         assert services[name]["command"][0] == name
 
@@ -99,14 +114,35 @@ def test_services_run_what_the_program_can():
         assert service.get("command", ["schema"])[0] in program_commands()
         own = {each for each in environment(service) if each.startswith(("ECHOGEN_", "HF_"))}
         assert own <= program_variables(), name
+        assert f"./echogen.toml:{environment(service)['ECHOGEN_CONFIG']}:ro" in service["volumes"]
         assert service["read_only"] and service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"] and service["user"] == "65532:65532"
+
+
+def test_the_mounted_file_is_one_that_the_program_reads():
+    jsonschema.Draft202012Validator(settings_schema()).validate(settings())
+    every = {"_".join(["ECHOGEN", *path]).upper(): each for path, each in leaves(settings_schema())}
+    secrets = {name for name, each in every.items() if each.get("writeOnly")}
+    given = {"_".join(["ECHOGEN", *path]).upper() for path in paths(settings())}
+    assert not given & secrets, "secrets are passed by the environment"
+    # What is no secret is in the file, so that there is one place for it. The GPU is what compose.gpu.yaml adds.
+    for name, service in load(COMPOSE)["services"].items():
+        own = {each for each in environment(service) if each.startswith("ECHOGEN_")}
+        assert own <= secrets | {"ECHOGEN_CONFIG"}, name
+
+
+def paths(table, path=()):
+    for name, each in table.items():
+        if isinstance(each, dict):
+            yield from paths(each, (*path, name))
+        else:
+            yield (*path, name)
 
 
 def test_roles_are_given_the_time_that_they_need():
     for name in ROLES:
         service = load(COMPOSE)["services"][name]
-        assert int(service["stop_grace_period"].removesuffix("s")) > int(environment(service)["ECHOGEN_GRACE"]) + 10
+        assert int(service["stop_grace_period"].removesuffix("s")) > settings()["worker"]["grace_seconds"] + 10
 
 
 def test_images_of_servers_are_pinned_and_listen_on_this_machine_only():
@@ -125,8 +161,8 @@ def test_servers_are_waited_for_until_they_are_healthy():
             ours = "build" in services[needed]
             if how["condition"] == "service_healthy":
                 assert ours or "healthcheck" in services[needed], f"{name} waits for {needed}, which has no health check"
-    # The roles' own is in the image, and asks where they listen.
-    assert all(environment(services[name])["ECHOGEN_LISTEN"] == f"0.0.0.0:{PORT}" for name in ROLES)
+    # That of the roles is in the image, and connects to this port.
+    assert settings()["telemetry"]["listen"] == f"0.0.0.0:{PORT}"
 
 
 def test_every_variable_has_an_example():

@@ -4,7 +4,7 @@ import re
 import tomllib
 
 import pytest
-from common import DEPLOY, ROOT, in_venv, load, pending, program_text, run
+from common import DEPLOY, ROOT, in_venv, load, run
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yaml"))
 LOCK = tomllib.loads((ROOT / "Cargo.lock").read_text(encoding="utf-8"))
@@ -97,16 +97,6 @@ def test_yaml_is_tidy():
 def test_scripts_are_tidy():
     scripts = [DEPLOY / "check.sh", DEPLOY / "healthcheck", DEPLOY / "setup-debian.sh", ROOT / ".ci/run"]
     run(in_venv("shellcheck"), *scripts)
-
-
-def test_nothing_is_pending_that_is_there():
-    for name in pending().get("variables", []):
-        assert f'env = "{name}"' not in program_text(), f"{name} is an option by now: delete it in pending.yaml"
-    arguments = (ROOT / "crates/cli/src/arguments.rs").read_text(encoding="utf-8")
-    for name in pending().get("commands", []):
-        assert not re.search(rf"^    {name.title()}\b", arguments, re.MULTILINE), f"{name} is a command by now"
-    list_is_there = (ROOT / "docs/metrics.md").exists()
-    assert not (list_is_there and (DEPLOY / "tests/metrics.md").exists()), "delete deploy/tests/metrics.md"
 
 
 def test_links_lead_somewhere():

@@ -30,7 +30,6 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("notifier", &["protocol", "ports", "worker", "telemetry"]),
     ("gateway", &["protocol", "ports", "telemetry"]),
     ("testkit", &["protocol", "ports"]),
-    ("eval", &["imaging", "checkpoint", "models"]),
     (
         "service",
         &[
@@ -59,7 +58,6 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "checkpoint",
             "models",
             "figures",
-            "eval",
             "worker",
             "adapters",
             "dispatcher",
@@ -68,6 +66,20 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "sampler",
             "notifier",
             "gateway",
+            "service",
+        ],
+    ),
+    (
+        "eval",
+        &[
+            "protocol",
+            "telemetry",
+            "imaging",
+            "checkpoint",
+            "models",
+            "figures",
+            "segmenter",
+            "sampler",
             "service",
             "world",
         ],
@@ -149,6 +161,9 @@ fn the_check_sees_what_it_is_for() {
     assert_eq!(check("sampler", &["echogen-encoder", "echogen-models"]), 1);
     assert_eq!(check("cli", &["echogen-adapters", "echogen-sampler"]), 0);
     assert_eq!(check("cli", &["echogen-testkit"]), 1);
+    assert_eq!(check("cli", &["echogen-eval", "echogen-world"]), 2);
+    assert_eq!(check("service", &["echogen-figures", "echogen-cli"]), 2);
+    assert_eq!(check("eval", &["echogen-adapters", "echogen-service"]), 1);
     assert_eq!(check("models", &["tokio"]), 1);
     assert_eq!(check("imaging", &["echogen-models"]), 1);
     assert_eq!(check("checkpoint", &["echogen-imaging", "tokio"]), 2);

@@ -82,13 +82,13 @@ fn impossible_prompts() {
 #[test]
 fn impossible_numbers() {
     check_options(&["--aspect-ratio", "square"], "from 1:3 to 3:1");
-    check_options(&["--guidance-text", "NaN"], "guidance.text: is NaN; give a number from 0 to 30");
-    check_options(&["--guidance-text", "much"], "\"much\" is no number");
-    check_options(&["--count", "0"], "seeds.count: is 0; a job makes 1 to 64 pictures");
-    check_options(&["--count", "10000"], "seeds.count: is 10000; a job makes 1 to 64 pictures");
-    check_options(&["--temperature", "0"], "temperature: is 0");
-    check_options(&["--top-p", "1.5"], "top_p: is 1.5");
-    check_options(&["--cuont", "1"], "a similar argument exists: '--count'");
+    check_options(&["--guidance-text", "NaN"], "--guidance-text is \"NaN\"; write a number");
+    check_options(&["--guidance-text", "much"], "--guidance-text is \"much\"; write a number");
+    check_options(&["--count", "0"], "--count is 0; a job makes 1 to 64 pictures");
+    check_options(&["--count", "10000"], "--count is 10000; a job makes 1 to 64 pictures");
+    check_options(&["--temperature", "0"], "--temperature is 0");
+    check_options(&["--top-p", "1.5"], "--top-p is 1.5");
+    check_options(&["--cuont", "1"], "did you mean --count?");
 }
 
 #[test]
@@ -144,10 +144,12 @@ fn configuration_files_that_are_wrong() {
     let folder = Folder::new();
     let given = ["config", "show", "--config", "my.toml"];
     folder.run(&given).expect_error(2, "cannot read the configuration file my.toml");
-    folder.write("my.toml", "count = \n");
-    folder.run(&given).expect_error(2, "my.toml, line 1");
-    folder.write("my.toml", "cuont = 1\n");
-    folder.run(&given).expect_error(2, "did you mean \"count\"?");
+    folder.write("my.toml", "[job]\ncount = \n");
+    folder.run(&given).expect_error(2, "my.toml, line 2");
+    folder.write("my.toml", "[job]\ncuont = 1\n");
+    folder.run(&given).expect_error(2, "my.toml, line 2: there is no setting job.cuont; did you mean job.count?");
+    folder.write("my.toml", "[job]\ncount = true\n");
+    folder.run(&given).expect_error(2, "job.count in my.toml, line 2 is true; write a whole number");
 }
 
 #[test]

@@ -73,7 +73,7 @@ fn a_disk_that_fills_up_fails_jobs_with_the_place_and_leaves_no_half_result() {
     command
         .arg(program.get_program())
         .current_dir(folder.path(""))
-        .env("ECHOGEN_BUNDLES", crate::program::repository("bundles"));
+        .env("ECHOGEN_MODEL_BUNDLES", crate::program::repository("bundles"));
     let run = Run::of(command).expect(1);
     assert!(run.stderr.contains("line 1: job one: ") && run.stderr.contains("cannot write"), "{}", run.stderr);
     assert!(!folder.path("out/one/result.json").exists());

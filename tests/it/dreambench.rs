@@ -1,4 +1,4 @@
-//! `echogen eval --dreambench` on a little folder of that kind, with tiny judges of random weights.
+//! `echogen-eval --dreambench` on a little folder of that kind, with tiny judges of random weights.
 
 use std::path::Path;
 
@@ -51,12 +51,12 @@ fn judge(name: &str) -> String {
     repository("tests/fixtures").join(name).display().to_string()
 }
 
-/// `eval --dreambench bench --json` with both judges, pictures kept in `pictures`.
+/// `--dreambench bench --json` with both judges, pictures kept in `pictures`.
 fn evaluate(folder: &Folder, per_prompt: &str, more: &[&str]) -> Run {
     let (dino, clip) = (judge("dino"), judge("clip"));
-    let given = ["eval", "--dreambench", "bench", "--json", "--dino", &dino, "--clip", &clip];
+    let given = ["--dreambench", "bench", "--json", "--dino", &dino, "--clip", &clip];
     let kept = ["--keep", "pictures", "--per-prompt", per_prompt];
-    folder.run(&[given.as_slice(), &kept, more].concat())
+    folder.evaluate(&[given.as_slice(), &kept, more].concat())
 }
 
 fn report(run: Run) -> Value {
@@ -115,33 +115,33 @@ fn photographs_in_place_of_pictures_are_as_like_as_can_be() {
         folder.write(&format!("theirs/{name}/{place}.png"), folder.read(&format!("bench/dataset/{name}/00.png")));
     }
     let dino = judge("dino");
-    let given = ["eval", "--dreambench", "bench/dataset", "--dino", &dino, "--keep", "theirs", "--subjects", &name];
+    let given = ["--dreambench", "bench/dataset", "--dino", &dino, "--keep", "theirs", "--subjects", &name];
     let given = [given.as_slice(), &["--per-prompt", "1", "--bundle", "no-such-bundle"]].concat();
-    let judged = report(folder.run(&[given.as_slice(), &["--json"]].concat()));
+    let judged = report(folder.evaluate(&[given.as_slice(), &["--json"]].concat()));
     assert!((score(&judged, "dino") - 1.0).abs() < 1e-6, "{judged:#}");
     assert!(judged["clip_i"].is_null() && judged["clip_t"].is_null() && judged["bundle"].is_null(), "{judged:#}");
-    let run = folder.run(&given).expect(0);
+    let run = folder.evaluate(&given).expect(0);
     let expected = "pictures made elsewhere on DreamBench: 1 subjects, 2 pictures, 0 made now\n";
     assert!(run.stdout.starts_with(expected) && run.stdout.contains("1.000        -        -\n"), "{run:?}");
 
     std::fs::remove_file(folder.path(&format!("theirs/{name}/01-0.png"))).expect("it is there");
-    folder.run(&given).expect_error(2, "were made elsewhere and lack 01-0.png");
+    folder.evaluate(&given).expect_error(2, "were made elsewhere and lack 01-0.png");
 }
 
 #[test]
 fn what_is_missing_or_does_not_fit_is_said() {
     let folder = Folder::new();
     let [name, _] = dreambench(&folder);
-    let run = |more: &[&str]| folder.run(&[["eval", "--dreambench", "bench"].as_slice(), more].concat());
+    let run = |more: &[&str]| folder.evaluate(&[["--dreambench", "bench"].as_slice(), more].concat());
     run(&[]).expect_error(2, "give --dino FOLDER, --clip FOLDER or both");
     run(&["--dino", "bench"]).expect_error(2, "bench has no config.json; it takes the files of facebook/dino-vits16");
     run(&["--dino", &judge("clip")])
         .expect_error(2, "it describes a network of type \"clip\"; take the one of facebook");
     run(&["--subjects", "nobody"]).expect_error(2, "--subjects: there is no \"nobody\"; there are ");
-    folder.run(&["eval", "--dreambench", "."]).expect_error(2, "has no prompts_and_classes.txt");
-    let both = folder.run(&["eval", "--dreambench", "bench", "--quick"]).expect(2);
+    folder.evaluate(&["--dreambench", "."]).expect_error(2, "has no prompts_and_classes.txt");
+    let both = folder.evaluate(&["--dreambench", "bench", "--quick"]).expect(2);
     assert!(both.stderr.contains("--quick"), "{both:?}");
-    folder.run(&["eval", "--dino", "bench"]).expect(2);
+    folder.evaluate(&["--dino", "bench"]).expect(2);
 
     let broken = folder.path("clip");
     std::fs::create_dir(&broken).expect("a folder can be made");

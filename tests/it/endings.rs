@@ -55,7 +55,7 @@ impl SilentServer {
 fn told_while_connecting(arguments: &[&str], signal: Signal) -> Option<i32> {
     let (folder, server) = (Folder::new(), SilentServer::start());
     let mut command = folder.command(arguments);
-    command.env("ECHOGEN_AMQP_URL", server.url()).env("ECHOGEN_STORE", "store");
+    command.env("ECHOGEN_BROKER_URL", server.url()).env("ECHOGEN_STORE_URL", "store");
     let mut running = start(&folder, command);
     let _silent = server.accept();
     running.signal(signal);
@@ -78,7 +78,7 @@ fn a_client_that_waits_for_a_silent_server_ends_at_the_first_signal() {
 fn a_role_that_waits_for_a_silent_server_ends_well_at_the_first_signal() {
     let roles: [&[&str]; 3] = [&["sampler"], &["up"], &["canary", "--every", "1"]];
     for role in roles {
-        let role = [role, &["--listen", ""]].concat();
+        let role = [role, &["--listen", "none"]].concat();
         assert_eq!(told_while_connecting(&role, Signal::TERM), Some(0), "{role:?}");
     }
 }
@@ -94,7 +94,7 @@ async fn a_role_that_is_told_to_stop_before_it_is_ready_never_consumes() {
 
     let folder = Folder::new();
     let mut command = folder.command(&["sampler", "--listen", "127.0.0.1:0", "--log", "info", "--threads", "1"]);
-    command.env("ECHOGEN_AMQP_URL", url).env("ECHOGEN_AMQP_PREFIX", prefix).env("ECHOGEN_STORE", "store");
+    command.env("ECHOGEN_BROKER_URL", url).env("ECHOGEN_BROKER_PREFIX", prefix).env("ECHOGEN_STORE_URL", "store");
     let mut sampler = start(&folder, command);
     let said = || String::from_utf8_lossy(&folder.read("said")).into_owned();
     wait_for("it begins", PATIENCE, || said().contains("serving health and metrics").then_some(()));
@@ -172,8 +172,8 @@ async fn a_process_that_ends_closes_its_connections_to_the_broker() {
     for name in ["dispatcher", "up"] {
         let folder = Folder::new();
         let mut command = folder.command(&[name, "--listen", "127.0.0.1:0", "--log", "info", "--threads", "1"]);
-        command.env("ECHOGEN_AMQP_URL", tap.url()).env("ECHOGEN_AMQP_PREFIX", RabbitMq::fresh_prefix());
-        command.env("ECHOGEN_STORE", "store");
+        command.env("ECHOGEN_BROKER_URL", tap.url()).env("ECHOGEN_BROKER_PREFIX", RabbitMq::fresh_prefix());
+        command.env("ECHOGEN_STORE_URL", "store");
         let mut role = start(&folder, command);
         let said = || String::from_utf8_lossy(&folder.read("said")).into_owned();
         wait_for("it is ready", PATIENCE, || said().contains("ready").then_some(()));
@@ -193,13 +193,13 @@ async fn a_system_in_one_process_says_why_it_cannot_go_on() {
     let prefix = RabbitMq::fresh_prefix();
     let folder = Folder::new();
     let mut declare = folder.command(&["topology", "--declare"]);
-    declare.env("ECHOGEN_AMQP_URL", rabbitmq.amqp_url()).env("ECHOGEN_AMQP_PREFIX", &prefix);
+    declare.env("ECHOGEN_BROKER_URL", rabbitmq.amqp_url()).env("ECHOGEN_BROKER_PREFIX", &prefix);
     Run::of(declare).expect(0);
     let all_but_one = r#"{"configure": ".*", "write": ".*", "read": "^(?!.*sample).*$"}"#;
     send("/api/permissions/%2f/barred", all_but_one).await.expect("the user may do almost everything");
-    let mut command = folder.command(&["up", "--listen", "", "--threads", "1"]);
-    command.env("ECHOGEN_AMQP_URL", format!("amqp://barred:barred@127.0.0.1:{}/%2f", rabbitmq.amqp_port()));
-    command.env("ECHOGEN_AMQP_PREFIX", prefix).env("ECHOGEN_STORE", "store");
+    let mut command = folder.command(&["up", "--listen", "none", "--threads", "1"]);
+    command.env("ECHOGEN_BROKER_URL", format!("amqp://barred:barred@127.0.0.1:{}/%2f", rabbitmq.amqp_port()));
+    command.env("ECHOGEN_BROKER_PREFIX", prefix).env("ECHOGEN_STORE_URL", "store");
     let run = Run::of(command).expect(2);
     assert!(run.stderr.contains("error: the sampler cannot go on: "), "{}", run.stderr);
 }

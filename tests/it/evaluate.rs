@@ -1,4 +1,4 @@
-//! `echogen eval`, from the command line to its numbers.
+//! `echogen-eval`, from the command line to its numbers.
 
 use serde_json::Value;
 
@@ -24,8 +24,8 @@ fn share(report: &Value, key: &str) -> f64 {
 #[test]
 fn real_pictures_are_judged_right_and_every_key_is_there() {
     let folder = Folder::new();
-    let arguments = ["eval", "--pictures", "12", "--scenes", "12", "--json", "--grid", "pictures/grid.png"];
-    let run = folder.run(&arguments).expect(0);
+    let arguments = ["--pictures", "12", "--scenes", "12", "--json", "--grid", "pictures/grid.png"];
+    let run = folder.evaluate(&arguments).expect(0);
     let report: Value = serde_json::from_str(&run.stdout).expect("one line of JSON");
     assert!(KEYS.iter().all(|key| report.get(key).is_some()), "{report:#}");
     assert_eq!((&report["type"], &report["pictures"]), (&"evaluation".into(), &12.into()));
@@ -53,10 +53,10 @@ fn real_pictures_are_judged_right_and_every_key_is_there() {
 #[test]
 fn people_get_a_table_and_mistakes_are_explained() {
     let folder = Folder::new();
-    let run = folder.run(&["eval", "--pictures", "1", "--scenes", "1"]).expect(0);
+    let run = folder.evaluate(&["--pictures", "1", "--scenes", "1"]).expect(0);
     assert!(run.stdout.starts_with("mini: 1 pictures of subjects that training never saw, 1 scenes\n"), "{run:?}");
     assert!(run.stdout.contains("scene right") && run.stdout.contains(">= 85 %"), "{run:?}");
-    let run = folder.run(&["eval", "--temperature", "0"]).expect(2);
-    assert!(run.stderr.contains("temperature must be above 0"), "{run:?}");
-    folder.run(&["eval", "--pictures", "0"]).expect(2);
+    let run = folder.evaluate(&["--temperature", "0"]).expect(2);
+    assert!(run.stderr.contains("--temperature is 0; give a number above 0"), "{run:?}");
+    folder.evaluate(&["--pictures", "0"]).expect(2);
 }

@@ -110,19 +110,23 @@ fn json_is_for_programs() {
 #[test]
 fn flags_count_before_the_environment_and_that_before_the_file() {
     let folder = Folder::new();
-    folder.write("echogen.toml", "count = 3\ntop-k = 2\ntop_p = 0.5\n");
-    let mut command = folder.command(&["config", "show", "generate", "--count", "1", "--json"]);
-    command.env("ECHOGEN_COUNT", "2").env("ECHOGEN_TOP_K", "1");
+    folder.write("echogen.toml", "[job]\ncount = 3\ntop_k = 2\ntop_p = 0.5\n");
+    let mut command = folder.command(&["config", "show", "--count", "1", "--json"]);
+    command.env("ECHOGEN_JOB_COUNT", "2").env("ECHOGEN_JOB_TOP_K", "1");
     let run = crate::program::Run::of(command).expect(0);
     let setting = |name: &str| -> serde_json::Value {
         let all = run.stdout.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
         all.into_iter().find(|setting| setting["name"] == name).unwrap_or_else(|| panic!("{name} is not set"))
     };
-    assert_eq!(setting("count")["value"], "1");
-    assert_eq!(setting("count")["source"], "flag");
-    assert_eq!(setting("top-k")["value"], "1");
-    assert_eq!(setting("top-k")["source"], "environment");
-    assert_eq!(setting("top-p")["value"], "0.5");
+    let is = |name: &str, value: &str, layer: &str, at: Option<&str>| {
+        let setting = setting(name);
+        assert_eq!((&setting["value"], &setting["layer"]), (&value.into(), &layer.into()), "{setting}");
+        assert_eq!(setting["at"].as_str(), at, "{setting}");
+    };
+    is("job.count", "1", "flag", Some("--count"));
+    is("job.top_k", "1", "environment", Some("ECHOGEN_JOB_TOP_K"));
+    is("job.top_p", "0.5", "file", Some("echogen.toml, line 4"));
+    is("worker.grace_seconds", "25.0", "default", None);
 }
 
 #[test]

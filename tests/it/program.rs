@@ -55,17 +55,26 @@ impl Folder {
 
     /// The program with nothing in its environment that could change what it does.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_echogen-under-test"));
+        self.command_of(env!("CARGO_BIN_EXE_echogen-under-test"), arguments)
+    }
+
+    fn command_of(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         let settings = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ECHOGEN_"));
         for (name, _) in settings {
             command.env_remove(name);
         }
-        command.env("ECHOGEN_BUNDLES", repository("bundles")).current_dir(self.0.path()).args(arguments);
+        command.env("ECHOGEN_MODEL_BUNDLES", repository("bundles")).current_dir(self.0.path()).args(arguments);
         command
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Run {
         Run::of(self.command(arguments))
+    }
+
+    /// Runs the evaluation program.
+    pub(crate) fn evaluate(&self, arguments: &[&str]) -> Run {
+        Run::of(self.command_of(env!("CARGO_BIN_EXE_echogen-eval-under-test"), arguments))
     }
 }
 

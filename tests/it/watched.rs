@@ -48,13 +48,13 @@ impl Servers {
         stream.read_exact(&mut answer).expect("redis answers");
         assert_eq!(&answer, b"+OK\r\n");
         let settings = vec![
-            ("ECHOGEN_AMQP_URL", format!("amqp://watched:{AMQP_PASSWORD}@127.0.0.1:{}/%2f", rabbitmq.amqp_port())),
-            ("ECHOGEN_AMQP_PREFIX", RabbitMq::fresh_prefix()),
-            ("ECHOGEN_REDIS_URL", format!("redis://:{REDIS_PASSWORD}@127.0.0.1:{}/0", redis.port())),
-            ("ECHOGEN_STORE", format!("s3://{}/watched", s3.bucket())),
-            ("ECHOGEN_S3_ENDPOINT", s3.endpoint()),
-            ("ECHOGEN_S3_ACCESS_KEY_ID", s3.access_key().to_owned()),
-            ("ECHOGEN_S3_SECRET_ACCESS_KEY", s3.secret_key().to_owned()),
+            ("ECHOGEN_BROKER_URL", format!("amqp://watched:{AMQP_PASSWORD}@127.0.0.1:{}/%2f", rabbitmq.amqp_port())),
+            ("ECHOGEN_BROKER_PREFIX", RabbitMq::fresh_prefix()),
+            ("ECHOGEN_CACHE_URL", format!("redis://:{REDIS_PASSWORD}@127.0.0.1:{}/0", redis.port())),
+            ("ECHOGEN_STORE_URL", format!("s3://{}/watched", s3.bucket())),
+            ("ECHOGEN_STORE_ENDPOINT", s3.endpoint()),
+            ("ECHOGEN_STORE_ACCESS_KEY_ID", s3.access_key().to_owned()),
+            ("ECHOGEN_STORE_SECRET_ACCESS_KEY", s3.secret_key().to_owned()),
         ];
         Self { settings, redis, s3 }
     }
@@ -62,7 +62,7 @@ impl Servers {
     /// The program on these servers, with its log in JSON.
     fn command(&self, folder: &Folder, arguments: &[&str]) -> Command {
         let mut command = folder.command(arguments);
-        command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").env("ECHOGEN_LOG_FORMAT", "json");
+        command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").env("ECHOGEN_TELEMETRY_LOG_FORMAT", "json");
         command.envs(self.settings.iter().map(|(name, value)| (*name, value)));
         command
     }
@@ -296,10 +296,10 @@ fn check_trace(spans: &[CollectedSpan]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_password_is_not_repeated() {
     let (servers, folder) = (Servers::start().await, Folder::new());
-    let mut command = servers.command(&folder, &["dispatcher", "--log", "trace", "--listen", ""]);
+    let mut command = servers.command(&folder, &["dispatcher", "--log", "trace", "--listen", "none"]);
     let url = format!("amqp://watched:hush-wrong-4713@127.0.0.1:{}/%2f", RabbitMq::shared().await.amqp_port());
     let run = Run::of({
-        command.env("ECHOGEN_AMQP_URL", url);
+        command.env("ECHOGEN_BROKER_URL", url);
         command
     });
     assert!(run.code == Some(2) && run.stderr.contains("RabbitMQ"), "{run:?}");

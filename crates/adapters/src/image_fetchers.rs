@@ -71,7 +71,7 @@ impl ImageFetcher for ImageFetchers {
             ImageLocation::Stored(_) => (None, "a sha256: picture is in the object store already and not taken here"),
             ImageLocation::File(_) => {
                 let files = self.files.as_ref().map(|files| files as _);
-                (files, "files of this machine are not taken here without --subject-folder")
+                (files, "files of this machine are not read here unless fetch.subject_folder is set")
             }
             ImageLocation::Https(_) => (self.https.as_deref(), "https:// is not taken here"),
             ImageLocation::S3(_) => (self.s3.as_deref(), "s3:// is not taken here"),
@@ -128,6 +128,11 @@ mod tests {
         assert!(fetch(&fetchers, &format!("sha256:{}", "0".repeat(64))).await.unwrap_err().contains("object store"));
         assert!(fetch(&fetchers, "data:;base64,MTIzNDU2").await.unwrap_err().contains("the limit is 5"));
         let fetchers = fetchers.with_s3(Arc::new(MemoryImageFetcher::new()));
-        assert!(fetch(&fetchers, "dog.png").await.unwrap_err().ends_with("--subject-folder; hand in s3:// or data:"));
+        assert!(
+            fetch(&fetchers, "dog.png")
+                .await
+                .unwrap_err()
+                .ends_with("fetch.subject_folder is set; hand in s3:// or data:")
+        );
     }
 }

@@ -1,13 +1,13 @@
 //! Any checkpoint into one `.safetensors` file, with one tensor in memory at a time.
 
 use crate::stored::{StoredTensor, StoredType, element_count};
-use crate::{Checkpoint, CheckpointError};
+use crate::{Checkpoint, CheckpointError, temporary};
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::{BufWriter, ErrorKind, Write};
+use std::path::Path;
 
 /// Called with the bytes written so far and the bytes to write in all.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
@@ -48,14 +48,18 @@ pub(crate) fn convert(
         return Err(CheckpointError::TargetExists(target.to_owned()));
     }
     let planned = plan(checkpoint, options.dtype)?;
-    let partial = partial_path(target);
-    let written = write(&partial, &planned, progress)
-        .and_then(|bytes| rename(&partial, target).map(|()| ConvertSummary { tensors: planned.len(), bytes }));
-    if written.is_err() {
-        // The error that matters is the one being returned; a left-over part would be overwritten next time.
-        drop(std::fs::remove_file(&partial));
+    let io = |source| CheckpointError::io("write", target, source);
+    // Removed when dropped, which is at every error.
+    let mut partial = temporary::beside(target).map_err(io)?;
+    let bytes = write(partial.as_file_mut(), target, &planned, progress)?;
+    let placed = if options.overwrite { partial.persist(target) } else { partial.persist_noclobber(target) };
+    match placed {
+        Ok(_) => Ok(ConvertSummary { tensors: planned.len(), bytes }),
+        Err(error) if error.error.kind() == ErrorKind::AlreadyExists => {
+            Err(CheckpointError::TargetExists(target.to_owned()))
+        }
+        Err(error) => Err(io(error.error)),
     }
-    written
 }
 
 /// Decides each tensor's type, widest first so that every tensor starts aligned to its elements.
@@ -88,9 +92,14 @@ fn header(planned: &[Planned<'_>]) -> (Vec<u8>, u64) {
     (header, offset)
 }
 
-fn write(path: &Path, planned: &[Planned<'_>], progress: Progress<'_>) -> Result<u64, CheckpointError> {
-    let io = |source| CheckpointError::io("write", path, source);
-    let mut file = BufWriter::new(File::create(path).map_err(io)?);
+fn write(
+    file: &mut File,
+    target: &Path,
+    planned: &[Planned<'_>],
+    progress: Progress<'_>,
+) -> Result<u64, CheckpointError> {
+    let io = |source| CheckpointError::io("write", target, source);
+    let mut file = BufWriter::new(file);
     let (header, total) = header(planned);
     file.write_all(&header).map_err(io)?;
     let mut written = 0;
@@ -103,16 +112,6 @@ fn write(path: &Path, planned: &[Planned<'_>], progress: Progress<'_>) -> Result
     let file = file.into_inner().map_err(|error| io(error.into_error()))?;
     file.sync_all().map_err(io)?;
     Ok(header.len() as u64 + total)
-}
-
-fn rename(from: &Path, to: &Path) -> Result<(), CheckpointError> {
-    std::fs::rename(from, to).map_err(|source| CheckpointError::io("write", to, source))
-}
-
-fn partial_path(target: &Path) -> PathBuf {
-    let mut name = target.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    target.with_file_name(name)
 }
 
 impl Planned<'_> {

@@ -22,6 +22,7 @@ mod safetensors_file;
 mod shard_index;
 mod stored;
 mod strict;
+mod temporary;
 #[cfg(test)]
 mod tests;
 mod torch_file;

@@ -19,7 +19,6 @@ use crate::{
         submit::{SUBMIT_EXAMPLES, SubmitArguments},
         topology::TopologyArguments,
     },
-    eval::arguments::{EVAL_EXAMPLES, EvalArguments},
     models_command::ModelsCommand,
 };
 
@@ -67,9 +66,6 @@ pub(crate) enum Command {
     /// Show what is taken for the subject of a picture
     #[command(after_help = SEGMENT_EXAMPLES)]
     Segment(Box<SegmentArguments>),
-    /// Measure how good a bundle is, on subjects that training never saw
-    #[command(after_help = EVAL_EXAMPLES)]
-    Eval(Box<EvalArguments>),
     /// Receive jobs from the intake queues and send each the shortest way
     #[command(after_help = ROLE_EXAMPLES)]
     Dispatcher,

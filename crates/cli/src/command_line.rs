@@ -7,10 +7,13 @@ use std::ffi::OsString;
 use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches};
 use echogen_service::{
     Failure,
-    config::{Layers, Loaded, flags, given, one_line, settings},
+    config::{Layers, Loaded, flags, given, settings},
 };
 
 use crate::arguments::Arguments;
+
+#[cfg(test)]
+mod pages;
 
 /// What a command uses that runs one role, or all.
 const ROLE: [&str; 8] =
@@ -33,9 +36,6 @@ fn uses(path: &[&str]) -> Vec<&'static str> {
             [&own[..], &["cache.memory_bytes"], &NO_QUEUE].concat()
         }
         ["segment"] => vec!["model", "finder", "job.mask", "!model.hub_endpoint", "!model.hub_token"],
-        ["eval"] => {
-            vec!["model", "finder", "job.guidance_text", "job.guidance_subject", "job.temperature", "job.top_p"]
-        }
         ["dispatcher"] => [&ROLE[..], &["fetch", "callbacks"]].concat(),
         ["segmenter" | "encoder"] => [&ROLE[..], &PRODUCTS].concat(),
         ["sampler"] => [&ROLE[..], &["sampler"]].concat(),
@@ -102,13 +102,10 @@ impl Line {
     }
 }
 
-/// What is wrong with the arguments, on one line.
-pub(crate) fn explained(error: &clap::Error, arguments: &[OsString]) -> Failure {
-    Failure::usage(one_line(error, &definition(), arguments))
-}
-
 #[cfg(test)]
 mod tests {
+    use echogen_service::config::one_line;
+
     use super::*;
     use crate::arguments::Command as Chosen;
 
@@ -120,7 +117,7 @@ mod tests {
 
     fn error(arguments: &[&str]) -> String {
         let arguments: Vec<OsString> = ["echogen"].iter().chain(arguments).map(OsString::from).collect();
-        explained(&Line::parse(&arguments).map(|_| ()).unwrap_err(), &arguments).message
+        one_line(&Line::parse(&arguments).map(|_| ()).unwrap_err(), &definition(), &arguments)
     }
 
     #[test]
@@ -182,7 +179,7 @@ mod tests {
             let found = if name.is_empty() { Some(&mut command) } else { command.find_subcommand_mut(name) };
             found.unwrap().clone().term_width(100).render_long_help().to_string()
         };
-        for name in ["", "generate", "batch", "dispatcher", "submit"] {
+        for name in ["", "generate", "batch"] {
             insta::assert_snapshot!(format!("help-{name}"), help(name));
         }
     }

@@ -6,7 +6,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use echogen_figures::SheetRow;
 use echogen_imaging::{ImageFormat, ImageLimits, RgbImage};
-use echogen_ports::{ObjectKey, ObjectStore};
+use echogen_ports::{ObjectKey, ObjectStore, spawn_blocking};
 use echogen_protocol::{ContentHash, Job, JobResult, layout};
 
 /// The sheet's key in the result store.
@@ -57,7 +57,7 @@ impl Collection {
             return Ok(false);
         }
         let hidden = self.jobs.saturating_sub(cards.len());
-        let png = tokio::task::spawn_blocking(move || draw(&cards, hidden)).await??;
+        let png = spawn_blocking(move || draw(&cards, hidden)).await??;
         pictures.put(&ObjectKey::new(KEY)?, png).await?;
         Ok(true)
     }
@@ -84,7 +84,7 @@ impl Card {
 
 async fn thumbnail(store: &dyn ObjectStore, key: &ObjectKey) -> anyhow::Result<RgbImage> {
     let Some(bytes) = store.get(key, MAX_BYTES).await? else { return Ok(RgbImage::new(1, 1)) };
-    let small = tokio::task::spawn_blocking(move || shrink(&bytes)).await?;
+    let small = spawn_blocking(move || shrink(&bytes)).await?;
     Ok(small.unwrap_or_else(|_| RgbImage::new(1, 1)))
 }
 

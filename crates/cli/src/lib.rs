@@ -4,24 +4,22 @@ mod arguments;
 mod command_line;
 mod commands;
 mod contact_sheet;
-mod eval;
 mod models_command;
 mod report;
 mod values;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::error::ErrorKind;
 use echogen_protocol::{Job, JobResult, RoleName};
 use echogen_service::{
     Exit, Failure,
-    config::{self, ServiceConfig, TelemetryConfig},
-    console::{all_printed, note_printed, print_error, print_line},
+    config::{self, ServiceConfig},
+    console::{all_printed, answer_of, print_error, print_line},
 };
-use echogen_telemetry::{Options, Otlp, Telemetry};
+use echogen_telemetry::Telemetry;
 
 use arguments::{Command, SchemaOf};
-use command_line::{Line, explained};
+use command_line::{Line, definition};
 use commands::{
     canary, config as config_command, config::ConfigCommand, dead_letters, jobs, roles, segment, status, submit,
     topology,
@@ -41,7 +39,7 @@ pub fn main() -> ExitCode {
 fn run(arguments: &[OsString]) -> Result<Exit, Failure> {
     let line = match Line::parse(arguments) {
         Ok(line) => line,
-        Err(error) => return shown(&error, arguments),
+        Err(error) => return answer_of(&error, &definition(), arguments),
     };
     match &line.arguments.command {
         // These need no configuration, and work also where one is broken.
@@ -50,14 +48,14 @@ fn run(arguments: &[OsString]) -> Result<Exit, Failure> {
             Ok(Exit::Success)
         }
         Command::Config(ConfigCommand::Default) => Ok(config_command::default()),
-        Command::Config(ConfigCommand::Check) => config_command::check(&line),
+        Command::Config(ConfigCommand::Check) => Ok(config_command::check(&line.layers())),
         command => {
             let loaded = line.load()?;
             loaded.warnings.iter().for_each(|warning| print_error(format_args!("warning: {warning}")));
             if matches!(command, Command::Config(_)) {
                 return Ok(config_command::show(&loaded, line.arguments.general.json));
             }
-            let options = telemetry_options(&loaded.config.telemetry, &line.name);
+            let options = loaded.config.telemetry.options(&format!("echogen-{}", line.name));
             let telemetry = echogen_telemetry::init(&options);
             let telemetry = telemetry.map_err(|error| Failure::usage(loaded.as_written(&error.to_string())))?;
             echogen_telemetry::metrics().build(env!("CARGO_PKG_VERSION"));
@@ -78,7 +76,6 @@ fn run_command(
         Command::Generate(arguments) => jobs::generate(arguments, config, as_json),
         Command::Batch(arguments) => jobs::batch(arguments, config, as_json),
         Command::Segment(arguments) => segment::run(arguments, config, as_json),
-        Command::Eval(arguments) => eval::run(arguments, config, as_json),
         Command::Dispatcher => roles::one(RoleName::Dispatcher, config, telemetry),
         Command::Segmenter => roles::one(RoleName::Segmenter, config, telemetry),
         Command::Encoder => roles::one(RoleName::Encoder, config, telemetry),
@@ -95,32 +92,6 @@ fn run_command(
         }
         // Done before there was a configuration.
         Command::Schema { .. } | Command::Config(_) => Ok(Exit::Success),
-    }
-}
-
-fn telemetry_options(config: &TelemetryConfig, command: &str) -> Options {
-    let otlp = config.otlp_endpoint.as_ref().map(|endpoint| Otlp {
-        endpoint: endpoint.clone(),
-        service: format!("echogen-{command}"),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        ratio: config.trace_ratio,
-    });
-    Options { format: config.log_format, filter: config.log.clone(), otlp }
-}
-
-/// Help and version are answers; anything else clap says is a mistake in the command line.
-fn shown(error: &clap::Error, arguments: &[OsString]) -> Result<Exit, Failure> {
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            note_printed(error.print());
-            Ok(Exit::Success)
-        }
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            // It goes to standard error: nobody is left to be told if this cannot be printed.
-            drop(error.print());
-            Ok(Exit::Usage)
-        }
-        _ => Err(explained(error, arguments)),
     }
 }
 

@@ -5,8 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_trait::async_trait;
 use echogen_imaging::RgbImage;
 use echogen_models::{
-    device_fault::is_device_fault,
-    subject_encoder::{self, SubjectError},
+    device_fault::is_device_fault, encoded_subject::SubjectError, feature_extractor::FeatureExtractor,
 };
 use echogen_worker::{InferenceError, InferenceThread, RequestHandle};
 use tokio::time::Instant;
@@ -25,7 +24,7 @@ pub struct NetworkEncoder {
 
 impl NetworkEncoder {
     /// Starts the thread. `models` are the digests for the result.
-    pub fn start(networks: subject_encoder::SubjectEncoder, models: BTreeMap<String, String>) -> std::io::Result<Self> {
+    pub fn start(networks: FeatureExtractor, models: BTreeMap<String, String>) -> std::io::Result<Self> {
         let serve = move |(cutout, resolution): (Arc<RgbImage>, u32), _: &RequestHandle<_, _>| {
             Ok(networks.encode(&cutout, resolution as usize)?.to_bytes()?)
         };

@@ -1,4 +1,4 @@
-//! The judge of `echogen eval`: a small convolutional network that says what a picture shows, where, and of whom.
+//! The judge of `echogen-eval`: a small convolutional network that says what a picture shows, where, and of whom.
 //!
 //! It belongs to no chain and was trained on real renderings only (`training/train_judge.py`), so that what it says of a
 //! made picture is no echo of the networks that made it. Its file is not listed in a bundle's manifest: a bundle without

@@ -1,9 +1,71 @@
-//! What evaluation measures with: judges of pictures, and what the visual tokenizer loses.
+//! How good a bundle is: the `echogen-eval` program, and what it measures with.
 //!
-//! [`judge`] names what a drawn picture shows, [`similarity`] compares pictures and sentences as the DreamBooth paper does
-//! (CLIP and DINO, the only networks taken from candle-transformers), [`round_trip`] measures what the visual tokenizer
-//! loses. None of them makes pictures, and no service loads them.
+//! | part | what it does |
+//! |---|---|
+//! | `drawn` | subjects and scenes of the small drawn world, which training never saw |
+//! | `dreambench` | photographs and sentences of the DreamBooth paper |
+//! | [`judge`] | names what a drawn picture shows |
+//! | [`similarity`] | compares pictures and sentences (CLIP and DINO, the only networks taken from candle-transformers) |
+//! | [`round_trip`] | measures what the visual tokenizer loses |
+//!
+//! A judge makes no pictures, and no service loads one: this crate is in no production image.
 
+mod arguments;
+mod command_line;
+mod drawn;
+mod dreambench;
 pub mod judge;
+mod maker;
+mod measures;
 pub mod round_trip;
 pub mod similarity;
+
+use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
+
+use echogen_service::{
+    Exit, Failure,
+    console::{all_printed, answer_of, print_error},
+};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use command_line::Line;
+
+/// Runs the program on the process's own arguments.
+pub fn main() -> ExitCode {
+    match run(&std::env::args_os().collect::<Vec<_>>()).and_then(all_printed) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            print_error(format_args!("error: {}", failure.message));
+            failure.exit.into()
+        }
+    }
+}
+
+fn run(arguments: &[OsString]) -> Result<Exit, Failure> {
+    let line = match Line::parse(arguments) {
+        Ok(line) => line,
+        Err(error) => return answer_of(&error, &command_line::definition(), arguments),
+    };
+    let loaded = line.load()?;
+    loaded.warnings.iter().for_each(|warning| print_error(format_args!("warning: {warning}")));
+    let telemetry = echogen_telemetry::init(&loaded.config.telemetry.options("echogen-eval"));
+    let _telemetry = telemetry.map_err(|error| Failure::usage(loaded.as_written(&error.to_string())))?;
+    let (arguments, config) = (&line.arguments, &loaded.config);
+    let ended = match &arguments.dreambench.dreambench {
+        Some(folder) => dreambench::run(folder, arguments, config),
+        None => drawn::run(arguments, config),
+    };
+    // The service names settings as `section.name`; the user wrote them in some layer.
+    ended.map_err(|failure| Failure { message: loaded.as_written(&failure.message), ..failure })
+}
+
+/// A bar for people at a terminal.
+fn progress_bar(total: usize, json: bool) -> ProgressBar {
+    if json || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}, {eta} left");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}

@@ -2,7 +2,6 @@
 
 use candle_core::{DType, Device};
 
-use echogen_checkpoint::CheckpointError;
 use echogen_checkpoint::bundle::{Bundle, BundleError, Network};
 use echogen_imaging::{RgbImage, from_unit_tensor, to_unit_tensor};
 use echogen_models::{
@@ -13,12 +12,9 @@ use echogen_models::{
 /// Why there is no way there and back.
 #[derive(Debug, thiserror::Error)]
 pub enum RoundTripError {
-    /// The bundle is incomplete or malformed.
+    /// The bundle is incomplete or malformed, or its weights do not fit.
     #[error(transparent)]
     Bundle(Box<BundleError>),
-    /// The checkpoint does not fit.
-    #[error("the weights of the visual_tokenizer do not fit")]
-    Checkpoint(#[from] CheckpointError),
     /// The network failed.
     #[error("cannot run the visual tokenizer")]
     Network(#[from] candle_core::Error),
@@ -44,13 +40,13 @@ impl RoundTrip {
         if !checkpoint.names().any(|name| name.strip_prefix("vae.").unwrap_or(name).starts_with("encoder.")) {
             return Ok(None);
         }
-        let both = checkpoint.load(DType::F32, device, is_leftover, |vb| {
+        let both = bundle.load(Network::VisualTokenizer, (device, DType::F32), is_leftover, |vb| {
             Ok(Self {
                 encoder: TokenizerEncoder::new(vb.clone(), &config)?,
                 decoder: TokenizerDecoder::new(vb, &config)?,
             })
         });
-        Ok(Some(both?))
+        Ok(Some(both.map_err(faulty)?))
     }
 
     /// What is left of a picture whose size is the schedule's.

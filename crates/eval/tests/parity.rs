@@ -1,13 +1,13 @@
-//! The parity example's comparisons as tests over the shipped fixtures.
+//! The comparisons of the example judge_parity as tests over the shipped fixtures.
 
-#[path = "../examples/parity/clip.rs"]
+#[path = "../examples/judge_parity/clip.rs"]
 mod clip;
 #[expect(dead_code, reason = "shared with the crate models, whose networks need more of it")]
 #[path = "../../models/examples/parity/compare.rs"]
 mod compare;
-#[path = "../examples/parity/dino.rs"]
+#[path = "../examples/judge_parity/dino.rs"]
 mod dino;
-#[path = "../examples/parity/pictures.rs"]
+#[path = "../examples/judge_parity/pictures.rs"]
 mod pictures;
 
 use std::path::Path;

@@ -286,5 +286,4 @@ fn to_rgb(picture: DynamicImage, reading: Reading) -> RgbImage {
 }
 
 #[cfg(test)]
-#[path = "decode_tests.rs"]
 mod tests;

@@ -7,18 +7,15 @@ use image::RgbImage;
 use moka::sync::Cache;
 
 use crate::{
-    dinov2::Dinov2,
     echogen::{
         EchoGen, EchoGenConfig, PixelBudget, SampleError, SampleRequest, Sampler, SamplingOptions, Schedule,
         ScheduleError, SubjectFeatures, is_ignored,
     },
-    flux_vae::{FluxVaeConfig, FluxVaeEncoder},
-    subject_encoder::{EncodedSubject, SubjectEncoder},
+    encoded_subject::EncodedSubject,
     t5::T5Encoder,
     text_encoder::{TextEncoder, TextEncoderError, load_tokenizer},
     visual_tokenizer::{TokenizerDecoder, to_rgb8},
 };
-use echogen_checkpoint::CheckpointError;
 use echogen_checkpoint::bundle::{Bundle, BundleError, Network};
 
 /// Seed of the noise that samples the subject's posterior. A constant, so that a subject has one content whatever the
@@ -46,18 +43,9 @@ pub struct ImageRequest {
 /// Why there is no picture.
 #[derive(Debug, thiserror::Error)]
 pub enum GeneratorError {
-    /// The bundle is incomplete or malformed.
+    /// The bundle is incomplete or malformed, or its weights do not fit.
     #[error(transparent)]
     Bundle(Box<BundleError>),
-    /// A checkpoint does not fit its network.
-    #[error("the weights of the {network} do not fit")]
-    Checkpoint {
-        /// Which network.
-        network: &'static str,
-        /// What does not fit.
-        #[source]
-        source: Box<CheckpointError>,
-    },
     /// The prompt cannot be encoded, or the text encoder not be built.
     #[error(transparent)]
     Text(#[from] TextEncoderError),
@@ -112,22 +100,20 @@ impl Generator {
     pub fn load(bundle: &Bundle, device: &Device, dtype: DType, cache_bytes: usize) -> Result<Self, GeneratorError> {
         let config: EchoGenConfig = bundle.config(Network::Transformer)?;
         config.validate().map_err(SampleError::Invalid)?;
-        let model = network(
-            bundle,
+        let on = |dtype| (device, dtype);
+        let model = bundle.load(
             Network::Transformer,
-            device,
-            DType::F32,
+            on(DType::F32),
             |name| is_ignored(&config, name),
             |vb| EchoGen::new(vb, &config, dtype),
         )?;
         let tokenizer_config = bundle.config(Network::VisualTokenizer)?;
-        let decoder = network(bundle, Network::VisualTokenizer, device, dtype, TokenizerDecoder::ignores, |vb| {
+        let decoder = bundle.load(Network::VisualTokenizer, on(dtype), TokenizerDecoder::ignores, |vb| {
             TokenizerDecoder::new(vb, &tokenizer_config)
         })?;
         let t5_config = bundle.config(Network::TextEncoder)?;
-        let encoder = network(bundle, Network::TextEncoder, device, dtype, T5Encoder::is_ignored, |vb| {
-            T5Encoder::new(vb, &t5_config)
-        })?;
+        let encoder =
+            bundle.load(Network::TextEncoder, on(dtype), T5Encoder::is_ignored, |vb| T5Encoder::new(vb, &t5_config))?;
         let tokenizer = load_tokenizer(&bundle.tokenizer(Network::TextEncoder)?)?;
         Ok(Self {
             text_encoder: TextEncoder::new(tokenizer, encoder, config.text_maxlen)?,
@@ -217,30 +203,6 @@ impl std::fmt::Debug for Generator {
             .field("device", &self.device)
             .finish_non_exhaustive()
     }
-}
-
-/// Loads the networks of `bundle` that look at a subject.
-pub fn load_subject_encoder(bundle: &Bundle, device: &Device, dtype: DType) -> Result<SubjectEncoder, GeneratorError> {
-    let config = bundle.config(Network::Dinov2)?;
-    let dinov2 = network(bundle, Network::Dinov2, device, dtype, Dinov2::is_ignored, |vb| Dinov2::new(vb, &config))?;
-    let config: FluxVaeConfig = bundle.config(Network::FluxVae)?;
-    let vae = network(bundle, Network::FluxVae, device, dtype, FluxVaeEncoder::ignores, |vb| {
-        FluxVaeEncoder::new(vb, &config)
-    })?;
-    Ok(SubjectEncoder::new(&dinov2, vae)?)
-}
-
-fn network<T>(
-    bundle: &Bundle,
-    network: Network,
-    device: &Device,
-    dtype: DType,
-    ignored: impl Fn(&str) -> bool,
-    build: impl FnOnce(candle_nn::VarBuilder<'static>) -> candle_core::Result<T>,
-) -> Result<T, GeneratorError> {
-    let checkpoint = bundle.checkpoint(network)?;
-    let loaded = checkpoint.load(dtype, device, ignored, build);
-    loaded.map_err(|source| GeneratorError::Checkpoint { network: network.name(), source: Box::new(source) })
 }
 
 /// The pixel budgets that the bundle's manifest offers, smallest first.

@@ -3,7 +3,7 @@
 //! | for | start at |
 //! |---|---|
 //! | making a picture of a prompt and an encoded subject | [`generator`] (the transformer is in [`echogen`], [`visual_tokenizer`] decodes) |
-//! | encoding a subject | [`subject_encoder`] ([`dinov2`] and [`flux_vae`]) |
+//! | encoding a subject | [`feature_extractor`] ([`dinov2`] and [`flux_vae`]), which makes an [`encoded_subject`] |
 //! | finding a subject in a picture | [`subject_finder`] ([`namer`]: Qwen2.5-VL, [`detector`]: GroundingDINO, [`masker`]: SAM) |
 //! | text | [`text_encoder`] ([`t5`]) |
 //! | choosing a device and a type, telling a broken device from a bad job | [`device`], [`device_fault`] |
@@ -22,6 +22,8 @@ pub mod device;
 pub mod device_fault;
 pub mod dinov2;
 pub mod echogen;
+pub mod encoded_subject;
+pub mod feature_extractor;
 pub mod flux_vae;
 pub mod generator;
 pub mod grounding_dino;
@@ -31,7 +33,6 @@ pub mod namer;
 pub mod qwen2_5_vl;
 pub mod random;
 pub mod sam;
-pub mod subject_encoder;
 pub mod subject_finder;
 pub mod t5;
 pub mod text_encoder;

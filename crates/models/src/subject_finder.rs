@@ -11,24 +11,14 @@ use crate::{
     sam::{Sam, SamConfig},
     text_encoder::{TextEncoderError, load_tokenizer},
 };
-use echogen_checkpoint::CheckpointError;
 use echogen_checkpoint::bundle::{Bundle, BundleError, Network, Presence};
 
 /// Why the networks cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum SubjectFinderError {
-    /// The bundle is malformed, or a network is there in part.
+    /// The bundle is malformed, a network is there in part, or its weights do not fit.
     #[error(transparent)]
     Bundle(Box<BundleError>),
-    /// A checkpoint does not fit its network.
-    #[error("the weights of the {network} do not fit")]
-    Checkpoint {
-        /// Which network.
-        network: &'static str,
-        /// What does not fit.
-        #[source]
-        source: Box<CheckpointError>,
-    },
     /// A tokenizer cannot be read.
     #[error(transparent)]
     Tokenizer(#[from] TextEncoderError),
@@ -68,7 +58,7 @@ impl SubjectFinder {
         let mut finder = Self::default();
         if is_there(bundle, Network::Detector) {
             let config: GroundingDinoConfig = bundle.config(Network::Detector)?;
-            let network = network(bundle, Network::Detector, device, DType::F32, GroundingDino::is_ignored, |vb| {
+            let network = bundle.load(Network::Detector, (device, DType::F32), GroundingDino::is_ignored, |vb| {
                 GroundingDino::new(vb, &config)
             })?;
             let tokenizer = load_tokenizer(&bundle.tokenizer(Network::Detector)?)?;
@@ -78,7 +68,7 @@ impl SubjectFinder {
         if is_there(bundle, Network::Namer) {
             let config: QwenConfig = bundle.config(Network::Namer)?;
             let network =
-                network(bundle, Network::Namer, device, dtype, Qwen::is_ignored, |vb| Qwen::new(vb, &config))?;
+                bundle.load(Network::Namer, (device, dtype), Qwen::is_ignored, |vb| Qwen::new(vb, &config))?;
             let tokenizer = load_tokenizer(&bundle.tokenizer(Network::Namer)?)?;
             // The published preparation unless the same file says otherwise.
             let preparation = bundle.config(Network::Namer)?;
@@ -86,9 +76,8 @@ impl SubjectFinder {
         }
         if is_there(bundle, Network::SegmentAnything) {
             let config: SamConfig = bundle.config(Network::SegmentAnything)?;
-            let network = network(bundle, Network::SegmentAnything, device, DType::F32, Sam::is_ignored, |vb| {
-                Sam::new(vb, &config)
-            })?;
+            let network = bundle
+                .load(Network::SegmentAnything, (device, DType::F32), Sam::is_ignored, |vb| Sam::new(vb, &config))?;
             finder.masker = Some(SubjectMasker::new(network));
         }
         Ok(finder)
@@ -98,16 +87,4 @@ impl SubjectFinder {
 /// Not there is no fault of an optional network; there in part is, and opening it says which file is missing.
 fn is_there(bundle: &Bundle, network: Network) -> bool {
     bundle.manifest().network(network).is_some() && bundle.presence(network) != Presence::Absent
-}
-
-fn network<T>(
-    bundle: &Bundle,
-    network: Network,
-    device: &Device,
-    dtype: DType,
-    ignored: impl Fn(&str) -> bool,
-    build: impl FnOnce(candle_nn::VarBuilder<'static>) -> candle_core::Result<T>,
-) -> Result<T, SubjectFinderError> {
-    let loaded = bundle.checkpoint(network)?.load(dtype, device, ignored, build);
-    loaded.map_err(|source| SubjectFinderError::Checkpoint { network: network.name(), source: Box::new(source) })
 }

@@ -200,7 +200,7 @@ pub fn quantise(latent: &Tensor, scales: &Scales) -> Result<Quantised> {
     let mut bits = Vec::with_capacity(scales.len());
     let mut transformer_inputs = Vec::new();
     for (index, &size) in scales.iter().enumerate() {
-        let residual = resize_to(&(latent - sum.tensor())?, size, resize_area)?;
+        let residual = resize_area(&(latent - sum.tensor())?, size.0, size.1)?;
         let scale = residual.gt(0f64)?.permute((0, 2, 3, 1))?.contiguous()?; // (batch, height, width, bits)
         sum.add(&scale)?;
         bits.push(scale);
@@ -232,14 +232,14 @@ impl CodeSum {
     pub fn add(&mut self, bits: &Tensor) -> Result<()> {
         let (_, _, height, width) = self.summed.dims4()?;
         let codes = bits_to_codes(bits, self.summed.dtype())?;
-        self.summed = (&self.summed + resize_to(&codes, (height, width), resize_bilinear)?)?;
+        self.summed = (&self.summed + resize_bilinear(&codes, height, width)?)?;
         Ok(())
     }
 
     /// What the transformer is fed at a scale of that size: the sum so far, resized with four neighbours also when
     /// shrinking, as (batch, height · width, bits).
     pub fn transformer_input(&self, size: (usize, usize)) -> Result<Tensor> {
-        resize_to(&self.summed, size, resize_bilinear)?.flatten_from(2)?.transpose(1, 2)?.contiguous()
+        resize_bilinear(&self.summed, size.0, size.1)?.flatten_from(2)?.transpose(1, 2)?.contiguous()
     }
 
     /// (batch, bits, height, width).
@@ -257,16 +257,6 @@ impl CodeSum {
 fn bits_to_codes(bits: &Tensor, dtype: DType) -> Result<Tensor> {
     let scale = 1.0 / (bits.dim(3)? as f64).sqrt();
     bits.to_dtype(dtype)?.affine(2.0 * scale, -scale)?.permute((0, 3, 1, 2))?.contiguous()
-}
-
-/// `xs` resized by `resize`, or as it is where it has that size already.
-fn resize_to(
-    xs: &Tensor,
-    (height, width): (usize, usize),
-    resize: fn(&Tensor, usize, usize) -> Result<Tensor>,
-) -> Result<Tensor> {
-    let (_, _, has_height, has_width) = xs.dims4()?;
-    if (has_height, has_width) == (height, width) { Ok(xs.clone()) } else { resize(xs, height, width) }
 }
 
 /// Pictures (batch, 3, height, width) in [-1, 1] to bytes (batch, height, width, 3): floor((x + 1) / 2 · 255), cut and
@@ -302,10 +292,15 @@ mod tests {
     }
 
     #[test]
-    fn codes_lie_on_the_unit_sphere() -> Result<()> {
+    fn codes_lie_on_the_unit_sphere_channel_by_channel() -> Result<()> {
         let bits = Tensor::new(&[[[[0u8, 1, 1, 0]]]], &Device::Cpu)?;
         let codes = bits_to_codes(&bits, DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
         assert_eq!(codes, [-0.5, 0.5, 0.5, -0.5]);
+        let bits = Tensor::new(&[[[[1u8, 0, 0, 1], [1, 1, 0, 0]]]], &Device::Cpu)?; // two cells
+        let codes = bits_to_codes(&bits, DType::F32)?;
+        assert_eq!(codes.dims(), [1, 4, 1, 2]);
+        let by_channel = codes.flatten_all()?.to_vec1::<f32>()?;
+        assert_eq!(by_channel, [0.5, 0.5, -0.5, 0.5, -0.5, -0.5, 0.5, -0.5]);
         Ok(())
     }
 

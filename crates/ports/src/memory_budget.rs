@@ -33,7 +33,7 @@ impl MemoryBudget {
     }
 
     /// Waits until so many bytes are free, and one unit at least. A task that wants more than the whole budget gets the
-    /// whole, and is alone then. Cancel safe: a task that no longer waits loses its turn, and nothing else.
+    /// whole, and is alone then. Cancel safe: a task that no longer waits loses its place in the queue, nothing else.
     pub async fn acquire(&self, bytes: u64) -> MemoryPermit {
         let units = units_of(bytes).clamp(1, self.units);
         MemoryPermit { units: Arc::clone(&self.free).acquire_many_owned(units).await.ok() }

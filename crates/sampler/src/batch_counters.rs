@@ -1,4 +1,4 @@
-//! What the sampler's batches were like, for whoever watches.
+//! Counters of the sampler's batches.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},

@@ -1,7 +1,8 @@
-//! Which pictures are sampled side by side: a pure rule, without clock, thread or network.
+//! Which pictures are sampled side by side: a pure function of what waits, without clock, thread or network.
 //!
-//! Pictures of one shape are taken together, up to the limits. Shapes take turns, and so do jobs of one shape where one
-//! does not fit whole: nobody is starved by somebody larger. A picture that has to be alone is a shape of its own.
+//! Pictures of one shape are batched together, up to the limits. Shapes are served round robin, and so are jobs of one
+//! shape where one does not fit whole: a large job cannot starve others. A picture that must be alone is a shape of its
+//! own.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -16,7 +17,7 @@ pub(crate) struct Limits {
     pub(crate) max_images: usize,
     /// Bytes of key-value caches.
     pub(crate) max_kv_bytes: u64,
-    /// How long the oldest may wait for company while nothing else is to be done.
+    /// How long the oldest may wait for others of its shape while the networks are idle.
     pub(crate) max_wait: Duration,
 }
 
@@ -87,7 +88,7 @@ pub(crate) struct Batch<S> {
 pub(crate) enum Next<S> {
     /// Sample these.
     Run(Batch<S>),
-    /// Wait for company, but not longer than until then.
+    /// Wait for others of the same shape, at most until then.
     WaitUntil(Instant),
     /// Nothing waits.
     Nothing,
@@ -105,15 +106,15 @@ enum Group<S> {
 pub(crate) struct BatchScheduler<S> {
     limits: Limits,
     groups: HashMap<Group<S>, VecDeque<Waiting>>,
-    /// The groups that have something waiting, whose turn it is first.
-    turns: VecDeque<Group<S>>,
+    /// The groups that have something waiting, in the order in which they are served.
+    round_robin: VecDeque<Group<S>>,
     closing: bool,
 }
 
 impl<S: Clone + Eq + Hash> BatchScheduler<S> {
     /// Nothing waits.
     pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, groups: HashMap::new(), turns: VecDeque::new(), closing: false }
+        Self { limits, groups: HashMap::new(), round_robin: VecDeque::new(), closing: false }
     }
 
     /// Adds a job.
@@ -124,7 +125,7 @@ impl<S: Clone + Eq + Hash> BatchScheduler<S> {
         let group = if job.alone { Group::Alone(shape, job.ticket) } else { Group::Of(shape) };
         let waiting = self.groups.entry(group.clone()).or_default();
         if waiting.is_empty() {
-            self.turns.push_back(group);
+            self.round_robin.push_back(group);
         }
         waiting.push_back(job);
     }
@@ -135,28 +136,28 @@ impl<S: Clone + Eq + Hash> BatchScheduler<S> {
             waiting.retain(|job| job.ticket != ticket);
         }
         self.groups.retain(|_, waiting| !waiting.is_empty());
-        self.turns.retain(|group| self.groups.contains_key(group));
+        self.round_robin.retain(|group| self.groups.contains_key(group));
     }
 
-    /// Nothing more will come, so nobody waits for company.
+    /// Nothing more will come, so nothing waits for others of its shape.
     pub(crate) fn close(&mut self) {
         self.closing = true;
     }
 
-    /// Says what is to be done now that the networks are free.
+    /// Returns what is to be done now that the networks are free.
     pub(crate) fn next(&mut self, now: Instant) -> Next<S> {
-        let Some(group) = self.turns.front() else { return Next::Nothing };
+        let Some(group) = self.round_robin.front() else { return Next::Nothing };
         let Some(waiting) = self.groups.get(group) else { return Next::Nothing };
         let (parts, limit) = self.plan(waiting);
         let oldest = waiting.iter().map(|job| job.arrived).min().unwrap_or(now);
-        let patience = oldest.checked_add(self.limits.max_wait).unwrap_or(now);
+        let wait_until = oldest.checked_add(self.limits.max_wait).unwrap_or(now);
         let reason = match (group, limit) {
             (Group::Alone(..), _) => CloseReason::Alone,
             (_, Some(limit)) => limit,
             _ if self.closing => CloseReason::Shutdown,
-            _ if self.turns.len() > 1 => CloseReason::Shape,
-            _ if patience <= now => CloseReason::Waited,
-            _ => return Next::WaitUntil(patience),
+            _ if self.round_robin.len() > 1 => CloseReason::Shape,
+            _ if wait_until <= now => CloseReason::Waited,
+            _ => return Next::WaitUntil(wait_until),
         };
         Next::Run(self.take(parts, reason))
     }
@@ -165,11 +166,11 @@ impl<S: Clone + Eq + Hash> BatchScheduler<S> {
     fn plan(&self, waiting: &VecDeque<Waiting>) -> (Vec<(u64, usize)>, Option<CloseReason>) {
         let (mut parts, mut images, mut kv_bytes) = (Vec::new(), 0, 0);
         for job in waiting {
-            let room = self.limits.max_images.min(job.max_images).saturating_sub(images);
+            let places = self.limits.max_images.min(job.max_images).saturating_sub(images);
             let memory = self.limits.max_kv_bytes.saturating_sub(kv_bytes) / job.kv_bytes.max(1);
             let memory = usize::try_from(memory).unwrap_or(usize::MAX);
             // The first picture is admitted always, or it would wait for ever.
-            let fits = room.min(memory).max(usize::from(images == 0));
+            let fits = places.min(memory).max(usize::from(images == 0));
             let taken = job.images.min(fits);
             if taken > 0 {
                 parts.push((job.ticket, taken));
@@ -177,20 +178,20 @@ impl<S: Clone + Eq + Hash> BatchScheduler<S> {
                 kv_bytes += taken as u64 * job.kv_bytes;
             }
             if taken < job.images {
-                return (parts, Some(if memory < room { CloseReason::Memory } else { CloseReason::Full }));
+                return (parts, Some(if memory < places { CloseReason::Memory } else { CloseReason::Full }));
             }
-            if taken == room {
+            if taken == places {
                 return (parts, Some(CloseReason::Full));
             }
         }
         (parts, None)
     }
 
-    /// Takes the planned pictures of the group whose turn it is, and gives the turn to the next.
+    /// Takes the planned pictures of the first group, which then goes behind the others.
     fn take(&mut self, parts: Vec<(u64, usize)>, reason: CloseReason) -> Batch<S> {
         // `next` has seen the group and its jobs.
-        let group = self.turns.pop_front().expect("a group has the turn");
-        let waiting = self.groups.get_mut(&group).expect("a group with a turn has jobs");
+        let group = self.round_robin.pop_front().expect("`next` has seen a group");
+        let waiting = self.groups.get_mut(&group).expect("a group in the round has jobs");
         for (_, taken) in &parts {
             let Some(mut job) = waiting.pop_front() else { break };
             job.images -= taken;
@@ -202,7 +203,7 @@ impl<S: Clone + Eq + Hash> BatchScheduler<S> {
         if waiting.is_empty() {
             self.groups.remove(&group);
         } else {
-            self.turns.push_back(group.clone());
+            self.round_robin.push_back(group.clone());
         }
         let (Group::Of(shape) | Group::Alone(shape, _)) = group;
         Batch { shape, parts, reason }

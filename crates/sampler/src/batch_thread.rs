@@ -1,9 +1,9 @@
 //! The thread that owns the networks and samples batches of requests.
 //!
 //! Whenever the networks are free, the thread takes the requests that have arrived and samples side by side what its
-//! [`BatchScheduler`](crate::batch_scheduler::BatchScheduler) allows. A request that nobody waits for any more is dropped,
-//! before a batch or within it, and disturbs no other. A batch that fails says nothing about its requests: each is run
-//! again by itself, and only the one at fault fails.
+//! [`BatchScheduler`](crate::batch_scheduler::BatchScheduler) allows. A request whose caller no longer waits is
+//! dropped, before a batch or within it, without effect on the others. A batch that fails says nothing about its
+//! requests: each is run again by itself, and only the one at fault fails.
 
 mod batches;
 mod pending;
@@ -46,7 +46,7 @@ pub(crate) struct Part<'a, T> {
     pub(crate) seeds: Vec<u64>,
 }
 
-/// Asks the thread; it ends when this is dropped and nothing waits any more.
+/// The thread, and how it is asked; it ends when this is dropped and nothing waits any more.
 #[derive(Debug)]
 pub(crate) struct BatchThread {
     thread: InferenceThread<BatchRequest, Sampled, SampleError>,

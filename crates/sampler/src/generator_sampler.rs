@@ -7,8 +7,8 @@ use echogen_checkpoint::bundle::{Bundle, SamplingDefaults};
 use echogen_imaging::RgbImage;
 use echogen_models::{
     echogen::{self, Schedule},
+    encoded_subject::EncodedSubject,
     generator::{Generator, GeneratorError, ImageRequest},
-    subject_encoder::EncodedSubject,
 };
 use echogen_protocol::{Job, Parameters, PerScale, PixelBudget, SubjectKeys};
 use echogen_worker::InferenceError;

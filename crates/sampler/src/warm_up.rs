@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use echogen_models::subject_encoder::EncodedSubject;
+use echogen_models::encoded_subject::EncodedSubject;
 use echogen_protocol::Job;
 use tokio::{sync::mpsc, time::Instant};
 

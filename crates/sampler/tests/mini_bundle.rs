@@ -4,10 +4,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use echogen_checkpoint::bundle::Bundle;
 use echogen_imaging::RgbImage;
-use echogen_models::{
-    DType, Device,
-    generator::{Generator, load_subject_encoder},
-};
+use echogen_models::{DType, Device, feature_extractor::FeatureExtractor, generator::Generator};
 use echogen_ports::{Broker, MemoryBroker, MemoryCache, MemoryObjectStore, Message, ObjectKey, ObjectStore};
 use echogen_protocol::{
     AspectRatio, EventKind, Job, JobId, JobStatus, PerScale, PixelBudget, Progress, SampleTask, Seeds, StageTask,
@@ -31,7 +28,7 @@ fn bundle() -> Bundle {
 
 /// A chequered square, encoded.
 fn subject() -> Vec<u8> {
-    let encoder = load_subject_encoder(&bundle(), &Device::Cpu, DType::F32).expect("the encoders load");
+    let encoder = FeatureExtractor::load(&bundle(), &Device::Cpu, DType::F32).expect("the encoders load");
     let square =
         RgbImage::from_fn(64, 64, |x, y| [(x * 4) as u8, (y * 4) as u8, ((x / 8 + y / 8) % 2 * 255) as u8].into());
     encoder.encode(&square, 64).and_then(|subject| subject.to_bytes()).expect("a picture can be encoded")

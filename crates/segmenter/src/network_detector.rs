@@ -43,7 +43,7 @@ impl NetworkDetector {
         let naming_timeout = config.naming_timeout();
         let serve = move |(picture, subject): (Arc<RgbImage>, Subject), handle: &RequestHandle<_, _>| {
             let started = Moment::now();
-            let keep_going = || started.elapsed() < naming_timeout && !handle.is_gone();
+            let keep_going = || started.elapsed() < naming_timeout && !handle.is_abandoned();
             find_subject(&networks, &config, &picture, &subject, &keep_going)
         };
         let thread = InferenceThread::start("subject-networks", WAITING, is_device_fault, serve)?;

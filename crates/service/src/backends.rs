@@ -103,7 +103,7 @@ pub(crate) fn result_writer(results: Arc<dyn ObjectStore>, broker: Arc<dyn Broke
 pub(crate) async fn connect(config: &ServiceConfig) -> Result<AmqpBroker, Failure> {
     if config.is_embedded() {
         let example = "amqp://guest:guest@127.0.0.1:5672/%2f";
-        return Err(Failure::usage(format!("no broker is named; give --broker-url, such as {example}")));
+        return Err(Failure::usage(format!("broker.url is not set; write an address such as {example}")));
     }
     let connected = AmqpBroker::connect(config.broker.clone()).await;
     connected.map_err(|error| Failure::refused("RabbitMQ cannot be used", &error))
@@ -136,7 +136,7 @@ impl Stores {
     /// Opens the two stores.
     pub(crate) async fn open(config: &ServiceConfig) -> Result<Self, Failure> {
         let Some(place) = store_url(config) else {
-            return Err(Failure::usage("no store is named; give --store-url, such as s3://bucket or a folder"));
+            return Err(Failure::usage("store.url is not set; write s3://bucket/prefix or the path of a folder"));
         };
         match place.strip_prefix("s3://") {
             Some(place) => Self::in_bucket(place, &config.store.s3).await,
@@ -159,7 +159,7 @@ impl Stores {
     fn in_folder(folder: &Path) -> Result<Self, Failure> {
         let open = |part: &str| {
             let path = folder.join(part);
-            Ok::<_, Failure>(metered(open_folder(&path, "--store-url")?))
+            Ok::<_, Failure>(metered(open_folder(&path, "store.url")?))
         };
         Ok(Self { results: open(RESULTS)?, work: open(WORK)?, bucket: None })
     }
@@ -226,6 +226,6 @@ mod tests {
         assert!(fetch(true, None, "Cargo.toml").await.unwrap() > 0);
         assert!(fetch(true, None, "../Cargo.toml").await.unwrap_err().contains("outside the folder"));
         assert!(fetch(true, Some("src"), "Cargo.toml").await.is_err());
-        assert!(fetch(false, None, "Cargo.toml").await.unwrap_err().contains("subject-folder"));
+        assert!(fetch(false, None, "Cargo.toml").await.unwrap_err().contains("fetch.subject_folder"));
     }
 }

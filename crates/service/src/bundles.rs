@@ -37,5 +37,5 @@ fn use_threads(threads: usize) -> Result<(), Failure> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build_global()
-        .map_err(|error| Failure::usage(format!("cannot use {threads} threads: {error}; leave --threads out")))
+        .map_err(|error| Failure::usage(format!("cannot use {threads} threads: {error}; leave model.threads out")))
 }

@@ -4,14 +4,16 @@
 //! gone well.
 
 use std::{
+    ffi::OsString,
     fmt::Display,
     io::{ErrorKind, Write},
     sync::OnceLock,
 };
 
+use clap::error::ErrorKind as Mistake;
 use serde::Serialize;
 
-use crate::{Exit, Failure};
+use crate::{Exit, Failure, config::one_line};
 
 /// Why a line of standard output was lost, the first time.
 static LOST: OnceLock<std::io::Error> = OnceLock::new();
@@ -51,4 +53,21 @@ pub fn all_printed(exit: Exit) -> Result<Exit, Failure> {
 /// Prints a line to standard error, in one piece. If that is not possible nobody can be informed, and the work goes on.
 pub fn print_error(text: impl Display) {
     drop(std::io::stderr().write_all(format!("{text}\n").as_bytes()));
+}
+
+/// Answers a command line that was not parsed. Help and version are answers; anything else that clap says is a mistake in
+/// the command line, told on one line.
+pub fn answer_of(error: &clap::Error, definition: &clap::Command, arguments: &[OsString]) -> Result<Exit, Failure> {
+    match error.kind() {
+        Mistake::DisplayHelp | Mistake::DisplayVersion => {
+            note_printed(error.print());
+            Ok(Exit::Success)
+        }
+        Mistake::DisplayHelpOnMissingArgumentOrSubcommand => {
+            // It goes to standard error: if it cannot be printed nobody can be informed.
+            drop(error.print());
+            Ok(Exit::Usage)
+        }
+        _ => Err(Failure::usage(one_line(error, definition, arguments))),
+    }
 }

@@ -46,14 +46,16 @@ pub(crate) async fn serve(config: &ServiceConfig, log: LogControl, tracker: &Tas
     let bound = match config.telemetry.listen {
         Some(Listen::Nowhere) => return Ok(()),
         Some(Listen::At(address)) => Endpoint::bind(address, log).await.map_err(|error| {
-            Failure::usage(format!("cannot listen at {address}: {error}; give another --listen, or none"))
+            Failure::usage(format!(
+                "cannot listen at {address}: {error}; set telemetry.listen to another one, or to none"
+            ))
         })?,
         None => match Endpoint::bind(SocketAddr::from(DEFAULT_ADDRESS), log).await {
             Ok(endpoint) => endpoint,
             Err(error) => {
                 // Several roles on one machine are no mistake, and nobody asked for this port.
                 let port = DEFAULT_ADDRESS.1;
-                warn!(port, %error, "no health and metrics endpoint; give --listen to have one elsewhere");
+                warn!(port, %error, "no health and metrics endpoint; set telemetry.listen to have one elsewhere");
                 return Ok(());
             }
         },

@@ -1,4 +1,4 @@
-{{/* What everything's name begins with. */}}
+{{/* The beginning of all objects' names. */}}
 {{- define "echogen.fullname" -}}
 {{- .Values.fullnameOverride | default .Release.Name | trunc 40 | trimSuffix "-" -}}
 {{- end }}
@@ -9,7 +9,7 @@ app.kubernetes.io/name: echogen
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{/* The labels of everything. */}}
+{{/* The labels of all objects. */}}
 {{- define "echogen.labels" -}}
 {{ include "echogen.selector" . }}
 app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | quote }}
@@ -45,29 +45,81 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- .Values.models.volume.existingClaim | default (printf "%s-models" (include "echogen.fullname" .)) -}}
 {{- end }}
 
-{{/* Where the bundle's weights lie: beside its manifest, as the program expects. */}}
+{{/* The folder of the bundle's weights: beside its manifest, as the program expects. */}}
 {{- define "echogen.weights" -}}
-/opt/echogen/bundles/{{ .Values.models.bundle }}
+/opt/echogen/bundles/{{ .Values.config.model.bundle }}
 {{- end }}
 
-{{/* A map of environment variables. */}}
-{{- define "echogen.env" -}}
-{{- range $name, $value := . }}
-- name: {{ $name }}
-  value: {{ $value | toString | quote }}
-{{- end }}
+{{/* Settings as TOML: {table, path}. Texts, numbers, booleans and lists are written in TOML as in JSON. */}}
+{{- define "echogen.toml" -}}
+{{- $path := .path -}}
+{{- $own := list -}}
+{{- $tables := list -}}
+{{- range $name, $value := .table -}}
+{{- if kindIs "map" $value -}}
+{{- $tables = append $tables (include "echogen.toml" (dict "table" $value "path" (append $path $name))) -}}
+{{- else if not (kindIs "invalid" $value) -}}
+{{- $own = append $own (printf "%s = %s" $name (toJson $value)) -}}
+{{- end -}}
+{{- end -}}
+{{- if $own -}}
+{{- $own = prepend $own (printf "[%s]" (join "." $path)) -}}
+{{- $tables = prepend $tables (join "\n" $own) -}}
+{{- end -}}
+{{- join "\n\n" (compact $tables) -}}
 {{- end }}
 
-{{/* Where all environment variables that are no role's own come from. */}}
-{{- define "echogen.envFrom" -}}
+{{/* Writes the values of a table into another one, deeply: {into, from}. Unlike mergeOverwrite also `false` and 0. */}}
+{{- define "echogen.overwrite" -}}
+{{- $into := .into -}}
+{{- range $name, $value := .from -}}
+{{- if and (kindIs "map" $value) (kindIs "map" (get $into $name)) -}}
+{{- include "echogen.overwrite" (dict "into" (get $into $name) "from" $value) -}}
+{{- else if kindIs "map" $value -}}
+{{- $_ := set $into $name (deepCopy $value) -}}
+{{- else -}}
+{{- $_ := set $into $name $value -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* The text of echogen.toml: {root, own}; `own` has the settings of a role. */}}
+{{- define "echogen.settings" -}}
+{{- $settings := deepCopy .root.Values.config -}}
+{{- range list .own (dict "telemetry" (dict "listen" "0.0.0.0:9464")) -}}
+{{- include "echogen.overwrite" (dict "into" $settings "from" .) -}}
+{{- end -}}
+{{- include "echogen.toml" (dict "table" $settings "path" list) -}}
+{{- end }}
+
+{{/* The text of a role's echogen.toml: {root, role}. */}}
+{{- define "echogen.roleSettings" -}}
+{{- $own := dict "worker" (dict "grace_seconds" .role.graceSeconds) -}}
+{{- if gt (int .role.gpu.count) 0 -}}
+{{- /* Not `auto`: a pod that does not find its GPU must fail at its start instead of being slow. */ -}}
+{{- $_ := set $own "model" (dict "device" "cuda") -}}
+{{- end -}}
+{{- include "echogen.overwrite" (dict "into" $own "from" .role.config) -}}
+{{- include "echogen.settings" (dict "root" .root "own" $own) -}}
+{{- end }}
+
+{{/* The environment of a container that reads the settings: {root, env}. */}}
+{{- define "echogen.environment" -}}
+{{- $variables := dict "ECHOGEN_CONFIG" "/etc/echogen/echogen.toml" -}}
+{{- range list .root.Values.env .env -}}
+{{- include "echogen.overwrite" (dict "into" $variables "from" .) -}}
+{{- end -}}
 envFrom:
-  - configMapRef:
-      name: {{ include "echogen.fullname" . }}
   - secretRef:
-      name: {{ include "echogen.secretName" . }}
+      name: {{ include "echogen.secretName" .root }}
+env:
+  {{- range $name, $value := $variables }}
+  - name: {{ $name }}
+    value: {{ ternary $value (toJson $value) (kindIs "string" $value) | quote }}
+  {{- end }}
 {{- end }}
 
-{{/* Annotations that replace the pods when what they read at their start has changed. */}}
+{{/* Annotations that restart the pods when what they read at their start has changed. */}}
 {{- define "echogen.checksums" -}}
 checksum/config: {{ include (print .Template.BasePath "/configmap.yaml") . | sha256sum }}
 {{- if .Values.secret.create }}
@@ -90,10 +142,28 @@ securityContext:
   {{- toYaml .Values.podSecurityContext | nindent 2 }}
 {{- end }}
 
-{{/* The mounts of a container that reads the bundle: {root, write}. */}}
-{{- define "echogen.mounts" -}}
+{{/* The mounts of every container. */}}
+{{- define "echogen.settingsMounts" -}}
 - name: tmp
   mountPath: /tmp
+- name: settings
+  mountPath: /etc/echogen
+  readOnly: true
+{{- end }}
+
+{{/* The volumes of every pod: {root, key, size}: the file's key in the ConfigMap, the size of the temporary folder. */}}
+{{- define "echogen.settingsVolumes" -}}
+- name: tmp
+  emptyDir: {sizeLimit: {{ .size }}}
+- name: settings
+  configMap:
+    name: {{ include "echogen.fullname" .root }}
+    items: [{key: {{ .key }}, path: echogen.toml}]
+{{- end }}
+
+{{/* The mounts of a container that reads the bundle: {root, write}. */}}
+{{- define "echogen.mounts" -}}
+{{ include "echogen.settingsMounts" .root }}
 {{- if ne .root.Values.models.volume.type "image" }}
 - name: models
   mountPath: {{ include "echogen.weights" .root }}
@@ -109,22 +179,21 @@ securityContext:
 {{- end }}
 {{- end }}
 
-{{/* The volumes of such a pod. */}}
+{{/* The volumes of such a pod: {root, key}. */}}
 {{- define "echogen.volumes" -}}
-- name: tmp
-  emptyDir: {sizeLimit: 256Mi}
-{{- if eq .Values.models.volume.type "claim" }}
+{{ include "echogen.settingsVolumes" (dict "root" .root "key" .key "size" "256Mi") }}
+{{- if eq .root.Values.models.volume.type "claim" }}
 - name: models
   persistentVolumeClaim:
-    claimName: {{ include "echogen.claimName" . }}
-{{- else if eq .Values.models.volume.type "emptyDir" }}
+    claimName: {{ include "echogen.claimName" .root }}
+{{- else if eq .root.Values.models.volume.type "emptyDir" }}
 - name: models
-  emptyDir: {sizeLimit: {{ .Values.models.volume.size }}}
+  emptyDir: {sizeLimit: {{ .root.Values.models.volume.size }}}
 {{- end }}
-{{- if .Values.models.manifest }}
+{{- if .root.Values.models.manifest }}
 - name: manifest
   configMap:
-    name: {{ include "echogen.fullname" . }}-bundle
+    name: {{ include "echogen.fullname" .root }}-bundle
 {{- end }}
 {{- end }}
 
@@ -134,30 +203,29 @@ securityContext:
 - name: {{ .name }}
   image: {{ include "echogen.image" (dict "root" $root "cuda" false) }}
   imagePullPolicy: {{ $root.Values.image.pullPolicy }}
-  args: [models, {{ .command }}, {{ $root.Values.models.bundle | quote }}]
-  {{- if eq .command "pull" }}
+  args: [models, {{ .command }}, {{ $root.Values.config.model.bundle | quote }}]
   env:
-    - name: HF_TOKEN
+    - name: ECHOGEN_CONFIG
+      value: /etc/echogen/echogen.toml
+    {{- if eq .command "pull" }}
+    # The only secret that it needs.
+    - name: ECHOGEN_MODEL_HUB_TOKEN
       valueFrom:
         secretKeyRef:
           name: {{ include "echogen.secretName" $root }}
-          key: HF_TOKEN
+          key: ECHOGEN_MODEL_HUB_TOKEN
           optional: true
-    {{- with $root.Values.models.pull.endpoint }}
-    - name: HF_ENDPOINT
-      value: {{ . | quote }}
     {{- end }}
-  {{- end }}
   securityContext:
     {{- toYaml $root.Values.securityContext | nindent 4 }}
   resources:
     {{- toYaml $root.Values.models.pull.resources | nindent 4 }}
   volumeMounts:
-    # Verifying writes, too: the sums that nobody has published are recorded at the first look.
+    # Verifying writes, too: checksums that are not published are recorded the first time.
     {{- include "echogen.mounts" (dict "root" $root "write" true) | nindent 4 }}
 {{- end }}
 
-{{/* The first containers of a role's pod. A Job fills a shared volume; until then, verifying fails and is tried again. */}}
+{{/* The init containers of a role's pod. A Job fills a shared volume; until then, verifying fails and is retried. */}}
 {{- define "echogen.initContainers" -}}
 {{- $models := .Values.models -}}
 {{- if and (eq $models.volume.type "emptyDir") $models.pull.enabled }}
@@ -168,12 +236,23 @@ securityContext:
 {{- end }}
 {{- end }}
 
-{{/* The names of the queues that a role works off. */}}
-{{- define "echogen.queues" -}}
-{{- $prefix := .root.Values.config.amqpPrefix -}}
-{{- if eq .role "dispatcher" -}}
-{{ $prefix }}.dispatch.interactive {{ $prefix }}.dispatch.standard {{ $prefix }}.dispatch.bulk
-{{- else -}}
-{{ $prefix }}.{{ get (dict "segmenter" "segment" "encoder" "encode" "sampler" "sample") .role }}
+{{/* The stage that a role is named after and scaled by, from the list of stages: {root, role}. */}}
+{{- define "echogen.stage" -}}
+{{- $role := .role -}}
+{{- range (.root.Files.Get "files/stages.json" | fromJson).roles -}}
+{{- if eq .name $role }}{{ first .stages }}{{ end -}}
 {{- end -}}
+{{- end }}
+
+{{/* The names of a stage's queues on the broker, from the list of stages: {root, stage}. */}}
+{{- define "echogen.queues" -}}
+{{- $stage := .stage -}}
+{{- $prefix := dig "broker" "prefix" "echogen" .root.Values.config -}}
+{{- $names := list -}}
+{{- range (.root.Files.Get "files/stages.json" | fromJson).stages -}}
+{{- if eq .name $stage -}}
+{{- range .queues }}{{ $names = append $names (printf "%s.%s" $prefix (trimPrefix "echogen." .)) }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- join " " $names -}}
 {{- end }}

@@ -51,16 +51,16 @@ fn run() -> anyhow::Result<()> {
     })
 }
 
-/// The options of the roles and clients, as a shell reads them.
+/// The settings of the roles and clients, as a shell reads them.
 fn settings(servers: &Servers) -> String {
     let environment = servers.environment();
     let entries = [
-        ("AMQP_URL", environment.amqp_url),
-        ("REDIS_URL", environment.redis_url),
-        ("STORE", format!("s3://{}", environment.bucket)),
-        ("S3_ENDPOINT", environment.s3_endpoint),
-        ("S3_ACCESS_KEY_ID", environment.access_key),
-        ("S3_SECRET_ACCESS_KEY", environment.secret_key),
+        ("BROKER_URL", environment.amqp_url),
+        ("CACHE_URL", environment.redis_url),
+        ("STORE_URL", format!("s3://{}", environment.bucket)),
+        ("STORE_ENDPOINT", environment.s3_endpoint),
+        ("STORE_ACCESS_KEY_ID", environment.access_key),
+        ("STORE_SECRET_ACCESS_KEY", environment.secret_key),
     ];
     entries.map(|(name, value)| format!("export ECHOGEN_{name}='{value}'")).join("\n")
 }

@@ -19,7 +19,7 @@ pub struct RedisConfig {
     pub url: Option<Secret>,
     /// Authorities whose certificates are trusted in addition to the system's, as PEM text or as the path of a PEM file.
     pub certificates: Option<String>,
-    /// What every key begins with, so that several installations can share a server.
+    /// What every key begins with, so that several installations can share a server. Absent: `broker.prefix` and a colon.
     pub prefix: String,
     /// Bytes of the largest value that is stored; larger ones are left out. An encoded subject has up to about 4 MiB.
     pub max_value_bytes: u64,

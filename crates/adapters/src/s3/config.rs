@@ -22,9 +22,11 @@ pub struct S3Config {
     pub certificates: Option<String>,
     /// Region of the bucket.
     pub region: String,
-    /// Name of the bucket.
+    /// Name of the bucket. No setting by itself: the service reads it out of `store.url`.
+    #[serde(skip)]
     pub bucket: String,
-    /// What every key in the bucket begins with; it ends with `/` for a folder.
+    /// What every key in the bucket begins with; it ends with `/` for a folder. No setting by itself either.
+    #[serde(skip)]
     pub prefix: String,
     /// Whether the bucket is named in the path of a request and not in the host's name. Absent: yes with an `endpoint`,
     /// no without.

@@ -1,6 +1,6 @@
 //! Lengths and sums of a bundle's files: compared with what is published, or with what was first pulled.
 
-use super::lock::{LOCK_FILE, Lock, sha256_of};
+use super::lock::{Lock, LockedFile, sha256_of};
 use super::{Bundle, BundleError, FileManifest, NetworkManifest, Presence};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -34,26 +34,47 @@ pub enum Compared {
     FirstRecord,
 }
 
+/// The lock as it was read, and what has been computed since and is to be entered into it.
+struct Sums {
+    lock: Lock,
+    computed: Vec<(FileManifest, LockedFile)>,
+}
+
+impl Sums {
+    fn remember(&mut self, file: &FileManifest, metadata: &Metadata, sha256: &str) {
+        let entry = LockedFile::new(metadata, sha256);
+        if is_remembered(file, metadata) && self.lock.get(&file.path) != Some(&entry) {
+            self.computed.push((file.clone(), entry));
+        }
+    }
+}
+
+/// Whether the sum of a file is kept in the lock: if none is published, or if computing it takes long.
+fn is_remembered(file: &FileManifest, metadata: &Metadata) -> bool {
+    file.sha256.is_none() || metadata.len() >= LOCKED_FROM_BYTES
+}
+
 impl Bundle {
     /// Compares every file with its published length and sum, reading all of them, and goes on after a fault so
     /// that all faults are known at once. Optional networks of which no file is there are passed over.
     ///
-    /// A file without a published sum is compared with the one recorded when it was first seen, in [`LOCK_FILE`]
-    /// beside the weights. `progress` gets (file, bytes read since its last call).
+    /// A file without a published sum is compared with the one recorded when it was first seen, in
+    /// [`LOCK_FILE`](super::LOCK_FILE) beside the weights. `progress` gets (file, bytes read since its last call).
     pub fn verify(&self, progress: &mut dyn FnMut(&FileManifest, u64)) -> Vec<Result<VerifiedFile, BundleError>> {
-        let mut lock = Lock::read(&self.weights);
+        let mut sums = match self.read_sums() {
+            Ok(sums) => sums,
+            Err(error) => return vec![Err(error)],
+        };
         let mut results = Vec::new();
         for (network, table) in self.manifest.networks() {
             if network.is_optional() && self.presence(network) == Presence::Absent {
                 continue;
             }
             for file in &table.files {
-                results.push(self.verify_with(&mut lock, file, &mut |bytes| progress(file, bytes)));
+                results.push(self.verify_with(&mut sums, file, &mut |bytes| progress(file, bytes)));
             }
         }
-        if let Err(source) = self.write_lock(&lock) {
-            results.push(Err(source));
-        }
+        results.extend(self.write_sums(sums).err().map(Err));
         results
     }
 
@@ -62,9 +83,9 @@ impl Bundle {
     /// # Errors
     /// It is missing, has another length or another sum, or cannot be read.
     pub fn verify_file(&self, file: &FileManifest, progress: &mut dyn FnMut(u64)) -> Result<VerifiedFile, BundleError> {
-        let mut lock = Lock::read(&self.weights);
-        let verified = self.verify_with(&mut lock, file, progress)?;
-        self.write_lock(&lock)?;
+        let mut sums = self.read_sums()?;
+        let verified = self.verify_with(&mut sums, file, progress)?;
+        self.write_sums(sums)?;
         Ok(verified)
     }
 
@@ -91,10 +112,17 @@ impl Bundle {
         let target = self.path_of(file);
         let folder = target.parent().unwrap_or(&self.weights);
         std::fs::create_dir_all(folder).map_err(|source| self.io("create", folder.to_owned(), source))?;
-        std::fs::rename(downloaded, &target).map_err(|source| io("move", source))?;
-        let mut lock = Lock::read(&self.weights);
-        self.remember(&mut lock, file, &metadata, &sha256);
-        self.write_lock(&lock)?;
+        let install = || std::fs::rename(downloaded, &target).map_err(|source| io("move", source));
+        if is_remembered(file, &metadata) {
+            // File and record change together, also if another process installs the same file.
+            Lock::update(self, |lock| {
+                install()?;
+                lock.insert(file.path.clone(), LockedFile::new(&metadata, &sha256));
+                Ok(())
+            })?;
+        } else {
+            install()?;
+        }
         Ok(VerifiedFile { path: file.path.clone(), size: metadata.len(), sha256, compared })
     }
 
@@ -103,16 +131,16 @@ impl Bundle {
     /// # Errors
     /// As [`Bundle::verify_file`].
     pub fn sum(&self, file: &FileManifest) -> Result<String, BundleError> {
-        let mut lock = Lock::read(&self.weights);
-        let sum = self.checked_sum(&mut lock, file)?;
-        self.write_lock(&lock)?;
+        let mut sums = self.read_sums()?;
+        let sum = self.checked_sum(&mut sums, file)?;
+        self.write_sums(sums)?;
         Ok(sum)
     }
 
     /// Returns the SHA-256 of each network that makes pictures, and of each optional one that is there, by name.
     ///
     /// A network of one file has that file's sum; of several, the sum of their list as `sha256sum` prints it. Computed
-    /// at the first call and kept; long files are hashed once in their life, see [`LOCK_FILE`].
+    /// at the first call and kept; long files are hashed once in their life, see [`LOCK_FILE`](super::LOCK_FILE).
     ///
     /// # Errors
     /// A file is missing or does not have its published length or sum.
@@ -120,25 +148,26 @@ impl Bundle {
         if let Some(digests) = self.digests.get() {
             return Ok(digests);
         }
-        let mut lock = Lock::read(&self.weights);
+        let mut sums = self.read_sums()?;
         let mut digests = BTreeMap::new();
         for (network, table) in self.manifest.networks() {
             if network.is_optional() && self.presence(network) != Presence::Complete {
                 continue;
             }
-            digests.insert(network.name().to_owned(), self.digest(&mut lock, table)?);
+            digests.insert(network.name().to_owned(), self.digest(&mut sums, table)?);
         }
-        // A folder that cannot be written to only costs the hashing at the next start.
-        if let Err(error) = self.write_lock(&lock) {
-            tracing::debug!(%error, "sums of long files are not remembered");
+        match self.write_sums(sums) {
+            // A folder that cannot be written to only costs the hashing at the next start.
+            Err(error @ BundleError::Io { .. }) => tracing::debug!(%error, "sums of long files are not remembered"),
+            written => written?,
         }
         Ok(self.digests.get_or_init(|| digests))
     }
 
-    fn digest(&self, lock: &mut Lock, table: &NetworkManifest) -> Result<String, BundleError> {
+    fn digest(&self, sums: &mut Sums, table: &NetworkManifest) -> Result<String, BundleError> {
         let mut listing = String::new();
         for file in &table.files {
-            let sum = self.checked_sum(lock, file)?;
+            let sum = self.checked_sum(sums, file)?;
             if table.files.len() == 1 {
                 return Ok(sum);
             }
@@ -148,30 +177,30 @@ impl Bundle {
     }
 
     /// The file's sum, remembered or computed, equal to the published one if there is one.
-    fn checked_sum(&self, lock: &mut Lock, file: &FileManifest) -> Result<String, BundleError> {
+    fn checked_sum(&self, sums: &mut Sums, file: &FileManifest) -> Result<String, BundleError> {
         let metadata = self.metadata(file)?;
         self.check_size(file, &metadata)?;
-        let remembered = lock.sum(&file.path, &metadata).map(str::to_owned);
+        let remembered = sums.lock.sum(&file.path, &metadata).map(str::to_owned);
         let sum = match remembered {
             Some(sum) => sum,
             None => self.hash(file, &mut |_| {})?,
         };
-        self.compare(lock, file, &sum)?;
-        self.remember(lock, file, &metadata, &sum);
+        self.compare(&sums.lock, file, &sum)?;
+        sums.remember(file, &metadata, &sum);
         Ok(sum)
     }
 
     fn verify_with(
         &self,
-        lock: &mut Lock,
+        sums: &mut Sums,
         file: &FileManifest,
         progress: &mut dyn FnMut(u64),
     ) -> Result<VerifiedFile, BundleError> {
         let metadata = self.metadata(file)?;
         self.check_size(file, &metadata)?;
         let sha256 = self.hash(file, progress)?;
-        let compared = self.compare(lock, file, &sha256)?;
-        self.remember(lock, file, &metadata, &sha256);
+        let compared = self.compare(&sums.lock, file, &sha256)?;
+        sums.remember(file, &metadata, &sha256);
         Ok(VerifiedFile { path: file.path.clone(), size: metadata.len(), sha256, compared })
     }
 
@@ -199,18 +228,26 @@ impl Bundle {
         }
     }
 
-    fn remember(&self, lock: &mut Lock, file: &FileManifest, metadata: &Metadata, sha256: &str) {
-        if file.sha256.is_none() || metadata.len() >= LOCKED_FROM_BYTES {
-            lock.record(&file.path, metadata, sha256);
-        }
+    fn read_sums(&self) -> Result<Sums, BundleError> {
+        Ok(Sums { lock: Lock::read(self)?, computed: Vec::new() })
     }
 
-    /// Writes the lock if it says anything new.
-    fn write_lock(&self, lock: &Lock) -> Result<(), BundleError> {
-        if *lock == Lock::read(&self.weights) {
+    /// Enters into the lock what has been computed. The lock may have changed since it was read: of two processes that
+    /// first see a file without a published sum, the later one must find what the earlier one found.
+    fn write_sums(&self, sums: Sums) -> Result<(), BundleError> {
+        if sums.computed.is_empty() {
             return Ok(());
         }
-        lock.write(&self.weights).map_err(|source| self.io("write", self.weights.join(LOCK_FILE), source))
+        Lock::update(self, |lock| {
+            let mut agreed = Ok(());
+            for (file, entry) in sums.computed {
+                match self.compare(lock, &file, &entry.sha256) {
+                    Ok(_) => lock.insert(file.path, entry),
+                    Err(error) => agreed = agreed.and(Err(error)),
+                }
+            }
+            agreed
+        })
     }
 
     fn hash(&self, file: &FileManifest, progress: &mut dyn FnMut(u64)) -> Result<String, BundleError> {

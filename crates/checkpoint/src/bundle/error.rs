@@ -82,6 +82,20 @@ pub enum BundleError {
         /// The sum found.
         found: String,
     },
+    /// The lock cannot be read as what it is.
+    #[error(
+        "bundle {bundle}: {} is damaged ({reason}); restore it from a copy, or delete it if the files beside it are right: sums \
+         that are not published are then recorded anew",
+        path.display()
+    )]
+    Lock {
+        /// The bundle's name.
+        bundle: String,
+        /// The lock file.
+        path: PathBuf,
+        /// What is wrong in it.
+        reason: String,
+    },
     /// The bundle does not have this network.
     #[error("bundle {bundle} has no {network}; add a [{network}] table or choose a bundle that has one")]
     NoNetwork {
@@ -99,6 +113,17 @@ pub enum BundleError {
         network: Network,
         /// What is wrong.
         reason: String,
+    },
+    /// The weights of a network are not those that its architecture asks for.
+    #[error("bundle {bundle}: the weights of the {network} do not fit")]
+    Weights {
+        /// The bundle's name.
+        bundle: String,
+        /// The network.
+        network: Network,
+        /// What does not fit.
+        #[source]
+        source: CheckpointError,
     },
     /// A file of the bundle cannot be read, or the lock not written.
     #[error("bundle {bundle}: cannot {action} {}: {source}", path.display())]

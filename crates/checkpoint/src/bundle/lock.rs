@@ -1,28 +1,47 @@
-//! Sums of files, remembered beside the weights so that gigabytes are not hashed at every start.
+//! Sums of files, kept beside the weights so that gigabytes are not hashed at every start.
 //!
 //! `bundle.lock.toml` says for each file how long it was, when it was last written, and its SHA-256. An entry counts
 //! only while length and time are unchanged. For a file without a published sum the entry is the record of what was
 //! first pulled, and a later change is reported against it.
+//!
+//! Several processes may use one folder at once, also from different containers or machines:
+//! - the file is replaced as a whole: written under a unique temporary name in the same folder, flushed to the disk and
+//!   renamed, so a reader finds either the old one or the new one;
+//! - [`Lock::update`] holds an exclusive lock on [`GUARD_FILE`] from reading to renaming, so no writer loses the entries
+//!   of another;
+//! - a file that cannot be parsed is an error. If it counted as empty, whatever the files have become would be recorded
+//!   as what was first pulled.
 
+use super::{Bundle, BundleError, one_line};
+use crate::temporary;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::io::{self, Read, Write};
+use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 /// The lock's name in the folder of weights.
 pub const LOCK_FILE: &str = "bundle.lock.toml";
+/// An empty file that writers of the lock hold locked. Not the lock itself, since that is replaced by another file.
+const GUARD_FILE: &str = ".bundle.lock";
 /// Bytes hashed between two reports of progress.
 const CHUNK: usize = 1 << 20;
 
 /// The lock file's contents.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Lock {
-    #[serde(default)]
     files: BTreeMap<String, LockedFile>,
+}
+
+/// The lock as it is written: with the number of its entries first, so that a file cut off anywhere is not taken for
+/// one with fewer entries.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written<F> {
+    entries: usize,
+    files: F,
 }
 
 /// One file as it was when hashed.
@@ -35,11 +54,39 @@ pub(super) struct LockedFile {
     pub(super) sha256: String,
 }
 
+impl LockedFile {
+    pub(super) fn new(metadata: &Metadata, sha256: &str) -> Self {
+        Self { size: metadata.len(), modified: modified(metadata), sha256: sha256.to_owned() }
+    }
+}
+
 impl Lock {
-    /// Reads the lock of a folder; an absent or unreadable one is empty, for it only spares work.
-    pub(super) fn read(folder: &Path) -> Self {
-        let text = std::fs::read_to_string(folder.join(LOCK_FILE)).unwrap_or_default();
-        toml::from_str(&text).unwrap_or_default()
+    /// Reads the lock of a bundle; only one that does not exist is empty.
+    pub(super) fn read(bundle: &Bundle) -> Result<Self, BundleError> {
+        let path = bundle.weights.join(LOCK_FILE);
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(source) => return Err(bundle.io("read", path, source)),
+        };
+        parse(&text).map_err(|reason| BundleError::Lock { bundle: bundle.name().to_owned(), path, reason })
+    }
+
+    /// Reads the lock, lets `change` change it, and writes it if it has changed, with no other writer in between. What
+    /// `change` has entered is written also if it fails.
+    pub(super) fn update(
+        bundle: &Bundle,
+        change: impl FnOnce(&mut Self) -> Result<(), BundleError>,
+    ) -> Result<(), BundleError> {
+        // Acquired before the lock is read and held until it is written: entries of another writer would be lost.
+        let _guard = guard(bundle)?;
+        let before = Self::read(bundle)?;
+        let mut lock = before.clone();
+        let changed = change(&mut lock);
+        if lock != before {
+            lock.write(bundle)?;
+        }
+        changed
     }
 
     pub(super) fn get(&self, path: &str) -> Option<&LockedFile> {
@@ -53,19 +100,52 @@ impl Lock {
         unchanged.then_some(entry.sha256.as_str())
     }
 
-    pub(super) fn record(&mut self, path: &str, metadata: &Metadata, sha256: &str) {
-        let entry = LockedFile { size: metadata.len(), modified: modified(metadata), sha256: sha256.to_owned() };
-        self.files.insert(path.to_owned(), entry);
+    pub(super) fn insert(&mut self, path: String, entry: LockedFile) {
+        self.files.insert(path, entry);
     }
 
-    pub(super) fn write(&self, folder: &Path) -> io::Result<()> {
-        let text = toml::to_string(self).map_err(io::Error::other)?;
-        let target: PathBuf = folder.join(LOCK_FILE);
-        // Written beside and renamed: another process may be reading.
-        let part = folder.join(format!("{LOCK_FILE}.{}", std::process::id()));
-        std::fs::write(&part, text)?;
-        std::fs::rename(part, target)
+    fn write(&self, bundle: &Bundle) -> Result<(), BundleError> {
+        let path = bundle.weights.join(LOCK_FILE);
+        let written = Written { entries: self.files.len(), files: &self.files };
+        let written =
+            toml::to_string(&written).map_err(io::Error::other).and_then(|text| replace(&path, text.as_bytes()));
+        written.map_err(|source| bundle.io("write", path, source))
     }
+}
+
+/// Returns the lock that a file holds, or what is wrong with the file.
+fn parse(text: &[u8]) -> Result<Lock, String> {
+    let written: Written<_> = toml::from_slice(text).map_err(|error| one_line(error.message()))?;
+    let lock = Lock { files: written.files };
+    match lock.files.len() {
+        found if found == written.entries => Ok(lock),
+        found => Err(format!("it has {found} of {} entries", written.entries)),
+    }
+}
+
+/// Acquires the exclusive right to write the lock of a bundle; closing the file releases it.
+fn guard(bundle: &Bundle) -> Result<File, BundleError> {
+    let path = bundle.weights.join(GUARD_FILE);
+    let opened = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = opened.map_err(|source| bundle.io("write", path.clone(), source))?;
+    match file.lock() {
+        // Some network file systems cannot lock. The file is replaced as a whole all the same.
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+            tracing::warn!(path = %path.display(), "files cannot be locked here; pull and verify one at a time");
+        }
+        locked => locked.map_err(|source| bundle.io("lock", path, source))?,
+    }
+    Ok(file)
+}
+
+/// Writes a file beside `path` and renames it to `path`.
+fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let mut file = temporary::beside(path)?;
+    file.write_all(contents)?;
+    // On the disk before it gets its name: otherwise a crash could leave an empty file under that name.
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
 }
 
 fn modified(metadata: &Metadata) -> String {

@@ -20,6 +20,8 @@ pub use manifest::{FileManifest, Manifest, Network, NetworkManifest, SamplingDef
 pub use search::installed;
 
 use crate::Checkpoint;
+use candle_core::{DType, Device};
+use candle_nn::VarBuilder;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::fs::Metadata;
@@ -135,6 +137,22 @@ impl Bundle {
             Some(prefix) => checkpoint.below(prefix),
             None => checkpoint,
         })
+    }
+
+    /// Builds a network from its checkpoint, with tensors of `dtype` on `device`. As strict as [`Checkpoint::load`]:
+    /// every tensor of the checkpoint must be asked for, or be `ignored`.
+    ///
+    /// # Errors
+    /// As [`Bundle::checkpoint`], and if the weights do not fit the network that `build` makes.
+    pub fn load<T>(
+        &self,
+        network: Network,
+        (device, dtype): (&Device, DType),
+        ignored: impl Fn(&str) -> bool,
+        build: impl FnOnce(VarBuilder<'static>) -> candle_core::Result<T>,
+    ) -> Result<T, BundleError> {
+        let loaded = self.checkpoint(network)?.load(dtype, device, ignored, build);
+        loaded.map_err(|source| BundleError::Weights { bundle: self.name().to_owned(), network, source })
     }
 
     /// Returns where the tokenizer of a network lies.

@@ -225,10 +225,78 @@ fn a_network_of_several_files_has_the_sum_of_their_list() {
 }
 
 #[test]
-fn a_lock_that_is_damaged_only_costs_time() {
+fn a_damaged_lock_is_an_error_that_says_what_to_do() {
     let (folder, bundle) = bundle();
-    fs::write(folder.path().join(LOCK_FILE), "not [ toml").unwrap();
     assert_eq!(faults(&bundle), Vec::<String>::new());
+    let path = folder.path().join(LOCK_FILE);
+    let whole = fs::read_to_string(&path).unwrap();
+    let file = bundle.manifest().dinov2.file("dinov2.safetensors").unwrap();
+    fs::write(bundle.path_of(file), "something else").unwrap();
+    for torn in (0..whole.trim_end().len()).map(|length| &whole[..length]).chain(["not [ toml", "\0\0\0\0"]) {
+        fs::write(&path, torn).unwrap();
+        let found = faults(&bundle);
+        assert_eq!(found.len(), 1, "{torn:?}: {found:?}");
+        let says = |error: &str| error.contains("bundle.lock.toml is damaged") && error.contains("delete it if");
+        assert!(says(&found[0]) && !found[0].contains('\n'), "{torn:?}: {found:?}");
+        assert!(says(&bundle.sum(file).unwrap_err().to_string()));
+        assert!(says(&bundle.verify_file(file, &mut |_| {}).unwrap_err().to_string()));
+        assert!(says(&bundle.digests().unwrap_err().to_string()));
+        assert_eq!(fs::read(&path).unwrap(), torn.as_bytes(), "the evidence stays");
+    }
+    fs::write(&path, whole).unwrap();
+    assert!(faults(&bundle)[0].contains("as first recorded"));
+}
+
+/// As two pods with one volume: their processes even have the same number.
+#[test]
+fn writers_at_once_tear_nothing_and_lose_nothing() {
+    let folder = folder(&manifest(HEAD));
+    for round in 0..20 {
+        drop(fs::remove_file(folder.path().join(LOCK_FILE)));
+        let start = std::sync::Barrier::new(NETWORKS.len());
+        std::thread::scope(|scope| {
+            for name in NETWORKS {
+                let (start, path) = (&start, folder.path());
+                scope.spawn(move || {
+                    let bundle = Bundle::open(path).unwrap();
+                    let network = Network::ALL.into_iter().find(|network| network.name() == name).unwrap();
+                    let file = &bundle.network(network).unwrap().files[0];
+                    start.wait();
+                    bundle.verify_file(file, &mut |_| {}).unwrap();
+                });
+            }
+        });
+        let bundle = Bundle::open(folder.path()).unwrap();
+        let compared: Vec<_> =
+            bundle.verify(&mut |_, _| {}).into_iter().map(|result| result.unwrap().compared).collect();
+        assert_eq!(compared, [Compared::Recorded; 5], "round {round}");
+    }
+    let left = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(left.filter(|name| name.ends_with(".partial")).count(), 0);
+}
+
+#[test]
+fn of_two_first_records_the_later_must_agree() {
+    let (folder, bundle) = bundle();
+    let other = Bundle::open(folder.path()).unwrap();
+    let file = bundle.manifest().dinov2.file("dinov2.safetensors").unwrap();
+    let mut progress = |_| {
+        // While this process hashes, the file changes and another process records it.
+        fs::write(bundle.path_of(file), "something else").unwrap();
+        other.verify_file(file, &mut |_| {}).unwrap();
+    };
+    assert!(matches!(bundle.verify_file(file, &mut progress), Err(BundleError::Changed { .. })));
+    assert!(other.verify_file(file, &mut |_| {}).is_ok(), "the record that was first stays");
+}
+
+#[cfg(unix)]
+#[test]
+fn the_lock_has_the_permissions_of_any_new_file() {
+    use std::os::unix::fs::PermissionsExt;
+    let (folder, bundle) = bundle();
+    assert_eq!(faults(&bundle), Vec::<String>::new());
+    let mode = |name: &str| fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+    assert_eq!(mode(LOCK_FILE), mode("dinov2.safetensors"), "another user of the volume can read it");
 }
 
 #[test]

@@ -2,13 +2,11 @@
 
 use clap::Subcommand;
 use echogen_service::{
-    Exit, Failure,
-    config::{Loaded, Origin, Shown, default_file},
+    Exit,
+    config::{Layers, Loaded, Origin, Shown, default_file},
     console::{print_error, print_json, print_line},
 };
 use serde_json::json;
-
-use crate::command_line::Line;
 
 pub(crate) const CONFIG_EXAMPLES: &str = "\
 Examples:
@@ -52,16 +50,16 @@ fn as_value(shown: &Shown) -> serde_json::Value {
 }
 
 /// Runs `echogen config check`: every mistake on a line of its own.
-pub(crate) fn check(line: &Line) -> Result<Exit, Failure> {
-    match line.layers().load() {
+pub(crate) fn check(layers: &Layers) -> Exit {
+    match layers.load() {
         Ok(loaded) => {
             loaded.warnings.iter().for_each(|warning| print_error(format_args!("warning: {warning}")));
             print_line("the configuration is valid");
-            Ok(Exit::Success)
+            Exit::Success
         }
         Err(error) => {
             error.messages.iter().for_each(|message| print_error(format_args!("error: {message}")));
-            Ok(Exit::Usage)
+            Exit::Usage
         }
     }
 }

@@ -27,7 +27,7 @@ secrets are safe in neither flags nor files that others read: each has a variabl
 pub(crate) const UP_EXAMPLES: &str = "\
 Examples:
   Everything embedded: jobs from standard input, one JSON object a line, results in a folder; pictures
-  named by a path are taken from this folder and those in it, or from --subject-folder:
+  named by a path are taken from this folder and those in it, or from --fetch-subject-folder:
     echogen up --store-url out/ < jobs.jsonl
   All roles in this process, on servers of your own:
     echogen up \\

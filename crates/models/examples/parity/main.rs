@@ -39,9 +39,9 @@ struct Arguments {
 fn main() -> anyhow::Result<ExitCode> {
     let mut worst: f64 = 0.0;
     for folder in Arguments::parse().folders {
-        let name = folder.canonicalize()?.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = folder.canonicalize()?.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
         if JUDGES.iter().any(|judge| name.starts_with(judge)) && !name.starts_with("dinov2") {
-            println!("{name} skipped: for evaluation only, compared by the example parity of echogen-eval");
+            println!("{name} skipped: for evaluation only, compared by the example judge_parity of echogen-eval");
             continue;
         }
         for comparison in compare_folder(&folder, &name).with_context(|| folder.display().to_string())? {
@@ -54,16 +54,16 @@ fn main() -> anyhow::Result<ExitCode> {
 }
 
 fn compare_folder(folder: &Path, name: &str) -> anyhow::Result<Vec<Comparison>> {
-    match name.to_lowercase() {
-        n if n.starts_with("t5") => t5::run(folder),
-        n if n.starts_with("dinov2") => dinov2::run(folder),
-        n if n.starts_with("flux") => flux_vae::run(folder),
-        n if n.starts_with("bsq") => bsq::run(folder),
-        n if n.starts_with("echogen") => echogen::run(folder),
-        n if n.starts_with("grounding") => grounding_dino::run(folder),
-        n if n.starts_with("preprocess") => preprocess::run(folder),
-        n if n.starts_with("sam") => sam::run(folder),
-        n if n.starts_with("qwen") => qwen2_5_vl::run(folder),
+    match name {
+        name if name.starts_with("t5") => t5::run(folder),
+        name if name.starts_with("dinov2") => dinov2::run(folder),
+        name if name.starts_with("flux") => flux_vae::run(folder),
+        name if name.starts_with("bsq") => bsq::run(folder),
+        name if name.starts_with("echogen") => echogen::run(folder),
+        name if name.starts_with("grounding") => grounding_dino::run(folder),
+        name if name.starts_with("preprocess") => preprocess::run(folder),
+        name if name.starts_with("sam") => sam::run(folder),
+        name if name.starts_with("qwen") => qwen2_5_vl::run(folder),
         _ => bail!("no network has a name that {name:?} begins with; see FIXTURES.md"),
     }
 }

@@ -1,8 +1,6 @@
-//! Drawing bits from logits, and bits as codes.
+//! Drawing bits from logits.
 
-use candle_core::{Device, Result, Tensor};
-
-use super::{guidance::SamplingOptions, schedule::Scale};
+use super::guidance::SamplingOptions;
 use crate::random::CounterRng;
 
 /// The stream of a seed that bits are drawn from; the posterior's noise has another.
@@ -31,13 +29,6 @@ fn probability_of_one(pair: &[f32], top_p: f64) -> f64 {
     } else {
         one
     }
-}
-
-/// Bits (token, bit), row-major over (height, width), as codes ±1/sqrt(d): (1, d, height, width) on the CPU.
-pub fn bits_to_codes(bits: &[u8], depth: usize, (height, width): Scale) -> Result<Tensor> {
-    let unit = 1.0 / (depth as f32).sqrt();
-    let codes = bits.iter().map(|bit| if *bit == 0 { -unit } else { unit }).collect();
-    Tensor::from_vec(codes, (1, height, width, depth), &Device::Cpu)?.permute((0, 3, 1, 2))?.contiguous()
 }
 
 #[cfg(test)]
@@ -72,13 +63,5 @@ mod tests {
         let mut rng = CounterRng::new(1, BIT_STREAM);
         draw_bits(&[0.0, 50.0, 50.0, 0.0], &SamplingOptions::default(), &mut rng);
         assert_eq!(rng.position(), 2);
-    }
-
-    #[test]
-    fn codes_are_unit_vectors_in_channel_order() {
-        let codes = bits_to_codes(&[1, 0, 0, 1, 1, 1, 0, 0], 4, (1, 2)).unwrap();
-        assert_eq!(codes.dims(), [1, 4, 1, 2]);
-        let first = codes.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        assert_eq!(first, [0.5, 0.5, -0.5, 0.5, -0.5, -0.5, 0.5, -0.5]);
     }
 }

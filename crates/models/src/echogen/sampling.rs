@@ -10,7 +10,7 @@ use std::{ops::ControlFlow, sync::Arc};
 use candle_core::{Device, Result, Tensor, bail};
 
 use super::{
-    bits::{BIT_STREAM, bits_to_codes, draw_bits},
+    bits::{BIT_STREAM, draw_bits},
     block::Span,
     condition_cache::{CacheUse, ConditionCache, Subject, Text},
     conditions::RowCondition,
@@ -19,11 +19,9 @@ use super::{
     schedule::Schedule,
 };
 use crate::{
-    layers::{
-        attention::{KeyValue, Rotation},
-        resize::resize_bilinear,
-    },
+    layers::attention::{KeyValue, Rotation},
     random::CounterRng,
+    visual_tokenizer::CodeSum,
 };
 
 /// One image to sample.
@@ -78,8 +76,8 @@ pub struct Sampler {
 struct ImageState {
     options: SamplingOptions,
     rng: CounterRng,
-    /// Σ codes at the size of the last scale, (1, d, H, W), on the CPU.
-    summed: Tensor,
+    /// Of the scales so far, at the size of the last scale, on the CPU.
+    codes: CodeSum,
     /// Tokens of the present scale before the blocks, (L, C); none for the first scale.
     tokens: Option<Tensor>,
 }
@@ -193,7 +191,7 @@ impl Sampler {
         sampling.images.push(ImageState {
             options: request.options.clone(),
             rng: CounterRng::new(request.seed, BIT_STREAM),
-            summed: Tensor::zeros((1, self.model.config.bits, height, width), candle_core::DType::F32, &Device::Cpu)?,
+            codes: CodeSum::zeros(1, self.model.config.bits, (height, width), &Device::Cpu)?,
             tokens: None,
         });
         Ok(())
@@ -263,18 +261,16 @@ impl Sampling<'_> {
     pub fn accept(&mut self, bits: &[Vec<u8>]) -> Result<()> {
         let (scales, depth) = (self.schedule.scales(), self.model.config.bits);
         let Some(&(height, width)) = scales.get(self.scale) else { bail!("all scales have been sampled") };
-        let (last_height, last_width) = self.schedule.last();
         for (image, bits) in self.images.iter_mut().zip(bits) {
             if bits.len() != height * width * depth {
                 bail!("scale {} takes {} bits, got {}", self.scale, height * width * depth, bits.len());
             }
-            let codes = bits_to_codes(bits, depth, (height, width))?;
-            image.summed = (&image.summed + resize_bilinear(&codes, last_height, last_width)?)?;
+            image.codes.add(&Tensor::from_slice(bits, (1, height, width, depth), &Device::Cpu)?)?;
             image.tokens = match scales.get(self.scale + 1) {
                 None => None,
-                Some(&(height, width)) => {
-                    let codes = resize_bilinear(&image.summed, height, width)?.flatten_from(2)?.squeeze(0)?.t()?;
-                    Some(self.model.embed_words(&codes.contiguous()?.to_device(self.model.device())?)?)
+                Some(next) => {
+                    let codes = image.codes.transformer_input(*next)?.squeeze(0)?; // (height · width, d)
+                    Some(self.model.embed_words(&codes.to_device(self.model.device())?)?)
                 }
             };
         }
@@ -285,7 +281,7 @@ impl Sampling<'_> {
 
     /// The sum of codes so far, (d, H, W) for each image, on the CPU.
     pub fn summed(&self) -> Result<Vec<Tensor>> {
-        self.images.iter().map(|image| image.summed.squeeze(0)).collect()
+        self.images.iter().map(|image| image.codes.tensor().squeeze(0)).collect()
     }
 
     fn live_rows(&self) -> impl Iterator<Item = &RowState> {

@@ -3,7 +3,7 @@
 use candle_core::{D, DType, Device, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
-use super::{config::GroundingDinoConfig, neck::Levels};
+use super::{config::GroundingDinoConfig, levels::Levels};
 use crate::layers::{
     attention::{HeadOptions, KeyValue, attend, split_heads},
     bias::add_bias,

@@ -7,7 +7,7 @@ use super::{
     attention::{DeformableAttention, Projections, sine_features},
     config::GroundingDinoConfig,
     encoder::{Caption, FeedForward},
-    neck::Levels,
+    levels::Levels,
 };
 use crate::layers::{
     deformable::References,

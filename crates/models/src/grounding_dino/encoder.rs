@@ -6,7 +6,7 @@ use candle_nn::VarBuilder;
 use super::{
     attention::{BiMultiHeadAttention, DeformableAttention, Projections, additive_mask},
     config::{FeedForwardActivation, GroundingDinoConfig},
-    neck::Levels,
+    levels::Levels,
 };
 use crate::layers::{
     bias::add_bias_relu,

@@ -14,6 +14,7 @@ mod bert;
 mod config;
 mod decoder;
 mod encoder;
+mod levels;
 mod model;
 mod neck;
 mod phrases;

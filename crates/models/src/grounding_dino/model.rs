@@ -9,7 +9,8 @@ use super::{
     config::GroundingDinoConfig,
     decoder::{Decoder, Mlp, Scene, moved, sigmoid},
     encoder::{Caption, Encoder},
-    neck::{Levels, Neck, PixelMask, valid_size},
+    levels::Levels,
+    neck::{Neck, PixelMask, valid_size},
     phrases::PhraseBlocks,
     swin::Swin,
 };

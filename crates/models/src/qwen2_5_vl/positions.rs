@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Result, Tensor, bail};
 
-use super::{config::QwenVisionConfig, processor::place_of_patch};
+use super::config::QwenVisionConfig;
 use crate::layers::attention::Rotation;
 
 /// Base of the wave lengths in the vision tower.
@@ -76,6 +76,13 @@ impl WindowOrder {
         }
         inverse
     }
+}
+
+/// Row and column of a patch that is counted block by block.
+pub(super) fn place_of_patch(patch: usize, columns: usize, merge: usize) -> (usize, usize) {
+    let (block, inside) = (patch / (merge * merge), patch % (merge * merge));
+    let blocks = columns / merge;
+    (block / blocks * merge + inside / merge, block % blocks * merge + inside % merge)
 }
 
 /// Row and column of every patch, in the order of the patches.
@@ -177,6 +184,12 @@ mod tests {
     use super::*;
 
     const GRID: Grid = Grid { frames: 1, rows: 4, columns: 6 };
+
+    #[test]
+    fn patches_come_block_by_block() {
+        let places: Vec<_> = (0..8).map(|patch| place_of_patch(patch, 4, 2)).collect();
+        assert_eq!(places, [(0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (0, 3), (1, 2), (1, 3)]);
+    }
 
     #[test]
     fn words_and_pictures_have_their_places() {

@@ -4,7 +4,10 @@ use candle_core::{Device, Tensor};
 use image::RgbImage;
 use serde::Deserialize;
 
-use super::{config::QwenVisionConfig, positions::Grid};
+use super::{
+    config::QwenVisionConfig,
+    positions::{Grid, place_of_patch},
+};
 use echogen_imaging::{Filter, ImageError, resize};
 
 /// Longest side over shortest that the published processor takes.
@@ -134,13 +137,6 @@ impl QwenProcessorConfig {
     }
 }
 
-/// Row and column of a patch that is counted block by block.
-pub(super) fn place_of_patch(patch: usize, columns: usize, merge: usize) -> (usize, usize) {
-    let (block, inside) = (patch / (merge * merge), patch % (merge * merge));
-    let blocks = columns / merge;
-    (block / blocks * merge + inside / merge, block % blocks * merge + inside % merge)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,12 +149,6 @@ mod tests {
         assert_eq!(smart_resize((1, 1), 28, (3_136, 1_003_520)), Some((56, 56)));
         assert_eq!(smart_resize((1, 5_000), 28, (3_136, 1_003_520)), None);
         assert_eq!(smart_resize((0, 5), 28, (3_136, 1_003_520)), None);
-    }
-
-    #[test]
-    fn patches_come_block_by_block() {
-        let places: Vec<_> = (0..8).map(|patch| place_of_patch(patch, 4, 2)).collect();
-        assert_eq!(places, [(0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (0, 3), (1, 2), (1, 3)]);
     }
 
     #[test]

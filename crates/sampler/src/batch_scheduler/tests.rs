@@ -21,7 +21,7 @@ fn run(next: Next<&'static str>) -> (Vec<(u64, usize)>, CloseReason) {
 }
 
 #[test]
-fn company_is_waited_for_until_the_oldest_has_waited_enough() {
+fn the_oldest_waits_for_others_of_its_shape_until_its_time_is_over() {
     let now = Instant::now();
     let mut scheduler = BatchScheduler::new(LIMITS);
     assert_eq!(scheduler.next(now), Next::Nothing);
@@ -34,7 +34,7 @@ fn company_is_waited_for_until_the_oldest_has_waited_enough() {
 }
 
 #[test]
-fn a_full_batch_waits_for_nobody_and_what_does_not_fit_takes_turns() {
+fn a_full_batch_runs_at_once_and_what_does_not_fit_is_served_in_turn() {
     let now = Instant::now();
     let mut scheduler = BatchScheduler::new(LIMITS);
     scheduler.push("square", job(1, 9, now));
@@ -59,7 +59,7 @@ fn memory_bounds_a_batch_but_one_picture_is_always_admitted() {
 }
 
 #[test]
-fn shapes_take_turns_whatever_their_load() {
+fn shapes_are_served_in_turn_whatever_their_load() {
     let now = Instant::now();
     let mut scheduler = BatchScheduler::new(LIMITS);
     for ticket in 0..100 {
@@ -72,7 +72,7 @@ fn shapes_take_turns_whatever_their_load() {
 }
 
 #[test]
-fn who_must_be_alone_is_and_at_once() {
+fn a_job_that_must_be_alone_runs_alone_and_at_once() {
     let now = Instant::now();
     let mut scheduler = BatchScheduler::new(LIMITS);
     scheduler.push("square", Waiting { alone: true, ..job(1, 1, now) });
@@ -84,7 +84,7 @@ fn who_must_be_alone_is_and_at_once() {
 }
 
 #[test]
-fn at_shutdown_nobody_waits_for_company() {
+fn at_shutdown_nothing_waits_for_others() {
     let now = Instant::now();
     let mut scheduler = BatchScheduler::new(LIMITS);
     scheduler.push("square", job(1, 1, now));
@@ -131,7 +131,7 @@ proptest! {
         let mut left: HashMap<u64, usize> = HashMap::new();
         let mut waited: HashMap<Group<usize>, usize> = HashMap::new();
         let mut take = |scheduler: &mut BatchScheduler<usize>, left: &mut HashMap<u64, usize>| {
-            let groups: Vec<_> = scheduler.turns.iter().cloned().collect();
+            let groups: Vec<_> = scheduler.round_robin.iter().cloned().collect();
             let Next::Run(batch) = scheduler.next(now + LIMITS.max_wait) else { return Ok(false) };
             check(&batch, &jobs, max_images, left)?;
             for group in &groups[1..] {

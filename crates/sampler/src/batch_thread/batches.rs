@@ -76,9 +76,10 @@ impl<N: BatchNetworks> Batches<N> {
     /// Waits for the next batch, and takes its requests; `None` when nothing more will come.
     fn next_batch(&mut self, requests: &Receiver<Incoming>) -> Option<Taken> {
         loop {
-            // Before each decision: all that came while the networks were busy, and without those who have left since.
+            // Before each decision: take all that arrived while the networks were busy, and drop the requests whose
+            // callers no longer wait.
             self.receive_arrived(requests);
-            self.drop_gone();
+            self.drop_abandoned();
             let now = Instant::now();
             match self.scheduler.next(now) {
                 Next::Run(batch) => {
@@ -130,11 +131,11 @@ impl<N: BatchNetworks> Batches<N> {
         self.pending.insert(ticket, pending);
     }
 
-    /// Drops the requests that nobody waits for.
-    fn drop_gone(&mut self) {
-        let gone = self.pending.extract_if(|_, pending| pending.is_gone());
+    /// Drops the requests whose callers no longer wait.
+    fn drop_abandoned(&mut self) {
+        let gone = self.pending.extract_if(|_, pending| pending.is_abandoned());
         for (ticket, _) in gone {
-            debug!("request skipped, nobody waits for it");
+            debug!("request skipped, its caller no longer waits");
             self.scheduler.remove(ticket);
         }
     }
@@ -180,7 +181,7 @@ impl<N: BatchNetworks> Batches<N> {
         members
     }
 
-    /// Samples the shares of all members, reporting to each its scales; stops when nobody waits for any.
+    /// Samples the shares of all members, reporting to each its scales; stops when no caller waits any more.
     fn sample(
         &mut self,
         members: &mut [Member<N::Subject>],
@@ -201,13 +202,14 @@ impl<N: BatchNetworks> Batches<N> {
         let mut observe = || {
             clock.next();
             let mut wanted = false;
-            for (watcher, request, images) in watched.iter_mut().filter(|(watcher, ..)| !watcher.handle.is_gone()) {
+            for (watcher, request, images) in watched.iter_mut().filter(|(watcher, ..)| !watcher.handle.is_abandoned())
+            {
                 wanted = true;
                 watcher.report_scale(request, *images);
             }
             if wanted { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
-        // The networks keep nothing of a batch past its end, so the next one finds them as they were.
+        // A panic leaves the networks unchanged, since they keep nothing of a batch after its end.
         let images = catch_panic(&self.thread, || self.networks.sample(&parts, schedule, &mut observe))?;
         clock.end();
         if images.len() != expected {
@@ -240,7 +242,7 @@ impl<N: BatchNetworks> Batches<N> {
         let mut again = 0;
         for Member { ticket, mut pending, share, .. } in members {
             self.scheduler.remove(ticket);
-            if !pending.is_gone() {
+            if !pending.is_abandoned() {
                 again += 1;
                 share.into_iter().rev().for_each(|index| pending.missing.push_front(index));
                 self.wait(ticket, pending, true);

@@ -1,4 +1,4 @@
-//! A request whose pictures are being made, and whoever waits for it.
+//! A request whose pictures are being made, and its caller.
 
 use std::{collections::VecDeque, time::Instant};
 
@@ -32,7 +32,7 @@ pub(super) struct Pending {
     pub(super) watcher: Watcher,
 }
 
-/// Whoever waits for the pictures of a request.
+/// The caller of a request, and the progress reported to it.
 #[derive(Debug)]
 pub(super) struct Watcher {
     pub(super) handle: RequestHandle<Sampled, SampleError>,
@@ -45,7 +45,7 @@ impl Watcher {
     /// Reports that another scale of `images` pictures begins.
     pub(super) fn report_scale(&mut self, request: &SampleRequest, images: usize) {
         if request.progress.send(ScaleDone { done: self.done, total: self.total }).is_err() {
-            debug!("nobody follows the scales");
+            debug!("no receiver for the progress of the scales");
         }
         self.done = (self.done + images).min(self.total);
     }
@@ -65,9 +65,9 @@ impl Pending {
         }
     }
 
-    /// Whether nobody waits any more: the request was withdrawn, or its time is over.
-    pub(super) fn is_gone(&self) -> bool {
-        self.watcher.handle.is_gone()
+    /// Whether the caller no longer waits: the request was withdrawn, or its time is over.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.watcher.handle.is_abandoned()
     }
 
     /// Answers with the pictures, all of which are made.

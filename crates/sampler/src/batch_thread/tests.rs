@@ -174,14 +174,14 @@ async fn a_job_larger_than_a_batch_is_cut_and_shares_with_others() {
     bench.scales(4);
     assert_eq!(bench.answers().await, [Ok(vec![1, 2, 3, 4, 5, 6]), Ok(vec![7])]);
     assert_eq!(*bench.batches.lock().unwrap(), [vec![1, 2, 3, 4], vec![5, 6, 7]]);
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     while let Ok(step) = bench.steps.try_recv() {
-        told.push((step.done, step.total));
+        reported.push((step.done, step.total));
     }
-    assert_eq!(told, [(0, 12), (4, 12), (8, 12), (0, 2), (10, 12), (1, 2)], "each job is told of its own");
+    assert_eq!(reported, [(0, 12), (4, 12), (8, 12), (0, 2), (10, 12), (1, 2)], "each job gets its own progress");
 }
 
-/// Ends whoever asked, and waits until that has come about: the thread does not wait for us.
+/// Ends the caller, and waits until it has ended: the thread does not wait for us.
 async fn withdraw(caller: &tokio::task::AbortHandle) {
     caller.abort();
     while !caller.is_finished() {
@@ -190,7 +190,7 @@ async fn withdraw(caller: &tokio::task::AbortHandle) {
 }
 
 #[tokio::test]
-async fn a_job_that_is_withdrawn_leaves_its_batch_and_disturbs_no_other() {
+async fn a_job_that_is_withdrawn_leaves_its_batch_without_effect_on_the_others() {
     let mut bench = Bench::start(16);
     let first = bench.ask(&[1]);
     bench.until(0, 1).await;

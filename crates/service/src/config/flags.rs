@@ -96,7 +96,7 @@ pub fn given(matches: &ArgMatches) -> Vec<(&'static Setting, Form, OsString)> {
 pub fn one_line(error: &clap::Error, root: &Command, arguments: &[OsString]) -> String {
     let wrong = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(wrong)) if error.kind() == ErrorKind::UnknownArgument => wrong.as_str(),
-        _ => return rendered(error),
+        _ => return rendered(error, root),
     };
     if wrong.starts_with("--") {
         unknown_flag(wrong, root, arguments)
@@ -104,7 +104,7 @@ pub fn one_line(error: &clap::Error, root: &Command, arguments: &[OsString]) -> 
         // Perhaps a part of the secret, behind a space.
         "there is an argument without a flag; it is not shown, since a secret is given too".to_owned()
     } else {
-        rendered(error)
+        rendered(error, root)
     }
 }
 
@@ -144,10 +144,10 @@ fn is_secret_flag(argument: &OsStr) -> bool {
 }
 
 /// The parser's own words without its usage.
-fn rendered(error: &clap::Error) -> String {
+fn rendered(error: &clap::Error, root: &Command) -> String {
     let text = error.render().to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     let kept = text.split("\n\n").filter(|part| !part.starts_with("Usage:") && !part.starts_with("For more"));
     let words: Vec<&str> = kept.flat_map(str::split_whitespace).collect();
-    format!("{}; see `echogen --help`", words.join(" "))
+    format!("{}; see `{} --help`", words.join(" "), root.get_name())
 }

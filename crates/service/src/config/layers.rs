@@ -16,6 +16,9 @@ use super::{
     settings::{Setting, settings},
 };
 
+/// What is shown of a secret.
+const SET: &str = "(set)";
+
 /// Who said a setting's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -337,14 +340,23 @@ impl Loaded {
                 Some(given) if given.value.is_some() => given.value.as_ref(),
                 _ => setting.default.as_ref(),
             };
-            let shown = |value| if setting.is_secret() { "(set)".to_owned() } else { setting.kind.written(value) };
+            let shown = |value| if setting.is_secret() { SET.to_owned() } else { setting.kind.written(value) };
             let origin = given.map_or(Origin::Default, |given| given.origin.clone());
             Shown { name: setting.name(), value: value.map(shown), origin }
         })
     }
 
-    /// A message with the names of settings in it, each as the user wrote it.
+    /// A message with the names of settings in it, each as the user wrote it, and without the text of any secret.
     pub fn as_written(&self, message: &str) -> String {
+        let secrets = self.values.values().filter(|given| given.setting.is_secret());
+        let texts = secrets.filter_map(|given| given.value.as_ref()?.as_str());
+        // Those who know a secret leave it out of their messages; this is for what only looks like one, such as a
+        // password where an address should be. Of two or three letters everything else would be full.
+        let texts = texts.filter(|text| text.len() > 3);
+        self.with_names(&texts.fold(message.to_owned(), |message, text| message.replace(text, SET)))
+    }
+
+    fn with_names(&self, message: &str) -> String {
         let continues = |c: char| c.is_ascii_alphanumeric() || c == '_';
         let mut written = String::new();
         let mut rest = message;

@@ -10,7 +10,7 @@ use echogen_ports::Secret;
 use echogen_protocol::{AspectRatio, Lane, MaskMode, OutputFormat, PerScale, PixelBudget, limits};
 use echogen_sampler::SamplerConfig;
 use echogen_segmenter::FinderConfig;
-use echogen_telemetry::LogFormat;
+use echogen_telemetry::{LogFormat, Options, Otlp};
 use echogen_worker::{ProductsConfig, WorkerConfig};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -229,6 +229,19 @@ impl Default for TelemetryConfig {
             trace_ratio: 1.0,
             listen: None,
         }
+    }
+}
+
+impl TelemetryConfig {
+    /// What is logged and traced by a process that calls itself `service`.
+    pub fn options(&self, service: &str) -> Options {
+        let otlp = self.otlp_endpoint.as_ref().map(|endpoint| Otlp {
+            endpoint: endpoint.clone(),
+            service: service.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ratio: self.trace_ratio,
+        });
+        Options { format: self.log_format, filter: self.log.clone(), otlp }
     }
 }
 

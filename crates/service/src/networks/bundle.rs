@@ -11,9 +11,7 @@ use async_trait::async_trait;
 use echogen_checkpoint::bundle::{Bundle, Network, SamplingDefaults};
 use echogen_encoder::{NetworkEncoder, SubjectEncoder};
 use echogen_models::{
-    device::Compute,
-    generator::{Generator, load_subject_encoder},
-    subject_finder::SubjectFinder,
+    device::Compute, feature_extractor::FeatureExtractor, generator::Generator, subject_finder::SubjectFinder,
 };
 use echogen_ports::spawn_blocking;
 use echogen_protocol::{PixelBudget, SubjectKeys};
@@ -149,7 +147,7 @@ impl Loader {
 
     fn encoder(&self) -> Result<Arc<dyn SubjectEncoder>, Failure> {
         let Compute { device, dtype } = self.compute()?;
-        let networks = load_subject_encoder(&self.bundle, device, *dtype).with_context(|| self.cannot_load())?;
+        let networks = FeatureExtractor::load(&self.bundle, device, *dtype).with_context(|| self.cannot_load())?;
         let started = NetworkEncoder::start(networks, pick(self.digests()?, &ENCODERS)).map_err(anyhow::Error::from)?;
         Ok(Arc::new(started))
     }

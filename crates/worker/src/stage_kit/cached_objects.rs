@@ -1,4 +1,4 @@
-//! Work objects, through the cache.
+//! Objects between the stages, through the cache.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,8 +9,8 @@ use tracing::warn;
 
 use super::ProductsConfig;
 
-/// An object store whose objects are looked for in the cache first. Only for objects that are named by content: such a
-/// one never changes, so the cache is never wrong. A cache that fails costs time, never a job.
+/// An object store whose objects are looked for in the cache first. Only for objects that are named by content: these
+/// never change, so the cache is never stale. A cache that fails costs time, never a job.
 #[derive(Clone, Debug)]
 pub struct CachedObjects {
     store: Arc<dyn ObjectStore>,
@@ -33,7 +33,7 @@ impl CachedObjects {
         }
     }
 
-    /// Returns the object from the store, where the cache has just had nothing, and puts it into the cache.
+    /// Returns the object from the store, after the cache was found not to have it, and puts it into the cache.
     pub async fn get_stored(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, Fault> {
         let Some(bytes) = self.store.get(key, max_bytes).await? else { return Ok(None) };
         self.put_in_cache(key, bytes.clone()).await;
@@ -59,7 +59,7 @@ impl CachedObjects {
         }
     }
 
-    /// Returns whether the cache has the object; one that fails has nothing.
+    /// Returns whether the cache has the object; `false` if the cache fails.
     pub async fn is_cached(&self, key: &ObjectKey) -> bool {
         let found = self.cache.contains(key.as_str()).await;
         found.inspect_err(|error| warn!(%key, %error, "cache not read")).unwrap_or(false)
@@ -91,7 +91,7 @@ impl CachedObjects {
         Arc::clone(&self.cache)
     }
 
-    /// Returns whether the object stands in the store itself.
+    /// Returns whether the object is in the store itself.
     pub async fn exists(&self, key: &ObjectKey) -> Result<bool, Fault> {
         self.store.exists(key).await
     }

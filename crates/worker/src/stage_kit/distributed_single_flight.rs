@@ -1,24 +1,25 @@
-//! One worker for what many ask at the same moment, across processes.
+//! One maker for what many request at the same moment, across processes.
 //!
 //! ```text
 //!  get_cached (unless new) ── there ─────────────────────────▶ found
 //!    │ not seen
 //!    ▼
-//!  take the lease ── another holds it ── wait, get_cached ── there ─▶ found
-//!    │ ours    ▲                            │ not seen
-//!    │         └────────────────────────────┘
+//!  acquire the lease ── another holds it ── wait, get_cached ── there ─▶ found
+//!    │ ours       ▲                            │ not seen
+//!    │            └────────────────────────────┘
 //!    ▼
-//!  get_stored (get_cached if new) ── there ── give back ─────▶ found
+//!  get_stored (get_cached if new) ── there ── release ───────▶ found
 //!    │ absent
 //!    ▼
 //!  make, renewing ── lease lost ── wait, get_cached (as above)
 //!    │ done
 //!    ▼
-//!  still ours? ── store ── give back ────────────────────────▶ made
+//!  still ours? ── store ── release ──────────────────────────▶ made
 //! ```
 //!
-//! The lease saves work; it guards nothing that matters. Products are named by content, so two who make the same one
-//! do no harm, and a cache that is away means that everybody works: time, never a job.
+//! The lease saves work and is not needed for correctness. Products are named by content, so two processes that make
+//! the same one do no harm, and while the cache is unreachable every process makes its own: that costs time, never a
+//! job.
 
 mod lease;
 
@@ -31,18 +32,18 @@ use tracing::warn;
 use self::lease::{Holder, Lease, Leases};
 use super::{Obtained, ProductsConfig};
 
-/// Work that several may be asked for at the same moment. Each step may run more than once.
+/// Work that several tasks may request at the same moment. Each step may run more than once.
 #[async_trait]
 pub(super) trait FlightWork: Send + Sync {
-    /// What everybody wants.
+    /// What all of them want.
     type Product: Send;
     /// What is made and not stored yet.
     type Draft: Send;
-    /// Why it did not work. It is for the one whose work it was.
+    /// Why it failed; returned to the task whose work it was.
     type Error: Send;
 
-    /// Whether nobody can have stored the product before this task's job came. Such work takes the lease at once, and then
-    /// looks in the cache only, which holds what is so young.
+    /// Whether nobody can have stored the product before this task's job came. Such work takes the lease at once, and
+    /// then looks in the cache only, which has what is so new.
     fn is_new(&self) -> bool;
 
     /// Looks for the product where looking costs little, in a cache; may miss one that is stored.
@@ -54,7 +55,7 @@ pub(super) trait FlightWork: Send + Sync {
     /// Makes the product. It is dropped halfway if another has taken over.
     async fn make(&self) -> Result<Self::Draft, Self::Error>;
 
-    /// Stores the product; called only while the lease is held, as far as anybody can tell.
+    /// Stores the product; called only while the lease is held, as far as can be told.
     async fn store(&self, draft: Self::Draft) -> Result<Self::Product, Self::Error>;
 }
 
@@ -82,11 +83,11 @@ impl DistributedSingleFlight {
             if !is_first_of_new && let Some(product) = work.get_cached().await? {
                 return Ok(Obtained::found(product));
             }
-            match self.leases.take(key).await {
+            match self.leases.acquire(key).await {
                 Ok(Some(lease)) => {
                     let done = under_lease(&lease, work).await;
-                    // Before the answer, also of a failure: whoever waits for the lease goes on at once.
-                    lease.give_back().await;
+                    // Before the answer is returned, also if it is an error: those who wait for it continue at once.
+                    lease.release().await;
                     if let Some(product) = done? {
                         return Ok(product);
                     }
@@ -97,14 +98,14 @@ impl DistributedSingleFlight {
                     tokio::time::sleep(self.lookups.wait(waits)).await;
                 }
                 Err(error) => {
-                    warn!(key, %error, "no lease to be had; working without");
+                    warn!(key, %error, "no lease available; working without one");
                     return self.run_without_lease(work).await;
                 }
             }
         }
     }
 
-    /// The same without asking whether another process is at it.
+    /// The same without asking whether another process makes it.
     pub(super) async fn run_without_lease<W: FlightWork>(&self, work: &W) -> FlightResult<W> {
         match work.get_stored().await? {
             Some(product) => Ok(Obtained::found(product)),
@@ -136,11 +137,12 @@ async fn under_lease<W: FlightWork>(lease: &Lease<'_>, work: &W) -> Result<Optio
         // product is waited for.
         () = lease.until_lost() => return Ok(None),
     };
-    // Asked after the work and before it is stored: a holder that was overtaken stores nothing while another is at it.
+    // Asked after the work and before the product is stored: a holder whose lease expired stores nothing while another
+    // process makes the product.
     match lease.holder().await {
         Holder::Us => {}
         Holder::UsAgain => {
-            // Another may have come and gone meanwhile; then its product counts.
+            // Another process may have held the lease and finished meanwhile; then its product counts.
             if let Some(product) = work.get_stored().await? {
                 return Ok(Some(Obtained::found(product)));
             }

@@ -44,7 +44,7 @@ pub struct Request<Q, A, E> {
     slot: OwnedSemaphorePermit,
 }
 
-/// The other side of a request: who waits for its answer, and how long.
+/// The caller of a request, as the thread sees it: whether it still waits, until when, and how it is answered.
 #[derive(Debug)]
 pub struct RequestHandle<A, E> {
     reply: oneshot::Sender<Result<A, E>>,
@@ -90,7 +90,7 @@ where
     E: Error + From<InferenceError> + Send + 'static,
 {
     /// Starts a thread called `name` that answers one request after the other. `serve` owns the model; `waiting` (at
-    /// least 1) is how many requests may wait. A request that nobody waits for any more is skipped.
+    /// least 1) is how many requests may wait. A request whose caller no longer waits is skipped.
     ///
     /// # Errors
     ///
@@ -106,8 +106,8 @@ where
             for request in requests {
                 let (input, handle) = request.take();
                 let _entered = handle.span.clone().entered();
-                if handle.is_gone() {
-                    debug!("request skipped, nobody waits for it");
+                if handle.is_abandoned() {
+                    debug!("request skipped, its caller no longer waits");
                     continue;
                 }
                 // A model keeps nothing of a request past its end, so the next one finds it as it was.
@@ -140,8 +140,8 @@ where
         })
     }
 
-    /// Asks, and waits for the answer until `deadline`. Dropping the future withdraws the request: if it has not begun
-    /// it is skipped, otherwise the thread can see it by [`RequestHandle::is_gone`].
+    /// Sends a request, and waits for the answer until `deadline`. Dropping the future withdraws the request: if it has
+    /// not begun it is skipped, otherwise the thread can see it by [`RequestHandle::is_abandoned`].
     ///
     /// # Errors
     ///
@@ -155,8 +155,8 @@ where
         timeout_at(deadline, asked).await.unwrap_or_else(|_| Err(InferenceError::TooLate(self.name.clone()).into()))
     }
 
-    /// Sends the request as soon as it has a slot. The sender is dropped with it: the channel is closed as soon as the
-    /// thread is stopped and everybody who had begun to ask has sent.
+    /// Sends the request as soon as it has a slot. The sender is dropped after it, so that the channel closes once the
+    /// thread is stopped and all calls that had begun have sent.
     async fn send(&self, input: Q, deadline: Instant) -> Result<oneshot::Receiver<Result<A, E>>, InferenceError> {
         let sender = lock(&self.requests).clone().ok_or_else(|| self.stopped())?;
         let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| self.stopped())?;
@@ -195,8 +195,9 @@ impl<Q, A, E> Request<Q, A, E> {
 }
 
 impl<A, E> RequestHandle<A, E> {
-    /// Whether nobody waits any more: dropped, or past its deadline. A long computation asks now and then.
-    pub fn is_gone(&self) -> bool {
+    /// Whether the caller no longer waits: it was dropped, or the deadline is over. A long computation checks this
+    /// periodically.
+    pub fn is_abandoned(&self) -> bool {
         self.reply.is_closed() || Instant::now() >= self.deadline
     }
 
@@ -205,7 +206,7 @@ impl<A, E> RequestHandle<A, E> {
         self.deadline
     }
 
-    /// The span of whoever asked.
+    /// The span of the caller.
     pub fn span(&self) -> &Span {
         &self.span
     }
@@ -218,7 +219,7 @@ impl<A, E: Error + 'static> RequestHandle<A, E> {
             self.report(error);
         }
         if self.reply.send(answer).is_err() {
-            debug!("answer dropped, nobody waits for it");
+            debug!("answer dropped, its caller no longer waits");
         }
     }
 

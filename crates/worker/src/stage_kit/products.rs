@@ -13,23 +13,23 @@ use super::{
 };
 use crate::StageContext;
 
-/// How a kind of product lies in the store.
+/// How a kind of product is stored.
 #[async_trait]
 pub trait Product: Clone + Send + Sync + 'static {
     /// What was made and is not stored yet.
     type Draft: Send;
 
-    /// Returns the product where looking costs little, in the cache; may miss one that is stored.
+    /// Returns the product if the cache has it; may miss one that is stored.
     async fn get_cached(objects: &CachedObjects, key: &ObjectKey) -> Result<Option<Self>, Fault>;
 
     /// Returns the product from the store.
     async fn get_stored(objects: &CachedObjects, key: &ObjectKey) -> Result<Option<Self>, Fault>;
 
-    /// Stores what was made. When it returns, everybody finds the whole product. Idempotent.
+    /// Stores what was made. When it returns, everyone finds the whole product. Idempotent.
     async fn store(objects: &CachedObjects, key: &ObjectKey, draft: Self::Draft) -> Result<Self, Fault>;
 }
 
-/// The product is one object, made of bytes. Whoever asks learns only that it is stored; a later stage reads it.
+/// A product that is one object. The task only needs to know that it is stored; a later stage reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoredObject;
 
@@ -100,13 +100,13 @@ impl<P: Product> Products<P> {
         Self { objects, in_process: SingleFlight::new(), across_processes }
     }
 
-    /// Returns the product of `key`, by `make` unless it is stored or somebody is making it.
+    /// Returns the product of `key`, by `make` unless it is stored or being made.
     ///
     /// `is_new` says that nobody can have stored the product before this task's job came: then the store is not asked,
-    /// only the cache, which holds what is so young. Where the cache has lost it, it is made twice: time, no more.
+    /// only the cache, which has what is so new. Where the cache has lost it, it is made twice, which costs time.
     ///
-    /// An error is for the task whose `make` it was; the next one that waits tries with its own. `make` may be called
-    /// more than once, and is dropped halfway if another process has taken over.
+    /// An error is returned to the task whose `make` it was; the next one that waits tries with its own. `make` may be
+    /// called more than once, and is dropped before it is done if another process has taken over.
     pub async fn get_or_make<E, M, F>(
         &self,
         context: &StageContext,
@@ -124,8 +124,8 @@ impl<P: Product> Products<P> {
         // First within the process, so that only one of its tasks waits for the lease.
         let flight = self.in_process.run(key, async {
             let obtained = match context.alone {
-                // The lease that a task which came back would wait for is most likely its own, of the process that died
-                // with it.
+                // A task that was redelivered after a crash: the lease that it would wait for is most likely the one
+                // of its own crashed process.
                 true => self.across_processes.run_without_lease(&work).await?,
                 false => self.across_processes.run(key.as_str(), &work).await?,
             };
@@ -142,7 +142,7 @@ impl<P: Product> Products<P> {
     }
 }
 
-/// The making of one product, for all who want it.
+/// The work of one call of [`Products::get_or_make`].
 struct Making<'a, P, M> {
     objects: &'a CachedObjects,
     key: &'a ObjectKey,

@@ -1,4 +1,4 @@
-//! One worker for what many ask at the same moment, within this process.
+//! One maker for what many request at the same moment, within this process.
 
 use std::{
     collections::HashMap,
@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::OnceCell;
 
-/// Work in progress, by key. Whoever asks first does the work; those who ask meanwhile get the same answer. Nothing is
+/// Work in progress, by key. The first request does the work; those that come meanwhile get the same answer. Nothing is
 /// kept once the last of them has it: this is no cache.
 #[derive(Debug)]
 pub(super) struct SingleFlight<K, V> {
@@ -27,8 +27,9 @@ impl<K: Eq + Hash + Clone, V: Clone> SingleFlight<K, V> {
         Self::default()
     }
 
-    /// Returns the answer for `key`, by `work` unless somebody is at it already; then `work` is dropped unbegun. An
-    /// error is for the one whose work it was; the next who waits tries with its own, as when one is dropped halfway.
+    /// Returns the answer for `key`, by `work` unless it is in progress already; then `work` is dropped before it
+    /// begins. An error is returned to the request whose work it was, and the next one that waits tries with its own; so
+    /// it does when a request is dropped before its work is done.
     pub(super) async fn run<E>(&self, key: &K, work: impl Future<Output = Result<V, E>>) -> Result<V, E> {
         let flight = Flight { all: self, key, cell: Some(Arc::clone(self.lock().entry(key.clone()).or_default())) };
         match &flight.cell {
@@ -54,7 +55,7 @@ impl<K: Eq + Hash + Clone, V: Clone> SingleFlight<K, V> {
     }
 }
 
-/// One who waits; the last one out removes the key, also when dropped halfway.
+/// One request; the last one for a key removes it, also when dropped before its work is done.
 struct Flight<'a, K: Eq + Hash + Clone, V: Clone> {
     all: &'a SingleFlight<K, V>,
     key: &'a K,

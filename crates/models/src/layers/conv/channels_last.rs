@@ -1,8 +1,9 @@
 //! Access to tensors on the CPU whose pixels are contiguous runs of channels.
 
-use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Storage, Tensor, bail};
+use candle_core::{Result, Tensor};
 
 use super::Scale;
+use crate::layers::kernels::with_slice;
 
 /// (batch, channels, height, width) as a contiguous tensor (batch, height, width, channels); no copy if `xs` is a
 /// view made by [`channels_last_view`].
@@ -13,37 +14,6 @@ pub(super) fn channels_last(xs: &Tensor) -> Result<Tensor> {
 /// `ys` (batch, height, width, channels), as a tensor (batch, channels, height, width) over the same memory.
 pub(super) fn channels_last_view(ys: Vec<f32>, shape: (usize, usize, usize, usize)) -> Result<Tensor> {
     Tensor::from_vec(ys, shape, &candle_core::Device::Cpu)?.permute((0, 3, 1, 2))
-}
-
-/// Calls `f` with the numbers of a contiguous f32 tensor on the CPU.
-pub(super) fn with_values<R>(xs: &Tensor, f: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
-    let (storage, layout) = xs.storage_and_layout();
-    let Storage::Cpu(storage) = &*storage else { bail!("the tensor is not on the CPU") };
-    let Some((start, end)) = layout.contiguous_offsets() else { bail!("the tensor is not contiguous") };
-    match storage.as_slice::<f32>()?.get(start..end) {
-        Some(values) => f(values),
-        None => bail!("the tensor's layout exceeds its storage"),
-    }
-}
-
-/// Overwrites the numbers of a contiguous f32 tensor on the CPU: scratch memory that serves every band in turn.
-pub(super) fn overwrite(xs: &Tensor, f: impl Fn(&mut [f32])) -> Result<()> {
-    struct Overwrite<F>(F);
-    impl<F: Fn(&mut [f32])> InplaceOp1 for Overwrite<F> {
-        fn name(&self) -> &'static str {
-            "overwrite"
-        }
-        fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
-            match (storage, layout.contiguous_offsets()) {
-                (CpuStorage::F32(values), Some((start, end))) if end <= values.len() => {
-                    (self.0)(&mut values[start..end]);
-                    Ok(())
-                }
-                _ => bail!("only contiguous f32 memory can be overwritten"),
-            }
-        }
-    }
-    xs.inplace_op1(&Overwrite(f))
 }
 
 /// The size of a map as a convolution reads it.
@@ -94,9 +64,9 @@ pub(super) struct Finish<'a> {
 
 impl Finish<'_> {
     /// Calls `f` with the bias and the residual, which is empty where there is none.
-    pub(super) fn with_values<R>(&self, f: impl FnOnce(&[f32], &[f32]) -> Result<R>) -> Result<R> {
-        with_values(self.bias, |bias| match self.residual {
-            Some(residual) => with_values(residual, |residual| f(bias, residual)),
+    pub(super) fn with_slices<R>(&self, f: impl FnOnce(&[f32], &[f32]) -> Result<R>) -> Result<R> {
+        with_slice(self.bias, |bias| match self.residual {
+            Some(residual) => with_slice(residual, |residual| f(bias, residual)),
             None => f(bias, &[]),
         })
     }

@@ -4,10 +4,8 @@ use candle_core::{Module, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 use rayon::prelude::*;
 
-use super::{
-    channels_last::{channels_last, channels_last_view, with_values},
-    has_own_kernels,
-};
+use super::channels_last::{channels_last, channels_last_view};
+use crate::layers::kernels::{is_cpu_f32, with_slice};
 
 /// Pixels that one task takes, and whose sums are formed in f32 before they go on in f64.
 const PIXELS: usize = 256;
@@ -48,7 +46,7 @@ impl GroupNorm {
 
     /// SiLU of the normalised map: y · sigmoid(y). Shape (batch, channels, height, width), kept.
     pub fn forward_silu(&self, xs: &Tensor) -> Result<Tensor> {
-        if has_own_kernels(xs) { self.forward_own(xs, Activation::Silu) } else { self.forward_candle(xs)?.silu() }
+        if is_cpu_f32(xs) { self.forward_own(xs, Activation::Silu) } else { self.forward_candle(xs)?.silu() }
     }
 
     fn forward_candle(&self, xs: &Tensor) -> Result<Tensor> {
@@ -64,7 +62,7 @@ impl GroupNorm {
             bail!("the norm is for {} channels, the map has {channels}", self.weight.elem_count());
         }
         let mut ys = vec![0f32; xs.elem_count()];
-        with_values(&xs, |xs| {
+        with_slice(&xs, |xs| {
             let image = (height * width * channels).max(1);
             for (xs, ys) in xs.chunks(image).zip(ys.chunks_mut(image)) {
                 let (scale, shift) = self.scale_and_shift(xs)?;
@@ -86,8 +84,8 @@ impl GroupNorm {
         let moments = Moments::of_image(xs, channels);
         let mut scale = vec![0f32; channels];
         let mut shift = vec![0f32; channels];
-        with_values(&self.weight, |weight| {
-            with_values(&self.bias, |bias| {
+        with_slice(&self.weight, |weight| {
+            with_slice(&self.bias, |bias| {
                 for group in (0..channels).step_by(size) {
                     let group = group..group + size;
                     let (mean, variance) = moments.mean_and_variance(group.clone(), pixels);
@@ -107,7 +105,7 @@ impl GroupNorm {
 
 impl Module for GroupNorm {
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        if has_own_kernels(xs) { self.forward_own(xs, Activation::None) } else { self.forward_candle(xs) }
+        if is_cpu_f32(xs) { self.forward_own(xs, Activation::None) } else { self.forward_candle(xs) }
     }
 }
 
@@ -178,6 +176,9 @@ fn apply(xs: &[f32], scale: &[f32], shift: &[f32], activation: Activation, ys: &
 }
 
 /// e to the x within 2e-7 of the result, free of branches so that loops over it vectorise; ±87 stand for all beyond.
+///
+/// Not [`kernels::exp`](crate::layers::kernels::exp), which fuses its products and has one more term: with it, pictures of
+/// the same seed would differ from those made so far by a level in some places.
 #[inline(always)]
 fn exp(x: f32) -> f32 {
     /// Adding this leaves the rounded number in the low bits of the significand.

@@ -7,8 +7,9 @@ use rayon::prelude::*;
 
 use super::{
     Geometry,
-    channels_last::{FeatureMap, Finish, overwrite, with_values},
+    channels_last::{FeatureMap, Finish},
 };
+use crate::layers::kernels::{in_place, with_slice};
 
 /// Patch memory at a time, in numbers (16 MiB).
 const BAND: usize = 4 << 20;
@@ -29,13 +30,13 @@ pub(super) fn conv(
     let band = (BAND / (columns * patch).max(1)).clamp(1, lines.max(1));
     let patches = Patches::new(xs, map, geometry, size, band * columns)?;
     let mut ys = vec![0f32; lines * columns * out_channels];
-    finish.with_values(|bias, residual| {
+    finish.with_slices(|bias, residual| {
         for (index, ys) in ys.chunks_mut(band * columns * out_channels).enumerate() {
             let first = index * band;
             let products = patches.of_lines(first, ys.len() / (columns * out_channels))?.matmul(weight)?;
             let start = first * columns * out_channels;
             let residual = residual.get(start..start + ys.len()).unwrap_or(&[]);
-            with_values(&products, |products| {
+            with_slice(&products, |products| {
                 add_all(ys, products, bias, residual);
                 Ok(())
             })?;
@@ -69,8 +70,8 @@ impl<'a> Patches<'a> {
         match self {
             Self::Map { pixels, columns } => pixels.narrow(0, first * columns, count * columns),
             Self::Gathered { xs, map, geometry, size, scratch } => {
-                with_values(xs, |values| {
-                    overwrite(scratch, |scratch| gather(values, map, *geometry, *size, first, scratch))
+                with_slice(xs, |values| {
+                    in_place(scratch, |scratch| gather(values, map, *geometry, *size, first, scratch))
                 })?;
                 scratch.narrow(0, 0, count * size.1)
             }

@@ -21,8 +21,9 @@ mod pyramid;
 mod res_block;
 mod winograd;
 
+use super::kernels::is_cpu_f32;
 pub use attention::Attention;
-use candle_core::{DType, Device, Module, Result, Tensor, bail};
+use candle_core::{Module, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 use channels_last::{FeatureMap, Finish, channels_last, channels_last_view};
 pub use group_norm::{GroupNorm, NormConfig};
@@ -89,7 +90,7 @@ impl Conv2d {
     /// A convolution of `weight` (out, in, kernel, kernel) and `bias` (out).
     pub fn from_tensors(weight: &Tensor, bias: Tensor, geometry: Geometry) -> Result<Self> {
         let (out_channels, in_channels, kernel, _) = weight.dims4()?;
-        let weight = if has_own_kernels(weight) {
+        let weight = if is_cpu_f32(weight) {
             let patches = weight.permute((2, 3, 1, 0))?.contiguous()?;
             Weight::Patches(patches.reshape((kernel * kernel * in_channels, out_channels))?)
         } else {
@@ -174,11 +175,6 @@ impl Module for Conv2d {
 enum Scale {
     One,
     Two,
-}
-
-/// Whether tensors like this one are computed by the kernels of this folder.
-fn has_own_kernels(xs: &Tensor) -> bool {
-    matches!(xs.device(), Device::Cpu) && xs.dtype() == DType::F32
 }
 
 #[cfg(test)]

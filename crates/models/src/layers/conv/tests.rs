@@ -1,5 +1,7 @@
 //! The CPU kernels against candle's convolution in f64.
 
+use candle_core::{DType, Device};
+
 use super::*;
 
 /// Numbers in [-1, 1) from a linear congruential generator.

@@ -16,7 +16,11 @@ use candle_core::{DType, Device, Result, Tensor};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::channels_last::{FeatureMap, Finish, overwrite, parts_of_planes, with_values};
+use super::channels_last::{FeatureMap, Finish, parts_of_planes};
+use crate::layers::{
+    kernels::{in_place, with_slice},
+    simd::{load, store},
+};
 
 /// Outputs of a tile along one side.
 const TILE: usize = 4;
@@ -56,9 +60,9 @@ pub(super) fn conv3x3(xs: &Tensor, map: &FeatureMap, weight: &Tensor, finish: &F
     let mut strips: Vec<&mut [f32]> = ys.chunks_mut(image).flat_map(|image| image.chunks_mut(strip)).collect();
     for (index, strips) in strips.chunks_mut(band).enumerate() {
         let first = index * band;
-        with_values(xs, |xs| overwrite(&scratch, |scratch| transform_inputs(xs, map, first, strips.len(), scratch)))?;
+        with_slice(xs, |xs| in_place(&scratch, |scratch| transform_inputs(xs, map, first, strips.len(), scratch)))?;
         let products = scratch.narrow(1, 0, strips.len() * columns)?.matmul(&weight)?; // (36, tiles, out)
-        with_values(&products, |products| write_outputs(products, map, first, strips, finish))?;
+        with_slice(&products, |products| write_outputs(products, map, first, strips, finish))?;
     }
     Ok(ys)
 }
@@ -68,8 +72,8 @@ fn transformed_weight(weight: &Tensor) -> Result<Tensor> {
     let (rows, out_channels) = weight.dims2()?;
     let in_channels = rows / 9;
     let transformed = Tensor::zeros((PLACES, in_channels, out_channels), DType::F32, &Device::Cpu)?;
-    with_values(weight, |weight| {
-        overwrite(&transformed, |transformed| {
+    with_slice(weight, |weight| {
+        in_place(&transformed, |transformed| {
             let parts = parts_of_planes(transformed, in_channels * out_channels, out_channels);
             parts.into_par_iter().enumerate().with_min_len(8).for_each(|(channel, planes)| {
                 Arch::new().dispatch(KernelLine { weight, in_channels, out_channels, channel, planes });
@@ -99,7 +103,7 @@ impl WithSimd for KernelLine<'_> {
                 let mut taps = [simd.splat_f32s(0.0); 3];
                 for (row, tap) in taps.iter_mut().enumerate() {
                     let start = ((row * 3 + column) * self.in_channels + self.channel) * self.out_channels;
-                    *tap = load(simd, Some(&self.weight[start..start + self.out_channels]), at);
+                    *tap = load(simd, &self.weight[start..start + self.out_channels], at);
                 }
                 for (half, y) in half.iter_mut().zip(kernel_1d(simd, taps)) {
                     half[column] = y;
@@ -181,7 +185,9 @@ fn transformed_input<S: Simd>(simd: S, pixels: &Tile<Option<&[f32]>>, at: usize)
     for column in 0..POINTS {
         let mut inputs = [simd.splat_f32s(0.0); POINTS];
         for (input, pixels) in inputs.iter_mut().zip(pixels) {
-            *input = load(simd, pixels[column], at);
+            if let Some(pixel) = pixels[column] {
+                *input = load(simd, pixel, at);
+            }
         }
         for (tile, y) in tile.iter_mut().zip(input_1d(simd, inputs)) {
             tile[column] = y;
@@ -202,7 +208,7 @@ fn write_outputs(
     finish: &Finish,
 ) -> Result<()> {
     let (lines, width) = (map.height.div_ceil(TILE), map.width);
-    finish.with_values(|bias, residual| {
+    finish.with_slices(|bias, residual| {
         let part = width.div_ceil(TILE) * bias.len();
         strips.par_iter_mut().enumerate().for_each(|(index, strip)| {
             let planes: Vec<_> =
@@ -238,13 +244,16 @@ impl WithSimd for OutputLine<'_> {
         let lines = strip.len() / (width * channels);
         for tile in 0..width.div_ceil(TILE) {
             for at in (0..channels).step_by(S::F32_LANES) {
-                let bias = load(simd, Some(bias), at);
+                let bias = load(simd, bias, at);
                 let outputs = output_tile(simd, &planes, tile * channels..(tile + 1) * channels, at);
                 for (row, outputs) in outputs.into_iter().enumerate().take(lines) {
                     for (column, output) in outputs.into_iter().enumerate().take(width - tile * TILE) {
                         let start = (row * width + tile * TILE + column) * channels;
                         let pixel = start..start + channels;
-                        let added = load(simd, residual.map(|residual| &residual[pixel.clone()]), at);
+                        let added = match residual {
+                            Some(residual) => load(simd, &residual[pixel.clone()], at),
+                            None => simd.splat_f32s(0.0),
+                        };
                         let sum = simd.add_f32s(simd.add_f32s(output, bias), added);
                         store(simd, &mut strip[pixel], at, sum);
                     }
@@ -261,7 +270,7 @@ fn output_tile<S: Simd>(simd: S, planes: &[&[f32]], place: Range<usize>, at: usi
     for column in 0..POINTS {
         let mut products = [simd.splat_f32s(0.0); POINTS];
         for (product, planes) in products.iter_mut().zip(planes.chunks_exact(POINTS)) {
-            *product = load(simd, Some(&planes[column][place.clone()]), at);
+            *product = load(simd, &planes[column][place.clone()], at);
         }
         for (half, y) in half.iter_mut().zip(output_1d(simd, products)) {
             half[column] = y;
@@ -330,25 +339,4 @@ fn output_1d<S: Simd>(simd: S, [m0, m1, m2, m3, m4, m5]: [S::f32s; POINTS]) -> [
         add_times(simd, times(simd, P * P, even_p), Q * Q, even_q),
         add_times(simd, add_times(simd, m5, P * P * P, odd_p), Q * Q * Q, odd_q),
     ]
-}
-
-/// The channels from `at` on; zeros past the end and for padding.
-#[inline(always)]
-fn load<S: Simd>(simd: S, channels: Option<&[f32]>, at: usize) -> S::f32s {
-    let Some(channels) = channels else { return simd.splat_f32s(0.0) };
-    let rest = &channels[at..];
-    match S::as_simd_f32s(rest).0.first() {
-        Some(first) => *first,
-        None => simd.partial_load_f32s(rest),
-    }
-}
-
-/// Writes the channels from `at` on, as many as there are.
-#[inline(always)]
-fn store<S: Simd>(simd: S, channels: &mut [f32], at: usize, values: S::f32s) {
-    let rest = &mut channels[at..];
-    match S::as_mut_simd_f32s(rest).0.first_mut() {
-        Some(first) => *first = values,
-        None => simd.partial_store_f32s(rest, values),
-    }
 }

@@ -18,9 +18,18 @@ fn is_committed(path: &str, expected: &str) {
 }
 
 #[test]
-fn the_committed_default_file_and_page_are_those_of_the_types() {
+fn the_committed_default_file_schema_and_page_are_those_of_the_types() {
     is_committed("deploy/echogen.default.toml", &default_file());
+    // The chart's values are checked against it.
+    is_committed("deploy/echogen.schema.json", &format!("{:#}\n", schema()));
     is_committed("docs/configuration.md", &page());
+}
+
+#[test]
+fn the_file_that_compose_mounts_is_read() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/echogen.toml");
+    let config = Given::file(&std::fs::read_to_string(path).unwrap()).config();
+    assert_eq!(config.store.url.as_deref(), Some("s3://echogen"));
 }
 
 #[test]

@@ -84,6 +84,7 @@ fn a_wrong_secret_is_never_shown() {
         Given::file("[broker]\nurl = \"amqp://hunter2"),
         Given::file("[broker]\nurl = amqp://hunter2"),
         Given::file("[broker]\nurl = hunter2"),
+        Given::default().variable("ECHOGEN_CACHE_URL", "hunter2"),
     ];
     for given in wrong {
         let error = given.error();

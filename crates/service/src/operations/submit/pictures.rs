@@ -41,7 +41,7 @@ fn inline(path: &str, bytes: &[u8]) -> Result<ImageSource, String> {
     if bytes.len() > MAX_INLINE_BYTES {
         let size = bytes.len();
         return Err(format!(
-            "{path} has {size} bytes, too many to stand in a job (limit {MAX_INLINE_BYTES}); give --store-url"
+            "{path} has {size} bytes, too many to stand in a job (limit {MAX_INLINE_BYTES}); set store.url"
         ));
     }
     Ok(ImageSource(format!("data:application/octet-stream;base64,{}", BASE64_STANDARD.encode(bytes))))

@@ -13,54 +13,54 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-/// Takes leases in a cache.
+/// Acquires leases in a cache.
 #[derive(Clone, Debug)]
 pub(super) struct Leases {
     cache: Arc<dyn Cache>,
     ttl: Duration,
-    /// Leases being given back by owners that were dropped halfway.
-    returns: TaskTracker,
+    /// Leases that are being released for owners that were dropped before they were done.
+    releases: TaskTracker,
 }
 
-/// A lease that is held. It is given back when it is dropped, also halfway: by then the owner's time is over, and the
-/// others need not wait for the lease to run out.
+/// A lease that is held. Dropping it releases it: when its owner is dropped at its time limit or at shutdown, the
+/// others need not wait until the lease expires.
 pub(super) struct Lease<'a> {
     leases: &'a Leases,
     key: &'a str,
-    /// A [`FencingToken`]; 0 once it is given back.
+    /// A [`FencingToken`]; 0 once it is released.
     token: AtomicU64,
-    taken: Instant,
+    acquired: Instant,
 }
 
 /// Who holds the lease after some work.
 pub(super) enum Holder {
-    /// We, without a gap as far as anybody can tell: a cache that is away gives it to nobody else.
+    /// We do, without interruption as far as can be told: a cache that does not answer gives it to nobody else.
     Us,
-    /// We, anew: it had run out or was forgotten.
+    /// We do, by a new lease: the old one had expired or was lost.
     UsAgain,
-    /// Another, since ours ran out.
+    /// Another does, since ours expired.
     Another,
 }
 
 impl Leases {
     pub(super) fn new(cache: Arc<dyn Cache>, ttl: Duration) -> Self {
-        Self { cache, ttl, returns: TaskTracker::new() }
+        Self { cache, ttl, releases: TaskTracker::new() }
     }
 
-    /// Takes the lease of `key`; `None` while another holds it.
-    pub(super) async fn take<'a>(&'a self, key: &'a str) -> Result<Option<Lease<'a>>, echogen_ports::Fault> {
+    /// Acquires the lease of `key`; `None` while another holds it.
+    pub(super) async fn acquire<'a>(&'a self, key: &'a str) -> Result<Option<Lease<'a>>, echogen_ports::Fault> {
         let token = self.cache.acquire_lease(key, self.ttl).await?;
-        Ok(token.map(|FencingToken(token)| Lease { leases: self, key, token: token.into(), taken: Instant::now() }))
+        Ok(token.map(|FencingToken(token)| Lease { leases: self, key, token: token.into(), acquired: Instant::now() }))
     }
 }
 
 impl Lease<'_> {
-    /// Says who holds it after the work. A lease that is much younger than its time to live is ours without asking.
+    /// Returns who holds it after the work. A lease that is much younger than its time to live is ours without asking.
     pub(super) async fn holder(&self) -> Holder {
-        if self.taken.elapsed() < self.leases.ttl / 3 { Holder::Us } else { self.renew().await }
+        if self.acquired.elapsed() < self.leases.ttl / 3 { Holder::Us } else { self.renew().await }
     }
 
-    /// Renews the lease, or takes it anew if it ran out and nobody has it.
+    /// Renews the lease, or acquires a new one if it has expired and nobody holds it.
     async fn renew(&self) -> Holder {
         let (cache, ttl) = (&self.leases.cache, self.leases.ttl);
         let token = FencingToken(self.token.load(Ordering::SeqCst));
@@ -80,22 +80,22 @@ impl Lease<'_> {
         }
     }
 
-    /// Renews the lease again and again; returns when another has it.
+    /// Renews the lease periodically; returns when another holds it.
     pub(super) async fn until_lost(&self) {
         loop {
             tokio::time::sleep(self.leases.ttl / 3).await;
             if let Holder::Another = self.renew().await {
-                debug!(key = self.key, "another works on this now; waiting for it");
+                debug!(key = self.key, "another process makes this product now; waiting for it");
                 return;
             }
         }
     }
 
-    /// Gives the lease back and waits for that, so that whoever asks next gets it.
-    pub(super) async fn give_back(self) {
+    /// Releases the lease and waits until that is done, so that the next one to ask gets it.
+    pub(super) async fn release(self) {
         let token = self.token.swap(0, Ordering::SeqCst);
         if token != 0 {
-            release(&*self.leases.cache, self.key, FencingToken(token)).await;
+            release_lease(&*self.leases.cache, self.key, FencingToken(token)).await;
         }
     }
 }
@@ -106,15 +106,15 @@ impl Drop for Lease<'_> {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if token != 0 {
             let (cache, key) = (Arc::clone(&self.leases.cache), self.key.to_owned());
-            let give_back = async move { release(&*cache, &key, FencingToken(token)).await };
-            self.leases.returns.spawn_on(give_back, &runtime);
+            let releasing = async move { release_lease(&*cache, &key, FencingToken(token)).await };
+            self.leases.releases.spawn_on(releasing, &runtime);
         }
     }
 }
 
-/// A lease that cannot be given back runs out.
-async fn release(cache: &dyn Cache, key: &str, token: FencingToken) {
+/// A lease that cannot be released expires.
+async fn release_lease(cache: &dyn Cache, key: &str, token: FencingToken) {
     if let Err(error) = cache.release_lease(key, token).await {
-        debug!(key, %error, "lease not given back");
+        debug!(key, %error, "lease not released");
     }
 }

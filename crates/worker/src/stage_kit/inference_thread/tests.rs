@@ -60,7 +60,7 @@ fn gated() -> (Gated, mpsc::Sender<()>, Arc<AtomicU32>) {
     let serve = move |_: u32, handle: &RequestHandle<bool, InferenceError>| {
         wait.recv().unwrap();
         count.fetch_add(1, Ordering::SeqCst);
-        Ok(handle.is_gone())
+        Ok(handle.is_abandoned())
     };
     (InferenceThread::start("gated", 4, no_device, serve).unwrap(), gate, served)
 }
@@ -89,7 +89,7 @@ async fn a_computation_can_see_that_nobody_waits() {
     let (reply, _answer) = oneshot::channel::<Result<bool, InferenceError>>();
     let (deadline, span) = (Instant::now(), Span::none());
     let handle = RequestHandle { reply, deadline, span, is_device_fault: no_device };
-    assert!(handle.is_gone(), "past the deadline nobody waits");
+    assert!(handle.is_abandoned(), "past the deadline nobody waits");
     gate.send(()).unwrap();
     assert_eq!(only.await, Ok(false));
     assert_eq!(served.load(Ordering::SeqCst), 1);

@@ -1,4 +1,4 @@
-//! Compares CLIP and DINO with reference numbers: `parity DIR...`.
+//! Compares CLIP and DINO with reference numbers: `judge_parity DIR...`.
 //!
 //! Folders are laid out as `crates/models/examples/parity/FIXTURES.md` says; the name says which network it is for. One
 //! line is printed per output tensor, then the worst relative error.

@@ -1,4 +1,4 @@
-//! `echogen eval --dreambench`: the subjects and sentences of the DreamBooth paper (arXiv 2208.12242), judged as there.
+//! `echogen-eval --dreambench`: the subjects and sentences of the DreamBooth paper (arXiv 2208.12242), judged as there.
 //!
 //! Of every subject one photograph goes through the whole chain, the others only serve to judge: DINO and CLIP-I are the
 //! mean cosines of a picture's features and each photograph's, CLIP-T that of a picture and its sentence without the rare
@@ -32,15 +32,10 @@ use self::{
     report::{Report, Row},
     studio::{Recipe, Studio},
 };
-use super::arguments::EvalArguments;
+use crate::arguments::EvalArguments;
 
 /// Runs the command on the photographs of `folder`.
-pub(super) fn run(
-    folder: &Path,
-    arguments: &EvalArguments,
-    config: &ServiceConfig,
-    as_json: bool,
-) -> Result<Exit, Failure> {
+pub(super) fn run(folder: &Path, arguments: &EvalArguments, config: &ServiceConfig) -> Result<Exit, Failure> {
     let options = &arguments.dreambench;
     let subjects = folder::read(folder, &options.subjects)?;
     let plan = |subject| Plan::new(subject, options.keep.as_deref(), options.per_prompt as usize);
@@ -48,12 +43,12 @@ pub(super) fn run(
     let compute = config.model.compute()?;
     let judges = Judges::load(options, &compute.device)?;
     let (bundle, studio) = studio(&plans, config, &compute)?;
-    let bar = super::progress_bar(plans.iter().map(|plan| plan.pictures.len()).sum(), as_json);
+    let bar = crate::progress_bar(plans.iter().map(|plan| plan.pictures.len()).sum(), arguments.json);
     let evaluation = Evaluation { judges, studio, bar };
     let rows = plans.iter().map(|plan| evaluation.row(plan)).collect::<Result<Vec<_>>>()?;
     evaluation.bar.finish_and_clear();
     let report = Report::new(bundle, rows);
-    if as_json {
+    if arguments.json {
         print_json("dreambench", &report);
     } else {
         print_line(report.table().trim_end());

@@ -1,4 +1,4 @@
-//! The options of `echogen eval` that belong to DreamBench.
+//! The arguments of `echogen-eval` that belong to DreamBench.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use clap::Args;
 /// What is evaluated, and by whom.
 #[derive(Args, Debug, Clone)]
 #[command(next_help_heading = "DreamBench")]
-pub(crate) struct DreamBenchOptions {
+pub(crate) struct DreamBenchArguments {
     /// Evaluate on the photographs of DreamBench instead: a clone of google/dreambooth, or a folder like its `dataset`
     #[arg(
         long,

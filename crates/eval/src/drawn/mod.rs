@@ -1,26 +1,21 @@
-//! `echogen eval`: how good a bundle is, on subjects that training never saw.
+//! Evaluation on subjects and scenes of the small world (`echogen-world`), by numbers that training never used.
 //!
-//! Subjects and scenes come from the small world (`echogen-world`), the networks are the bundle's own and run in this
-//! process, and what was made is judged by DINOv2's features and by a judge that belongs to no chain. Photographs of real
-//! subjects are another matter: see [`dreambench`].
+//! The networks are the bundle's own and run in this process; what was made is judged by DINOv2's features and by a judge
+//! that is in no bundle's chain.
 
-pub(crate) mod arguments;
 mod bench;
-mod dreambench;
 mod examples;
-mod maker;
-mod measures;
 mod report;
 mod sweep;
 
-use std::{io::IsTerminal, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use anyhow::{Context, Result};
 use echogen_figures::{SheetRow, contact_sheet};
 use echogen_imaging::RgbImage;
 use echogen_models::{
     echogen::{PerScale, SamplingOptions},
-    subject_encoder::EncodedSubject,
+    encoded_subject::EncodedSubject,
 };
 use echogen_service::{
     Exit, Failure,
@@ -28,14 +23,14 @@ use echogen_service::{
     console::{print_json, print_line},
 };
 use echogen_world::Bounds;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 
 use self::{
-    arguments::EvalArguments,
     bench::{Bench, Impression},
     examples::{Example, GALLERY},
     report::{Fidelity, Report, SweepPoint},
 };
+use crate::{arguments::EvalArguments, maker, measures, progress_bar};
 
 /// Pictures of the grid.
 const GRID: usize = 24;
@@ -47,18 +42,15 @@ const TIMED: usize = 5;
 const SWEPT: usize = 50;
 
 /// Runs the command.
-pub(crate) fn run(arguments: &EvalArguments, config: &ServiceConfig, as_json: bool) -> Result<Exit, Failure> {
-    if let Some(folder) = &arguments.dreambench.dreambench {
-        return dreambench::run(folder, arguments, config, as_json);
-    }
+pub(crate) fn run(arguments: &EvalArguments, config: &ServiceConfig) -> Result<Exit, Failure> {
     let (bundle, compute) = (config.model.open()?, config.model.compute()?);
     let options = maker::sampling(&bundle, &config.job);
     let bench = Bench::load(&bundle, &compute).with_context(|| format!("cannot load the bundle {}", bundle.name()))?;
     options.validate(bench.maker.schedule.scales().len()).map_err(Failure::usage)?;
-    let evaluation = Evaluation::prepare(&bench, arguments, as_json)?;
+    let evaluation = Evaluation::prepare(&bench, arguments)?;
     let report = Report { bundle: bundle.name().to_owned(), ..evaluation.report(arguments, &options)? };
     evaluation.bar.finish_and_clear();
-    if as_json {
+    if arguments.json {
         print_json("evaluation", &report);
     } else {
         print_line(report.table().trim_end());
@@ -80,9 +72,9 @@ struct Evaluation<'a> {
 }
 
 impl<'a> Evaluation<'a> {
-    fn prepare(bench: &'a Bench, arguments: &EvalArguments, json: bool) -> Result<Self> {
+    fn prepare(bench: &'a Bench, arguments: &EvalArguments) -> Result<Self> {
         let count = arguments.picture_count();
-        let bar = progress(arguments, json);
+        let bar = progress(arguments);
         let examples: Vec<Example> = (0..count.next_multiple_of(GALLERY)).map(Example::new).collect();
         let mut references = Vec::new();
         let (mut subjects, mut gallery) = (Vec::new(), Vec::new());
@@ -262,20 +254,9 @@ impl Counts {
 }
 
 /// The bar of all that is made and looked at.
-fn progress(arguments: &EvalArguments, json: bool) -> ProgressBar {
+fn progress(arguments: &EvalArguments) -> ProgressBar {
     let count = arguments.picture_count();
     let points = sweep::TEXT.len() * sweep::SUBJECT.len();
     let swept = if arguments.sweep.is_some() { points * count.min(SWEPT) } else { 0 };
-    progress_bar(count.next_multiple_of(GALLERY) + 2 * count + arguments.scene_count() + swept, json)
-}
-
-/// A bar for people at a terminal.
-fn progress_bar(total: usize, json: bool) -> ProgressBar {
-    if json || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}, {eta} left");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar
+    progress_bar(count.next_multiple_of(GALLERY) + 2 * count + arguments.scene_count() + swept, arguments.json)
 }

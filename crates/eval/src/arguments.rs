@@ -1,25 +1,27 @@
-//! The options of `echogen eval`.
+//! The arguments of `echogen-eval`.
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::Parser;
 
-use super::dreambench::arguments::DreamBenchOptions;
+use crate::dreambench::arguments::DreamBenchArguments;
 
-pub(crate) const EVAL_EXAMPLES: &str = "\
+const ABOUT: &str = "How good a bundle is, on subjects that training never saw.";
+
+const EXAMPLES: &str = "\
 Examples:
   How good is the bundle, in a minute:
-    echogen eval --quick
+    echogen-eval --quick
   All of it, with the trade-off between words and subject drawn, and the pictures to look at:
-    echogen eval --sweep trade-off.png --grid grid.png
+    echogen-eval --sweep trade-off.png --grid grid.png
   For a program:
-    echogen eval --json
+    echogen-eval --json
   On DreamBench, with a full-size bundle; run it again to go on where it stopped:
     git clone https://github.com/google/dreambooth
-    echogen eval --dreambench dreambooth --bundle echogen-2b --keep pictures/ \\
+    echogen-eval --dreambench dreambooth --bundle echogen-2b --keep pictures/ \\
         --dino dino-vits16/ --clip clip-vit-base-patch32/
   How good the pictures in a folder are, whoever made them; no bundle is needed if none is missing:
-    echogen eval --dreambench dreambooth --keep theirs/ --clip clip-vit-base-patch32/
+    echogen-eval --dreambench dreambooth --keep theirs/ --clip clip-vit-base-patch32/
 
 Subjects and scenes are drawn anew from the small world that the mini bundle was trained on, by
 numbers that training never used. What a bundle lacks is shown as \"-\".
@@ -32,7 +34,9 @@ sentence in prompts_and_classes.txt, and that of the picture, both from 0.";
 /// Pictures and scenes of a quick run.
 const QUICK: usize = 24;
 
-#[derive(Args, Debug, Clone)]
+/// The whole command line, without the flags of settings.
+#[derive(Debug, Parser)]
+#[command(name = "echogen-eval", bin_name = "echogen-eval", version, about = ABOUT, after_help = EXAMPLES, max_term_width = 100)]
 pub(crate) struct EvalArguments {
     /// Pictures to make and judge, one for each subject
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -54,9 +58,17 @@ pub(crate) struct EvalArguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) grid: Option<PathBuf>,
 
-    /// See [`DreamBenchOptions`].
+    /// See [`DreamBenchArguments`].
     #[command(flatten)]
-    pub(crate) dreambench: DreamBenchOptions,
+    pub(crate) dreambench: DreamBenchArguments,
+
+    /// TOML file with settings; `echogen.toml` is read if it exists
+    #[arg(long, value_name = "FILE", help_heading = "General")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Print JSON, one object a line, for programs
+    #[arg(long, help_heading = "General")]
+    pub(crate) json: bool,
 }
 
 impl EvalArguments {

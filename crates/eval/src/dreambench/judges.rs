@@ -1,13 +1,15 @@
 //! Who judges, and by how much pictures are alike.
 
 use anyhow::{Result, ensure};
-use echogen_eval::similarity::{Clip, Dino, Direction};
 use echogen_imaging::RgbImage;
 use echogen_models::Device;
 use serde::Serialize;
 
-use super::arguments::DreamBenchOptions;
-use crate::eval::measures;
+use super::arguments::DreamBenchArguments;
+use crate::{
+    measures,
+    similarity::{Clip, Dino, Direction},
+};
 
 /// The networks whose weights were given.
 pub(super) struct Judges {
@@ -34,7 +36,7 @@ pub(super) struct Scores {
 
 impl Judges {
     /// Loads those whose folders the options name.
-    pub(super) fn load(options: &DreamBenchOptions, device: &Device) -> Result<Self> {
+    pub(super) fn load(options: &DreamBenchArguments, device: &Device) -> Result<Self> {
         ensure!(
             options.dino.is_some() || options.clip.is_some(),
             "nobody is there to judge: give --dino FOLDER, --clip FOLDER or both"
@@ -102,7 +104,7 @@ mod tests {
             |name: &str| Some(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name));
         let (dino, clip) = (fixture("dino"), fixture("clip"));
         let (dreambench, keep, subjects) = (None, None, Vec::new());
-        let options = DreamBenchOptions { dreambench, dino, clip, keep, per_prompt: 1, subjects };
+        let options = DreamBenchArguments { dreambench, dino, clip, keep, per_prompt: 1, subjects };
         Judges::load(&options, &Device::Cpu).unwrap()
     }
 

@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use echogen_checkpoint::bundle::Bundle;
-use echogen_eval::judge::{Judge, Verdict};
-use echogen_eval::round_trip::RoundTrip;
 use echogen_imaging::{PixelBox, RgbImage, white_outside};
 use echogen_models::{
-    device::Compute, echogen::SamplingOptions, generator::ImageRequest, subject_encoder::EncodedSubject,
+    device::Compute, echogen::SamplingOptions, encoded_subject::EncodedSubject, generator::ImageRequest,
     subject_finder::SubjectFinder,
 };
 
-use super::{
-    examples::Example,
+use super::examples::Example;
+use crate::{
+    judge::{Judge, Verdict},
     maker::{self, Maker},
+    round_trip::RoundTrip,
 };
 
 /// Least score of a box, as in the stage.

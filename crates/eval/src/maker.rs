@@ -8,8 +8,9 @@ use echogen_imaging::RgbImage;
 use echogen_models::{
     device::Compute,
     echogen::{PerScale, PixelBudget, SamplingOptions, Schedule},
-    generator::{Generator, ImageRequest, load_subject_encoder},
-    subject_encoder::{EncodedSubject, SubjectEncoder},
+    encoded_subject::EncodedSubject,
+    feature_extractor::FeatureExtractor,
+    generator::{Generator, ImageRequest},
 };
 use echogen_sampler::SamplerConfig;
 use echogen_service::config::JobDefaults;
@@ -20,7 +21,7 @@ const CONDITION_CACHE_BYTES: usize = 1 << 28;
 /// From a cut-out and sentences to pictures.
 pub(crate) struct Maker {
     generator: Generator,
-    encoder: SubjectEncoder,
+    encoder: FeatureExtractor,
     pub(crate) schedule: Schedule,
     /// Pixels on a side of a subject.
     pub(crate) resolution: usize,
@@ -38,7 +39,7 @@ impl Maker {
         let schedule = generator.schedule(1.0, budget)?;
         let resolution = defaults.subject_resolution.get(&defaults.pixel_budget).copied();
         Ok(Self {
-            encoder: load_subject_encoder(bundle, device, *dtype)?,
+            encoder: FeatureExtractor::load(bundle, device, *dtype)?,
             resolution: resolution.context("the bundle's pixel budget has no subject_resolution")? as usize,
             seed: defaults.seed,
             generator,

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use echogen_checkpoint::bundle::Bundle;
 use echogen_imaging::{PixelBox, RgbImage, white_outside};
 use echogen_models::{
-    device::Compute, echogen::SamplingOptions, subject_encoder::EncodedSubject, subject_finder::SubjectFinder,
+    device::Compute, echogen::SamplingOptions, encoded_subject::EncodedSubject, subject_finder::SubjectFinder,
 };
 use echogen_protocol::{BoundingBox, FoundBy, IfNotFound, ImageSource};
 use echogen_segmenter::{FinderConfig, find_subject};
@@ -14,7 +14,7 @@ use echogen_service::{Failure, config::ServiceConfig};
 use serde_json::{Value, json};
 
 use super::folder::Subject;
-use crate::eval::maker::{self, Maker};
+use crate::maker::{self, Maker};
 
 /// Everything that a picture depends on; nothing of it is loaded.
 pub(super) struct Recipe {

@@ -1,9 +1,9 @@
-//! From a cut-out to what the sampler needs of a subject: DINOv2's features and the posterior of the FLUX autoencoder.
+//! What the sampler needs of a subject: DINOv2's features and the posterior of the FLUX autoencoder, and their file.
 //!
-//! The cut-out is made square (shorter side to the resolution, Lanczos, centre crop); DINOv2 sees it at 224 pixels for
-//! every 256, the autoencoder as it is. The posterior is kept, not a sample of it: the published code draws the sample
-//! from an unseeded source, here [`EncodedSubject::content`] draws it from a seed. The encoded form is a safetensors
-//! file, so that it can be stored, shared between machines, and read by other programs.
+//! The posterior is kept, not a sample of it: the published code draws the sample from an unseeded source, here
+//! [`EncodedSubject::content`] draws it from a seed. The encoded form is a safetensors file, so that it can be stored,
+//! shared between machines, and read by other programs. [`FeatureExtractor`](crate::feature_extractor::FeatureExtractor)
+//! makes it.
 
 use std::collections::HashMap;
 
@@ -11,18 +11,17 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
-use crate::dinov2::{Dinov2, PositionResampling};
 use crate::echogen::EchoGenConfig;
-use crate::flux_vae::{FluxVaeEncoder, Posterior};
+use crate::flux_vae::Posterior;
 use crate::random::CounterRng;
-use echogen_imaging::{ImageError, RgbImage, cover_and_crop, to_unit_tensor};
+use echogen_imaging::ImageError;
 
 /// The sides at which a subject can be encoded: 512 for the pixel budget 1M, 256 for the smaller published ones, 64 for
 /// 0.004M.
 pub const SUBJECT_RESOLUTIONS: [usize; 3] = [64, 256, 512];
 
 /// Side that DINOv2 sees of a subject of 256 pixels.
-const DINOV2_SIDE: usize = 224;
+pub(crate) const DINOV2_SIDE: usize = 224;
 
 /// Side of DINOv2's patches.
 const DINOV2_PATCH: usize = 14;
@@ -65,68 +64,6 @@ impl SubjectError {
     pub fn is_permanent(&self) -> bool {
         !matches!(self, Self::Network(_))
     }
-}
-
-/// The two networks that look at a subject.
-#[derive(Debug, Clone)]
-pub struct SubjectEncoder {
-    /// DINOv2 for each of [`SUBJECT_RESOLUTIONS`], sharing their weights.
-    dinov2: [Dinov2; 3],
-    vae_encoder: FluxVaeEncoder,
-    dtype: DType,
-    device: Device,
-}
-
-impl SubjectEncoder {
-    /// Takes the networks, both on one device and in one type.
-    ///
-    /// # Errors
-    ///
-    /// If DINOv2's patches do not divide 224 pixels.
-    pub fn new(dinov2: &Dinov2, vae_encoder: FluxVaeEncoder) -> candle_core::Result<Self> {
-        let patch = dinov2.config().patch_size;
-        if !DINOV2_SIDE.is_multiple_of(patch) {
-            candle_core::bail!("subjects are seen at {DINOV2_SIDE} pixels, which patches of {patch} do not divide");
-        }
-        let grid = |resolution: usize| {
-            let side = DINOV2_SIDE * resolution / 256 / patch;
-            dinov2.with_grid(side, side, PositionResampling::Antialiased)
-        };
-        let table = dinov2.position_embeddings();
-        let (dtype, device) = (table.dtype(), table.device().clone());
-        let [small, middle, large] = SUBJECT_RESOLUTIONS.map(grid);
-        Ok(Self { dinov2: [small?, middle?, large?], vae_encoder, dtype, device })
-    }
-
-    /// Encodes a cut-out at `resolution` x `resolution` pixels.
-    ///
-    /// # Errors
-    ///
-    /// If the picture has no pixels, the resolution is none of [`SUBJECT_RESOLUTIONS`], or a network fails.
-    pub fn encode(&self, cutout: &RgbImage, resolution: usize) -> Result<EncodedSubject, SubjectError> {
-        let position = SUBJECT_RESOLUTIONS.iter().position(|known| *known == resolution);
-        let dinov2 = &self.dinov2[position.ok_or(SubjectError::Resolution(resolution))?];
-        let square = cover_and_crop(cutout, resolution as u32, resolution as u32)?;
-        let image = to_unit_tensor(&square)?.unsqueeze(0)?; // (1, 3, resolution, resolution)
-        let features = dinov2.forward(&self.input(&dinov2.prepare(&image)?)?)?;
-        let posterior = self.vae_encoder.forward(&self.input(&image)?)?;
-        Ok(EncodedSubject {
-            cls: stored(&features.cls_token)?,
-            patches: stored(&features.patch_tokens)?,
-            mean: stored(&posterior.mean)?,
-            logvar: stored(&posterior.logvar)?,
-            resolution,
-        })
-    }
-
-    fn input(&self, xs: &Tensor) -> candle_core::Result<Tensor> {
-        xs.to_device(&self.device)?.to_dtype(self.dtype)
-    }
-}
-
-/// The only one of a batch, as it is kept.
-fn stored(xs: &Tensor) -> candle_core::Result<Tensor> {
-    xs.get(0)?.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()
 }
 
 /// All that the sampler needs of a subject; f32, on the CPU.
@@ -304,34 +241,7 @@ fn read_tensor(file: &SafeTensors<'_>, name: &str, rank: usize) -> Result<Tensor
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
-    use candle_nn::VarBuilder;
-
     use super::*;
-
-    fn fixture(name: &str) -> PathBuf {
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
-    }
-
-    fn weights(name: &str) -> VarBuilder<'static> {
-        let tensors = candle_core::safetensors::load(fixture(name).join("model.safetensors"), &Device::Cpu).unwrap();
-        VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu)
-    }
-
-    fn config<T: serde::de::DeserializeOwned>(name: &str) -> T {
-        serde_json::from_slice(&std::fs::read(fixture(name).join("config.json")).unwrap()).unwrap()
-    }
-
-    fn encoder() -> SubjectEncoder {
-        let dinov2 = Dinov2::new(weights("dinov2"), &config("dinov2")).unwrap();
-        let vae_encoder = FluxVaeEncoder::new(weights("flux-vae"), &config("flux-vae")).unwrap();
-        SubjectEncoder::new(&dinov2, vae_encoder).unwrap()
-    }
-
-    fn picture(width: u32, height: u32) -> RgbImage {
-        RgbImage::from_fn(width, height, |x, y| image::Rgb([(x * 3) as u8, (y * 2) as u8, (x + y) as u8]))
-    }
 
     /// A made-up subject with 2 channels, 3 patches, and a latent of 2 x 4 x 4.
     fn small() -> EncodedSubject {
@@ -357,42 +267,6 @@ mod tests {
         let error = EncodedSubject::from_bytes(bytes).unwrap_err();
         assert!(error.is_permanent());
         error.to_string()
-    }
-
-    #[test]
-    fn all_resolutions_give_the_shapes_that_the_sampler_expects() {
-        let encoder = encoder();
-        for (resolution, patches, content_tokens) in [(64, 16, 64), (256, 256, 1024), (512, 1024, 4096)] {
-            let subject = encoder.encode(&picture(90, 60), resolution).unwrap();
-            let shape = SubjectShape { channels: 64, patches, latent_channels: 16, content_tokens };
-            assert_eq!(subject.shape(), shape);
-            assert_eq!(subject.cls.dims(), [64]);
-            assert_eq!(subject.content(1).unwrap().dims(), [content_tokens, 16]);
-            assert!(EncodedSubject::from_bytes(&subject.to_bytes().unwrap()).is_ok());
-        }
-    }
-
-    #[test]
-    fn the_networks_see_the_square_cut_and_equal_their_direct_use() {
-        let subject = encoder().encode(&picture(300, 200), 256).unwrap();
-        let square = cover_and_crop(&picture(300, 200), 256, 256).unwrap();
-        let image = to_unit_tensor(&square).unwrap().unsqueeze(0).unwrap();
-        let dinov2 = Dinov2::new(weights("dinov2"), &config("dinov2")).unwrap();
-        let dinov2 = dinov2.with_grid(16, 16, PositionResampling::Antialiased).unwrap();
-        let features = dinov2.forward(&dinov2.prepare(&image).unwrap()).unwrap();
-        assert_eq!(values(&subject.cls), values(&features.cls_token));
-        assert_eq!(values(&subject.patches), values(&features.patch_tokens));
-        let vae_encoder = FluxVaeEncoder::new(weights("flux-vae"), &config("flux-vae")).unwrap();
-        let posterior = vae_encoder.forward(&image).unwrap();
-        assert_eq!(values(&subject.mean), values(&posterior.mean));
-        assert_eq!(values(&subject.logvar), values(&posterior.logvar));
-    }
-
-    #[test]
-    fn other_resolutions_and_empty_pictures_are_refused() {
-        let encoder = encoder();
-        assert!(matches!(encoder.encode(&picture(9, 9), 384), Err(SubjectError::Resolution(384))));
-        assert!(matches!(encoder.encode(&RgbImage::new(0, 0), 256), Err(SubjectError::Image(_))));
     }
 
     #[test]

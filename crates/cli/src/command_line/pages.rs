@@ -1,0 +1,196 @@
+//! The pages name settings and flags that there are, and no others.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use clap::Command;
+use echogen_service::config::{CONFIG_VARIABLE, Setting, settings};
+
+use super::definition;
+
+/// Pages and folders of them, from the root of the repository.
+const PAGES: [&str; 9] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "docs",
+    "deploy",
+    "helm",
+    "examples",
+    "training",
+];
+
+/// Files that are read by people, or by what runs the program.
+const ENDINGS: [&str; 8] = ["md", "yaml", "tpl", "txt", "toml", "sh", "example", "py"];
+
+/// Variables of our prefix that the program does not read: images for Compose, and what training and tests read.
+const OTHER_VARIABLES: [&str; 6] = [
+    "ECHOGEN_IMAGE",
+    "ECHOGEN_CUDA_IMAGE",
+    "ECHOGEN_TRAIN",
+    "ECHOGEN_TEST_UPDATE",
+    "ECHOGEN_SECTION_NAME",
+    "ECHOGEN_OLD",
+];
+
+/// Flags of other programs that the pages name alone.
+const OTHER_FLAGS: [&str; 3] = ["--features", "--locked", "--scale"];
+
+/// Endings of files, which are no settings: `model.safetensors`.
+const FILE_ENDINGS: [&str; 7] = ["rs", "toml", "json", "yaml", "safetensors", "md", "py"];
+
+/// A page's text by its path.
+fn pages() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut files = Vec::new();
+    PAGES.iter().for_each(|page| collect(&root.join(page), &mut files));
+    assert!(files.len() > 30, "{files:?}");
+    let text = |path: PathBuf| {
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        (path.strip_prefix(&root).unwrap().display().to_string(), text)
+    };
+    files.into_iter().map(text).collect()
+}
+
+fn collect(path: &Path, files: &mut Vec<PathBuf>) {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let is_page = ENDINGS.iter().any(|ending| name.ends_with(&format!(".{ending}"))) || name == "healthcheck";
+    if path.is_dir() && !["node_modules", "target"].contains(&name.as_str()) {
+        std::fs::read_dir(path).unwrap().for_each(|entry| collect(&entry.unwrap().path(), files));
+    } else if path.is_file() && is_page {
+        files.push(path.to_owned());
+    }
+}
+
+/// The longest words of a text that begin with `start` and have only characters of a kind.
+fn words<'a>(text: &'a str, start: &'a str, belongs: impl Fn(char) -> bool + 'a) -> impl Iterator<Item = &'a str> + 'a {
+    text.match_indices(start).filter_map(move |(at, _)| {
+        let is_new = !text[..at].ends_with(|c: char| belongs(c) || c.is_ascii_alphanumeric());
+        let word = text[at..].split(|c| !belongs(c)).next().unwrap_or_default();
+        is_new.then_some(word)
+    })
+}
+
+fn variables() -> BTreeSet<String> {
+    let mut known: BTreeSet<String> = OTHER_VARIABLES.iter().map(|name| (*name).to_owned()).collect();
+    known.insert(CONFIG_VARIABLE.to_owned());
+    for setting in &settings().all {
+        known.extend(setting.is_secret().then(|| format!("{}_FILE", setting.variable())));
+        known.insert(setting.variable());
+    }
+    known
+}
+
+/// The flags of a command and of those below it.
+fn flags(command: &Command, known: &mut BTreeSet<String>) {
+    for argument in command.get_arguments() {
+        let aliases = argument.get_visible_aliases().unwrap_or_default();
+        known.extend(argument.get_long().into_iter().chain(aliases).map(|name| format!("--{name}")));
+    }
+    command.get_subcommands().for_each(|command| flags(command, known));
+}
+
+/// What stands between backquotes.
+fn code_spans(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter(|line| !line.starts_with("```")).flat_map(|line| line.split('`').skip(1).step_by(2))
+}
+
+/// What `echogen` and a command of it are called with, on lines and in spans; a line that ends with a backslash goes on.
+fn calls(text: &str, root: &Command) -> Vec<String> {
+    let joined = text.replace("\\\n", " ");
+    let starts = joined.match_indices("echogen ").filter(|(at, _)| !joined[..*at].ends_with(['-', '/', '_', '.']));
+    let end = |c: char| matches!(c, '\n' | '`' | '|' | ';' | '#' | '&' | '<' | '>' | '"');
+    let calls = starts.filter_map(|(at, _)| joined[at..].split(end).next());
+    let is_call = |call: &&str| call.split_whitespace().nth(1).is_some_and(|name| root.find_subcommand(name).is_some());
+    calls.filter(is_call).map(str::to_owned).collect()
+}
+
+/// The flags in the examples of a command's help and of those below it.
+fn examples(command: &Command, found: &mut Vec<(String, String)>) {
+    let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    let is_flag = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let page = || format!("the help of {}", command.get_name());
+    found.extend(words(&help, "--", is_flag).map(|flag| (page(), flag.to_owned())));
+    command.get_subcommands().for_each(|command| examples(command, found));
+}
+
+fn check(what: &str, known: &BTreeSet<String>, found: impl IntoIterator<Item = (String, String)>) {
+    let is_unknown = |(_, name): &(String, String)| !known.contains(name.trim_end_matches('_')) && !name.ends_with('_');
+    let unknown: BTreeSet<String> =
+        found.into_iter().filter(is_unknown).map(|(page, name)| format!("{page}: {name}")).collect();
+    assert!(unknown.is_empty(), "{what} that do not exist:\n{}", unknown.into_iter().collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
+fn every_variable_on_a_page_exists() {
+    let is_variable = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    let pages = pages();
+    let found = pages
+        .iter()
+        .flat_map(|(page, text)| words(text, "ECHOGEN_", is_variable).map(|name| (page.clone(), name.to_owned())));
+    check("variables", &variables(), found);
+}
+
+#[test]
+fn every_flag_on_a_page_exists() {
+    let mut known = BTreeSet::from(["--help".to_owned(), "--version".to_owned(), "--section-name".to_owned()]);
+    known.extend(OTHER_FLAGS.map(str::to_owned));
+    let mut command = definition();
+    command.build();
+    flags(&command, &mut known);
+    let is_flag = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let pages = pages();
+    let mut found = Vec::new();
+    for (page, text) in &pages {
+        for call in calls(text, &command) {
+            found.extend(
+                words(&call, "--", is_flag).filter(|flag| flag.len() > 2).map(|f| (page.clone(), f.to_owned())),
+            );
+        }
+        // A flag alone in a sentence of a page for users; pages about the code name those of other programs too.
+        if page.starts_with("docs/") || page == "README.md" {
+            let alone = code_spans(text).filter(|span| span.starts_with("--"));
+            found.extend(alone.flat_map(|span| words(span, "--", is_flag)).map(|flag| (page.clone(), flag.to_owned())));
+        }
+    }
+    examples(&command, &mut found);
+    assert!(found.len() > 100, "{found:?}");
+    check("flags", &known, found);
+}
+
+#[test]
+fn every_setting_on_a_page_exists() {
+    let mut known: BTreeSet<String> = settings().all.iter().map(Setting::name).collect();
+    known.extend(settings().sections.iter().map(|section| section.name.clone()));
+    let of_files = settings().all.iter().filter(|setting| setting.is_secret());
+    known.extend(of_files.map(|setting| format!("{}_file", setting.name())));
+    known.insert("section.name".to_owned());
+    let sections = settings().names_of_sections();
+    let is_setting = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '.';
+    let pages = pages();
+    let found = pages.iter().filter(|(page, _)| page.ends_with(".md")).flat_map(|(page, text)| {
+        let names = code_spans(text).filter_map(|span| span.split([' ', '=']).next());
+        let names = names.filter(|name| {
+            let (section, rest) = name.split_once('.').unwrap_or((name, ""));
+            sections.contains(&section) && !rest.is_empty() && name.chars().all(is_setting)
+        });
+        let names = names.filter(|name| !FILE_ENDINGS.iter().any(|ending| name.ends_with(&format!(".{ending}"))));
+        names.map(|name| (page.clone(), name.to_owned()))
+    });
+    check("settings", &known, found);
+}
+
+#[test]
+fn every_setting_is_documented_on_a_page() {
+    let pages = pages();
+    for setting in &settings().all {
+        for name in [setting.name(), setting.variable(), format!("--{}", setting.flag())] {
+            let span = format!("`{name}`");
+            let is_documented = pages.iter().any(|(page, text)| page.ends_with(".md") && text.contains(&span));
+            assert!(is_documented, "no page documents {name}");
+        }
+    }
+}

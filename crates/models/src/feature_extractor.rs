@@ -1,0 +1,168 @@
+//! From a cut-out to an [`EncodedSubject`], by DINOv2 and the FLUX autoencoder.
+//!
+//! The cut-out is made square (shorter side to the resolution, Lanczos, centre crop); DINOv2 gets it at 224 pixels for
+//! every 256, the autoencoder as it is.
+
+use candle_core::{DType, Device, Tensor};
+use echogen_checkpoint::bundle::{Bundle, BundleError, Network};
+use echogen_imaging::{RgbImage, cover_and_crop, to_unit_tensor};
+
+use crate::{
+    dinov2::{Dinov2, PositionResampling},
+    encoded_subject::{DINOV2_SIDE, EncodedSubject, SUBJECT_RESOLUTIONS, SubjectError},
+    flux_vae::{FluxVaeConfig, FluxVaeEncoder},
+};
+
+/// DINOv2 and the encoder of the FLUX autoencoder.
+#[derive(Debug, Clone)]
+pub struct FeatureExtractor {
+    /// DINOv2 for each of [`SUBJECT_RESOLUTIONS`], sharing their weights.
+    dinov2: [Dinov2; 3],
+    vae_encoder: FluxVaeEncoder,
+    dtype: DType,
+    device: Device,
+}
+
+impl FeatureExtractor {
+    /// Loads the two networks of `bundle`.
+    ///
+    /// # Errors
+    ///
+    /// If the bundle lacks one of them, or its weights or its patches do not fit.
+    pub fn load(bundle: &Bundle, device: &Device, dtype: DType) -> Result<Self, BundleError> {
+        let config = bundle.config(Network::Dinov2)?;
+        let dinov2 =
+            bundle.load(Network::Dinov2, (device, dtype), Dinov2::is_ignored, |vb| Dinov2::new(vb, &config))?;
+        let config: FluxVaeConfig = bundle.config(Network::FluxVae)?;
+        let vae_encoder = bundle
+            .load(Network::FluxVae, (device, dtype), FluxVaeEncoder::ignores, |vb| FluxVaeEncoder::new(vb, &config))?;
+        Self::new(&dinov2, vae_encoder).map_err(|error| BundleError::Config {
+            bundle: bundle.name().to_owned(),
+            network: Network::Dinov2,
+            reason: error.to_string(),
+        })
+    }
+
+    /// Takes the networks, both on one device and in one type.
+    ///
+    /// # Errors
+    ///
+    /// If DINOv2's patches do not divide 224 pixels.
+    pub fn new(dinov2: &Dinov2, vae_encoder: FluxVaeEncoder) -> candle_core::Result<Self> {
+        let patch = dinov2.config().patch_size;
+        if !DINOV2_SIDE.is_multiple_of(patch) {
+            candle_core::bail!("subjects are seen at {DINOV2_SIDE} pixels, which patches of {patch} do not divide");
+        }
+        let grid = |resolution: usize| {
+            let side = DINOV2_SIDE * resolution / 256 / patch;
+            dinov2.with_grid(side, side, PositionResampling::Antialiased)
+        };
+        let table = dinov2.position_embeddings();
+        let (dtype, device) = (table.dtype(), table.device().clone());
+        let [small, middle, large] = SUBJECT_RESOLUTIONS.map(grid);
+        Ok(Self { dinov2: [small?, middle?, large?], vae_encoder, dtype, device })
+    }
+
+    /// Encodes a cut-out at `resolution` x `resolution` pixels.
+    ///
+    /// # Errors
+    ///
+    /// If the picture has no pixels, the resolution is none of [`SUBJECT_RESOLUTIONS`], or a network fails.
+    pub fn encode(&self, cutout: &RgbImage, resolution: usize) -> Result<EncodedSubject, SubjectError> {
+        let position = SUBJECT_RESOLUTIONS.iter().position(|known| *known == resolution);
+        let dinov2 = &self.dinov2[position.ok_or(SubjectError::Resolution(resolution))?];
+        let square = cover_and_crop(cutout, resolution as u32, resolution as u32)?;
+        let image = to_unit_tensor(&square)?.unsqueeze(0)?; // (1, 3, resolution, resolution)
+        let features = dinov2.forward(&self.input(&dinov2.prepare(&image)?)?)?;
+        let posterior = self.vae_encoder.forward(&self.input(&image)?)?;
+        Ok(EncodedSubject {
+            cls: stored(&features.cls_token)?,
+            patches: stored(&features.patch_tokens)?,
+            mean: stored(&posterior.mean)?,
+            logvar: stored(&posterior.logvar)?,
+            resolution,
+        })
+    }
+
+    fn input(&self, xs: &Tensor) -> candle_core::Result<Tensor> {
+        xs.to_device(&self.device)?.to_dtype(self.dtype)
+    }
+}
+
+/// The only one of a batch, as it is kept.
+fn stored(xs: &Tensor) -> candle_core::Result<Tensor> {
+    xs.get(0)?.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use candle_nn::VarBuilder;
+
+    use super::*;
+    use crate::encoded_subject::SubjectShape;
+
+    fn fixture(name: &str) -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
+    }
+
+    fn weights(name: &str) -> VarBuilder<'static> {
+        let tensors = candle_core::safetensors::load(fixture(name).join("model.safetensors"), &Device::Cpu).unwrap();
+        VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu)
+    }
+
+    fn config<T: serde::de::DeserializeOwned>(name: &str) -> T {
+        serde_json::from_slice(&std::fs::read(fixture(name).join("config.json")).unwrap()).unwrap()
+    }
+
+    fn encoder() -> FeatureExtractor {
+        let dinov2 = Dinov2::new(weights("dinov2"), &config("dinov2")).unwrap();
+        let vae_encoder = FluxVaeEncoder::new(weights("flux-vae"), &config("flux-vae")).unwrap();
+        FeatureExtractor::new(&dinov2, vae_encoder).unwrap()
+    }
+
+    fn picture(width: u32, height: u32) -> RgbImage {
+        RgbImage::from_fn(width, height, |x, y| image::Rgb([(x * 3) as u8, (y * 2) as u8, (x + y) as u8]))
+    }
+
+    fn values(xs: &Tensor) -> Vec<f32> {
+        xs.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn all_resolutions_give_the_shapes_that_the_sampler_expects() {
+        let encoder = encoder();
+        for (resolution, patches, content_tokens) in [(64, 16, 64), (256, 256, 1024), (512, 1024, 4096)] {
+            let subject = encoder.encode(&picture(90, 60), resolution).unwrap();
+            let shape = SubjectShape { channels: 64, patches, latent_channels: 16, content_tokens };
+            assert_eq!(subject.shape(), shape);
+            assert_eq!(subject.cls.dims(), [64]);
+            assert_eq!(subject.content(1).unwrap().dims(), [content_tokens, 16]);
+            assert!(EncodedSubject::from_bytes(&subject.to_bytes().unwrap()).is_ok());
+        }
+    }
+
+    #[test]
+    fn the_networks_see_the_square_cut_and_equal_their_direct_use() {
+        let subject = encoder().encode(&picture(300, 200), 256).unwrap();
+        let square = cover_and_crop(&picture(300, 200), 256, 256).unwrap();
+        let image = to_unit_tensor(&square).unwrap().unsqueeze(0).unwrap();
+        let dinov2 = Dinov2::new(weights("dinov2"), &config("dinov2")).unwrap();
+        let dinov2 = dinov2.with_grid(16, 16, PositionResampling::Antialiased).unwrap();
+        let features = dinov2.forward(&dinov2.prepare(&image).unwrap()).unwrap();
+        assert_eq!(values(&subject.cls), values(&features.cls_token));
+        assert_eq!(values(&subject.patches), values(&features.patch_tokens));
+        let vae_encoder = FluxVaeEncoder::new(weights("flux-vae"), &config("flux-vae")).unwrap();
+        let posterior = vae_encoder.forward(&image).unwrap();
+        assert_eq!(values(&subject.mean), values(&posterior.mean));
+        assert_eq!(values(&subject.logvar), values(&posterior.logvar));
+    }
+
+    #[test]
+    fn other_resolutions_and_empty_pictures_are_refused() {
+        let encoder = encoder();
+        assert!(matches!(encoder.encode(&picture(9, 9), 384), Err(SubjectError::Resolution(384))));
+        assert!(matches!(encoder.encode(&RgbImage::new(0, 0), 256), Err(SubjectError::Image(_))));
+    }
+}
