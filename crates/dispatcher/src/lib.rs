@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use echogen_ports::{Fault, ImageFetcher, ObjectKey, spawn_blocking};
 use echogen_protocol::{
-    ContentHash, EncodeTask, EventKind, ImageLocation, ImageSource, Job, Progress, SampleTask, SegmentTask,
+    ContentHash, EncodeTask, EventKind, ImageLocation, ImageSource, Job, NextTask, Progress, SampleTask, SegmentTask,
     Segmentation, StageName, SubjectKeys, layout, limits,
 };
 use echogen_worker::{CachedObjects, Outcome, ResultWriter, Stage, StageContext};
@@ -76,9 +76,9 @@ impl Dispatcher {
         }
         let id = job.id.clone();
         let way = self.shortest_way(record, resolution).await?;
-        let next = way.with(job, image, started, known);
+        let next = way.with(job, image, started, known, &self.config.subjects);
         context.tell(EventKind::Accepted, &id, serde_json::json!({ "image": image })).await;
-        Ok(next)
+        Ok(Outcome::Next(vec![next]))
     }
 
     /// Fetches and hashes the picture; of one that should be stored already there are no bytes.
@@ -160,8 +160,9 @@ enum Way {
 }
 
 impl Way {
-    /// The next task. It notes the dispatcher's own share, and which later stages the short way leaves out.
-    fn with(self, job: Job, image: ContentHash, started: Instant, known: bool) -> Outcome {
+    /// The next task. It notes the dispatcher's own share, and which later stages the short way leaves out. It says by which
+    /// settings the dispatcher will look for its product: made by others, it would never be found.
+    fn with(self, job: Job, image: ContentHash, started: Instant, known: bool, keys: &SubjectKeys) -> NextTask {
         let mut progress = Progress::default();
         progress.note(StageName::Dispatcher, started.elapsed().as_secs_f64(), known);
         if let Self::Encode(record) | Self::Sample(record, _) = &self {
@@ -169,11 +170,13 @@ impl Way {
             (progress.subject, progress.cutout) = (Some(record.subject_of(&job)), Some(record.cutout));
         }
         match self {
-            Self::Segment => Outcome::next(&SegmentTask { job, image, progress }),
-            Self::Encode(record) => Outcome::next(&EncodeTask { job, cutout: record.cutout, progress }),
+            Self::Segment => NextTask::of(&SegmentTask { job, image, progress }).with_settings(&keys.finders),
+            Self::Encode(record) => {
+                NextTask::of(&EncodeTask { job, cutout: record.cutout, progress }).with_settings(&keys.encoders)
+            }
             Self::Sample(_, subject) => {
                 progress.note(StageName::Encoder, 0.0, true);
-                Outcome::next(&SampleTask { job, encoded_subject: subject.as_str().to_owned(), progress })
+                NextTask::of(&SampleTask { job, encoded_subject: subject.as_str().to_owned(), progress })
             }
         }
     }

@@ -99,6 +99,16 @@ async fn a_new_picture_is_stored_and_goes_to_the_segmenter() {
 }
 
 #[tokio::test]
+async fn the_next_task_says_by_which_settings_its_product_will_be_looked_for() {
+    let bench = bench();
+    let job = job("dog.png");
+    assert_eq!(bench.next(job.clone()).await.settings.as_deref(), Some("finders"));
+    let cutout = bench.put_segmentation(&job).await;
+    bench.put(layout::CUTOUTS, cutout, b"cut-out".to_vec()).await;
+    assert_eq!(bench.next(job).await.settings.as_deref(), Some("networks"));
+}
+
+#[tokio::test]
 async fn a_picture_inside_the_job_does_not_travel_on() {
     let bench = bench();
     let task: SegmentTask = bench.next_as(job("data:,dog")).await;

@@ -51,6 +51,7 @@ impl Encoder {
     async fn encode(&self, task: EncodeTask, context: &StageContext) -> Result<Outcome, Fault> {
         let started = Instant::now();
         let EncodeTask { job, cutout, mut progress } = task;
+        context.check_settings("encoding networks", &self.keys.encoders, |theirs| theirs == self.keys.encoders)?;
         let resolution = self.keys.resolution(&job).map_err(Fault::unsupported)?;
         let key = ObjectKey::of_content(layout::SUBJECTS, &self.keys.inputs(cutout, resolution))?;
         let make = || self.make(cutout, resolution, context);

@@ -190,6 +190,18 @@ async fn later_prompts_find_it_and_another_resolution_does_not() {
 }
 
 #[tokio::test]
+async fn other_networks_than_the_senders_are_refused() {
+    let mut bench = bench();
+    let cutout = bench.put_cutout(8, 6).await;
+    bench.context.facts.settings = Some("others".to_owned());
+    let fault = bench.run(job("one"), cutout).await.unwrap_err();
+    assert_eq!((fault.kind(), bench.runs()), (FaultKind::Refused, 0), "{fault}");
+    assert!(fault.to_string().contains("\"others\" there") && fault.to_string().contains(" here"), "{fault}");
+    bench.context.facts.settings = Some(bench.stage.keys.encoders.clone());
+    bench.run(job("one"), cutout).await.expect("the same networks");
+}
+
+#[tokio::test]
 async fn failures_keep_their_kind() {
     let bench = bench();
     let flat = bench.put_cutout(8, 1).await;

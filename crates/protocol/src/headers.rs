@@ -22,6 +22,10 @@ pub struct TaskHeaders {
     pub job: Option<String>,
     /// Who asked to be told of the job's end.
     pub reply_to: Option<ReplyTo>,
+    /// The settings by which the sender named products that the receiver is to make, where both must have the same.
+    ///
+    /// A header and not a field of the task: receivers of earlier versions refuse tasks with fields that they do not know.
+    pub settings: Option<String>,
     /// Of a dead letter: the stage that gave up.
     pub stage: Option<String>,
     /// Of a dead letter: how often the broker had handed the task out before.
@@ -56,6 +60,7 @@ const FIRST_SEEN: &str = "echogen-first-seen";
 const LAST_ERROR: &str = "echogen-last-error";
 const JOB: &str = "echogen-job";
 const TRACEPARENT: &str = "traceparent";
+const SETTINGS: &str = "echogen-settings";
 const STAGE: &str = "echogen-stage";
 const REDELIVERIES: &str = "echogen-redeliveries";
 
@@ -73,6 +78,7 @@ impl TaskHeaders {
             traceparent: map.get(TRACEPARENT).and_then(|text| text.parse().ok()),
             job: map.get(JOB).cloned(),
             reply_to: ReplyTo::from_map(map),
+            settings: map.get(SETTINGS).cloned(),
             stage: map.get(STAGE).cloned(),
             redeliveries: number(REDELIVERIES),
         }
@@ -89,6 +95,7 @@ impl TaskHeaders {
             (JOB, self.job.clone()),
             (ReplyTo::QUEUE_HEADER, self.reply_to.as_ref().map(|reply| reply.queue.clone())),
             (ReplyTo::CORRELATION_HEADER, self.reply_to.as_ref().and_then(|reply| reply.correlation_id.clone())),
+            (SETTINGS, self.settings.clone()),
             (STAGE, self.stage.clone()),
             (REDELIVERIES, count(self.redeliveries)),
         ];
@@ -109,6 +116,7 @@ mod tests {
             traceparent: Some(TraceContext::new(1, 2)),
             job: Some("one".to_owned()),
             reply_to: Some(ReplyTo { queue: "answers".to_owned(), correlation_id: Some("7".to_owned()) }),
+            settings: Some("detector=ab threshold 0.3".to_owned()),
             stage: Some("sampler".to_owned()),
             redeliveries: 2,
         };

@@ -58,12 +58,21 @@ pub struct NextTask {
     pub job_id: JobId,
     /// The task as JSON.
     pub body: Vec<u8>,
+    /// See [`TaskHeaders::settings`](crate::TaskHeaders::settings).
+    pub settings: Option<String>,
 }
 
 impl NextTask {
     /// A task for the queue that it belongs in.
     pub fn of<T: StageTask>(task: &T) -> Self {
-        Self { queue: task.queue(), job_id: task.job_id().clone(), body: task.to_json() }
+        Self { queue: task.queue(), job_id: task.job_id().clone(), body: task.to_json(), settings: None }
+    }
+
+    /// The same task, for a receiver that must have the same settings; see
+    /// [`TaskHeaders::settings`](crate::TaskHeaders::settings).
+    #[must_use]
+    pub fn with_settings(self, settings: &str) -> Self {
+        Self { settings: Some(settings.to_owned()), ..self }
     }
 
     /// The task itself, if it is one of this type.

@@ -56,8 +56,11 @@ impl Segmenter {
     async fn segment(&self, task: SegmentTask, context: &StageContext) -> Result<Outcome, Fault> {
         let started = Instant::now();
         let SegmentTask { job, image, mut progress } = task;
-        let inputs = layout::segmentation_inputs(image, &job, &self.detector.version());
-        let key = ObjectKey::of_content(layout::SEGMENTATIONS, &inputs)?;
+        let (finders, inputs) =
+            (self.detector.version(), |finders: &str| layout::segmentation_inputs(image, &job, finders));
+        let own = inputs(&finders);
+        context.check_settings("finder settings", &finders, |theirs| inputs(theirs) == own)?;
+        let key = ObjectKey::of_content(layout::SEGMENTATIONS, &own)?;
         let make = || self.make(&job, image, context);
         let cutout = self.cutouts.get_or_make(context, &key, progress.is_new(), make).await?;
         let found = cutout.is_found();

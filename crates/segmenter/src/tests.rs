@@ -10,7 +10,9 @@ use std::{
 
 use async_trait::async_trait;
 use echogen_imaging::{ImageFormat, ImageLimits, RgbImage, decode_image, encode_image};
-use echogen_ports::{Fault, MemoryBroker, MemoryBudget, MemoryCache, MemoryObjectStore, ObjectKey, ObjectStore};
+use echogen_ports::{
+    Fault, FaultKind, MemoryBroker, MemoryBudget, MemoryCache, MemoryObjectStore, ObjectKey, ObjectStore,
+};
 use echogen_protocol::{
     BoundingBox, ContentHash, EncodeTask, FailureKind, FoundBy, Job, JobId, MaskMode, Progress, SegmentTask, StageName,
     layout,
@@ -142,6 +144,21 @@ async fn many_prompts_cut_out_once() {
     assert_eq!(bench.detector.0.load(Ordering::Relaxed), 1);
     assert_eq!(first.progress.cached.get("segmenter"), Some(&false));
     assert_eq!(second.progress.cached.get("segmenter"), Some(&true));
+}
+
+#[tokio::test]
+async fn other_finder_settings_than_the_senders_are_refused_where_they_matter() {
+    let mut bench = bench();
+    bench.context.facts.settings = Some("detector=ab threshold 0.5".to_owned());
+    let fault = bench.run_png(job(None)).await.unwrap_err();
+    assert_eq!(fault.kind(), FaultKind::Refused, "{fault}");
+    assert!(fault.to_string().contains("\"detector=ab threshold 0.5\" there, none here"), "it names both: {fault}");
+    assert_eq!(bench.detector.0.load(Ordering::Relaxed), 0, "nothing is made in vain");
+    bench.run_png(job(Some([1, 2, 5, 4]))).await.expect("a given box is the same by any settings");
+    bench.context.facts.settings = Some(GivenBox.version());
+    bench.run_png(job(None)).await.expect("the same settings");
+    bench.context.facts.settings = None;
+    bench.run_png(job(None)).await.expect("a sender of an earlier version does not say");
 }
 
 #[tokio::test]

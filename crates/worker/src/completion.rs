@@ -172,6 +172,7 @@ impl Completion {
             traceparent: task.facts.trace,
             job: Some(next.job_id.to_string()),
             reply_to: task.facts.reply_to.clone(),
+            settings: next.settings.clone(),
             ..TaskHeaders::default()
         }
     }

@@ -73,6 +73,7 @@ impl<S: Stage> Handler<S> {
             reply_to: headers.reply_to.clone(),
             callback: None,
             trace: Some(own),
+            settings: headers.settings.clone(),
         };
         // What is left of the delivery is how to settle it.
         let message = std::mem::take(&mut delivery.message);

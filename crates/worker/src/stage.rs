@@ -55,6 +55,8 @@ pub struct TaskFacts {
     pub callback: Option<String>,
     /// The job's trace, and the span of this try.
     pub trace: Option<TraceContext>,
+    /// The settings by which the sender named products; see [`TaskHeaders::settings`](echogen_protocol::TaskHeaders::settings).
+    pub settings: Option<String>,
 }
 
 /// What a stage knows besides its task.
@@ -80,6 +82,22 @@ impl StageContext {
     pub(crate) fn new(announcer: Announcer, clock: Clock, time_limit: Instant, facts: TaskFacts) -> Self {
         let (cancelled, job_cancelled) = (CancellationToken::new(), CancellationToken::new());
         Self { cancelled, job_cancelled, time_limit, alone: false, facts, clock, announcer }
+    }
+
+    /// Checks that the sender named products by the same settings as this stage; `same` says whether two settings name the
+    /// same. A sender of an earlier version does not say.
+    ///
+    /// # Errors
+    ///
+    /// Refused: every such task makes in vain what its sender will never find, until somebody gives both the same settings.
+    pub fn check_settings(&self, what: &str, own: &str, same: impl FnOnce(&str) -> bool) -> Result<(), Fault> {
+        let Some(theirs) = self.facts.settings.as_deref().filter(|theirs| !same(theirs)) else { return Ok(()) };
+        let shown = |settings: &str| if settings.is_empty() { "none".to_owned() } else { format!("{settings:?}") };
+        let (theirs, own) = (shown(theirs), shown(own));
+        Err(Fault::refused(format!(
+            "the sender of this task has other {what} than this stage: {theirs} there, {own} here; give both the same bundle \
+             and settings, then send the task again"
+        )))
     }
 
     /// A context for tests of a stage: first try, an hour of time, events sent at once.

@@ -182,6 +182,7 @@ pub(crate) fn headers() -> TaskHeaders {
         traceparent: Some(TraceContext::new(0xabc, 0xdef)),
         job: Some("order-7.b".to_owned()),
         reply_to: Some(reply_to()),
+        settings: None,
         stage: Some("sampler".to_owned()),
         redeliveries: 2,
     }

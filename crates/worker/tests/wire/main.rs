@@ -100,6 +100,9 @@ fn headers_are_read_and_written_across_versions() {
     assert_eq!(content::headers().to_map(), map);
     map.insert("echogen-of-tomorrow".to_owned(), "word".to_owned());
     assert_eq!(TaskHeaders::from_map(&map), content::headers());
+    let settings = Some("detector=ab threshold 0.3".to_owned());
+    let later = TaskHeaders { settings, ..TaskHeaders::default() };
+    assert_eq!(later.to_map(), read(&sample("headers-settings")), "a header that came later");
 }
 
 #[test]

@@ -48,13 +48,22 @@ struct Script<T> {
     most_at_work: AtomicU32,
     /// What stuck tasks would be told by.
     cancelled: Mutex<Vec<CancellationToken>>,
+    /// The senders' settings, of each try.
+    settings: Mutex<Vec<Option<String>>>,
     takes: PhantomData<fn(T)>,
 }
 
 impl<T> Default for Script<T> {
     fn default() -> Self {
-        let (tries, cancelled) = (Mutex::default(), Mutex::default());
-        Self { tries, at_work: AtomicU32::new(0), most_at_work: AtomicU32::new(0), cancelled, takes: PhantomData }
+        let (tries, cancelled, settings) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self {
+            tries,
+            at_work: AtomicU32::new(0),
+            most_at_work: AtomicU32::new(0),
+            cancelled,
+            settings,
+            takes: PhantomData,
+        }
     }
 }
 
@@ -69,6 +78,7 @@ impl<T: StageTask> Stage for Script<T> {
     type Task = T;
 
     async fn run(&self, task: T, context: &StageContext) -> Result<Outcome, Fault> {
+        self.settings.lock().unwrap().push(context.facts.settings.clone());
         let job = task.job().cloned().unwrap_or_else(|| job(task.job_id().as_str()));
         let tries = {
             let mut tries = self.tries.lock().unwrap();

@@ -64,6 +64,21 @@ async fn whom_to_answer_travels_with_the_next_task_and_with_another_try() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_senders_settings_reach_the_stage_stay_over_retries_and_end_there() {
+    let bench = Bench::plain();
+    let headers = TaskHeaders { settings: Some("threshold 0.5".to_owned()), ..TaskHeaders::default() };
+    for id in ["flaky", "never"] {
+        bench.broker.publish(&queue(), with_headers(id, &headers)).await.unwrap();
+    }
+    bench.idle().await;
+    assert_eq!(bench.stage.settings.lock().unwrap()[..], vec![Some("threshold 0.5".to_owned()); 7], "of every try");
+    assert_eq!(next_headers(&bench).await.settings, None, "the next stage's are the script's to say, and it says none");
+    let dead = TaskHeaders::from_map(&bench.broker.dead_letters(&queue())[0].headers);
+    assert_eq!(dead.settings, headers.settings, "it can be sent again as it is");
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_trace_goes_on_with_a_span_of_its_own_for_every_try() {
     let bench = Bench::plain();
     let mut events = bench.broker.subscribe("job.retrying").await.unwrap();
