@@ -1,7 +1,7 @@
-//! What travels between the parts of EchoGen: jobs, tasks, events, hashes, limits and their JSON Schema.
+//! The data that the parts of EchoGen exchange: jobs, tasks, events, hashes, limits and their JSON Schema.
 //!
-//! Pure data. This crate does no input or output and reads no clock: a value is valid or it is not, and
-//! [`Job::parse`] says which, with a message that tells the reader what to change.
+//! Pure data: this crate does no input or output and reads no clock. [`Job::parse`] refuses an invalid job with a
+//! message that says what to change.
 //!
 //! | what | type |
 //! |---|---|
