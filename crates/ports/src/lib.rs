@@ -1,5 +1,4 @@
-//! What a stage may ask of the world: a broker, a cache, an object store, an image fetcher, a sender of
-//! callbacks.
+//! The interfaces to the outside: a broker, a cache, an object store, an image fetcher, a sender of callbacks.
 //!
 //! Only traits, the one error of all ([`Fault`]), the waits between tries ([`Backoff`]), the in-memory twins ([`memory`]), and
 //! what both sides of a port share ([`MemoryBudget`], [`spawn_blocking`]). The suites that every adapter passes are in
