@@ -57,6 +57,6 @@ fn people_get_a_table_and_mistakes_are_explained() {
     assert!(run.stdout.starts_with("mini: 1 pictures of subjects that training never saw, 1 scenes\n"), "{run:?}");
     assert!(run.stdout.contains("scene right") && run.stdout.contains(">= 85 %"), "{run:?}");
     let run = folder.evaluate(&["--temperature", "0"]).expect(2);
-    assert!(run.stderr.contains("temperature must be above 0"), "{run:?}");
+    assert!(run.stderr.contains("--temperature is 0; give a number above 0"), "{run:?}");
     folder.evaluate(&["--pictures", "0"]).expect(2);
 }
