@@ -54,7 +54,7 @@ pub(crate) struct Traces {
 
 static IS_ON: AtomicBool = AtomicBool::new(false);
 
-/// Whether spans are recorded.
+/// From this call on spans are recorded.
 pub(crate) fn switch_on() {
     IS_ON.store(true, Ordering::Release);
 }

@@ -40,7 +40,7 @@ impl Kind {
         Self::Cat,
     ];
 
-    /// Its place in [`Kind::ALL`].
+    /// Its index in [`Kind::ALL`].
     pub fn index(self) -> usize {
         self as usize
     }
@@ -83,7 +83,7 @@ impl Pattern {
     pub const ALL: [Self; 8] =
         [Self::Plain, Self::Stripes, Self::Bars, Self::Diagonals, Self::Dots, Self::Checks, Self::Band, Self::Halves];
 
-    /// Its place in [`Pattern::ALL`].
+    /// Its index in [`Pattern::ALL`].
     pub fn index(self) -> usize {
         self as usize
     }
@@ -104,7 +104,7 @@ impl Emblem {
     /// Every emblem.
     pub const ALL: [Self; 5] = [Self::None, Self::Disc, Self::Star, Self::Heart, Self::Square];
 
-    /// Its place in [`Emblem::ALL`].
+    /// Its index in [`Emblem::ALL`].
     pub fn index(self) -> usize {
         self as usize
     }
@@ -115,7 +115,7 @@ impl Emblem {
 pub struct Identity {
     /// The number that it was made from.
     pub number: u64,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
     /// The colours of the largest part, of the pattern and second parts, and of the small parts.
     pub palette: [Colour; 3],
@@ -125,7 +125,7 @@ pub struct Identity {
     pub emblem: Emblem,
     /// Width over height beyond the usual.
     pub stretch: f32,
-    /// Proportions of single parts, each 0 to 1; what they mean is the kind's affair.
+    /// Proportions of single parts, each 0 to 1; their meaning depends on the kind.
     pub traits: [f32; 4],
     /// Repeats of the pattern over the subject.
     pub repeats: f32,
@@ -139,7 +139,7 @@ impl Identity {
         let mut draw = Draw::new(number, STREAM);
         let palette = palette(&mut draw);
         let pattern = *draw.pick(&Pattern::ALL);
-        // A sign on a busy pattern is not seen.
+        // A sign on a busy pattern would not be visible.
         let calm = matches!(pattern, Pattern::Plain | Pattern::Band | Pattern::Halves);
         let emblem = if calm || draw.chance(0.2) { *draw.pick(&Emblem::ALL) } else { Emblem::None };
         Self {
@@ -154,7 +154,7 @@ impl Identity {
         }
     }
 
-    /// Whether it is one of those kept out of training.
+    /// Whether it is held out of training.
     pub fn is_held_out(&self) -> bool {
         HELD_OUT_IDENTITIES.contains(&self.number)
     }
@@ -198,7 +198,7 @@ impl Identity {
     }
 }
 
-/// Three colours that stand apart from each other.
+/// Three colours that are easily distinguished.
 fn palette(draw: &mut Draw) -> [Colour; 3] {
     let hue = draw.unit();
     let main = match draw.below(10) {

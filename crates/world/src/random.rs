@@ -1,8 +1,8 @@
-//! The one source of chance: numbers by seed, stream and position, so that any draw can be repeated alone.
+//! The one source of random numbers: by seed, stream and position, so that any number can be computed alone.
 //!
 //! The words are SplitMix64's: a counter, mixed. Floats are made of the upper 24 bits, so they are exact in f32.
 
-/// A stream of draws under a seed.
+/// A stream of random numbers of a seed.
 #[derive(Clone, Debug)]
 pub(crate) struct Draw {
     key: u64,

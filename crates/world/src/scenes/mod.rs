@@ -1,4 +1,4 @@
-//! Where subjects stand: scenes, their light, and the means they are painted with.
+//! Scenes, their light, and how they are painted.
 
 mod indoors;
 mod land;
@@ -42,7 +42,7 @@ impl Light {
     /// Every light.
     pub const ALL: [Self; 3] = [Self::Day, Self::Sunset, Self::Night];
 
-    /// Its place in [`Light::ALL`].
+    /// Its index in [`Light::ALL`].
     pub fn index(self) -> usize {
         self as usize
     }
@@ -79,12 +79,12 @@ impl Scene {
         Self::Library,
     ];
 
-    /// Its place in [`Scene::ALL`].
+    /// Its index in [`Scene::ALL`].
     pub fn index(self) -> usize {
         self as usize
     }
 
-    /// The word that its captions always hold.
+    /// The word that its captions always contain.
     pub fn name(self) -> &'static str {
         match self {
             Self::Beach => "beach",
@@ -102,7 +102,7 @@ impl Scene {
         }
     }
 
-    /// The lights it is seen in. Space has no times of day, and what happens inside knows day and night only.
+    /// The lights it is seen in. Space has no times of day, and indoor scenes have day and night only.
     pub fn lights(self) -> &'static [Light] {
         match self {
             Self::Moon | Self::Stage => &[Light::Day],
@@ -116,7 +116,7 @@ impl Scene {
         self == Self::Underwater
     }
 
-    /// Paints it; everything by chance is drawn from `draw`.
+    /// Paints it; random numbers come from `draw`.
     pub(crate) fn paint(self, canvas: &mut Canvas, light: Light, draw: Draw) {
         let mut painter = Painter { canvas, draw, light, tint: light.tint() };
         match self {
@@ -136,7 +136,7 @@ impl Scene {
     }
 }
 
-/// A canvas, the light on it, and chance.
+/// A canvas, its light, and random numbers.
 struct Painter<'a> {
     canvas: &'a mut Canvas,
     draw: Draw,
@@ -145,13 +145,13 @@ struct Painter<'a> {
 }
 
 impl Painter<'_> {
-    /// Something that the light falls on.
+    /// A lit surface.
     fn fill(&mut self, shape: Shape, colour: Colour) {
         let colour = colour.times(self.tint);
         self.glow(shape, 1.0, colour);
     }
 
-    /// Something that shines by itself.
+    /// A light source.
     fn glow(&mut self, shape: Shape, opacity: f32, colour: Colour) {
         self.canvas.fill(&Frame::WHOLE, &shape, 0.0, opacity, |_, _| colour);
     }
