@@ -15,9 +15,9 @@ use crate::{MAX_SECONDS, clamped_seconds};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Backoff {
-    /// Seconds before the second try.
+    /// Seconds before the second attempt.
     pub first_seconds: f64,
-    /// What each further wait is multiplied by.
+    /// Factor from one wait to the next.
     #[schemars(range(min = 1.0))]
     pub factor: f64,
     /// The longest wait in seconds.
