@@ -116,7 +116,7 @@ fn differences(before: &Value, now: &Value) -> Vec<String> {
     names.into_iter().filter(|name| before.get(*name) != now.get(*name)).cloned().collect()
 }
 
-/// Writes a file whole or not at all: whoever stops the run finds no half picture.
+/// Writes a file whole or not at all: a run that is stopped leaves no half picture.
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || {
         std::fs::create_dir_all(path.parent().unwrap_or(Path::new("")))?;
