@@ -1,10 +1,10 @@
 #!/bin/sh
-# Checks everything that deploys and watches EchoGen: images, compose files, rules, dashboards, the chart, this
-# repository's dependencies and workflows. With `--update`, writes what is made from something else first.
+# Checks everything that deploys and monitors EchoGen: images, compose files, rules, dashboards, the chart, this
+# repository's dependencies and workflows. With `--update`, writes the generated files first.
 #
-# Needs Python 3.11 and, on Debian, nothing else: tools come from PyPI into a virtual environment below target/, promtool
-# and a private Prometheus from Debian's package, which is unpacked there and not installed. Elsewhere, set PROMTOOL and
-# PROMETHEUS to the two programs.
+# Needs Python 3.11 and, on Debian, nothing else: tools are installed from PyPI into a virtual environment below target/;
+# promtool and a private Prometheus come from Debian's package, which is unpacked there and not installed. Elsewhere, set
+# PROMTOOL and PROMETHEUS to the paths of the two programs.
 set -eu
 cd "$(dirname "$0")/.."
 root="$PWD"
@@ -23,7 +23,7 @@ fi
 
 # Unpacks Debian's package: installing it would start a service.
 unpack_prometheus() {
-    command -v apt-get >/dev/null || { echo "set PROMTOOL and PROMETHEUS, for want of Debian's package" >&2; exit 2; }
+    command -v apt-get >/dev/null || { echo "set PROMTOOL and PROMETHEUS: there is no apt-get to fetch Debian's package with" >&2; exit 2; }
     rm -rf "$tools/prometheus" "$tools/download"
     mkdir -p "$tools/download"
     cd "$tools/download"

@@ -7,7 +7,7 @@
 |---|---|
 | grafana/dashboards/*.json | grafana/dashboards.py, stages.json |
 | helm/echogen/files/ | prometheus/rules/, grafana/dashboards/, stages.json |
-| helm/echogen/values.schema.json: `config`, `roles`, variables | echogen.schema.json, stages.json |
+| helm/echogen/values.schema.json: settings, variables, roles | echogen.schema.json, stages.json |
 | helm/echogen/README.md | helm/echogen/values.yaml |
 | helm/snapshots/*.yaml | the chart, rendered with the values of helm/echogen/ci/ |
 
@@ -71,8 +71,8 @@ config:
     max_batch: 32
 ```
 
-They become `echogen.toml` in a ConfigMap, which is mounted into every pod; a checksum in the pods' annotations restarts
-them when it changes. Secrets are read from a Secret whose keys are environment variables:
+They become `echogen.toml`, which is mounted from a ConfigMap into every pod; settings in `roles.NAME.config` are added to the
+file of that role. A checksum in the pods' annotations restarts them when a setting changes. Secrets are read from a Secret whose keys are environment variables:
 
 {secrets}
 
@@ -141,7 +141,7 @@ def values_schema(text):
     # The chart makes a path of the bundle's name, and the roles of a cluster share no folder.
     config["properties"]["model"]["properties"]["bundle"]["pattern"] = "^[A-Za-z0-9][A-Za-z0-9._-]*$"
     config["properties"]["store"]["properties"]["url"]["pattern"] = "^(s3://[a-z0-9][a-z0-9.-]*(/.*)?|/.+)$"
-    schema["properties"]["config"] = config
+    schema["definitions"]["config"] = config
     schema["properties"]["roles"]["properties"] = {
         role["name"]: {"$ref": "#/definitions/role"} for role in stages()["roles"]
     }

@@ -101,6 +101,8 @@ WRONG = {
     "a lane weight of nothing": {"config": {"worker": {"lane_weights": {"bulk": 0}}}},
     "a setting of the chart": {"config": {"telemetry": {"listen": "0.0.0.0:1"}}},
     "a secret in the settings": {"config": {"broker": {"url": "amqp://user:password@rabbitmq"}}},
+    "a bundle of one role": {"roles": {"sampler": {"config": {"model": {"bundle": "mine"}}}}},
+    "an unknown setting of a role": {"roles": {"sampler": {"config": {"model": {"thread": 1}}}}},
     "a bundle that is a path": {"config": {"model": {"bundle": "/bundles/mine.toml"}}},
     "a variable that is none": {"env": {"echogen-log": "info"}},
     "a variable of no setting": {"roles": {"sampler": {"env": {"ECHOGEN_MAX_BATCH": 3}}}},
@@ -171,21 +173,37 @@ def test_containers_run_what_the_program_can(case):
             assert {mount["name"] for mount in container["volumeMounts"]} <= mounts
 
 
-def settings(case):
-    """The file that a case's pods read."""
-    (text,) = [each["data"]["echogen.toml"] for each in of_kind(case, "ConfigMap") if "echogen.toml" in each["data"]]
-    return tomllib.loads(text)
+def files(case):
+    """The files of settings, by their key in the ConfigMap."""
+    (held,) = [each["data"] for each in of_kind(case, "ConfigMap") if "echogen.toml" in each["data"]]
+    return {key: tomllib.loads(text) for key, text in held.items()}
+
+
+def settings_of(case, spec):
+    """The file that a pod reads."""
+    (volume,) = [volume for volume in spec["volumes"] if volume["name"] == "settings"]
+    (item,) = volume["configMap"]["items"]
+    assert item["path"] == "echogen.toml"
+    return files(case)[item["key"]]
+
+
+def overwritten(table, other):
+    both = {name for name in table if isinstance(table[name], dict) and name in other}
+    return table | other | {name: overwritten(table[name], other[name]) for name in both}
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_settings_are_a_file_that_the_program_reads(case):
-    found = settings(case)
-    jsonschema.Draft202012Validator(settings_schema()).validate(found)
-    given = load(CHART / "values.yaml")["config"]
-    for section, own in values(case).get("config", {}).items():
-        given[section] = given.get(section, {}) | own
+def test_settings_are_files_that_the_program_reads(case):
+    given = overwritten(load(CHART / "values.yaml")["config"], values(case).get("config", {}))
     given["telemetry"]["listen"] = f"0.0.0.0:{PORT}"
-    assert found == given
+    assert files(case)["echogen.toml"] == given
+    for role, own in values(case).get("roles", {}).items():
+        if own.get("enabled", True):
+            expected = overwritten(given, own.get("config", {}))
+            found = settings_of(case, pod_of(case, role))
+            assert overwritten(found, expected) == found, role
+    for found in files(case).values():
+        jsonschema.Draft202012Validator(settings_schema()).validate(found)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -195,7 +213,7 @@ def test_every_pod_reads_the_file_and_none_finds_other_variables(case):
         assert spec["enableServiceLinks"] is False, f"{name} would get variables of Services that begin with ECHOGEN_"
         volume = next(volume for volume in spec["volumes"] if volume["name"] == "settings")
         (held,) = [each for each in of_kind(case, "ConfigMap") if each["metadata"]["name"] == volume["configMap"]["name"]]
-        assert "echogen.toml" in held["data"]
+        assert volume["configMap"]["items"][0]["key"] in held["data"]
         for container in containers(spec):
             assert variables(container)["ECHOGEN_CONFIG"] == "/etc/echogen/echogen.toml"
             mount = next(mount for mount in container["volumeMounts"] if mount["name"] == "settings")
@@ -203,6 +221,13 @@ def test_every_pod_reads_the_file_and_none_finds_other_variables(case):
             assert not any("configMapRef" in source for source in container.get("envFrom", []))
         if owner["kind"] == "Deployment":
             assert meta["annotations"]["checksum/config"]
+
+
+def test_only_secrets_are_variables():
+    for case in ("default", "minimal", "own-bundle"):
+        for _, _, spec in pods(case):
+            for container in containers(spec):
+                assert set(variables(container)) <= {"ECHOGEN_CONFIG", "ECHOGEN_MODEL_HUB_TOKEN"}
 
 
 def test_a_change_of_the_settings_restarts_the_pods():
@@ -217,7 +242,7 @@ def test_a_change_of_the_settings_restarts_the_pods():
 
 def test_the_schema_has_every_setting_that_values_may_set():
     schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
-    may = {".".join(path) for path, _ in generate.leaves(schema["properties"]["config"])}
+    may = {".".join(path) for path, _ in generate.leaves(schema["definitions"]["config"])}
     every = {".".join(path): each for path, each in generate.leaves(settings_schema())}
     secrets = {name for name, each in every.items() if each.get("writeOnly")}
     assert set(generate.OWN_SETTINGS) <= set(every) and "broker.url" in secrets
@@ -248,8 +273,8 @@ def test_what_pods_refer_to_is_there(case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_probes_use_the_port_that_is_listened_on(case):
-    assert settings(case)["telemetry"]["listen"] == f"0.0.0.0:{PORT}"
     for owner in of_kind(case, "Deployment"):
+        assert settings_of(case, owner["spec"]["template"]["spec"])["telemetry"]["listen"] == f"0.0.0.0:{PORT}"
         container = owner["spec"]["template"]["spec"]["containers"][0]
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         for name in ("startupProbe", "readinessProbe", "livenessProbe"):
@@ -267,7 +292,7 @@ def test_roles_are_given_the_time_that_they_need(case):
             continue
         spec = pod_of(case, role)
         container = spec["containers"][0]
-        grace = int(variables(container)["ECHOGEN_WORKER_GRACE_SECONDS"])
+        grace = settings_of(case, spec)["worker"]["grace_seconds"]
         assert grace == own["graceSeconds"]
         assert spec["terminationGracePeriodSeconds"] > grace + 10
         probe = container["startupProbe"]
@@ -279,6 +304,7 @@ def test_a_gpu_comes_with_the_image_that_can_use_it():
     for role in ROLES:
         container = pod_of("full", role)["containers"][0]
         gpus = container["resources"]["limits"].get("nvidia.com/gpu")
+        assert settings_of("full", pod_of("full", role))["model"].get("device") == (gpus and "cuda")
         assert gpus == (None if role == "dispatcher" else 1)
         assert container["image"].endswith(full["cudaDigest"] if gpus else full["digest"])
     assert pod_of("default", "sampler")["containers"][0]["image"].count("cuda") == 0

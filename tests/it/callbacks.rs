@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use echogen_adapters::{CallbackConfig, HttpCallbackSender};
-use echogen_ports::{Broker, CallbackSender, DEAD_LETTER_REASON, PortError, QueueName, memory::CallbackAnswer};
+use echogen_ports::{Broker, CallbackSender, DEAD_LETTER_REASON, Fault, QueueName, memory::CallbackAnswer};
 use echogen_protocol::{EventKind, ImageSource, Job, JobEvent, JobResult, Lane, StageName, Subject};
 use echogen_tests::{
     callback_server::{CallbackServer, trusting},
@@ -62,7 +62,7 @@ async fn a_server_that_refuses_costs_no_job_and_leaves_a_dead_letter() {
     delivery.ack().await.expect("the twin takes it");
 }
 
-async fn tell(server: &CallbackServer, secrets: &[&str], event: &JobEvent) -> Result<(), PortError> {
+async fn tell(server: &CallbackServer, secrets: &[&str], event: &JobEvent) -> Result<(), Fault> {
     let secret = (!secrets.is_empty()).then(|| secrets.join(",").into());
     HttpCallbackSender::new(CallbackConfig { secret, ..trusting(server.certificate()) })
         .expect("the certificate is good")

@@ -160,22 +160,20 @@ fn sample(line: &str) -> Option<Sample> {
 #[test]
 fn the_check_sees_what_it_is_for() {
     let faults = |text: &str| Exposition::parse(text).expect("it can be read").faults("nobody");
-    let help = LIST.iter().find(|metric| metric.name == "echogen_retries_total").expect("it is listed").help;
-    let head = format!("# HELP echogen_retries_total {help}\n# TYPE echogen_retries_total counter\n");
-    let good = format!("{head}echogen_retries_total{{stage=\"encoder\"}} 3\n");
+    let name = "echogen_single_flight_waits_total";
+    let help = LIST.iter().find(|metric| metric.name == name).expect("it is listed").help;
+    let head = format!("# HELP {name} {help}\n# TYPE {name} counter\n");
+    let good = format!("{head}{name}{{kind=\"subject\"}} 3\n");
     assert_eq!(faults(&good), Vec::<String>::new());
     assert_eq!(faults(&good.replace("} 3", "} -3")).len(), 1);
-    assert_eq!(faults(&good.replace("encoder", "a job's name")).len(), 1);
-    assert_eq!(faults(&good.replace("stage=", "job=")).len(), 2);
-    assert_eq!(
-        faults(&good.replace("TYPE echogen_retries_total counter", "TYPE echogen_retries_total gauge")).len(),
-        1
-    );
+    assert_eq!(faults(&good.replace("\"subject\"", "\"a job's name\"")).len(), 1);
+    assert_eq!(faults(&good.replace("kind=", "job=")).len(), 2);
+    assert_eq!(faults(&good.replace(" counter\n", " gauge\n")).len(), 1);
     assert_eq!(faults(&good.replace(help, "Other words.")).len(), 1);
-    assert_eq!(faults(&format!("{good}echogen_retries_total{{stage=\"encoder\"}} 4\n")).len(), 1, "twice");
+    assert_eq!(faults(&format!("{good}{name}{{kind=\"subject\"}} 4\n")).len(), 1, "twice");
     assert_eq!(faults(&format!("{good}# TYPE echogen_new gauge\nechogen_new 1\n")).len(), 2, "unlisted");
     assert!(Exposition::parse(&good).expect("it can be read").faults("encoder").len() > 5, "the rest is missing");
-    assert!(Exposition::parse("echogen_retries_total\n").is_err());
+    assert!(Exposition::parse(&format!("{name}\n")).is_err());
     let help = LIST.iter().find(|metric| metric.name == "echogen_batch_size").expect("it is listed").help;
     let histogram = format!(
         "# HELP echogen_batch_size {help}\n# TYPE echogen_batch_size histogram\nechogen_batch_size_bucket{{le=\"1\"}} 2\n\

@@ -10,10 +10,10 @@ use std::{
 
 use async_trait::async_trait;
 use echogen_adapters::amqp::{AmqpBroker, AmqpConfig};
-use echogen_ports::{Broker, MemoryObjectStore, QueueName};
+use echogen_ports::{Broker, Fault, MemoryObjectStore, QueueName};
 use echogen_protocol::{Job, StageName};
 use echogen_testkit::RabbitMq;
-use echogen_worker::{Clock, Outcome, ResultWriter, Stage, StageContext, StageError, Worker, WorkerConfig};
+use echogen_worker::{Clock, Outcome, ResultWriter, Stage, StageContext, Worker, WorkerConfig};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::clients::python_folder;
@@ -60,7 +60,7 @@ struct Seen(Mutex<BTreeSet<String>>);
 impl Stage for Seen {
     type Task = Job;
 
-    async fn run(&self, job: Job, _: &StageContext) -> Result<Outcome, StageError> {
+    async fn run(&self, job: Job, _: &StageContext) -> Result<Outcome, Fault> {
         // As long as a dispatcher takes.
         tokio::time::sleep(Duration::from_millis(5)).await;
         self.0.lock().expect("no panic").insert(job.id.to_string());

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use echogen_adapters::amqp::AmqpBroker;
-use echogen_ports::{Broker, Message, PortError};
+use echogen_ports::{Broker, Fault, Message};
 use echogen_protocol::{ImageSource, Job, JobId, StageTask};
 use futures::stream::{self, StreamExt};
 use jiff::Timestamp;
@@ -21,7 +21,7 @@ pub fn job(id: &str, subject: u64, prompt: &str) -> Job {
 }
 
 /// Sends one job, again and again while the broker is away.
-pub async fn send(broker: &AmqpBroker, job: &Job) -> Result<(), PortError> {
+pub async fn send(broker: &AmqpBroker, job: &Job) -> Result<(), Fault> {
     loop {
         match broker.publish(&job.queue(), Message::of_job(job, Timestamp::now())).await {
             Err(error) if !error.is_permanent() => tokio::time::sleep(Duration::from_millis(200)).await,
@@ -31,7 +31,7 @@ pub async fn send(broker: &AmqpBroker, job: &Job) -> Result<(), PortError> {
 }
 
 /// Sends many, a bounded number at once; `pause` apart if that is not zero.
-pub async fn send_all(broker: &Arc<AmqpBroker>, jobs: Vec<Job>, pause: Duration) -> Result<(), PortError> {
+pub async fn send_all(broker: &Arc<AmqpBroker>, jobs: Vec<Job>, pause: Duration) -> Result<(), Fault> {
     let sending = jobs.into_iter().enumerate().map(|(index, job)| {
         let broker = Arc::clone(broker);
         async move {

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
 use echogen_adapters::{CallbackConfig, S3Config, S3ObjectStore, amqp::AmqpConfig};
-use echogen_ports::{ObjectKey, ObjectStore};
+use echogen_ports::{Backoff, ObjectKey, ObjectStore};
 use echogen_protocol::{JobResult, RoleName};
 use echogen_service::{
     Exit, block_on,
@@ -12,7 +12,7 @@ use echogen_service::{
     with_deep_stacks,
 };
 use echogen_telemetry::{LogFormat, Options};
-use echogen_worker::{Backoff, WorkerConfig};
+use echogen_worker::WorkerConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::{callback_server::trusting, constant};

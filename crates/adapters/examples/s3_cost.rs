@@ -52,7 +52,7 @@ async fn measure(size: usize, checksum: UploadChecksum, conditional: bool) -> Re
                     store.put(&key, body.clone()).await?;
                 }
             }
-            Ok::<(), echogen_ports::PortError>(())
+            Ok::<(), echogen_ports::Fault>(())
         });
     }
     writers.join_all().await.into_iter().collect::<Result<Vec<()>, _>>()?;

@@ -12,7 +12,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_ports::{ObjectKey, ObjectStore, PortError, object_too_large, spawn_blocking};
+use echogen_ports::{Fault, ObjectKey, ObjectStore, object_too_large, spawn_blocking};
 use tempfile::NamedTempFile;
 
 /// An object store in a folder.
@@ -23,7 +23,7 @@ pub struct DirectoryObjectStore {
 
 impl DirectoryObjectStore {
     /// Opens the store at `root`, making the folder if need be, and tries whether it can be written to.
-    pub fn open(root: impl Into<PathBuf>) -> Result<Self, PortError> {
+    pub fn open(root: impl Into<PathBuf>) -> Result<Self, Fault> {
         let root = root.into();
         make_folder(&root).map_err(|error| write_error(&root, error))?;
         temporary(&root).map_err(|error| write_error(&root, error))?;
@@ -39,12 +39,12 @@ impl DirectoryObjectStore {
 
 #[async_trait]
 impl ObjectStore for DirectoryObjectStore {
-    async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
+    async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, Fault> {
         let (path, key) = (self.path(key), key.clone());
         spawn_blocking(move || read(&path, &key, max_bytes)).await?
     }
 
-    async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), PortError> {
+    async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), Fault> {
         let path = self.path(key);
         spawn_blocking(move || {
             let written = write_beside(&path, &bytes).and_then(|file| Ok(file.persist(&path)?));
@@ -53,12 +53,12 @@ impl ObjectStore for DirectoryObjectStore {
         .await?
     }
 
-    async fn put_if_absent(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, PortError> {
+    async fn put_if_absent(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, Fault> {
         let path = self.path(key);
         spawn_blocking(move || put_if_absent(&path, &bytes).map_err(|error| write_error(&path, error))).await?
     }
 
-    async fn exists(&self, key: &ObjectKey) -> Result<bool, PortError> {
+    async fn exists(&self, key: &ObjectKey) -> Result<bool, Fault> {
         let path = self.path(key);
         spawn_blocking(move || match fs::metadata(&path) {
             Ok(metadata) => Ok(metadata.is_file()),
@@ -68,7 +68,7 @@ impl ObjectStore for DirectoryObjectStore {
         .await?
     }
 
-    async fn delete(&self, key: &ObjectKey) -> Result<(), PortError> {
+    async fn delete(&self, key: &ObjectKey) -> Result<(), Fault> {
         let path = self.path(key);
         spawn_blocking(move || match fs::remove_file(&path) {
             Err(error) if !is_absent(&error) => Err(write_error(&path, error)),
@@ -78,7 +78,7 @@ impl ObjectStore for DirectoryObjectStore {
     }
 }
 
-fn read(path: &Path, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
+fn read(path: &Path, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, Fault> {
     let failed = |error| read_error(path, error);
     let file = match File::open(path) {
         Err(error) if is_absent(&error) => return Ok(None),
@@ -164,32 +164,32 @@ fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
-fn read_error(path: &Path, error: io::Error) -> PortError {
-    PortError::transient(format!("cannot read {}: {error}", path.display())).because(error)
+fn read_error(path: &Path, error: io::Error) -> Fault {
+    Fault::unavailable(format!("cannot read {}: {error}", path.display())).because(error)
 }
 
 /// What a person may do about it, and whether waiting for that person helps.
-fn write_error(path: &Path, error: io::Error) -> PortError {
+fn write_error(path: &Path, error: io::Error) -> Fault {
     let shown = path.display();
     let advice = match error.kind() {
         ErrorKind::NotADirectory | ErrorKind::AlreadyExists | ErrorKind::IsADirectory => {
             let message =
                 format!("cannot write {shown}: a file and a folder want the same name; choose another folder");
-            return PortError::permanent(message).because(error);
+            return Fault::refused(message).because(error);
         }
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free some space or choose another folder",
         ErrorKind::PermissionDenied => "allow writing there or choose another folder",
         ErrorKind::ReadOnlyFilesystem => "choose a folder on a disk that can be written to",
         _ => "check the disk or choose another folder",
     };
-    PortError::transient(format!("cannot write {shown}: {error}; {advice}")).because(error)
+    Fault::unavailable(format!("cannot write {shown}: {error}; {advice}")).because(error)
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use echogen_ports::contract;
+    use echogen_testkit::contract;
 
     use super::*;
 

@@ -13,7 +13,7 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use bytes::Bytes;
-use echogen_ports::{ImageFetcher, PortError, spawn_blocking};
+use echogen_ports::{Fault, ImageFetcher, spawn_blocking};
 use echogen_protocol::{ImageLocation, ImageSource};
 
 /// Base64 with or without its padding, as clients send it.
@@ -46,7 +46,7 @@ impl FileImageFetcher {
         Self { base: base.into(), reach: Reach::BelowBase }
     }
 
-    fn path(&self, name: &str) -> Result<PathBuf, PortError> {
+    fn path(&self, name: &str) -> Result<PathBuf, Fault> {
         let path = Path::new(name);
         let plain = path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
         if self.reach == Reach::BelowBase && !plain {
@@ -58,19 +58,17 @@ impl FileImageFetcher {
 
 #[async_trait]
 impl ImageFetcher for FileImageFetcher {
-    async fn fetch(&self, source: &ImageSource, max_bytes: u64) -> Result<Bytes, PortError> {
-        let location = source.location().map_err(|error| PortError::permanent(error.to_string()))?;
+    async fn fetch(&self, source: &ImageSource, max_bytes: u64) -> Result<Bytes, Fault> {
+        let location = source.location().map_err(|error| Fault::bad_image(error.to_string()))?;
         let missing = |scheme: &str| {
             let message = format!("{scheme} is not configured here; hand in a file or a data: address");
-            Err(PortError::permanent(message))
+            Err(Fault::bad_image(message))
         };
         match location {
             ImageLocation::Data(data) => decode_data(data, max_bytes),
             ImageLocation::S3(_) => missing("s3://"),
             ImageLocation::Https(_) => missing("https://"),
-            ImageLocation::Stored(_) => {
-                Err(PortError::permanent("a sha256: picture is in the object store, not a file"))
-            }
+            ImageLocation::Stored(_) => Err(Fault::bad_image("a sha256: picture is in the object store, not a file")),
             ImageLocation::File(name) => {
                 let path = self.path(name)?;
                 let base = (self.reach == Reach::BelowBase).then(|| self.base.clone());
@@ -80,16 +78,16 @@ impl ImageFetcher for FileImageFetcher {
     }
 }
 
-fn outside(name: &str) -> PortError {
-    PortError::permanent(format!("the picture {name:?} is outside the folder that pictures are taken from"))
+fn outside(name: &str) -> Fault {
+    Fault::bad_image(format!("the picture {name:?} is outside the folder that pictures are taken from"))
 }
 
-fn read(path: &Path, base: Option<&Path>, max_bytes: u64) -> Result<Bytes, PortError> {
+fn read(path: &Path, base: Option<&Path>, max_bytes: u64) -> Result<Bytes, Fault> {
     let failed = |error| read_error(path, error);
     // Looked at before it is opened: opening a pipe would wait for a writer.
     let metadata = fs::metadata(path).map_err(failed)?;
     if !metadata.is_file() {
-        return Err(PortError::permanent(format!("{} is not a file; name a picture", path.display())));
+        return Err(Fault::bad_image(format!("{} is not a file; name a picture", path.display())));
     }
     if let Some(base) = base {
         let (base, path) = (base.canonicalize().map_err(failed)?, path.canonicalize().map_err(failed)?);
@@ -109,35 +107,35 @@ fn read(path: &Path, base: Option<&Path>, max_bytes: u64) -> Result<Bytes, PortE
     Ok(bytes.into())
 }
 
-fn too_large(what: &str, size: u64, max_bytes: u64) -> PortError {
-    PortError::permanent(format!("{what} has {size} bytes; the limit is {max_bytes}, use a smaller picture"))
+fn too_large(what: &str, size: u64, max_bytes: u64) -> Fault {
+    Fault::bad_image(format!("{what} has {size} bytes; the limit is {max_bytes}, use a smaller picture"))
 }
 
-fn read_error(path: &Path, error: io::Error) -> PortError {
+fn read_error(path: &Path, error: io::Error) -> Fault {
     let shown = path.display();
     let error_kind = error.kind();
     let made = match error_kind {
         ErrorKind::NotFound | ErrorKind::NotADirectory => {
-            PortError::permanent(format!("there is no file {shown}; check the path"))
+            Fault::bad_image(format!("there is no file {shown}; check the path"))
         }
         ErrorKind::PermissionDenied => {
-            PortError::permanent(format!("the file {shown} may not be read; change its permissions"))
+            Fault::bad_image(format!("the file {shown} may not be read; change its permissions"))
         }
         ErrorKind::InvalidInput | ErrorKind::InvalidFilename => {
-            PortError::permanent(format!("{shown} cannot be the name of a file"))
+            Fault::bad_image(format!("{shown} cannot be the name of a file"))
         }
-        _ => PortError::transient(format!("cannot read {shown}: {error}")),
+        _ => Fault::unavailable(format!("cannot read {shown}: {error}")),
     };
     made.because(error)
 }
 
 /// Decodes what follows `data:`, such as `image/png;base64,iVBO...`.
-pub(crate) fn decode_data(data: &str, max_bytes: u64) -> Result<Bytes, PortError> {
+pub(crate) fn decode_data(data: &str, max_bytes: u64) -> Result<Bytes, Fault> {
     let Some((head, body)) = data.split_once(',') else {
-        return Err(PortError::permanent("the data: address has no comma; write data:image/png;base64,..."));
+        return Err(Fault::bad_image("the data: address has no comma; write data:image/png;base64,..."));
     };
     if !head.split(';').skip(1).any(|word| word.trim().eq_ignore_ascii_case("base64")) {
-        return Err(PortError::permanent("the data: address is not base64; write data:image/png;base64,..."));
+        return Err(Fault::bad_image("the data: address is not base64; write data:image/png;base64,..."));
     }
     // Four characters hold three bytes; checked before anything is allocated.
     let most = body.len() as u64 / 4 * 3;
@@ -145,7 +143,7 @@ pub(crate) fn decode_data(data: &str, max_bytes: u64) -> Result<Bytes, PortError
         return Err(too_large("the picture in the data: address", most, max_bytes));
     }
     let bytes = BASE64.decode(body).map_err(|error| {
-        PortError::permanent(format!("the data: address is not valid base64: {}", error.to_string().to_lowercase()))
+        Fault::bad_image(format!("the data: address is not valid base64: {}", error.to_string().to_lowercase()))
             .because(error)
     })?;
     if bytes.len() as u64 > max_bytes {

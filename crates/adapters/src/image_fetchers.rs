@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_ports::{ImageFetcher, PortError};
+use echogen_ports::{Fault, FaultKind, ImageFetcher};
 use echogen_protocol::{ImageLocation, ImageSource};
 
 use crate::file_image_fetcher::{FileImageFetcher, decode_data};
@@ -57,15 +57,15 @@ impl ImageFetchers {
         names.join(" or ")
     }
 
-    fn refuse(&self, why: &str) -> PortError {
-        PortError::permanent(format!("{why}; hand in {}", self.taken()))
+    fn refuse(&self, why: &str) -> Fault {
+        Fault::bad_image(format!("{why}; hand in {}", self.taken()))
     }
 }
 
 #[async_trait]
 impl ImageFetcher for ImageFetchers {
-    async fn fetch(&self, source: &ImageSource, max_bytes: u64) -> Result<Bytes, PortError> {
-        let location = source.location().map_err(|error| PortError::permanent(error.to_string()))?;
+    async fn fetch(&self, source: &ImageSource, max_bytes: u64) -> Result<Bytes, Fault> {
+        let location = source.location().map_err(|error| Fault::bad_image(error.to_string()))?;
         let (fetcher, why): (Option<&dyn ImageFetcher>, &str) = match location {
             ImageLocation::Data(data) => return decode_data(data, max_bytes),
             ImageLocation::Stored(_) => (None, "a sha256: picture is in the object store already and not taken here"),
@@ -80,6 +80,15 @@ impl ImageFetcher for ImageFetchers {
             Some(fetcher) => fetcher.fetch(source, max_bytes).await,
             None => Err(self.refuse(why)),
         }
+    }
+}
+
+/// A fault over a picture as its fetcher reports it: what keeps a named picture from being read, rights included, is for
+/// whoever named it to change.
+pub(crate) fn of_picture(fault: Fault) -> Fault {
+    match fault.kind() {
+        FaultKind::Refused | FaultKind::NotFound | FaultKind::TooLarge => fault.of_kind(FaultKind::BadImage),
+        _ => fault,
     }
 }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_ports::{ObjectKey, ObjectStore, PortError};
+use echogen_ports::{Fault, ObjectKey, ObjectStore};
 use echogen_telemetry::{StoreAnswer, StoreCall, metrics};
 
 /// Passes every call on, and tells the metrics how long it took and what came of it.
@@ -20,7 +20,7 @@ impl MeteredObjectStore {
     }
 }
 
-async fn metered<T>(call: StoreCall, work: impl Future<Output = Result<T, PortError>>) -> Result<T, PortError> {
+async fn metered<T>(call: StoreCall, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
     let began = Instant::now();
     let ended = work.await;
     let answer = match &ended {
@@ -34,31 +34,31 @@ async fn metered<T>(call: StoreCall, work: impl Future<Output = Result<T, PortEr
 
 #[async_trait]
 impl ObjectStore for MeteredObjectStore {
-    async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
+    async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, Fault> {
         metered(StoreCall::Get, self.inner.get(key, max_bytes)).await
     }
 
-    async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), PortError> {
+    async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), Fault> {
         metered(StoreCall::Put, self.inner.put(key, bytes)).await
     }
 
-    async fn put_if_absent(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, PortError> {
+    async fn put_if_absent(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, Fault> {
         metered(StoreCall::PutIfAbsent, self.inner.put_if_absent(key, bytes)).await
     }
 
-    async fn exists(&self, key: &ObjectKey) -> Result<bool, PortError> {
+    async fn exists(&self, key: &ObjectKey) -> Result<bool, Fault> {
         metered(StoreCall::Exists, self.inner.exists(key)).await
     }
 
-    async fn delete(&self, key: &ObjectKey) -> Result<(), PortError> {
+    async fn delete(&self, key: &ObjectKey) -> Result<(), Fault> {
         metered(StoreCall::Delete, self.inner.delete(key)).await
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use echogen_ports::{MemoryObjectStore, contract};
-    use echogen_testkit::FailFirst;
+    use echogen_ports::MemoryObjectStore;
+    use echogen_testkit::{FailFirst, contract};
 
     use super::*;
 

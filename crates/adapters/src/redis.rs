@@ -25,7 +25,7 @@ use std::{
 use ::redis::{RedisError, ScriptInvocation, Value, aio::ConnectionManager, cmd};
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_ports::{Cache, FencingToken, PortError};
+use echogen_ports::{Cache, Fault, FencingToken};
 use tokio::time::timeout;
 
 use config::Checked;
@@ -62,7 +62,7 @@ pub struct RedisCache {
 
 impl RedisCache {
     /// Checks the settings. Connects at the first call, so Redis need not be there yet.
-    pub fn open(config: RedisConfig) -> Result<Self, PortError> {
+    pub fn open(config: RedisConfig) -> Result<Self, Fault> {
         let settings = config.checked()?;
         crate::tls::install_ring();
         let (client, connect, response) =
@@ -87,7 +87,7 @@ impl RedisCache {
     }
 
     /// A call whose question and answer are small.
-    async fn small<T, F>(&self, run: impl Fn(ConnectionManager) -> F) -> Result<T, PortError>
+    async fn small<T, F>(&self, run: impl Fn(ConnectionManager) -> F) -> Result<T, Fault>
     where
         F: Future<Output = Result<T, RedisError>>,
     {
@@ -97,7 +97,7 @@ impl RedisCache {
 
     /// A call that carries a value of so many bytes. That such a call takes too long says nothing about other calls, so
     /// they are not made to fail.
-    async fn large<T, F>(&self, bytes: u64, run: impl Fn(ConnectionManager) -> F) -> Result<T, PortError>
+    async fn large<T, F>(&self, bytes: u64, run: impl Fn(ConnectionManager) -> F) -> Result<T, Fault>
     where
         F: Future<Output = Result<T, RedisError>>,
     {
@@ -110,24 +110,24 @@ impl RedisCache {
                 // The next large value does not wait for the rest of this one.
                 self.large.renew();
                 let what = format!("redis at {} did not carry a value of {bytes} bytes within {limit:?}", self.place);
-                Err(PortError::transient(what))
+                Err(Fault::unavailable(what))
             }
         }
     }
 
-    async fn script<T: ::redis::FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, PortError> {
+    async fn script<T: ::redis::FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, Fault> {
         self.small(|mut connection| async move { script.invoke_async(&mut connection).await }).await
     }
 
-    async fn command<T: ::redis::FromRedisValue>(&self, command: &::redis::Cmd) -> Result<T, PortError> {
+    async fn command<T: ::redis::FromRedisValue>(&self, command: &::redis::Cmd) -> Result<T, Fault> {
         self.small(|mut connection| async move { command.query_async(&mut connection).await }).await
     }
 
-    fn check_away(&self) -> Result<(), PortError> {
+    fn check_away(&self) -> Result<(), Fault> {
         let mut away = self.away();
         match *away {
             Some(until) if Instant::now() < until => {
-                Err(PortError::transient(format!("redis at {} is unreachable", self.place)))
+                Err(Fault::unavailable(format!("redis at {} is unreachable", self.place)))
             }
             _ => {
                 *away = None;
@@ -137,7 +137,7 @@ impl RedisCache {
     }
 
     /// Says what happened. After a loss the next calls fail at once for a while, and then a new connection is made.
-    fn failed(&self, error: RedisError) -> PortError {
+    fn failed(&self, error: RedisError) -> Fault {
         if is_lost(&error) {
             *self.away() = Instant::now().checked_add(self.settings.pause);
         }
@@ -157,7 +157,7 @@ impl fmt::Debug for RedisCache {
 
 #[async_trait]
 impl Cache for RedisCache {
-    async fn get(&self, key: &str) -> Result<Option<Bytes>, PortError> {
+    async fn get(&self, key: &str) -> Result<Option<Bytes>, Fault> {
         let key = self.value_key(key);
         match self.script(scripts::READ.key(&key).arg(SMALL)).await? {
             Value::BulkString(value) => Ok(Some(value.into())),
@@ -176,11 +176,11 @@ impl Cache for RedisCache {
         }
     }
 
-    async fn contains(&self, key: &str) -> Result<bool, PortError> {
+    async fn contains(&self, key: &str) -> Result<bool, Fault> {
         self.command(cmd("EXISTS").arg(self.value_key(key))).await
     }
 
-    async fn put(&self, key: &str, value: Bytes, ttl: Duration) -> Result<(), PortError> {
+    async fn put(&self, key: &str, value: Bytes, ttl: Duration) -> Result<(), Fault> {
         let size = value.len() as u64;
         if size > self.settings.max_value_bytes {
             return Ok(());
@@ -194,7 +194,7 @@ impl Cache for RedisCache {
         self.large(size, |mut connection| async move { command.query_async(&mut connection).await }).await
     }
 
-    async fn acquire_lease(&self, key: &str, ttl: Duration) -> Result<Option<FencingToken>, PortError> {
+    async fn acquire_lease(&self, key: &str, ttl: Duration) -> Result<Option<FencingToken>, Fault> {
         let (lease, counter) = self.lease_keys(key);
         let (ttl, counter_ttl) = (milliseconds(ttl), milliseconds(ttl.saturating_add(COUNTER_TTL)));
         let token: Option<u64> =
@@ -202,12 +202,12 @@ impl Cache for RedisCache {
         Ok(token.map(FencingToken))
     }
 
-    async fn renew_lease(&self, key: &str, token: FencingToken, ttl: Duration) -> Result<bool, PortError> {
+    async fn renew_lease(&self, key: &str, token: FencingToken, ttl: Duration) -> Result<bool, Fault> {
         let (lease, _) = self.lease_keys(key);
         self.script(scripts::RENEW.key(lease).arg(token.0).arg(milliseconds(ttl))).await
     }
 
-    async fn release_lease(&self, key: &str, token: FencingToken) -> Result<bool, PortError> {
+    async fn release_lease(&self, key: &str, token: FencingToken) -> Result<bool, Fault> {
         let (lease, _) = self.lease_keys(key);
         self.script(scripts::RELEASE.key(lease).arg(token.0)).await
     }

@@ -11,10 +11,7 @@ mod image_fetcher;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    hash::{BuildHasher, RandomState},
-    time::Duration,
-};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_s3::{
@@ -26,7 +23,7 @@ use aws_sdk_s3::{
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::{Bytes, BytesMut};
-use echogen_ports::{ObjectKey, ObjectStore, PortError, object_too_large};
+use echogen_ports::{Backoff, Fault, FaultKind, ObjectKey, ObjectStore, object_too_large};
 use sha2::{Digest, Sha256};
 
 use client::Clients;
@@ -41,6 +38,9 @@ const LONGEST_PRESIGNED: Duration = Duration::from_secs(7 * 86_400);
 /// for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// The waits between tries of a conditional write.
+const CONDITIONAL_WRITE: Backoff = Backoff::doubling(0.05, 3.2);
+
 /// An object store in a bucket.
 #[derive(Clone)]
 pub struct S3ObjectStore {
@@ -50,7 +50,7 @@ pub struct S3ObjectStore {
 
 impl S3ObjectStore {
     /// Checks the settings and finds the access keys. The bucket is not asked for yet.
-    pub async fn open(config: S3Config) -> Result<Self, PortError> {
+    pub async fn open(config: S3Config) -> Result<Self, Fault> {
         config.check_bucket()?;
         let clients = client::connect(&config).await?;
         Ok(Self { clients, config })
@@ -58,10 +58,10 @@ impl S3ObjectStore {
 
     /// An address under which anybody can read the object for a while, a week at most. Nothing is asked of the server:
     /// whether the object exists shows when it is read.
-    pub async fn presign(&self, key: &ObjectKey, expires: Duration) -> Result<String, PortError> {
+    pub async fn presign(&self, key: &ObjectKey, expires: Duration) -> Result<String, Fault> {
         let expires = expires.clamp(Duration::from_secs(1), LONGEST_PRESIGNED);
         let settings = PresigningConfig::expires_in(expires)
-            .map_err(|error| PortError::permanent("the time of a presigned address is out of range").because(error))?;
+            .map_err(|error| Fault::internal("the time of a presigned address is out of range").because(error))?;
         let request = self.clients.client.get_object().bucket(&self.config.bucket).key(self.name(key));
         let signed = request.presigned(settings).await.map_err(|error| self.error(Access::Read, key, error))?;
         Ok(signed.uri().to_owned())
@@ -72,7 +72,7 @@ impl S3ObjectStore {
         format!("{}{key}", self.config.prefix)
     }
 
-    fn error<E>(&self, access: Access, key: &ObjectKey, error: SdkError<E>) -> PortError
+    fn error<E>(&self, access: Access, key: &ObjectKey, error: SdkError<E>) -> Fault
     where
         E: aws_sdk_s3::error::ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
@@ -106,7 +106,7 @@ impl S3ObjectStore {
     }
 
     /// For stores without conditional writes: two writers at the same moment can both win.
-    async fn look_then_put(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, PortError> {
+    async fn look_then_put(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, Fault> {
         if self.exists(key).await? {
             return Ok(false);
         }
@@ -115,11 +115,11 @@ impl S3ObjectStore {
     }
 
     /// Whether the object that stands there is what we tried to write.
-    async fn holds(&self, key: &ObjectKey, bytes: &Bytes) -> Result<bool, PortError> {
+    async fn holds(&self, key: &ObjectKey, bytes: &Bytes) -> Result<bool, Fault> {
         match self.get(key, bytes.len() as u64).await {
             Ok(found) => Ok(found.as_ref() == Some(bytes)),
             // One that is larger than ours is not ours.
-            Err(error) if error.is_permanent() => Ok(false),
+            Err(fault) if fault.kind() == FaultKind::TooLarge => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -133,7 +133,7 @@ impl std::fmt::Debug for S3ObjectStore {
 
 #[async_trait]
 impl ObjectStore for S3ObjectStore {
-    async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
+    async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, Fault> {
         match read_object(&self.clients, &self.config.bucket, &self.name(key), max_bytes).await? {
             Fetched::Whole(bytes) => Ok(Some(bytes)),
             Fetched::Absent => Ok(None),
@@ -141,14 +141,14 @@ impl ObjectStore for S3ObjectStore {
         }
     }
 
-    async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), PortError> {
+    async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), Fault> {
         let written = self.write(&self.clients.client, key, bytes, None).await;
         written.map(drop).map_err(|error| self.error(Access::Write, key, error))
     }
 
     /// Tries again by hand: after a failure that may have come behind the write, "it exists" can mean that we won, and
     /// the library's own retries would not tell.
-    async fn put_if_absent(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, PortError> {
+    async fn put_if_absent(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, Fault> {
         if !self.config.conditional_writes {
             return self.look_then_put(key, bytes).await;
         }
@@ -166,7 +166,7 @@ impl ObjectStore for S3ObjectStore {
             // A conflict says that another's write is under way, and that ours was not done.
             may_be_ours |= status(&error) != Some(409);
             let error = self.error(Access::Write, key, error);
-            let pause = error.retry_after().unwrap_or_else(|| wait(tries));
+            let pause = CONDITIONAL_WRITE.wait_asked(error.retry_after(), tries);
             if error.is_permanent() || tries >= self.config.max_attempts || pause > LONGEST_PAUSE {
                 return Err(error);
             }
@@ -174,7 +174,7 @@ impl ObjectStore for S3ObjectStore {
         }
     }
 
-    async fn exists(&self, key: &ObjectKey) -> Result<bool, PortError> {
+    async fn exists(&self, key: &ObjectKey) -> Result<bool, Fault> {
         let request = self.clients.client.head_object().bucket(&self.config.bucket).key(self.name(key));
         match Box::pin(request.send()).await {
             Ok(_) => Ok(true),
@@ -183,7 +183,7 @@ impl ObjectStore for S3ObjectStore {
         }
     }
 
-    async fn delete(&self, key: &ObjectKey) -> Result<(), PortError> {
+    async fn delete(&self, key: &ObjectKey) -> Result<(), Fault> {
         let request = self.clients.client.delete_object().bucket(&self.config.bucket).key(self.name(key));
         match Box::pin(request.send()).await {
             Ok(_) => Ok(()),
@@ -203,7 +203,7 @@ enum Fetched {
 }
 
 /// Reads an object whole or not at all. Its length is looked at before its bytes are.
-async fn read_object(clients: &Clients, bucket: &str, name: &str, max_bytes: u64) -> Result<Fetched, PortError> {
+async fn read_object(clients: &Clients, bucket: &str, name: &str, max_bytes: u64) -> Result<Fetched, Fault> {
     let request = clients.client.get_object().bucket(bucket).key(name);
     let answer = match Box::pin(request.send()).await {
         Ok(answer) => answer,
@@ -214,7 +214,7 @@ async fn read_object(clients: &Clients, bucket: &str, name: &str, max_bytes: u64
     if size > max_bytes {
         return Ok(Fetched::TooLarge(size));
     }
-    let cannot = |why: &str| PortError::transient(format!("cannot read s3://{bucket}/{name}: {why}"));
+    let cannot = |why: &str| Fault::unavailable(format!("cannot read s3://{bucket}/{name}: {why}"));
     match tokio::time::timeout(clients.operation_timeout, read_bounded(answer.body, size, max_bytes)).await {
         Ok(Ok(Some(bytes))) => Ok(Fetched::Whole(bytes)),
         Ok(Ok(None)) => Ok(Fetched::TooLarge(max_bytes.saturating_add(1))),
@@ -254,11 +254,4 @@ fn content_type(key: &ObjectKey) -> &'static str {
         Some("json") => "application/json",
         _ => "application/octet-stream",
     }
-}
-
-/// The wait after so many tries of a conditional write: 50 ms and double each time, half of it by chance.
-fn wait(tries: u32) -> Duration {
-    let whole = Duration::from_millis(50) * 2_u32.pow(tries.saturating_sub(1).min(6));
-    let chance = RandomState::new().hash_one(tries) as f64 / u64::MAX as f64;
-    whole.mul_f64(0.5 + chance / 2.0)
 }

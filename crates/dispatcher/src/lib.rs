@@ -10,12 +10,12 @@ use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_ports::{ImageFetcher, ObjectKey, PortError, spawn_blocking};
+use echogen_ports::{Fault, ImageFetcher, ObjectKey, spawn_blocking};
 use echogen_protocol::{
-    ContentHash, EncodeTask, EventKind, FailureKind, ImageLocation, ImageSource, Job, Progress, SampleTask,
-    SegmentTask, Segmentation, StageName, SubjectKeys, layout, limits,
+    ContentHash, EncodeTask, EventKind, ImageLocation, ImageSource, Job, Progress, SampleTask, SegmentTask,
+    Segmentation, StageName, SubjectKeys, layout, limits,
 };
-use echogen_worker::{CachedObjects, Outcome, ResultWriter, Stage, StageContext, StageError};
+use echogen_worker::{CachedObjects, Outcome, ResultWriter, Stage, StageContext};
 use serde::{Deserialize, Serialize};
 
 /// Bytes of a [`Segmentation`]: a handful of numbers and a name.
@@ -59,18 +59,14 @@ impl Dispatcher {
         Self { config, fetcher, objects, results }
     }
 
-    async fn dispatch(&self, mut job: Job, context: &StageContext) -> Result<Outcome, StageError> {
+    async fn dispatch(&self, mut job: Job, context: &StageContext) -> Result<Outcome, Fault> {
         let started = Instant::now();
         if let Some(result) = self.results.find_noted(&job).await? {
             // The first telling may have been lost, and this one may be asked for by somebody else.
             self.results.tell(&job, &result, &context.facts).await?;
             return Ok(Outcome::Done);
         }
-        let resolution = self
-            .config
-            .subjects
-            .resolution(&job)
-            .map_err(|fault| StageError::permanent(FailureKind::Unsupported, fault))?;
+        let resolution = self.config.subjects.resolution(&job).map_err(Fault::unsupported)?;
         let (image, bytes) = self.identify(&job.subject.image).await?;
         let known = self.keep(image, bytes).await?;
         // Of a picture that is new nothing has been made.
@@ -86,22 +82,19 @@ impl Dispatcher {
     }
 
     /// Fetches and hashes the picture; of one that should be stored already there are no bytes.
-    async fn identify(&self, source: &ImageSource) -> Result<(ContentHash, Option<Bytes>), StageError> {
+    async fn identify(&self, source: &ImageSource) -> Result<(ContentHash, Option<Bytes>), Fault> {
         if let ImageLocation::Stored(image) = source.location()? {
             return Ok((image, None));
         }
-        let bytes = self.fetch(source).await.map_err(|error| StageError::from_port(error, FailureKind::BadImage))?;
+        let bytes = self.fetcher.fetch(source, self.config.max_image_bytes).await?;
         if bytes.is_empty() {
-            return Err(StageError::permanent(
-                FailureKind::BadImage,
-                format!("{source} is empty; send a png, jpeg or webp"),
-            ));
+            return Err(Fault::bad_image(format!("{source} is empty; send a png, jpeg or webp")));
         }
         Ok((hash(&bytes).await?, Some(bytes)))
     }
 
     /// Stores the picture; returns whether it was in the store already.
-    async fn keep(&self, image: ContentHash, bytes: Option<Bytes>) -> Result<bool, StageError> {
+    async fn keep(&self, image: ContentHash, bytes: Option<Bytes>) -> Result<bool, Fault> {
         let key = ObjectKey::of_content(layout::IMAGES, &image)?;
         match bytes {
             // One call does for both: sending a small picture in vain is cheaper than asking first. Of a new one the
@@ -114,17 +107,13 @@ impl Dispatcher {
             }
             None => {
                 let message = format!("no picture with the hash {image} is stored; send the picture itself");
-                Err(StageError::permanent(FailureKind::BadImage, message))
+                Err(Fault::bad_image(message))
             }
         }
     }
 
-    async fn fetch(&self, source: &ImageSource) -> Result<Bytes, PortError> {
-        self.fetcher.fetch(source, self.config.max_image_bytes).await
-    }
-
     /// Looks for the latest product that exists: an encoded subject, a cut-out, or only the picture.
-    async fn shortest_way(&self, record: Option<Segmentation>, resolution: u32) -> Result<Way, StageError> {
+    async fn shortest_way(&self, record: Option<Segmentation>, resolution: u32) -> Result<Way, Fault> {
         let Some(record) = record else { return Ok(Way::Segment) };
         let subject = ObjectKey::of_content(layout::SUBJECTS, &self.config.subjects.inputs(record.cutout, resolution))?;
         if self.objects.is_cached(&subject).await || self.objects.exists(&subject).await? {
@@ -135,7 +124,7 @@ impl Dispatcher {
     }
 
     /// The record of the cut-out; an unreadable one counts as none and is made again.
-    async fn segmentation(&self, image: ContentHash, job: &Job) -> Result<Option<Segmentation>, StageError> {
+    async fn segmentation(&self, image: ContentHash, job: &Job) -> Result<Option<Segmentation>, Fault> {
         let key = ObjectKey::of_content(
             layout::SEGMENTATIONS,
             &layout::segmentation_inputs(image, job, &self.config.subjects.finders),
@@ -149,13 +138,13 @@ impl Dispatcher {
 impl Stage for Dispatcher {
     type Task = Job;
 
-    async fn run(&self, job: Job, context: &StageContext) -> Result<Outcome, StageError> {
+    async fn run(&self, job: Job, context: &StageContext) -> Result<Outcome, Fault> {
         self.dispatch(job, context).await
     }
 }
 
 /// Hashes a picture; away from the async threads where it takes longer than going there.
-async fn hash(bytes: &Bytes) -> Result<ContentHash, StageError> {
+async fn hash(bytes: &Bytes) -> Result<ContentHash, Fault> {
     if bytes.len() <= SMALL_BYTES {
         return Ok(ContentHash::of(bytes));
     }

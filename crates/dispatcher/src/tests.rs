@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use echogen_ports::{MemoryBroker, MemoryCache, MemoryImageFetcher, MemoryObjectStore, ObjectKey, ObjectStore};
+use echogen_ports::{Fault, MemoryBroker, MemoryCache, MemoryImageFetcher, MemoryObjectStore, ObjectKey, ObjectStore};
 use echogen_protocol::{
     BoundingBox, ContentHash, EncodeTask, FailureKind, FoundBy, Job, JobId, JobResult, NextTask, PixelBudget,
     SampleTask, SegmentTask, Segmentation, StageTask, SubjectFound, SubjectKeys, layout,
 };
-use echogen_worker::{
-    CachedObjects, Clock, Outcome, ProductsConfig, ResultWriter, Stage, StageContext, StageError, TaskFacts,
-};
+use echogen_worker::{CachedObjects, Clock, Outcome, ProductsConfig, ResultWriter, Stage, StageContext, TaskFacts};
 
 use crate::{Dispatcher, DispatcherConfig};
 
@@ -50,7 +48,7 @@ fn job(image: &str) -> Job {
 }
 
 impl Bench {
-    async fn run(&self, job: Job) -> Result<Outcome, StageError> {
+    async fn run(&self, job: Job) -> Result<Outcome, Fault> {
         self.dispatcher.run(job, &self.context).await
     }
 
@@ -84,11 +82,10 @@ impl Bench {
     }
 }
 
-fn failure(result: Result<Outcome, StageError>) -> (FailureKind, String) {
-    match result.unwrap_err() {
-        StageError::Permanent { kind, message, .. } => (kind, message),
-        other => panic!("not permanent: {other}"),
-    }
+fn failure(result: Result<Outcome, Fault>) -> (FailureKind, String) {
+    let fault = result.unwrap_err();
+    assert!(fault.is_permanent(), "{fault}");
+    (fault.kind().failure(), fault.to_string())
 }
 
 #[tokio::test]

@@ -15,12 +15,11 @@ use std::{sync::Arc, time::Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use echogen_imaging::ImageLimits;
-use echogen_ports::{KeyError, MemoryBudget, ObjectKey, PortError};
+use echogen_ports::{Fault, FaultKind, KeyError, MemoryBudget, ObjectKey};
 use echogen_protocol::{
-    ContentHash, EncodeTask, EventKind, FailureKind, Job, Progress, SampleTask, SegmentTask, StageName, SubjectKeys,
-    layout,
+    ContentHash, EncodeTask, EventKind, Job, Progress, SampleTask, SegmentTask, StageName, SubjectKeys, layout,
 };
-use echogen_worker::{CachedObjects, Outcome, Products, ProductsConfig, Stage, StageContext, StageError, StoredObject};
+use echogen_worker::{CachedObjects, Outcome, Products, ProductsConfig, Stage, StageContext, StoredObject};
 
 pub use network_encoder::NetworkEncoder;
 pub use subject_encoder::{EncodeError, SubjectEncoder};
@@ -49,11 +48,10 @@ impl Encoder {
         Self { keys, networks, subjects: Products::new(objects, config), memory }
     }
 
-    async fn encode(&self, task: EncodeTask, context: &StageContext) -> Result<Outcome, StageError> {
+    async fn encode(&self, task: EncodeTask, context: &StageContext) -> Result<Outcome, Fault> {
         let started = Instant::now();
         let EncodeTask { job, cutout, mut progress } = task;
-        let resolution =
-            self.keys.resolution(&job).map_err(|fault| StageError::permanent(FailureKind::Unsupported, fault))?;
+        let resolution = self.keys.resolution(&job).map_err(Fault::unsupported)?;
         let key = ObjectKey::of_content(layout::SUBJECTS, &self.keys.inputs(cutout, resolution))?;
         let make = || self.make(cutout, resolution, context);
         let subject = match self.subjects.get_or_make(context, &key, progress.is_new(), make).await {
@@ -74,13 +72,13 @@ impl Encoder {
         let key = ObjectKey::of_content(layout::CUTOUTS, &cutout)?;
         let png = self.subjects.objects().get(&key, MAX_CUTOUT_BYTES).await?.ok_or(NotEncoded::CutoutGone)?;
         let limits = ImageLimits { max_bytes: MAX_CUTOUT_BYTES, ..ImageLimits::default() };
-        let measure = move |png: &Bytes| echogen_imaging::decoding_bytes(png, &limits).map_err(StageError::internal);
-        let decode = move |png: &Bytes| echogen_imaging::decode_image(png, &limits).map_err(StageError::internal);
+        let measure = move |png: &Bytes| echogen_imaging::decoding_bytes(png, &limits).map_err(broken);
+        let decode = move |png: &Bytes| echogen_imaging::decode_image(png, &limits).map_err(broken);
         // Held until the subject is encoded. A task that holds memory waits only for the networks, which take none, so it
         // never waits for a task that waits for memory.
         let (picture, _memory) = self.memory.load(png, measure, decode).await?;
         let encoded = self.networks.encode(Arc::new(picture), resolution, context.time_limit).await;
-        Ok(encoded.map_err(StageError::from)?.into())
+        Ok(encoded.map_err(Fault::from)?.into())
     }
 }
 
@@ -88,7 +86,7 @@ impl Encoder {
 impl Stage for Encoder {
     type Task = EncodeTask;
 
-    async fn run(&self, task: EncodeTask, context: &StageContext) -> Result<Outcome, StageError> {
+    async fn run(&self, task: EncodeTask, context: &StageContext) -> Result<Outcome, Fault> {
         self.encode(task, context).await
     }
 }
@@ -99,18 +97,12 @@ enum NotEncoded {
     /// The cut-out was deleted in between.
     CutoutGone,
     /// Anything else.
-    Failed(StageError),
+    Failed(Fault),
 }
 
-impl From<StageError> for NotEncoded {
-    fn from(error: StageError) -> Self {
+impl From<Fault> for NotEncoded {
+    fn from(error: Fault) -> Self {
         Self::Failed(error)
-    }
-}
-
-impl From<PortError> for NotEncoded {
-    fn from(error: PortError) -> Self {
-        Self::Failed(error.into())
     }
 }
 
@@ -120,10 +112,15 @@ impl From<KeyError> for NotEncoded {
     }
 }
 
+/// A cut-out of ours that cannot be read.
+fn broken(error: echogen_imaging::ImageError) -> Fault {
+    Fault::from_error(FaultKind::Internal, error)
+}
+
 /// The cut-out is made again from the picture.
-fn segment_again(job: Job, progress: Progress) -> Result<Outcome, StageError> {
+fn segment_again(job: Job, progress: Progress) -> Result<Outcome, Fault> {
     let Some(subject) = &progress.subject else {
-        return Err(StageError::permanent(FailureKind::Internal, "the stored cut-out is gone; run the job again"));
+        return Err(Fault::not_found("the stored cut-out is gone; run the job again"));
     };
     let image = subject.image;
     Ok(Outcome::next(&SegmentTask { job, image, progress }))

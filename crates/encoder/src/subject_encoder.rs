@@ -4,8 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use echogen_imaging::RgbImage;
-use echogen_protocol::FailureKind;
-use echogen_worker::StageError;
+use echogen_ports::{Fault, FaultKind};
 use tokio::time::Instant;
 
 /// Encodes a subject's cut-out into what the sampler needs of it.
@@ -37,12 +36,11 @@ impl EncodeError {
     }
 }
 
-impl From<EncodeError> for StageError {
+impl From<EncodeError> for Fault {
     fn from(error: EncodeError) -> Self {
-        let message = error.to_string();
-        match error {
-            EncodeError::BadPicture(_) => Self::permanent(FailureKind::BadImage, message),
-            EncodeError::Failed(_) => Self::transient(message).because(error),
+        match &error {
+            EncodeError::BadPicture(message) => Self::bad_image(message),
+            EncodeError::Failed(_) => Self::from_error(FaultKind::Unavailable, error),
         }
     }
 }

@@ -10,12 +10,14 @@ use std::{
 
 use async_trait::async_trait;
 use echogen_imaging::{ImageFormat, RgbImage, encode_image};
-use echogen_ports::{Cache, MemoryBroker, MemoryBudget, MemoryCache, MemoryObjectStore, ObjectKey, ObjectStore};
-use echogen_protocol::{
-    BoundingBox, ContentHash, EncodeTask, FailureKind, FoundBy, Job, JobId, NextTask, PixelBudget, Progress,
-    SampleTask, SegmentTask, StageName, SubjectFound, SubjectKeys, layout,
+use echogen_ports::{
+    Cache, Fault, FaultKind, MemoryBroker, MemoryBudget, MemoryCache, MemoryObjectStore, ObjectKey, ObjectStore,
 };
-use echogen_worker::{CachedObjects, Outcome, ProductsConfig, Stage, StageContext, StageError};
+use echogen_protocol::{
+    BoundingBox, ContentHash, EncodeTask, FoundBy, Job, JobId, NextTask, PixelBudget, Progress, SampleTask,
+    SegmentTask, StageName, SubjectFound, SubjectKeys, layout,
+};
+use echogen_worker::{CachedObjects, Outcome, ProductsConfig, Stage, StageContext};
 use tokio::time::Instant;
 
 use crate::{EncodeError, Encoder, SubjectEncoder};
@@ -89,12 +91,12 @@ impl Bench {
         cutout
     }
 
-    async fn run(&self, job: Job, cutout: ContentHash) -> Result<SampleTask, StageError> {
+    async fn run(&self, job: Job, cutout: ContentHash) -> Result<SampleTask, Fault> {
         let next = self.outcome(job, cutout, Progress::default()).await?;
         Ok(next.read().expect("to the sampler"))
     }
 
-    async fn outcome(&self, job: Job, cutout: ContentHash, progress: Progress) -> Result<NextTask, StageError> {
+    async fn outcome(&self, job: Job, cutout: ContentHash, progress: Progress) -> Result<NextTask, Fault> {
         let task = EncodeTask { job, cutout, progress };
         match self.stage.run(task, &self.context).await? {
             Outcome::Next(mut tasks) => Ok(tasks.remove(0)),
@@ -192,14 +194,14 @@ async fn failures_keep_their_kind() {
     let bench = bench();
     let flat = bench.put_cutout(8, 1).await;
     let error = bench.run(job("one"), flat).await.unwrap_err();
-    assert!(matches!(error, StageError::Permanent { kind: FailureKind::BadImage, .. }), "{error}");
+    assert_eq!(error.kind(), FaultKind::BadImage, "{error}");
     let heavy = bench.put_cutout(8, 2).await;
     let error = bench.run(job("one"), heavy).await.unwrap_err();
     assert!(!error.is_permanent());
     assert_eq!(error.to_string(), "the subject encoder failed: out of memory");
     let unknown = Job { pixel_budget: Some(PixelBudget::M0_25), ..job("one") };
     let error = bench.run(unknown, heavy).await.unwrap_err();
-    assert!(matches!(error, StageError::Permanent { kind: FailureKind::Unsupported, .. }), "{error}");
+    assert_eq!(error.kind(), FaultKind::Unsupported, "{error}");
 }
 
 #[tokio::test]

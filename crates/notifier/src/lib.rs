@@ -12,9 +12,9 @@ mod patience;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use echogen_ports::CallbackSender;
+use echogen_ports::{CallbackSender, Fault};
 use echogen_protocol::NotifyTask;
-use echogen_worker::{Outcome, Stage, StageContext, StageError};
+use echogen_worker::{Outcome, Stage, StageContext};
 use url::Url;
 
 use patience::Patience;
@@ -37,11 +37,11 @@ impl Notifier {
 impl Stage for Notifier {
     type Task = NotifyTask;
 
-    async fn run(&self, task: NotifyTask, _: &StageContext) -> Result<Outcome, StageError> {
+    async fn run(&self, task: NotifyTask, _: &StageContext) -> Result<Outcome, Fault> {
         let host = host(&task.callback);
         if let Err(left) = self.patience.may_call(&host) {
             let message = format!("{host} did not answer lately and is left alone for a while");
-            return Err(StageError::Transient { message, retry_after: Some(left), source: None });
+            return Err(Fault::circuit_open(message).retry_in(left));
         }
         let sent = self.sender.send(&task.callback, &task.event).await;
         match &sent {

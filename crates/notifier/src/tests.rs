@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use echogen_ports::{MemoryBroker, MemoryCallbackSender, memory::CallbackAnswer};
+use echogen_ports::{Fault, FaultKind, MemoryBroker, MemoryCallbackSender, memory::CallbackAnswer};
 use echogen_protocol::{EventKind, JobEvent, JobId, NotifyTask};
-use echogen_worker::{Outcome, Stage, StageContext, StageError};
+use echogen_worker::{Outcome, Stage, StageContext};
 use jiff::Timestamp;
 
 use crate::Notifier;
@@ -29,7 +29,7 @@ fn event() -> JobEvent {
 }
 
 impl Bench {
-    async fn tell(&self, callback: &str) -> Result<Outcome, StageError> {
+    async fn tell(&self, callback: &str) -> Result<Outcome, Fault> {
         let task = NotifyTask { callback: callback.to_owned(), event: event() };
         self.notifier.run(task, &self.context).await
     }
@@ -91,7 +91,8 @@ async fn a_telling_whose_server_is_left_alone_comes_back_when_the_pause_is_over(
     let away = "https://away.example/done";
     assert_eq!(bench.tell(away).await.unwrap_err().retry_after(), None, "the one that tried waits as ever");
     tokio::time::advance(Duration::from_millis(400)).await;
-    assert_eq!(bench.tell(away).await.unwrap_err().retry_after(), Some(Duration::from_millis(600)));
+    let fault = bench.tell(away).await.unwrap_err();
+    assert_eq!((fault.kind(), fault.retry_after()), (FaultKind::CircuitOpen, Some(Duration::from_millis(600))));
     tokio::time::advance(Duration::from_millis(600)).await;
     bench.sender.let_answer(away, CallbackAnswer::Heard);
     bench.tell(away).await.unwrap();

@@ -1,20 +1,24 @@
-//! Waits between tries, and times as they stand in a configuration.
+//! Waits between tries.
 
 use std::{
     hash::{BuildHasher, RandomState},
     time::Duration,
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::{MAX_SECONDS, clamped_seconds};
 
 /// Exponential waits with jitter in their upper half: between half of a wait and all of it, so that those who failed
 /// together do not come back together.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Backoff {
     /// Seconds before the second try.
     pub first_seconds: f64,
     /// What each further wait is multiplied by.
+    #[schemars(range(min = 1.0))]
     pub factor: f64,
     /// The longest wait in seconds.
     pub max_seconds: f64,
@@ -39,7 +43,7 @@ impl Backoff {
 
     /// The wait that the other side asked for, up to a day, or else that of [`Backoff::wait`].
     pub fn wait_asked(&self, asked: Option<Duration>, failures: u32) -> Duration {
-        asked.map_or_else(|| self.wait(failures), |asked| asked.min(DAY))
+        asked.map_or_else(|| self.wait(failures), |asked| asked.min(clamped_seconds(MAX_SECONDS)))
     }
 
     /// The longest that [`Backoff::wait`] can be.
@@ -49,17 +53,8 @@ impl Backoff {
 
     fn part(&self, failures: u32, part: f64) -> Duration {
         let exponent = i32::try_from(failures.saturating_sub(1)).unwrap_or(i32::MAX);
-        seconds((self.first_seconds * self.factor.powi(exponent)).min(self.max_seconds) * part)
+        clamped_seconds((self.first_seconds * self.factor.powi(exponent)).min(self.max_seconds) * part)
     }
-}
-
-const DAY: Duration = Duration::from_secs(86_400);
-
-/// Seconds from a configuration: at least a millisecond and at most a day, so that nonsense (negative, not a number)
-/// neither hangs nor crashes.
-pub fn seconds(seconds: f64) -> Duration {
-    let shortest = Duration::from_millis(1);
-    Duration::try_from_secs_f64(seconds.clamp(0.0, DAY.as_secs_f64())).unwrap_or(shortest).max(shortest)
 }
 
 /// A number that is different each time: a hash under a key that the system drew when the thread began, and that the
@@ -85,7 +80,7 @@ mod tests {
         assert_eq!(backoff.longest(0).as_secs_f64(), 1.0);
         assert!(backoff.wait_asked(None, 2) <= Duration::from_secs(4));
         assert_eq!(backoff.wait_asked(Some(Duration::from_secs(90)), 2).as_secs_f64(), 90.0);
-        assert_eq!(backoff.wait_asked(Some(Duration::MAX), 2), DAY);
+        assert_eq!(backoff.wait_asked(Some(Duration::MAX), 2).as_secs_f64(), MAX_SECONDS);
     }
 
     #[test]
@@ -95,14 +90,9 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_in_a_configuration_is_bounded() {
-        assert_eq!(seconds(1.5), Duration::from_millis(1_500));
-        assert_eq!(seconds(f64::INFINITY), DAY);
-        for nonsense in [-1.0, 0.0, f64::NAN] {
-            assert_eq!(seconds(nonsense), Duration::from_millis(1), "{nonsense}");
-        }
+    fn nonsense_is_bounded() {
         for first_seconds in [f64::NAN, f64::INFINITY, -1.0, 1e300] {
-            assert!(Backoff { first_seconds, ..Backoff::default() }.wait(3) <= DAY);
+            assert!(Backoff { first_seconds, ..Backoff::default() }.wait(3) <= clamped_seconds(MAX_SECONDS));
         }
     }
 }

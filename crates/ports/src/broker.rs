@@ -7,7 +7,7 @@ use bytes::Bytes;
 use echogen_protocol::{Job, JobEvent, QueueName, ReplyTo, StageTask, TaskHeaders};
 use jiff::Timestamp;
 
-use crate::PortError;
+use crate::Fault;
 
 /// One message as it is published: a JSON body and text headers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -82,25 +82,25 @@ impl Event {
 pub trait Broker: Send + Sync + std::fmt::Debug {
     /// Publishes to a queue; returns only when the broker has taken the message over (a confirm that is an ack).
     /// After a failure it may have been taken over all the same: the caller publishes again.
-    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), PortError>;
+    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), Fault>;
 
     /// The same, but consumers see the message only after `delay`, or somewhat later. It is as durable meanwhile.
-    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), PortError>;
+    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), Fault>;
 
     /// Parks a message in [`QueueName::dead_letters`] of `queue`, its headers completed by [`DEAD_LETTER_REASON`];
     /// returns only when the broker has taken it over.
-    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), PortError>;
+    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), Fault>;
 
     /// Starts to consume. At most `prefetch` deliveries (at least 1) are out and unsettled at any time. Any number of
     /// consumers may share a queue; each message goes to one of them.
-    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, PortError>;
+    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, Fault>;
 
     /// Tells whoever listens, and the queue of [`Event::reply`]; not durable for those who don't listen. A reply to a
     /// queue that is gone is lost, and that is no error.
-    async fn publish_event(&self, event: Event) -> Result<(), PortError>;
+    async fn publish_event(&self, event: Event) -> Result<(), Fault>;
 
     /// Listens, from now on, to events that are [under](Event::is_under) `prefix`.
-    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, PortError>;
+    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, Fault>;
 }
 
 /// A running consumer of one queue. Dropping it puts back what was not settled; settling such a delivery later is a
@@ -108,7 +108,7 @@ pub trait Broker: Send + Sync + std::fmt::Debug {
 #[async_trait]
 pub trait Consumer: Send {
     /// Waits for the next delivery; `None` when the consumer has ended. Cancel safe.
-    async fn receive(&mut self) -> Result<Option<Delivery>, PortError>;
+    async fn receive(&mut self) -> Result<Option<Delivery>, Fault>;
 
     /// Takes nothing more: what has come and was not received goes back to its queue at once, and what comes from now on goes
     /// to others. What is in hand can still be settled.
@@ -119,10 +119,10 @@ pub trait Consumer: Send {
 #[async_trait]
 pub trait Settle: Send + Sync {
     /// The work is done and its product stored: the message goes for good.
-    async fn ack(self: Box<Self>) -> Result<(), PortError>;
+    async fn ack(self: Box<Self>) -> Result<(), Fault>;
 
     /// The work was not done: the message goes back to its queue at once.
-    async fn requeue(self: Box<Self>) -> Result<(), PortError>;
+    async fn requeue(self: Box<Self>) -> Result<(), Fault>;
 }
 
 /// One receipt of a message. Dropping it unsettled puts the message back.
@@ -142,12 +142,12 @@ impl Delivery {
     }
 
     /// Acknowledges; see [`Settle::ack`].
-    pub async fn ack(self) -> Result<(), PortError> {
+    pub async fn ack(self) -> Result<(), Fault> {
         self.settle.ack().await
     }
 
     /// Puts it back; see [`Settle::requeue`].
-    pub async fn requeue(self) -> Result<(), PortError> {
+    pub async fn requeue(self) -> Result<(), Fault> {
         self.settle.requeue().await
     }
 }

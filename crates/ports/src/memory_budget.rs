@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{PortError, spawn_blocking};
+use crate::{Fault, spawn_blocking};
 
 /// Memory for many tasks that need much of it, each for a while. A task that would exceed it waits; tasks are served in
 /// the order in which they asked. All clones share the same memory.
@@ -54,7 +54,7 @@ impl MemoryBudget {
     where
         I: Send + 'static,
         T: Send + 'static,
-        E: From<PortError> + Send + 'static,
+        E: From<Fault> + Send + 'static,
     {
         let measured = move || measure(&input).map(|bytes| (bytes, input));
         let (bytes, input) = spawn_blocking(measured).await??;
@@ -178,14 +178,14 @@ mod tests {
     #[tokio::test]
     async fn what_is_loaded_waits_for_its_memory_and_keeps_it() {
         let budget = MemoryBudget::new(2 * UNIT);
-        let load = || budget.load(UNIT, |bytes| Ok::<_, PortError>(2 * bytes), |bytes| Ok(bytes + 1));
+        let load = || budget.load(UNIT, |bytes| Ok::<_, Fault>(2 * bytes), |bytes| Ok(bytes + 1));
         let (loaded, permit) = load().await.unwrap();
         assert_eq!((loaded, budget.free_bytes()), (UNIT + 1, 0));
         let waiting = tokio::time::timeout(std::time::Duration::from_millis(50), load()).await;
         assert!(waiting.is_err(), "the memory is taken");
         drop(permit);
         assert!(load().await.is_ok());
-        let broken = budget.load((), |()| Ok(1), |()| Err::<(), _>(PortError::permanent("broken"))).await;
+        let broken = budget.load((), |()| Ok(1), |()| Err::<(), _>(Fault::internal("broken"))).await;
         assert_eq!(broken.unwrap_err().to_string(), "broken");
         assert_eq!(budget.free_bytes(), 2 * UNIT, "all of it came back");
     }

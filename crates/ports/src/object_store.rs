@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use echogen_protocol::{ContentHash, Job, KeyError, check_object_key};
 
-use crate::PortError;
+use crate::Fault;
 
 /// A key in the object store: parts of letters, digits, `.`, `_`, `-`, joined by `/`; no part is empty or begins with
 /// a dot.
@@ -55,13 +55,6 @@ impl std::str::FromStr for ObjectKey {
     }
 }
 
-/// A key that breaks the rules does so every time.
-impl From<KeyError> for PortError {
-    fn from(error: KeyError) -> Self {
-        Self::permanent(format!("the object key {error}"))
-    }
-}
-
 /// Durable storage of whole objects.
 ///
 /// A key that is a proper beginning of another (`a` and `a/b`) must not be used for an object: a directory cannot
@@ -69,26 +62,26 @@ impl From<KeyError> for PortError {
 #[async_trait]
 pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     /// Returns the object, or `None` if there is none. An object over `max_bytes` is a permanent error.
-    async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError>;
+    async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, Fault>;
 
     /// Stores the object, replacing one that stands there. Durable when it returns; a reader sees the whole object
     /// or none. Idempotent.
-    async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), PortError>;
+    async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), Fault>;
 
     /// Stores the object only if the key is free; returns whether it did. Of many callers at once exactly one wins.
     /// After a failure it may have been stored all the same: the caller asks again.
-    async fn put_if_absent(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, PortError>;
+    async fn put_if_absent(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, Fault>;
 
     /// Returns whether an object stands at the key.
-    async fn exists(&self, key: &ObjectKey) -> Result<bool, PortError>;
+    async fn exists(&self, key: &ObjectKey) -> Result<bool, Fault>;
 
     /// Removes the object if it is there. Idempotent.
-    async fn delete(&self, key: &ObjectKey) -> Result<(), PortError>;
+    async fn delete(&self, key: &ObjectKey) -> Result<(), Fault>;
 }
 
 /// The error of an object over the limit, the same from every store.
-pub fn object_too_large(key: &ObjectKey, size: u64, max_bytes: u64) -> PortError {
-    PortError::permanent(format!("the object {key} has {size} bytes; the limit is {max_bytes}"))
+pub fn object_too_large(key: &ObjectKey, size: u64, max_bytes: u64) -> Fault {
+    Fault::too_large(format!("the object {key} has {size} bytes; the limit is {max_bytes}"))
 }
 
 #[cfg(test)]

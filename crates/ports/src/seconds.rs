@@ -28,9 +28,25 @@ pub fn seconds_or_zero(value: f64) -> Result<Duration, SecondsError> {
     duration.ok_or(SecondsError::NotFromZero(value))
 }
 
+/// The nearest duration to a number that was not checked: at least a millisecond and at most a [day](MAX_SECONDS). What is
+/// no number counts as the least.
+pub fn clamped_seconds(value: f64) -> Duration {
+    let shortest = Duration::from_millis(1);
+    Duration::try_from_secs_f64(value.clamp(0.0, MAX_SECONDS)).unwrap_or(shortest).max(shortest)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_duration_is_clamped_to_one() {
+        assert_eq!(clamped_seconds(1.5), Duration::from_millis(1_500));
+        assert_eq!(clamped_seconds(f64::INFINITY).as_secs_f64(), MAX_SECONDS);
+        for nonsense in [-1.0, 0.0, f64::NAN] {
+            assert_eq!(clamped_seconds(nonsense), Duration::from_millis(1), "{nonsense}");
+        }
+    }
 
     #[test]
     fn what_is_no_duration_is_refused_by_its_value() {

@@ -1,17 +1,17 @@
 //! Work that keeps a core busy or waits for a file, away from the async threads.
 
-use crate::PortError;
+use crate::Fault;
 
 /// Runs `work` on a thread that may block. It runs to its end also when the caller is dropped meanwhile.
 ///
 /// # Errors
 ///
 /// The work panicked, a fault of ours and permanent; or the process ends before it began, which is transient.
-pub async fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, PortError> {
+pub async fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| {
         let message = error.to_string();
-        let fault = if error.is_panic() { PortError::permanent(message) } else { PortError::transient(message) };
+        let fault = if error.is_panic() { Fault::internal(message) } else { Fault::unavailable(message) };
         fault.because(error)
     })
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::{AspectRatio, ContentHash, ImageSource, PerScale, Seeds, limits, names::named};
 
-/// One request: a subject, a sentence, and how to sample.
+/// One request: a subject, a prompt, and how to sample.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Job {
@@ -17,7 +17,7 @@ pub struct Job {
     #[serde(default, deserialize_with = "given_id")]
     #[schemars(transform = without_default)]
     pub id: JobId,
-    /// Whose job it is, in letters, digits, `.`, `_`, `-`; for fairness and accounting.
+    /// Whose job it is, in letters, digits, `.`, `_`, `-`; checked for its form, otherwise unused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = limits::MAX_TENANT_CHARS), regex(pattern = r"^[A-Za-z0-9._-]+$"))]
     pub tenant: Option<String>,
@@ -33,8 +33,8 @@ pub struct Job {
     /// One picture is made for each seed.
     #[serde(default)]
     pub seeds: Seeds,
-    /// Width to height, such as `"1:1"`, `"16:9"` or 1.5; from 1:3 to 3:1. The nearest shape that the networks know
-    /// is taken.
+    /// Width to height, such as `"1:1"`, `"16:9"` or 1.5; from 1:3 to 3:1. The nearest shape that the networks support
+    /// is used.
     #[serde(default)]
     pub aspect_ratio: AspectRatio,
     /// About how many pixels a picture has. Absent: the bundle's default.
@@ -46,7 +46,7 @@ pub struct Job {
     /// Divides the logits, above 0 and at most 100: above 1 is more varied, below 1 is safer. Absent: the bundle's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<PerScale>,
-    /// 1 takes the likelier value of every bit (greedy); more changes nothing, since a bit has two values.
+    /// 1 always takes the likelier value of a bit (greedy); more changes nothing, since a bit has two values.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub top_k: Option<u32>,
@@ -60,15 +60,15 @@ pub struct Job {
     /// Which intake queue serves the job.
     #[serde(default)]
     pub lane: Lane,
-    /// After this moment the job ends as expired.
+    /// A job without a result at this time ends as expired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
-    /// An `https://` address that is told when the job has ended.
+    /// An `https://` address that is notified when the job has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = limits::MAX_CALLBACK_CHARS), regex(pattern = "^https://[^/]"))]
     pub callback: Option<String>,
-    /// The client's own notes; returned with the result as they came. At most 64 of them, keys to 64 characters,
-    /// values to 1,024.
+    /// The client's own notes; copied into the result, except when the job is cancelled or its JSON is invalid. At most 64
+    /// of them, keys to 64 characters, values to 1,024.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = limits::MAX_METADATA_ENTRIES))]
     pub metadata: BTreeMap<String, String>,
@@ -143,7 +143,7 @@ pub struct JobOutline {
     pub result_key: String,
     /// The seeds, one by one.
     pub seeds: Vec<u64>,
-    /// After this moment the job ends as expired.
+    /// A job without a result at this time ends as expired.
     pub deadline: Option<Timestamp>,
     /// The address that is called when the job has ended.
     pub callback: Option<String>,
@@ -159,8 +159,8 @@ impl JobOutline {
     }
 }
 
-/// Names a job: 1 to 128 letters, digits, `.`, `_`, `-`; it does not begin with a dot. The default, empty, stands for
-/// "not given yet" and does not validate.
+/// Names a job: 1 to 128 letters, digits, `.`, `_`, `-`; it does not begin with a dot. The default, empty, means
+/// "not given yet" and is invalid.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct JobId(
@@ -203,17 +203,17 @@ impl std::fmt::Display for JobId {
 pub struct Subject {
     /// A file path, or a `data:`, `s3://` or `https://` address.
     pub image: ImageSource,
-    /// What the subject is called. Absent: it is asked of the namer.
+    /// What the subject is called. Absent: the namer decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = limits::MAX_NAME_CHARS))]
     pub name: Option<String>,
     /// Where the subject is. Absent: the detector looks for it.
     #[serde(default, rename = "box", skip_serializing_if = "Option::is_none")]
     pub bounding_box: Option<BoundingBox>,
-    /// A place on the subject, where a picture shows several of its name. Stands in place of a box.
+    /// A pixel of the subject, if there are several of its name in the picture. Instead of a box.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub point: Option<Point>,
-    /// How the background is taken away.
+    /// How the background is removed.
     #[serde(default)]
     pub mask: MaskMode,
     /// What to do if the detector finds no such subject.
@@ -277,7 +277,7 @@ pub struct BoundingBox {
     pub bottom: u32,
 }
 
-/// What of the background is painted white.
+/// Which part of the picture is painted white.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MaskMode {
@@ -346,7 +346,7 @@ pub struct OutputOptions {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub quality: Option<u8>,
-    /// Key prefix in the result store, in parts joined by `/`; below it the results stand under the job's id. Absent:
+    /// Key prefix in the result store, in parts joined by `/`; below it the results are stored under the job's id. Absent:
     /// the id alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$"))]
@@ -378,16 +378,16 @@ impl OutputFormat {
 }
 
 named! {
-    /// Intake queues, served by weight.
+    /// Priority class of the intake: a queue each, served by weight.
     #[derive(Default, Serialize, Deserialize, JsonSchema)]
     #[serde(rename_all = "lowercase")]
     Lane, "lane" {
         /// A person is waiting.
         Interactive = "interactive",
-        /// The usual.
+        /// The default.
         #[default]
         Standard = "standard",
-        /// Whenever there is room.
+        /// Large batches; nobody is waiting.
         Bulk = "bulk",
     }
 }

@@ -14,9 +14,9 @@ use crate::{JobError, limits};
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum PerScale {
-    /// The same at every scale.
+    /// The same for every scale.
     All(f64),
-    /// One number a scale, coarse to fine; past the end of the list its last number holds.
+    /// One number for each scale, coarse to fine; beyond the end of the list its last number applies.
     Each(#[schemars(length(min = 1, max = limits::MAX_SCALES))] Vec<f64>),
 }
 

@@ -43,7 +43,7 @@ pub struct JobResult {
     pub cached: BTreeMap<String, bool>,
     /// When it ended.
     pub finished: Timestamp,
-    /// The client's own notes, as they came.
+    /// The client's own notes; absent if the job was cancelled or its JSON was invalid.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
 }

@@ -165,6 +165,26 @@ mod tests {
     }
 
     #[test]
+    fn the_committed_list_for_compose_chart_and_dashboards_is_this_one() {
+        const UPDATE_VARIABLE: &str = "ECHOGEN_TEST_UPDATE";
+        let roles = RoleName::ALL.map(|role| {
+            let stages: Vec<&str> = role.stages().iter().map(|stage| stage.as_str()).collect();
+            serde_json::json!({ "name": role.as_str(), "stages": stages })
+        });
+        let stages = StageName::ALL.map(|stage| {
+            let queues: Vec<String> = stage.queues().into_iter().map(|queue| queue.0).collect();
+            serde_json::json!({ "name": stage.as_str(), "queues": queues })
+        });
+        let expected = format!("{:#}\n", serde_json::json!({ "roles": roles, "stages": stages }));
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/stages.json");
+        if std::env::var_os(UPDATE_VARIABLE).is_some() {
+            std::fs::write(&path, &expected).unwrap();
+        }
+        let advice = format!("run this test with {UPDATE_VARIABLE}=1, then `deploy/check.sh --update`");
+        assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), expected, "{advice}");
+    }
+
+    #[test]
     fn names_are_read_as_they_are_written() {
         for stage in StageName::ALL {
             assert_eq!(stage.to_string().parse(), Ok(stage));

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use echogen_imaging::RgbImage;
-use echogen_protocol::{FailureKind, Job, Parameters};
-use echogen_worker::StageError;
+use echogen_ports::{Fault, FaultKind};
+use echogen_protocol::{Job, Parameters};
 use tokio::{sync::mpsc, time::Instant};
 
 /// Makes pictures of an encoded subject and a prompt.
@@ -81,13 +81,12 @@ impl SampleError {
     }
 }
 
-impl From<SampleError> for StageError {
+impl From<SampleError> for Fault {
     fn from(error: SampleError) -> Self {
-        let message = error.to_string();
-        match error {
-            SampleError::Unsupported(_) => Self::permanent(FailureKind::Unsupported, message),
-            SampleError::BadSubject(_) => Self::permanent(FailureKind::Internal, message).because(error),
-            SampleError::Failed(_) => Self::transient(message).because(error),
+        match &error {
+            SampleError::Unsupported(message) => Self::unsupported(message),
+            SampleError::BadSubject(_) => Self::from_error(FaultKind::Internal, error),
+            SampleError::Failed(_) => Self::from_error(FaultKind::Unavailable, error),
         }
     }
 }

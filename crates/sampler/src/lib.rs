@@ -20,12 +20,12 @@ use std::{sync::Arc, time::Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use echogen_imaging::{ImageFormat, RgbImage};
-use echogen_ports::{ObjectKey, ObjectStore, spawn_blocking};
+use echogen_ports::{Fault, FaultKind, ObjectKey, ObjectStore, spawn_blocking};
 use echogen_protocol::{
-    ContentHash, EncodeTask, EventKind, FailureKind, Job, JobEvent, JobResult, OutputFormat, Parameters, Progress,
-    ResultImage, SampleTask, StageName, layout,
+    ContentHash, EncodeTask, EventKind, Job, JobEvent, JobResult, OutputFormat, Parameters, Progress, ResultImage,
+    SampleTask, StageName, layout,
 };
-use echogen_worker::{CachedObjects, Outcome, ResultWriter, Stage, StageContext, StageError};
+use echogen_worker::{CachedObjects, Outcome, ResultWriter, Stage, StageContext};
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 
@@ -72,7 +72,7 @@ impl Sampler {
         Self { networks, objects, pictures, results, stored_at_once, scale_events }
     }
 
-    async fn make(&self, task: SampleTask, context: &StageContext) -> Result<Outcome, StageError> {
+    async fn make(&self, task: SampleTask, context: &StageContext) -> Result<Outcome, Fault> {
         let started = Instant::now();
         let SampleTask { job, encoded_subject, mut progress } = task;
         let key = ObjectKey::new(encoded_subject)?;
@@ -103,7 +103,7 @@ impl Sampler {
         key: &ObjectKey,
         subject: Bytes,
         context: &StageContext,
-    ) -> Result<Sampled, StageError> {
+    ) -> Result<Sampled, Fault> {
         let (progress, mut steps) = mpsc::unbounded_channel();
         let request = SampleRequest {
             parameters: parameters.clone(),
@@ -139,11 +139,11 @@ impl Sampler {
         job: &Job,
         parameters: &Parameters,
         images: Vec<RgbImage>,
-    ) -> Result<Vec<ResultImage>, StageError> {
+    ) -> Result<Vec<ResultImage>, Fault> {
         let seeds = job.seeds.values();
         if images.len() != seeds.len() {
             let message = format!("{} pictures were made for {} seeds", images.len(), seeds.len());
-            return Err(StageError::permanent(FailureKind::Internal, message));
+            return Err(Fault::internal(message));
         }
         let (format, quality) = (file_format(parameters.format), parameters.quality.unwrap_or(DEFAULT_QUALITY));
         let storing = images.into_iter().zip(seeds).enumerate().map(|(index, (image, seed))| async move {
@@ -151,14 +151,14 @@ impl Sampler {
             let bytes = encode(image, format, quality).await?;
             let sha256 = ContentHash::of(&bytes);
             let key = self.keep(job, index, bytes, &sha256).await?;
-            Ok::<_, StageError>(ResultImage { key: key.as_str().to_owned(), seed, width, height, sha256 })
+            Ok::<_, Fault>(ResultImage { key: key.as_str().to_owned(), seed, width, height, sha256 })
         });
         futures::stream::iter(storing).buffered(self.stored_at_once).try_collect().await
     }
 
     /// Stores a picture under its name. Another try may have left another picture there, of another kind of device say, and
     /// a result that tells of it: that one stays, and this one gets a name of its own.
-    async fn keep(&self, job: &Job, index: usize, bytes: Bytes, sha256: &ContentHash) -> Result<ObjectKey, StageError> {
+    async fn keep(&self, job: &Job, index: usize, bytes: Bytes, sha256: &ContentHash) -> Result<ObjectKey, Fault> {
         let key = ObjectKey::new(layout::result_image_key(job, index))?;
         if self.pictures.put_if_absent(&key, bytes.clone()).await? {
             return Ok(key);
@@ -196,26 +196,26 @@ impl Sampler {
 impl Stage for Sampler {
     type Task = SampleTask;
 
-    async fn run(&self, task: SampleTask, context: &StageContext) -> Result<Outcome, StageError> {
+    async fn run(&self, task: SampleTask, context: &StageContext) -> Result<Outcome, Fault> {
         self.make(task, context).await
     }
 }
 
 /// The encoded subject was deleted in between: it is made again from the cut-out.
-fn encode_again(job: Job, progress: Progress) -> Result<Outcome, StageError> {
+fn encode_again(job: Job, progress: Progress) -> Result<Outcome, Fault> {
     let Some(cutout) = progress.cutout else {
         let message = "the encoded subject is gone; run the job again";
-        return Err(StageError::permanent(FailureKind::Internal, message));
+        return Err(Fault::not_found(message));
     };
     Ok(Outcome::next(&EncodeTask { job, cutout, progress }))
 }
 
 /// Writes a picture as a file; away from the async threads unless it is tiny.
-async fn encode(image: RgbImage, format: ImageFormat, quality: u8) -> Result<Bytes, StageError> {
+async fn encode(image: RgbImage, format: ImageFormat, quality: u8) -> Result<Bytes, Fault> {
     let is_tiny = image.as_raw().len() <= MAX_INLINE_BYTES;
     let work = move || echogen_imaging::encode_image(&image, format, quality);
     let encoded = if is_tiny { work() } else { spawn_blocking(work).await? };
-    Ok(encoded.map_err(StageError::internal)?.into())
+    Ok(encoded.map_err(|error| Fault::from_error(FaultKind::Internal, error))?.into())
 }
 
 async fn tell_step(job: &Job, step: ScaleDone, context: &StageContext) {

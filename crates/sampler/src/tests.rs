@@ -11,12 +11,12 @@ use std::{
 
 use async_trait::async_trait;
 use echogen_imaging::{ImageLimits, RgbImage, decode_image};
-use echogen_ports::{Broker, Cache, MemoryBroker, MemoryCache, MemoryObjectStore, ObjectKey, ObjectStore};
+use echogen_ports::{Broker, Cache, FaultKind, MemoryBroker, MemoryCache, MemoryObjectStore, ObjectKey, ObjectStore};
 use echogen_protocol::{
-    ContentHash, EncodeTask, EventKind, FailureKind, Job, JobId, OutputFormat, Parameters, PerScale, PixelBudget,
-    Progress, SampleTask, Seeds,
+    ContentHash, EncodeTask, EventKind, Job, JobId, OutputFormat, Parameters, PerScale, PixelBudget, Progress,
+    SampleTask, Seeds,
 };
-use echogen_worker::{CachedObjects, Clock, Outcome, ProductsConfig, ResultWriter, Stage, StageContext, StageError};
+use echogen_worker::{CachedObjects, Clock, Outcome, ProductsConfig, ResultWriter, Stage, StageContext};
 
 use crate::{ImageSampler, SampleError, SampleRequest, Sampled, Sampler, SamplerConfig, ScaleDone};
 
@@ -193,7 +193,7 @@ async fn a_deleted_subject_is_encoded_again() {
 async fn what_is_not_offered_fails_for_good() {
     let bench = bench().await;
     let error = bench.stage.run(task(Job { prompt: "impossible".into(), ..job() }), &bench.context).await.unwrap_err();
-    assert!(matches!(error, StageError::Permanent { kind: FailureKind::Unsupported, .. }), "{error}");
+    assert_eq!(error.kind(), FaultKind::Unsupported, "{error}");
 }
 
 #[tokio::test]

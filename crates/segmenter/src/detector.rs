@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use echogen_imaging::{RgbImage, SubjectMask};
-use echogen_protocol::{BoundingBox, FailureKind, FoundBy, Job, MaskMode};
-use echogen_worker::StageError;
+use echogen_ports::{Fault, FaultKind};
+use echogen_protocol::{BoundingBox, FoundBy, Job, MaskMode};
 use tokio::time::Instant;
 
 /// Finds the subject of a job in its picture.
@@ -62,13 +62,13 @@ impl DetectError {
     }
 }
 
-impl From<DetectError> for StageError {
+impl From<DetectError> for Fault {
     fn from(error: DetectError) -> Self {
         match &error {
-            DetectError::Unsupported(message) => Self::permanent(FailureKind::Unsupported, message.clone()),
-            DetectError::BadName(_) => Self::permanent(FailureKind::InvalidJob, error.to_string()),
-            DetectError::NotFound(message) => Self::permanent(FailureKind::BadImage, message.clone()),
-            DetectError::Failed(_) => Self::transient(error.to_string()).because(error),
+            DetectError::Unsupported(message) => Self::unsupported(message),
+            DetectError::BadName(_) => Self::invalid_job(error.to_string()),
+            DetectError::NotFound(message) => Self::bad_image(message),
+            DetectError::Failed(_) => Self::from_error(FaultKind::Unavailable, error),
         }
     }
 }

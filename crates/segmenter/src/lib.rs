@@ -17,12 +17,12 @@ use std::{sync::Arc, time::Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use echogen_imaging::{ImageFormat, ImageLimits, PixelBox, RgbImage, SubjectMask};
-use echogen_ports::{MemoryBudget, ObjectKey, PortError, spawn_blocking};
+use echogen_ports::{Fault, FaultKind, MemoryBudget, ObjectKey, spawn_blocking};
 use echogen_protocol::{
-    BoundingBox, ContentHash, EncodeTask, EventKind, FailureKind, Job, MaskMode, SegmentTask, Segmentation, StageName,
-    SubjectFound, layout, limits,
+    BoundingBox, ContentHash, EncodeTask, EventKind, Job, MaskMode, SegmentTask, Segmentation, StageName, SubjectFound,
+    layout, limits,
 };
-use echogen_worker::{CachedObjects, Outcome, Product, Products, ProductsConfig, Stage, StageContext, StageError};
+use echogen_worker::{CachedObjects, Outcome, Product, Products, ProductsConfig, Stage, StageContext};
 
 pub use detector::{DetectError, Detector, Found, GivenBox};
 pub use finder::{FinderConfig, NetworkError, Selection, SubjectNetworks, find_subject};
@@ -53,7 +53,7 @@ impl Segmenter {
         Self { limits, detector, cutouts: Products::new(objects, config), memory }
     }
 
-    async fn segment(&self, task: SegmentTask, context: &StageContext) -> Result<Outcome, StageError> {
+    async fn segment(&self, task: SegmentTask, context: &StageContext) -> Result<Outcome, Fault> {
         let started = Instant::now();
         let SegmentTask { job, image, mut progress } = task;
         let inputs = layout::segmentation_inputs(image, &job, &self.detector.version());
@@ -76,7 +76,7 @@ impl Segmenter {
         job: &Job,
         image: ContentHash,
         context: &StageContext,
-    ) -> Result<(Segmentation, Bytes), StageError> {
+    ) -> Result<(Segmentation, Bytes), Fault> {
         let (bytes, limits) = (self.picture(image).await?, self.limits);
         let measure = move |bytes: &Bytes| echogen_imaging::decoding_bytes(bytes, &limits).map_err(bad_image);
         let decode = move |bytes: &Bytes| echogen_imaging::decode_image(bytes, &limits).map_err(bad_image);
@@ -98,7 +98,7 @@ impl Segmenter {
         Ok((record, png))
     }
 
-    async fn picture(&self, image: ContentHash) -> Result<Bytes, StageError> {
+    async fn picture(&self, image: ContentHash) -> Result<Bytes, Fault> {
         let (objects, key) = (self.cutouts.objects(), ObjectKey::of_content(layout::IMAGES, &image)?);
         let max_bytes = limits::MAX_IMAGE_BYTES.max(self.limits.max_bytes);
         let bytes = match objects.get_cached(&key, max_bytes).await? {
@@ -108,7 +108,7 @@ impl Segmenter {
         };
         bytes.ok_or_else(|| {
             let message = format!("the stored picture {image} is gone; run the job again");
-            StageError::permanent(FailureKind::Internal, message)
+            Fault::not_found(message)
         })
     }
 }
@@ -120,7 +120,7 @@ struct CutOut(Segmentation);
 
 impl CutOut {
     /// A record counts only together with its PNG; an unreadable one counts as none.
-    async fn read(objects: &CachedObjects, record: Option<Bytes>) -> Result<Option<Self>, PortError> {
+    async fn read(objects: &CachedObjects, record: Option<Bytes>) -> Result<Option<Self>, Fault> {
         let Some(bytes) = record else { return Ok(None) };
         let Ok(record) = serde_json::from_slice::<Segmentation>(&bytes) else { return Ok(None) };
         let stands = objects.exists(&ObjectKey::of_content(layout::CUTOUTS, &record.cutout)?).await?;
@@ -132,19 +132,19 @@ impl CutOut {
 impl Product for CutOut {
     type Draft = (Segmentation, Bytes);
 
-    async fn get_cached(objects: &CachedObjects, key: &ObjectKey) -> Result<Option<Self>, PortError> {
+    async fn get_cached(objects: &CachedObjects, key: &ObjectKey) -> Result<Option<Self>, Fault> {
         Self::read(objects, objects.get_cached(key, MAX_RECORD_BYTES).await?).await
     }
 
-    async fn get_stored(objects: &CachedObjects, key: &ObjectKey) -> Result<Option<Self>, PortError> {
+    async fn get_stored(objects: &CachedObjects, key: &ObjectKey) -> Result<Option<Self>, Fault> {
         Self::read(objects, objects.get_stored(key, MAX_RECORD_BYTES).await?).await
     }
 
-    async fn store(objects: &CachedObjects, key: &ObjectKey, draft: (Segmentation, Bytes)) -> Result<Self, PortError> {
+    async fn store(objects: &CachedObjects, key: &ObjectKey, draft: (Segmentation, Bytes)) -> Result<Self, Fault> {
         let (record, png) = draft;
         objects.put(&ObjectKey::of_content(layout::CUTOUTS, &record.cutout)?, png).await?;
         let record_bytes =
-            serde_json::to_vec(&record).map_err(|error| PortError::permanent(error.to_string()).because(error))?;
+            serde_json::to_vec(&record).map_err(|error| Fault::from_error(FaultKind::Internal, error))?;
         // The record last: whoever finds it finds the cut-out too.
         objects.put(key, record_bytes.into()).await?;
         Ok(Self(record))
@@ -155,7 +155,7 @@ impl Product for CutOut {
 impl Stage for Segmenter {
     type Task = SegmentTask;
 
-    async fn run(&self, task: SegmentTask, context: &StageContext) -> Result<Outcome, StageError> {
+    async fn run(&self, task: SegmentTask, context: &StageContext) -> Result<Outcome, Fault> {
         self.segment(task, context).await
     }
 }
@@ -179,8 +179,8 @@ fn cut_out(
     echogen_imaging::encode_image(cut.as_ref().unwrap_or(picture), ImageFormat::Png, 100)
 }
 
-fn bad_image(error: echogen_imaging::ImageError) -> StageError {
-    StageError::permanent(FailureKind::BadImage, error.to_string()).because(error)
+fn bad_image(error: echogen_imaging::ImageError) -> Fault {
+    Fault::from_error(FaultKind::BadImage, error)
 }
 
 #[cfg(test)]

@@ -10,12 +10,12 @@ use std::{
 
 use async_trait::async_trait;
 use echogen_imaging::{ImageFormat, ImageLimits, RgbImage, decode_image, encode_image};
-use echogen_ports::{MemoryBroker, MemoryBudget, MemoryCache, MemoryObjectStore, ObjectKey, ObjectStore};
+use echogen_ports::{Fault, MemoryBroker, MemoryBudget, MemoryCache, MemoryObjectStore, ObjectKey, ObjectStore};
 use echogen_protocol::{
     BoundingBox, ContentHash, EncodeTask, FailureKind, FoundBy, Job, JobId, MaskMode, Progress, SegmentTask, StageName,
     layout,
 };
-use echogen_worker::{CachedObjects, Outcome, ProductsConfig, Stage, StageContext, StageError};
+use echogen_worker::{CachedObjects, Outcome, ProductsConfig, Stage, StageContext};
 use tokio::time::Instant;
 
 use crate::{DetectError, Detector, Found, GivenBox, Segmenter};
@@ -71,7 +71,7 @@ fn job(bounding_box: Option<[u32; 4]>) -> Job {
 }
 
 impl Bench {
-    async fn run(&self, job: Job, bytes: &[u8]) -> Result<EncodeTask, StageError> {
+    async fn run(&self, job: Job, bytes: &[u8]) -> Result<EncodeTask, Fault> {
         let image = ContentHash::of(bytes);
         let key = ObjectKey::of_content(layout::IMAGES, &image).unwrap();
         self.work.put(&key, bytes.to_vec().into()).await.unwrap();
@@ -82,7 +82,7 @@ impl Bench {
         }
     }
 
-    async fn run_png(&self, job: Job) -> Result<EncodeTask, StageError> {
+    async fn run_png(&self, job: Job) -> Result<EncodeTask, Fault> {
         self.run(job, &encode_image(&picture(), ImageFormat::Png, 100).unwrap()).await
     }
 
@@ -95,14 +95,10 @@ impl Bench {
 }
 
 #[track_caller]
-fn check_failure(result: Result<EncodeTask, StageError>, expected: FailureKind, part: &str) {
-    match result.unwrap_err() {
-        StageError::Permanent { kind, message, .. } => {
-            assert_eq!(kind, expected, "{message}");
-            assert!(message.contains(part), "{message}");
-        }
-        other => panic!("not permanent: {other}"),
-    }
+fn check_failure(result: Result<EncodeTask, Fault>, expected: FailureKind, part: &str) {
+    let fault = result.unwrap_err();
+    assert_eq!((fault.is_permanent(), fault.kind().failure()), (true, expected), "{fault}");
+    assert!(fault.to_string().contains(part), "{fault}");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use echogen_adapters::{
     RedisCache, S3Config, S3ImageFetcher, S3ObjectStore, amqp::AmqpBroker,
 };
 use echogen_ports::{
-    Broker, Cache, CallbackSender, ImageFetcher, MemoryBroker, MemoryCache, ObjectStore, PortError, Secret,
+    Broker, Cache, CallbackSender, Fault, ImageFetcher, MemoryBroker, MemoryCache, ObjectStore, Secret,
 };
 use echogen_worker::{Clock, JobStatusBoard, ResultWriter};
 use tokio_util::task::TaskTracker;
@@ -183,7 +183,7 @@ fn metered(store: impl ObjectStore + 'static) -> Arc<dyn ObjectStore> {
 
 /// The fetcher of pictures, for a dispatcher.
 async fn open_fetcher(config: &ServiceConfig) -> Result<Arc<dyn ImageFetcher>, Failure> {
-    let (fault, fetch) = (|error: PortError| Failure::refused("pictures cannot be fetched", &error), &config.fetch);
+    let (fault, fetch) = (|error: Fault| Failure::refused("pictures cannot be fetched", &error), &config.fetch);
     let web = HttpImageFetcher::new(fetch.http.clone()).map_err(fault)?;
     let mut fetchers = ImageFetchers::new().with_https(Arc::new(web));
     if let Some(folder) = &fetch.subject_folder {

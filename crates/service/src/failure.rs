@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use echogen_ports::{PortError, error_story};
+use echogen_ports::Fault;
 use echogen_telemetry::health;
 
 /// The exit codes, as the help text lists them.
@@ -56,8 +56,8 @@ impl Failure {
     }
 
     /// A server or a file refused; the whole chain of causes, on one line.
-    pub fn refused(what: &str, error: &PortError) -> Self {
-        Self::usage(on_one_line(&format!("{what}: {}", error_story(error))))
+    pub fn refused(what: &str, error: &Fault) -> Self {
+        Self::usage(on_one_line(&format!("{what}: {}", error.story())))
     }
 }
 

@@ -6,7 +6,7 @@ use echogen_dispatcher::{Dispatcher, DispatcherConfig};
 use echogen_encoder::{Encoder, SubjectEncoder};
 use echogen_imaging::ImageLimits;
 use echogen_notifier::Notifier;
-use echogen_ports::{CallbackSender, PortError};
+use echogen_ports::{CallbackSender, Fault};
 use echogen_protocol::{Lane, QueueName, RoleName, StageName, SubjectKeys};
 use echogen_sampler::{ImageSampler, Sampler};
 use echogen_segmenter::{Detector, Segmenter};
@@ -105,7 +105,7 @@ impl LoadedStage {
         worker: WorkerConfig,
         config: &ServiceConfig,
         shutdown: CancellationToken,
-    ) -> Result<(), PortError> {
+    ) -> Result<(), Fault> {
         let Backends { cache, work, results, fetcher, .. } = backends.clone();
         let (products, max_image_bytes) = (&config.products, config.fetch.max_image_bytes);
         let objects = CachedObjects::new(work, cache, products);
@@ -135,7 +135,7 @@ async fn drive<S: Stage>(
     backends: &Backends,
     config: WorkerConfig,
     shutdown: CancellationToken,
-) -> Result<(), PortError> {
+) -> Result<(), Fault> {
     let worker = Worker::new(Arc::new(stage), Arc::clone(&backends.broker), Arc::new(backends.writer()), config);
     worker.with_board(backends.board.clone()).run(shutdown).await
 }

@@ -134,102 +134,99 @@ impl Metric {
 const JOBS: Metric = counter(
     "echogen_jobs_total",
     &[Label::Of("outcome", &["completed", "failed", "expired", "cancelled"])],
-    "Jobs that ended, counted where the result was written first.",
+    "Jobs that ended, counted by the worker that wrote the result; a cancellation by `echogen cancel` is counted \
+     only if a worker writes the result.",
 );
 const TASKS: Metric = counter(
     "echogen_tasks_total",
     &[STAGE, Label::Of("outcome", &["done", "failed", "retried", "dead_lettered", "put_back", "ended"])],
-    "Tasks by what became of them: done, the job failed for good, to be tried again, given up, back in its queue unsettled, \
-     or dropped because its job had ended elsewhere.",
+    "Tasks by outcome: done, the job failed permanently, to be retried, parked as a dead letter, requeued \
+     unsettled, or dropped because the job had ended elsewhere.",
 );
 const TASK: Metric = histogram(
     "echogen_task_seconds",
     TASK_SECONDS,
     &[STAGE],
-    "Seconds from a task's receipt to its acknowledgement, of tasks that were done.",
+    "Seconds from a task's receipt to its acknowledgement, for tasks that were done.",
 );
 const QUEUE_WAIT: Metric = histogram(
     "echogen_queue_wait_seconds",
     WAIT_SECONDS,
     &[STAGE],
-    "Seconds from a task's publishing to its first receipt; retries are left out.",
+    "Seconds from a task's publication to its first receipt; retries are not counted.",
 );
-const IN_PROGRESS: Metric = gauge("echogen_tasks_in_progress", &[STAGE], "Tasks at work in this process.");
-const RETRIES: Metric = counter("echogen_retries_total", &[STAGE], "Tasks that failed and are tried again later.");
-const DEAD_LETTERS: Metric =
-    counter("echogen_dead_letters_total", &[STAGE], "Tasks given up and parked among the dead letters.");
+const IN_PROGRESS: Metric = gauge("echogen_tasks_in_progress", &[STAGE], "Tasks in progress in this process.");
 const CACHE_REQUESTS: Metric = counter(
     "echogen_cache_requests_total",
     &[OBJECT_KIND, Label::Of("result", &["hit", "miss", "error"])],
-    "Objects looked for in the cache, by their kind.",
-)
-.of(&[SEGMENTER, ENCODER, SAMPLER]);
+    "Requests to the cache, by the kind of object.",
+);
 const FLIGHT_WAITS: Metric = counter(
     "echogen_single_flight_waits_total",
     &[OBJECT_KIND],
-    "Tasks that waited for another process to make the same product.",
+    "Tasks that waited for another process to compute the same product.",
 )
 .of(&[SEGMENTER, ENCODER]);
 const BATCH_SIZE: Metric =
-    histogram("echogen_batch_size", BATCH_IMAGES, &[], "Images sampled side by side, one value a batch.")
-        .of(&[SAMPLER]);
+    histogram("echogen_batch_size", BATCH_IMAGES, &[], "Images of a batch, one value for each batch.").of(&[SAMPLER]);
 const BATCHES: Metric = counter(
     "echogen_batches_total",
     &[Label::Of("reason", &["full", "waited", "memory", "shape", "alone", "shutdown", "other"])],
-    "Batches by why no further image was taken in.",
+    "Batches, by the reason why they accept no further image.",
 )
 .of(&[SAMPLER]);
 const SCALE_TIME: Metric = histogram(
     "echogen_scale_seconds",
     SCALE_SECONDS,
     &[SCALE],
-    "Seconds that a batch spent on a scale; the last one includes decoding the images.",
+    "Seconds that a batch spent on a scale; the last scale includes decoding the images.",
 )
 .of(&[SAMPLER]);
 const KV_CACHE: Metric = gauge(
     "echogen_kv_cache_bytes",
     &[],
-    "Bytes of key-value caches that the batch at work may take; 0 between batches.",
+    "Bytes that the key-value caches of the current batch may take; 0 between batches.",
 )
 .of(&[SAMPLER]);
 const STORE_REQUESTS: Metric = counter(
     "echogen_object_store_requests_total",
     &[OPERATION, Label::Of("outcome", &["ok", "transient", "permanent"])],
-    "Calls to the object store, by whether they worked or may work later.",
+    "Calls to the object store, by whether they succeeded, may succeed later, or failed permanently.",
 );
 const STORE_TIME: Metric = histogram(
     "echogen_object_store_seconds",
     STORE_SECONDS,
     &[OPERATION],
-    "Seconds of calls to the object store, failed ones included.",
+    "Seconds of calls to the object store, including failed ones.",
 );
 const SINCE_PROGRESS: Metric = gauge(
     "echogen_seconds_since_progress",
     &[STAGE],
-    "Seconds since a task last ended, or a scale was sampled, while tasks are at work; 0 while none is.",
+    "Seconds since a task last ended or a scale was sampled, while tasks are in progress; 0 while none is.",
 );
 const QUEUE_MESSAGES: Metric = gauge(
     "echogen_queue_messages",
     &[STAGE, LANE],
-    "Messages that wait in a queue, as the broker counts them; every process that looks says the same, so take the maximum.",
+    "Messages waiting in a queue, as the broker reports them; every process reports the same value, so take the \
+     maximum.",
 );
 const DEAD_LETTER_MESSAGES: Metric = gauge(
     "echogen_dead_letter_messages",
     &[STAGE, LANE],
-    "Dead letters parked at present; every process that looks says the same, so take the maximum.",
+    "Messages in a dead-letter queue; every process reports the same value, so take the maximum.",
 );
 const WORK_WAITING: Metric = gauge(
     "echogen_work_waiting_seconds",
     &[STAGE, LANE],
-    "Seconds that one process of this size would need for what waits: messages, times the smoothed seconds of a task, by \
-     the tasks it has at work at once. The signal to scale by.",
+    "Seconds that this process alone would need for the waiting messages: their number, times the smoothed duration \
+     of a task, divided by its concurrency. The signal for autoscaling.",
 );
-const CONSUMING: Metric = gauge("echogen_consuming", &[STAGE], "1 while the broker hands messages to this process.");
-const READY: Metric = gauge("echogen_ready", &[STAGE], "1 while the role is ready, as /readyz says.");
+const CONSUMING: Metric = gauge("echogen_consuming", &[STAGE], "1 while the broker delivers messages to this process.");
+const READY: Metric = gauge("echogen_ready", &[STAGE], "1 while the role is ready, as /readyz reports.");
 const DEVICE_FAULTS: Metric =
     counter("echogen_device_faults_total", &[], "Faults of the compute device; each ends the process.");
 const BUILD_INFO: Metric =
-    gauge("echogen_build_info", &[Label::Open("version", "of the program")], "1, with what is running.")
+    gauge("echogen_build_info", &[Label::Open("version", "of the program")], "1, with the version of the program.")
         .of(&ROLES_AND_CANARY);
 const MODEL_INFO: Metric = gauge(
     "echogen_model_info",
@@ -240,17 +237,17 @@ const MODEL_INFO: Metric = gauge(
     ],
     "1 for each network that this process has loaded.",
 )
-.of(&[ENCODER, SAMPLER]);
+.of(&[SEGMENTER, ENCODER, SAMPLER]);
 const CANARY_TIME: Metric = gauge(
     "echogen_canary_seconds",
     &[],
-    "Seconds from sending the last canary to hearing of its end; its limit if it did not come back.",
+    "Seconds from sending the last canary to the event of its end; its time limit if none came.",
 )
 .of(&[CANARY]);
 const CANARY_RUNS: Metric = counter(
     "echogen_canary_runs_total",
     &[Label::Of("outcome", &["completed", "failed", "late", "unsent"])],
-    "Canaries by how they ended.",
+    "Canaries by outcome.",
 )
 .of(&[CANARY]);
 
@@ -262,8 +259,6 @@ pub const LIST: &[Metric] = &[
     QUEUE_WAIT,
     IN_PROGRESS,
     SINCE_PROGRESS,
-    RETRIES,
-    DEAD_LETTERS,
     QUEUE_MESSAGES,
     DEAD_LETTER_MESSAGES,
     WORK_WAITING,

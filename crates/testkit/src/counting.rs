@@ -7,7 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_ports::{ObjectKey, ObjectStore, PortError};
+use echogen_ports::{Fault, ObjectKey, ObjectStore};
 
 /// Counts the calls by their names.
 #[derive(Debug, Default)]
@@ -35,23 +35,23 @@ impl<P> Counting<P> {
 
 #[async_trait]
 impl<P: ObjectStore> ObjectStore for Counting<P> {
-    async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
+    async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, Fault> {
         self.call("get").get(key, max_bytes).await
     }
 
-    async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), PortError> {
+    async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), Fault> {
         self.call("put").put(key, bytes).await
     }
 
-    async fn put_if_absent(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, PortError> {
+    async fn put_if_absent(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, Fault> {
         self.call("put_if_absent").put_if_absent(key, bytes).await
     }
 
-    async fn exists(&self, key: &ObjectKey) -> Result<bool, PortError> {
+    async fn exists(&self, key: &ObjectKey) -> Result<bool, Fault> {
         self.call("exists").exists(key).await
     }
 
-    async fn delete(&self, key: &ObjectKey) -> Result<(), PortError> {
+    async fn delete(&self, key: &ObjectKey) -> Result<(), Fault> {
         self.call("delete").delete(key).await
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use echogen_ports::{
-    Broker, Cache, Consumer, Delivery, Event, EventStream, FencingToken, Message, ObjectKey, ObjectStore, PortError,
+    Broker, Cache, Consumer, Delivery, Event, EventStream, Fault, FencingToken, Message, ObjectKey, ObjectStore,
     QueueName, Settle,
 };
 use futures::FutureExt;
@@ -35,8 +35,8 @@ impl<P> FailFirst<P> {
         self.left.load(Ordering::SeqCst)
     }
 
-    fn call(&self) -> Result<&P, PortError> {
-        if take_one(&self.left) { Err(PortError::transient("failed on purpose")) } else { Ok(&self.inner) }
+    fn call(&self) -> Result<&P, Fault> {
+        if take_one(&self.left) { Err(Fault::unavailable("failed on purpose")) } else { Ok(&self.inner) }
     }
 }
 
@@ -46,77 +46,77 @@ fn take_one(left: &AtomicU32) -> bool {
 
 #[async_trait]
 impl<P: ObjectStore> ObjectStore for FailFirst<P> {
-    async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
+    async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, Fault> {
         self.call()?.get(key, max_bytes).await
     }
 
-    async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), PortError> {
+    async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), Fault> {
         self.call()?.put(key, bytes).await
     }
 
-    async fn put_if_absent(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, PortError> {
+    async fn put_if_absent(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, Fault> {
         self.call()?.put_if_absent(key, bytes).await
     }
 
-    async fn exists(&self, key: &ObjectKey) -> Result<bool, PortError> {
+    async fn exists(&self, key: &ObjectKey) -> Result<bool, Fault> {
         self.call()?.exists(key).await
     }
 
-    async fn delete(&self, key: &ObjectKey) -> Result<(), PortError> {
+    async fn delete(&self, key: &ObjectKey) -> Result<(), Fault> {
         self.call()?.delete(key).await
     }
 }
 
 #[async_trait]
 impl<P: Cache> Cache for FailFirst<P> {
-    async fn get(&self, key: &str) -> Result<Option<Bytes>, PortError> {
+    async fn get(&self, key: &str) -> Result<Option<Bytes>, Fault> {
         self.call()?.get(key).await
     }
 
-    async fn contains(&self, key: &str) -> Result<bool, PortError> {
+    async fn contains(&self, key: &str) -> Result<bool, Fault> {
         self.call()?.contains(key).await
     }
 
-    async fn put(&self, key: &str, value: Bytes, ttl: Duration) -> Result<(), PortError> {
+    async fn put(&self, key: &str, value: Bytes, ttl: Duration) -> Result<(), Fault> {
         self.call()?.put(key, value, ttl).await
     }
 
-    async fn acquire_lease(&self, key: &str, ttl: Duration) -> Result<Option<FencingToken>, PortError> {
+    async fn acquire_lease(&self, key: &str, ttl: Duration) -> Result<Option<FencingToken>, Fault> {
         self.call()?.acquire_lease(key, ttl).await
     }
 
-    async fn renew_lease(&self, key: &str, token: FencingToken, ttl: Duration) -> Result<bool, PortError> {
+    async fn renew_lease(&self, key: &str, token: FencingToken, ttl: Duration) -> Result<bool, Fault> {
         self.call()?.renew_lease(key, token, ttl).await
     }
 
-    async fn release_lease(&self, key: &str, token: FencingToken) -> Result<bool, PortError> {
+    async fn release_lease(&self, key: &str, token: FencingToken) -> Result<bool, Fault> {
         self.call()?.release_lease(key, token).await
     }
 }
 
 #[async_trait]
 impl<P: Broker> Broker for FailFirst<P> {
-    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), PortError> {
+    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), Fault> {
         self.call()?.publish(queue, message).await
     }
 
-    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), PortError> {
+    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), Fault> {
         self.call()?.publish_after(queue, message, delay).await
     }
 
-    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), PortError> {
+    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), Fault> {
         self.call()?.dead_letter(queue, message, reason).await
     }
 
-    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, PortError> {
+    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, Fault> {
         self.inner.consume(queue, prefetch).await
     }
 
-    async fn publish_event(&self, event: Event) -> Result<(), PortError> {
+    async fn publish_event(&self, event: Event) -> Result<(), Fault> {
         self.call()?.publish_event(event).await
     }
 
-    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, PortError> {
+    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, Fault> {
         self.inner.subscribe(prefix).await
     }
 }
@@ -127,31 +127,31 @@ pub struct Duplicating<B>(pub B);
 
 #[async_trait]
 impl<B: Broker> Broker for Duplicating<B> {
-    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), PortError> {
+    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), Fault> {
         self.0.publish(queue, message.clone()).await?;
         self.0.publish(queue, message).await
     }
 
-    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), PortError> {
+    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), Fault> {
         self.0.publish_after(queue, message.clone(), delay).await?;
         self.0.publish_after(queue, message, delay).await
     }
 
-    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), PortError> {
+    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), Fault> {
         self.0.dead_letter(queue, message.clone(), reason).await?;
         self.0.dead_letter(queue, message, reason).await
     }
 
-    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, PortError> {
+    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, Fault> {
         self.0.consume(queue, prefetch).await
     }
 
-    async fn publish_event(&self, event: Event) -> Result<(), PortError> {
+    async fn publish_event(&self, event: Event) -> Result<(), Fault> {
         self.0.publish_event(event.clone()).await?;
         self.0.publish_event(event).await
     }
 
-    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, PortError> {
+    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, Fault> {
         self.0.subscribe(prefix).await
     }
 }
@@ -173,28 +173,28 @@ impl<B> LostAcks<B> {
 
 #[async_trait]
 impl<B: Broker> Broker for LostAcks<B> {
-    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), PortError> {
+    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), Fault> {
         self.inner.publish(queue, message).await
     }
 
-    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), PortError> {
+    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), Fault> {
         self.inner.publish_after(queue, message, delay).await
     }
 
-    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), PortError> {
+    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), Fault> {
         self.inner.dead_letter(queue, message, reason).await
     }
 
-    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, PortError> {
+    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, Fault> {
         let inner = self.inner.consume(queue, prefetch).await?;
         Ok(Box::new(LosingConsumer { inner, left: Arc::clone(&self.left) }))
     }
 
-    async fn publish_event(&self, event: Event) -> Result<(), PortError> {
+    async fn publish_event(&self, event: Event) -> Result<(), Fault> {
         self.inner.publish_event(event).await
     }
 
-    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, PortError> {
+    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, Fault> {
         self.inner.subscribe(prefix).await
     }
 }
@@ -205,27 +205,27 @@ pub struct IgnoresPrefetch<B>(pub B);
 
 #[async_trait]
 impl<B: Broker> Broker for IgnoresPrefetch<B> {
-    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), PortError> {
+    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), Fault> {
         self.0.publish(queue, message).await
     }
 
-    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), PortError> {
+    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), Fault> {
         self.0.publish_after(queue, message, delay).await
     }
 
-    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), PortError> {
+    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), Fault> {
         self.0.dead_letter(queue, message, reason).await
     }
 
-    async fn consume(&self, queue: &QueueName, _: u16) -> Result<Box<dyn Consumer>, PortError> {
+    async fn consume(&self, queue: &QueueName, _: u16) -> Result<Box<dyn Consumer>, Fault> {
         self.0.consume(queue, u16::MAX).await
     }
 
-    async fn publish_event(&self, event: Event) -> Result<(), PortError> {
+    async fn publish_event(&self, event: Event) -> Result<(), Fault> {
         self.0.publish_event(event).await
     }
 
-    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, PortError> {
+    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, Fault> {
         self.0.subscribe(prefix).await
     }
 }
@@ -237,28 +237,28 @@ pub struct ReceivesAhead<B>(pub B);
 
 #[async_trait]
 impl<B: Broker> Broker for ReceivesAhead<B> {
-    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), PortError> {
+    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), Fault> {
         self.0.publish(queue, message).await
     }
 
-    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), PortError> {
+    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), Fault> {
         self.0.publish_after(queue, message, delay).await
     }
 
-    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), PortError> {
+    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), Fault> {
         self.0.dead_letter(queue, message, reason).await
     }
 
-    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, PortError> {
+    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, Fault> {
         let inner = self.0.consume(queue, prefetch).await?;
         Ok(Box::new(AheadConsumer { ahead: VecDeque::new(), inner }))
     }
 
-    async fn publish_event(&self, event: Event) -> Result<(), PortError> {
+    async fn publish_event(&self, event: Event) -> Result<(), Fault> {
         self.0.publish_event(event).await
     }
 
-    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, PortError> {
+    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, Fault> {
         self.0.subscribe(prefix).await
     }
 }
@@ -270,7 +270,7 @@ struct AheadConsumer {
 
 #[async_trait]
 impl Consumer for AheadConsumer {
-    async fn receive(&mut self) -> Result<Option<Delivery>, PortError> {
+    async fn receive(&mut self) -> Result<Option<Delivery>, Fault> {
         while let Some(received) = self.inner.receive().now_or_never() {
             let Some(delivery) = received? else { break };
             self.ahead.push_back(delivery);
@@ -294,7 +294,7 @@ struct LosingConsumer {
 
 #[async_trait]
 impl Consumer for LosingConsumer {
-    async fn receive(&mut self) -> Result<Option<Delivery>, PortError> {
+    async fn receive(&mut self) -> Result<Option<Delivery>, Fault> {
         let Some(delivery) = self.inner.receive().await? else { return Ok(None) };
         let (message, redeliveries) = (delivery.message.clone(), delivery.redeliveries);
         let settle = LosingSettle { delivery, left: Arc::clone(&self.left) };
@@ -313,15 +313,15 @@ struct LosingSettle {
 
 #[async_trait]
 impl Settle for LosingSettle {
-    async fn ack(self: Box<Self>) -> Result<(), PortError> {
+    async fn ack(self: Box<Self>) -> Result<(), Fault> {
         if take_one(&self.left) {
             self.delivery.requeue().await?;
-            return Err(PortError::transient("ack lost on purpose"));
+            return Err(Fault::unavailable("ack lost on purpose"));
         }
         self.delivery.ack().await
     }
 
-    async fn requeue(self: Box<Self>) -> Result<(), PortError> {
+    async fn requeue(self: Box<Self>) -> Result<(), Fault> {
         self.delivery.requeue().await
     }
 }

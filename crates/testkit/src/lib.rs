@@ -1,8 +1,10 @@
-//! What the tests of several crates share: wrappers that make faults on purpose, builders, and waiting on conditions.
+//! What the tests of several crates share: the contracts of the ports ([`contract`]), wrappers that make faults on purpose,
+//! builders, and waiting on conditions.
 //!
 //! A dev-dependency only. Each wrapper is itself the port it wraps, so a test puts it where the port goes.
 
 mod conditions;
+pub mod contract;
 mod counting;
 mod faults;
 mod jobs;

@@ -6,10 +6,9 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
-use echogen_ports::Broker;
+use echogen_ports::{Backoff, Broker};
 use echogen_protocol::{EventKind, JobId};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -18,8 +17,8 @@ use tracing::{debug, warn};
 /// Ids that are remembered: with a million jobs waiting, a client may take back thousands at once.
 const REMEMBERED: usize = 65_536;
 
-/// The pause before listening again after the broker was lost.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The pauses before listening again after the broker was lost.
+const LISTEN_AGAIN: Backoff = Backoff::doubling(1.0, 30.0);
 
 /// Jobs that were taken back, as far as this worker has heard.
 #[derive(Debug)]
@@ -58,9 +57,12 @@ impl Cancellations {
     /// Listens to the broker for ever; spawn it, and end it by dropping it.
     pub(crate) async fn listen(self: Arc<Self>, broker: Arc<dyn Broker>) {
         let topic = format!("job.{}", EventKind::Cancelled.as_str());
+        let mut failures = 0_u32;
         loop {
+            failures = failures.saturating_add(1);
             match broker.subscribe(&topic).await {
                 Ok(mut events) => {
+                    failures = 1;
                     while let Some(event) = events.next().await {
                         if let Some(event) = event.to_job().filter(|event| event.kind == EventKind::Cancelled) {
                             self.hear(&event.subject);
@@ -69,7 +71,7 @@ impl Cancellations {
                 }
                 Err(error) => warn!(%error, "not listening for cancelled jobs"),
             }
-            sleep(PAUSE).await;
+            sleep(LISTEN_AGAIN.wait(failures)).await;
         }
     }
 

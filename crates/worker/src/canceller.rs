@@ -1,6 +1,6 @@
 //! Takes a job back.
 
-use echogen_ports::{ObjectKey, PortError};
+use echogen_ports::{Fault, ObjectKey};
 use echogen_protocol::{JobId, JobResult, JobStatus, TraceContext};
 use tracing::warn;
 
@@ -37,7 +37,7 @@ impl JobCanceller {
     ///
     /// A job that nothing is known of is cancelled ahead of its coming, under the key of jobs with this destination. What
     /// the board knows counts before the caller's word.
-    pub async fn cancel(&self, id: &JobId, destination: Option<&str>) -> Result<Cancelled, PortError> {
+    pub async fn cancel(&self, id: &JobId, destination: Option<&str>) -> Result<Cancelled, Fault> {
         let state = self.state(id).await;
         let is_sure = state.is_some() || destination.is_some();
         let key = match &state {

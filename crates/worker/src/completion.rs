@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use echogen_ports::{Broker, Message, PortError, QueueName, error_story};
+use echogen_ports::{Backoff, Broker, Fault, FaultKind, Message, QueueName};
 use echogen_protocol::{EventKind, Failure, JobEvent, JobOutline, NextTask, StageName, TaskHeaders};
 use echogen_telemetry::{TaskEnd, fail_span};
 use futures::future::try_join_all;
@@ -12,12 +12,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Span, debug, error, info, warn};
 
 use crate::{
-    Clock, FailureHandler, StageError, WorkerConfig,
+    Clock, FailureHandler, WorkerConfig,
     announcer::Announcer,
-    config::jitter,
     disposition::{Disposition, ReceivedTask},
     waits::pause,
 };
+
+/// The waits for room in a full queue, where the broker asks for none.
+const FULL_QUEUE: Backoff = Backoff::doubling(0.5, 8.0);
 
 /// Does what was decided about deliveries.
 pub(crate) struct Completion {
@@ -36,7 +38,7 @@ impl Completion {
         task: &ReceivedTask<'_>,
         disposition: Disposition,
         abort: &CancellationToken,
-    ) -> Result<TaskEnd, PortError> {
+    ) -> Result<TaskEnd, Fault> {
         match disposition {
             Disposition::Done(tasks) => {
                 let following = tasks.len();
@@ -61,22 +63,26 @@ impl Completion {
         }
     }
 
-    /// Publishes; where the broker asks to wait, since the queue is full, it waits with the delivery unsettled. To requeue
-    /// the delivery instead would count as another one that came to nothing, and so park good jobs in a long jam.
-    async fn publish(&self, queue: QueueName, message: Message, abort: &CancellationToken) -> Result<(), PortError> {
-        let until = Instant::now() + self.config.full_queue_patience();
-        loop {
-            let Err(error) = self.broker.publish(&queue, message.clone()).await else { return Ok(()) };
-            let wait = error.retry_after().filter(|wait| Instant::now() + *wait < until);
-            let Some(wait) = wait.filter(|_| !abort.is_cancelled()) else { return Err(error) };
-            debug!(%queue, %error, "waiting to publish");
+    /// Publishes; where the queue is full, it waits with the delivery unsettled. To requeue the delivery instead would count
+    /// as another one that came to nothing, and so park good jobs in a long jam.
+    async fn publish(&self, queue: QueueName, message: Message, abort: &CancellationToken) -> Result<(), Fault> {
+        let until = Instant::now() + self.config.full_queue_timeout();
+        for refusals in 1.. {
+            let Err(fault) = self.broker.publish(&queue, message.clone()).await else { break };
+            let wait = FULL_QUEUE.wait_asked(fault.retry_after(), refusals);
+            let is_over = abort.is_cancelled() || Instant::now() + wait >= until;
+            if fault.kind() != FaultKind::QueueFull || is_over {
+                return Err(fault);
+            }
+            debug!(%queue, error = %fault, "waiting to publish");
             pause(wait, abort).await;
         }
+        Ok(())
     }
 
     /// Publishes once more the end of a job that ended elsewhere, if somebody asked to be notified: whoever ended it may not
     /// have known of them.
-    async fn answer(&self, task: &ReceivedTask<'_>) -> Result<(), PortError> {
+    async fn answer(&self, task: &ReceivedTask<'_>) -> Result<(), Fault> {
         let is_asked = task.facts.callback.is_some() || task.facts.reply_to.is_some();
         match task.job.as_ref().filter(|_| is_asked) {
             Some(job) => self.failures.fail(job, Failure::cancelled(), &task.facts).await,
@@ -84,7 +90,7 @@ impl Completion {
         }
     }
 
-    async fn fail(&self, task: &ReceivedTask<'_>, failure: Failure) -> Result<TaskEnd, PortError> {
+    async fn fail(&self, task: &ReceivedTask<'_>, failure: Failure) -> Result<TaskEnd, Fault> {
         let Some(job) = &task.job else {
             return self.park(task, task.headers.clone(), &failure.message).await;
         };
@@ -101,11 +107,11 @@ impl Completion {
         }
     }
 
-    async fn retry(&self, task: &ReceivedTask<'_>, error: &StageError) -> Result<TaskEnd, PortError> {
+    async fn retry(&self, task: &ReceivedTask<'_>, error: &Fault) -> Result<TaskEnd, Fault> {
         let (mut headers, job) = (task.headers.clone(), task.job.as_ref());
         headers.failures = headers.failures.saturating_add(1);
         headers.first_seen = headers.first_seen.or_else(|| Some(self.clock.now()));
-        let story = error_story(error);
+        let story = error.story();
         headers.last_error = Some(one_line(&story));
         let failures = headers.failures;
         if failures >= self.config.max_attempts {
@@ -126,20 +132,14 @@ impl Completion {
 
     /// No less than the other side asked for, nor than our own wait: five tries within seconds would outlast no jam. But a job
     /// whose deadline passes meanwhile is to expire then.
-    fn wait_before_retry(&self, error: &StageError, failures: u32, job: Option<&JobOutline>) -> Duration {
-        let (backoff, jitter) = (&self.config.backoff, jitter());
-        let own = backoff.wait(failures, jitter);
-        let wait = backoff.wait_asked(error.retry_after(), failures, jitter).max(own);
+    fn wait_before_retry(&self, error: &Fault, failures: u32, job: Option<&JobOutline>) -> Duration {
+        let own = self.config.backoff.wait(failures);
+        let wait = self.config.backoff.wait_asked(error.retry_after(), failures).max(own);
         self.clock.within(wait, job.and_then(|job| job.deadline))
     }
 
     /// Parks the message with its story: which stage gave up, after how many tries and deliveries, and since when.
-    async fn park(
-        &self,
-        task: &ReceivedTask<'_>,
-        mut headers: TaskHeaders,
-        reason: &str,
-    ) -> Result<TaskEnd, PortError> {
+    async fn park(&self, task: &ReceivedTask<'_>, mut headers: TaskHeaders, reason: &str) -> Result<TaskEnd, Fault> {
         fail_span(&Span::current(), reason);
         headers.stage = Some(self.stage.to_string());
         headers.redeliveries = task.redeliveries;

@@ -1,7 +1,8 @@
-//! How patient a worker is.
+//! The settings of a worker.
 
 use std::time::Duration;
 
+use echogen_ports::{Backoff, clamped_seconds};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -59,102 +60,16 @@ impl Default for WorkerConfig {
 impl WorkerConfig {
     /// The time one try may take.
     pub fn task_timeout(&self) -> Duration {
-        seconds(self.task_timeout_seconds)
+        clamped_seconds(self.task_timeout_seconds)
     }
 
     /// The time that a finished task waits for room in the next queue.
-    pub fn full_queue_patience(&self) -> Duration {
-        seconds(self.full_queue_seconds)
+    pub fn full_queue_timeout(&self) -> Duration {
+        clamped_seconds(self.full_queue_seconds)
     }
 
     /// The time from the beginning of shutdown to putting tasks back.
     pub fn grace(&self) -> Duration {
-        seconds(self.grace_seconds)
-    }
-}
-
-/// Exponential waits with full jitter in their upper half: between half of a wait and all of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Backoff {
-    /// Seconds before the second try.
-    pub first_seconds: f64,
-    /// What each further wait is multiplied by.
-    #[schemars(range(min = 1.0))]
-    pub factor: f64,
-    /// The longest wait in seconds.
-    pub max_seconds: f64,
-}
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self { first_seconds: 1.0, factor: 4.0, max_seconds: 300.0 }
-    }
-}
-
-impl Backoff {
-    /// The wait that the other side asked for, up to a day, or else that of [`Backoff::wait`].
-    pub fn wait_asked(&self, asked: Option<Duration>, failures: u32, jitter: f64) -> Duration {
-        asked.map_or_else(|| self.wait(failures, jitter), |asked| seconds(asked.as_secs_f64()))
-    }
-
-    /// The wait after `failures` failures (1 or more). `jitter`, from 0 to 1, spreads those who failed together; it is
-    /// an argument so that a test can fix it.
-    pub fn wait(&self, failures: u32, jitter: f64) -> Duration {
-        let exponent = i32::try_from(failures.saturating_sub(1)).unwrap_or(i32::MAX);
-        let wait = (self.first_seconds * self.factor.powi(exponent)).min(self.max_seconds);
-        seconds(wait * (0.5 + 0.5 * jitter.clamp(0.0, 1.0)))
-    }
-}
-
-const DAY: f64 = 86_400.0;
-
-/// Seconds from a configuration; nonsense (negative, not a number) is no time at all, and a day is the most.
-fn seconds(seconds: f64) -> Duration {
-    Duration::try_from_secs_f64(seconds.min(DAY)).unwrap_or_default()
-}
-
-/// A number from 0 to 1, different each time; good enough to spread retries, and for nothing else.
-pub(crate) fn jitter() -> f64 {
-    random_number() as f64 / u64::MAX as f64
-}
-
-/// A number that is different each time: a hash under a key that the system drew when the thread began, and that the
-/// standard library changes at every use. Good enough for ids that need not be secret.
-pub(crate) fn random_number() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_grow_to_their_limit_and_never_pass_it() {
-        let backoff = Backoff { first_seconds: 1.0, factor: 4.0, max_seconds: 60.0 };
-        let waits: Vec<f64> = (1..=5).map(|failures| backoff.wait(failures, 1.0).as_secs_f64()).collect();
-        assert_eq!(waits, [1.0, 4.0, 16.0, 60.0, 60.0]);
-        assert_eq!(backoff.wait(1, 0.0).as_secs_f64(), 0.5);
-        assert_eq!(backoff.wait(u32::MAX, 1.0).as_secs_f64(), 60.0);
-        assert_eq!(backoff.wait(0, 1.0).as_secs_f64(), 1.0);
-        assert_eq!(backoff.wait_asked(None, 2, 1.0).as_secs_f64(), 4.0);
-        assert_eq!(backoff.wait_asked(Some(Duration::from_secs(90)), 2, 1.0).as_secs_f64(), 90.0);
-        assert_eq!(backoff.wait_asked(Some(Duration::MAX), 2, 1.0).as_secs_f64(), DAY);
-    }
-
-    #[test]
-    fn nonsense_in_a_configuration_is_no_crash() {
-        for first_seconds in [f64::NAN, f64::INFINITY, -1.0, 1e300] {
-            let backoff = Backoff { first_seconds, ..Backoff::default() };
-            assert!(backoff.wait(3, f64::NAN) <= Duration::from_secs(86_400));
-        }
-    }
-
-    #[test]
-    fn jitter_stays_within_its_range_and_varies() {
-        let numbers: Vec<f64> = (0..100).map(|_| jitter()).collect();
-        assert!(numbers.iter().all(|number| (0.0..=1.0).contains(number)));
-        assert!(numbers.iter().any(|number| *number != numbers[0]));
+        clamped_seconds(self.grace_seconds)
     }
 }

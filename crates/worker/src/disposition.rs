@@ -1,9 +1,9 @@
 //! A delivery at work, and what is to be done about it.
 
-use echogen_ports::{Message, QueueName};
+use echogen_ports::{Fault, FaultKind, Message, QueueName};
 use echogen_protocol::{Failure, JobOutline, NextTask, TaskHeaders};
 
-use crate::{Outcome, StageError, TaskFacts};
+use crate::{Outcome, TaskFacts};
 
 /// A delivery at work, apart from how it is settled.
 pub(crate) struct ReceivedTask<'a> {
@@ -27,7 +27,7 @@ pub(crate) enum Disposition {
     /// The job fails for good.
     Fail(Failure),
     /// Another try after a while.
-    Retry(StageError),
+    Retry(Fault),
     /// Nobody can make anything of it.
     Park(String),
     /// There was no time: it is requeued as it came.
@@ -35,13 +35,17 @@ pub(crate) enum Disposition {
 }
 
 impl Disposition {
-    /// What follows from a try that the stage ended itself.
-    pub(crate) fn of(ended: Result<Outcome, StageError>) -> Self {
+    /// What follows from a try that the stage ended itself. What is refused for rights or configuration is no fault of the
+    /// job's: its task is kept for the person who mends them, and can be sent again then.
+    pub(crate) fn of(ended: Result<Outcome, Fault>) -> Self {
         match ended {
             Ok(Outcome::Next(tasks)) => Self::Done(tasks),
             Ok(Outcome::Done) => Self::Done(Vec::new()),
-            Err(StageError::Permanent { kind, message, .. }) => Self::Fail(Failure { kind, message }),
-            Err(error) => Self::Retry(error),
+            Err(fault) if fault.kind() == FaultKind::Refused => Self::Park(fault.story()),
+            Err(fault) if fault.is_permanent() => {
+                Self::Fail(Failure { kind: fault.kind().failure(), message: fault.to_string() })
+            }
+            Err(fault) => Self::Retry(fault),
         }
     }
 }

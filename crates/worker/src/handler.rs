@@ -3,7 +3,7 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use echogen_ports::{Delivery, PortError, QueueName};
+use echogen_ports::{Delivery, Fault, QueueName};
 use echogen_protocol::{Failure, FailureKind, Job, JobError, JobOutline, StageTask, TaskHeaders};
 use echogen_telemetry::{TaskEnd, metrics};
 use futures::FutureExt;
@@ -17,10 +17,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, field::Empty, info, info_span, warn};
 
 use crate::{
-    Stage, StageContext, StageError, TaskFacts, Withdrawal,
+    Stage, StageContext, TaskFacts, Withdrawal,
     cancellation::{Cancellations, Watch},
     completion::Completion,
-    config::jitter,
     disposition::{Disposition, ReceivedTask},
     quarantine::{Begun, CrashLedger},
     stage_kit::panic_message,
@@ -118,7 +117,7 @@ impl<S: Stage> Handler<S> {
             biased;
             completed = self.completion.apply(task, disposition, abort) => completed,
             // The process has to end, and the broker or the store does not answer.
-            () = after(abort, LAST_CHANCE) => Err(PortError::transient("there is no time left")),
+            () = after(abort, LAST_CHANCE) => Err(Fault::timed_out("there is no time left")),
         };
         match completed {
             // The ack comes last: everything before it is stored and confirmed.
@@ -128,7 +127,7 @@ impl<S: Stage> Handler<S> {
             }
             Err(error) => {
                 // Growing waits, so that an outage of minutes does not use up the broker's own limit.
-                let wait = self.completion.config.backoff.wait(delivery.redeliveries.saturating_add(1), jitter());
+                let wait = self.completion.config.backoff.wait(delivery.redeliveries.saturating_add(1));
                 warn!(%error, ?wait, "task not completed, will come again");
                 pause(wait, abort).await;
                 settled(delivery.requeue().await);
@@ -309,11 +308,11 @@ fn expired(deadline: Option<Timestamp>) -> Disposition {
 
 /// A try that the stage itself did not end.
 fn blame<S: Stage>(what: &str) -> Disposition {
-    Disposition::Retry(StageError::transient(format!("the {} stage {what}", S::Task::STAGE)))
+    Disposition::Retry(Fault::unavailable(format!("the {} stage {what}", S::Task::STAGE)))
 }
 
 /// A delivery that could not be settled comes again by itself.
-fn settled(result: Result<(), PortError>) {
+fn settled(result: Result<(), Fault>) {
     if let Err(error) = result {
         warn!(%error, "delivery not settled, it will come again");
     }

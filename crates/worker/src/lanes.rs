@@ -2,7 +2,7 @@
 
 use std::task::Poll;
 
-use echogen_ports::{Broker, Consumer, Delivery, PortError, QueueName};
+use echogen_ports::{Broker, Consumer, Delivery, Fault, QueueName};
 use echogen_protocol::{Lane, StageName};
 use futures::future::{self, FutureExt};
 use schemars::JsonSchema;
@@ -87,7 +87,7 @@ pub(crate) struct Consumers {
     heads: Vec<Option<Delivery>>,
     turns: Turns,
     /// Why a consumer has ended, if one has; told when all that has come is handed out.
-    end: Option<Result<(), PortError>>,
+    end: Option<Result<(), Fault>>,
 }
 
 impl Consumers {
@@ -96,7 +96,7 @@ impl Consumers {
         broker: &dyn Broker,
         queues: &[(QueueName, u32)],
         concurrency: u16,
-    ) -> Result<Self, PortError> {
+    ) -> Result<Self, Fault> {
         // With several queues some deliveries wait at hand: otherwise the queue that was just served would look empty
         // for as long as the broker takes to send the next, and lose its turn. Not many: a job may hold its picture.
         let prefetch = if queues.len() > 1 { concurrency.saturating_add(AT_HAND) } else { concurrency };
@@ -109,7 +109,7 @@ impl Consumers {
     }
 
     /// Waits for the next delivery and says of which queue it is; `None` when a consumer has ended. Cancel safe.
-    pub(crate) async fn next(&mut self) -> Result<Option<(usize, Delivery)>, PortError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<(usize, Delivery)>, Fault> {
         if let [only] = &mut self.all[..] {
             return Ok(only.receive().await?.map(|delivery| (0, delivery)));
         }

@@ -29,10 +29,10 @@ mod worker;
 
 pub use canceller::{Cancelled, JobCanceller};
 pub use clock::Clock;
-pub use config::{Backoff, WorkerConfig};
+pub use config::WorkerConfig;
 pub use lanes::LaneWeights;
 pub use results::{FailureHandler, ResultWriter, Withdrawal};
-pub use stage::{Outcome, Stage, StageContext, StageError, TaskFacts};
+pub use stage::{Outcome, Stage, StageContext, TaskFacts};
 pub use stage_kit::{
     CachedObjects, InferenceError, InferenceThread, IsDeviceFault, Obtained, Origin, Product, Products, ProductsConfig,
     Request, RequestHandle, StoredObject, catch_panic,

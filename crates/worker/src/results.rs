@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use echogen_ports::{Broker, Event, Message, ObjectKey, ObjectStore, PortError};
+use echogen_ports::{Broker, Event, Fault, Message, ObjectKey, ObjectStore};
 use echogen_protocol::{
     Failure, Job, JobEvent, JobId, JobOutline, JobResult, JobStatus, NotifyTask, StageTask, TaskHeaders,
 };
@@ -19,10 +19,10 @@ const MAX_RESULT_BYTES: u64 = 16 * 1024 * 1024;
 #[async_trait]
 pub trait FailureHandler: Send + Sync {
     /// Ends the job as failed (or expired, or cancelled, as `failure` says), unless it has ended already. Idempotent.
-    async fn fail(&self, job: &JobOutline, failure: Failure, facts: &TaskFacts) -> Result<(), PortError>;
+    async fn fail(&self, job: &JobOutline, failure: Failure, facts: &TaskFacts) -> Result<(), Fault>;
 
     /// Checks the word that a job was taken back; `result_key` is where its result belongs.
-    async fn check_cancelled(&self, id: &JobId, result_key: &str) -> Result<Withdrawal, PortError>;
+    async fn check_cancelled(&self, id: &JobId, result_key: &str) -> Result<Withdrawal, Fault>;
 }
 
 /// What is true of the word that a job was taken back.
@@ -65,13 +65,13 @@ impl ResultWriter {
     }
 
     /// Returns the job's result, if it has ended.
-    pub async fn find(&self, job: &Job) -> Result<Option<JobResult>, PortError> {
+    pub async fn find(&self, job: &Job) -> Result<Option<JobResult>, Fault> {
         self.find_at(&ObjectKey::of_result(job)?).await
     }
 
     /// The same for where a result that is missed costs little: the store is asked only if the scoreboard knows of an end
     /// or cannot answer. It may have forgotten one, so the last stage asks the store itself.
-    pub async fn find_noted(&self, job: &Job) -> Result<Option<JobResult>, PortError> {
+    pub async fn find_noted(&self, job: &Job) -> Result<Option<JobResult>, Fault> {
         if let Some(board) = &self.board
             && let Ok(state) = board.find(&job.id).await
             && !state.is_some_and(|state| state.state.ends_job())
@@ -86,22 +86,21 @@ impl ResultWriter {
     /// The event is sent either way, and always that of the result in the store: a process that died between the two
     /// steps is made good by the next try, and listeners know the event by its id. It returns only when the broker has
     /// the event.
-    pub async fn commit(&self, job: &Job, result: &JobResult, facts: &TaskFacts) -> Result<bool, PortError> {
+    pub async fn commit(&self, job: &Job, result: &JobResult, facts: &TaskFacts) -> Result<bool, Fault> {
         self.commit_at(&ObjectKey::of_result(job)?, result, facts).await
     }
 
     /// Tells once more of the end of a job, should the first telling have been lost, and answers whoever asks by `facts`:
     /// by reply or by callback.
-    pub async fn tell(&self, job: &Job, result: &JobResult, facts: &TaskFacts) -> Result<(), PortError> {
+    pub async fn tell(&self, job: &Job, result: &JobResult, facts: &TaskFacts) -> Result<(), Fault> {
         self.tell_end(&job.result_key(), result, facts).await
     }
 
     /// Returns the result at a key of the result store, if there is one.
-    pub async fn find_at(&self, key: &ObjectKey) -> Result<Option<JobResult>, PortError> {
+    pub async fn find_at(&self, key: &ObjectKey) -> Result<Option<JobResult>, Fault> {
         let Some(bytes) = self.store.get(key, MAX_RESULT_BYTES).await? else { return Ok(None) };
         let result = serde_json::from_slice(&bytes).map_err(|error| {
-            PortError::permanent(format!("the object {key} is no result; remove it and run the job again"))
-                .because(error)
+            Fault::internal(format!("the object {key} is no result; remove it and run the job again")).because(error)
         })?;
         Ok(Some(result))
     }
@@ -111,16 +110,16 @@ impl ResultWriter {
         key: &ObjectKey,
         result: &JobResult,
         facts: &TaskFacts,
-    ) -> Result<bool, PortError> {
+    ) -> Result<bool, Fault> {
         let bytes = serde_json::to_vec_pretty(result)
-            .map_err(|error| PortError::permanent("the result cannot be written as JSON").because(error))?;
+            .map_err(|error| Fault::internal("the result cannot be written as JSON").because(error))?;
         if self.store.put_if_absent(key, bytes.into()).await? {
             echogen_telemetry::metrics().job_ended(counted_as(result.status));
             self.tell_end(key.as_str(), result, facts).await?;
             return Ok(true);
         }
         // Without a result nobody may take the job for ended, whatever stands in its place.
-        let gone = || PortError::transient(format!("the object {key} was there, and is gone again"));
+        let gone = || Fault::unavailable(format!("the object {key} was there, and is gone again"));
         let counts = self.find_at(key).await?.ok_or_else(gone)?;
         self.tell_end(key.as_str(), &counts, facts).await?;
         Ok(false)
@@ -132,7 +131,7 @@ impl ResultWriter {
 
     /// The task of telling the client's own server: durable, as the job's end is, but apart from it, since that server may
     /// be slow or away.
-    async fn leave_notice(&self, callback: &str, event: &JobEvent) -> Result<(), PortError> {
+    async fn leave_notice(&self, callback: &str, event: &JobEvent) -> Result<(), Fault> {
         let task = NotifyTask { callback: callback.to_owned(), event: event.clone() };
         let headers = TaskHeaders {
             first_seen: Some(self.clock.now()),
@@ -143,7 +142,7 @@ impl ResultWriter {
         self.broker.publish(&task.queue(), Message::of_task(&task, &headers)).await
     }
 
-    async fn tell_end(&self, key: &str, result: &JobResult, facts: &TaskFacts) -> Result<(), PortError> {
+    async fn tell_end(&self, key: &str, result: &JobResult, facts: &TaskFacts) -> Result<(), Fault> {
         let event = JobEvent::of_result(result).in_trace(facts.trace);
         let told = Event::of_job(&event).replying_to(facts.reply_to.clone());
         self.broker.publish_event(told).await?;
@@ -159,7 +158,7 @@ impl ResultWriter {
 
 #[async_trait]
 impl FailureHandler for ResultWriter {
-    async fn fail(&self, job: &JobOutline, failure: Failure, facts: &TaskFacts) -> Result<(), PortError> {
+    async fn fail(&self, job: &JobOutline, failure: Failure, facts: &TaskFacts) -> Result<(), Fault> {
         let result = JobResult::failed(job, failure, &self.version, self.clock.now());
         match ObjectKey::new(job.result_key.as_str()) {
             Ok(key) => self.commit_at(&key, &result, facts).await.map(drop),
@@ -168,7 +167,7 @@ impl FailureHandler for ResultWriter {
         }
     }
 
-    async fn check_cancelled(&self, id: &JobId, result_key: &str) -> Result<Withdrawal, PortError> {
+    async fn check_cancelled(&self, id: &JobId, result_key: &str) -> Result<Withdrawal, Fault> {
         if self.find_at(&ObjectKey::new(result_key)?).await?.is_some() {
             return Ok(Withdrawal::Ended);
         }
@@ -283,23 +282,23 @@ mod tests {
 
     #[async_trait]
     impl ObjectStore for Taken {
-        async fn get(&self, _: &ObjectKey, _: u64) -> Result<Option<bytes::Bytes>, PortError> {
+        async fn get(&self, _: &ObjectKey, _: u64) -> Result<Option<bytes::Bytes>, Fault> {
             Ok(None)
         }
 
-        async fn put(&self, _: &ObjectKey, _: bytes::Bytes) -> Result<(), PortError> {
+        async fn put(&self, _: &ObjectKey, _: bytes::Bytes) -> Result<(), Fault> {
             Ok(())
         }
 
-        async fn put_if_absent(&self, _: &ObjectKey, _: bytes::Bytes) -> Result<bool, PortError> {
+        async fn put_if_absent(&self, _: &ObjectKey, _: bytes::Bytes) -> Result<bool, Fault> {
             Ok(false)
         }
 
-        async fn exists(&self, _: &ObjectKey) -> Result<bool, PortError> {
+        async fn exists(&self, _: &ObjectKey) -> Result<bool, Fault> {
             Ok(false)
         }
 
-        async fn delete(&self, _: &ObjectKey) -> Result<(), PortError> {
+        async fn delete(&self, _: &ObjectKey) -> Result<(), Fault> {
             Ok(())
         }
     }

@@ -3,10 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use echogen_ports::{Broker, KeyError, PortError};
-use echogen_protocol::{
-    EventKind, FailureKind, JobError, JobEvent, JobId, NextTask, ReplyTo, StageName, StageTask, TraceContext,
-};
+use echogen_ports::{Broker, Fault};
+use echogen_protocol::{EventKind, JobEvent, JobId, NextTask, ReplyTo, StageName, StageTask, TraceContext};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +21,7 @@ pub trait Stage: Send + Sync + 'static {
     /// It may run again for the same task, also at the same time elsewhere, so it is idempotent: what it makes it
     /// stores under a name that follows from the content. It returns only when its product is stored. It may be
     /// dropped at any `.await` (timeout, shutdown).
-    async fn run(&self, task: Self::Task, context: &StageContext) -> Result<Outcome, StageError>;
+    async fn run(&self, task: Self::Task, context: &StageContext) -> Result<Outcome, Fault>;
 }
 
 /// What follows a task.
@@ -100,117 +98,5 @@ impl StageContext {
     /// Tells listeners of an event of which a job has several; see [`JobEvent::with_part`].
     pub async fn tell_event(&self, event: JobEvent) {
         self.announcer.tell(event, &self.facts).await;
-    }
-}
-
-/// Why a stage could not do its work.
-#[derive(Debug, thiserror::Error)]
-pub enum StageError {
-    /// The job is at fault, or asks for what nobody can do: it fails at once and for good.
-    #[error("{message}")]
-    Permanent {
-        /// The kind, for the result.
-        kind: FailureKind,
-        /// One line that says what to change.
-        message: String,
-        /// The cause.
-        #[source]
-        source: Option<Box<dyn std::error::Error + Send + Sync>>,
-    },
-    /// The world is at fault: trying again later may help.
-    #[error("{message}")]
-    Transient {
-        /// What happened.
-        message: String,
-        /// How long the other side asked to wait, where it said so.
-        retry_after: Option<Duration>,
-        /// The cause.
-        #[source]
-        source: Option<Box<dyn std::error::Error + Send + Sync>>,
-    },
-}
-
-impl StageError {
-    /// A fault of the job.
-    pub fn permanent(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self::Permanent { kind, message: message.into(), source: None }
-    }
-
-    /// A fault of the world.
-    pub fn transient(message: impl Into<String>) -> Self {
-        Self::Transient { message: message.into(), retry_after: None, source: None }
-    }
-
-    /// A fault of ours.
-    pub fn internal(error: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self::permanent(FailureKind::Internal, error.to_string()).because(error)
-    }
-
-    /// The same failure with its cause.
-    #[must_use]
-    pub fn because(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        match &mut self {
-            Self::Permanent { source, .. } | Self::Transient { source, .. } => *source = Some(cause.into()),
-        }
-        self
-    }
-
-    /// A port's failure whose permanent kind is the job's doing, such as a picture that is not there.
-    pub fn from_port(error: PortError, kind: FailureKind) -> Self {
-        let (message, retry_after) = (error.to_string(), error.retry_after());
-        if error.is_permanent() {
-            Self::Permanent { kind, message, source: Some(error.into()) }
-        } else {
-            Self::Transient { message, retry_after, source: Some(error.into()) }
-        }
-    }
-
-    /// Whether trying again cannot help.
-    pub fn is_permanent(&self) -> bool {
-        matches!(self, Self::Permanent { .. })
-    }
-
-    /// How long the other side asked to wait.
-    pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Permanent { .. } => None,
-            Self::Transient { retry_after, .. } => *retry_after,
-        }
-    }
-}
-
-/// A port's permanent failure that is no doing of the job's is a fault of ours; use [`StageError::from_port`] where
-/// it is the job's.
-impl From<PortError> for StageError {
-    fn from(error: PortError) -> Self {
-        Self::from_port(error, FailureKind::Internal)
-    }
-}
-
-impl From<JobError> for StageError {
-    fn from(error: JobError) -> Self {
-        Self::permanent(FailureKind::InvalidJob, error.to_string())
-    }
-}
-
-impl From<KeyError> for StageError {
-    fn from(error: KeyError) -> Self {
-        PortError::from(error).into()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_port_error_keeps_its_kind_its_wait_and_its_cause() {
-        let wait = Duration::from_secs(3);
-        let error = StageError::from(PortError::transient("busy").retry_in(wait));
-        assert!(!error.is_permanent());
-        assert_eq!(error.retry_after(), Some(wait));
-        assert!(std::error::Error::source(&error).is_some());
-        let error = StageError::from_port(PortError::permanent("no such file"), FailureKind::BadImage);
-        assert!(matches!(error, StageError::Permanent { kind: FailureKind::BadImage, .. }));
     }
 }

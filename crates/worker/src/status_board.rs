@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use echogen_ports::{Cache, PortError};
+use echogen_ports::{Cache, Fault};
 use echogen_protocol::{EventKind, JobEvent, JobId, ReplyTo, TraceContext};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -81,7 +81,7 @@ impl JobStatusBoard {
     }
 
     /// Returns where a job stood when it was last heard of; `None` if nothing (readable) is known.
-    pub async fn find(&self, id: &JobId) -> Result<Option<JobState>, PortError> {
+    pub async fn find(&self, id: &JobId) -> Result<Option<JobState>, Fault> {
         let bytes = self.cache.get(&key(id)).await?;
         Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }

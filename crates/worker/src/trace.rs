@@ -1,9 +1,8 @@
 //! Traces at the worker: every task is one span.
 
+use echogen_ports::random_number;
 use echogen_protocol::{StageName, TraceContext};
 use tracing::Span;
-
-use crate::config::random_number;
 
 /// Places the new span of a task. Returns where a later try of it belongs, and where the task's own effects do: both
 /// in the trace that it came with, or in a new one where its sender had none.

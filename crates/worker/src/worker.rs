@@ -18,7 +18,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use echogen_ports::{Broker, PortError, QueueName};
+use echogen_ports::{Broker, Fault, QueueName};
 use echogen_protocol::StageTask;
 use tokio::{
     select,
@@ -31,7 +31,7 @@ use tracing::{error, warn};
 
 use crate::{
     Clock, FailureHandler, JobStatusBoard, Stage, WorkerConfig, announcer::Announcer, cancellation::Cancellations,
-    completion::Completion, config::jitter, handler::Handler, lanes::Consumers, quarantine::CrashLedger, waits::pause,
+    completion::Completion, handler::Handler, lanes::Consumers, quarantine::CrashLedger, waits::pause,
 };
 
 /// The time that courtesies still waiting to be told have at the end.
@@ -88,7 +88,7 @@ impl<S: Stage> Worker<S> {
 
     /// Works until `shutdown` is cancelled; then takes nothing more, lets what runs end within the grace period, puts
     /// the rest back, and returns. A broker that goes away is waited for; one that refuses is an error.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), PortError> {
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Fault> {
         echogen_telemetry::metrics().expect_stage(S::Task::STAGE, self.config.concurrency);
         let (announcer, telling) = Announcer::in_background(Arc::clone(&self.broker), self.board.clone());
         let cancellations = Arc::new(Cancellations::default());
@@ -120,7 +120,7 @@ impl<S: Stage> Worker<S> {
     }
 
     /// One consumer after the other.
-    async fn work(&self, handler: Arc<Handler<S>>, shutdown: &CancellationToken) -> Result<(), PortError> {
+    async fn work(&self, handler: Arc<Handler<S>>, shutdown: &CancellationToken) -> Result<(), Fault> {
         let mut failures = 0;
         while !shutdown.is_cancelled() {
             let Err(error) = self.consume(&handler, shutdown, &mut failures).await else { continue };
@@ -128,7 +128,7 @@ impl<S: Stage> Worker<S> {
                 return Err(error);
             }
             failures += 1;
-            let wait = self.config.backoff.wait_asked(error.retry_after(), failures, jitter());
+            let wait = self.config.backoff.wait_asked(error.retry_after(), failures);
             let queues = self.queues.len();
             warn!(stage = S::Task::STAGE.as_str(), queues, %error, ?wait, "broker lost, will consume again");
             pause(wait, shutdown).await;
@@ -142,7 +142,7 @@ impl<S: Stage> Worker<S> {
         handler: &Arc<Handler<S>>,
         shutdown: &CancellationToken,
         failures: &mut u32,
-    ) -> Result<(), PortError> {
+    ) -> Result<(), Fault> {
         let concurrency = self.config.concurrency.max(1);
         let mut consumers = select! {
             biased;
@@ -169,7 +169,7 @@ impl<S: Stage> Worker<S> {
         abort: &CancellationToken,
         shutdown: &CancellationToken,
         failures: &mut u32,
-    ) -> Result<(), PortError> {
+    ) -> Result<(), Fault> {
         let concurrency = u32::from(self.config.concurrency.max(1));
         let permits = Arc::new(Semaphore::new(concurrency as usize));
         loop {
@@ -179,7 +179,7 @@ impl<S: Stage> Worker<S> {
             let received = async {
                 let permit = take(&permits, 1).await;
                 let Some((queue, delivery)) = consumers.next().await? else {
-                    return Err(PortError::transient(format!("a consumer of {} has ended", S::Task::STAGE.as_str())));
+                    return Err(Fault::unavailable(format!("a consumer of {} has ended", S::Task::STAGE.as_str())));
                 };
                 // All other permits: whatever is at work ends first, and nothing begins until this one has ended.
                 let rest = if delivery.redeliveries > 0 { take(&permits, concurrency - 1).await } else { None };

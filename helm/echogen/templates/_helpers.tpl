@@ -69,14 +69,51 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- join "\n\n" (compact $tables) -}}
 {{- end }}
 
+{{/* Writes the values of a table into another one, deeply: {into, from}. Unlike mergeOverwrite also `false` and 0. */}}
+{{- define "echogen.overwrite" -}}
+{{- $into := .into -}}
+{{- range $name, $value := .from -}}
+{{- if and (kindIs "map" $value) (kindIs "map" (get $into $name)) -}}
+{{- include "echogen.overwrite" (dict "into" (get $into $name) "from" $value) -}}
+{{- else if kindIs "map" $value -}}
+{{- $_ := set $into $name (deepCopy $value) -}}
+{{- else -}}
+{{- $_ := set $into $name $value -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* The text of echogen.toml: {root, own}; `own` has the settings of a role. */}}
+{{- define "echogen.settings" -}}
+{{- $settings := deepCopy .root.Values.config -}}
+{{- range list .own (dict "telemetry" (dict "listen" "0.0.0.0:9464")) -}}
+{{- include "echogen.overwrite" (dict "into" $settings "from" .) -}}
+{{- end -}}
+{{- include "echogen.toml" (dict "table" $settings "path" list) -}}
+{{- end }}
+
+{{/* The text of a role's echogen.toml: {root, role}. */}}
+{{- define "echogen.roleSettings" -}}
+{{- $own := dict "worker" (dict "grace_seconds" .role.graceSeconds) -}}
+{{- if gt (int .role.gpu.count) 0 -}}
+{{- /* Not `auto`: a pod that does not find its GPU must fail at its start instead of being slow. */ -}}
+{{- $_ := set $own "model" (dict "device" "cuda") -}}
+{{- end -}}
+{{- include "echogen.overwrite" (dict "into" $own "from" .role.config) -}}
+{{- include "echogen.settings" (dict "root" .root "own" $own) -}}
+{{- end }}
+
 {{/* The environment of a container that reads the settings: {root, env}. */}}
 {{- define "echogen.environment" -}}
 {{- $variables := dict "ECHOGEN_CONFIG" "/etc/echogen/echogen.toml" -}}
+{{- range list .root.Values.env .env -}}
+{{- include "echogen.overwrite" (dict "into" $variables "from" .) -}}
+{{- end -}}
 envFrom:
   - secretRef:
       name: {{ include "echogen.secretName" .root }}
 env:
-  {{- range $name, $value := mustMergeOverwrite $variables .root.Values.env .env }}
+  {{- range $name, $value := $variables }}
   - name: {{ $name }}
     value: {{ ternary $value (toJson $value) (kindIs "string" $value) | quote }}
   {{- end }}
@@ -114,13 +151,14 @@ securityContext:
   readOnly: true
 {{- end }}
 
-{{/* The volumes of every pod: {root, size} of the temporary folder. */}}
+{{/* The volumes of every pod: {root, key, size}: the file's key in the ConfigMap, the size of the temporary folder. */}}
 {{- define "echogen.settingsVolumes" -}}
 - name: tmp
   emptyDir: {sizeLimit: {{ .size }}}
 - name: settings
   configMap:
     name: {{ include "echogen.fullname" .root }}
+    items: [{key: {{ .key }}, path: echogen.toml}]
 {{- end }}
 
 {{/* The mounts of a container that reads the bundle: {root, write}. */}}
@@ -141,21 +179,21 @@ securityContext:
 {{- end }}
 {{- end }}
 
-{{/* The volumes of such a pod. */}}
+{{/* The volumes of such a pod: {root, key}. */}}
 {{- define "echogen.volumes" -}}
-{{ include "echogen.settingsVolumes" (dict "root" . "size" "256Mi") }}
-{{- if eq .Values.models.volume.type "claim" }}
+{{ include "echogen.settingsVolumes" (dict "root" .root "key" .key "size" "256Mi") }}
+{{- if eq .root.Values.models.volume.type "claim" }}
 - name: models
   persistentVolumeClaim:
-    claimName: {{ include "echogen.claimName" . }}
-{{- else if eq .Values.models.volume.type "emptyDir" }}
+    claimName: {{ include "echogen.claimName" .root }}
+{{- else if eq .root.Values.models.volume.type "emptyDir" }}
 - name: models
-  emptyDir: {sizeLimit: {{ .Values.models.volume.size }}}
+  emptyDir: {sizeLimit: {{ .root.Values.models.volume.size }}}
 {{- end }}
-{{- if .Values.models.manifest }}
+{{- if .root.Values.models.manifest }}
 - name: manifest
   configMap:
-    name: {{ include "echogen.fullname" . }}-bundle
+    name: {{ include "echogen.fullname" .root }}-bundle
 {{- end }}
 {{- end }}
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_ports::{Broker, Consumer, DEAD_LETTER_REASON, Event, EventStream, Message, PortError, QueueName};
+use echogen_ports::{Broker, Consumer, DEAD_LETTER_REASON, Event, EventStream, Fault, Message, QueueName};
 use echogen_protocol::ReplyTo;
 use lapin::{BasicProperties, types::ShortString};
 use tokio::time::{Instant, sleep, timeout};
@@ -49,7 +49,7 @@ impl std::fmt::Debug for AmqpBroker {
 
 impl AmqpBroker {
     /// A broker with these settings; it connects when it is first used.
-    pub fn new(config: AmqpConfig) -> Result<Self, PortError> {
+    pub fn new(config: AmqpConfig) -> Result<Self, Fault> {
         let settings = config.checked()?;
         let topology = Topology::of(&config);
         let (tasks, caution, refusals) = (TaskTracker::new(), Arc::default(), Refusals::default());
@@ -63,7 +63,7 @@ impl AmqpBroker {
     }
 
     /// The same, connected, and with all exchanges and queues declared.
-    pub async fn connect(config: AmqpConfig) -> Result<Self, PortError> {
+    pub async fn connect(config: AmqpConfig) -> Result<Self, Fault> {
         let broker = Self::new(config)?;
         broker.publishing.session().await?;
         broker.consuming.session().await?;
@@ -82,14 +82,13 @@ impl AmqpBroker {
     }
 
     /// For each of these queues that is there: how many messages wait in it, as the broker counts them.
-    pub async fn depths(&self, queues: &[QueueName]) -> Result<Vec<(QueueName, u32)>, PortError> {
+    pub async fn depths(&self, queues: &[QueueName]) -> Result<Vec<(QueueName, u32)>, Fault> {
         let session = self.consuming.session().await?;
         let mut depths = Vec::with_capacity(queues.len());
         for queue in queues {
             let name = self.shared.topology.names().queue(queue);
             let looking = timeout(LOOK_LIMIT, depth(session.connection(), &name)).await;
-            let late =
-                |_| PortError::transient(format!("RabbitMQ did not say within {LOOK_LIMIT:?} what is in {name}"));
+            let late = |_| Fault::timed_out(format!("RabbitMQ did not say within {LOOK_LIMIT:?} what is in {name}"));
             depths.extend(looking.map_err(late)??.map(|messages| (queue.clone(), messages)));
         }
         Ok(depths)
@@ -102,7 +101,7 @@ impl AmqpBroker {
         self.consuming.close().await;
     }
 
-    async fn consume_at_once(&self, name: &str, prefetch: u16) -> Result<AmqpConsumer, PortError> {
+    async fn consume_at_once(&self, name: &str, prefetch: u16) -> Result<AmqpConsumer, Fault> {
         let session = self.consuming.session().await?;
         let connection = session.connection();
         let mut opened = AmqpConsumer::open(connection, short(name)?, prefetch, &self.shared.caution).await;
@@ -115,23 +114,23 @@ impl AmqpBroker {
     }
 
     /// See [`caution`](super::caution).
-    async fn consume_with_care(&self, name: &str, end: Instant) -> Result<AmqpConsumer, PortError> {
+    async fn consume_with_care(&self, name: &str, end: Instant) -> Result<AmqpConsumer, Fault> {
         let connection = self.shared.connect_alone().await?;
         let opened = AmqpConsumer::open(&connection, short(name)?, 1, &self.shared.caution).await;
         debug!(queue = name, "consuming with care");
         opened.map(|consumer| consumer.alone_on(connection, end)).map_err(|error| self.not_consumed(name, error))
     }
 
-    fn not_consumed(&self, name: &str, error: lapin::Error) -> PortError {
+    fn not_consumed(&self, name: &str, error: lapin::Error) -> Fault {
         if is_not_found(&error) && !self.shared.topology.has_queue(name) {
-            return PortError::permanent(format!("there is no queue {name}")).because(error);
+            return Fault::not_found(format!("there is no queue {name}")).because(error);
         }
         let is_unreadable = self.shared.caution.is_raised_by_opening(&error);
         let error = port_error(&format!("{name} is not consumed"), error);
         if is_unreadable { error.retry_in(SHORT_PAUSE) } else { error }
     }
 
-    async fn send(&self, queue: &QueueName, route: Route, message: Message) -> Result<(), PortError> {
+    async fn send(&self, queue: &QueueName, route: Route, message: Message) -> Result<(), Fault> {
         let mut properties = headers::properties(&message.headers)?;
         if let Some(wait) = route.wait {
             let milliseconds = wait.as_millis().to_string();
@@ -145,7 +144,7 @@ impl AmqpBroker {
             Outcome::Refused => {
                 let exchange = &route.exchange;
                 let message = format!("the queue {queue} is full, or its nodes are away: RabbitMQ refused a message");
-                Err(PortError::transient(format!("{message} by way of {exchange}")).retry_in(FULL_QUEUE_WAIT))
+                Err(Fault::queue_full(format!("{message} by way of {exchange}")).retry_in(FULL_QUEUE_WAIT))
             }
             Outcome::Returned => Err(self.unroutable(&session, &route).await),
         }
@@ -158,40 +157,40 @@ impl AmqpBroker {
         mandatory: bool,
         body: Bytes,
         properties: BasicProperties,
-    ) -> Result<Outgoing, PortError> {
+    ) -> Result<Outgoing, Fault> {
         let (size, limit) = (body.len(), self.shared.settings.max_message_bytes);
         if size > limit {
-            return Err(PortError::permanent(format!("the message has {size} bytes; the limit is {limit}")));
+            return Err(Fault::too_large(format!("the message has {size} bytes; the limit is {limit}")));
         }
         Ok(Outgoing { exchange, routing_key, mandatory, body, properties })
     }
 
     /// Publishes and waits for the confirm, within its time.
-    async fn confirmed(&self, publisher: &Publisher, outgoing: Outgoing, to: &str) -> Result<Outcome, PortError> {
+    async fn confirmed(&self, publisher: &Publisher, outgoing: Outgoing, to: &str) -> Result<Outcome, Fault> {
         let limit = self.shared.settings.confirm_timeout;
         match timeout(limit, publisher.publish(outgoing)).await {
             Ok(Some(Ok(outcome))) => Ok(outcome),
             Ok(Some(Err(error))) => Err(port_error(&format!("a message for {to} was not confirmed"), error)),
-            Ok(None) => Err(PortError::transient(format!("a message for {to} was not sent: its channel is closed"))),
-            Err(_) => Err(PortError::transient(format!(
+            Ok(None) => Err(Fault::unavailable(format!("a message for {to} was not sent: its channel is closed"))),
+            Err(_) => Err(Fault::timed_out(format!(
                 "RabbitMQ did not confirm a message for {to} within {limit:?}; it may be short of memory or disk"
             ))),
         }
     }
 
     /// What a returned message means; a queue of ours that is gone is declared again for the next attempt.
-    async fn unroutable(&self, session: &Publishing, route: &Route) -> PortError {
+    async fn unroutable(&self, session: &Publishing, route: &Route) -> Fault {
         let message = format!("no queue {} is bound to the exchange {}", route.routing_key, route.exchange);
         if !self.shared.topology.has_queue(&route.routing_key) {
-            return PortError::permanent(message);
+            return Fault::not_found(message);
         }
         match self.publishing.declare_again(session).await {
-            Ok(()) => PortError::transient(format!("{message}; it was declared anew")),
+            Ok(()) => Fault::unavailable(format!("{message}; it was declared anew")),
             Err(error) => error,
         }
     }
 
-    async fn reply(&self, publisher: &Publisher, body: Bytes, reply: ReplyTo) -> Result<(), PortError> {
+    async fn reply(&self, publisher: &Publisher, body: Bytes, reply: ReplyTo) -> Result<(), Fault> {
         let ReplyTo { queue, correlation_id } = reply;
         if self.shared.topology.has_queue(&queue) {
             warn!(queue, "a client wants replies in a queue of the installation; it gets none");
@@ -213,7 +212,7 @@ impl AmqpBroker {
     }
 
     /// Publishes where no queue is needed; see [`refusals`](super::refusals).
-    async fn told(&self, publisher: &Publisher, outgoing: Outgoing, to: &str) -> Result<(), PortError> {
+    async fn told(&self, publisher: &Publisher, outgoing: Outgoing, to: &str) -> Result<(), Fault> {
         for times in 1.. {
             if self.confirmed(publisher, outgoing.clone(), to).await? != Outcome::Refused {
                 break;
@@ -227,21 +226,21 @@ impl AmqpBroker {
 
 #[async_trait]
 impl Broker for AmqpBroker {
-    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), PortError> {
+    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), Fault> {
         self.send(queue, self.shared.topology.names().route(queue), message).await
     }
 
-    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), PortError> {
+    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), Fault> {
         self.send(queue, self.shared.topology.names().delayed_route(queue, delay)?, message).await
     }
 
-    async fn dead_letter(&self, queue: &QueueName, mut message: Message, reason: &str) -> Result<(), PortError> {
+    async fn dead_letter(&self, queue: &QueueName, mut message: Message, reason: &str) -> Result<(), Fault> {
         message.headers.insert(DEAD_LETTER_REASON.to_owned(), reason.to_owned());
         let dead = queue.dead_letters();
         self.send(&dead, self.shared.topology.names().route(&dead), message).await
     }
 
-    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, PortError> {
+    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, Fault> {
         self.liveness.wanted(queue);
         let name = self.shared.topology.names().queue(queue);
         let consumer = match self.shared.caution.until() {
@@ -252,7 +251,7 @@ impl Broker for AmqpBroker {
         Ok(Box::new(consumer))
     }
 
-    async fn publish_event(&self, event: Event) -> Result<(), PortError> {
+    async fn publish_event(&self, event: Event) -> Result<(), Fault> {
         let Event { topic, body, reply } = event;
         let exchange = self.shared.topology.names().events();
         let routing_key = short(&topic)?;
@@ -266,7 +265,7 @@ impl Broker for AmqpBroker {
         }
     }
 
-    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, PortError> {
+    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, Fault> {
         let session = self.consuming.session().await?;
         let exchange = self.shared.topology.names().events();
         Ok(Box::new(AmqpEvents::open(session.connection(), &exchange, prefix).await?))

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use echogen_ports::{PortError, Secret, seconds};
+use echogen_ports::{Fault, Secret, seconds};
 use lapin::uri::AMQPUri;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -108,21 +108,21 @@ impl AmqpConfig {
     }
 
     /// Checks what can be checked without a broker. Errors begin with the setting's name.
-    pub fn check(&self) -> Result<(), PortError> {
+    pub fn check(&self) -> Result<(), Fault> {
         self.checked().map(drop)
     }
 
-    pub(super) fn checked(&self) -> Result<Checked, PortError> {
+    pub(super) fn checked(&self) -> Result<Checked, Fault> {
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if self.prefix.is_empty() || self.prefix.len() > Self::MAX_PREFIX || !self.prefix.chars().all(fits) {
             let rule = "1 to 100 letters, digits, `.`, `_`, `-`";
-            return Err(PortError::permanent(format!("broker.prefix is {:?}; it must have {rule}", self.prefix)));
+            return Err(Fault::refused(format!("broker.prefix is {:?}; it must have {rule}", self.prefix)));
         }
         let limit =
-            |name: &str, value| seconds(value).map_err(|error| PortError::permanent(format!("broker.{name} {error}")));
+            |name: &str, value| seconds(value).map_err(|error| Fault::refused(format!("broker.{name} {error}")));
         let uris = self.uris()?;
         let trust = Trust::with(self.certificates.as_deref());
-        let trust = trust.map_err(|why| PortError::permanent(format!("broker.certificates {why}")))?;
+        let trust = trust.map_err(|why| Fault::refused(format!("broker.certificates {why}")))?;
         let asked = uris.first().and_then(|uri| uri.query.connection_timeout).filter(|asked| *asked > 0);
         let connect_timeout = limit("connect_timeout_seconds", self.connect_timeout_seconds)?;
         let connect_timeout = asked.map_or(connect_timeout, Duration::from_millis);
@@ -135,19 +135,20 @@ impl AmqpConfig {
     }
 
     /// The servers and the virtual host of the address, without user and password: where a message goes.
-    pub fn place(&self) -> Result<String, PortError> {
+    pub fn place(&self) -> Result<String, Fault> {
         let uris = self.uris()?;
         let vhost = uris.first().map(|uri| uri.vhost.clone()).unwrap_or_default();
         Ok(format!("{}, virtual host {vhost:?}", servers::places(&uris)))
     }
 
-    fn uris(&self) -> Result<Vec<AMQPUri>, PortError> {
-        let url =
-            self.url.as_ref().filter(|url| !url.is_empty()).ok_or_else(|| {
-                PortError::permanent("broker.url is not set; write amqp://user:password@host:5672/vhost")
-            })?;
+    fn uris(&self) -> Result<Vec<AMQPUri>, Fault> {
+        let url = self
+            .url
+            .as_ref()
+            .filter(|url| !url.is_empty())
+            .ok_or_else(|| Fault::refused("broker.url is not set; write amqp://user:password@host:5672/vhost"))?;
         let read = address::read(url.expose());
-        let mut uris = read.map_err(|why| PortError::permanent(format!("broker.url {why}")))?;
+        let mut uris = read.map_err(|why| Fault::refused(format!("broker.url {why}")))?;
         for uri in &mut uris {
             uri.query.heartbeat.get_or_insert(self.heartbeat_seconds);
         }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use echogen_ports::{Consumer, Delivery, PortError, Settle};
+use echogen_ports::{Consumer, Delivery, Fault, Settle};
 use futures::{FutureExt, StreamExt};
 use lapin::{
     Channel, Connection,
@@ -77,14 +77,14 @@ impl AmqpConsumer {
 
 #[async_trait]
 impl Consumer for AmqpConsumer {
-    async fn receive(&mut self) -> Result<Option<Delivery>, PortError> {
+    async fn receive(&mut self) -> Result<Option<Delivery>, Fault> {
         // There is still something to settle, but nothing to come.
         while !self.is_stopped {
             let Some(next) = self.next().await else {
                 // What is in hand can still be settled: this consumer ends when it is dropped.
                 let message =
                     format!("{} was consumed with care for a while, and is consumed as before now", self.queue);
-                return Err(PortError::transient(message).retry_in(Duration::ZERO));
+                return Err(Fault::unavailable(message).retry_in(Duration::ZERO));
             };
             match next {
                 // What came before its channel was lost is on its way to another consumer already.
@@ -95,7 +95,7 @@ impl Consumer for AmqpConsumer {
                     let what = format!("the consumer of {} has lost its channel", self.queue);
                     let is_unreadable = self.caution.is_raised_by(&error);
                     // Whatever it was, a consumer can be started anew, and then it shows whether that is refused.
-                    let lost = PortError::transient(format!("{what}: {error}")).because(error);
+                    let lost = Fault::unavailable(format!("{what}: {error}")).because(error);
                     return Err(if is_unreadable { lost.retry_in(SHORT_PAUSE) } else { lost });
                 }
                 None => {
@@ -153,11 +153,11 @@ struct AmqpSettle {
 }
 
 impl AmqpSettle {
-    fn check(&self) -> Result<(), PortError> {
+    fn check(&self) -> Result<(), Fault> {
         if self.origin.pulse.beats() {
             return Ok(());
         }
-        Err(PortError::transient("the consumer of this delivery has ended; the message is back in its queue"))
+        Err(Fault::unavailable("the consumer of this delivery has ended; the message is back in its queue"))
     }
 
     fn nack(&self) -> impl Future<Output = Result<(), lapin::Error>> {
@@ -166,19 +166,19 @@ impl AmqpSettle {
     }
 }
 
-fn unsettled(error: lapin::Error) -> PortError {
-    PortError::transient(format!("the delivery is not settled: {error}; its message comes again")).because(error)
+fn unsettled(error: lapin::Error) -> Fault {
+    Fault::unavailable(format!("the delivery is not settled: {error}; its message comes again")).because(error)
 }
 
 #[async_trait]
 impl Settle for AmqpSettle {
-    async fn ack(mut self: Box<Self>) -> Result<(), PortError> {
+    async fn ack(mut self: Box<Self>) -> Result<(), Fault> {
         self.check()?;
         self.settled = true;
         self.origin.channel.basic_ack(self.tag, BasicAckOptions::default()).await.map_err(unsettled)
     }
 
-    async fn requeue(mut self: Box<Self>) -> Result<(), PortError> {
+    async fn requeue(mut self: Box<Self>) -> Result<(), Fault> {
         self.check()?;
         self.settled = true;
         self.nack().await.map_err(unsettled)

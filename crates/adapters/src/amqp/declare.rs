@@ -1,6 +1,6 @@
 //! Declares a topology on the broker. It changes nothing where everything is there already.
 
-use echogen_ports::PortError;
+use echogen_ports::Fault;
 use lapin::{
     Channel, Connection, ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Declares everything, on a channel of its own: a refusal closes the channel it came on.
-pub(super) async fn declare(connection: &Connection, topology: &Topology) -> Result<(), PortError> {
+pub(super) async fn declare(connection: &Connection, topology: &Topology) -> Result<(), Fault> {
     let opened = open_channel(connection).await;
     let channel = opened.map_err(|error| port_error("no channel to declare queues on", error))?;
     for exchange in &topology.exchanges {
@@ -32,7 +32,7 @@ pub(super) async fn declare(connection: &Connection, topology: &Topology) -> Res
 
 /// How many messages wait in a queue; `None` if there is no such queue. On a channel of its own: a missing queue closes
 /// the channel it was asked for on.
-pub(super) async fn depth(connection: &Connection, name: &str) -> Result<Option<u32>, PortError> {
+pub(super) async fn depth(connection: &Connection, name: &str) -> Result<Option<u32>, Fault> {
     let opened = open_channel(connection).await;
     let channel = opened.map_err(|error| port_error("no channel to look at queues on", error))?;
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
@@ -48,12 +48,12 @@ pub(super) async fn depth(connection: &Connection, name: &str) -> Result<Option<
 }
 
 /// A name on the broker.
-pub(super) fn short(text: &str) -> Result<ShortString, PortError> {
-    let too_long = |_| PortError::permanent(format!("a name has {} bytes; AMQP allows 255", text.len()));
+pub(super) fn short(text: &str) -> Result<ShortString, Fault> {
+    let too_long = |_| Fault::too_large(format!("a name has {} bytes; AMQP allows 255", text.len()));
     ShortString::try_new(text).map_err(too_long)
 }
 
-async fn declare_exchange(channel: &Channel, exchange: &Exchange) -> Result<(), PortError> {
+async fn declare_exchange(channel: &Channel, exchange: &Exchange) -> Result<(), Fault> {
     let kind = match exchange.kind {
         ExchangeType::Direct => ExchangeKind::Direct,
         ExchangeType::Topic => ExchangeKind::Topic,
@@ -64,7 +64,7 @@ async fn declare_exchange(channel: &Channel, exchange: &Exchange) -> Result<(), 
     declared.map_err(|error| refused("exchange", &exchange.name, error))
 }
 
-async fn declare_queue(channel: &Channel, queue: &Queue) -> Result<(), PortError> {
+async fn declare_queue(channel: &Channel, queue: &Queue) -> Result<(), Fault> {
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     let mut arguments = FieldTable::default();
     for (name, value) in &queue.arguments {
@@ -78,14 +78,14 @@ async fn declare_queue(channel: &Channel, queue: &Queue) -> Result<(), PortError
     declared.map(drop).map_err(|error| refused("queue", &queue.name, error))
 }
 
-async fn bind(channel: &Channel, Binding { exchange, routing_key, queue }: &Binding) -> Result<(), PortError> {
+async fn bind(channel: &Channel, Binding { exchange, routing_key, queue }: &Binding) -> Result<(), Fault> {
     let (exchange, routing_key, name) = (short(exchange)?, short(routing_key)?, short(queue)?);
     let options = QueueBindOptions::default();
     let bound = channel.queue_bind(name, exchange, routing_key, options, FieldTable::default()).await;
     bound.map_err(|error| port_error(&format!("the queue {queue} is not bound"), error))
 }
 
-fn refused(what: &str, name: &str, error: lapin::Error) -> PortError {
+fn refused(what: &str, name: &str, error: lapin::Error) -> Fault {
     if !is_mismatch(&error) {
         return port_error(&format!("the {what} {name} is not declared"), error);
     }
@@ -93,5 +93,5 @@ fn refused(what: &str, name: &str, error: lapin::Error) -> PortError {
         "RabbitMQ does not change an existing {what}: give the settings back their old values, or empty and delete it \
          and start again, or take another prefix"
     );
-    PortError::permanent(format!("the {what} {name} exists with other settings ({error}); {advice}")).because(error)
+    Fault::refused(format!("the {what} {name} exists with other settings ({error}); {advice}")).because(error)
 }

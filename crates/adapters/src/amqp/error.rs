@@ -1,6 +1,6 @@
 //! Which of the client library's errors may be retried.
 
-use echogen_ports::PortError;
+use echogen_ports::Fault;
 use lapin::{
     ErrorKind,
     protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
@@ -25,16 +25,16 @@ pub(super) fn is_mismatch(error: &lapin::Error) -> bool {
 }
 
 /// A port's error. Wrong credentials and missing rights do not mend by themselves; everything else may.
-pub(super) fn port_error(what: &str, error: lapin::Error) -> PortError {
+pub(super) fn port_error(what: &str, error: lapin::Error) -> Fault {
     let denied = matches!(
         refusal(&error),
         Some(AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED))
     );
     let message = format!("{what}: {error}");
     let port_error = if denied {
-        PortError::permanent(format!("{message}; check the user, its password, its rights and the virtual host"))
+        Fault::refused(format!("{message}; check the user, its password, its rights and the virtual host"))
     } else {
-        PortError::transient(message)
+        Fault::unavailable(message)
     };
     port_error.because(error)
 }

@@ -1,7 +1,7 @@
 //! Listening to events.
 
 use async_trait::async_trait;
-use echogen_ports::{Event, EventStream, PortError};
+use echogen_ports::{Event, EventStream, Fault};
 use futures::{FutureExt, StreamExt};
 use lapin::{
     Channel, Connection,
@@ -30,7 +30,7 @@ pub(super) struct AmqpEvents {
 
 impl AmqpEvents {
     /// Listens, from now on, to events whose topic is `prefix` or goes on from it.
-    pub(super) async fn open(connection: &Connection, exchange: &str, prefix: &str) -> Result<Self, PortError> {
+    pub(super) async fn open(connection: &Connection, exchange: &str, prefix: &str) -> Result<Self, Fault> {
         let pattern = if prefix.is_empty() { "#".to_owned() } else { format!("{prefix}.#") };
         let (exchange, pattern) = (short(exchange)?, short(&pattern)?);
         let opened = Self::try_open(connection, exchange, pattern).await;

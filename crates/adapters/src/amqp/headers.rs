@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use echogen_ports::{DEAD_LETTER_REASON, Message, PortError};
+use echogen_ports::{DEAD_LETTER_REASON, Fault, Message};
 use echogen_protocol::ReplyTo;
 use lapin::{
     BasicProperties,
@@ -37,11 +37,11 @@ const PERSISTENT: u8 = 2;
 const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
 
 /// The properties of a message to be published.
-pub(super) fn properties(headers: &BTreeMap<String, String>) -> Result<BasicProperties, PortError> {
+pub(super) fn properties(headers: &BTreeMap<String, String>) -> Result<BasicProperties, Fault> {
     let bytes: usize = headers.iter().map(|(name, text)| name.len() + text.len() + 8).sum();
     if bytes > MAX_WRITTEN_BYTES {
         let limit = MAX_WRITTEN_BYTES;
-        return Err(PortError::permanent(format!("the headers have {bytes} bytes; the limit is {limit}")));
+        return Err(Fault::too_large(format!("the headers have {bytes} bytes; the limit is {limit}")));
     }
     let mut properties =
         BasicProperties::default().with_content_type("application/json".into()).with_delivery_mode(PERSISTENT);

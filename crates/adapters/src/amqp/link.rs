@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use echogen_ports::PortError;
+use echogen_ports::{Backoff, Fault};
 use lapin::Connection;
 use tokio::{
     sync::Mutex,
@@ -19,9 +19,9 @@ use super::{
     topology::Topology,
 };
 
-/// The first and the longest pause between two attempts to connect. Callers have backoffs of their own; these pauses
+/// The pauses between two attempts to connect. Callers have backoffs of their own; these pauses
 /// only keep many callers together from storming the broker.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+const RECONNECT: Backoff = Backoff::doubling(0.1, 5.0);
 
 /// What all connections of one broker handle have in common.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub(super) struct Shared {
 
 impl Shared {
     /// A connection for one consumer alone; see [`caution`](super::caution).
-    pub(super) async fn connect_alone(&self) -> Result<Connection, PortError> {
+    pub(super) async fn connect_alone(&self) -> Result<Connection, Fault> {
         self.settings.servers.connect("consuming with care").await
     }
 }
@@ -85,7 +85,7 @@ impl<S: Session> Link<S> {
     }
 
     /// The session, connected and with everything declared.
-    pub(super) async fn session(&self) -> Result<Arc<S>, PortError> {
+    pub(super) async fn session(&self) -> Result<Arc<S>, Fault> {
         let mut slot = self.slot.lock().await;
         if let Some(session) = slot.session.as_ref().filter(|session| session.is_open()) {
             return Ok(Arc::clone(session));
@@ -94,23 +94,23 @@ impl<S: Session> Link<S> {
         sleep_until(slot.not_before).await;
         match self.connect().await {
             Ok(session) => {
-                (slot.failures, slot.not_before) = (0, Instant::now() + PAUSES.0);
+                (slot.failures, slot.not_before) = (0, Instant::now() + RECONNECT.wait(1));
                 Ok(Arc::clone(slot.session.insert(Arc::new(session))))
             }
             Err(error) => {
-                slot.not_before = Instant::now() + pause(slot.failures);
                 slot.failures = slot.failures.saturating_add(1);
+                slot.not_before = Instant::now() + RECONNECT.wait(slot.failures);
                 Err(error)
             }
         }
     }
 
     /// Declares everything again on the present connection, because something that was declared is gone.
-    pub(super) async fn declare_again(&self, session: &S) -> Result<(), PortError> {
+    pub(super) async fn declare_again(&self, session: &S) -> Result<(), Fault> {
         info!(purpose = S::PURPOSE, "a queue is gone, declaring all again");
         let limit = self.shared.settings.connect_timeout;
         let declared = timeout(limit, declare(session.connection(), &self.shared.topology)).await;
-        declared.unwrap_or_else(|_| Err(PortError::transient(format!("declaring took longer than {limit:?}"))))
+        declared.unwrap_or_else(|_| Err(Fault::timed_out(format!("declaring took longer than {limit:?}"))))
     }
 
     /// Closes the connection, if there is one, and waits until the broker has read all that was sent on it.
@@ -122,7 +122,7 @@ impl<S: Session> Link<S> {
         }
     }
 
-    async fn connect(&self) -> Result<S, PortError> {
+    async fn connect(&self) -> Result<S, Fault> {
         let (limit, place) = (self.shared.settings.connect_timeout, &self.shared.settings.servers);
         let connecting = async {
             let connection = self.shared.settings.servers.connect(S::PURPOSE).await?;
@@ -130,19 +130,11 @@ impl<S: Session> Link<S> {
             let opened = S::open(connection, &self.shared).await;
             opened.map_err(|error| port_error(&format!("RabbitMQ at {place} gives no channel"), error))
         };
-        let late = |_| PortError::transient(format!("RabbitMQ at {place} did not answer within {limit:?}"));
+        let late = |_| Fault::timed_out(format!("RabbitMQ at {place} did not answer within {limit:?}"));
         let session = timeout(limit, connecting).await.map_err(late)??;
         info!(purpose = S::PURPOSE, %place, "connected to RabbitMQ");
         Ok(session)
     }
-}
-
-/// The pause after some failures: doubled each time, and between half and all of it at random.
-fn pause(failures: u32) -> Duration {
-    use std::hash::{BuildHasher, RandomState};
-    let whole = PAUSES.0.saturating_mul(1 << failures.min(10)).min(PAUSES.1);
-    let random = RandomState::new().hash_one(failures) as f64 / u64::MAX as f64;
-    whole.mul_f64(0.5 + 0.5 * random)
 }
 
 impl Session for Consuming {
@@ -176,19 +168,5 @@ impl Session for Publishing {
 
     fn connection(&self) -> &Connection {
         &self.connection
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_to_their_limit() {
-        for failures in [0, 1, 5, 40, u32::MAX] {
-            let pause = pause(failures);
-            assert!(pause >= PAUSES.0 / 2 && pause <= PAUSES.1, "{failures}: {pause:?}");
-        }
-        assert!(pause(40) >= PAUSES.1 / 2);
     }
 }

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use echogen_ports::PortError;
+use echogen_ports::Fault;
 use lapin::{
     Connection, ConnectionProperties, runtime,
     tcp::{AMQPUriTcpExt, RustlsConnector},
@@ -37,18 +37,18 @@ pub(super) struct Servers {
 
 impl Servers {
     /// The servers at these addresses, which together have `limit` to answer.
-    pub(super) fn new(uris: Vec<AMQPUri>, trust: &Trust, limit: Duration) -> Result<Self, PortError> {
+    pub(super) fn new(uris: Vec<AMQPUri>, trust: &Trust, limit: Duration) -> Result<Self, Fault> {
         let encrypted = uris.iter().any(|uri| uri.scheme == AMQPScheme::AMQPS);
         let tls = encrypted.then(|| trust.client_config()).transpose();
-        let tls = tls.map_err(|error| PortError::permanent("TLS cannot be set up").because(error))?;
+        let tls = tls.map_err(|error| Fault::refused("TLS cannot be set up").because(error))?;
         let limit = limit / u32::try_from(uris.len()).unwrap_or(u32::MAX).max(1);
         Ok(Self { uris, first: AtomicUsize::new(0), tls: tls.map(|config| Arc::new(config).into()), limit })
     }
 
     /// Connects to the first of them that answers.
-    pub(super) async fn connect(&self, purpose: &str) -> Result<Connection, PortError> {
+    pub(super) async fn connect(&self, purpose: &str) -> Result<Connection, Fault> {
         let (count, first) = (self.uris.len(), self.first.load(Ordering::Relaxed));
-        let mut failed = PortError::permanent("the address names no server");
+        let mut failed = Fault::refused("the address names no server");
         for (index, uri) in (first..first + count).filter_map(|turn| Some((turn % count, self.uris.get(turn % count)?)))
         {
             failed = match self.connect_to(uri, purpose).await {
@@ -65,12 +65,12 @@ impl Servers {
         Err(failed)
     }
 
-    async fn connect_to(&self, uri: &AMQPUri, purpose: &str) -> Result<Connection, PortError> {
+    async fn connect_to(&self, uri: &AMQPUri, purpose: &str) -> Result<Connection, Fault> {
         let (place, limit) = (place(uri), self.limit);
         let properties = ConnectionProperties::default().with_connection_name(format!("echogen {purpose}").into());
         match timeout(limit, open(uri, self.tls.clone(), properties)).await {
             Ok(opened) => opened.map_err(|error| port_error(&format!("RabbitMQ at {place}"), error)),
-            Err(_) => Err(PortError::transient(format!("RabbitMQ at {place} did not answer within {limit:?}"))),
+            Err(_) => Err(Fault::timed_out(format!("RabbitMQ at {place} did not answer within {limit:?}"))),
         }
     }
 }

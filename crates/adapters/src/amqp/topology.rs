@@ -12,7 +12,7 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use echogen_ports::PortError;
+use echogen_ports::Fault;
 use echogen_protocol::{QueueName, StageName};
 use serde::Serialize;
 
@@ -135,14 +135,14 @@ impl Names {
     }
 
     /// The way to a queue through the smallest tier that holds a message so long.
-    pub(super) fn delayed_route(&self, queue: &QueueName, delay: Duration) -> Result<Route, PortError> {
+    pub(super) fn delayed_route(&self, queue: &QueueName, delay: Duration) -> Result<Route, Fault> {
         // Messages never come early, so a part of a millisecond counts as a whole one.
         let milliseconds = delay.as_nanos().div_ceil(1_000_000);
         if milliseconds == 0 {
             return Ok(self.route(queue));
         }
         let tier = TIERS.into_iter().find(|tier| milliseconds <= u128::from(*tier)).ok_or_else(|| {
-            PortError::permanent(format!("a delay of {delay:?} is longer than a day, the longest a retry may wait"))
+            Fault::internal(format!("a delay of {delay:?} is longer than a day, the longest a retry may wait"))
         })?;
         let wait = Some(Duration::from_millis(u64::try_from(milliseconds).unwrap_or(tier)));
         Ok(Route { exchange: self.tier(tier), routing_key: self.queue(queue), wait })

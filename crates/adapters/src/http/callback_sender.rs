@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_ports::{CallbackReply, CallbackSender, PortError};
+use echogen_ports::{CallbackReply, CallbackSender, Fault};
 use echogen_protocol::JobEvent;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::Full;
@@ -38,12 +38,12 @@ pub struct HttpCallbackSender {
 impl HttpCallbackSender {
     /// Makes a sender that signs with every secret of the settings: while both are given, receivers can change from an
     /// old one to a new one at any time.
-    pub fn new(config: CallbackConfig) -> Result<Self, PortError> {
+    pub fn new(config: CallbackConfig) -> Result<Self, Fault> {
         Ok(Self { keys: config.keys()?, client: WebClient::new(config.access()?, "called")? })
     }
 
-    fn headers(&self, id: &str, timestamp: u64, body: &[u8]) -> Result<HeaderMap, PortError> {
-        let bad = |error| PortError::permanent("the event's id does not fit into a header").because(error);
+    fn headers(&self, id: &str, timestamp: u64, body: &[u8]) -> Result<HeaderMap, Fault> {
+        let bad = |error| Fault::internal("the event's id does not fit into a header").because(error);
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);
         headers.insert(ID, HeaderValue::from_str(id).map_err(bad)?);
@@ -56,7 +56,7 @@ impl HttpCallbackSender {
         Ok(headers)
     }
 
-    async fn call(&self, url: &Url, headers: HeaderMap, body: Bytes) -> Result<CallbackReply, PortError> {
+    async fn call(&self, url: &Url, headers: HeaderMap, body: Bytes) -> Result<CallbackReply, Fault> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.headers_mut() = headers;
@@ -70,14 +70,14 @@ impl HttpCallbackSender {
     }
 }
 
-fn refusal(url: &Url, status: StatusCode) -> PortError {
+fn refusal(url: &Url, status: StatusCode) -> Fault {
     let advice = match status.as_u16() {
         300..=399 => "redirects are not followed, name the final address",
         404 | 410 => "check the address",
         401 | 403 => "it must take calls from here",
         _ => "it must answer 200 to 299 when it knows",
     };
-    PortError::permanent(format!("{} answered {status}; {advice}", shown(url)))
+    Fault::refused(format!("{} answered {status}; {advice}", shown(url)))
 }
 
 impl std::fmt::Debug for HttpCallbackSender {
@@ -89,11 +89,10 @@ impl std::fmt::Debug for HttpCallbackSender {
 
 #[async_trait]
 impl CallbackSender for HttpCallbackSender {
-    async fn send(&self, address: &str, event: &JobEvent) -> Result<CallbackReply, PortError> {
-        let url =
-            Url::parse(address).map_err(|error| PortError::permanent("the callback is no address").because(error))?;
+    async fn send(&self, address: &str, event: &JobEvent) -> Result<CallbackReply, Fault> {
+        let url = Url::parse(address).map_err(|error| Fault::refused("the callback is no address").because(error))?;
         let body = serde_json::to_vec(event)
-            .map_err(|error| PortError::permanent("the event cannot be written as JSON").because(error))?;
+            .map_err(|error| Fault::internal("the event cannot be written as JSON").because(error))?;
         let timestamp = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let headers = self.headers(&event.id, timestamp, &body)?;
         let limit = self.client.timeout();
@@ -101,7 +100,7 @@ impl CallbackSender for HttpCallbackSender {
             Ok(called) => called,
             Err(_) => {
                 let limit = limit.as_secs_f64();
-                Err(PortError::transient(format!("{} did not answer in {limit} seconds", shown(&url))))
+                Err(Fault::timed_out(format!("{} did not answer in {limit} seconds", shown(&url))))
             }
         }
     }

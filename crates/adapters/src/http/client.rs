@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use echogen_ports::PortError;
+use echogen_ports::{Fault, FaultKind};
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -42,9 +42,9 @@ pub(super) struct WebClient {
 
 impl WebClient {
     /// A client with the system's certificates and those of the settings.
-    pub(super) fn new(access: WebAccess, done: &'static str) -> Result<Self, PortError> {
+    pub(super) fn new(access: WebAccess, done: &'static str) -> Result<Self, Fault> {
         let tls = access.trust.client_config();
-        let tls = tls.map_err(|error| PortError::permanent("TLS cannot be set up").because(error))?;
+        let tls = tls.map_err(|error| Fault::refused("TLS cannot be set up").because(error))?;
         let access = Arc::new(access);
         let mut connector = HttpConnector::new_with_resolver(CheckedResolver(Arc::clone(&access)));
         connector.enforce_http(false);
@@ -71,10 +71,10 @@ impl WebClient {
         &self,
         url: &Url,
         mut request: Request<Full<Bytes>>,
-    ) -> Result<Response<Incoming>, PortError> {
+    ) -> Result<Response<Incoming>, Fault> {
         self.check(url)?;
         let cannot = |cause: Box<dyn Error + Send + Sync>| {
-            PortError::permanent(format!("{} cannot be {}", shown(url), self.done)).because(cause)
+            Fault::refused(format!("{} cannot be {}", shown(url), self.done)).because(cause)
         };
         *request.uri_mut() = url.as_str().parse().map_err(|error: http::uri::InvalidUri| cannot(error.into()))?;
         request.headers_mut().insert(header::USER_AGENT, self.access.user_agent.clone());
@@ -83,8 +83,8 @@ impl WebClient {
 
     /// Checks all that can be known before a name is resolved. An address in place of a name is not resolved at all,
     /// so it is checked here.
-    fn check(&self, url: &Url) -> Result<(), PortError> {
-        let refuse = |why: &str| Err(PortError::permanent(format!("{} is not {}: {why}", shown(url), self.done)));
+    fn check(&self, url: &Url) -> Result<(), Fault> {
+        let refuse = |why: &str| Err(Fault::refused(format!("{} is not {}: {why}", shown(url), self.done)));
         match url.scheme() {
             "https" => {}
             "http" if self.access.allow_http => {}
@@ -110,19 +110,19 @@ impl WebClient {
     }
 
     /// Nobody could be asked. Whether a name does not exist or cannot be looked up just now, the system does not tell.
-    fn connect_error(&self, url: &Url, error: hyper_util::client::legacy::Error) -> PortError {
+    fn connect_error(&self, url: &Url, error: hyper_util::client::legacy::Error) -> Fault {
         let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
         while let Some(now) = cause {
             if let Some(refused) = now.downcast_ref::<Refused>() {
-                return PortError::permanent(format!("{} is not {}: {refused}", shown(url), self.done));
+                return Fault::refused(format!("{} is not {}: {refused}", shown(url), self.done));
             }
             if let Some(tls) = tls_error(now) {
-                return PortError::permanent(format!("{} has no valid certificate: {tls}", shown(url)));
+                return Fault::refused(format!("{} has no valid certificate: {tls}", shown(url)));
             }
             cause = now.source();
         }
         let what = if error.is_connect() { "cannot be reached" } else { "gave no answer" };
-        PortError::transient(format!("{} {what}", shown(url))).because(error)
+        Fault::unavailable(format!("{} {what}", shown(url))).because(error)
     }
 }
 
@@ -142,11 +142,16 @@ pub(super) fn shown(url: &Url) -> String {
 
 /// An answer by which the server asks to come again later, after `Retry-After` if it says so;
 /// `None` for any other.
-pub(super) fn busy(url: &Url, status: StatusCode, headers: &HeaderMap) -> Option<PortError> {
+pub(super) fn busy(url: &Url, status: StatusCode, headers: &HeaderMap) -> Option<Fault> {
     if !matches!(status.as_u16(), 408 | 425 | 429 | 500..=599) {
         return None;
     }
-    let made = PortError::transient(format!("{} answered {status}", shown(url)));
+    let kind = match status {
+        StatusCode::TOO_MANY_REQUESTS => FaultKind::Throttled,
+        StatusCode::REQUEST_TIMEOUT => FaultKind::Timeout,
+        _ => FaultKind::Unavailable,
+    };
+    let made = Fault::new(kind, format!("{} answered {status}", shown(url)));
     let wait = headers.get(header::RETRY_AFTER).and_then(|wait| retry_after(wait.to_str().ok()?, SystemTime::now()));
     Some(match wait {
         Some(wait) => made.retry_in(wait),

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use echogen_ports::{PortError, Secret, seconds};
+use echogen_ports::{Fault, Secret, seconds};
 use http::HeaderValue;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -58,17 +58,17 @@ impl Default for HttpConfig {
 
 impl HttpConfig {
     /// Checks what can be checked without a server. Errors begin with the setting's name.
-    pub fn check(&self) -> Result<(), PortError> {
+    pub fn check(&self) -> Result<(), Fault> {
         self.access("fetch").map(drop)
     }
 
-    pub(super) fn access(&self, section: &str) -> Result<WebAccess, PortError> {
+    pub(super) fn access(&self, section: &str) -> Result<WebAccess, Fault> {
         let trust = Trust::with(self.certificates.as_deref());
         Ok(WebAccess {
             allowed_hosts: self.allowed_hosts.clone(),
             allowed_networks: self.allowed_networks.clone(),
             allow_http: self.allow_http,
-            trust: trust.map_err(|why| PortError::permanent(format!("{section}.certificates {why}")))?,
+            trust: trust.map_err(|why| Fault::refused(format!("{section}.certificates {why}")))?,
             connect_timeout: limit(section, "connect_timeout_seconds", self.connect_timeout_seconds)?,
             timeout: limit(section, "timeout_seconds", self.timeout_seconds)?,
             user_agent: user_agent(section, &self.user_agent)?,
@@ -115,12 +115,12 @@ impl Default for CallbackConfig {
 
 impl CallbackConfig {
     /// Checks what can be checked without a server. Errors begin with the setting's name.
-    pub fn check(&self) -> Result<(), PortError> {
+    pub fn check(&self) -> Result<(), Fault> {
         self.keys()?;
         self.access().map(drop)
     }
 
-    pub(super) fn access(&self) -> Result<WebAccess, PortError> {
+    pub(super) fn access(&self) -> Result<WebAccess, Fault> {
         let web = HttpConfig {
             allowed_hosts: self.allowed_hosts.clone(),
             allowed_networks: self.allowed_networks.clone(),
@@ -134,24 +134,24 @@ impl CallbackConfig {
     }
 
     /// The keys that every callback is signed with.
-    pub(super) fn keys(&self) -> Result<Vec<SigningKey>, PortError> {
+    pub(super) fn keys(&self) -> Result<Vec<SigningKey>, Fault> {
         let Some(secret) = &self.secret else { return Ok(Vec::new()) };
         let texts = secret.expose().split([',', '\n']).map(str::trim).filter(|text| !text.is_empty());
-        texts.map(|text| text.parse().map_err(|why| PortError::permanent(format!("callbacks.secret {why}")))).collect()
+        texts.map(|text| text.parse().map_err(|why| Fault::refused(format!("callbacks.secret {why}")))).collect()
     }
 }
 
 /// The User-Agent header of somebody who sets none.
 const USER_AGENT: &str = concat!("echogen/", env!("CARGO_PKG_VERSION"));
 
-fn limit(section: &str, name: &str, value: f64) -> Result<Duration, PortError> {
-    seconds(value).map_err(|error| PortError::permanent(format!("{section}.{name} {error}")))
+fn limit(section: &str, name: &str, value: f64) -> Result<Duration, Fault> {
+    seconds(value).map_err(|error| Fault::refused(format!("{section}.{name} {error}")))
 }
 
-fn user_agent(section: &str, text: &str) -> Result<HeaderValue, PortError> {
+fn user_agent(section: &str, text: &str) -> Result<HeaderValue, Fault> {
     let refused = |error| {
         let message = format!("{section}.user_agent is {text:?}; write visible ASCII characters");
-        PortError::permanent(message).because(error)
+        Fault::refused(message).because(error)
     };
     text.parse().map_err(|error: http::header::InvalidHeaderValue| refused(error))
 }

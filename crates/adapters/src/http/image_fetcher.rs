@@ -8,12 +8,14 @@ mod picture_buffer;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_ports::{ImageFetcher, MemoryBudget, PortError};
+use echogen_ports::{Fault, ImageFetcher, MemoryBudget};
 use echogen_protocol::{ImageLocation, ImageSource};
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use url::Url;
+
+use crate::image_fetchers::of_picture;
 
 use super::{
     HttpConfig,
@@ -38,25 +40,25 @@ enum Step {
 
 impl HttpImageFetcher {
     /// Makes a fetcher with the system's certificates and those of the settings.
-    pub fn new(config: HttpConfig) -> Result<Self, PortError> {
+    pub fn new(config: HttpConfig) -> Result<Self, Fault> {
         let client = WebClient::new(config.access("fetch")?, "fetched")?;
         Ok(Self { client, max_redirects: config.max_redirects, memory: MemoryBudget::new(config.memory_bytes) })
     }
 
     /// Fetches what lies at `url`, at most `max_bytes` of it. While other pictures leave no memory for it, it waits,
     /// within the time that a picture may take.
-    pub async fn fetch_url(&self, url: &Url, max_bytes: u64) -> Result<Bytes, PortError> {
+    pub async fn fetch_url(&self, url: &Url, max_bytes: u64) -> Result<Bytes, Fault> {
         let limit = self.client.timeout();
         match tokio::time::timeout(limit, self.follow(url.clone(), max_bytes)).await {
-            Ok(fetched) => fetched,
+            Ok(fetched) => fetched.map_err(of_picture),
             Err(_) => {
                 let limit = limit.as_secs_f64();
-                Err(PortError::transient(format!("{} did not send the picture in {limit} seconds", shown(url))))
+                Err(Fault::timed_out(format!("{} did not send the picture in {limit} seconds", shown(url))))
             }
         }
     }
 
-    async fn follow(&self, mut url: Url, max_bytes: u64) -> Result<Bytes, PortError> {
+    async fn follow(&self, mut url: Url, max_bytes: u64) -> Result<Bytes, Fault> {
         let limit = self.max_redirects;
         for _ in 0..=limit {
             match self.step(&url, max_bytes).await? {
@@ -64,10 +66,10 @@ impl HttpImageFetcher {
                 Step::Elsewhere(next) => url = next,
             }
         }
-        Err(PortError::permanent(format!("{} redirects more than {limit} times; name the picture itself", shown(&url))))
+        Err(Fault::bad_image(format!("{} redirects more than {limit} times; name the picture itself", shown(&url))))
     }
 
-    async fn step(&self, url: &Url, max_bytes: u64) -> Result<Step, PortError> {
+    async fn step(&self, url: &Url, max_bytes: u64) -> Result<Step, Fault> {
         let mut request = Request::new(Full::default());
         request.headers_mut().insert(header::ACCEPT, header::HeaderValue::from_static("image/*"));
         request.headers_mut().insert(header::ACCEPT_ENCODING, header::HeaderValue::from_static("identity"));
@@ -80,7 +82,7 @@ impl HttpImageFetcher {
         }
         let encoding = response.headers().get(header::CONTENT_ENCODING);
         if encoding.is_some_and(|encoding| encoding != "identity") {
-            return Err(PortError::permanent(format!("{} is sent compressed; serve it as it is", shown(url))));
+            return Err(Fault::bad_image(format!("{} is sent compressed; serve it as it is", shown(url))));
         }
         read(url, response.into_body(), max_bytes, &self.memory).await.map(Step::Picture)
     }
@@ -94,26 +96,26 @@ impl std::fmt::Debug for HttpImageFetcher {
 
 #[async_trait]
 impl ImageFetcher for HttpImageFetcher {
-    async fn fetch(&self, source: &ImageSource, max_bytes: u64) -> Result<Bytes, PortError> {
+    async fn fetch(&self, source: &ImageSource, max_bytes: u64) -> Result<Bytes, Fault> {
         match source.location() {
             Ok(ImageLocation::Https(url)) => self.fetch_url(&url, max_bytes).await,
-            Ok(_) => Err(PortError::permanent(format!("{source} is no https:// address"))),
-            Err(error) => Err(PortError::permanent(error.to_string())),
+            Ok(_) => Err(Fault::bad_image(format!("{source} is no https:// address"))),
+            Err(error) => Err(Fault::bad_image(error.to_string())),
         }
     }
 }
 
-fn redirect(url: &Url, response: &Response<Incoming>) -> Result<Option<Url>, PortError> {
+fn redirect(url: &Url, response: &Response<Incoming>) -> Result<Option<Url>, Fault> {
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return Ok(None);
     }
-    let fault = || PortError::permanent(format!("{} redirects to nowhere; name the picture itself", shown(url)));
+    let fault = || Fault::bad_image(format!("{} redirects to nowhere; name the picture itself", shown(url)));
     let location = response.headers().get(header::LOCATION).ok_or_else(fault)?;
     let location = location.to_str().map_err(|error| fault().because(error))?;
     url.join(location).map(Some).map_err(|error| fault().because(error))
 }
 
-async fn read(url: &Url, mut body: Incoming, max_bytes: u64, memory: &MemoryBudget) -> Result<Bytes, PortError> {
+async fn read(url: &Url, mut body: Incoming, max_bytes: u64, memory: &MemoryBudget) -> Result<Bytes, Fault> {
     // What the server says of the length; what it sends is counted all the same.
     let said = body.size_hint();
     if said.lower() > max_bytes {
@@ -122,7 +124,7 @@ async fn read(url: &Url, mut body: Incoming, max_bytes: u64, memory: &MemoryBudg
     let mut buffer = PictureBuffer::reserve(memory, said.upper().unwrap_or(max_bytes).min(max_bytes)).await;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
-            PortError::transient(format!("{} broke off in the middle of the picture", shown(url))).because(error)
+            Fault::unavailable(format!("{} broke off in the middle of the picture", shown(url))).because(error)
         })?;
         let Ok(piece) = frame.into_data() else { continue };
         if (buffer.bytes.len() + piece.len()) as u64 > max_bytes {
@@ -133,21 +135,19 @@ async fn read(url: &Url, mut body: Incoming, max_bytes: u64, memory: &MemoryBudg
     Ok(buffer.finish())
 }
 
-fn too_large(url: &Url, size: &str, max_bytes: u64) -> PortError {
-    PortError::permanent(format!("{} has {size} bytes; the limit is {max_bytes}, use a smaller picture", shown(url)))
+fn too_large(url: &Url, size: &str, max_bytes: u64) -> Fault {
+    Fault::bad_image(format!("{} has {size} bytes; the limit is {max_bytes}, use a smaller picture", shown(url)))
 }
 
-fn status_error(url: &Url, status: StatusCode, headers: &HeaderMap) -> PortError {
+fn status_error(url: &Url, status: StatusCode, headers: &HeaderMap) -> Fault {
     if let Some(busy) = busy(url, status, headers) {
         return busy;
     }
     let what = format!("{} answered {status}", shown(url));
     match status.as_u16() {
-        404 | 410 => PortError::permanent(format!("{what}; there is no picture, check the address")),
-        401 | 403 => {
-            PortError::permanent(format!("{what}; the picture must be readable by everybody who has the address"))
-        }
-        _ => PortError::permanent(format!("{what}; name the picture itself")),
+        404 | 410 => Fault::bad_image(format!("{what}; there is no picture, check the address")),
+        401 | 403 => Fault::bad_image(format!("{what}; the picture must be readable by everybody who has the address")),
+        _ => Fault::bad_image(format!("{what}; name the picture itself")),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::str::FromStr;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use echogen_ports::PortError;
+use echogen_ports::Fault;
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretSlice};
 use sha2::Sha256;
@@ -33,10 +33,9 @@ impl FromStr for SigningKey {
 
 impl SigningKey {
     /// The signature of a message, as it stands in the header.
-    pub(super) fn sign(&self, id: &str, timestamp: u64, body: &[u8]) -> Result<String, PortError> {
+    pub(super) fn sign(&self, id: &str, timestamp: u64, body: &[u8]) -> Result<String, Fault> {
         let made = Hmac::<Sha256>::new_from_slice(self.0.expose_secret());
-        let mut mac =
-            made.map_err(|error| PortError::permanent("the callback's secret is of no use").because(error))?;
+        let mut mac = made.map_err(|error| Fault::refused("the callback's secret is of no use").because(error))?;
         mac.update(format!("{id}.{timestamp}.").as_bytes());
         mac.update(body);
         Ok(format!("v1,{}", BASE64_STANDARD.encode(mac.finalize().into_bytes())))

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ::redis::{Client, ConnectionAddr, TlsCertificates};
-use echogen_ports::{PortError, Secret, seconds, seconds_or_zero};
+use echogen_ports::{Fault, Secret, seconds, seconds_or_zero};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -63,14 +63,13 @@ impl RedisConfig {
     }
 
     /// Checks what can be checked without a server. Errors begin with the setting's name.
-    pub fn check(&self) -> Result<(), PortError> {
+    pub fn check(&self) -> Result<(), Fault> {
         self.checked().map(drop)
     }
 
-    pub(super) fn checked(&self) -> Result<Checked, PortError> {
-        let limit = |name: &str, value: f64| {
-            seconds(value).map_err(|error| PortError::permanent(format!("cache.{name} {error}")))
-        };
+    pub(super) fn checked(&self) -> Result<Checked, Fault> {
+        let limit =
+            |name: &str, value: f64| seconds(value).map_err(|error| Fault::refused(format!("cache.{name} {error}")));
         let pause = seconds_or_zero(self.pause_seconds);
         Ok(Checked {
             client: self.client()?,
@@ -78,17 +77,17 @@ impl RedisConfig {
             max_value_bytes: self.max_value_bytes,
             connect_timeout: limit("connect_timeout_seconds", self.connect_timeout_seconds)?,
             response_timeout: limit("response_timeout_seconds", self.response_timeout_seconds)?,
-            pause: pause.map_err(|error| PortError::permanent(format!("cache.pause_seconds {error}")))?,
+            pause: pause.map_err(|error| Fault::refused(format!("cache.pause_seconds {error}")))?,
         })
     }
 
     /// The client library's handle; nothing is connected.
-    fn client(&self) -> Result<Client, PortError> {
+    fn client(&self) -> Result<Client, Fault> {
         let url = self.url.as_ref().filter(|url| !url.is_empty());
-        let url = url.ok_or_else(|| PortError::permanent("cache.url is not set; write redis://host:6379/0"))?;
-        let info = address::read(url.expose()).map_err(|why| PortError::permanent(format!("cache.url {why}")))?;
+        let url = url.ok_or_else(|| Fault::refused("cache.url is not set; write redis://host:6379/0"))?;
+        let info = address::read(url.expose()).map_err(|why| Fault::refused(format!("cache.url {why}")))?;
         let trust = Trust::with(self.certificates.as_deref());
-        let trust = trust.map_err(|why| PortError::permanent(format!("cache.certificates {why}")))?;
+        let trust = trust.map_err(|why| Fault::refused(format!("cache.certificates {why}")))?;
         let made = match info.addr() {
             ConnectionAddr::TcpTls { .. } => {
                 let root_cert = Some(trust.pem().into_bytes());
@@ -96,6 +95,6 @@ impl RedisConfig {
             }
             _ => Client::open(info),
         };
-        made.map_err(|error| PortError::permanent("the redis client cannot be made").because(error))
+        made.map_err(|error| Fault::refused("the redis client cannot be made").because(error))
     }
 }

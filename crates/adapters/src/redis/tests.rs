@@ -8,8 +8,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use echogen_ports::{Cache, MemoryBroker, MemoryObjectStore, ObjectKey, PortError, contract};
-use echogen_testkit::Redis;
+use echogen_ports::{Cache, Fault, MemoryBroker, MemoryObjectStore, ObjectKey};
+use echogen_testkit::{Redis, contract};
 use echogen_worker::{CachedObjects, Products, ProductsConfig, StageContext, StoredObject};
 
 use super::{RedisCache, RedisConfig};
@@ -192,7 +192,7 @@ async fn two_hundred_tasks_in_four_processes_make_one_product() {
                 let make = || async {
                     made.fetch_add(1, Ordering::SeqCst);
                     tokio::time::sleep(Duration::from_millis(300)).await;
-                    Ok::<_, PortError>("product".into())
+                    Ok::<_, Fault>("product".into())
                 };
                 process.get_or_make(&context, &key, false, make).await
             });

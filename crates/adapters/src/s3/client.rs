@@ -17,7 +17,7 @@ use aws_smithy_http_client::{
     Builder,
     tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
 };
-use echogen_ports::PortError;
+use echogen_ports::Fault;
 
 use super::{ChecksumCalculation, S3Config, config::Keys};
 use crate::tls::Trust;
@@ -33,7 +33,7 @@ pub(super) struct Clients {
 }
 
 /// Makes the clients; no server is asked.
-pub(super) async fn connect(config: &S3Config) -> Result<Clients, PortError> {
+pub(super) async fn connect(config: &S3Config) -> Result<Clients, Fault> {
     let checked = config.check_server()?;
     let http = http_client(&checked.trust)?;
     let credentials = credentials(config, checked.keys, &http).await?;
@@ -75,10 +75,10 @@ pub(super) async fn connect(config: &S3Config) -> Result<Clients, PortError> {
     })
 }
 
-fn http_client(trust: &Trust) -> Result<SharedHttpClient, PortError> {
+fn http_client(trust: &Trust) -> Result<SharedHttpClient, Fault> {
     let store = TrustStore::empty().with_pem_certificate(trust.pem());
     let context = TlsContext::builder().with_trust_store(store).build();
-    let context = context.map_err(|error| PortError::permanent("TLS cannot be set up").because(error))?;
+    let context = context.map_err(|error| Fault::internal("TLS cannot be set up").because(error))?;
     Ok(Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(context).build_https())
 }
 
@@ -87,7 +87,7 @@ async fn credentials(
     config: &S3Config,
     keys: Option<Keys>,
     http: &SharedHttpClient,
-) -> Result<SharedCredentialsProvider, PortError> {
+) -> Result<SharedCredentialsProvider, Fault> {
     if let Some(Keys { id, secret, token }) = keys {
         let token = token.map(|token| token.expose().to_owned());
         let keys = Credentials::new(id.expose(), secret.expose(), token, None, "echogen settings");
@@ -99,7 +99,7 @@ async fn credentials(
         .load()
         .await;
     found.credentials_provider().ok_or_else(|| {
-        PortError::permanent("there are no access keys for s3; set store.access_key_id and store.secret_access_key")
+        Fault::refused("there are no access keys for s3; set store.access_key_id and store.secret_access_key")
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use echogen_ports::{PortError, Secret, seconds};
+use echogen_ports::{Fault, Secret, seconds};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
@@ -122,13 +122,13 @@ impl S3Config {
     }
 
     /// Checks what can be checked without a server. Errors begin with the setting's name.
-    pub fn check(&self) -> Result<(), PortError> {
+    pub fn check(&self) -> Result<(), Fault> {
         self.check_bucket()?;
         self.check_server().map(drop)
     }
 
-    pub(super) fn check_bucket(&self) -> Result<(), PortError> {
-        let fault = |message: String| Err(PortError::permanent(message));
+    pub(super) fn check_bucket(&self) -> Result<(), Fault> {
+        let fault = |message: String| Err(Fault::refused(message));
         if self.bucket.is_empty() || self.bucket.contains('/') {
             return fault(format!("store.bucket is {:?}; name one bucket, without a path", self.bucket));
         }
@@ -141,17 +141,16 @@ impl S3Config {
         Ok(())
     }
 
-    pub(super) fn check_server(&self) -> Result<Checked, PortError> {
-        let limit = |name: &str, value: f64| {
-            seconds(value).map_err(|error| PortError::permanent(format!("store.{name} {error}")))
-        };
+    pub(super) fn check_server(&self) -> Result<Checked, Fault> {
+        let limit =
+            |name: &str, value: f64| seconds(value).map_err(|error| Fault::refused(format!("store.{name} {error}")));
         if self.max_attempts == 0 {
-            return Err(PortError::permanent("store.max_attempts is 0; a call needs at least 1"));
+            return Err(Fault::refused("store.max_attempts is 0; a call needs at least 1"));
         }
         let trust = Trust::with(self.certificates.as_deref());
         Ok(Checked {
             endpoint: self.checked_endpoint()?,
-            trust: trust.map_err(|why| PortError::permanent(format!("store.certificates {why}")))?,
+            trust: trust.map_err(|why| Fault::refused(format!("store.certificates {why}")))?,
             keys: self.keys()?,
             connect_timeout: limit("connect_timeout_seconds", self.connect_timeout_seconds)?,
             attempt_timeout: limit("attempt_timeout_seconds", self.attempt_timeout_seconds)?,
@@ -159,17 +158,17 @@ impl S3Config {
         })
     }
 
-    fn keys(&self) -> Result<Option<Keys>, PortError> {
+    fn keys(&self) -> Result<Option<Keys>, Fault> {
         let given = |secret: &Option<Secret>| secret.clone().filter(|secret| !secret.is_empty());
         match (given(&self.access_key_id), given(&self.secret_access_key)) {
             (Some(id), Some(secret)) => Ok(Some(Keys { id, secret, token: given(&self.session_token) })),
             (None, None) => Ok(None),
-            _ => Err(PortError::permanent("set both of store.access_key_id and store.secret_access_key, or none")),
+            _ => Err(Fault::refused("set both of store.access_key_id and store.secret_access_key, or none")),
         }
     }
 
-    fn checked_endpoint(&self) -> Result<Option<String>, PortError> {
-        let fault = |why: &str| PortError::permanent(format!("store.endpoint {why}"));
+    fn checked_endpoint(&self) -> Result<Option<String>, Fault> {
+        let fault = |why: &str| Fault::refused(format!("store.endpoint {why}"));
         let Some(text) = self.endpoint.as_deref().map(str::trim).filter(|text| !text.is_empty()) else {
             return Ok(None);
         };
@@ -179,7 +178,7 @@ impl S3Config {
         let address = FORM.read(text).map_err(|why| fault(&why))?;
         let server = address.servers.first().ok_or_else(|| fault("names no host"))?;
         if !self.sign_payload && address.scheme == "http" {
-            return Err(PortError::permanent("store.sign_payload = false needs an https:// endpoint"));
+            return Err(Fault::refused("store.sign_payload = false needs an https:// endpoint"));
         }
         let path = address.path.unwrap_or_default();
         let path = path.trim_end_matches('/');

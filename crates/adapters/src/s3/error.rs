@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use echogen_ports::PortError;
+use echogen_ports::{Fault, FaultKind};
 
 use crate::retry_after::retry_after;
 
@@ -45,22 +45,22 @@ pub(super) fn is_absent<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
 }
 
 /// Classifies an error.
-pub(super) fn port_error<E>(bucket: &str, access: Access, name: &str, error: SdkError<E>) -> PortError
+pub(super) fn port_error<E>(bucket: &str, access: Access, name: &str, error: SdkError<E>) -> Fault
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
     let what = format!("cannot {} s3://{bucket}/{name}", access.verb());
     let made = match &error {
-        SdkError::TimeoutError(_) => PortError::transient(format!("{what}: no answer in time")),
+        SdkError::TimeoutError(_) => Fault::timed_out(format!("{what}: no answer in time")),
         SdkError::DispatchFailure(failure) if failure.is_timeout() => {
-            PortError::transient(format!("{what}: no answer in time"))
+            Fault::timed_out(format!("{what}: no answer in time"))
         }
         SdkError::DispatchFailure(failure) if failure.is_user() => {
-            PortError::permanent(format!("{what}: the request cannot be sent; check the settings of the store"))
+            Fault::refused(format!("{what}: the request cannot be sent; check the settings of the store"))
         }
-        SdkError::DispatchFailure(_) => PortError::transient(format!("{what}: the server cannot be reached")),
+        SdkError::DispatchFailure(_) => Fault::unavailable(format!("{what}: the server cannot be reached")),
         SdkError::ConstructionFailure(_) => {
-            PortError::permanent(format!("{what}: the request cannot be made; check the settings of the store"))
+            Fault::refused(format!("{what}: the request cannot be made; check the settings of the store"))
         }
         _ => answered(&what, bucket, access, &error),
     };
@@ -68,34 +68,37 @@ where
 }
 
 /// The server said no.
-fn answered<E: ProvideErrorMetadata>(what: &str, bucket: &str, access: Access, error: &SdkError<E>) -> PortError {
+fn answered<E: ProvideErrorMetadata>(what: &str, bucket: &str, access: Access, error: &SdkError<E>) -> Fault {
+    use FaultKind::{NotFound, Refused, Throttled, Timeout, TooLarge, Unavailable};
     let status = status(error).unwrap_or(0);
     let code = error.code().unwrap_or("no reason given");
     let header = error.raw_response().and_then(|response| response.headers().get("retry-after"));
     let wait = header.and_then(|header| retry_after(header, SystemTime::now()));
-    let transient = |advice: &str| {
-        let made = PortError::transient(format!("{what}: {code} ({status}){advice}"));
+    let transient = |kind: FaultKind, advice: &str| {
+        let made = Fault::new(kind, format!("{what}: {code} ({status}){advice}"));
         match wait {
             Some(wait) => made.retry_in(wait),
             None => made,
         }
     };
-    let permanent = |advice: String| PortError::permanent(format!("{what}: {code} ({status}); {advice}"));
+    let permanent = |kind: FaultKind, advice: &str| Fault::new(kind, format!("{what}: {code} ({status}); {advice}"));
     match (code, status) {
-        ("NoSuchBucket", _) => permanent(format!("create the bucket {bucket} or correct store.bucket")),
+        ("NoSuchBucket", _) => permanent(NotFound, &format!("create the bucket {bucket} or correct store.bucket")),
         ("InvalidAccessKeyId" | "SignatureDoesNotMatch", _) => {
-            permanent("check store.access_key_id and store.secret_access_key".to_owned())
+            permanent(Refused, "check store.access_key_id and store.secret_access_key")
         }
-        ("RequestTimeTooSkewed", _) => transient("; set this machine's clock"),
+        ("RequestTimeTooSkewed", _) => transient(Unavailable, "; set this machine's clock"),
         // The keys are renewed by whoever hands them out.
-        ("ExpiredToken" | "TokenRefreshRequired", _) => transient("; the temporary keys have run out"),
-        ("RequestTimeout" | "SlowDown" | "ThrottlingException" | "Throttling", _) => transient(""),
+        ("ExpiredToken" | "TokenRefreshRequired", _) => transient(Unavailable, "; the temporary keys have run out"),
+        ("SlowDown" | "ThrottlingException" | "Throttling", _) | (_, 429) => transient(Throttled, ""),
+        ("RequestTimeout", _) | (_, 408) => transient(Timeout, ""),
         ("PermanentRedirect" | "AuthorizationHeaderMalformed", _) | (_, 301 | 307) => {
-            permanent("the bucket is elsewhere; correct store.region or store.endpoint".to_owned())
+            permanent(Refused, "the bucket is elsewhere; correct store.region or store.endpoint")
         }
-        (_, 401 | 403) => permanent(format!("allow {} in {bucket}", access.permission())),
-        (_, 408 | 409 | 425 | 429) => transient(""),
-        (_, 400..=499) => permanent("check the settings of the store".to_owned()),
-        _ => transient(""),
+        ("EntityTooLarge", _) | (_, 413) => permanent(TooLarge, "raise the limit of the store"),
+        (_, 401 | 403) => permanent(Refused, &format!("allow {} in {bucket}", access.permission())),
+        (_, 409 | 425) => transient(Unavailable, ""),
+        (_, 400..=499) => permanent(Refused, "check the settings of the store"),
+        _ => transient(Unavailable, ""),
     }
 }

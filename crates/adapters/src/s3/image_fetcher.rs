@@ -2,9 +2,11 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_ports::{ImageFetcher, PortError};
+use echogen_ports::{Fault, ImageFetcher};
 use echogen_protocol::{ImageLocation, ImageSource};
 use percent_encoding::percent_decode_str;
+
+use crate::image_fetchers::of_picture;
 
 use super::{
     Fetched, S3Config,
@@ -30,7 +32,7 @@ struct Allowed {
 impl S3ImageFetcher {
     /// Fetches from the server of `config` (its `bucket` and `prefix` do not count here). Each of `allowed` is a
     /// bucket, `pictures`, or a folder in one, `pictures/public/`.
-    pub async fn open(config: S3Config, allowed: &[String]) -> Result<Self, PortError> {
+    pub async fn open(config: S3Config, allowed: &[String]) -> Result<Self, Fault> {
         let clients = client::connect(&config).await?;
         let allowed = allowed.iter().map(|text| Allowed::parse(text)).collect::<Result<_, _>>()?;
         Ok(Self { clients, allowed })
@@ -42,12 +44,12 @@ impl S3ImageFetcher {
 }
 
 impl Allowed {
-    fn parse(text: &str) -> Result<Self, PortError> {
+    fn parse(text: &str) -> Result<Self, Fault> {
         let (bucket, prefix) = text.split_once('/').unwrap_or((text, ""));
         let is_folder = prefix.is_empty() || (prefix.ends_with('/') && !climbs(prefix.trim_end_matches('/')));
         if bucket.is_empty() || !is_folder {
             let message = format!("{text:?} is no place for pictures in s3; write bucket or bucket/folder/");
-            return Err(PortError::permanent(message));
+            return Err(Fault::refused(message));
         }
         Ok(Self { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
     }
@@ -66,12 +68,12 @@ impl std::fmt::Debug for S3ImageFetcher {
 
 #[async_trait]
 impl ImageFetcher for S3ImageFetcher {
-    async fn fetch(&self, source: &ImageSource, max_bytes: u64) -> Result<Bytes, PortError> {
-        let refuse = |why: &str| PortError::permanent(format!("{source} {why}"));
+    async fn fetch(&self, source: &ImageSource, max_bytes: u64) -> Result<Bytes, Fault> {
+        let refuse = |why: &str| Fault::bad_image(format!("{source} {why}"));
         let url = match source.location() {
             Ok(ImageLocation::S3(url)) => url,
             Ok(_) => return Err(refuse("is no s3:// address")),
-            Err(error) => return Err(PortError::permanent(error.to_string())),
+            Err(error) => return Err(Fault::bad_image(error.to_string())),
         };
         let bucket = url.host_str().unwrap_or_default();
         let key = percent_decode_str(url.path().strip_prefix('/').unwrap_or_default()).decode_utf8();
@@ -82,7 +84,7 @@ impl ImageFetcher for S3ImageFetcher {
         if !self.is_allowed(bucket, &key) {
             return Err(refuse("is not in a bucket that pictures are taken from"));
         }
-        match read_object(&self.clients, bucket, &key, max_bytes).await? {
+        match read_object(&self.clients, bucket, &key, max_bytes).await.map_err(of_picture)? {
             Fetched::Whole(bytes) => Ok(bytes),
             Fetched::Absent => Err(refuse("does not exist; check the bucket and the key")),
             Fetched::TooLarge(size) => {

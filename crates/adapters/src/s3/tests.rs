@@ -13,8 +13,8 @@ use std::{
 use aws_sdk_s3::types::ChecksumMode;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use echogen_ports::{ObjectKey, ObjectStore, contract, error_story};
-use echogen_testkit::S3Server;
+use echogen_ports::{ObjectKey, ObjectStore};
+use echogen_testkit::{S3Server, contract};
 use sha2::{Digest, Sha256};
 
 use super::{S3Config, S3ObjectStore, UploadChecksum};
@@ -279,7 +279,7 @@ async fn an_own_authority_is_trusted_besides_the_systems() {
     assert_eq!(store.get(&key("a"), 10).await.unwrap().unwrap(), "1");
     let distrustful = S3Config { certificates: None, max_attempts: 1, ..encrypted };
     let error = S3ObjectStore::open(distrustful).await.unwrap().get(&key("a"), 10).await.unwrap_err();
-    assert!(error_story(&error).contains("certificate"), "{}", error_story(&error));
+    assert!(error.story().contains("certificate"), "{}", error.story());
 }
 
 #[tokio::test]

@@ -58,7 +58,7 @@ async fn pass(mut client: impl AsyncRead + AsyncWrite + Unpin, port: u16) {
     copy_bidirectional(&mut client, &mut server).await.ok();
 }
 
-async fn connect(url: String) -> Result<AmqpBroker, echogen_ports::PortError> {
+async fn connect(url: String) -> Result<AmqpBroker, echogen_ports::Fault> {
     AmqpBroker::connect(AmqpConfig { connect_timeout_seconds: 20.0, ..config(url) }).await
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use echogen_adapters::amqp::{AmqpBroker, AmqpConfig};
-use echogen_ports::{Broker, contract};
-use echogen_testkit::RabbitMq;
+use echogen_ports::Broker;
+use echogen_testkit::{RabbitMq, contract};
 
 use crate::client::config;
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use echogen_adapters::amqp::{AmqpBroker, AmqpConfig};
-use echogen_ports::{Broker, Consumer, PortError, QueueName};
+use echogen_ports::{Broker, Consumer, Fault, QueueName};
 use echogen_protocol::{Lane, StageName};
 use echogen_testkit::{CutProxy, RabbitMq};
 use lapin::options::QueueDeleteOptions;
@@ -39,7 +39,7 @@ async fn end(consumer: &mut Box<dyn Consumer>) {
 }
 
 /// Publishes until the broker has taken it, as a worker's retries do.
-async fn publish_surely(broker: &AmqpBroker, queue: &QueueName, body: String) -> Result<(), PortError> {
+async fn publish_surely(broker: &AmqpBroker, queue: &QueueName, body: String) -> Result<(), Fault> {
     loop {
         match broker.publish(queue, message(body.clone())).await {
             Err(error) if !error.is_permanent() => sleep(Duration::from_millis(50)).await,

@@ -73,9 +73,8 @@ fn gelu_erf_scalar(x: f32) -> f32 {
     0.5 * x * (1.0 + erf.copysign(x))
 }
 
-/// x · σ(x).
 #[inline(always)]
-pub(crate) fn silu_scalar(x: f32) -> f32 {
+fn silu_scalar(x: f32) -> f32 {
     x / (1.0 + exp(-x))
 }
 

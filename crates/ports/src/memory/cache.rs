@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{leases::Leases, lock};
-use crate::{Cache, FencingToken, PortError};
+use crate::{Cache, Fault, FencingToken};
 
 /// Bytes in memory, at most so many of them.
 pub struct MemoryCache {
@@ -108,53 +108,39 @@ impl State {
 
 #[async_trait]
 impl Cache for MemoryCache {
-    async fn get(&self, key: &str) -> Result<Option<Bytes>, PortError> {
+    async fn get(&self, key: &str) -> Result<Option<Bytes>, Fault> {
         Ok(lock(&self.state).get(key))
     }
 
-    async fn contains(&self, key: &str) -> Result<bool, PortError> {
+    async fn contains(&self, key: &str) -> Result<bool, Fault> {
         let mut state = lock(&self.state);
         state.drop_if_expired(key);
         Ok(state.entries.contains_key(key))
     }
 
-    async fn put(&self, key: &str, value: Bytes, ttl: Duration) -> Result<(), PortError> {
+    async fn put(&self, key: &str, value: Bytes, ttl: Duration) -> Result<(), Fault> {
         lock(&self.state).insert(key, value, ttl, self.max_bytes);
         Ok(())
     }
 
-    async fn acquire_lease(&self, key: &str, ttl: Duration) -> Result<Option<FencingToken>, PortError> {
+    async fn acquire_lease(&self, key: &str, ttl: Duration) -> Result<Option<FencingToken>, Fault> {
         Ok(lock(&self.state).leases.acquire(key, ttl))
     }
 
-    async fn renew_lease(&self, key: &str, token: FencingToken, ttl: Duration) -> Result<bool, PortError> {
+    async fn renew_lease(&self, key: &str, token: FencingToken, ttl: Duration) -> Result<bool, Fault> {
         Ok(lock(&self.state).leases.renew(key, token, ttl))
     }
 
-    async fn release_lease(&self, key: &str, token: FencingToken) -> Result<bool, PortError> {
+    async fn release_lease(&self, key: &str, token: FencingToken) -> Result<bool, Fault> {
         Ok(lock(&self.state).leases.release(key, token))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::contract;
 
     const HOUR: Duration = Duration::from_secs(3_600);
-
-    #[tokio::test(start_paused = true)]
-    async fn keeps_the_contract() {
-        contract::cache_contract(|| async { Arc::new(MemoryCache::new(1 << 20)) as Arc<dyn Cache> }).await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn tokens_grow_even_over_a_loss_of_everything() {
-        let cache = MemoryCache::new(1 << 20);
-        contract::fencing_contract(&cache, async || cache.forget_everything()).await;
-    }
 
     #[tokio::test]
     async fn forgets_what_was_used_longest_ago_and_never_passes_its_bound() {

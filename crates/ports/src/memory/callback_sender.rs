@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use echogen_protocol::JobEvent;
 
 use super::lock;
-use crate::{CallbackReply, CallbackSender, PortError};
+use crate::{CallbackReply, CallbackSender, Fault};
 
 /// How a server in memory answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,49 +51,20 @@ impl MemoryCallbackSender {
 
 #[async_trait]
 impl CallbackSender for MemoryCallbackSender {
-    async fn send(&self, address: &str, event: &JobEvent) -> Result<CallbackReply, PortError> {
+    async fn send(&self, address: &str, event: &JobEvent) -> Result<CallbackReply, Fault> {
         if !address.starts_with("https://") {
-            return Err(PortError::permanent(format!("{address} is not called: it is no https:// address")));
+            return Err(Fault::refused(format!("{address} is not called: it is no https:// address")));
         }
         *lock(&self.calls) += 1;
         let refused = |error| Ok(CallbackReply::Refused(error));
         match lock(&self.answers).get(address) {
-            None => Err(PortError::transient(format!("nobody is at {address}"))),
-            Some(CallbackAnswer::Busy) => refused(PortError::transient(format!("{address} is busy"))),
-            Some(CallbackAnswer::Refused) => refused(PortError::permanent(format!("{address} refuses"))),
+            None => Err(Fault::unavailable(format!("nobody is at {address}"))),
+            Some(CallbackAnswer::Busy) => refused(Fault::throttled(format!("{address} is busy"))),
+            Some(CallbackAnswer::Refused) => refused(Fault::refused(format!("{address} refuses"))),
             Some(CallbackAnswer::Heard) => {
                 lock(&self.heard).push((address.to_owned(), event.clone()));
                 Ok(CallbackReply::Heard)
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::contract::{CallbackServers, callback_sender_contract};
-
-    impl CallbackServers for MemoryCallbackSender {
-        fn address(&self, answer: CallbackAnswer) -> String {
-            let address = format!("https://example.org/{answer:?}");
-            self.let_answer(&address, answer);
-            address
-        }
-
-        fn nobody(&self) -> String {
-            "https://example.org/nobody".to_owned()
-        }
-
-        fn heard(&self) -> Vec<JobEvent> {
-            self.heard().into_iter().map(|(_, event)| event).collect()
-        }
-    }
-
-    #[tokio::test]
-    async fn it_keeps_the_contract() {
-        let servers = MemoryCallbackSender::new();
-        callback_sender_contract(&servers, &servers).await;
-        assert_eq!(servers.calls(), 6);
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use echogen_protocol::ImageSource;
 
 use super::lock;
-use crate::{ImageFetcher, PortError};
+use crate::{Fault, ImageFetcher};
 
 /// Pictures in memory; it also counts how often one was fetched.
 #[derive(Debug, Default)]
@@ -35,13 +35,13 @@ impl MemoryImageFetcher {
 
 #[async_trait]
 impl ImageFetcher for MemoryImageFetcher {
-    async fn fetch(&self, source: &ImageSource, max_bytes: u64) -> Result<Bytes, PortError> {
+    async fn fetch(&self, source: &ImageSource, max_bytes: u64) -> Result<Bytes, Fault> {
         *lock(&self.fetched) += 1;
         match lock(&self.images).get(source) {
-            None => Err(PortError::permanent(format!("there is no picture at {source}"))),
+            None => Err(Fault::bad_image(format!("there is no picture at {source}"))),
             Some(bytes) if bytes.len() as u64 > max_bytes => {
                 let size = bytes.len();
-                Err(PortError::permanent(format!("the picture at {source} has {size} bytes; the limit is {max_bytes}")))
+                Err(Fault::bad_image(format!("the picture at {source} has {size} bytes; the limit is {max_bytes}")))
             }
             Some(bytes) => Ok(bytes.clone()),
         }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::lock;
-use crate::{ObjectKey, ObjectStore, PortError, object_too_large};
+use crate::{Fault, ObjectKey, ObjectStore, object_too_large};
 
 /// Objects in memory.
 #[derive(Default)]
@@ -34,19 +34,19 @@ impl std::fmt::Debug for MemoryObjectStore {
 
 #[async_trait]
 impl ObjectStore for MemoryObjectStore {
-    async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
+    async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, Fault> {
         match lock(&self.objects).get(key) {
             Some(bytes) if bytes.len() as u64 > max_bytes => Err(object_too_large(key, bytes.len() as u64, max_bytes)),
             found => Ok(found.cloned()),
         }
     }
 
-    async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), PortError> {
+    async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), Fault> {
         lock(&self.objects).insert(key.clone(), bytes);
         Ok(())
     }
 
-    async fn put_if_absent(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, PortError> {
+    async fn put_if_absent(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, Fault> {
         let mut objects = lock(&self.objects);
         if objects.contains_key(key) {
             return Ok(false);
@@ -55,25 +55,12 @@ impl ObjectStore for MemoryObjectStore {
         Ok(true)
     }
 
-    async fn exists(&self, key: &ObjectKey) -> Result<bool, PortError> {
+    async fn exists(&self, key: &ObjectKey) -> Result<bool, Fault> {
         Ok(lock(&self.objects).contains_key(key))
     }
 
-    async fn delete(&self, key: &ObjectKey) -> Result<(), PortError> {
+    async fn delete(&self, key: &ObjectKey) -> Result<(), Fault> {
         lock(&self.objects).remove(key);
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::contract;
-
-    #[tokio::test]
-    async fn keeps_the_contract() {
-        contract::object_store_contract(|| async { Arc::new(MemoryObjectStore::new()) as Arc<dyn ObjectStore> }).await;
     }
 }

@@ -1,7 +1,7 @@
 //! Settings that contradict each other.
 
 use echogen_adapters::S3Config;
-use echogen_ports::PortError;
+use echogen_ports::Fault;
 
 use super::{ServiceConfig, StoreConfig};
 
@@ -54,6 +54,6 @@ impl StoreConfig {
     }
 }
 
-fn told(error: PortError) -> String {
+fn told(error: Fault) -> String {
     error.to_string()
 }

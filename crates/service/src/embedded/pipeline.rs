@@ -10,9 +10,9 @@ use std::{
 };
 
 use echogen_adapters::FileImageFetcher;
-use echogen_ports::{EventStream, MemoryBroker, MemoryCache, Message, ObjectKey, ObjectStore, PortError};
+use echogen_ports::{Backoff, EventStream, Fault, MemoryBroker, MemoryCache, Message, ObjectKey, ObjectStore};
 use echogen_protocol::{Job, JobResult, JobStatus, RoleName, StageTask};
-use echogen_worker::{Backoff, Clock, ResultWriter, WorkerConfig};
+use echogen_worker::{Clock, ResultWriter, WorkerConfig};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -75,7 +75,7 @@ impl Pipeline {
     }
 
     /// Sends a job on its way.
-    pub async fn submit(&self, job: &Job) -> Result<(), PortError> {
+    pub async fn submit(&self, job: &Job) -> Result<(), Fault> {
         let message = Message::of_job(job, Clock::system().now());
         self.backends.broker.publish(&job.queue(), message).await
     }
@@ -87,7 +87,7 @@ impl Pipeline {
 
     /// Returns the job's result if it completed in an earlier run and its pictures are still there. What an earlier
     /// run left of a job that failed is deleted: it is tried again.
-    pub(super) async fn finished(&self, job: &Job) -> Result<Option<JobResult>, PortError> {
+    pub(super) async fn finished(&self, job: &Job) -> Result<Option<JobResult>, Fault> {
         let Some(result) = self.results.find(job).await? else { return Ok(None) };
         if result.status == JobStatus::Completed && self.has_all_images(&result).await? {
             return Ok(Some(result));
@@ -96,7 +96,7 @@ impl Pipeline {
         Ok(None)
     }
 
-    async fn has_all_images(&self, result: &JobResult) -> Result<bool, PortError> {
+    async fn has_all_images(&self, result: &JobResult) -> Result<bool, Fault> {
         for image in &result.images {
             if !self.backends.results.exists(&ObjectKey::new(image.key.clone())?).await? {
                 return Ok(false);

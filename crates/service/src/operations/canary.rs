@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use echogen_imaging::{ImageFormat, RgbImage, encode_image};
-use echogen_ports::{Broker, EventStream, Message, PortError};
+use echogen_ports::{Broker, EventStream, Fault, Message};
 use echogen_protocol::{EventKind, IfNotFound, ImageSource, Job, JobEvent, JobId, Lane, PixelBudget, StageTask};
 use echogen_telemetry::{Consuming, Telemetry, health, metrics};
 use echogen_worker::Clock;
@@ -140,7 +140,7 @@ impl Canary {
     }
 }
 
-async fn there_and_back(broker: &dyn Broker, job: &Job) -> Result<JobEvent, PortError> {
+async fn there_and_back(broker: &dyn Broker, job: &Job) -> Result<JobEvent, Fault> {
     let mut ends = Vec::new();
     for kind in ENDS {
         let topic = JobEvent::new(kind, &job.id, Timestamp::UNIX_EPOCH, Value::Null).topic();
@@ -153,10 +153,10 @@ async fn there_and_back(broker: &dyn Broker, job: &Job) -> Result<JobEvent, Port
 }
 
 /// The first event of several streams.
-async fn first(streams: &mut [Box<dyn EventStream>]) -> Result<JobEvent, PortError> {
+async fn first(streams: &mut [Box<dyn EventStream>]) -> Result<JobEvent, Fault> {
     loop {
         let (event, _, _) = select_all(streams.iter_mut().map(|stream| stream.next())).await;
-        let gone = || PortError::transient("the broker went away while the canary was on its way");
+        let gone = || Fault::unavailable("the broker went away while the canary was on its way");
         if let Some(event) = event.ok_or_else(gone)?.to_job() {
             return Ok(event);
         }

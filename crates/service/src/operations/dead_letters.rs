@@ -112,7 +112,7 @@ impl Chosen {
 
 /// Publishes the message as it was first sent: its attempts count from the beginning. It is acknowledged only after that,
 /// so that it may be doubled, and is never lost.
-async fn redrive(broker: &dyn Broker, queue: &QueueName, delivery: Delivery) -> Result<(), echogen_ports::PortError> {
+async fn redrive(broker: &dyn Broker, queue: &QueueName, delivery: Delivery) -> Result<(), echogen_ports::Fault> {
     let message = &delivery.message;
     let headers = TaskHeaders { failures: 0, last_error: None, ..TaskHeaders::from_map(&message.headers) };
     broker.publish(queue, Message { body: message.body.clone(), headers: headers.to_map() }).await?;

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use echogen_adapters::S3ObjectStore;
-use echogen_ports::{Broker, ObjectKey, PortError};
+use echogen_ports::{Broker, Fault, ObjectKey};
 use echogen_protocol::{JobEvent, JobId, JobResult};
 use echogen_worker::{JobState, JobStatusBoard, ResultWriter};
 use tokio_util::task::TaskTracker;
@@ -26,7 +26,7 @@ pub struct JobStatus {
     /// How it ended.
     pub result: Option<JobResult>,
     /// Why the job status store could not be read.
-    pub unreadable: Option<PortError>,
+    pub unreadable: Option<Fault>,
 }
 
 impl JobStatus {
@@ -42,7 +42,7 @@ pub enum Observed<'a> {
     /// Something has happened to the job.
     Event(&'a JobEvent),
     /// The job status store cannot be read.
-    Unreadable(&'a PortError),
+    Unreadable(&'a Fault),
 }
 
 /// Reads the status of a job.

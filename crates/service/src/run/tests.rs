@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use echogen_encoder::SubjectEncoder;
-use echogen_ports::{Broker, ImageFetcher, MemoryBroker, MemoryCache, MemoryObjectStore, Message, PortError};
+use echogen_ports::{Broker, Fault, ImageFetcher, MemoryBroker, MemoryCache, MemoryObjectStore, Message};
 use echogen_protocol::{ImageSource, Job, PixelBudget, RoleName, StageName, StageTask, SubjectKeys};
 use echogen_sampler::{ImageSampler, SamplerConfig};
 use echogen_segmenter::{Detector, GivenBox};
@@ -22,7 +22,7 @@ struct SlowFetcher {
 
 #[async_trait]
 impl ImageFetcher for SlowFetcher {
-    async fn fetch(&self, _: &ImageSource, _: u64) -> Result<Bytes, PortError> {
+    async fn fetch(&self, _: &ImageSource, _: u64) -> Result<Bytes, Fault> {
         self.begun.notify_one();
         tokio::time::sleep(Duration::from_millis(300)).await;
         Ok(Bytes::from_static(b"picture"))

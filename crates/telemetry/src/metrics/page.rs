@@ -9,17 +9,17 @@ use super::{Kind, LIST, Label, Metric};
 const HEAD: &str = "\
 # Metrics
 
-Every role serves `/metrics` in Prometheus's text format where `--listen` says (port 9464 by default). This page is made
-from the list in `crates/telemetry/src/metrics.rs`:
+Every role serves `/metrics` in Prometheus's text format at the address of `--listen` (port 9464 by default). This page
+is generated from the list in `crates/telemetry/src/metrics.rs`:
 
 ```sh
 cargo run --release -p echogen-telemetry --example metrics_page > docs/metrics.md
 ```
 
-No label carries a job's or a tenant's name. Counters begin at zero when their role starts. The queues' figures need
-RabbitMQ: the broker within one process has none.
+No label contains the name of a job or of a tenant. Counters start at zero when their role starts. The values of queues
+need RabbitMQ: the broker within one process does not report them.
 
-| name | type | labels | shown by | meaning |
+| name | type | labels | roles | meaning |
 |---|---|---|---|---|
 ";
 

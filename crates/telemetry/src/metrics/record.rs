@@ -14,9 +14,9 @@ use prometheus::{
 use super::labels::{CacheAnswer, JobEnd, StoreAnswer, StoreCall, TaskEnd};
 use super::{
     ALL_LANES, BATCH_SIZE, BATCHES, BUILD_INFO, CACHE_REQUESTS, CANARY_RUNS, CANARY_TIME, CONSUMING,
-    DEAD_LETTER_MESSAGES, DEAD_LETTERS, DEVICE_FAULTS, FLIGHT_WAITS, IN_PROGRESS, JOBS, KV_CACHE, Kind, Label,
-    MODEL_INFO, Metric, QUEUE_MESSAGES, QUEUE_WAIT, READY, RETRIES, SCALE_TIME, SINCE_PROGRESS, STORE_REQUESTS,
-    STORE_TIME, TASK, TASKS, WORK_WAITING, closed, object_kind,
+    DEAD_LETTER_MESSAGES, DEVICE_FAULTS, FLIGHT_WAITS, IN_PROGRESS, JOBS, KV_CACHE, Kind, Label, MODEL_INFO, Metric,
+    QUEUE_MESSAGES, QUEUE_WAIT, READY, SCALE_TIME, SINCE_PROGRESS, STORE_REQUESTS, STORE_TIME, TASK, TASKS,
+    WORK_WAITING, closed, object_kind,
 };
 use crate::Health;
 
@@ -51,8 +51,6 @@ pub struct Metrics {
     queue_wait: HistogramVec,
     in_progress: IntGaugeVec,
     since_progress: GaugeVec,
-    retries: IntCounterVec,
-    dead_letters: IntCounterVec,
     queue_messages: IntGaugeVec,
     dead_letter_messages: IntGaugeVec,
     work_waiting: GaugeVec,
@@ -92,8 +90,6 @@ impl Metrics {
             queue_wait: histograms(QUEUE_WAIT),
             in_progress: gauges(IN_PROGRESS),
             since_progress: float_gauges(SINCE_PROGRESS),
-            retries: counters(RETRIES),
-            dead_letters: counters(DEAD_LETTERS),
             queue_messages: gauges(QUEUE_MESSAGES),
             dead_letter_messages: gauges(DEAD_LETTER_MESSAGES),
             work_waiting: float_gauges(WORK_WAITING),
@@ -123,8 +119,6 @@ impl Metrics {
         for counters in [
             &self.jobs,
             &self.tasks,
-            &self.retries,
-            &self.dead_letters,
             &self.cache_requests,
             &self.flight_waits,
             &self.batches,
@@ -176,8 +170,6 @@ impl Metrics {
         drop(self.task_seconds.with_label_values(&[stage]));
         drop(self.queue_wait.with_label_values(&[stage]));
         drop(self.in_progress.with_label_values(&[stage]));
-        drop(self.retries.with_label_values(&[stage]));
-        drop(self.dead_letters.with_label_values(&[stage]));
         self.register_once(&self.device_faults);
         match name {
             StageName::Segmenter => drop(self.flight_waits.with_label_values(&["segmentation"])),
@@ -223,11 +215,8 @@ impl Metrics {
         let stage = name.as_str();
         self.in_progress.with_label_values(&[stage]).dec();
         self.tasks.with_label_values(&[stage, end.as_str()]).inc();
-        match end {
-            TaskEnd::Done => self.task_seconds.with_label_values(&[stage]).observe(took.as_secs_f64()),
-            TaskEnd::Retried => self.retries.with_label_values(&[stage]).inc(),
-            TaskEnd::DeadLettered => self.dead_letters.with_label_values(&[stage]).inc(),
-            TaskEnd::Failed | TaskEnd::PutBack | TaskEnd::Ended => {}
+        if end == TaskEnd::Done {
+            self.task_seconds.with_label_values(&[stage]).observe(took.as_secs_f64());
         }
         self.with_stage(name, |state| {
             state.in_progress = state.in_progress.saturating_sub(1);

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use echogen_ports::{Cache, ObjectKey, ObjectStore, PortError, object_too_large};
+use echogen_ports::{Cache, Fault, ObjectKey, ObjectStore, object_too_large};
 use echogen_telemetry::{CacheAnswer, metrics};
 use tracing::warn;
 
@@ -26,7 +26,7 @@ impl CachedObjects {
 
     /// Returns the object, or `None` if there is none; see [`ObjectStore::get`]. One that was deleted from the store
     /// may still come from the cache for a while.
-    pub async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
+    pub async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, Fault> {
         match self.get_cached(key, max_bytes).await? {
             Some(bytes) => Ok(Some(bytes)),
             None => self.get_stored(key, max_bytes).await,
@@ -34,14 +34,14 @@ impl CachedObjects {
     }
 
     /// Returns the object from the store, after the cache was found not to have it, and puts it into the cache.
-    pub async fn get_stored(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
+    pub async fn get_stored(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, Fault> {
         let Some(bytes) = self.store.get(key, max_bytes).await? else { return Ok(None) };
         self.put_in_cache(key, bytes.clone()).await;
         Ok(Some(bytes))
     }
 
     /// Returns the object if the cache has it.
-    pub async fn get_cached(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
+    pub async fn get_cached(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, Fault> {
         match self.cache.get(key.as_str()).await {
             Ok(Some(bytes)) if bytes.len() as u64 > max_bytes => {
                 Err(object_too_large(key, bytes.len() as u64, max_bytes))
@@ -66,7 +66,7 @@ impl CachedObjects {
     }
 
     /// Stores the object durably unless it is stored already, and then in the cache; returns whether it is new.
-    pub async fn put_if_absent(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, PortError> {
+    pub async fn put_if_absent(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, Fault> {
         let is_new = self.store.put_if_absent(key, bytes.clone()).await?;
         if is_new {
             self.put_in_cache(key, bytes).await;
@@ -75,7 +75,7 @@ impl CachedObjects {
     }
 
     /// Stores the object durably, then in the cache.
-    pub async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), PortError> {
+    pub async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), Fault> {
         self.store.put(key, bytes.clone()).await?;
         self.put_in_cache(key, bytes).await;
         Ok(())
@@ -92,7 +92,7 @@ impl CachedObjects {
     }
 
     /// Returns whether the object is in the store itself.
-    pub async fn exists(&self, key: &ObjectKey) -> Result<bool, PortError> {
+    pub async fn exists(&self, key: &ObjectKey) -> Result<bool, Fault> {
         self.store.exists(key).await
     }
 

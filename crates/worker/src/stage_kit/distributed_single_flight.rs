@@ -26,12 +26,11 @@ mod lease;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use echogen_ports::Cache;
+use echogen_ports::{Backoff, Cache};
 use tracing::warn;
 
 use self::lease::{Holder, Lease, Leases};
 use super::{Obtained, ProductsConfig};
-use crate::config::{Backoff, jitter};
 
 /// Work that several tasks may request at the same moment. Each step may run more than once.
 #[async_trait]
@@ -96,7 +95,7 @@ impl DistributedSingleFlight {
                 Ok(None) => {
                     waits += 1;
                     count_first_wait(key, waits);
-                    tokio::time::sleep(self.lookups.wait(waits, jitter())).await;
+                    tokio::time::sleep(self.lookups.wait(waits)).await;
                 }
                 Err(error) => {
                     warn!(key, %error, "no lease available; working without one");

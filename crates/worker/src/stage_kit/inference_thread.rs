@@ -13,14 +13,12 @@ use std::{
     thread::JoinHandle,
 };
 
-use echogen_ports::spawn_blocking;
+use echogen_ports::{Fault, FaultKind, spawn_blocking};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::{Instant, timeout_at},
 };
 use tracing::{Span, debug, error};
-
-use crate::StageError;
 
 /// Says whether an error is a fault of the compute device itself, after which only a new process can help.
 pub type IsDeviceFault = fn(&(dyn Error + 'static)) -> bool;
@@ -74,9 +72,14 @@ pub enum InferenceError {
     },
 }
 
-impl From<InferenceError> for StageError {
+impl From<InferenceError> for Fault {
     fn from(error: InferenceError) -> Self {
-        Self::transient(error.to_string()).because(error)
+        let kind = match &error {
+            InferenceError::TooLate(_) => FaultKind::Timeout,
+            // Of a panic the thread survives; another try may go better.
+            InferenceError::Stopped(_) | InferenceError::Panicked { .. } => FaultKind::Unavailable,
+        };
+        Self::from_error(kind, error)
     }
 }
 

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_ports::{ObjectKey, PortError};
+use echogen_ports::{Fault, ObjectKey};
 
 use super::{
     CachedObjects, ProductsConfig,
@@ -20,13 +20,13 @@ pub trait Product: Clone + Send + Sync + 'static {
     type Draft: Send;
 
     /// Returns the product if the cache has it; may miss one that is stored.
-    async fn get_cached(objects: &CachedObjects, key: &ObjectKey) -> Result<Option<Self>, PortError>;
+    async fn get_cached(objects: &CachedObjects, key: &ObjectKey) -> Result<Option<Self>, Fault>;
 
     /// Returns the product from the store.
-    async fn get_stored(objects: &CachedObjects, key: &ObjectKey) -> Result<Option<Self>, PortError>;
+    async fn get_stored(objects: &CachedObjects, key: &ObjectKey) -> Result<Option<Self>, Fault>;
 
     /// Stores what was made. When it returns, everyone finds the whole product. Idempotent.
-    async fn store(objects: &CachedObjects, key: &ObjectKey, draft: Self::Draft) -> Result<Self, PortError>;
+    async fn store(objects: &CachedObjects, key: &ObjectKey, draft: Self::Draft) -> Result<Self, Fault>;
 }
 
 /// A product that is one object. The task only needs to know that it is stored; a later stage reads it.
@@ -37,15 +37,15 @@ pub struct StoredObject;
 impl Product for StoredObject {
     type Draft = Bytes;
 
-    async fn get_cached(objects: &CachedObjects, key: &ObjectKey) -> Result<Option<Self>, PortError> {
+    async fn get_cached(objects: &CachedObjects, key: &ObjectKey) -> Result<Option<Self>, Fault> {
         Ok(objects.is_cached(key).await.then_some(Self))
     }
 
-    async fn get_stored(objects: &CachedObjects, key: &ObjectKey) -> Result<Option<Self>, PortError> {
+    async fn get_stored(objects: &CachedObjects, key: &ObjectKey) -> Result<Option<Self>, Fault> {
         Ok(objects.exists(key).await?.then_some(Self))
     }
 
-    async fn store(objects: &CachedObjects, key: &ObjectKey, draft: Bytes) -> Result<Self, PortError> {
+    async fn store(objects: &CachedObjects, key: &ObjectKey, draft: Bytes) -> Result<Self, Fault> {
         objects.put(key, draft).await?;
         Ok(Self)
     }
@@ -115,7 +115,7 @@ impl<P: Product> Products<P> {
         make: M,
     ) -> Result<Obtained<P>, E>
     where
-        E: From<PortError> + Send,
+        E: From<Fault> + Send,
         M: Fn() -> F + Send + Sync,
         F: Future<Output = Result<P::Draft, E>> + Send,
     {
@@ -155,7 +155,7 @@ struct Making<'a, P, M> {
 impl<P, E, M, F> FlightWork for Making<'_, P, M>
 where
     P: Product,
-    E: From<PortError> + Send,
+    E: From<Fault> + Send,
     M: Fn() -> F + Send + Sync,
     F: Future<Output = Result<P::Draft, E>> + Send,
 {

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use echogen_ports::{seconds, seconds_or_zero};
+use echogen_ports::{Backoff, seconds, seconds_or_zero};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-use crate::config::Backoff;
 
 /// Settings for what stages make and keep: pictures, cut-outs, encoded subjects.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -6,11 +6,9 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use echogen_ports::{
-    contract::{CallbackServers, callback_sender_contract},
-    memory::CallbackAnswer,
-};
+use echogen_ports::memory::CallbackAnswer;
 use echogen_protocol::{EventKind, JobId};
+use echogen_testkit::contract::{CallbackServers, callback_sender_contract};
 use jiff::Timestamp;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use echogen_ports::{ImageFetcher, MemoryBudget, PortError};
+use echogen_ports::{Fault, ImageFetcher, MemoryBudget};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpListener,
@@ -134,17 +134,17 @@ fn config() -> HttpConfig {
     }
 }
 
-async fn fetch_with(config: HttpConfig, url: &str) -> Result<Vec<u8>, PortError> {
+async fn fetch_with(config: HttpConfig, url: &str) -> Result<Vec<u8>, Fault> {
     let fetcher = HttpImageFetcher::new(config).unwrap();
     fetcher.fetch_url(&Url::parse(url).unwrap(), LIMIT).await.map(|bytes| bytes.to_vec())
 }
 
-async fn fetch(url: &str) -> Result<Vec<u8>, PortError> {
+async fn fetch(url: &str) -> Result<Vec<u8>, Fault> {
     fetch_with(config(), url).await
 }
 
 #[track_caller]
-fn check_refused(fetched: Result<Vec<u8>, PortError>, part: &str) {
+fn check_refused(fetched: Result<Vec<u8>, Fault>, part: &str) {
     let error = fetched.unwrap_err();
     let text = error.to_string();
     assert!(error.is_permanent(), "{text}");
@@ -152,7 +152,7 @@ fn check_refused(fetched: Result<Vec<u8>, PortError>, part: &str) {
 }
 
 #[track_caller]
-fn check_transient(fetched: Result<Vec<u8>, PortError>, part: &str) {
+fn check_transient(fetched: Result<Vec<u8>, Fault>, part: &str) {
     let error = fetched.unwrap_err();
     assert!(!error.is_permanent() && error.to_string().contains(part), "{error}");
 }

@@ -26,6 +26,13 @@ fn the_committed_default_file_schema_and_page_are_those_of_the_types() {
 }
 
 #[test]
+fn the_file_that_compose_mounts_is_read() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/echogen.toml");
+    let config = Given::file(&std::fs::read_to_string(path).unwrap()).config();
+    assert_eq!(config.store.url.as_deref(), Some("s3://echogen"));
+}
+
+#[test]
 fn the_default_file_is_the_default_configuration_commented_or_not() {
     assert_eq!(Given::file(&default_file()).config(), ServiceConfig::default());
     let uncommented: String = default_file()

@@ -4,10 +4,10 @@ mod batch;
 mod note;
 mod pictures;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use echogen_adapters::amqp::AmqpBroker;
-use echogen_ports::{Broker, Message, PortError, Secret};
+use echogen_ports::{Backoff, Broker, Fault, Message, Secret};
 use echogen_protocol::{Job, JobEvent, JobId, StageTask};
 use echogen_worker::Clock;
 
@@ -26,6 +26,9 @@ use crate::{
 
 /// Tries of one job, with growing waits between them: a full queue or a restarted broker is waited for.
 const TRIES: u32 = 8;
+
+/// The waits between them.
+const WAITS: Backoff = Backoff::doubling(0.2, 12.8);
 
 /// Sends jobs.
 pub struct Submitter {
@@ -57,16 +60,16 @@ impl Submitter {
     }
 
     /// Sends a job that is complete; returns once the broker has it.
-    pub async fn send(&self, job: &Job) -> Result<(), PortError> {
-        let (queue, mut wait) = (job.queue(), Duration::from_millis(200));
+    pub async fn send(&self, job: &Job) -> Result<(), Fault> {
+        let queue = job.queue();
         let span = tracing::info_span!("submit", job = %job.id);
         let message = in_new_trace(Message::of_job(job, Clock::system().now()), &span, "submit");
-        for _ in 1..TRIES {
+        for failures in 1..TRIES {
             match self.broker.publish(&queue, message.clone()).await {
                 Err(error) if !error.is_permanent() => {
+                    let wait = WAITS.wait_asked(error.retry_after(), failures);
                     tracing::warn!(job = %job.id, %error, ?wait, "not sent, will try again");
                     tokio::time::sleep(wait).await;
-                    wait *= 2;
                 }
                 ended => return ended,
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use echogen_ports::{ObjectKey, ObjectStore, PortError};
+use echogen_ports::{Fault, ObjectKey, ObjectStore};
 use echogen_protocol::{ContentHash, ImageLocation, ImageSource, layout, limits::MAX_JOB_JSON_BYTES};
 
 /// Bytes of a picture that is sent along, at most; base64 makes four of three.
@@ -30,7 +30,7 @@ impl Pictures {
             if !work.exists(&key).await? {
                 work.put(&key, Bytes::from(bytes)).await?;
             }
-            Ok::<(), PortError>(())
+            Ok::<(), Fault>(())
         };
         stored.await.map_err(|error| format!("cannot store {path}: {error}"))?;
         Ok(ImageSource::stored(hash))

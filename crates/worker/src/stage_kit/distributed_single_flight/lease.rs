@@ -48,7 +48,7 @@ impl Leases {
     }
 
     /// Acquires the lease of `key`; `None` while another holds it.
-    pub(super) async fn acquire<'a>(&'a self, key: &'a str) -> Result<Option<Lease<'a>>, echogen_ports::PortError> {
+    pub(super) async fn acquire<'a>(&'a self, key: &'a str) -> Result<Option<Lease<'a>>, echogen_ports::Fault> {
         let token = self.cache.acquire_lease(key, self.ttl).await?;
         Ok(token.map(|FencingToken(token)| Lease { leases: self, key, token: token.into(), acquired: Instant::now() }))
     }

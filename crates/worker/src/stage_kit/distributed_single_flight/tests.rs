@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_ports::{FencingToken, MemoryCache, PortError};
+use echogen_ports::{Fault, FencingToken, MemoryCache};
 use echogen_testkit::FailFirst;
 use futures::future::{join, join_all};
 use tokio::time::{Instant, sleep};
@@ -225,30 +225,30 @@ struct CutOff {
 
 #[async_trait]
 impl Cache for CutOff {
-    async fn get(&self, key: &str) -> Result<Option<Bytes>, PortError> {
+    async fn get(&self, key: &str) -> Result<Option<Bytes>, Fault> {
         self.cache.get(key).await
     }
 
-    async fn contains(&self, key: &str) -> Result<bool, PortError> {
+    async fn contains(&self, key: &str) -> Result<bool, Fault> {
         self.cache.contains(key).await
     }
 
-    async fn put(&self, key: &str, value: Bytes, ttl: Duration) -> Result<(), PortError> {
+    async fn put(&self, key: &str, value: Bytes, ttl: Duration) -> Result<(), Fault> {
         self.cache.put(key, value, ttl).await
     }
 
-    async fn acquire_lease(&self, key: &str, ttl: Duration) -> Result<Option<FencingToken>, PortError> {
+    async fn acquire_lease(&self, key: &str, ttl: Duration) -> Result<Option<FencingToken>, Fault> {
         self.cache.acquire_lease(key, ttl).await
     }
 
-    async fn renew_lease(&self, key: &str, token: FencingToken, ttl: Duration) -> Result<bool, PortError> {
+    async fn renew_lease(&self, key: &str, token: FencingToken, ttl: Duration) -> Result<bool, Fault> {
         if self.cut.load(Ordering::SeqCst) {
-            return Err(PortError::transient("cut off on purpose"));
+            return Err(Fault::unavailable("cut off on purpose"));
         }
         self.cache.renew_lease(key, token, ttl).await
     }
 
-    async fn release_lease(&self, key: &str, token: FencingToken) -> Result<bool, PortError> {
+    async fn release_lease(&self, key: &str, token: FencingToken) -> Result<bool, Fault> {
         self.cache.release_lease(key, token).await
     }
 }

@@ -46,7 +46,7 @@ async fn a_panic_is_an_answer_and_the_thread_lives_on() {
     .unwrap();
     let error = thread.ask(13, later()).await.unwrap_err();
     assert_eq!(error.to_string(), "the shy thread panicked: not that number");
-    assert!(!StageError::from(error).is_permanent());
+    assert!(!Fault::from(error).is_permanent());
     assert_eq!(thread.ask(14, later()).await, Ok(14));
 }
 

@@ -8,13 +8,13 @@ use std::{
     time::Duration,
 };
 
-use echogen_ports::{Cache, MemoryBroker, MemoryCache, MemoryObjectStore, ObjectStore};
+use echogen_ports::{Cache, Fault, MemoryBroker, MemoryCache, MemoryObjectStore, ObjectStore};
 use echogen_protocol::{ContentHash, Job};
 use futures::future::join_all;
 use tokio::time::{Instant, sleep};
 
 use super::*;
-use crate::{Outcome, Stage, StageError};
+use crate::{Outcome, Stage};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -29,10 +29,10 @@ struct Loud {
 impl Stage for Loud {
     type Task = Job;
 
-    async fn run(&self, job: Job, context: &StageContext) -> Result<Outcome, StageError> {
+    async fn run(&self, job: Job, context: &StageContext) -> Result<Outcome, Fault> {
         let make = || async {
             sleep(SECOND).await;
-            Ok::<_, StageError>(Bytes::from(job.prompt.to_uppercase()))
+            Ok::<_, Fault>(Bytes::from(job.prompt.to_uppercase()))
         };
         let loud = self.products.get_or_make(context, &key(&job.prompt), self.is_new, make).await?;
         self.made.fetch_add(u32::from(!loud.is_found()), Ordering::SeqCst);

@@ -50,7 +50,7 @@ impl Drop for AtWork<'_> {
 impl Stage for Deadly {
     type Task = Job;
 
-    async fn run(&self, job: Job, context: &StageContext) -> Result<Outcome, StageError> {
+    async fn run(&self, job: Job, context: &StageContext) -> Result<Outcome, Fault> {
         let _at_work = AtWork::begin(self, context.alone);
         sleep(Duration::from_millis(if job.id.as_str().starts_with("poison") { 50 } else { 200 })).await;
         if job.id.as_str().starts_with("poison") {

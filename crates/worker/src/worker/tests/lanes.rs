@@ -12,7 +12,7 @@ struct Order(Mutex<Vec<Lane>>);
 impl Stage for Order {
     type Task = Job;
 
-    async fn run(&self, job: Job, _: &StageContext) -> Result<Outcome, StageError> {
+    async fn run(&self, job: Job, _: &StageContext) -> Result<Outcome, Fault> {
         self.0.lock().unwrap().push(job.lane);
         sleep(Duration::from_millis(100)).await;
         Ok(Outcome::Done)

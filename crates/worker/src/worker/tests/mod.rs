@@ -20,7 +20,8 @@ use std::{
 
 use async_trait::async_trait;
 use echogen_ports::{
-    Consumer, DEAD_LETTER_REASON, Event, EventStream, MemoryBroker, MemoryObjectStore, Message, ObjectKey, ObjectStore,
+    Backoff, Consumer, DEAD_LETTER_REASON, Event, EventStream, MemoryBroker, MemoryObjectStore, Message, ObjectKey,
+    ObjectStore,
 };
 use echogen_protocol::{
     ContentHash, FailureKind, Job, JobResult, JobStatus, Lane, Progress, SegmentTask, StageName, TaskHeaders,
@@ -35,7 +36,7 @@ use tokio_util::task::TaskTracker;
 
 use self::shared_store::SharedStore;
 use super::*;
-use crate::{Backoff, LaneWeights, Outcome, ResultWriter, StageContext, StageError};
+use crate::{LaneWeights, Outcome, ResultWriter, StageContext};
 
 /// What the test stage does with a job, by its id's beginning. It is the stage that takes tasks of this type.
 #[derive(Debug)]
@@ -66,7 +67,7 @@ impl<T> Script<T> {
 impl<T: StageTask> Stage for Script<T> {
     type Task = T;
 
-    async fn run(&self, task: T, context: &StageContext) -> Result<Outcome, StageError> {
+    async fn run(&self, task: T, context: &StageContext) -> Result<Outcome, Fault> {
         let job = task.job().cloned().unwrap_or_else(|| job(task.job_id().as_str()));
         let tries = {
             let mut tries = self.tries.lock().unwrap();
@@ -75,12 +76,12 @@ impl<T: StageTask> Stage for Script<T> {
             *tries
         };
         match job.id.as_str().split('-').next().unwrap() {
-            "flaky" if tries < 3 => Err(StageError::transient("store is busy").because("503")),
-            "never" => Err(StageError::transient("store is gone")),
+            "flaky" if tries < 3 => Err(Fault::unavailable("store is busy").because("503")),
+            "never" => Err(Fault::unavailable("store is gone")),
             "panic" if tries < 2 => panic!("oh no"),
             "busy" => Err(asks_for(Duration::ZERO)),
             "patient" => Err(asks_for(Duration::from_secs(3_600))),
-            "wrong" => Err(StageError::permanent(FailureKind::BadImage, "not an image")),
+            "wrong" => Err(Fault::bad_image("not an image")),
             "slow" => {
                 let at_work = self.at_work.fetch_add(1, Ordering::SeqCst) + 1;
                 self.most_at_work.fetch_max(at_work, Ordering::SeqCst);
@@ -102,8 +103,8 @@ impl<T: StageTask> Stage for Script<T> {
 }
 
 /// A failure of a server that says when to come again.
-fn asks_for(wait: Duration) -> StageError {
-    StageError::from(PortError::transient("the server is busy").retry_in(wait))
+fn asks_for(wait: Duration) -> Fault {
+    Fault::throttled("the server is busy").retry_in(wait)
 }
 
 fn next(job: Job) -> Outcome {
@@ -120,7 +121,7 @@ struct StageBench<T> {
     stage: Arc<Script<T>>,
     shutdown: CancellationToken,
     clock: Clock,
-    worker: JoinHandle<Result<(), PortError>>,
+    worker: JoinHandle<Result<(), Fault>>,
 }
 
 fn queue() -> QueueName {
@@ -424,31 +425,31 @@ struct FullAtFirst {
 
 #[async_trait]
 impl Broker for FullAtFirst {
-    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), PortError> {
+    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), Fault> {
         let take = |left: u32| left.checked_sub(1);
         if *queue == self.queue && self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok() {
-            return Err(PortError::transient("the queue is full").retry_in(Duration::from_secs(1)));
+            return Err(Fault::queue_full("the queue is full").retry_in(Duration::from_secs(1)));
         }
         self.inner.publish(queue, message).await
     }
 
-    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), PortError> {
+    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), Fault> {
         self.inner.publish_after(queue, message, delay).await
     }
 
-    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), PortError> {
+    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), Fault> {
         self.inner.dead_letter(queue, message, reason).await
     }
 
-    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, PortError> {
+    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, Fault> {
         self.inner.consume(queue, prefetch).await
     }
 
-    async fn publish_event(&self, event: Event) -> Result<(), PortError> {
+    async fn publish_event(&self, event: Event) -> Result<(), Fault> {
         self.inner.publish_event(event).await
     }
 
-    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, PortError> {
+    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, Fault> {
         self.inner.subscribe(prefix).await
     }
 }

@@ -13,30 +13,30 @@ struct Silent {
 
 #[async_trait]
 impl Broker for Silent {
-    async fn publish(&self, _: &QueueName, _: Message) -> Result<(), PortError> {
+    async fn publish(&self, _: &QueueName, _: Message) -> Result<(), Fault> {
         std::future::pending().await
     }
 
-    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), PortError> {
+    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), Fault> {
         self.inner.publish_after(queue, message, delay).await
     }
 
-    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), PortError> {
+    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), Fault> {
         self.inner.dead_letter(queue, message, reason).await
     }
 
-    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, PortError> {
+    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, Fault> {
         if !self.consumes {
             std::future::pending::<()>().await;
         }
         self.inner.consume(queue, prefetch).await
     }
 
-    async fn publish_event(&self, event: Event) -> Result<(), PortError> {
+    async fn publish_event(&self, event: Event) -> Result<(), Fault> {
         self.inner.publish_event(event).await
     }
 
-    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, PortError> {
+    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, Fault> {
         self.inner.subscribe(prefix).await
     }
 }

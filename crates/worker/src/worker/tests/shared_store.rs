@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use echogen_ports::{MemoryObjectStore, ObjectKey, ObjectStore, PortError};
+use echogen_ports::{Fault, MemoryObjectStore, ObjectKey, ObjectStore};
 
 /// The twin, held by both.
 #[derive(Debug)]
@@ -11,23 +11,23 @@ pub(super) struct SharedStore(pub(super) Arc<MemoryObjectStore>);
 
 #[async_trait]
 impl ObjectStore for SharedStore {
-    async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<bytes::Bytes>, PortError> {
+    async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<bytes::Bytes>, Fault> {
         self.0.get(key, max_bytes).await
     }
 
-    async fn put(&self, key: &ObjectKey, bytes: bytes::Bytes) -> Result<(), PortError> {
+    async fn put(&self, key: &ObjectKey, bytes: bytes::Bytes) -> Result<(), Fault> {
         self.0.put(key, bytes).await
     }
 
-    async fn put_if_absent(&self, key: &ObjectKey, bytes: bytes::Bytes) -> Result<bool, PortError> {
+    async fn put_if_absent(&self, key: &ObjectKey, bytes: bytes::Bytes) -> Result<bool, Fault> {
         self.0.put_if_absent(key, bytes).await
     }
 
-    async fn exists(&self, key: &ObjectKey) -> Result<bool, PortError> {
+    async fn exists(&self, key: &ObjectKey) -> Result<bool, Fault> {
         self.0.exists(key).await
     }
 
-    async fn delete(&self, key: &ObjectKey) -> Result<(), PortError> {
+    async fn delete(&self, key: &ObjectKey) -> Result<(), Fault> {
         self.0.delete(key).await
     }
 }

@@ -130,28 +130,28 @@ struct SlowEvents(MemoryBroker);
 
 #[async_trait]
 impl Broker for SlowEvents {
-    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), PortError> {
+    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), Fault> {
         self.0.publish(queue, message).await
     }
 
-    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), PortError> {
+    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), Fault> {
         self.0.publish_after(queue, message, delay).await
     }
 
-    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), PortError> {
+    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), Fault> {
         self.0.dead_letter(queue, message, reason).await
     }
 
-    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, PortError> {
+    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, Fault> {
         self.0.consume(queue, prefetch).await
     }
 
-    async fn publish_event(&self, event: Event) -> Result<(), PortError> {
+    async fn publish_event(&self, event: Event) -> Result<(), Fault> {
         sleep(Duration::from_secs(20)).await;
         self.0.publish_event(event).await
     }
 
-    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, PortError> {
+    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, Fault> {
         self.0.subscribe(prefix).await
     }
 }

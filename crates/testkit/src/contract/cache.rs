@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::soon;
-use crate::{Cache, FencingToken};
+use echogen_ports::{Cache, FencingToken};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const SHORT: Duration = Duration::from_millis(1_500);

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::soon;
-use crate::{CallbackSender, memory::CallbackAnswer};
+use echogen_ports::{CallbackSender, memory::CallbackAnswer};
 
 /// Servers that a sender under test reaches.
 pub trait CallbackServers {

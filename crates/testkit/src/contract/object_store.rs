@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::{ObjectKey, ObjectStore};
+use echogen_ports::{ObjectKey, ObjectStore};
 
 /// Checks an object store.
 pub async fn object_store_contract(fresh: impl AsyncFn() -> Arc<dyn ObjectStore>) {

@@ -1,0 +1,68 @@
+//! The in-memory twins keep the contracts that every adapter keeps.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use echogen_ports::{
+    Broker, Cache, CallbackReply, CallbackSender, Fault, MemoryBroker, MemoryCache, MemoryCallbackSender,
+    MemoryObjectStore, ObjectStore, memory::CallbackAnswer,
+};
+use echogen_protocol::JobEvent;
+use echogen_testkit::contract::{
+    CallbackServers, broker_contract, cache_contract, callback_sender_contract, fencing_contract, object_store_contract,
+};
+
+#[tokio::test(start_paused = true)]
+async fn the_broker_keeps_the_contract() {
+    broker_contract(|| async { Arc::new(MemoryBroker::new()) as Arc<dyn Broker> }).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cache_keeps_the_contract() {
+    cache_contract(|| async { Arc::new(MemoryCache::new(1 << 20)) as Arc<dyn Cache> }).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_caches_tokens_grow_even_over_a_loss_of_everything() {
+    let cache = MemoryCache::new(1 << 20);
+    fencing_contract(&cache, async || cache.forget_everything()).await;
+}
+
+#[tokio::test]
+async fn the_object_store_keeps_the_contract() {
+    object_store_contract(|| async { Arc::new(MemoryObjectStore::new()) as Arc<dyn ObjectStore> }).await;
+}
+
+/// The sender with its servers.
+#[derive(Debug, Default)]
+struct Servers(MemoryCallbackSender);
+
+#[async_trait]
+impl CallbackSender for Servers {
+    async fn send(&self, address: &str, event: &JobEvent) -> Result<CallbackReply, Fault> {
+        self.0.send(address, event).await
+    }
+}
+
+impl CallbackServers for Servers {
+    fn address(&self, answer: CallbackAnswer) -> String {
+        let address = format!("https://example.org/{answer:?}");
+        self.0.let_answer(&address, answer);
+        address
+    }
+
+    fn nobody(&self) -> String {
+        "https://example.org/nobody".to_owned()
+    }
+
+    fn heard(&self) -> Vec<JobEvent> {
+        self.0.heard().into_iter().map(|(_, event)| event).collect()
+    }
+}
+
+#[tokio::test]
+async fn the_callback_sender_keeps_the_contract() {
+    let servers = Servers::default();
+    callback_sender_contract(&servers, &servers).await;
+    assert_eq!(servers.0.calls(), 6);
+}
