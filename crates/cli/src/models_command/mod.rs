@@ -50,8 +50,9 @@ Examples:
     echogen models pull echogen-2b --network transformer --network visual_tokenizer
 
 Some repositories require consent on their page first; then give your token as
-ECHOGEN_MODEL_HUB_TOKEN or HF_TOKEN. A file whose SHA-256 is not the published one is deleted and reported. Where none is
-published, the hub's own sum is compared, and the file's sum is recorded in bundle.lock.toml.";
+ECHOGEN_MODEL_HUB_TOKEN or HF_TOKEN. A file whose SHA-256 is not the published one is deleted and
+reported. Where none is published, the hub's own sum is compared, and the file's sum is recorded in
+bundle.lock.toml.";
 
 const CONVERT_HELP: &str = "\
 Examples:
