@@ -1,4 +1,4 @@
-//! Waits between tries.
+//! Waits between attempts.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{MAX_SECONDS, clamped_seconds};
 
-/// Exponential waits with jitter in their upper half: between half of a wait and all of it, so that those who failed
-/// together do not come back together.
+/// Exponential waits with jitter in their upper half: between half of a wait and all of it, so that callers that failed
+/// together do not retry together.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Backoff {
@@ -57,8 +57,8 @@ impl Backoff {
     }
 }
 
-/// A number that is different each time: a hash under a key that the system drew when the thread began, and that the
-/// standard library changes at every use. Good enough to spread retries and for ids that need not be secret.
+/// A number that is different each time: a hash under a key that is random per thread and that the standard library
+/// changes at every use. Good enough to spread retries and for ids that need not be secret.
 pub fn random_number() -> u64 {
     RandomState::new().hash_one(0)
 }

@@ -22,7 +22,7 @@ pub struct Fault {
 pub enum FaultKind {
     /// A field of the job is wrong.
     InvalidJob,
-    /// The subject's picture is missing, unreadable, too large, or not to be had.
+    /// The subject's picture is missing, unreadable, too large, or not accessible.
     BadImage,
     /// What is asked for is not offered here.
     Unsupported,
@@ -32,7 +32,7 @@ pub enum FaultKind {
     TooLarge,
     /// What was named does not exist.
     NotFound,
-    /// A fault of ours.
+    /// A fault of EchoGen.
     Internal,
     /// The other side cannot be reached, or cannot do it now.
     Unavailable,
@@ -42,7 +42,7 @@ pub enum FaultKind {
     Throttled,
     /// The queue has no room; it will have when its consumers catch up.
     QueueFull,
-    /// Not tried, because the last tries failed.
+    /// Not attempted, because the last attempts failed.
     CircuitOpen,
 }
 
@@ -87,7 +87,7 @@ macro_rules! constructors {
 constructors! {
     /// A field of the job is wrong.
     invalid_job => InvalidJob,
-    /// The subject's picture is missing, unreadable, too large, or not to be had.
+    /// The subject's picture is missing, unreadable, too large, or not accessible.
     bad_image => BadImage,
     /// What is asked for is not offered here.
     unsupported => Unsupported,
@@ -97,7 +97,7 @@ constructors! {
     too_large => TooLarge,
     /// What was named does not exist.
     not_found => NotFound,
-    /// A fault of ours.
+    /// A fault of EchoGen.
     internal => Internal,
     /// The other side cannot be reached, or cannot do it now.
     unavailable => Unavailable,
@@ -107,7 +107,7 @@ constructors! {
     throttled => Throttled,
     /// The queue has no room.
     queue_full => QueueFull,
-    /// Not tried, because the last tries failed.
+    /// Not attempted, because the last attempts failed.
     circuit_open => CircuitOpen,
 }
 

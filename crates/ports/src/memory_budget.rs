@@ -65,7 +65,7 @@ impl MemoryBudget {
         spawn_blocking(loaded).await?
     }
 
-    /// Bytes that nobody holds.
+    /// Bytes that are free.
     pub fn free_bytes(&self) -> u64 {
         self.free.available_permits() as u64 * Self::UNIT
     }

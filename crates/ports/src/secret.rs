@@ -65,7 +65,7 @@ impl FromStr for Secret {
 }
 
 impl PartialEq for Secret {
-    /// Compares configurations. Not for checking a secret that somebody else has sent: it takes as long as they agree.
+    /// Compares configurations. Not for checking a received secret: the comparison does not take constant time.
     fn eq(&self, other: &Self) -> bool {
         self.expose() == other.expose()
     }

@@ -5,11 +5,11 @@
 //!
 //! | what | type |
 //! |---|---|
-//! | what a client asks | [`Job`], bounded by [`limits`] |
+//! | a client's request | [`Job`], bounded by [`limits`] |
 //! | the stages, their queues and the roles that run them | [`StageName`], the one list; [`QueueName`], [`RoleName`] |
 //! | one message for one stage | a [`StageTask`], with [`TaskHeaders`] beside it |
-//! | what became of a job | [`JobResult`], the content of its `result.json` |
-//! | what happens on the way | [`JobEvent`], a CloudEvent |
+//! | the end of a job | [`JobResult`], the content of its `result.json` |
+//! | what happens to a job | [`JobEvent`], a CloudEvent |
 #![warn(missing_docs)]
 
 mod aspect_ratio;

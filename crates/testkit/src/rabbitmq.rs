@@ -1,7 +1,8 @@
 //! A private RabbitMQ server for tests: free ports, a temporary folder, its own name server (epmd).
 //!
-//! It is killed when the handle is dropped, and also when the test process ends in any other way: a small shell beside
-//! it waits for the end of its input. A machine without RabbitMQ is an error that says what to install, never a skip.
+//! It is killed when the handle is dropped, and also when the test process ends in any other way: a shell process
+//! beside it waits for the end of its input. A machine without RabbitMQ is an error that says what to install, never a
+//! skip.
 
 mod cluster;
 mod management;

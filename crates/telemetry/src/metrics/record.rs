@@ -36,7 +36,7 @@ struct StageState {
     last_progress: Instant,
     /// Smoothed; `None` before the first task has ended.
     task_seconds: Option<f64>,
-    /// Tasks at work at once; 0 where the stage does not run here.
+    /// Concurrency; 0 if the stage does not run here.
     at_once: u16,
 }
 
@@ -196,7 +196,7 @@ impl Metrics {
         self.registry.register(Box::new(collector.clone())).ok();
     }
 
-    /// A task is in hand; `waited` is how long it lay in its queue, where that is known.
+    /// A task was received; `waited` is its time in the queue, if known.
     pub fn task_started(&self, stage: StageName, waited: Option<Duration>) -> TaskInProgress<'_> {
         if let Some(waited) = waited {
             self.queue_wait.with_label_values(&[stage.as_str()]).observe(waited.as_secs_f64());
@@ -327,7 +327,7 @@ impl Metrics {
     }
 }
 
-/// A task at work. Dropped without [`TaskInProgress::ended`], it counts as put back.
+/// A task in progress. Dropped without [`TaskInProgress::ended`], it counts as requeued.
 pub struct TaskInProgress<'a> {
     metrics: &'a Metrics,
     stage: StageName,
