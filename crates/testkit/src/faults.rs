@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -16,6 +16,7 @@ use echogen_ports::{
     QueueName, Settle,
 };
 use futures::FutureExt;
+use tokio_util::sync::CancellationToken;
 
 /// Fails the first N reading or writing calls (not `consume` and `subscribe`) with a transient fault.
 #[derive(Debug)]
@@ -260,6 +261,96 @@ impl<B: Broker> Broker for ReceivesAhead<B> {
 
     async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, Fault> {
         self.0.subscribe(prefix).await
+    }
+}
+
+/// A broker whose connections can be cut: all consumers end, and what they have handed out and nobody has settled goes back.
+#[derive(Debug)]
+pub struct CutConnections<B> {
+    inner: B,
+    open: std::sync::Mutex<Vec<CutLine>>,
+}
+
+#[derive(Clone)]
+struct CutLine {
+    cut: CancellationToken,
+    /// Empty once it is cut.
+    consumer: Arc<tokio::sync::Mutex<Option<Box<dyn Consumer>>>>,
+}
+
+impl std::fmt::Debug for CutLine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CutLine").field("is_cut", &self.cut.is_cancelled()).finish_non_exhaustive()
+    }
+}
+
+impl<B> CutConnections<B> {
+    /// `inner`, whose connections stand until they are cut.
+    pub fn new(inner: B) -> Self {
+        Self { inner, open: std::sync::Mutex::default() }
+    }
+
+    /// Cuts the connections of all consumers that there are. Those who consume from now on have new ones.
+    pub async fn cut(&self) {
+        let open = std::mem::take(&mut *self.open.lock().unwrap_or_else(PoisonError::into_inner));
+        for line in open {
+            line.cut.cancel();
+            line.consumer.lock().await.take();
+        }
+    }
+}
+
+#[async_trait]
+impl<B: Broker> Broker for CutConnections<B> {
+    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), Fault> {
+        self.inner.publish(queue, message).await
+    }
+
+    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), Fault> {
+        self.inner.publish_after(queue, message, delay).await
+    }
+
+    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), Fault> {
+        self.inner.dead_letter(queue, message, reason).await
+    }
+
+    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, Fault> {
+        let consumer = self.inner.consume(queue, prefetch).await?;
+        let line =
+            CutLine { cut: CancellationToken::new(), consumer: Arc::new(tokio::sync::Mutex::new(Some(consumer))) };
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).push(line.clone());
+        Ok(Box::new(line))
+    }
+
+    async fn publish_event(&self, event: Event) -> Result<(), Fault> {
+        self.inner.publish_event(event).await
+    }
+
+    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, Fault> {
+        self.inner.subscribe(prefix).await
+    }
+}
+
+#[async_trait]
+impl Consumer for CutLine {
+    async fn receive(&mut self) -> Result<Option<Delivery>, Fault> {
+        let received = async {
+            match &mut *self.consumer.lock().await {
+                Some(consumer) => consumer.receive().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.cut.cancelled() => Err(Fault::unavailable("the connection was cut on purpose")),
+            received = received => received,
+        }
+    }
+
+    async fn stop(&mut self) {
+        if let Some(consumer) = &mut *self.consumer.lock().await {
+            consumer.stop().await;
+        }
     }
 }
 
