@@ -22,7 +22,7 @@ Examples:
   One every five minutes, its latency as a metric at http://…:9464/metrics:
     echogen canary --every 300
 
-Every canary has a picture of its own, so that no stage finds its work done already. What it leaves lies
+Every canary has a picture of its own, so that no stage finds its work done already. Its products are
 below canary/ in the results. Its lane is interactive unless --lane says otherwise.";
 
 /// `echogen canary`.

@@ -40,7 +40,7 @@ pub(crate) enum DeadLettersCommand {
     List,
     /// Print all headers and the body
     Show(ChosenOptions),
-    /// Send back to the queue where it failed, with its attempts counted anew
+    /// Send back to the queue where it failed, with its attempts counted from the beginning
     Redrive(ChosenOptions),
     /// Throw away for good
     Drop(ChosenOptions),
@@ -59,8 +59,8 @@ pub(crate) fn run(command: &DeadLettersCommand, config: &ServiceConfig, as_json:
     let (action, printed, chosen, done) = match command {
         DeadLettersCommand::List => (Action::List, Printed::Line, Chosen::All, "parked"),
         DeadLettersCommand::Show(options) => (Action::List, Printed::Whole, chosen(options), "parked"),
-        DeadLettersCommand::Redrive(options) => (Action::Redrive, Printed::Nothing, chosen(options), "sent back"),
-        DeadLettersCommand::Drop(options) => (Action::Delete, Printed::Nothing, chosen(options), "thrown away"),
+        DeadLettersCommand::Redrive(options) => (Action::Redrive, Printed::Nothing, chosen(options), "redriven"),
+        DeadLettersCommand::Drop(options) => (Action::Delete, Printed::Nothing, chosen(options), "deleted"),
     };
     let count = count(config, action, printed, &chosen, as_json);
     block_on(async {

@@ -1,4 +1,4 @@
-//! `echogen status` and `echogen cancel`: where a job stands, and cancelling it.
+//! `echogen status` and `echogen cancel`: the status of a job, and cancelling it.
 
 use std::time::Duration;
 
@@ -149,7 +149,7 @@ async fn cancel_one(
 ) -> Result<End, Failure> {
     let cancelled = canceller.cancel(id, destination).await?;
     if cancelled.status == End::Cancelled && !cancelled.is_sure {
-        // The result lies where only a job without a destination is sure to look.
+        // The result was written where only a job without a destination is sure to find it.
         let hint = "if it has a destination of its own it may go on; give --destination";
         print_error(format_args!("warning: the job status store knows nothing of {id}: {hint}"));
     }

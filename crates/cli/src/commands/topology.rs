@@ -1,4 +1,4 @@
-//! `echogen topology`: what stands on the broker, without connecting unless asked.
+//! `echogen topology`: the exchanges and queues on the broker, without connecting unless asked.
 
 use clap::Args;
 use echogen_service::{

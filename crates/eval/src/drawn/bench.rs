@@ -54,7 +54,7 @@ impl Bench {
         self.maker.schedule.pixels().0
     }
 
-    /// Makes a picture of each example, in batches; `made` is told how many each batch had.
+    /// Makes a picture of each example, in batches; `made` is called with the size of each batch.
     pub(crate) fn make(
         &self,
         examples: &[Example],

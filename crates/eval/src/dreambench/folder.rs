@@ -9,7 +9,7 @@ use super::prompts::{Listing, Row};
 /// What says which subjects and sentences there are.
 const LISTING: &str = "prompts_and_classes.txt";
 
-/// Where it lies in a clone of google/dreambooth.
+/// Where it is in a clone of google/dreambooth.
 const IN_CLONE: &str = "dataset";
 
 /// The published file has 4 kB.
