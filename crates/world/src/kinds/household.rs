@@ -1,4 +1,4 @@
-//! Things of the house.
+//! Kinds of household objects.
 
 use super::{Paint, Part, emblem, inner, part};
 use crate::{

@@ -1,4 +1,4 @@
-//! What stands, drives, swims or flies outside.
+//! Kinds that are outdoors: buildings, vehicles, and things that swim or fly.
 
 use super::{Paint, Part, emblem, inner, part};
 use crate::{

@@ -1,4 +1,4 @@
-//! Scenes without air.
+//! Scenes on the moon and under water.
 
 use super::{Light, Painter};
 use crate::{
