@@ -6,7 +6,7 @@ use crate::{
     scenes::{Light, Scene},
 };
 
-/// The stream of a caption's number.
+/// Number of the random stream that a caption is drawn from.
 const STREAM: u64 = 4;
 
 /// Describes a picture: always the kind and the scene by their names, the time of day mostly.
