@@ -18,7 +18,7 @@ use echogen_ports::{
 use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
-/// Fails the first N calls that would change something or read (not `consume` and `subscribe`), transiently.
+/// Fails the first N reading or writing calls (not `consume` and `subscribe`) with a transient fault.
 #[derive(Debug)]
 pub struct FailFirst<P> {
     inner: P,
@@ -31,7 +31,7 @@ impl<P> FailFirst<P> {
         Self { inner, left: AtomicU32::new(calls) }
     }
 
-    /// How many calls are still to fail.
+    /// The number of calls that will still fail.
     pub fn left(&self) -> u32 {
         self.left.load(Ordering::SeqCst)
     }
@@ -122,7 +122,7 @@ impl<P: Broker> Broker for FailFirst<P> {
     }
 }
 
-/// Publishes every message twice, as a broker may that lost its own confirm.
+/// Publishes every message twice, as happens when a confirm is lost.
 #[derive(Debug)]
 pub struct Duplicating<B>(pub B);
 
@@ -157,8 +157,8 @@ impl<B: Broker> Broker for Duplicating<B> {
     }
 }
 
-/// Loses the first N acks: the message goes back to its queue though its work is done, as when a worker dies between
-/// publish and ack.
+/// Loses the first N acknowledgements: the message is requeued although its work is done, as when a worker dies between
+/// publish and acknowledgement.
 #[derive(Debug)]
 pub struct LostAcks<B> {
     inner: B,
@@ -200,7 +200,7 @@ impl<B: Broker> Broker for LostAcks<B> {
     }
 }
 
-/// Hands out as much as is asked for, whatever prefetch was agreed.
+/// Ignores the prefetch limit.
 #[derive(Debug)]
 pub struct IgnoresPrefetch<B>(pub B);
 
@@ -231,8 +231,8 @@ impl<B: Broker> Broker for IgnoresPrefetch<B> {
     }
 }
 
-/// Takes messages ahead of their turn, as many as the prefetch allows, as clients of real brokers do: what waits in the
-/// client's hands comes back with it when it dies, and counts as handed out.
+/// Receives messages ahead, as many as the prefetch allows, as clients of real brokers do: prefetched messages are
+/// redelivered when the client dies, and count as delivered.
 #[derive(Debug)]
 pub struct ReceivesAhead<B>(pub B);
 
