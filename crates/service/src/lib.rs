@@ -1,4 +1,5 @@
-//! EchoGen as a service: one configuration, adapters joined to stages, and the one entry that starts, drains and stops them.
+//! EchoGen as a service: one configuration, adapters joined to stages, and one function that starts, drains and stops
+//! them.
 //!
 //! | part | what it does |
 //! |---|---|
