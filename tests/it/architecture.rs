@@ -28,7 +28,6 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("encoder", &["protocol", "ports", "worker", "telemetry", "imaging", "checkpoint", "models"]),
     ("sampler", &["protocol", "ports", "worker", "telemetry", "imaging", "checkpoint", "models"]),
     ("notifier", &["protocol", "ports", "worker", "telemetry"]),
-    ("gateway", &["protocol", "ports", "telemetry"]),
     ("testkit", &["protocol", "ports"]),
     (
         "service",
@@ -65,7 +64,6 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "encoder",
             "sampler",
             "notifier",
-            "gateway",
             "service",
         ],
     ),

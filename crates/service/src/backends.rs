@@ -200,7 +200,7 @@ async fn open_fetcher(config: &ServiceConfig) -> Result<Arc<dyn ImageFetcher>, F
 /// Opens the sender of callbacks, for the notifier.
 fn open_callbacks(config: &ServiceConfig) -> Result<Arc<dyn CallbackSender>, Failure> {
     let sender = HttpCallbackSender::new(config.callbacks.clone());
-    Ok(Arc::new(sender.map_err(|error| Failure::refused("nobody can be called back", &error))?))
+    Ok(Arc::new(sender.map_err(|error| Failure::refused("callbacks cannot be sent", &error))?))
 }
 
 #[cfg(test)]

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_line_that_comes_in_pieces_survives_impatience() {
+    async fn a_line_that_comes_in_pieces_survives_a_caller_that_stops_waiting() {
         let (mut writer, reader) = tokio::io::duplex(64);
         let mut lines = JobLines::new(BufReader::new(reader));
         writer.write_all(b"first ha").await.unwrap();

@@ -65,7 +65,7 @@ impl<'a> Process<'a> {
         // The signal itself cancels `shutdown`; this task only logs it.
         tracker.spawn(async {
             interrupted().await;
-            info!("told to stop: finishing what runs");
+            info!("a signal came: finishing what runs");
         });
         tracker.spawn(monitor::end_on_fault(shutdown.clone()));
         Ok(Self { roles, config, tracker, shutdown })

@@ -115,9 +115,9 @@ impl Signals {
 const STACK_VARIABLE: &str = "RUST_MIN_STACK";
 const STACK_BYTES: &str = "134217728";
 
-/// Restarts this program with larger stacks unless the variable is set. A restart is necessary because the environment
-/// of a running process must not be changed, and the client has no setting for it. Call it before any thread is
-/// started.
+/// Replaces this process by the same program with larger stacks, unless the variable is set. The replacement is
+/// necessary because the environment of a running process must not be changed, and the client has no setting for it.
+/// Call it before any thread is started.
 #[cfg(unix)]
 pub fn with_deep_stacks() {
     use std::os::unix::process::CommandExt;
