@@ -25,7 +25,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 /// Maximum number of jobs in flight, as a broker would hold them.
 const IN_FLIGHT: usize = 256;
 
-/// Tasks at work at once.
+/// Maximum number of concurrent tasks.
 const CONCURRENCY: RoleConcurrency = RoleConcurrency { dispatcher: 32, segmenter: 32, encoder: 32, sampler: 32 };
 
 struct Installation {

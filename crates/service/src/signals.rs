@@ -127,7 +127,7 @@ pub fn with_deep_stacks() {
     let Ok(program) = std::env::current_exe() else { return };
     let error =
         std::process::Command::new(program).args(std::env::args_os().skip(1)).env(STACK_VARIABLE, STACK_BYTES).exec();
-    tracing::warn!(%error, "running with shallow stacks; set {STACK_VARIABLE}={STACK_BYTES}");
+    tracing::warn!(%error, "running with small thread stacks; set {STACK_VARIABLE}={STACK_BYTES}");
 }
 
 #[cfg(not(unix))]

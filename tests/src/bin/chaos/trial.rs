@@ -25,7 +25,7 @@ impl fmt::Display for Tally {
         let Self { jobs, results, events, retold, doubled, lost, restarts, seconds, .. } = self;
         write!(
             f,
-            "jobs {jobs:5}  results {results:5}  events {events:5} (told again {retold})  doubled {doubled}  lost {lost}  \
+            "jobs {jobs:5}  results {results:5}  events {events:5} (repeated {retold})  doubled {doubled}  lost {lost}  \
              restarts {restarts}  {seconds:.1} s"
         )
     }

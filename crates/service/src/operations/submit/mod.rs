@@ -70,7 +70,7 @@ impl Submitter {
             match self.broker.publish(&queue, message.clone()).await {
                 Err(error) if !error.is_permanent() => {
                     let wait = WAITS.wait_asked(error.retry_after(), failures);
-                    tracing::warn!(job = %job.id, %error, ?wait, "not sent, will try again");
+                    tracing::warn!(job = %job.id, %error, ?wait, "the job was not published, retrying");
                     tokio::time::sleep(wait).await;
                 }
                 ended => return ended,
