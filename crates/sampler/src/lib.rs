@@ -81,6 +81,7 @@ impl Sampler {
         // wasted.
         let (result, subject) = tokio::join!(self.results.find(&job), self.objects.get(&key, MAX_SUBJECT_BYTES));
         if let Some(result) = result? {
+            // The event may have been lost the first time, so it is published again.
             self.results.tell(&job, &result, &context.facts).await?;
             return Ok(Outcome::Done);
         }
@@ -93,6 +94,7 @@ impl Sampler {
         let images = self.store(&job, &parameters, sampled.images).await?;
         progress.note(StageName::Sampler, started.elapsed().as_secs_f64(), false);
         let result = self.result(&job, parameters, images, progress, context);
+        // The result is written after all its pictures: a client that reads it must find them.
         self.results.commit(&job, &result, &context.facts).await?;
         Ok(Outcome::Done)
     }

@@ -147,7 +147,8 @@ impl Product for CutOut {
         objects.put(&ObjectKey::of_content(layout::CUTOUTS, &record.cutout)?, png).await?;
         let record_bytes =
             serde_json::to_vec(&record).map_err(|error| Fault::from_error(FaultKind::Internal, error))?;
-        // The record must be stored after the PNG: a reader that finds the record relies on the PNG being there.
+        // The PNG must be stored before the record: a reader that found the record without its PNG would make both
+        // again.
         objects.put(key, record_bytes.into()).await?;
         Ok(Self(record))
     }

@@ -154,6 +154,7 @@ impl<N: BatchNetworks> Batches<N> {
             Err(error) if members.len() > 1 => self.run_each_alone(members, &error),
             Err(error) => {
                 if let Some(member) = members.pop() {
+                    // Its pictures that are not started yet are still in the scheduler, and are not wanted any more.
                     self.scheduler.remove(member.ticket);
                     member.pending.answer(Err(error));
                 }
@@ -242,6 +243,7 @@ impl<N: BatchNetworks> Batches<N> {
         }
         let mut again = 0;
         for Member { ticket, mut pending, share, .. } in members {
+            // Removed before `wait` adds the job again, with this batch's pictures and as one that shares no batch.
             self.scheduler.remove(ticket);
             if !pending.is_abandoned() {
                 again += 1;

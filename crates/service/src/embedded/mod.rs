@@ -84,6 +84,7 @@ struct Feed<'a, F> {
 
 impl<'a, F: FnMut(LineEnd)> Feed<'a, F> {
     async fn open(backends: &'a Backends, max_in_flight: usize, lines: JobLines, each: F) -> Result<Self, Failure> {
+        // Subscribed before any job is published, so that no end is missed.
         let events = backends.broker.subscribe("job").await;
         let events = events.map_err(|error| Failure::refused("events cannot be received", &error))?;
         let (max_in_flight, in_flight) = (max_in_flight.max(1), HashSet::new());

@@ -162,6 +162,7 @@ impl<'a, O: RunObserver> Runner<'a, O> {
         }
         match self.pipeline.submit(&job).await {
             Ok(()) => {
+                // Recorded after the publish: the job's events wait in the subscription until `run` polls it again.
                 let in_flight = InFlight { line, order, started: Instant::now(), job };
                 self.in_flight.insert(in_flight.job.id.clone(), in_flight);
             }

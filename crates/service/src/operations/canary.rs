@@ -142,6 +142,7 @@ impl Canary {
 
 async fn there_and_back(broker: &dyn Broker, job: &Job) -> Result<JobEvent, Fault> {
     let mut ends = Vec::new();
+    // All subscriptions must exist before the job is published, because its end may come at once.
     for kind in ENDS {
         let topic = JobEvent::new(kind, &job.id, Timestamp::UNIX_EPOCH, Value::Null).topic();
         ends.push(broker.subscribe(&topic).await?);

@@ -81,6 +81,7 @@ impl StatusReader {
 
     /// Waits until the job has ended; `each` is called for every change.
     pub async fn watch(&self, broker: &dyn Broker, mut each: impl FnMut(Observed<'_>)) -> Result<JobStatus, Failure> {
+        // Subscribed before the first check, so that an end between the two is not missed.
         let mut events = JobEvents::subscribe(broker, &self.id).await?;
         loop {
             let status = self.check().await?;

@@ -146,6 +146,7 @@ impl<'a> Batch<'a> {
                 },
             }
         }
+        // All confirms have arrived, so the mark moves past the last published line, and then the note is written.
         progress.note.advance(progress.last_line + 1);
         self.write_note(&progress)?;
         Ok(self.summary(&progress, stop.is_cancelled()))

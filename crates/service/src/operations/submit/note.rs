@@ -162,6 +162,7 @@ impl Note {
         let text = serde_json::to_string(&Self { failed, ..self.clone() }).map_err(|error| fault(error.into()))?;
         let fresh = PathBuf::from(format!("{}.new", note.display()));
         std::fs::write(&fresh, text + "\n").map_err(fault)?;
+        // The rename must come after the whole file is written.
         std::fs::rename(&fresh, note).map_err(fault)
     }
 
