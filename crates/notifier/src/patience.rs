@@ -1,11 +1,11 @@
-//! Which servers are left alone because they did not answer.
+//! The circuit breaker of each server that callbacks are sent to.
 //!
 //! ```text
-//!            failed                    the pause is over: one may try
-//!  answers ─────────▶ left alone ──────────────────────────────────────▶ tried
-//!     ▲                  ▲  twice as long as last time                     │ │
-//!     │                  └──────────────────── failed ─────────────────────┘ │
-//!     └──────────────────────────────────────── answered ────────────────────┘
+//!          failed               the open time has passed: one trial call
+//!  closed ────────▶ open ────────────────────────────────────────────────▶ half-open
+//!     ▲               ▲  failed: open for twice as long as before             │  │
+//!     │               └───────────────────────────────────────────────────────┘  │
+//!     └────────────────────────────── answered ──────────────────────────────────┘
 //! ```
 
 use std::{
@@ -16,19 +16,20 @@ use std::{
 
 use tokio::time::Instant;
 
-/// How long a server is left alone after its first failure.
+/// How long the circuit of a server stays open after its first failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The longest time for which one is left alone.
+/// The maximum time for which a circuit stays open.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// How long the others wait for the answer to the one that tries; after that another may.
+/// Timeout of a trial call: while it is pending, other calls are rejected; afterwards another trial is allowed.
 const TRIAL: Duration = Duration::from_secs(30);
 
-/// Servers that are remembered; past it the one that may be called soonest is forgotten.
+/// Maximum number of servers with an open circuit that are remembered. Beyond it, the one whose time ends first is
+/// forgotten.
 const REMEMBERED: usize = 4_096;
 
-/// Servers that failed, and until when nobody calls them.
+/// The servers that failed, and until when calls to them are rejected.
 #[derive(Debug, Default)]
 pub(crate) struct Patience {
     servers: Mutex<HashMap<String, Away>>,
@@ -36,17 +37,17 @@ pub(crate) struct Patience {
 
 #[derive(Clone, Copy, Debug)]
 struct Away {
-    /// How long it is left alone this time.
+    /// How long the circuit is open this time.
     pause: Duration,
-    /// The end of the pause, or of the trial.
+    /// The end of the open time, or of the trial's timeout.
     until: Instant,
-    /// Whether somebody tries.
+    /// Whether a trial call is in progress (the circuit is half-open).
     is_tried: bool,
 }
 
 impl Patience {
-    /// Whether the server may be called now; if not, how much of its pause is left. When that is over, the first who
-    /// asks may call, and to the others the time for its answer is another pause.
+    /// Returns whether the server may be called now; if not, returns the remaining time. After the open time the first
+    /// caller may make a trial call, and the others must wait for at most the trial's timeout.
     pub(crate) fn may_call(&self, host: &str) -> Result<(), Duration> {
         let mut servers = self.lock();
         let Some(away) = servers.get_mut(host) else { return Ok(()) };
@@ -59,17 +60,18 @@ impl Patience {
         Ok(())
     }
 
-    /// The server answered, whatever it said: it is there.
+    /// Records that the server has answered, whatever the answer: the circuit is closed.
     pub(crate) fn answered(&self, host: &str) {
         self.lock().remove(host);
     }
 
-    /// The server did not answer.
+    /// Records that the server did not answer.
     pub(crate) fn failed(&self, host: &str) {
         let now = Instant::now();
         let mut servers = self.lock();
         if let Some(away) = servers.get_mut(host) {
-            // Calls that were under way together fail together, and count once.
+            // Calls that were in progress at the same time fail together, and count as one failure. So only a failed
+            // trial extends the open time.
             if away.is_tried {
                 let pause = (away.pause * 2).min(LONGEST_PAUSE);
                 *away = Away { pause, until: now + pause, is_tried: false };
@@ -85,7 +87,7 @@ impl Patience {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Away>> {
-        // Each change under this lock is complete before anything can panic.
+        // A poisoned lock can be used: each change under it is complete before any code that could panic.
         self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -118,7 +120,7 @@ mod tests {
         let patience = Patience::default();
         patience.failed("slow");
         for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
-            // What was under way together with the one that tried.
+            // Another call that was in progress at the same time as the trial.
             patience.failed("slow");
             advance(SECOND * seconds - MOMENT).await;
             assert_eq!(patience.may_call("slow"), Err(MOMENT), "{seconds} s are not over");

@@ -1,4 +1,4 @@
-//! The notifier on the twins.
+//! Tests of the notifier with the in-memory ports.
 
 use std::{sync::Arc, time::Duration};
 
@@ -51,7 +51,7 @@ async fn a_server_that_is_away_is_left_alone_and_holds_up_nobody() {
         assert!(!error.is_permanent(), "{error}");
     }
     assert_eq!(bench.sender.calls(), 1, "four were not even tried");
-    // Another path of the same server, and another server.
+    // Another path of the same server is not called; another port counts as another server and is called.
     assert!(bench.tell("https://away.example/other").await.is_err());
     assert!(bench.tell("https://away.example:444/done").await.is_err());
     bench.tell(GOOD).await.unwrap();
