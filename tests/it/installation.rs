@@ -8,7 +8,7 @@ use echogen_protocol::{Job, JobEvent, RoleName, StageTask};
 use echogen_service::{Backends, config::ServiceConfig, work};
 use echogen_testkit::Counting;
 use echogen_tests::constant;
-use echogen_worker::JobStatusBoard;
+use echogen_worker::JobStatusStore;
 use jiff::Timestamp;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -22,7 +22,7 @@ pub(crate) struct Installation {
     pub(crate) broker: Arc<MemoryBroker>,
     events: Box<dyn EventStream>,
     pub(crate) cache: Arc<MemoryCache>,
-    board: JobStatusBoard,
+    board: JobStatusStore,
     work: Store,
     results: Store,
     pub(crate) callbacks: Arc<MemoryCallbackSender>,

@@ -66,7 +66,7 @@ impl Dispatcher {
         if let Some(result) = self.results.find_noted(&job).await? {
             // The event may have been lost the first time, and another client may have sent the same job, so it is
             // published again.
-            self.results.tell(&job, &result, &context.facts).await?;
+            self.results.tell(&job, &result, &context.metadata).await?;
             return Ok(Outcome::Done);
         }
         let resolution = self.config.subjects.resolution(&job).map_err(Fault::unsupported)?;

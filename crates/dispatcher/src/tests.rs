@@ -7,7 +7,7 @@ use echogen_protocol::{
     BoundingBox, ContentHash, EncodeTask, FailureKind, FoundBy, Job, JobId, JobResult, NextTask, PixelBudget,
     SampleTask, SegmentTask, Segmentation, StageTask, SubjectFound, SubjectKeys, layout,
 };
-use echogen_worker::{CachedObjects, Clock, Outcome, ProductsConfig, ResultWriter, Stage, StageContext, TaskFacts};
+use echogen_worker::{CachedObjects, Clock, Outcome, ProductsConfig, ResultWriter, Stage, StageContext, TaskMetadata};
 
 use crate::{Dispatcher, DispatcherConfig};
 
@@ -150,7 +150,7 @@ async fn a_finished_job_is_done_at_once_and_fetches_nothing() {
     let bench = bench();
     let job = job("dog.png");
     let result = JobResult::completed(&job, Vec::new(), "1.2.3", Clock::system().now());
-    bench.results.commit(&job, &result, &TaskFacts::default()).await.unwrap();
+    bench.results.commit(&job, &result, &TaskMetadata::default()).await.unwrap();
     assert_eq!(bench.run(job).await.unwrap(), Outcome::Done);
     assert_eq!(bench.fetcher.fetched(), 0);
 }

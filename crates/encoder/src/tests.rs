@@ -193,11 +193,11 @@ async fn later_prompts_find_it_and_another_resolution_does_not() {
 async fn other_networks_than_the_senders_are_refused() {
     let mut bench = bench();
     let cutout = bench.put_cutout(8, 6).await;
-    bench.context.facts.settings = Some("others".to_owned());
+    bench.context.metadata.settings = Some("others".to_owned());
     let fault = bench.run(job("one"), cutout).await.unwrap_err();
     assert_eq!((fault.kind(), bench.runs()), (FaultKind::Refused, 0), "{fault}");
     assert!(fault.to_string().contains("\"others\" there") && fault.to_string().contains(" here"), "{fault}");
-    bench.context.facts.settings = Some(bench.stage.keys.encoders.clone());
+    bench.context.metadata.settings = Some(bench.stage.keys.encoders.clone());
     bench.run(job("one"), cutout).await.expect("the same networks");
 }
 

@@ -82,7 +82,7 @@ impl Sampler {
         let (result, subject) = tokio::join!(self.results.find(&job), self.objects.get(&key, MAX_SUBJECT_BYTES));
         if let Some(result) = result? {
             // The event may have been lost the first time, so it is published again.
-            self.results.tell(&job, &result, &context.facts).await?;
+            self.results.tell(&job, &result, &context.metadata).await?;
             return Ok(Outcome::Done);
         }
         let parameters = self.networks.plan(&job)?;
@@ -95,7 +95,7 @@ impl Sampler {
         progress.note(StageName::Sampler, started.elapsed().as_secs_f64(), false);
         let result = self.result(&job, parameters, images, progress, context);
         // The result is written after all its pictures: a client that reads it must find them.
-        self.results.commit(&job, &result, &context.facts).await?;
+        self.results.commit(&job, &result, &context.metadata).await?;
         Ok(Outcome::Done)
     }
 

@@ -149,15 +149,15 @@ async fn many_prompts_cut_out_once() {
 #[tokio::test]
 async fn other_finder_settings_than_the_senders_are_refused_where_they_matter() {
     let mut bench = bench();
-    bench.context.facts.settings = Some("detector=ab threshold 0.5".to_owned());
+    bench.context.metadata.settings = Some("detector=ab threshold 0.5".to_owned());
     let fault = bench.run_png(job(None)).await.unwrap_err();
     assert_eq!(fault.kind(), FaultKind::Refused, "{fault}");
     assert!(fault.to_string().contains("\"detector=ab threshold 0.5\" there, none here"), "it names both: {fault}");
     assert_eq!(bench.detector.0.load(Ordering::Relaxed), 0, "nothing is made in vain");
     bench.run_png(job(Some([1, 2, 5, 4]))).await.expect("a given box is the same by any settings");
-    bench.context.facts.settings = Some(GivenBox.version());
+    bench.context.metadata.settings = Some(GivenBox.version());
     bench.run_png(job(None)).await.expect("the same settings");
-    bench.context.facts.settings = None;
+    bench.context.metadata.settings = None;
     bench.run_png(job(None)).await.expect("a sender of an earlier version does not say");
 }
 

@@ -9,7 +9,7 @@ use echogen_adapters::{
 use echogen_ports::{
     Broker, Cache, CallbackSender, Fault, ImageFetcher, MemoryBroker, MemoryCache, ObjectStore, Secret,
 };
-use echogen_worker::{Clock, JobStatusBoard, ResultWriter};
+use echogen_worker::{Clock, JobStatusStore, ResultWriter};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -38,7 +38,7 @@ pub struct Backends {
     /// Sends callbacks to clients' servers; without it no notifier runs.
     pub callbacks: Option<Arc<dyn CallbackSender>>,
     /// The job status store.
-    pub board: JobStatusBoard,
+    pub board: JobStatusStore,
     /// The same broker if it is RabbitMQ, whose queue depths can be read.
     pub(crate) amqp: Option<Arc<AmqpBroker>>,
 }
@@ -53,7 +53,7 @@ impl Backends {
         fetcher: Arc<dyn ImageFetcher>,
         tracker: &TaskTracker,
     ) -> Self {
-        let board = JobStatusBoard::start(Arc::clone(&cache), tracker);
+        let board = JobStatusStore::start(Arc::clone(&cache), tracker);
         Self { broker, cache, work, results, fetcher, callbacks: None, board, amqp: None }
     }
 
@@ -91,7 +91,7 @@ impl Backends {
 
     /// Returns the writer of results.
     pub fn writer(&self) -> ResultWriter {
-        result_writer(Arc::clone(&self.results), Arc::clone(&self.broker)).with_board(self.board.clone())
+        result_writer(Arc::clone(&self.results), Arc::clone(&self.broker)).with_status_store(self.board.clone())
     }
 }
 

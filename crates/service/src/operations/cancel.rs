@@ -1,7 +1,7 @@
 //! Cancels jobs: writes the result "cancelled" for a job that has not ended.
 
 use echogen_protocol::JobId;
-use echogen_worker::{Cancelled, JobCanceller, JobStatusBoard};
+use echogen_worker::{Cancelled, JobCanceller, JobStatusStore};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -21,9 +21,9 @@ impl Canceller {
     pub async fn open(config: &ServiceConfig) -> Result<Self, Failure> {
         let tracker = TaskTracker::new();
         let results = Stores::open(config).await?.results;
-        let board = JobStatusBoard::start(backends::open_cache(config)?, &tracker);
+        let board = JobStatusStore::start(backends::open_cache(config)?, &tracker);
         let broker = super::connect(config).await?;
-        let writer = backends::result_writer(results, broker).with_board(board.clone());
+        let writer = backends::result_writer(results, broker).with_status_store(board.clone());
         Ok(Self { canceller: JobCanceller::new(writer, Some(board)), tracker })
     }
 

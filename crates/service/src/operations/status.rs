@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use echogen_adapters::S3ObjectStore;
 use echogen_ports::{Broker, Fault, ObjectKey};
 use echogen_protocol::{JobEvent, JobId, JobResult};
-use echogen_worker::{JobState, JobStatusBoard, ResultWriter};
+use echogen_worker::{JobState, JobStatusStore, ResultWriter};
 use tokio_util::task::TaskTracker;
 
 use super::JobEvents;
@@ -47,7 +47,7 @@ pub enum Observed<'a> {
 
 /// Reads the status of a job.
 pub struct StatusReader {
-    board: JobStatusBoard,
+    board: JobStatusStore,
     results: ResultWriter,
     bucket: Option<S3ObjectStore>,
     id: JobId,
@@ -59,7 +59,7 @@ impl StatusReader {
     /// the job status store does not know the job.
     pub async fn open(config: &ServiceConfig, id: &JobId, destination: Option<&str>) -> Result<Self, Failure> {
         let Stores { results, bucket, .. } = Stores::open(config).await?;
-        let board = JobStatusBoard::start(backends::open_cache(config)?, &TaskTracker::new());
+        let board = JobStatusStore::start(backends::open_cache(config)?, &TaskTracker::new());
         // The reader writes no results and publishes no events, so an unused in-memory broker suffices.
         let results = backends::result_writer(results, Arc::new(echogen_ports::MemoryBroker::new()));
         Ok(Self { board, results, bucket, id: id.clone(), destination: destination.map(str::to_owned) })

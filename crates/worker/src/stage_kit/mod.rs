@@ -17,9 +17,11 @@ mod inference_thread;
 mod products;
 mod products_config;
 mod single_flight;
+mod stage;
 
 pub use cached_objects::CachedObjects;
 pub(crate) use inference_thread::panic_message;
 pub use inference_thread::{InferenceError, InferenceThread, IsDeviceFault, Request, RequestHandle, catch_panic};
 pub use products::{Obtained, Origin, Product, Products, StoredObject};
 pub use products_config::ProductsConfig;
+pub use stage::{Outcome, Stage, StageContext, TaskMetadata};

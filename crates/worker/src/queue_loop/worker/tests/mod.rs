@@ -78,7 +78,7 @@ impl<T: StageTask> Stage for Script<T> {
     type Task = T;
 
     async fn run(&self, task: T, context: &StageContext) -> Result<Outcome, Fault> {
-        self.settings.lock().unwrap().push(context.facts.settings.clone());
+        self.settings.lock().unwrap().push(context.metadata.settings.clone());
         let job = task.job().cloned().unwrap_or_else(|| job(task.job_id().as_str()));
         let tries = {
             let mut tries = self.tries.lock().unwrap();
@@ -108,7 +108,7 @@ impl<T: StageTask> Stage for Script<T> {
                 Ok(Outcome::Done)
             }
             _ => {
-                assert_eq!(context.facts.attempt, tries);
+                assert_eq!(context.metadata.attempt, tries);
                 Ok(next(job))
             }
         }
@@ -164,29 +164,29 @@ fn config() -> WorkerConfig {
 impl<T: StageTask> StageBench<T> {
     /// A worker at a broker that `wrap` makes of the twin, and a store whose first calls fail.
     fn start(wrap: impl FnOnce(MemoryBroker) -> Arc<dyn Broker>, store_failures: u32) -> Self {
-        Self::on_board(wrap, store_failures, None)
+        Self::with_status(wrap, store_failures, None)
     }
 
-    fn on_board(
+    fn with_status(
         wrap: impl FnOnce(MemoryBroker) -> Arc<dyn Broker>,
         store_failures: u32,
-        board: Option<JobStatusBoard>,
+        status_store: Option<JobStatusStore>,
     ) -> Self {
         let (broker, store, stage) =
             (MemoryBroker::new(), Arc::new(MemoryObjectStore::new()), Arc::new(Script::default()));
         let (wrapped, clock) = (wrap(broker.clone()), Clock::fixed(Timestamp::UNIX_EPOCH));
         let flaky = Arc::new(FailFirst::new(SharedStore(Arc::clone(&store)), store_failures));
         let mut results = ResultWriter::new(flaky, Arc::clone(&wrapped), clock.clone(), "1.2.3");
-        if let Some(board) = &board {
-            results = results.with_board(board.clone());
+        if let Some(status_store) = &status_store {
+            results = results.with_status_store(status_store.clone());
         }
         let mut worker =
             Worker::new(Arc::clone(&stage), wrapped, Arc::new(results), config()).with_clock(clock.clone());
         if T::STAGE == StageName::Dispatcher {
             worker = worker.on_queue(queue());
         }
-        if let Some(board) = board {
-            worker = worker.with_board(board);
+        if let Some(status_store) = status_store {
+            worker = worker.with_status_store(status_store);
         }
         let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
         let worker = tracker.spawn(worker.run(shutdown.clone()));

@@ -23,20 +23,20 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Delivers items in the background, begun in the order in which they were given.
 #[derive(Debug)]
-pub(crate) struct Courier<T> {
+pub(crate) struct BackgroundSender<T> {
     name: &'static str,
     sender: mpsc::Sender<T>,
     dropped: Arc<AtomicU64>,
 }
 
-impl<T> Clone for Courier<T> {
+impl<T> Clone for BackgroundSender<T> {
     fn clone(&self) -> Self {
         Self { name: self.name, sender: self.sender.clone(), dropped: Arc::clone(&self.dropped) }
     }
 }
 
-impl<T: Send + 'static> Courier<T> {
-    /// A courier, and its work, to be spawned: it ends when the last clone of the courier is gone and everything is
+impl<T: Send + 'static> BackgroundSender<T> {
+    /// A sender, and its work, to be spawned: it ends when the last clone of the sender is gone and everything is
     /// delivered.
     pub(crate) fn new<F>(
         name: &'static str,
@@ -84,14 +84,14 @@ mod tests {
     async fn items_are_begun_in_order_and_all_are_delivered_before_it_ends() {
         let (seen, tracker) = (Arc::new(Mutex::new(Vec::new())), TaskTracker::new());
         let delivered = Arc::clone(&seen);
-        let (courier, work) = Courier::new("numbers", move |number: u32| {
+        let (background, work) = BackgroundSender::new("numbers", move |number: u32| {
             delivered.lock().unwrap().push(number);
             tokio::time::sleep(Duration::from_millis(u64::from(number % 7)))
         });
         tracker.spawn(work);
         let numbers: Vec<u32> = (0..300).collect();
-        numbers.iter().for_each(|number| courier.send(*number));
-        drop(courier);
+        numbers.iter().for_each(|number| background.send(*number));
+        drop(background);
         tracker.close();
         tracker.wait().await;
         assert_eq!(*seen.lock().unwrap(), numbers);
@@ -100,7 +100,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_server_that_is_away_costs_items_and_no_time() {
         let away = Arc::new(Semaphore::new(0));
-        let (courier, work) = Courier::new("numbers", {
+        let (background, work) = BackgroundSender::new("numbers", {
             let away = Arc::clone(&away);
             move |_: usize| {
                 let away = Arc::clone(&away);
@@ -109,11 +109,11 @@ mod tests {
         });
         let tracker = TaskTracker::new();
         tracker.spawn(work);
-        (0..WAITING + 10).for_each(|number| courier.send(number));
-        assert_eq!(courier.dropped(), 10);
+        (0..WAITING + 10).for_each(|number| background.send(number));
+        assert_eq!(background.dropped(), 10);
         // One patience later the first are given up, and there is room again.
         tokio::time::sleep(PATIENCE + Duration::from_secs(1)).await;
-        courier.send(0);
-        assert_eq!(courier.dropped(), 10);
+        background.send(0);
+        assert_eq!(background.dropped(), 10);
     }
 }

@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::error;
 
-use crate::lanes::Consumers;
+use super::lanes::Consumers;
 
 /// Messages that are remembered to come again; of more, the oldest are forgotten, and count as suspects when they come.
 const REMEMBERED: usize = 4_096;

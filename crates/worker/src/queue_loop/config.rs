@@ -6,7 +6,7 @@ use echogen_ports::{Backoff, clamped_seconds};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::lanes::LaneWeights;
+use super::lanes::LaneWeights;
 
 /// A worker's settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -21,7 +21,7 @@ impl Stage for Order {
 
 impl Order {
     fn count(&self, lane: Lane, first: usize) -> usize {
-        self.0.lock().unwrap().iter().take(first).filter(|begun| **begun == lane).count()
+        self.0.lock().unwrap().iter().take(first).filter(|guard| **guard == lane).count()
     }
 
     fn shares(&self, first: usize) -> [usize; 3] {

@@ -17,12 +17,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, field::Empty, info, info_span, warn};
 
 use crate::{
-    Stage, StageContext, TaskFacts, Withdrawal,
-    cancellation::{Cancellations, Watch},
-    completion::Completion,
-    disposition::{Disposition, ReceivedTask},
-    quarantine::{Begun, CrashLedger},
+    CancellationStatus, Stage, StageContext, TaskMetadata,
+    job::cancellations::{Cancellations, Watch},
     stage_kit::panic_message,
+};
+
+use super::{
+    completion::Completion,
+    crash_counter::{CrashCounter, CrashGuard},
+    disposition::{Disposition, ReceivedTask},
     trace::placed,
     waits::{after, pause},
 };
@@ -39,7 +42,7 @@ pub(crate) struct Handler<S> {
     pub(crate) queues: Vec<QueueName>,
     pub(crate) completion: Completion,
     pub(crate) cancellations: Arc<Cancellations>,
-    pub(crate) ledger: Option<CrashLedger>,
+    pub(crate) crash_counter: Option<CrashCounter>,
 }
 
 impl<S: Stage> Handler<S> {
@@ -66,7 +69,7 @@ impl<S: Stage> Handler<S> {
         span.record("trace_id", own.trace_id());
         // A task without a trace keeps the one that it gets now, whatever way it goes.
         headers.traceparent = Some(trace);
-        let facts = TaskFacts {
+        let metadata = TaskMetadata {
             stage: Some(S::Task::STAGE),
             attempt: headers.failures.saturating_add(1),
             result_key: None,
@@ -79,16 +82,16 @@ impl<S: Stage> Handler<S> {
         let message = std::mem::take(&mut delivery.message);
         let (queue, redeliveries) = (&self.queues[queue], delivery.redeliveries);
         let is_suspect = alone.is_some();
-        let mut task = ReceivedTask { queue, message, redeliveries, is_suspect, headers, facts, job: None };
+        let mut task = ReceivedTask { queue, message, redeliveries, is_suspect, headers, metadata, job: None };
         async {
-            let (disposition, begun) = self.decide(&mut task, abort).await;
+            let (disposition, guard) = self.decide(&mut task, abort).await;
             drop(alone);
             let end = self.settle(delivery, &task, disposition, abort).await;
             Span::current().record("outcome", end.as_str());
             progress.ended(end);
             // Last: as long as the task is not settled, it counts as one that may take its worker down.
-            if let Some(begun) = begun {
-                begun.end().await;
+            if let Some(guard) = guard {
+                guard.end().await;
             }
         }
         .instrument(span)
@@ -139,21 +142,25 @@ impl<S: Stage> Handler<S> {
     }
 
     /// Says what is to be done; of a task that came back also its mark, to be taken away once it is settled.
-    async fn decide(&self, task: &mut ReceivedTask<'_>, abort: &CancellationToken) -> (Disposition, Option<Begun>) {
+    async fn decide(
+        &self,
+        task: &mut ReceivedTask<'_>,
+        abort: &CancellationToken,
+    ) -> (Disposition, Option<CrashGuard>) {
         let config = &self.completion.config;
         if task.redeliveries > config.max_redeliveries {
             let times = task.redeliveries;
             let story = format!("handed out {times} times and never settled; it may kill its worker");
             return (parked_unrun::<S>(task, story).await, None);
         }
-        let mut begun = None;
+        let mut guard = None;
         // The mark stands before anything of the task is run.
-        if let (Some(ledger), true) = (&self.ledger, task.is_suspect) {
-            let (crashes, mark) = ledger.begin(&task.message.body).await;
-            begun = Some(mark);
+        if let (Some(crash_counter), true) = (&self.crash_counter, task.is_suspect) {
+            let (crashes, mark) = crash_counter.begin(&task.message.body).await;
+            guard = Some(mark);
             if crashes >= config.max_crashes.max(1) {
                 let story = format!("it took its worker down {crashes} times while it ran alone");
-                return (parked_unrun::<S>(task, story).await, begun);
+                return (parked_unrun::<S>(task, story).await, guard);
             }
         }
         let disposition = match read::<S::Task>(&task.message.body).await {
@@ -166,7 +173,7 @@ impl<S: Stage> Handler<S> {
                 unreadable(task, &error)
             }
         };
-        (disposition, begun)
+        (disposition, guard)
     }
 
     /// Runs the stage under its job's deadline, unless the job is over already.
@@ -181,8 +188,8 @@ impl<S: Stage> Handler<S> {
             return expired(job.deadline);
         }
         let mut watch = self.cancellations.watch(job.id.clone());
-        if watch.is_told()
-            && let Some(disposition) = self.taken_back(&mut watch, &job.result_key).await
+        if watch.is_notified()
+            && let Some(disposition) = self.check_cancelled(&mut watch, &job.result_key).await
         {
             return disposition;
         }
@@ -195,7 +202,7 @@ impl<S: Stage> Handler<S> {
                 disposition => disposition,
             },
             // The job is cancelled: what the stage has begun elsewhere, on a thread of its own, ends too.
-            disposition = self.until_taken_back(&mut watch, &job.result_key) => {
+            disposition = self.until_cancelled(&mut watch, &job.result_key) => {
                 context.job_cancelled.cancel();
                 disposition
             }
@@ -222,29 +229,29 @@ impl<S: Stage> Handler<S> {
     }
 
     fn context(&self, task: &ReceivedTask<'_>, deadline: Option<Timestamp>, abort: &CancellationToken) -> StageContext {
-        let Completion { clock, config, announcer, .. } = &self.completion;
+        let Completion { clock, config, publisher, .. } = &self.completion;
         let time_limit = Instant::now() + clock.within(config.task_timeout(), deadline);
-        let mut context = StageContext::new(announcer.clone(), clock.clone(), time_limit, task.facts.clone());
+        let mut context = StageContext::new(publisher.clone(), clock.clone(), time_limit, task.metadata.clone());
         context.cancelled = abort.clone();
         context.alone = task.is_suspect;
         context
     }
 
-    async fn until_taken_back(&self, watch: &mut Watch, result_key: &str) -> Disposition {
+    async fn until_cancelled(&self, watch: &mut Watch, result_key: &str) -> Disposition {
         loop {
-            watch.told().await;
-            if let Some(disposition) = self.taken_back(watch, result_key).await {
+            watch.notified().await;
+            if let Some(disposition) = self.check_cancelled(watch, result_key).await {
                 return disposition;
             }
         }
     }
 
     /// Checks the word that the job was cancelled: its result is the truth. A job that was sent anew since goes on.
-    async fn taken_back(&self, watch: &mut Watch, result_key: &str) -> Option<Disposition> {
+    async fn check_cancelled(&self, watch: &mut Watch, result_key: &str) -> Option<Disposition> {
         match self.completion.failures.check_cancelled(watch.job(), result_key).await {
-            Ok(Withdrawal::Ended) => Some(Disposition::Ended),
-            Ok(Withdrawal::Unsettled) => Some(Disposition::Fail(Failure::cancelled())),
-            Ok(Withdrawal::Not) => {
+            Ok(CancellationStatus::Ended) => Some(Disposition::Ended),
+            Ok(CancellationStatus::Unsettled) => Some(Disposition::Fail(Failure::cancelled())),
+            Ok(CancellationStatus::Not) => {
                 watch.forget();
                 None
             }
@@ -279,8 +286,8 @@ async fn read<T: StageTask>(body: &Bytes) -> Result<T, Unreadable> {
 
 /// Keeps of the job what is needed once the task has gone to the stage.
 fn note_job(task: &mut ReceivedTask<'_>, job: Option<JobOutline>) {
-    task.facts.callback = job.as_ref().and_then(|job| job.callback.clone());
-    task.facts.result_key = job.as_ref().map(|job| job.result_key.clone());
+    task.metadata.callback = job.as_ref().and_then(|job| job.callback.clone());
+    task.metadata.result_key = job.as_ref().map(|job| job.result_key.clone());
     task.job = job;
 }
 

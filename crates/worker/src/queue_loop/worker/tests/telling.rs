@@ -1,10 +1,10 @@
-//! What the world is told: replies, traces, the scoreboard, and that nobody waits for it.
+//! What the world is told: replies, traces, the job status store, and that nobody waits for it.
 
 use echogen_ports::{Event, EventStream, MemoryCache};
 use echogen_protocol::{EventKind, JobEvent, ReplyTo, TraceContext};
 
 use super::*;
-use crate::JobStatusBoard;
+use crate::JobStatusStore;
 
 fn reply_to() -> ReplyTo {
     ReplyTo { queue: "answers".to_owned(), correlation_id: Some("7".to_owned()) }
@@ -114,25 +114,25 @@ async fn a_task_without_a_trace_or_with_a_broken_one_gets_one_and_keeps_it() {
 #[tokio::test(start_paused = true)]
 async fn the_scoreboard_shows_where_a_job_stands_and_where_its_result_belongs() {
     let (tracker, cache) = (TaskTracker::new(), Arc::new(MemoryCache::new(100_000)));
-    let board = JobStatusBoard::start(cache, &tracker);
-    let bench = Bench::on_board(|broker| Arc::new(broker), 0, Some(board.clone()));
+    let status_store = JobStatusStore::start(cache, &tracker);
+    let bench = Bench::with_status(|broker| Arc::new(broker), 0, Some(status_store.clone()));
     let mut odd = job("never");
     odd.output.destination = Some("dogs".to_owned());
     let headers = TaskHeaders { reply_to: Some(reply_to()), ..TaskHeaders::default() };
     bench.broker.publish(&queue(), Message::of_task(&odd, &headers)).await.unwrap();
     let stage = Arc::clone(&bench.stage);
     eventually("it has been tried twice", || stage.tries("never") == 2).await;
-    let state = board.find(&odd.id).await.unwrap().unwrap();
+    let state = status_store.find(&odd.id).await.unwrap().unwrap();
     assert_eq!((state.state, state.stage.as_deref(), state.attempt), (EventKind::Retrying, Some("dispatcher"), 2));
     assert_eq!((state.result_key.as_str(), state.reply_to), ("dogs/never/result.json", Some(reply_to())));
     assert_eq!(state.trace_id.map(|id| id.len()), Some(32));
     bench.idle().await;
-    assert_eq!(board.find(&odd.id).await.unwrap().unwrap().state, EventKind::Parked);
+    assert_eq!(status_store.find(&odd.id).await.unwrap().unwrap().state, EventKind::Parked);
     bench.send("wrong").await;
     bench.idle().await;
     eventually("the end is noted", || {
         use futures::FutureExt;
-        let found = board.find(&job("wrong").id).now_or_never();
+        let found = status_store.find(&job("wrong").id).now_or_never();
         found.unwrap().unwrap().is_some_and(|state| state.state == EventKind::Failed)
     })
     .await;
@@ -172,7 +172,7 @@ impl Broker for SlowEvents {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_task_waits_for_a_courtesy_but_a_jobs_end_is_told_before_the_ack() {
+async fn no_task_waits_for_a_courtesy_but_a_jobs_end_is_notified_before_the_ack() {
     let bench = Bench::start(|broker| Arc::new(SlowEvents(broker)), 0);
     let began = Instant::now();
     bench.send("flaky").await;

@@ -10,7 +10,7 @@ use echogen_protocol::{
 use echogen_telemetry::JobEnd;
 use jiff::Timestamp;
 
-use crate::{Clock, JobState, JobStatusBoard, TaskFacts};
+use crate::{Clock, JobState, JobStatusStore, TaskMetadata};
 
 /// Bytes of a `result.json` that is read back: 64 pictures and the job's own words stay far below.
 const MAX_RESULT_BYTES: u64 = 16 * 1024 * 1024;
@@ -19,15 +19,15 @@ const MAX_RESULT_BYTES: u64 = 16 * 1024 * 1024;
 #[async_trait]
 pub trait FailureHandler: Send + Sync {
     /// Ends the job as failed (or expired, or cancelled, as `failure` says), unless it has ended already. Idempotent.
-    async fn fail(&self, job: &JobOutline, failure: Failure, facts: &TaskFacts) -> Result<(), Fault>;
+    async fn fail(&self, job: &JobOutline, failure: Failure, metadata: &TaskMetadata) -> Result<(), Fault>;
 
     /// Checks the word that a job was taken back; `result_key` is where its result belongs.
-    async fn check_cancelled(&self, id: &JobId, result_key: &str) -> Result<Withdrawal, Fault>;
+    async fn check_cancelled(&self, id: &JobId, result_key: &str) -> Result<CancellationStatus, Fault>;
 }
 
 /// What is true of the word that a job was taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Withdrawal {
+pub enum CancellationStatus {
     /// Nothing: the job has no result, so it goes on.
     Not,
     /// The job has its result; there is nothing left to do.
@@ -43,19 +43,19 @@ pub struct ResultWriter {
     broker: Arc<dyn Broker>,
     clock: Clock,
     version: String,
-    board: Option<JobStatusBoard>,
+    status_store: Option<JobStatusStore>,
 }
 
 impl ResultWriter {
     /// A writer into `store`; `version` is EchoGen's, as it stands in the results.
     pub fn new(store: Arc<dyn ObjectStore>, broker: Arc<dyn Broker>, clock: Clock, version: impl Into<String>) -> Self {
-        Self { store, broker, clock, version: version.into(), board: None }
+        Self { store, broker, clock, version: version.into(), status_store: None }
     }
 
-    /// The same writer, which notes every end on the scoreboard too.
+    /// The same writer, which notes every end on the job status store too.
     #[must_use]
-    pub fn with_board(mut self, board: JobStatusBoard) -> Self {
-        self.board = Some(board);
+    pub fn with_status_store(mut self, status_store: JobStatusStore) -> Self {
+        self.status_store = Some(status_store);
         self
     }
 
@@ -69,11 +69,11 @@ impl ResultWriter {
         self.find_at(&ObjectKey::of_result(job)?).await
     }
 
-    /// The same for where a result that is missed costs little: the store is asked only if the scoreboard knows of an end
+    /// The same for where a result that is missed costs little: the store is asked only if the job status store knows of an end
     /// or cannot answer. It may have forgotten one, so the last stage asks the store itself.
     pub async fn find_noted(&self, job: &Job) -> Result<Option<JobResult>, Fault> {
-        if let Some(board) = &self.board
-            && let Ok(state) = board.find(&job.id).await
+        if let Some(status_store) = &self.status_store
+            && let Ok(state) = status_store.find(&job.id).await
             && !state.is_some_and(|state| state.state.ends_job())
         {
             return Ok(None);
@@ -86,14 +86,14 @@ impl ResultWriter {
     /// The event is sent either way, and always that of the result in the store: a process that died between the two
     /// steps is made good by the next try, and listeners know the event by its id. It returns only when the broker has
     /// the event.
-    pub async fn commit(&self, job: &Job, result: &JobResult, facts: &TaskFacts) -> Result<bool, Fault> {
-        self.commit_at(&ObjectKey::of_result(job)?, result, facts).await
+    pub async fn commit(&self, job: &Job, result: &JobResult, metadata: &TaskMetadata) -> Result<bool, Fault> {
+        self.commit_at(&ObjectKey::of_result(job)?, result, metadata).await
     }
 
-    /// Tells once more of the end of a job, should the first telling have been lost, and answers whoever asks by `facts`:
+    /// Tells once more of the end of a job, should the first telling have been lost, and answers whoever asks by `metadata`:
     /// by reply or by callback.
-    pub async fn tell(&self, job: &Job, result: &JobResult, facts: &TaskFacts) -> Result<(), Fault> {
-        self.tell_end(&job.result_key(), result, facts).await
+    pub async fn tell(&self, job: &Job, result: &JobResult, metadata: &TaskMetadata) -> Result<(), Fault> {
+        self.publish_end(&job.result_key(), result, metadata).await
     }
 
     /// Returns the result at a key of the result store, if there is one.
@@ -109,19 +109,19 @@ impl ResultWriter {
         &self,
         key: &ObjectKey,
         result: &JobResult,
-        facts: &TaskFacts,
+        metadata: &TaskMetadata,
     ) -> Result<bool, Fault> {
         let bytes = serde_json::to_vec_pretty(result)
             .map_err(|error| Fault::internal("the result cannot be written as JSON").because(error))?;
         if self.store.put_if_absent(key, bytes.into()).await? {
             echogen_telemetry::metrics().job_ended(counted_as(result.status));
-            self.tell_end(key.as_str(), result, facts).await?;
+            self.publish_end(key.as_str(), result, metadata).await?;
             return Ok(true);
         }
         // Without a result nobody may take the job for ended, whatever stands in its place.
         let gone = || Fault::unavailable(format!("the object {key} was there, and is gone again"));
         let counts = self.find_at(key).await?.ok_or_else(gone)?;
-        self.tell_end(key.as_str(), &counts, facts).await?;
+        self.publish_end(key.as_str(), &counts, metadata).await?;
         Ok(false)
     }
 
@@ -142,15 +142,15 @@ impl ResultWriter {
         self.broker.publish(&task.queue(), Message::of_task(&task, &headers)).await
     }
 
-    async fn tell_end(&self, key: &str, result: &JobResult, facts: &TaskFacts) -> Result<(), Fault> {
-        let event = JobEvent::of_result(result).in_trace(facts.trace);
-        let told = Event::of_job(&event).replying_to(facts.reply_to.clone());
+    async fn publish_end(&self, key: &str, result: &JobResult, metadata: &TaskMetadata) -> Result<(), Fault> {
+        let event = JobEvent::of_result(result).in_trace(metadata.trace);
+        let told = Event::of_job(&event).replying_to(metadata.reply_to.clone());
         self.broker.publish_event(told).await?;
-        if let Some(callback) = &facts.callback {
+        if let Some(callback) = &metadata.callback {
             self.leave_notice(callback, &event).await?;
         }
-        if let Some(board) = &self.board {
-            board.note(&event.subject, JobState::of(&event, facts, key));
+        if let Some(status_store) = &self.status_store {
+            status_store.note(&event.subject, JobState::of(&event, metadata, key));
         }
         Ok(())
     }
@@ -158,23 +158,23 @@ impl ResultWriter {
 
 #[async_trait]
 impl FailureHandler for ResultWriter {
-    async fn fail(&self, job: &JobOutline, failure: Failure, facts: &TaskFacts) -> Result<(), Fault> {
+    async fn fail(&self, job: &JobOutline, failure: Failure, metadata: &TaskMetadata) -> Result<(), Fault> {
         let result = JobResult::failed(job, failure, &self.version, self.clock.now());
         match ObjectKey::new(job.result_key.as_str()) {
-            Ok(key) => self.commit_at(&key, &result, facts).await.map(drop),
+            Ok(key) => self.commit_at(&key, &result, metadata).await.map(drop),
             // A job that is refused for its very id or destination has no place for a result; its event is all there is.
-            Err(_) => self.tell_end("", &result, facts).await,
+            Err(_) => self.publish_end("", &result, metadata).await,
         }
     }
 
-    async fn check_cancelled(&self, id: &JobId, result_key: &str) -> Result<Withdrawal, Fault> {
+    async fn check_cancelled(&self, id: &JobId, result_key: &str) -> Result<CancellationStatus, Fault> {
         if self.find_at(&ObjectKey::new(result_key)?).await?.is_some() {
-            return Ok(Withdrawal::Ended);
+            return Ok(CancellationStatus::Ended);
         }
         let elsewhere = ObjectKey::new(id.result_key(None))?;
         let marked = elsewhere.as_str() != result_key
             && self.find_at(&elsewhere).await?.is_some_and(|result| result.status == JobStatus::Cancelled);
-        Ok(if marked { Withdrawal::Unsettled } else { Withdrawal::Not })
+        Ok(if marked { CancellationStatus::Unsettled } else { CancellationStatus::Not })
     }
 }
 
@@ -219,12 +219,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_result_counts_and_is_told_every_time() {
+    async fn the_first_result_counts_and_is_notified_every_time() {
         let mut bench = bench().await;
         let good = JobResult::completed(&bench.job, Vec::new(), "1.2.3", Timestamp::UNIX_EPOCH);
-        assert!(bench.results.commit(&bench.job, &good, &TaskFacts::default()).await.unwrap());
+        assert!(bench.results.commit(&bench.job, &good, &TaskMetadata::default()).await.unwrap());
         let failure = Failure { kind: FailureKind::Internal, message: "too late".to_owned() };
-        bench.results.fail(&bench.job.outline(), failure, &TaskFacts::default()).await.unwrap();
+        bench.results.fail(&bench.job.outline(), failure, &TaskMetadata::default()).await.unwrap();
         assert_eq!(bench.results.find(&bench.job).await.unwrap(), Some(good));
         let (first, second) = (next_event(&mut bench.events).await, next_event(&mut bench.events).await);
         assert_eq!(first.kind, EventKind::Completed);
@@ -236,23 +236,23 @@ mod tests {
         let (broker, tracker) = (Arc::new(MemoryBroker::new()), TaskTracker::new());
         let mut answers = broker.consume(&echogen_protocol::QueueName("answers".to_owned()), 1).await.unwrap();
         assert!(tokio::time::timeout(Duration::ZERO, answers.receive()).await.is_err(), "the queue stands");
-        let board = JobStatusBoard::start(Arc::new(MemoryCache::new(10_000)), &tracker);
+        let status_store = JobStatusStore::start(Arc::new(MemoryCache::new(10_000)), &tracker);
         let store = Arc::new(MemoryObjectStore::new());
-        let results =
-            ResultWriter::new(store, broker, Clock::fixed(Timestamp::UNIX_EPOCH), "1.2.3").with_board(board.clone());
+        let results = ResultWriter::new(store, broker, Clock::fixed(Timestamp::UNIX_EPOCH), "1.2.3")
+            .with_status_store(status_store.clone());
         let job = Job { id: JobId("one".to_owned()), ..Job::new("dog.png".into(), "a dog") };
         let trace = TraceContext::new(1, 2);
         let reply_to = ReplyTo { queue: "answers".to_owned(), correlation_id: Some("7".to_owned()) };
-        let facts = TaskFacts { reply_to: Some(reply_to), trace: Some(trace), ..TaskFacts::default() };
+        let metadata = TaskMetadata { reply_to: Some(reply_to), trace: Some(trace), ..TaskMetadata::default() };
         let good = JobResult::completed(&job, Vec::new(), "1.2.3", Timestamp::UNIX_EPOCH);
-        results.commit(&job, &good, &facts).await.unwrap();
+        results.commit(&job, &good, &metadata).await.unwrap();
         let answer = tokio::time::timeout(Duration::from_secs(5), answers.receive()).await.expect("an answer comes");
         let answer = answer.unwrap().unwrap();
         assert_eq!(answer.message.headers[ReplyTo::CORRELATION_HEADER], "7");
         let event: JobEvent = serde_json::from_slice(&answer.message.body).unwrap();
         assert_eq!((event.kind, event.traceparent), (EventKind::Completed, Some(trace)));
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let state = board.find(&job.id).await.unwrap().unwrap();
+        let state = status_store.find(&job.id).await.unwrap().unwrap();
         assert_eq!((state.state, state.result_key.as_str()), (EventKind::Completed, "one/result.json"));
     }
 
@@ -260,7 +260,7 @@ mod tests {
     async fn a_failure_leaves_a_result_of_its_kind() {
         let mut bench = bench().await;
         let failure = Failure { kind: FailureKind::Expired, message: "too late".to_owned() };
-        bench.results.fail(&bench.job.outline(), failure.clone(), &TaskFacts::default()).await.unwrap();
+        bench.results.fail(&bench.job.outline(), failure.clone(), &TaskMetadata::default()).await.unwrap();
         let result = bench.results.find(&bench.job).await.unwrap().unwrap();
         assert_eq!((result.status, result.error), (JobStatus::Expired, Some(failure)));
         assert_eq!(next_event(&mut bench.events).await.kind, EventKind::Expired);
@@ -271,7 +271,7 @@ mod tests {
         let mut bench = bench().await;
         bench.job.id = JobId("../climb".to_owned());
         let failure = Failure { kind: FailureKind::InvalidJob, message: "bad id".to_owned() };
-        bench.results.fail(&bench.job.outline(), failure, &TaskFacts::default()).await.unwrap();
+        bench.results.fail(&bench.job.outline(), failure, &TaskMetadata::default()).await.unwrap();
         assert_eq!(next_event(&mut bench.events).await.kind, EventKind::Failed);
         assert!(bench.store.keys().is_empty());
     }
@@ -309,7 +309,7 @@ mod tests {
         let clock = Clock::fixed(Timestamp::UNIX_EPOCH);
         let results = ResultWriter::new(Arc::new(Taken), Arc::new(MemoryBroker::new()), clock, "1.2.3");
         let failure = Failure { kind: FailureKind::Internal, message: "lost".to_owned() };
-        assert!(results.fail(&job.outline(), failure, &TaskFacts::default()).await.is_err());
+        assert!(results.fail(&job.outline(), failure, &TaskMetadata::default()).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]

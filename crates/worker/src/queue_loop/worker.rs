@@ -30,9 +30,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
-    Clock, FailureHandler, JobStatusBoard, Stage, WorkerConfig, announcer::Announcer, cancellation::Cancellations,
-    completion::Completion, handler::Handler, lanes::Consumers, quarantine::CrashLedger, tasks_at_work::TasksAtWork,
-    waits::pause,
+    Clock, FailureHandler, JobStatusStore, Stage,
+    job::{cancellations::Cancellations, event_publisher::EventPublisher},
+};
+
+use super::{
+    completion::Completion, config::WorkerConfig, crash_counter::CrashCounter, handler::Handler, lanes::Consumers,
+    tasks_at_work::TasksAtWork, waits::pause,
 };
 
 /// The time that courtesies still waiting to be told have at the end.
@@ -50,7 +54,7 @@ pub struct Worker<S> {
     failures: Arc<dyn FailureHandler>,
     clock: Clock,
     config: WorkerConfig,
-    board: Option<JobStatusBoard>,
+    status_store: Option<JobStatusStore>,
 }
 
 impl<S: Stage> Worker<S> {
@@ -62,7 +66,7 @@ impl<S: Stage> Worker<S> {
         config: WorkerConfig,
     ) -> Self {
         let queues = config.lane_weights.queues(S::Task::STAGE);
-        Self { stage, queues, broker, failures, clock: Clock::system(), config, board: None }
+        Self { stage, queues, broker, failures, clock: Clock::system(), config, status_store: None }
     }
 
     /// The same worker on one queue of its stage.
@@ -79,11 +83,11 @@ impl<S: Stage> Worker<S> {
         self
     }
 
-    /// The same worker, which notes on a scoreboard where its jobs stand, and in the board's cache which tasks take
+    /// The same worker, which notes in a job status store where its jobs stand, and in the store's cache which tasks take
     /// their worker down.
     #[must_use]
-    pub fn with_board(mut self, board: JobStatusBoard) -> Self {
-        self.board = Some(board);
+    pub fn with_status_store(mut self, status_store: JobStatusStore) -> Self {
+        self.status_store = Some(status_store);
         self
     }
 
@@ -91,19 +95,19 @@ impl<S: Stage> Worker<S> {
     /// the rest back, and returns. A broker that goes away is waited for; one that refuses is an error.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Fault> {
         echogen_telemetry::metrics().expect_stage(S::Task::STAGE, self.config.concurrency);
-        let (announcer, telling) = Announcer::in_background(Arc::clone(&self.broker), self.board.clone());
+        let (publisher, telling) = EventPublisher::in_background(Arc::clone(&self.broker), self.status_store.clone());
         let cancellations = Arc::new(Cancellations::default());
         let (mut teller, mut listener) = (JoinSet::new(), JoinSet::new());
         teller.spawn(telling);
         listener.spawn(Arc::clone(&cancellations).listen(Arc::clone(&self.broker)));
-        let ended = self.work(Arc::new(self.handler(announcer, cancellations)), &shutdown).await;
+        let ended = self.work(Arc::new(self.handler(publisher, cancellations)), &shutdown).await;
         if timeout(LAST_WORDS, teller.join_next()).await.is_err() {
             warn!(stage = S::Task::STAGE.as_str(), "some events were not sent before the end");
         }
         ended
     }
 
-    fn handler(&self, announcer: Announcer, cancellations: Arc<Cancellations>) -> Handler<S> {
+    fn handler(&self, publisher: EventPublisher, cancellations: Arc<Cancellations>) -> Handler<S> {
         Handler {
             stage: Arc::clone(&self.stage),
             queues: self.queues.iter().map(|(queue, _)| queue.clone()).collect(),
@@ -113,10 +117,13 @@ impl<S: Stage> Worker<S> {
                 failures: Arc::clone(&self.failures),
                 clock: self.clock.clone(),
                 config: self.config.clone(),
-                announcer,
+                publisher,
             },
             cancellations,
-            ledger: self.board.as_ref().map(|board| CrashLedger::new(Arc::clone(board.cache()))),
+            crash_counter: self
+                .status_store
+                .as_ref()
+                .map(|status_store| CrashCounter::new(Arc::clone(status_store.cache()))),
         }
     }
 

@@ -4,7 +4,7 @@ use echogen_ports::MemoryCache;
 use echogen_protocol::{EventKind, JobEvent, JobId, NotifyTask};
 
 use super::*;
-use crate::{JobCanceller, JobStatusBoard};
+use crate::{JobCanceller, JobStatusStore};
 
 const CALLBACK: &str = "https://example.org/done";
 
@@ -66,18 +66,18 @@ async fn a_job_counts_as_ended_only_when_the_notice_is_in_its_queue() {
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_job_calls_back_whether_or_not_the_canceller_knew_of_it() {
     let cache = Arc::new(MemoryCache::new(100_000));
-    let board = JobStatusBoard::start(cache, &TaskTracker::new());
-    let bench = Bench::on_board(|broker| Arc::new(broker), 0, Some(board.clone()));
-    let results = |board: Option<&JobStatusBoard>| {
+    let status_store = JobStatusStore::start(cache, &TaskTracker::new());
+    let bench = Bench::with_status(|broker| Arc::new(broker), 0, Some(status_store.clone()));
+    let results = |status_store: Option<&JobStatusStore>| {
         let store = Arc::new(SharedStore(Arc::clone(&bench.store)));
         let results = ResultWriter::new(store, Arc::new(bench.broker.clone()), bench.clock.clone(), "1.2.3");
-        JobCanceller::new(results, board.cloned())
+        JobCanceller::new(results, status_store.cloned())
     };
     bench.send_job(&with_callback("never-noted")).await;
     let stage = Arc::clone(&bench.stage);
     eventually("it waits for its second try", || stage.tries("never-noted") == 1 && bench.broker.unsettled() == 0)
         .await;
-    results(Some(&board)).cancel(&JobId("never-noted".to_owned()), None).await.unwrap();
+    results(Some(&status_store)).cancel(&JobId("never-noted".to_owned()), None).await.unwrap();
     assert_eq!(notices(&bench).await.len(), 1, "the scoreboard knew whom to call");
     bench.idle().await;
 

@@ -8,7 +8,7 @@ use echogen_protocol::{EventKind, JobEvent, JobId, NextTask, ReplyTo, StageName,
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Clock, announcer::Announcer};
+use crate::{Clock, job::event_publisher::EventPublisher};
 
 /// One step of a job's way. Its name in logs, timings and metrics is that of its tasks: [`StageTask::STAGE`].
 #[async_trait]
@@ -42,7 +42,7 @@ impl Outcome {
 
 /// What goes with a task besides its job: who asked for it, in which trace, and where it stands.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct TaskFacts {
+pub struct TaskMetadata {
     /// The stage that has the task; none outside the stages.
     pub stage: Option<StageName>,
     /// That stage's try, 1 for the first.
@@ -71,17 +71,17 @@ pub struct StageContext {
     /// Whether the task came back from a worker that may have died of it: it must share its work with no other task.
     pub alone: bool,
     /// What goes with the task.
-    pub facts: TaskFacts,
+    pub metadata: TaskMetadata,
     /// The time of day.
     pub clock: Clock,
-    announcer: Announcer,
+    publisher: EventPublisher,
 }
 
 impl StageContext {
-    /// A context of a task that is no more than its facts; the worker completes it.
-    pub(crate) fn new(announcer: Announcer, clock: Clock, time_limit: Instant, facts: TaskFacts) -> Self {
+    /// A context of a task that is no more than its metadata; the worker completes it.
+    pub(crate) fn new(publisher: EventPublisher, clock: Clock, time_limit: Instant, metadata: TaskMetadata) -> Self {
         let (cancelled, job_cancelled) = (CancellationToken::new(), CancellationToken::new());
-        Self { cancelled, job_cancelled, time_limit, alone: false, facts, clock, announcer }
+        Self { cancelled, job_cancelled, time_limit, alone: false, metadata, clock, publisher }
     }
 
     /// Checks that the sender named products by the same settings as this stage; `same` says whether two settings name the
@@ -91,7 +91,7 @@ impl StageContext {
     ///
     /// Refused: every such task makes in vain what its sender will never find, until somebody gives both the same settings.
     pub fn check_settings(&self, what: &str, own: &str, same: impl FnOnce(&str) -> bool) -> Result<(), Fault> {
-        let Some(theirs) = self.facts.settings.as_deref().filter(|theirs| !same(theirs)) else { return Ok(()) };
+        let Some(theirs) = self.metadata.settings.as_deref().filter(|theirs| !same(theirs)) else { return Ok(()) };
         let shown = |settings: &str| if settings.is_empty() { "none".to_owned() } else { format!("{settings:?}") };
         let (theirs, own) = (shown(theirs), shown(own));
         Err(Fault::refused(format!(
@@ -103,8 +103,8 @@ impl StageContext {
     /// A context for tests of a stage: first try, an hour of time, events sent at once.
     pub fn for_test(broker: Arc<dyn Broker>) -> Self {
         let time_limit = Instant::now() + Duration::from_secs(3_600);
-        let facts = TaskFacts { attempt: 1, ..TaskFacts::default() };
-        Self::new(Announcer::direct(broker), Clock::system(), time_limit, facts)
+        let metadata = TaskMetadata { attempt: 1, ..TaskMetadata::default() };
+        Self::new(EventPublisher::direct(broker), Clock::system(), time_limit, metadata)
     }
 
     /// Tells listeners what happened. Events on the way are a courtesy: the task does not wait for them, and one that
@@ -115,6 +115,6 @@ impl StageContext {
 
     /// Tells listeners of an event of which a job has several; see [`JobEvent::with_part`].
     pub async fn tell_event(&self, event: JobEvent) {
-        self.announcer.tell(event, &self.facts).await;
+        self.publisher.tell(event, &self.metadata).await;
     }
 }

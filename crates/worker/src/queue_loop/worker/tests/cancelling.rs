@@ -5,17 +5,17 @@ use echogen_protocol::{EventKind, JobId};
 use futures::FutureExt;
 
 use super::*;
-use crate::{Cancelled, JobCanceller, JobStatusBoard};
+use crate::{Cancelled, JobCanceller, JobStatusStore};
 
 impl Bench {
     async fn cancel(&self, id: &str) -> Cancelled {
         self.canceller(None).cancel(&JobId(id.to_owned()), None).await.unwrap()
     }
 
-    fn canceller(&self, board: Option<JobStatusBoard>) -> JobCanceller {
+    fn canceller(&self, status_store: Option<JobStatusStore>) -> JobCanceller {
         let store: Arc<dyn ObjectStore> = Arc::clone(&self.store) as _;
         let results = ResultWriter::new(store, Arc::new(self.broker.clone()), self.clock.clone(), "1.2.3");
-        JobCanceller::new(results, board)
+        JobCanceller::new(results, status_store)
     }
 
     async fn listen(&self) -> Box<dyn EventStream> {
@@ -45,7 +45,7 @@ async fn a_task_of_a_cancelled_job_is_not_begun() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_at_work_ends_at_once_and_its_stage_is_told() {
+async fn a_task_at_work_ends_at_once_and_its_stage_is_notified() {
     let bench = Bench::plain();
     let mut events = bench.listen().await;
     bench.send("stuck-one").await;
@@ -104,8 +104,8 @@ async fn a_cancel_that_did_not_know_the_destination_is_written_where_it_belongs(
 #[tokio::test(start_paused = true)]
 async fn the_scoreboard_says_where_the_result_belongs_and_who_is_answered() {
     let (tracker, cache) = (TaskTracker::new(), Arc::new(MemoryCache::new(100_000)));
-    let board = JobStatusBoard::start(Arc::clone(&cache) as _, &tracker);
-    let bench = Bench::on_board(|broker| Arc::new(broker), 0, Some(board.clone()));
+    let status_store = JobStatusStore::start(Arc::clone(&cache) as _, &tracker);
+    let bench = Bench::with_status(|broker| Arc::new(broker), 0, Some(status_store.clone()));
     let mut answers = bench.broker.consume(&QueueName("answers".to_owned()), 1).await.unwrap();
     assert!(answers.receive().now_or_never().is_none(), "the queue stands");
     let mut odd = job("never");
@@ -115,14 +115,17 @@ async fn the_scoreboard_says_where_the_result_belongs_and_who_is_answered() {
     bench.broker.publish(&queue(), Message::of_task(&odd, &headers)).await.unwrap();
     let stage = Arc::clone(&bench.stage);
     eventually("it has been tried twice", || stage.tries("never") == 2).await;
-    let cancelled = bench.canceller(Some(board.clone())).cancel(&odd.id, None).await.unwrap();
+    let cancelled = bench.canceller(Some(status_store.clone())).cancel(&odd.id, None).await.unwrap();
     assert_eq!(cancelled.result_key, "dogs/never/result.json");
     let answer = timeout(Duration::from_secs(5), answers.receive()).await.expect("an answer comes").unwrap().unwrap();
     let body = answer.message.body.clone();
     answer.ack().await.unwrap();
     let answer: echogen_protocol::JobEvent = serde_json::from_slice(&body).unwrap();
     assert_eq!(answer.kind, EventKind::Cancelled);
-    assert_eq!(answer.traceparent.unwrap().trace_id(), board.find(&odd.id).await.unwrap().unwrap().trace_id.unwrap());
+    assert_eq!(
+        answer.traceparent.unwrap().trace_id(),
+        status_store.find(&odd.id).await.unwrap().unwrap().trace_id.unwrap()
+    );
     bench.idle().await;
     assert!(bench.broker.dead_letters(&queue()).is_empty(), "its next try found it cancelled");
     bench.stop().await;
@@ -136,8 +139,8 @@ async fn a_scoreboard_that_names_another_jobs_place_is_not_believed() {
     use echogen_ports::Cache;
     cache.put("job-status/one", forged.into(), Duration::from_secs(60)).await.unwrap();
     let bench = Bench::plain();
-    let board = JobStatusBoard::start(cache, &tracker);
-    let cancelled = bench.canceller(Some(board)).cancel(&JobId("one".to_owned()), None).await.unwrap();
+    let status_store = JobStatusStore::start(cache, &tracker);
+    let cancelled = bench.canceller(Some(status_store)).cancel(&JobId("one".to_owned()), None).await.unwrap();
     assert_eq!(cancelled.result_key, "one/result.json");
     bench.stop().await;
 }

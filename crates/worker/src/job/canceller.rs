@@ -4,13 +4,13 @@ use echogen_ports::{Fault, ObjectKey};
 use echogen_protocol::{JobId, JobResult, JobStatus, TraceContext};
 use tracing::warn;
 
-use crate::{JobState, JobStatusBoard, ResultWriter, TaskFacts, trace::span_under};
+use crate::{JobState, JobStatusStore, ResultWriter, TaskMetadata, queue_loop::trace::span_under};
 
 /// Ends jobs as cancelled, wherever they are on their way.
 #[derive(Clone, Debug)]
 pub struct JobCanceller {
     results: ResultWriter,
-    board: Option<JobStatusBoard>,
+    status_store: Option<JobStatusStore>,
 }
 
 /// What came of taking a job back.
@@ -27,16 +27,16 @@ pub struct Cancelled {
 }
 
 impl JobCanceller {
-    /// A canceller that writes by `results`, and learns from the board where a job's result belongs.
-    pub fn new(results: ResultWriter, board: Option<JobStatusBoard>) -> Self {
-        Self { results, board }
+    /// A canceller that writes by `results`, and learns from the store where a job's result belongs.
+    pub fn new(results: ResultWriter, status_store: Option<JobStatusStore>) -> Self {
+        Self { results, status_store }
     }
 
     /// Ends the job as cancelled unless it has ended. The result is durable when this returns, and the workers are told;
     /// one that does not hear it finds the result when it would write its own.
     ///
     /// A job that nothing is known of is cancelled ahead of its coming, under the key of jobs with this destination. What
-    /// the board knows counts before the caller's word.
+    /// the store knows counts before the caller's word.
     pub async fn cancel(&self, id: &JobId, destination: Option<&str>) -> Result<Cancelled, Fault> {
         let state = self.state(id).await;
         let is_sure = state.is_some() || destination.is_some();
@@ -46,16 +46,16 @@ impl JobCanceller {
         };
         let key = ObjectKey::new(key)?;
         let result = JobResult::cancelled(id.clone(), self.results.version(), self.results.now());
-        let is_new = self.results.commit_at(&key, &result, &facts(state)).await?;
+        let is_new = self.results.commit_at(&key, &result, &metadata(state)).await?;
         let status = if is_new { None } else { self.results.find_at(&key).await?.map(|result| result.status) };
         let status = status.unwrap_or(JobStatus::Cancelled);
         Ok(Cancelled { status, is_new, result_key: key.as_str().to_owned(), is_sure })
     }
 
-    /// What the board knows of the job. A cache may be away, and is written to by others too: a key that cannot be this
+    /// What the store knows of the job. A cache may be away, and is written to by others too: a key that cannot be this
     /// job's is not believed.
     async fn state(&self, id: &JobId) -> Option<JobState> {
-        let found = self.board.as_ref()?.find(id).await;
+        let found = self.status_store.as_ref()?.find(id).await;
         let state = found.inspect_err(|error| warn!(job = %id, %error, "scoreboard not read")).ok()??;
         let plain = id.result_key(None);
         let is_own = state.result_key == plain || state.result_key.ends_with(&format!("/{plain}"));
@@ -63,11 +63,11 @@ impl JobCanceller {
     }
 }
 
-fn facts(state: Option<JobState>) -> TaskFacts {
-    let Some(state) = state else { return TaskFacts::default() };
+fn metadata(state: Option<JobState>) -> TaskMetadata {
+    let Some(state) = state else { return TaskMetadata::default() };
     let trace_id = state.trace_id.and_then(|id| u128::from_str_radix(&id, 16).ok());
     let trace = trace_id.map(|id| span_under(TraceContext::new(id, 1)));
-    TaskFacts { reply_to: state.reply_to, callback: state.callback, trace, ..TaskFacts::default() }
+    TaskMetadata { reply_to: state.reply_to, callback: state.callback, trace, ..TaskMetadata::default() }
 }
 
 #[cfg(test)]

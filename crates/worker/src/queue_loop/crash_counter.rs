@@ -25,34 +25,34 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Counts how often each task began alone and never ended.
 #[derive(Clone, Debug)]
-pub(crate) struct CrashLedger {
+pub(crate) struct CrashCounter {
     cache: Arc<dyn Cache>,
 }
 
 /// The mark of a task that has begun alone.
 #[derive(Debug)]
-pub(crate) struct Begun {
+pub(crate) struct CrashGuard {
     cache: Arc<dyn Cache>,
     key: String,
 }
 
-impl CrashLedger {
-    /// A ledger in `cache`.
+impl CrashCounter {
+    /// A counter in `cache`.
     pub(crate) fn new(cache: Arc<dyn Cache>) -> Self {
         Self { cache }
     }
 
     /// Marks that the task with this body begins; returns how often it began before and never ended, and the mark.
-    pub(crate) async fn begin(&self, body: &[u8]) -> (u32, Begun) {
-        let key = format!("begun-alone/{}", ContentHash::of(body));
-        let begun = Begun { cache: Arc::clone(&self.cache), key };
-        let crashes = begun.count().await;
-        begun.write(crashes.saturating_add(1), TTL).await;
-        (crashes, begun)
+    pub(crate) async fn begin(&self, body: &[u8]) -> (u32, CrashGuard) {
+        let key = format!("guard-alone/{}", ContentHash::of(body));
+        let guard = CrashGuard { cache: Arc::clone(&self.cache), key };
+        let crashes = guard.count().await;
+        guard.write(crashes.saturating_add(1), TTL).await;
+        (crashes, guard)
     }
 }
 
-impl Begun {
+impl CrashGuard {
     /// Takes the mark away: the task has ended, in whatever way, and its worker lives.
     pub(crate) async fn end(self) {
         self.write(0, GONE).await;
@@ -82,21 +82,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_what_began_and_never_ended_counts() {
-        let ledger = CrashLedger::new(Arc::new(MemoryCache::new(10_000)));
+        let crash_counter = CrashCounter::new(Arc::new(MemoryCache::new(10_000)));
         for crashes in 0..3 {
-            assert_eq!(ledger.begin(b"poison").await.0, crashes);
-            let (count, begun) = ledger.begin(b"good").await;
+            assert_eq!(crash_counter.begin(b"poison").await.0, crashes);
+            let (count, guard) = crash_counter.begin(b"good").await;
             assert_eq!(count, 0);
-            begun.end().await;
+            guard.end().await;
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_cache_that_fails_counts_nothing_and_stops_nothing() {
-        let ledger = CrashLedger::new(Arc::new(FailFirst::new(MemoryCache::new(10_000), 4)));
-        assert_eq!(ledger.begin(b"poison").await.0, 0);
-        assert_eq!(ledger.begin(b"poison").await.0, 0);
-        assert_eq!(ledger.begin(b"poison").await.0, 0);
-        assert_eq!(ledger.begin(b"poison").await.0, 1);
+        let crash_counter = CrashCounter::new(Arc::new(FailFirst::new(MemoryCache::new(10_000), 4)));
+        assert_eq!(crash_counter.begin(b"poison").await.0, 0);
+        assert_eq!(crash_counter.begin(b"poison").await.0, 0);
+        assert_eq!(crash_counter.begin(b"poison").await.0, 0);
+        assert_eq!(crash_counter.begin(b"poison").await.0, 1);
     }
 }

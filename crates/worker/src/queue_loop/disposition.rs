@@ -3,7 +3,7 @@
 use echogen_ports::{Fault, FaultKind, Message, QueueName};
 use echogen_protocol::{Failure, JobOutline, NextTask, TaskHeaders};
 
-use crate::{Outcome, TaskFacts};
+use crate::{Outcome, TaskMetadata};
 
 /// A delivery at work, apart from how it is settled.
 pub(crate) struct ReceivedTask<'a> {
@@ -13,7 +13,7 @@ pub(crate) struct ReceivedTask<'a> {
     /// Whether it came back from a worker that may have died of it.
     pub(crate) is_suspect: bool,
     pub(crate) headers: TaskHeaders,
-    pub(crate) facts: TaskFacts,
+    pub(crate) metadata: TaskMetadata,
     /// What is kept of its job since the body was read; `None` before that, where it could not be read, and where the job
     /// has ended. The task itself goes to the stage, and nobody reads the body a second time.
     pub(crate) job: Option<JobOutline>,

@@ -7,7 +7,7 @@ use echogen_testkit::ReceivesAhead;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::JobStatusBoard;
+use crate::JobStatusStore;
 
 /// Good tasks take a while; a poisoned one has its worker killed.
 #[derive(Debug, Default)]
@@ -66,7 +66,7 @@ struct Outbreak {
     inner: MemoryBroker,
     broker: Arc<dyn Broker>,
     stage: Arc<Deadly>,
-    board: Option<JobStatusBoard>,
+    status_store: Option<JobStatusStore>,
     config: WorkerConfig,
 }
 
@@ -79,9 +79,9 @@ impl Outbreak {
             inner.publish(&queue(), Message::of_job(&job(&id), Timestamp::UNIX_EPOCH)).await.unwrap();
         }
         let cache = Arc::new(MemoryCache::new(100_000));
-        let board = has_board.then(|| JobStatusBoard::start(cache, &TaskTracker::new()));
+        let status_store = has_board.then(|| JobStatusStore::start(cache, &TaskTracker::new()));
         let config = WorkerConfig { concurrency: 8, max_redeliveries: 20, ..config() };
-        Self { broker: wrap(inner.clone()), inner, stage: Arc::default(), board, config }
+        Self { broker: wrap(inner.clone()), inner, stage: Arc::default(), status_store, config }
     }
 
     /// Starts a worker as often as one is killed, until nothing is left to do.
@@ -92,8 +92,8 @@ impl Outbreak {
             let results = Arc::new(ResultWriter::new(store, Arc::clone(&self.broker), clock, "1.2.3"));
             let (stage, broker) = (Arc::clone(&self.stage), Arc::clone(&self.broker));
             let mut worker = Worker::new(stage, broker, results, self.config.clone()).on_queue(queue());
-            if let Some(board) = &self.board {
-                worker = worker.with_board(board.clone());
+            if let Some(status_store) = &self.status_store {
+                worker = worker.with_status_store(status_store.clone());
             }
             select! {
                 biased;

@@ -11,9 +11,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, debug, error, info, warn};
 
-use crate::{
-    Clock, FailureHandler, WorkerConfig,
-    announcer::Announcer,
+use crate::{Clock, FailureHandler, job::event_publisher::EventPublisher};
+
+use super::{
+    config::WorkerConfig,
     disposition::{Disposition, ReceivedTask},
     waits::pause,
 };
@@ -28,7 +29,7 @@ pub(crate) struct Completion {
     pub(crate) failures: Arc<dyn FailureHandler>,
     pub(crate) clock: Clock,
     pub(crate) config: WorkerConfig,
-    pub(crate) announcer: Announcer,
+    pub(crate) publisher: EventPublisher,
 }
 
 impl Completion {
@@ -83,9 +84,9 @@ impl Completion {
     /// Publishes once more the end of a job that ended elsewhere, if somebody asked to be notified: whoever ended it may not
     /// have known of them.
     async fn answer(&self, task: &ReceivedTask<'_>) -> Result<(), Fault> {
-        let is_asked = task.facts.callback.is_some() || task.facts.reply_to.is_some();
+        let is_asked = task.metadata.callback.is_some() || task.metadata.reply_to.is_some();
         match task.job.as_ref().filter(|_| is_asked) {
-            Some(job) => self.failures.fail(job, Failure::cancelled(), &task.facts).await,
+            Some(job) => self.failures.fail(job, Failure::cancelled(), &task.metadata).await,
             None => Ok(()),
         }
     }
@@ -97,7 +98,7 @@ impl Completion {
         info!(job = %job.id, kind = failure.kind.as_str(), error = %failure.message, "job failed");
         fail_span(&Span::current(), &failure.message);
         let message = failure.message.clone();
-        match self.failures.fail(job, failure, &task.facts).await {
+        match self.failures.fail(job, failure, &task.metadata).await {
             // Where no result can ever be written, trying for ever would tell nobody.
             Err(error) if error.is_permanent() => {
                 let reason = format!("{message} (and its result cannot be written: {error})");
@@ -125,7 +126,7 @@ impl Completion {
         self.broker.publish_after(task.queue, again, wait).await?;
         if let Some(job) = job {
             let data = json!({ "stage": self.stage.as_str(), "failures": failures, "error": error.to_string() });
-            self.announcer.tell(self.event(EventKind::Retrying, job, failures, data), &task.facts).await;
+            self.publisher.tell(self.event(EventKind::Retrying, job, failures, data), &task.metadata).await;
         }
         Ok(TaskEnd::Retried)
     }
@@ -156,7 +157,7 @@ impl Completion {
             });
             // The last event of the job for now, so it is not left to the background.
             let event = self.event(EventKind::Parked, job, headers.failures, data);
-            self.announcer.tell_now(event, &task.facts).await;
+            self.publisher.publish_now(event, &task.metadata).await;
         }
         Ok(TaskEnd::DeadLettered)
     }
@@ -169,9 +170,9 @@ impl Completion {
     fn following_headers(&self, task: &ReceivedTask<'_>, next: &NextTask) -> TaskHeaders {
         TaskHeaders {
             first_seen: Some(self.clock.now()),
-            traceparent: task.facts.trace,
+            traceparent: task.metadata.trace,
             job: Some(next.job_id.to_string()),
-            reply_to: task.facts.reply_to.clone(),
+            reply_to: task.metadata.reply_to.clone(),
             settings: next.settings.clone(),
             ..TaskHeaders::default()
         }

@@ -120,12 +120,12 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Whether the word has come.
-    pub(crate) fn is_told(&self) -> bool {
+    pub(crate) fn is_notified(&self) -> bool {
         self.told.is_cancelled()
     }
 
     /// Waits for the word.
-    pub(crate) async fn told(&self) {
+    pub(crate) async fn notified(&self) {
         self.told.cancelled().await;
     }
 
@@ -176,14 +176,14 @@ mod tests {
     }
 
     #[test]
-    fn a_task_is_told_before_and_while_it_is_at_work() {
+    fn a_task_is_notified_before_and_while_it_is_at_work() {
         let all = Arc::new(Cancellations::remembering(10));
         let (one, twin, other) = (all.watch(id(1)), all.watch(id(1)), all.watch(id(2)));
-        assert!(!one.is_told());
+        assert!(!one.is_notified());
         all.hear(&id(1));
-        assert_eq!([one.is_told(), twin.is_told(), other.is_told()], [true, true, false]);
+        assert_eq!([one.is_notified(), twin.is_notified(), other.is_notified()], [true, true, false]);
         drop((one, twin, other));
-        assert!(all.watch(id(1)).is_told(), "it is remembered");
+        assert!(all.watch(id(1)).is_notified(), "it is remembered");
         assert!(all.lock().at_work.is_empty(), "nothing is kept of tasks that are over");
     }
 
@@ -193,12 +193,12 @@ mod tests {
         all.hear(&id(1));
         let mut told = all.watch(id(1));
         told.forget();
-        assert!(!told.is_told());
-        assert!(!all.watch(id(1)).is_told());
+        assert!(!told.is_notified());
+        assert!(!all.watch(id(1)).is_notified());
         all.hear(&id(1));
-        assert!(told.is_told() && all.watch(id(1)).is_told(), "a later word counts again");
+        assert!(told.is_notified() && all.watch(id(1)).is_notified(), "a later word counts again");
         told.ignore();
-        assert!(!told.is_told() && all.watch(id(1)).is_told(), "what is ignored is so in one place");
+        assert!(!told.is_notified() && all.watch(id(1)).is_notified(), "what is ignored is so in one place");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The scoreboard: where each job stands, for whoever asks. Losing it costs nothing but the answer.
+//! The job status store: where each job stands, for whoever asks. Losing it costs nothing but the answer.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use crate::{TaskFacts, courier::Courier};
+use crate::{TaskMetadata, job::background_sender::BackgroundSender};
 
 /// How long an entry stays after its last change.
 const TTL: Duration = Duration::from_secs(7 * 24 * 3_600);
@@ -42,15 +42,15 @@ pub struct JobState {
 
 impl JobState {
     /// What an event says of its job.
-    pub(crate) fn of(event: &JobEvent, facts: &TaskFacts, result_key: &str) -> Self {
+    pub(crate) fn of(event: &JobEvent, metadata: &TaskMetadata, result_key: &str) -> Self {
         Self {
             state: event.kind,
-            stage: facts.stage.map(|stage| stage.to_string()),
-            attempt: facts.attempt,
+            stage: metadata.stage.map(|stage| stage.to_string()),
+            attempt: metadata.attempt,
             result_key: result_key.to_owned(),
-            trace_id: facts.trace.map(TraceContext::trace_id),
-            reply_to: facts.reply_to.clone(),
-            callback: facts.callback.clone(),
+            trace_id: metadata.trace.map(TraceContext::trace_id),
+            reply_to: metadata.reply_to.clone(),
+            callback: metadata.callback.clone(),
             updated: event.time,
         }
     }
@@ -58,26 +58,26 @@ impl JobState {
 
 /// Writes and reads where jobs stand, in the cache under `job-status/<id>`.
 #[derive(Clone, Debug)]
-pub struct JobStatusBoard {
+pub struct JobStatusStore {
     cache: Arc<dyn Cache>,
-    courier: Courier<(JobId, JobState)>,
+    background: BackgroundSender<(JobId, JobState)>,
 }
 
-impl JobStatusBoard {
-    /// A board whose writer runs on `tracker`, until the last clone of the board is gone.
+impl JobStatusStore {
+    /// A store whose writer runs on `tracker`, until the last clone of the store is gone.
     pub fn start(cache: Arc<dyn Cache>, tracker: &TaskTracker) -> Self {
         let written = Arc::clone(&cache);
-        let (courier, work) = Courier::new("job states", move |(id, state): (JobId, JobState)| {
+        let (background, work) = BackgroundSender::new("job states", move |(id, state): (JobId, JobState)| {
             let cache = Arc::clone(&written);
             async move { write(&*cache, &id, &state).await }
         });
         tracker.spawn(work);
-        Self { cache, courier }
+        Self { cache, background }
     }
 
     /// Notes where a job stands; never waits, and a note that cannot be written is lost.
     pub fn note(&self, id: &JobId, state: JobState) {
-        self.courier.send((id.clone(), state));
+        self.background.send((id.clone(), state));
     }
 
     /// Returns where a job stood when it was last heard of; `None` if nothing (readable) is known.
@@ -86,7 +86,7 @@ impl JobStatusBoard {
         Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }
 
-    /// The cache that the board is in.
+    /// The cache that the store is in.
     pub(crate) fn cache(&self) -> &Arc<dyn Cache> {
         &self.cache
     }
@@ -125,13 +125,13 @@ mod tests {
 
     async fn written(cache: Arc<dyn Cache>) -> Option<JobState> {
         let (tracker, id) = (TaskTracker::new(), JobId("one".to_owned()));
-        let board = JobStatusBoard::start(Arc::clone(&cache), &tracker);
-        board.note(&id, state(EventKind::Segmented));
-        board.note(&id, state(EventKind::Encoded));
-        drop(board);
+        let status_store = JobStatusStore::start(Arc::clone(&cache), &tracker);
+        status_store.note(&id, state(EventKind::Segmented));
+        status_store.note(&id, state(EventKind::Encoded));
+        drop(status_store);
         tracker.close();
         tracker.wait().await;
-        JobStatusBoard::start(cache, &TaskTracker::new()).find(&id).await.unwrap()
+        JobStatusStore::start(cache, &TaskTracker::new()).find(&id).await.unwrap()
     }
 
     #[tokio::test(start_paused = true)]
@@ -148,8 +148,8 @@ mod tests {
     async fn what_is_unknown_or_unreadable_is_not_found() {
         let cache = Arc::new(MemoryCache::new(10_000));
         cache.put("job-status/odd", "{".into(), TTL).await.unwrap();
-        let board = JobStatusBoard::start(cache, &TaskTracker::new());
-        assert_eq!(board.find(&JobId("odd".to_owned())).await.unwrap(), None);
-        assert_eq!(board.find(&JobId("none".to_owned())).await.unwrap(), None);
+        let status_store = JobStatusStore::start(cache, &TaskTracker::new());
+        assert_eq!(status_store.find(&JobId("odd".to_owned())).await.unwrap(), None);
+        assert_eq!(status_store.find(&JobId("none".to_owned())).await.unwrap(), None);
     }
 }

@@ -51,12 +51,12 @@ impl LaneWeights {
 
 /// Smooth weighted round robin: among those that are ready, each is chosen as often as its weight says, and evenly.
 #[derive(Debug)]
-pub(crate) struct Turns {
+pub(crate) struct WeightedRoundRobin {
     weights: Vec<i64>,
     credits: Vec<i64>,
 }
 
-impl Turns {
+impl WeightedRoundRobin {
     /// One weight for each; none is below 1, for then it would starve.
     pub(crate) fn new(weights: impl IntoIterator<Item = u32>) -> Self {
         let weights: Vec<i64> = weights.into_iter().map(|weight| i64::from(weight.max(1))).collect();
@@ -85,7 +85,7 @@ pub(crate) struct Consumers {
     all: Vec<Box<dyn Consumer>>,
     /// Of each queue, what has come and waits for its turn.
     heads: Vec<Option<Delivery>>,
-    turns: Turns,
+    round_robin: WeightedRoundRobin,
     /// Why a consumer has ended, if one has; told when all that has come is handed out.
     end: Option<Result<(), Fault>>,
 }
@@ -105,7 +105,12 @@ impl Consumers {
             all.push(broker.consume(queue, prefetch).await?);
         }
         let heads = queues.iter().map(|_| None).collect();
-        Ok(Self { all, heads, turns: Turns::new(queues.iter().map(|(_, weight)| *weight)), end: None })
+        Ok(Self {
+            all,
+            heads,
+            round_robin: WeightedRoundRobin::new(queues.iter().map(|(_, weight)| *weight)),
+            end: None,
+        })
     }
 
     /// Waits for the next delivery and says of which queue it is; `None` when a consumer has ended. Cancel safe.
@@ -117,7 +122,7 @@ impl Consumers {
             self.look().await;
         }
         let heads = &mut self.heads;
-        match self.turns.next(|index| heads[index].is_some()) {
+        match self.round_robin.next(|index| heads[index].is_some()) {
             Some(index) => Ok(heads[index].take().map(|delivery| (index, delivery))),
             None => self.end.take().unwrap_or(Ok(())).map(|()| None),
         }
@@ -165,34 +170,34 @@ impl Consumers {
 mod tests {
     use super::*;
 
-    fn counts(turns: &mut Turns, rounds: usize, is_ready: impl Fn(usize) -> bool) -> Vec<usize> {
-        let mut counts = vec![0; turns.weights.len()];
+    fn counts(round_robin: &mut WeightedRoundRobin, rounds: usize, is_ready: impl Fn(usize) -> bool) -> Vec<usize> {
+        let mut counts = vec![0; round_robin.weights.len()];
         for _ in 0..rounds {
-            counts[turns.next(&is_ready).unwrap()] += 1;
+            counts[round_robin.next(&is_ready).unwrap()] += 1;
         }
         counts
     }
 
     #[test]
     fn under_full_load_each_gets_its_weight_and_the_least_is_not_left_waiting() {
-        let mut turns = Turns::new([8, 4, 1]);
-        assert_eq!(counts(&mut turns, 1_300, |_| true), [800, 400, 100]);
+        let mut round_robin = WeightedRoundRobin::new([8, 4, 1]);
+        assert_eq!(counts(&mut round_robin, 1_300, |_| true), [800, 400, 100]);
         for _ in 0..100 {
-            assert_eq!(counts(&mut turns, 13, |_| true), [8, 4, 1], "in every round of thirteen");
+            assert_eq!(counts(&mut round_robin, 13, |_| true), [8, 4, 1], "in every round of thirteen");
         }
     }
 
     #[test]
     fn what_an_idle_one_does_not_use_the_others_share_by_weight() {
-        let mut turns = Turns::new([8, 4, 1]);
-        assert_eq!(counts(&mut turns, 500, |index| index != 0), [0, 400, 100]);
-        assert_eq!(counts(&mut turns, 10, |index| index == 2), [0, 0, 10]);
-        assert_eq!(counts(&mut turns, 130, |_| true), [80, 40, 10], "nothing is owed to the one that idled");
-        assert_eq!(turns.next(|_| false), None);
+        let mut round_robin = WeightedRoundRobin::new([8, 4, 1]);
+        assert_eq!(counts(&mut round_robin, 500, |index| index != 0), [0, 400, 100]);
+        assert_eq!(counts(&mut round_robin, 10, |index| index == 2), [0, 0, 10]);
+        assert_eq!(counts(&mut round_robin, 130, |_| true), [80, 40, 10], "nothing is owed to the one that idled");
+        assert_eq!(round_robin.next(|_| false), None);
     }
 
     #[test]
     fn a_weight_of_zero_starves_nobody() {
-        assert_eq!(counts(&mut Turns::new([3, 0]), 400, |_| true), [300, 100]);
+        assert_eq!(counts(&mut WeightedRoundRobin::new([3, 0]), 400, |_| true), [300, 100]);
     }
 }
