@@ -78,7 +78,7 @@ pub(crate) fn loaded(stage: StageName, broker: Option<&Arc<AmqpBroker>>) {
 /// Whether every queue of a stage is consumed, and since when this is so. A queue that nobody has begun to consume counts
 /// from the stage's beginning.
 fn consuming(broker: &AmqpBroker, queues: &[QueueName], began: Instant) -> Consuming {
-    let seen = broker.consuming();
+    let seen = broker.consumption();
     let mut state = Consuming { now: true, since: began.elapsed() };
     for queue in queues {
         let found = seen.iter().find(|seen| seen.queue == *queue);
