@@ -18,7 +18,7 @@ use echogen_testkit::{S3Server, contract};
 use sha2::{Digest, Sha256};
 
 use super::{S3Config, S3ObjectStore, UploadChecksum};
-use crate::{test_line::Line, test_tls::TlsFront};
+use crate::{test_proxy::TestProxy, test_tls::TlsFront};
 
 fn server() -> S3Server {
     S3Server::start().unwrap()
@@ -300,7 +300,7 @@ async fn an_own_authority_is_trusted_besides_the_systems() {
 #[tokio::test]
 async fn a_server_with_an_ipv6_address_is_reached() {
     let server = server();
-    let line = Line::to(server.port()).listening((Ipv6Addr::LOCALHOST, 0)).await;
+    let line = TestProxy::to(server.port()).listening((Ipv6Addr::LOCALHOST, 0)).await;
     let config = S3Config { endpoint: Some(format!("http://[::1]:{}", line.port())), ..config(&server) };
     let store = S3ObjectStore::open(config).await.unwrap();
     store.put(&key("a"), "1".into()).await.unwrap();
