@@ -1,5 +1,5 @@
-//! What the loop and the stages cost by themselves: all four stages on the in-memory twins, networks replaced by
-//! constant outputs. Every job has a picture of its own, so each takes all four hops.
+//! Measures the overhead of the queue loop and the stages: all four stages on the in-memory ports, with constant
+//! outputs in place of the networks. Every job has a different picture, so each goes through all four stages.
 //!
 //! `cargo bench -p echogen-tests --bench pipeline_in_memory [-- JOBS]`
 #![expect(clippy::print_stdout, reason = "it reports to a person")]
@@ -22,10 +22,10 @@ use echogen_tests::constant::{self, Constant};
 use echogen_worker::Clock;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Jobs on their way at once, as a broker would hold them.
+/// Maximum number of jobs in flight, as a broker would hold them.
 const IN_FLIGHT: usize = 256;
 
-/// Tasks at work at once.
+/// Maximum number of concurrent tasks.
 const CONCURRENCY: RoleConcurrency = RoleConcurrency { dispatcher: 32, segmenter: 32, encoder: 32, sampler: 32 };
 
 struct Installation {
@@ -49,14 +49,14 @@ fn start() -> Installation {
     Installation { broker, fetcher, workers, shutdown }
 }
 
-/// A picture like no other.
+/// Returns a unique picture for each number.
 fn picture(number: usize) -> Bytes {
     let colour = (number as u32).to_le_bytes();
     let image = RgbImage::from_pixel(8, 8, [colour[0], colour[1], colour[2]].into());
     encode_image(&image, ImageFormat::Png, 100).expect("a small picture can be written").into()
 }
 
-/// Sends the jobs, a bounded number ahead, and returns when the last has ended.
+/// Sends the jobs, with a bounded number in flight, and returns when the last one has ended.
 async fn run(installation: &Installation, jobs: usize) {
     let mut events = installation.broker.subscribe("job").await.expect("the twin takes listeners");
     let (mut sent, mut ended) = (0, 0);
@@ -74,7 +74,7 @@ async fn run(installation: &Installation, jobs: usize) {
     }
 }
 
-/// Seconds of processor time that this process has used.
+/// Returns the CPU time that this process has used, in seconds.
 fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let after_name = stat.rsplit(')').next().unwrap_or_default();

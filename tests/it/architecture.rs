@@ -1,7 +1,7 @@
-//! Which crate may use which, proven from what Cargo itself knows.
+//! Tests which crate may use which, from Cargo's own metadata.
 //!
-//! The table is the one of the project's layout: data flows one way, stages never depend on each other, a stage sees
-//! ports and never adapters, and only the service joins the two.
+//! The table follows the project's layout: data flows one way, stages never depend on each other, a stage uses ports
+//! and never adapters, and only the service joins the two.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +11,7 @@ use std::{
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 
-/// For each crate, those of ours that it may use outside its tests.
+/// For each crate, the crates of this project that it may use outside its tests.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("protocol", &[]),
     ("telemetry", &["protocol"]),
@@ -84,7 +84,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// What a crate must not use at all, and why.
+/// Packages that a crate must not use at all, and the reason.
 const MUST_NOT_USE: &[(&str, &str, &str)] = &[
     ("protocol", "tokio", "it is pure data"),
     ("models", "tokio", "it is synchronous; threads are the worker's concern"),
@@ -94,7 +94,7 @@ const MUST_NOT_USE: &[(&str, &str, &str)] = &[
     ("ports", "tempfile", "it does no input or output"),
 ];
 
-/// Whole-system tests may use everything, and nothing uses them.
+/// The whole-system tests may use every crate, and no crate uses them.
 const TESTS: &str = "tests";
 
 fn root() -> PathBuf {
@@ -102,24 +102,24 @@ fn root() -> PathBuf {
 }
 
 fn workspace() -> Metadata {
-    // Without dependencies Cargo reads the members' manifests only, and needs neither network nor lock file.
+    // Without dependencies Cargo reads only the members' manifests, and needs neither the network nor the lock file.
     let mut command = MetadataCommand::new();
     command.manifest_path(root().join("Cargo.toml")).no_deps();
     command.exec().expect("cargo metadata reads this workspace")
 }
 
-/// The name without the project's prefix.
+/// Returns the name without the project's prefix.
 fn short(name: &str) -> Option<&str> {
     name.strip_prefix("echogen-")
 }
 
-/// What a package uses outside its tests, build scripts included.
+/// Returns what a package uses outside its tests, build scripts included.
 fn uses(package: &Package) -> BTreeSet<&str> {
     let shipped = package.dependencies.iter().filter(|dependency| dependency.kind != DependencyKind::Development);
     shipped.map(|dependency| dependency.name.as_str()).collect()
 }
 
-/// The faults of a package against the tables.
+/// Returns a package's violations of the tables.
 fn faults(name: &str, uses: &BTreeSet<&str>) -> Vec<String> {
     let table: BTreeMap<&str, &[&str]> = MAY_USE.iter().copied().collect();
     let Some(allowed) = table.get(name) else {

@@ -1,4 +1,5 @@
-//! Bad input: each case one line that says what to change, a fitting exit code, and nothing else lost.
+//! Invalid input: each case gives one line that says what to change and the documented exit code, and no other job is
+//! affected.
 
 use crate::program::{Folder, repository, subject};
 

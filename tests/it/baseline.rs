@@ -1,4 +1,4 @@
-//! The benchmarks' figures are shown beside the recorded ones.
+//! The benchmarks' results are shown next to the recorded ones.
 
 use echogen_tests::baseline::{self, Figure};
 

@@ -1,4 +1,4 @@
-//! Many jobs from a file, through the real networks.
+//! `echogen batch`: many jobs from a file, with the real networks.
 
 use crate::program::{Folder, Run, subject};
 
@@ -61,7 +61,7 @@ fn a_callback_that_nobody_would_call_is_an_error() {
     assert!(run.stderr.contains("callback: is called only for jobs that go through RabbitMQ"), "{}", run.stderr);
 }
 
-/// Every file over 4 blocks of 512 bytes fails to be written, as on a full disk.
+/// A limit on the file size: writing more than 4 blocks of 512 bytes fails, as on a full disk.
 #[cfg(unix)]
 #[test]
 fn a_disk_that_fills_up_fails_jobs_with_the_place_and_leaves_no_half_result() {

@@ -1,4 +1,4 @@
-//! Whoever gives a callback is told how the job ended, by a server of their own.
+//! Callbacks: a client's own server is notified of how the job ended.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn job(id: &str) -> Job {
     Job { callback: Some(CALLBACK.to_owned()), ..producer::job(id, 1, "a dog") }
 }
 
-/// Waits until so many events were heard.
+/// Waits until the server has received this many events.
 async fn heard(installation: &Installation, count: usize) -> Vec<JobEvent> {
     let all_heard = async {
         while installation.callbacks.heard().len() < count {

@@ -1,6 +1,6 @@
-//! The example clients in other languages: what they send is a job, and they understand its end.
+//! The example clients in other languages: their messages are valid jobs, and they handle the jobs' ends.
 //!
-//! Their libraries come from the package registries, pinned, into a folder below `target/`.
+//! Their libraries are installed from the package registries, at pinned versions, into a folder below `target/`.
 
 use std::{
     fs,
@@ -17,19 +17,19 @@ use tokio::time::{Duration, timeout};
 
 use crate::program::{Folder, repository};
 
-/// Jobs as a client may write them: a file for a picture, a lane, no id.
+/// Jobs as a client may write them: with a picture file, a lane, and no id.
 const JOBS: &str = r#"
 {"id": "first", "subject": {"image": "dog.png"}, "prompt": "a dog on a beach", "lane": "interactive"}
 
 {"subject": {"image": "dog.png", "name": "dog"}, "prompt": "a dog in the snow", "seeds": [1, 2], "lane": "interactive"}
 "#;
 
-/// A smallest PNG will do: nobody decodes it here.
+/// The shortest PNG signature is sufficient: this test decodes no picture.
 const PICTURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 
-/// A folder below `target/` with a client's files, and what `install` puts there once.
+/// Returns a folder below `target/` with a client's files; `install` is run in it once.
 fn installed(language: &str, files: &[&str], install: impl Fn(&Path) -> Vec<Command>) -> PathBuf {
-    // Tests run at the same moment.
+    // Tests run concurrently, so the installation is serialised.
     static INSTALLING: Mutex<()> = Mutex::new(());
     let _installing = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients").join(language);
@@ -38,7 +38,7 @@ fn installed(language: &str, files: &[&str], install: impl Fn(&Path) -> Vec<Comm
     for file in files {
         let text = fs::read_to_string(repository("examples/clients").join(file)).expect("the example is there");
         fs::write(folder.join(file), &text).expect("the target folder is writable");
-        // The libraries depend on the first file only, the list of them.
+        // The installed libraries depend only on the first file, which lists them.
         if wanted.is_empty() {
             wanted = text;
         }
@@ -57,7 +57,7 @@ fn installed(language: &str, files: &[&str], install: impl Fn(&Path) -> Vec<Comm
     folder
 }
 
-/// A private broker with the installation's queues, as the roles would declare them.
+/// Starts a private broker with the installation's queues, declared as the roles declare them.
 async fn broker() -> (AmqpBroker, AmqpConfig) {
     let server = RabbitMq::shared().await;
     let config = AmqpConfig { prefix: RabbitMq::fresh_prefix(), ..AmqpConfig::at(server.amqp_url()) };
@@ -69,7 +69,7 @@ async fn next(consumer: &mut Box<dyn Consumer>) -> Delivery {
     received.expect("receive works").expect("the consumer goes on")
 }
 
-/// Answers as the last stage would.
+/// Publishes the answers that the last stage would publish.
 async fn conclude(broker: &AmqpBroker, job: &Job, message: &Message, failure: Option<Failure>) {
     let result = match failure {
         None => JobResult::completed(job, Vec::new(), "1.2.3", jiff::Timestamp::UNIX_EPOCH),
@@ -78,12 +78,12 @@ async fn conclude(broker: &AmqpBroker, job: &Job, message: &Message, failure: Op
     let reply = TaskHeaders::from_map(&message.headers).reply_to;
     assert!(reply.is_some(), "the client wants an answer");
     let event = Event::of_job(&JobEvent::of_result(&result)).replying_to(reply);
-    // Twice, as it may happen.
+    // The event is published twice, because a real system may repeat it.
     broker.publish_event(event.clone()).await.expect("the event is taken");
     broker.publish_event(event).await.expect("the event is taken");
 }
 
-/// Runs a client against a dispatcher of this test's making; its jobs end as `failure` says for the second.
+/// Runs a client against a fake dispatcher. The second job ends as `failure` says.
 async fn check(client: impl FnOnce(&AmqpConfig, &Path) -> Command, failure: Option<Failure>) {
     let (broker, config) = broker().await;
     let folder = Folder::new();
@@ -119,7 +119,7 @@ fn no_subject() -> Failure {
     Failure { kind: FailureKind::InvalidJob, message: "no subject found".to_owned() }
 }
 
-/// A folder with the Python client, and its interpreter with the libraries.
+/// Returns the folder with the Python client and its interpreter with the libraries.
 pub(crate) fn python_folder() -> PathBuf {
     installed("python", &["requirements.txt", "submit.py"], |folder| {
         let mut environment = Command::new("python3");

@@ -1,4 +1,4 @@
-//! A collector of spans, as OpenTelemetry's own would take them in: OTLP over HTTP, in protobuf.
+//! A trace collector with OpenTelemetry's protocol: OTLP over HTTP, in protobuf.
 
 use std::{
     convert::Infallible,
@@ -18,21 +18,21 @@ use opentelemetry_proto::tonic::{
 use prost::Message;
 use tokio::{net::TcpListener, task::JoinSet};
 
-/// A span as it came.
+/// A received span.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct CollectedSpan {
     pub(crate) service: String,
     pub(crate) name: String,
     pub(crate) trace: Vec<u8>,
     pub(crate) id: Vec<u8>,
-    /// Empty for the first of a trace.
+    /// Empty for the root span of a trace.
     pub(crate) parent: Vec<u8>,
     /// The attribute `job`.
     pub(crate) job: String,
     pub(crate) has_failed: bool,
 }
 
-/// A collector; it ends with this value.
+/// A collector; it is stopped when this value is dropped.
 pub(crate) struct Collector {
     address: SocketAddr,
     spans: Arc<Mutex<Vec<CollectedSpan>>>,
@@ -52,7 +52,7 @@ impl Collector {
         format!("http://{}", self.address)
     }
 
-    /// All spans that have come.
+    /// Returns all spans received so far.
     pub(crate) fn spans(&self) -> Vec<CollectedSpan> {
         self.spans.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -67,7 +67,7 @@ async fn serve(listener: TcpListener, spans: Arc<Mutex<Vec<CollectedSpan>>>) {
             async move { Ok::<_, Infallible>(collect(request, &spans).await) }
         });
         connections.spawn(async move {
-            // A client that goes away has sent what it wanted.
+            // A client may close the connection after its request.
             http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.ok();
         });
     }
@@ -101,7 +101,7 @@ fn spans_of(export: ExportTraceServiceRequest) -> Vec<CollectedSpan> {
                 id: span.span_id,
                 parent: span.parent_span_id,
                 job: text(&span.attributes, "job"),
-                // OTLP's code of an error.
+                // The status code of an error in OTLP.
                 has_failed: span.status.is_some_and(|status| status.code == 2),
             });
         }

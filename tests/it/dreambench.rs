@@ -1,4 +1,4 @@
-//! `echogen-eval --dreambench` on a little folder of that kind, with tiny judges of random weights.
+//! `echogen-eval --dreambench` on a small folder in that format, with tiny judges of random weights.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::program::{Folder, Run, repository};
 
-/// Two subjects that training never saw: what they are called, how many photographs there are.
+/// Number of photographs of each of two subjects that are not in the training set.
 const PHOTOGRAPHS: [usize; 2] = [1, 3];
 
 const PROMPTS: &str = "
@@ -22,7 +22,7 @@ prompt_list = [
 ]
 ";
 
-/// A folder laid out like a clone of google/dreambooth, in `bench`; returns the names of the two subjects.
+/// Creates a folder laid out like a clone of google/dreambooth, in `bench`; returns the names of the two subjects.
 fn dreambench(folder: &Folder) -> [String; 2] {
     let mut listing = "Classes\n\nsubject_name,class\n".to_owned();
     let names = [0, 1].map(|index| {
@@ -51,7 +51,7 @@ fn judge(name: &str) -> String {
     repository("tests/fixtures").join(name).display().to_string()
 }
 
-/// `--dreambench bench --json` with both judges, pictures kept in `pictures`.
+/// Runs `--dreambench bench --json` with both judges and stores the pictures in `pictures`.
 fn evaluate(folder: &Folder, per_prompt: &str, more: &[&str]) -> Run {
     let (dino, clip) = (judge("dino"), judge("clip"));
     let given = ["--dreambench", "bench", "--json", "--dino", &dino, "--clip", &clip];
@@ -84,7 +84,7 @@ fn pictures_are_made_judged_kept_and_not_made_again() {
         (&first.as_str().into(), &4.into())
     );
     assert!([0, 1].iter().all(|index| made["subjects"][index]["how"] == "detector"), "{made:#}");
-    // One photograph alone has no other to be compared with.
+    // A subject with one photograph has no other one to be compared with.
     assert!(made["subjects"][0]["real"]["dino"].is_null() && made["subjects"][1]["real"]["dino"].is_f64(), "{made:#}");
 
     let removed = folder.read(&format!("pictures/{second}/01-0.png"));
@@ -93,7 +93,7 @@ fn pictures_are_made_judged_kept_and_not_made_again() {
     std::fs::remove_file(folder.path(&format!("pictures/{second}/01-0.png"))).expect("it is there");
     let resumed = report(evaluate(&folder, "2", &[]));
     assert_eq!(resumed["made"], 1);
-    // A picture depends on nothing but its sentence, subject and seed.
+    // A picture depends only on its prompt, subject and seed.
     assert_eq!(folder.read(&format!("pictures/{second}/01-0.png")), removed);
     for key in ["dino", "clip_i", "clip_t", "real"] {
         assert_eq!((&again[key], &resumed[key]), (&made[key], &made[key]), "{key}");
@@ -105,7 +105,7 @@ fn pictures_are_made_judged_kept_and_not_made_again() {
     assert_eq!((&some["pictures"], &some["made"]), (&2.into(), &0.into()));
 }
 
-/// What the judges must themselves get right, and that pictures made elsewhere need no bundle.
+/// The judges give copies of the photographs the maximum similarity, and pictures made elsewhere need no bundle.
 #[test]
 fn photographs_in_place_of_pictures_are_as_like_as_can_be() {
     let folder = Folder::new();

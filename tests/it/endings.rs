@@ -1,5 +1,5 @@
-//! How commands end: at a signal, also one that comes before there is anything to do; when their readers have gone; and
-//! when the broker lets them do nothing.
+//! How commands end: at a signal, including one that arrives before there is any work; when the reader of their output
+//! has gone; and when the broker refuses every operation.
 
 use std::{
     collections::BTreeMap,
@@ -21,18 +21,18 @@ use tokio::time::timeout;
 
 use crate::program::{Folder, Run, Running, subject, wait_for};
 
-/// How long anything here may take on a machine that is busy with other things.
+/// Timeout of every wait, for a machine that is busy with other work.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a signal may take to end a command: less than any limit of the program's own.
+/// Maximum time between a signal and the end of a command: less than any timeout of the program itself.
 const AT_ONCE: Duration = Duration::from_secs(8);
 
-/// Starts a command; what it says goes to the file `said`.
+/// Starts a command; its standard error is written to the file `said`.
 fn start(folder: &Folder, command: Command) -> Running {
     Running::start(command, File::create(folder.path("said")).expect("a temporary file can be written"))
 }
 
-/// A server that takes connections and never says a word.
+/// A server that accepts connections and never sends anything.
 struct SilentServer(TcpListener);
 
 impl SilentServer {
@@ -51,7 +51,7 @@ impl SilentServer {
     }
 }
 
-/// Starts a command on a silent server, sends one signal once it waits, and returns the exit code.
+/// Starts a command on a silent server, sends one signal while it waits, and returns the exit code.
 fn told_while_connecting(arguments: &[&str], signal: Signal) -> Option<i32> {
     let (folder, server) = (Folder::new(), SilentServer::start());
     let mut command = folder.command(arguments);
@@ -108,7 +108,7 @@ async fn a_role_that_is_told_to_stop_before_it_is_ready_never_consumes() {
     delivery.ack().await.expect("ack works");
 }
 
-/// A way to a server that keeps what clients send, one entry for each connection.
+/// A proxy to a server that records what clients send, one entry for each connection.
 struct Tap {
     listener: TcpListener,
     sent: Arc<Mutex<Vec<Vec<u8>>>>,
@@ -144,16 +144,16 @@ impl Tap {
         format!("amqp://guest:guest@{}/%2f", self.listener.local_addr().expect("it is bound"))
     }
 
-    /// Of each connection, whether the client has closed it in order, by AMQP's `connection.close`.
+    /// Returns for each connection whether the client has closed it with AMQP's `connection.close`.
     fn closed(&self) -> Vec<bool> {
-        // Class 10, method 50, at the beginning of a frame's payload; the reply code behind it is 200.
+        // Class 10, method 50, at the beginning of a frame's payload; the reply code 200 follows.
         const CLOSE: [u8; 6] = [0, 10, 0, 50, 0, 200];
         let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         sent.iter().map(|bytes| bytes.windows(CLOSE.len()).any(|window| window == CLOSE)).collect()
     }
 }
 
-/// Passes bytes on until either side ends.
+/// Forwards bytes until either side closes.
 fn pass(mut from: TcpStream, mut to: TcpStream, mut each: impl FnMut(&[u8])) {
     let mut buffer = [0; 16 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer) {
@@ -162,7 +162,7 @@ fn pass(mut from: TcpStream, mut to: TcpStream, mut each: impl FnMut(&[u8])) {
             break;
         }
     }
-    // The other side may be gone already.
+    // The other side may have closed already.
     to.shutdown(Shutdown::Write).ok();
 }
 
@@ -189,7 +189,8 @@ async fn a_system_in_one_process_says_why_it_cannot_go_on() {
     let rabbitmq = RabbitMq::shared().await;
     let send = async |path: &str, body: &str| rabbitmq.management_send("PUT", path, body).await;
     send("/api/users/barred", r#"{"password": "barred", "tags": ""}"#).await.expect("a user is made");
-    // Who may not read a queue may not declare it with a dead letter exchange either; it stands already.
+    // A user without read permission on a queue may not declare it with a dead-letter exchange either; it exists
+    // already.
     let prefix = RabbitMq::fresh_prefix();
     let folder = Folder::new();
     let mut declare = folder.command(&["topology", "--declare"]);

@@ -1,4 +1,4 @@
-//! `echogen-eval`, from the command line to its numbers.
+//! `echogen-eval`, from the command line to its scores.
 
 use serde_json::Value;
 
@@ -20,7 +20,7 @@ fn share(report: &Value, key: &str) -> f64 {
     report[key].as_f64().unwrap_or_else(|| panic!("{key}: {report:#}"))
 }
 
-/// What judges must itself be right: on pictures that the world draws, it is nearly always.
+/// The judges' accuracy on the pictures that the world draws must be close to 1.
 #[test]
 fn real_pictures_are_judged_right_and_every_key_is_there() {
     let folder = Folder::new();
@@ -29,11 +29,11 @@ fn real_pictures_are_judged_right_and_every_key_is_there() {
     let report: Value = serde_json::from_str(&run.stdout).expect("one line of JSON");
     assert!(KEYS.iter().all(|key| report.get(key).is_some()), "{report:#}");
     assert_eq!((&report["type"], &report["pictures"]), (&"evaluation".into(), &12.into()));
-    // Twelve kinds and twelve scenes: chance is one in twelve.
+    // There are twelve kinds and twelve scenes: guessing is right in one of twelve cases.
     assert!(share(&report["real"], "scene_accuracy") >= 0.9, "{report:#}");
     assert!(share(&report["real"], "kind_accuracy") >= 0.75, "{report:#}");
     assert!(share(&report["real"], "identity_retrieval_judge") >= 0.75, "{report:#}");
-    // What was made: far from what noise reaches by luck, with room for other processors' sums.
+    // The generated pictures: far above what noise reaches by chance, with a margin for rounding on other processors.
     assert!(share(&report, "scene_accuracy") >= 0.75, "{report:#}");
     assert!(share(&report, "kind_accuracy") >= 0.4, "{report:#}");
     assert!(share(&report, "identity_retrieval") >= 0.3, "one in fifty by chance: {report:#}");

@@ -1,4 +1,4 @@
-//! The examples that a newcomer runs first are sound.
+//! The examples that a new user runs first are valid.
 
 use std::{collections::BTreeSet, fs, path::Path};
 

@@ -1,4 +1,5 @@
-//! Reads Prometheus's text format and holds it against the closed list, as `promtool check metrics` would and beyond.
+//! Parses Prometheus's text format and compares it with the list of metrics: the checks of `promtool check metrics`,
+//! and more.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +13,7 @@ pub(crate) struct Sample {
     pub(crate) value: f64,
 }
 
-/// What a role shows.
+/// The metrics that a role exposes.
 #[derive(Clone, Debug)]
 pub(crate) struct Exposition {
     samples: Vec<Sample>,
@@ -37,7 +38,7 @@ impl Exposition {
         Ok(found)
     }
 
-    /// The sum of all samples with this name and these labels.
+    /// Returns the sum of all samples with this name and these labels.
     pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let fits = |sample: &&Sample| {
             sample.name == name
@@ -46,7 +47,7 @@ impl Exposition {
         self.samples.iter().filter(fits).map(|sample| sample.value).sum()
     }
 
-    /// Everything that is wrong with what `role` shows.
+    /// Returns every error in what `role` exposes.
     pub(crate) fn faults(&self, role: &str) -> Vec<String> {
         let mut faults = Vec::new();
         let listed: BTreeMap<&str, &Metric> = LIST.iter().map(|metric| (metric.name, metric)).collect();
@@ -94,7 +95,7 @@ impl Exposition {
     }
 }
 
-/// The metric that a sample belongs to, where its name has no more than the endings of its kind.
+/// Returns the metric that a sample belongs to, if its name is the metric's or has a suffix of the metric's type.
 fn metric_of(sample: &Sample) -> Option<&'static Metric> {
     LIST.iter().find(|metric| match (sample.name.strip_prefix(metric.name), metric.kind) {
         (Some(rest), Kind::Histogram(_)) => ["_bucket", "_sum", "_count"].contains(&rest),
@@ -123,7 +124,7 @@ fn check_sample(metric: &Metric, sample: &Sample, faults: &mut Vec<String>) {
     }
 }
 
-/// Buckets that grow up to the count, by series.
+/// Checks that the buckets of each series increase up to the count.
 fn check_histogram(metric: &Metric, samples: &[&Sample], faults: &mut Vec<String>) {
     let mut series: BTreeMap<String, Vec<&Sample>> = BTreeMap::new();
     for sample in samples {

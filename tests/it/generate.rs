@@ -1,4 +1,4 @@
-//! One picture, from the command line to the file.
+//! `echogen generate`: one picture, from the command line to the file.
 
 use echogen_imaging::{ImageLimits, decode_image};
 

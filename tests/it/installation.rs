@@ -1,4 +1,4 @@
-//! All four roles in this process, on the twins, with constant networks.
+//! All four roles in this process, on the in-memory ports, with constant networks.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -12,12 +12,12 @@ use echogen_worker::JobStatusBoard;
 use jiff::Timestamp;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// How long something that must happen may take.
+/// Timeout of every wait.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 type Store = Arc<Counting<MemoryObjectStore>>;
 
-/// The roles, and what joins them.
+/// The roles and the ports they share.
 pub(crate) struct Installation {
     pub(crate) broker: Arc<MemoryBroker>,
     events: Box<dyn EventStream>,
@@ -46,7 +46,7 @@ impl Installation {
         Self { broker, events, cache, board, work: store, results, callbacks }
     }
 
-    /// Runs a job to its end, and returns the event that tells of it.
+    /// Runs a job to its end and returns its last event.
     pub(crate) async fn run(&mut self, job: &Job) -> JobEvent {
         let message = Message::of_job(job, Timestamp::now());
         self.broker.publish(&job.queue(), message).await.expect("the twin takes everything");
@@ -61,7 +61,7 @@ impl Installation {
         tokio::time::timeout(LIMIT, ended).await.expect("the job ends")
     }
 
-    /// Waits until the scoreboard knows that the job has ended: it hears of it after everybody else.
+    /// Waits until the job status store has recorded the end of the job: it is updated after the event is published.
     pub(crate) async fn until_noted(&self, job: &Job) {
         let noted = async {
             while !self.board.find(&job.id).await.expect("the twin answers").is_some_and(|state| state.state.ends_job())
@@ -72,7 +72,7 @@ impl Installation {
         tokio::time::timeout(LIMIT, noted).await.expect("the end is noted");
     }
 
-    /// What was asked of the work store and of the result store since this was asked last.
+    /// Returns the calls to the work store and the result store since the last call of this function.
     pub(crate) fn take_calls(&self) -> [BTreeMap<&'static str, usize>; 2] {
         [self.work.take(), self.results.take()]
     }

@@ -1,4 +1,4 @@
-//! Runs the real program in a folder of its own.
+//! Runs the real program in a temporary folder.
 
 use std::{
     path::{Path, PathBuf},
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 /// An empty folder in which the program is run.
 pub(crate) struct Folder(TempDir);
 
-/// What a run left behind.
+/// The output and exit code of a run.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) code: Option<i32>,
@@ -20,12 +20,12 @@ pub(crate) struct Run {
     pub(crate) stderr: String,
 }
 
-/// A file of the repository.
+/// Returns the path of a file of the repository.
 pub(crate) fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
-/// A subject that ships with the repository.
+/// Returns the path of a subject that is part of the repository.
 pub(crate) fn subject(name: &str) -> String {
     repository("examples/subjects").join(name).display().to_string()
 }
@@ -53,7 +53,7 @@ impl Folder {
         serde_json::from_slice(&self.read(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
-    /// The program with nothing in its environment that could change what it does.
+    /// Returns the program with an environment that does not influence it.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         self.command_of(env!("CARGO_BIN_EXE_echogen-under-test"), arguments)
     }
@@ -85,14 +85,14 @@ impl Run {
         Self { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
     }
 
-    /// Checks the exit code, and shows everything if it is another.
+    /// Checks the exit code, and prints all output if it is different.
     #[track_caller]
     pub(crate) fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{self:#?}");
         self
     }
 
-    /// Checks that the program refused in one line that contains `part`.
+    /// Checks that the program failed with one line that contains `part`.
     #[track_caller]
     pub(crate) fn expect_error(self, code: i32, part: &str) {
         let run = self.expect(code);
@@ -101,17 +101,17 @@ impl Run {
     }
 }
 
-/// The program at work; killed with the test.
+/// A running program; it is killed when the test ends.
 pub(crate) struct Running(Child);
 
 impl Running {
-    /// Starts it, with nothing to read and nobody to read its answer.
+    /// Starts it with empty standard input; its standard output is discarded.
     pub(crate) fn start(mut command: Command, stderr: impl Into<Stdio>) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
         Self(command.spawn().expect("the program starts"))
     }
 
-    /// What it says, if that is piped.
+    /// Returns its standard error if that is a pipe.
     pub(crate) fn take_stderr(&mut self) -> Option<ChildStderr> {
         self.0.stderr.take()
     }
@@ -120,7 +120,7 @@ impl Running {
         kill_process(Pid::from_child(&self.0), signal).expect("it runs");
     }
 
-    /// Waits for its end; returns the exit code.
+    /// Waits for its exit; returns the exit code.
     pub(crate) fn end(&mut self, limit: Duration) -> Option<i32> {
         wait_for("the program ends", limit, || self.0.try_wait().expect("it can be waited for")).code()
     }
@@ -128,7 +128,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // One that has ended needs neither.
+        // A process that has ended needs neither call.
         self.0.kill().ok();
         self.0.wait().ok();
     }

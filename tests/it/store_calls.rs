@@ -1,4 +1,4 @@
-//! What a job asks of the object store: every call is a round trip to S3, and somebody pays for it.
+//! Counts the object store calls of a job: every call is a round trip to S3 and costs money.
 
 use echogen_protocol::{EventKind, Job};
 use echogen_tests::producer;
@@ -7,7 +7,7 @@ use crate::installation::Installation;
 
 type Calls = Vec<(&'static str, usize)>;
 
-/// Runs a job; returns what it asked of the work store and of the result store.
+/// Runs a job; returns its calls to the work store and to the result store.
 async fn calls(installation: &mut Installation, job: &Job) -> [Calls; 2] {
     assert_eq!(installation.run(job).await.kind, EventKind::Completed);
     installation.take_calls().map(|calls| calls.into_iter().collect())
@@ -17,9 +17,9 @@ async fn calls(installation: &mut Installation, job: &Job) -> [Calls; 2] {
 async fn a_new_subject_takes_six_writes_and_one_look() {
     let mut installation = Installation::start().await;
     let [work, results] = calls(&mut installation, &producer::job("one", 1, "a dog")).await;
-    // The cut-out, its record and the encoded subject; the picture.
+    // Work store: the cut-out, its record and the encoded subject; the picture.
     assert_eq!(work, [("put", 3), ("put_if_absent", 1)]);
-    // Whether there is a result; the generated picture; the result.
+    // Result store: a check for an existing result; the generated picture; the result.
     assert_eq!(results, [("get", 1), ("put_if_absent", 2)]);
 }
 

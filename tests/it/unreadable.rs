@@ -1,5 +1,5 @@
-//! A message that the AMQP client library cannot read ends the connection it comes by. It must stop nothing for long, and
-//! take none of its neighbours among the dead letters.
+//! A message that the AMQP client library cannot decode closes the connection that receives it. It must not stop other
+//! messages for long, and no message delivered along with it may be parked.
 
 use std::{
     collections::BTreeSet,
@@ -18,8 +18,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::clients::python_folder;
 
-/// Publishes some good jobs into each lane, twice, and in between one with a header whose name is no UTF-8. The library
-/// of the clients' example sends names that are bytes as they are.
+/// Publishes valid jobs into each lane, twice, and between them one with a header whose name is not UTF-8. The library
+/// of the example client sends names as raw bytes.
 const FLOOD: &str = r#"
 import json, sys, pika
 connection = pika.BlockingConnection(pika.URLParameters(sys.argv[1]))
@@ -39,7 +39,7 @@ for half in ("a", "b"):
         send("standard", "unreadable", {b"\xff\xfe": "x"})
 "#;
 
-/// An installation of its own, whose broker parks what was handed out so often.
+/// Creates an isolated installation, whose broker parks a message after `delivery_limit` deliveries.
 async fn config(delivery_limit: u32) -> AmqpConfig {
     let url = RabbitMq::shared().await.amqp_url();
     AmqpConfig { prefix: RabbitMq::fresh_prefix(), delivery_limit, ..AmqpConfig::at(url) }
@@ -52,7 +52,7 @@ fn flood(config: &AmqpConfig, jobs: usize) {
     assert!(sent.status.success(), "{sent:?}");
 }
 
-/// Notes whom it saw.
+/// Records the jobs it received.
 #[derive(Debug, Default)]
 struct Seen(Mutex<BTreeSet<String>>);
 
@@ -70,9 +70,11 @@ impl Stage for Seen {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_cannot_be_read_is_parked_alone() {
-    // Fewer deliveries than by default: sooner parked, and less room for neighbours that go back with it.
+    // Fewer deliveries than by default: the message is parked sooner, and fewer redeliveries of the messages beside it
+    // are tolerated.
     let config = config(8).await;
-    // One to work by, and one to look by: the first loses its connection now and then.
+    // One connection for the worker and one for the assertions: the first is closed by the client library now and
+    // then.
     let broker = AmqpBroker::connect(config.clone()).await.expect("the broker takes connections");
     let looking = AmqpBroker::connect(config.clone()).await.expect("the broker takes connections");
     flood(&config, 10);
@@ -109,7 +111,8 @@ async fn whoever_begins_to_consume_while_the_connection_ends_is_answered() {
     let config = config(1_000).await;
     AmqpBroker::connect(config.clone()).await.expect("the broker takes connections");
     flood(&config, 0);
-    // The message comes some hundred microseconds after the first consumer; the second is to meet just that moment.
+    // The message arrives a few hundred microseconds after the first consumer starts. The rounds start the second
+    // consumer at different moments around that time.
     let [_, standard, bulk] = &StageName::Dispatcher.queues()[..] else { panic!("three lanes") };
     for round in 0..30 {
         let broker = AmqpBroker::connect(config.clone()).await.expect("the broker takes connections");

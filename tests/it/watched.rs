@@ -1,4 +1,5 @@
-//! A live system as it is watched: probes, metrics, traces, logs and the canary, on real servers and the real program.
+//! Observability of a live system: probes, metrics, traces, logs and the canary, on real servers and with the real
+//! program.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -19,14 +20,14 @@ use crate::{
     program::{Folder, Run, Running, subject, wait_for},
 };
 
-/// How long anything here may take on a machine that is busy with other things.
+/// Timeout of every wait, for a machine that is busy with other work.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// What must never be seen in a log.
+/// A password that must never appear in a log.
 const AMQP_PASSWORD: &str = "hush-amqp-4711";
 const REDIS_PASSWORD: &str = "hush-redis-4712";
 
-/// Servers with passwords worth keeping, and an installation of its own on them.
+/// Servers with secret passwords, and an isolated installation on them.
 struct Servers {
     settings: Vec<(&'static str, String)>,
     redis: Redis,
@@ -59,7 +60,7 @@ impl Servers {
         Self { settings, redis, s3 }
     }
 
-    /// The program on these servers, with its log in JSON.
+    /// Returns a command of the program on these servers, with its log in JSON.
     fn command(&self, folder: &Folder, arguments: &[&str]) -> Command {
         let mut command = folder.command(arguments);
         command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").env("ECHOGEN_TELEMETRY_LOG_FORMAT", "json");
@@ -67,7 +68,7 @@ impl Servers {
         command
     }
 
-    /// Everything that must not be seen, by what it is.
+    /// Returns every secret that must not appear in a log, with its description.
     fn secrets(&self, picture: &[u8]) -> Vec<(&'static str, String)> {
         let encoded = BASE64_STANDARD.encode(picture);
         let inner = &picture[picture.len() / 2..picture.len() / 2 + 12];
@@ -84,7 +85,7 @@ impl Servers {
     }
 }
 
-/// One process of the program, and what it has logged.
+/// One process of the program, and its log.
 struct Watched {
     name: &'static str,
     running: Running,
@@ -110,7 +111,7 @@ impl Watched {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Where its endpoint is, as it says itself.
+    /// Returns the address of its endpoint, from its log.
     fn address(&self) -> SocketAddr {
         let said = wait_for(&format!("the {} says where it listens", self.name), PATIENCE, || {
             let log = self.log();
@@ -121,14 +122,14 @@ impl Watched {
         said.parse().expect("it is an address")
     }
 
-    /// Asks it to stop, and waits until it has; returns the exit code.
+    /// Sends SIGTERM and waits for the exit; returns the exit code.
     fn stop(&mut self) -> Option<i32> {
         self.running.signal(Signal::TERM);
         self.running.end(PATIENCE)
     }
 }
 
-/// A request over HTTP; status and body.
+/// Sends an HTTP request; returns status and body.
 fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).expect("the endpoint is there");
     let length = body.len();
@@ -148,7 +149,7 @@ fn scrape(address: SocketAddr) -> Exposition {
     Exposition::parse(&text).unwrap_or_else(|why| panic!("{why}"))
 }
 
-/// All roles, with an endpoint each.
+/// Starts all roles, with an endpoint each.
 fn start_roles(servers: &Servers, folder: &Folder, more: &[&str]) -> Vec<Watched> {
     let start = |name| {
         let mut arguments = vec![name, "--listen", "127.0.0.1:0", "--threads", "1"];
@@ -158,7 +159,7 @@ fn start_roles(servers: &Servers, folder: &Folder, more: &[&str]) -> Vec<Watched
     RoleName::NAMES.map(start).into()
 }
 
-/// Waits until all are ready; until then each must be alive.
+/// Waits until all are ready; fails if one exits before.
 fn wait_until_ready(roles: &[Watched]) -> Vec<SocketAddr> {
     let addresses: Vec<SocketAddr> = roles.iter().map(Watched::address).collect();
     for (role, address) in roles.iter().zip(&addresses) {
@@ -265,7 +266,7 @@ async fn one_job_is_one_trace_and_no_log_holds_a_secret() {
     drop(servers.redis);
 }
 
-/// What can be seen that should not.
+/// Returns the descriptions of the secrets that appear in the log.
 fn leaks<'a>(log: &str, secrets: &[(&'a str, String)]) -> Vec<&'a str> {
     secrets.iter().filter(|(_, secret)| log.contains(secret.as_str())).map(|(what, _)| *what).collect()
 }

@@ -1,22 +1,22 @@
-//! The recorded figures of the benchmarks: what a run is compared with.
+//! The recorded results of the benchmarks, with which a run is compared.
 //!
-//! `tests/bench/baseline.toml` holds them, one table for each benchmark. They are ratios, CPU seconds and latencies of one
-//! machine, so a difference is a reason to look and never a failure.
+//! `tests/bench/baseline.toml` holds them, one table for each benchmark. They are ratios, CPU seconds and latencies
+//! measured on one machine, so a difference should be investigated but is never a failure.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-/// A benchmark's argument that records its figures in place of the recorded ones.
+/// The benchmark argument that replaces the recorded results with those of this run.
 pub const RECORD: &str = "--record";
 
-/// One figure of a benchmark.
+/// One measured number of a benchmark.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Figure {
     /// Its name in the file, such as `ratio-new-subjects`.
     pub name: &'static str,
-    /// What was measured now.
+    /// The value measured in this run.
     pub value: f64,
 }
 
@@ -36,7 +36,7 @@ fn path() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("bench/baseline.toml")
 }
 
-/// Describes each figure beside the recorded one; one line a figure.
+/// Describes each number next to the recorded one, one line for each.
 pub fn compare(benchmark: &str, figures: &[Figure]) -> anyhow::Result<Vec<String>> {
     let recorded = Recorded::read()?;
     let of_this = recorded.0.get(benchmark);
@@ -53,7 +53,7 @@ fn line(Figure { name, value }: &Figure, recorded: Option<f64>) -> String {
     }
 }
 
-/// Records the figures for later runs.
+/// Records the numbers for later runs.
 pub fn record(benchmark: &str, figures: &[Figure]) -> anyhow::Result<()> {
     let mut recorded = Recorded::read()?;
     let rounded = figures.iter().map(|figure| (figure.name.to_owned(), (figure.value * 1_000.0).round() / 1_000.0));

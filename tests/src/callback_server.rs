@@ -1,4 +1,4 @@
-//! The example server for callbacks (`examples/clients/callbacks.py`), as a process that can die and come back.
+//! The example server for callbacks (`examples/clients/callbacks.py`), as a process that tests can kill and restart.
 
 use std::{
     io::{BufRead, BufReader},
@@ -12,20 +12,20 @@ use anyhow::Context;
 use echogen_adapters::CallbackConfig;
 use tempfile::TempDir;
 
-/// The server; it ends with this value.
+/// The server process; it is stopped when this value is dropped.
 #[derive(Debug)]
 pub struct CallbackServer {
     folder: TempDir,
     certificate: String,
     secret: String,
-    /// 0 until the first start.
+    /// The port, 0 until the first start.
     port: u16,
     process: Option<(Child, JoinHandle<()>)>,
     heard: Arc<Mutex<Vec<String>>>,
 }
 
 impl CallbackServer {
-    /// Starts it at a free port; it believes calls that are signed with `secret`.
+    /// Starts the server on a free port. It accepts callbacks that are signed with `secret`.
     pub fn start(secret: &str) -> anyhow::Result<Self> {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
         let folder = tempfile::tempdir()?;
@@ -37,7 +37,7 @@ impl CallbackServer {
         Ok(server)
     }
 
-    /// Runs it again, at the same port.
+    /// Starts it again on the same port.
     pub fn run(&mut self) -> anyhow::Result<()> {
         self.kill();
         let mut command = Command::new("python3");
@@ -61,33 +61,33 @@ impl CallbackServer {
         Ok(())
     }
 
-    /// Kills it, as a crash would. What it has said by then is [heard](Self::heard).
+    /// Kills it, as a crash would. The lines it printed before remain available in [`heard`](Self::heard).
     pub fn kill(&mut self) {
         if let Some((mut process, reader)) = self.process.take() {
-            // It may have ended by itself.
+            // The process may have ended already.
             process.kill().ok();
             process.wait().ok();
             reader.join().ok();
         }
     }
 
-    /// Its address.
+    /// Returns its URL.
     pub fn url(&self) -> String {
         format!("https://localhost:{}/done", self.port)
     }
 
-    /// The certificate that callers have to trust, as PEM text; see [`trusting`].
+    /// Returns the certificate that callers must trust, as PEM text; see [`trusting`].
     pub fn certificate(&self) -> &str {
         &self.certificate
     }
 
-    /// The lines that it has printed, of all its lives.
+    /// Returns the lines it has printed since the first start, restarts included.
     pub fn heard(&self) -> Vec<String> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// The settings of a caller that trusts `certificates`, PEM text, and may reach this machine.
+/// Returns callback settings that trust `certificates` (PEM text) and allow addresses of this machine.
 pub fn trusting(certificates: &str) -> CallbackConfig {
     CallbackConfig {
         allowed_networks: vec!["127.0.0.1".parse().expect("an address")],

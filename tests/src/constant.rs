@@ -1,4 +1,4 @@
-//! Networks that answer at once, always the same: what is measured is everything around them.
+//! Constant networks: they return the same answer at once, so that everything around them is measured.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -13,10 +13,10 @@ use echogen_service::LoadedNetworks;
 /// A prompt with this word ends the process that samples it, as a crash in a driver would.
 pub const POISON: &str = "poison";
 
-/// Bytes of an encoded subject: about what the mini bundle's has.
+/// Size of an encoded subject in bytes, about the same as the mini bundle's.
 const SUBJECT_BYTES: usize = 64 * 1024;
 
-/// Pixels of a picture's side.
+/// Side of a picture in pixels.
 const SIDE: u32 = 64;
 
 /// The constant networks.
@@ -24,14 +24,14 @@ const SIDE: u32 = 64;
 pub struct Constant {
     /// How long each answer takes.
     pub delay: Duration,
-    /// Bytes of an encoded subject.
+    /// Size of an encoded subject in bytes.
     pub subject_bytes: usize,
-    /// Pixels of a picture's side.
+    /// Side of a picture in pixels.
     pub side: u32,
 }
 
 impl Constant {
-    /// Networks that take `delay` for each answer.
+    /// Returns networks that take `delay` for each answer.
     pub fn taking(delay: Duration) -> Self {
         Self { delay, subject_bytes: SUBJECT_BYTES, side: SIDE }
     }
@@ -43,7 +43,7 @@ impl Constant {
     }
 }
 
-/// Constant networks for all stages, which take `delay` for each answer.
+/// Returns constant networks for all stages, which take `delay` for each answer.
 pub fn networks(delay: Duration) -> LoadedNetworks {
     let constant = Arc::new(Constant::taking(delay));
     LoadedNetworks {
@@ -55,7 +55,7 @@ pub fn networks(delay: Duration) -> LoadedNetworks {
     }
 }
 
-/// Under which keys the constant subjects lie.
+/// Returns how the keys of the constant subjects are computed.
 pub fn subject_keys() -> SubjectKeys {
     SubjectKeys {
         encoders: "constant".to_owned(),
@@ -65,7 +65,7 @@ pub fn subject_keys() -> SubjectKeys {
     }
 }
 
-/// A small picture like no other of its number, as PNG.
+/// Returns a small picture as PNG that is unique to `number`.
 pub fn picture(number: u64) -> Vec<u8> {
     let bytes = number.to_le_bytes();
     let image = RgbImage::from_fn(4, 4, |x, y| {

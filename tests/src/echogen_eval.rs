@@ -1,4 +1,4 @@
-//! The `echogen-eval` program once more, so that Cargo builds it for these tests and tells them where it is.
+//! Builds the `echogen-eval` program in this package too, so that Cargo provides its path to these tests.
 
 fn main() -> std::process::ExitCode {
     echogen_eval::main()

@@ -1,4 +1,4 @@
-//! What became of every job, heard from a queue bound to the event exchange.
+//! Records how every job ended, from the events of a queue that is bound to the event exchange.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -18,16 +18,17 @@ use lapin::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// How the ledger hears.
+/// Which kind of queue the ledger consumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hearing {
-    /// By a quorum queue: outages lose no event.
+    /// A quorum queue: outages lose no event.
     Durable,
-    /// By a queue in memory that dies with its connection: no durable hop is added to what is measured.
+    /// An in-memory queue that is deleted with its connection, so that the measurement contains no additional durable
+    /// hop.
     Light,
 }
 
-/// All events that end a job, or park it.
+/// All events that end a job or park it.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     state: Arc<Mutex<State>>,
@@ -35,24 +36,24 @@ pub struct Ledger {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Of each job, its different ends: the event's id and the moment of the result it tells of.
+    /// For each job, its distinct ends: the event's id and the time of the result that it refers to.
     ends: HashMap<String, BTreeSet<(String, String)>>,
     kinds: BTreeMap<EventKind, u64>,
     parked: BTreeSet<String>,
-    /// The moment at which each job's first end was heard.
+    /// The time at which each job's first end was received.
     heard: HashMap<String, Instant>,
     told: u64,
 }
 
 impl Ledger {
-    /// Listens until `end`; what happens to the broker meanwhile is waited out.
+    /// Consumes events until `end`. Broker outages are waited out.
     pub fn listen(url: &str, prefix: &str, hearing: Hearing, tasks: &TaskTracker, end: &CancellationToken) -> Self {
         let ledger = Self::default();
         let (url, prefix, written) = (url.to_owned(), prefix.to_owned(), ledger.clone());
         let end = end.clone();
         tasks.spawn(end.clone().run_until_cancelled_owned(async move {
             loop {
-                // Whatever fails is tried again: the queue keeps what has not been acknowledged.
+                // After any failure, consume again: the queue keeps every event that has not been acknowledged.
                 drop(written.follow(&url, &prefix, hearing).await);
                 tokio::time::sleep(Duration::from_millis(300)).await;
             }
@@ -113,42 +114,42 @@ impl Ledger {
         }
     }
 
-    /// Jobs that have ended.
+    /// Returns the number of jobs that have ended.
     pub fn ended(&self) -> usize {
         self.lock().ends.len()
     }
 
-    /// Different ends of all jobs together: as many as [`Ledger::ended`] if none ended twice.
+    /// Returns the number of distinct ends of all jobs: equal to [`Ledger::ended`] if no job ended twice.
     pub fn ends(&self) -> usize {
         self.lock().ends.values().map(BTreeSet::len).sum()
     }
 
-    /// Different ends of one kind.
+    /// Returns the number of distinct ends of one kind.
     pub fn of_kind(&self, kind: EventKind) -> u64 {
         self.lock().kinds.get(&kind).copied().unwrap_or(0)
     }
 
-    /// Jobs with more than one end.
+    /// Returns the jobs with more than one end.
     pub fn doubled(&self) -> Vec<String> {
         self.lock().ends.iter().filter(|(_, ends)| ends.len() > 1).map(|(job, _)| job.clone()).collect()
     }
 
-    /// Whether a job has ended.
+    /// Returns whether a job has ended.
     pub fn has_ended(&self, job: &str) -> bool {
         self.lock().ends.contains_key(job)
     }
 
-    /// Whether a job was parked among the dead letters.
+    /// Returns whether a job was parked among the dead letters.
     pub fn is_parked(&self, job: &str) -> bool {
         self.lock().parked.contains(job)
     }
 
-    /// When a job's end was first heard.
+    /// Returns when a job's end was first received.
     pub fn heard(&self, job: &str) -> Option<Instant> {
         self.lock().heard.get(job).copied()
     }
 
-    /// Tellings, repeated ones included.
+    /// Returns the number of events received, repeated ones included.
     pub fn told(&self) -> u64 {
         self.lock().told
     }

@@ -1,8 +1,8 @@
-//! What the whole-system programs share: private servers, roles as processes that can be killed, networks replaced by
-//! constants, and a ledger of how jobs ended.
+//! Code shared by the whole-system programs: private servers, roles as processes that can be killed, constant
+//! networks, and a ledger of how jobs ended.
 //!
-//! `bench-pipeline` measures the system on these, `chaos` tries to break it. Both start themselves again as roles, so
-//! that a role is a process of its own, with the same wiring as the `echogen` program.
+//! `bench-pipeline` measures the system with it, `chaos` injects faults. Both start their own executable again for
+//! each role, so that a role is a process of its own and runs the same code as the `echogen` program.
 
 pub mod baseline;
 pub mod callback_server;

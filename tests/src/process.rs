@@ -1,4 +1,4 @@
-//! Processes of this program as roles: started, killed, asked to stop, and measured.
+//! Roles as processes of this program: started, killed, stopped and measured.
 
 use std::{
     process::{Child, Command, Stdio},
@@ -13,10 +13,10 @@ use echogen_protocol::RoleName;
 
 use crate::role::{LOG_VARIABLE, ROLE_ARGUMENT, RoleEnvironment};
 
-/// Pause before a role that died is started again.
+/// Pause before a role whose process has died is started again.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// One role's process, started again whenever it dies, until it is stopped.
+/// The process of one role. Until it is stopped, it is started again after each crash.
 #[derive(Debug)]
 pub struct RoleProcess {
     name: RoleName,
@@ -29,7 +29,7 @@ struct State {
     child: Option<Child>,
     starts: u32,
     stopping: bool,
-    /// Of processes that have ended.
+    /// The maximum of the processes that have ended.
     peak_kib: u64,
 }
 
@@ -41,17 +41,17 @@ impl RoleProcess {
         Ok(Self { name, environment: environment.clone(), state: Arc::new(Mutex::new(state)) })
     }
 
-    /// Its role.
+    /// Returns its role.
     pub fn name(&self) -> RoleName {
         self.name
     }
 
-    /// How often it was started.
+    /// Returns how often it was started.
     pub fn starts(&self) -> u32 {
         self.lock().starts
     }
 
-    /// Starts the process again if it has died; to be called from time to time. Returns whether it did.
+    /// Starts the process again if it has died; to be called regularly. Returns whether it was started.
     pub fn revive(&self) -> anyhow::Result<bool> {
         let mut state = self.lock();
         let died = match &mut state.child {
@@ -67,17 +67,17 @@ impl RoleProcess {
         Ok(true)
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub fn kill_9(&self) {
         self.signal(Signal::KILL);
     }
 
-    /// SIGTERM.
+    /// Sends SIGTERM.
     pub fn terminate(&self) {
         self.signal(Signal::TERM);
     }
 
-    /// Asks the process to stop and waits for its end; an error if it takes longer than `limit` or ends badly.
+    /// Sends SIGTERM and waits for the exit. Fails if that takes longer than `limit` or the exit code is not 0.
     pub fn stop(&self, limit: Duration) -> anyhow::Result<()> {
         self.note_peak();
         self.lock().stopping = true;
@@ -97,12 +97,12 @@ impl RoleProcess {
         }
     }
 
-    /// Seconds of processor time so far, of the present process.
+    /// Returns the CPU time that the current process has used, in seconds.
     pub fn cpu_seconds(&self) -> f64 {
         self.pid().map_or(0.0, |pid| cpu_seconds(pid.as_raw_nonzero().get()))
     }
 
-    /// The most memory that any of its processes held, in MiB.
+    /// Returns the maximum resident memory of any of its processes, in MiB.
     pub fn peak_mib(&self) -> f64 {
         self.note_peak();
         self.lock().peak_kib as f64 / 1024.0
@@ -124,7 +124,7 @@ impl RoleProcess {
         self.note_peak();
         let sent = self.pid().map(|pid| kill_process(pid, signal));
         if let Some(Err(error)) = sent {
-            // One that has just died needs no signal.
+            // A process that has just died cannot receive a signal.
             tracing::debug!(role = self.name.as_str(), %error, "no signal sent");
         }
     }
@@ -156,7 +156,7 @@ fn spawn(name: RoleName, environment: &RoleEnvironment) -> anyhow::Result<Child>
     command.spawn().with_context(|| format!("start the {}", name.as_str()))
 }
 
-/// Seconds of processor time of a process, from the system.
+/// Returns the CPU time of a process in seconds, as the operating system reports it.
 pub fn cpu_seconds(pid: i32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let after_name = stat.rsplit(')').next().unwrap_or_default();
@@ -164,7 +164,7 @@ pub fn cpu_seconds(pid: i32) -> f64 {
     ticks / 100.0
 }
 
-/// A line of a process's status in KiB.
+/// Returns a field of a process's status in KiB.
 pub fn status_kib(pid: i32, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(name));

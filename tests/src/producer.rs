@@ -1,4 +1,4 @@
-//! A client: sends jobs until the broker has them.
+//! A client: publishes jobs and retries until the broker has confirmed them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,16 +11,16 @@ use jiff::Timestamp;
 
 use crate::constant::picture;
 
-/// Messages on their way at once.
+/// Maximum number of unconfirmed messages.
 const IN_FLIGHT: usize = 256;
 
-/// A job with the picture of a number; jobs of one number share a subject.
+/// Creates a job with the picture of number `subject`; jobs with the same number share a subject.
 pub fn job(id: &str, subject: u64, prompt: &str) -> Job {
     let image = format!("data:image/png;base64,{}", BASE64_STANDARD.encode(picture(subject)));
     Job { id: JobId(id.to_owned()), ..Job::new(ImageSource(image), prompt) }
 }
 
-/// Sends one job, again and again while the broker is away.
+/// Publishes one job, and retries while the broker is unavailable.
 pub async fn send(broker: &AmqpBroker, job: &Job) -> Result<(), Fault> {
     loop {
         match broker.publish(&job.queue(), Message::of_job(job, Timestamp::now())).await {
@@ -30,7 +30,8 @@ pub async fn send(broker: &AmqpBroker, job: &Job) -> Result<(), Fault> {
     }
 }
 
-/// Sends many, a bounded number at once; `pause` apart if that is not zero.
+/// Publishes many jobs, with a bounded number in flight. With a `pause` above zero, they are published at that
+/// interval.
 pub async fn send_all(broker: &Arc<AmqpBroker>, jobs: Vec<Job>, pause: Duration) -> Result<(), Fault> {
     let sending = jobs.into_iter().enumerate().map(|(index, job)| {
         let broker = Arc::clone(broker);

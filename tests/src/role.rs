@@ -1,4 +1,4 @@
-//! A role as it runs in a process of its own: the service's own entry, with constant networks.
+//! A role as it runs in a process of its own: the service's entry point with constant networks.
 
 use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
@@ -17,50 +17,51 @@ use serde::{Deserialize, Serialize};
 
 use crate::{callback_server::trusting, constant};
 
-/// The first argument of a process that is to be a role; its environment follows, as JSON.
+/// The first argument of a process that is to run a role; the role's name and its environment, as JSON, follow.
 pub const ROLE_ARGUMENT: &str = "run-role";
 
-/// What callbacks are signed with.
+/// The secret with which callbacks are signed.
 pub const CALLBACK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-/// Log lines of the roles on standard error, such as `warn`; otherwise they say nothing.
+/// The variable with the log filter of the roles, such as `warn`, for standard error. If it is not set, they log
+/// nothing.
 pub(crate) const LOG_VARIABLE: &str = "ROLE_LOG";
 
-/// Largest picture of a subject.
+/// Largest picture of a subject, in bytes.
 const MAX_IMAGE_BYTES: u64 = 1 << 20;
 
-/// Bytes of a result.
+/// Maximum size of a result in bytes.
 const MAX_RESULT_BYTES: u64 = 1 << 20;
 
-/// Where a role works, and how.
+/// The servers a role uses and its settings.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RoleEnvironment {
-    /// RabbitMQ.
+    /// URL of RabbitMQ.
     pub amqp_url: String,
-    /// What the names of its queues begin with.
+    /// Prefix of the names of its queues.
     pub prefix: String,
-    /// Redis.
+    /// URL of Redis.
     pub redis_url: String,
-    /// The S3 server.
+    /// Endpoint of the S3 server.
     pub s3_endpoint: String,
     /// The bucket.
     pub bucket: String,
-    /// The keys to it.
+    /// The access key.
     pub access_key: String,
-    /// Their secret.
+    /// The secret key.
     pub secret_key: String,
-    /// Milliseconds that each answer of a network takes.
+    /// Duration of each constant network's answer, in milliseconds.
     pub delay_ms: u64,
-    /// Tasks at work at once.
+    /// Maximum number of concurrent tasks.
     pub concurrency: u16,
-    /// Messages that a stage's queue holds.
+    /// Maximum number of messages in a stage's queue.
     pub stage_limit: u32,
-    /// Certificates of servers on this machine that are called back, as PEM text.
+    /// Certificates of the callback servers on this machine, as PEM text.
     pub certificates: String,
 }
 
 impl RoleEnvironment {
-    /// The configuration of a role that works here.
+    /// Returns the configuration of a role in this environment.
     pub fn config(&self) -> ServiceConfig {
         let mut config = ServiceConfig::default();
         config.broker = self.amqp();
@@ -73,25 +74,26 @@ impl RoleEnvironment {
         let all = self.concurrency;
         config.worker.concurrency = RoleConcurrency { dispatcher: all, segmenter: all, encoder: all, sampler: all };
         config.worker.common = WorkerConfig {
-            // Outages of 20 seconds are part of the trial; what is parked would have to be redriven by hand.
+            // The scenarios contain outages of 20 seconds. With fewer attempts jobs would be parked and have to be
+            // redriven by hand.
             max_attempts: 12,
             task_timeout_seconds: 20.0,
             grace_seconds: 10.0,
             backoff: Backoff { first_seconds: 0.25, factor: 2.0, max_seconds: 8.0 },
             ..WorkerConfig::default()
         };
-        // Any free port: the endpoint is served as in a cluster, and many roles run on one machine.
+        // Any free port: the endpoint is served as in a cluster, but many roles run on one machine.
         config.telemetry.listen = Some(Listen::At(SocketAddr::from(([127, 0, 0, 1], 0))));
         config
     }
 
-    /// The broker's settings.
+    /// Returns the broker's settings.
     pub fn amqp(&self) -> AmqpConfig {
         let (prefix, stage_max_messages) = (self.prefix.clone(), self.stage_limit);
         AmqpConfig { prefix, stage_max_messages, ..AmqpConfig::at(self.amqp_url.as_str()) }
     }
 
-    /// The settings of the store below `part`, `results/` or `work/`.
+    /// Returns the settings of the store below `part`, which is `results/` or `work/`.
     pub fn s3(&self, part: &str) -> S3Config {
         S3Config {
             endpoint: Some(self.s3_endpoint.clone()),
@@ -103,7 +105,7 @@ impl RoleEnvironment {
         }
     }
 
-    /// The result of a job that has ended.
+    /// Returns the result of a job that has ended.
     pub async fn result(&self, id: &str) -> anyhow::Result<JobResult> {
         let store = S3ObjectStore::open(self.s3("results/")).await?;
         let bytes = store.get(&ObjectKey::new(format!("{id}/result.json"))?, MAX_RESULT_BYTES).await?;
@@ -111,7 +113,8 @@ impl RoleEnvironment {
     }
 }
 
-/// Runs a role until SIGTERM. `arguments` are what follows [`ROLE_ARGUMENT`]: its name and its environment.
+/// Runs a role until SIGTERM. `arguments` are those that follow [`ROLE_ARGUMENT`]: the role's name and its
+/// environment.
 pub fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
     let [name, environment] = arguments else { bail!("a role takes its name and its environment") };
     let role: RoleName = name.parse()?;

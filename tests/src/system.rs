@@ -24,24 +24,24 @@ use crate::{
     role::RoleEnvironment,
 };
 
-/// The servers; they end with this.
+/// The servers; they are stopped when this is dropped.
 #[derive(Debug)]
 pub struct Servers {
-    /// RabbitMQ of one node.
+    /// A single RabbitMQ node.
     pub rabbitmq: RabbitMq,
     /// Redis.
     pub redis: Redis,
-    /// S3, in this process.
+    /// The S3 server, which runs in this process.
     pub s3: S3Server,
 }
 
 impl Servers {
-    /// Starts all three.
+    /// Starts all three servers.
     pub async fn start() -> anyhow::Result<Self> {
         Self::with_s3(S3Server::start().context("start S3")?).await
     }
 
-    /// The same for measuring: S3 keeps its objects in memory.
+    /// Starts all three for measuring: S3 keeps its objects in memory.
     pub async fn start_for_measuring() -> anyhow::Result<Self> {
         Self::with_s3(S3Server::start_in_memory().context("start S3")?).await
     }
@@ -51,7 +51,7 @@ impl Servers {
         Ok(Self { rabbitmq: RabbitMq::start().await?, redis, s3 })
     }
 
-    /// An environment for roles, apart from all earlier ones.
+    /// Returns a new environment for roles, isolated from all earlier ones.
     pub fn environment(&self) -> RoleEnvironment {
         static LAST: AtomicU32 = AtomicU32::new(0);
         RoleEnvironment {
@@ -75,21 +75,22 @@ impl Servers {
 pub struct System {
     /// The roles' processes.
     pub roles: Vec<RoleProcess>,
-    /// For a client.
+    /// The broker connection of the client.
     pub broker: Arc<AmqpBroker>,
-    /// How jobs ended.
+    /// The ledger of how jobs ended.
     pub ledger: Ledger,
     environment: RoleEnvironment,
     end: CancellationToken,
 }
 
 impl System {
-    /// Starts the roles in `environment`; the ledger listens by `ledger_url`, which no proxy should cut.
+    /// Starts the roles in `environment`. The ledger connects to `ledger_url`, which should bypass any proxy that a
+    /// test cuts.
     pub async fn start(environment: &RoleEnvironment, ledger_url: &str) -> anyhow::Result<Self> {
         Self::heard(environment, ledger_url, Hearing::Durable).await
     }
 
-    /// The same for measuring: the ledger costs as little as it can, and an outage would lose it events.
+    /// Starts the roles for measuring: the ledger's queue is cheap, and would lose events during an outage.
     pub async fn start_for_measuring(environment: &RoleEnvironment) -> anyhow::Result<Self> {
         Self::heard(environment, &environment.amqp_url, Hearing::Light).await
     }
@@ -106,7 +107,7 @@ impl System {
         Ok(Self { roles, broker, ledger, environment: environment.clone(), end })
     }
 
-    /// Waits until `done` or until `limit` is over, starting roles again that have died.
+    /// Waits until `done` or until `limit` has passed, and restarts roles whose processes have died.
     pub async fn until(&self, limit: Duration, mut done: impl FnMut(&Self) -> bool) -> anyhow::Result<()> {
         let began = Instant::now();
         while !done(self) {
@@ -121,7 +122,7 @@ impl System {
         Ok(())
     }
 
-    /// Which of these jobs have a result in the store.
+    /// Returns how many of these jobs have a result in the store.
     pub async fn results(&self, ids: &[String]) -> anyhow::Result<usize> {
         let store = S3ObjectStore::open(self.environment.s3("results/")).await?;
         let mut found = 0;
@@ -131,10 +132,10 @@ impl System {
         Ok(found)
     }
 
-    /// Asks all roles to stop, and waits.
+    /// Stops all roles and waits for their exits.
     pub fn stop(&self) -> anyhow::Result<()> {
         self.end.cancel();
-        // Their grace, their last words, and two connections that are closed.
+        // The time covers the roles' grace period, the last events, and the closing of two connections.
         self.roles.iter().try_for_each(|role| role.stop(Duration::from_secs(30)))
     }
 }

@@ -84,7 +84,7 @@ fn outside(name: &str) -> Fault {
 
 fn read(path: &Path, base: Option<&Path>, max_bytes: u64) -> Result<Bytes, Fault> {
     let failed = |error| read_error(path, error);
-    // Looked at before it is opened: opening a pipe would wait for a writer.
+    // Checked before it is opened: opening a pipe would wait for a writer.
     let metadata = fs::metadata(path).map_err(failed)?;
     if !metadata.is_file() {
         return Err(Fault::bad_image(format!("{} is not a file; name a picture", path.display())));

@@ -1,4 +1,4 @@
-//! The command line: what each command takes beside settings.
+//! The command-line arguments of each command, except settings.
 //!
 //! The flags of settings are not written here: [`crate::command_line`] adds them from the list of settings.
 

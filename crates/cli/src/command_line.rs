@@ -1,6 +1,6 @@
-//! From the process's arguments to a command and its configuration.
+//! Turns the process's arguments into a command and its configuration.
 //!
-//! The command line is the commands' own arguments and, for each command, the flags of the settings that it uses.
+//! The command line consists of the commands' own arguments and, for each command, the flags of the settings it uses.
 
 use std::ffi::OsString;
 
@@ -15,21 +15,21 @@ use crate::arguments::Arguments;
 #[cfg(test)]
 mod pages;
 
-/// What a command uses that runs one role, or all.
+/// The settings of a command that runs one role, or all.
 const ROLE: [&str; 8] =
     ["broker", "cache", "store", "worker", "model", "finder", "fetch.max_image_bytes", "telemetry.listen"];
 
-/// What a command uses that makes products, and may wait for another that makes one.
+/// The settings of a command that makes products, and may wait for another process that makes the same one.
 const PRODUCTS: [&str; 1] = ["products"];
 
-/// What a job may be given where no queue is: neither a lane nor a callback.
+/// The settings of a job that are excluded where there is no queue: lane and callback.
 const NO_QUEUE: [&str; 2] = ["!job.lane", "!job.callback"];
 
-/// The settings that a command uses: whole sections, single settings, and `!` before those of a section that it does not
-/// use. A command that is not listed uses none but those of every command.
+/// Returns the settings that a command uses: whole sections, single settings, and `!` before settings of a section
+/// that it does not use. A command that is not listed uses only the settings common to all commands.
 fn uses(path: &[&str]) -> Vec<&'static str> {
     match path {
-        // Those of every command: logs and traces.
+        // The settings of every command: logs and traces.
         [] => vec!["telemetry", "!telemetry.listen"],
         ["generate" | "batch"] => {
             let own = ["job", "model", "finder", "sampler", "!sampler.scale_events", "fetch.max_image_bytes"];
@@ -51,18 +51,18 @@ fn uses(path: &[&str]) -> Vec<&'static str> {
     }
 }
 
-/// The whole definition of the command line.
+/// Returns the definition of the whole command line.
 pub(crate) fn definition() -> Command {
     let general = flags(&uses(&[])).into_iter().map(|argument| argument.global(true).help_heading("General"));
     with_settings(Arguments::command().args(general), &[])
 }
 
-/// Adds the flags of settings to the commands below one.
+/// Adds the flags of settings to the subcommands of a command.
 fn with_settings(command: Command, above: &[&str]) -> Command {
     command.mut_subcommands(|command| {
         let name = command.get_name().to_owned();
         let path = [above, &[name.as_str()]].concat();
-        // Those of every command are there already.
+        // The flags common to all commands exist already.
         let of_all = flags(&uses(&[]));
         let is_new = |argument: &Arg| !of_all.iter().any(|other| other.get_id() == argument.get_id());
         let own = flags(&uses(&path)).into_iter().filter(is_new);
@@ -70,7 +70,7 @@ fn with_settings(command: Command, above: &[&str]) -> Command {
     })
 }
 
-/// A command line that was parsed.
+/// A parsed command line.
 pub(crate) struct Line {
     pub(crate) arguments: Arguments,
     /// The command's name.
@@ -90,12 +90,12 @@ impl Line {
         Ok(Self { arguments, name, matches })
     }
 
-    /// Reads the configuration: this process's environment, the file, and the flags.
+    /// Loads the configuration from this process's environment, the file and the flags.
     pub(crate) fn load(&self) -> Result<Loaded, Failure> {
         self.layers().load().map_err(|error| Failure::usage(error.to_string()))
     }
 
-    /// The layers of the configuration.
+    /// Returns the layers of the configuration.
     pub(crate) fn layers(&self) -> Layers {
         let file = self.arguments.general.config.clone();
         Layers { file, flags: given(&self.matches), ..Layers::of_process() }
@@ -147,7 +147,7 @@ mod tests {
         let config = line.load().unwrap().config;
         assert_eq!((config.job.count, config.model.device.to_string().as_str()), (Some(2), "cpu"));
         assert!(line.arguments.general.json && matches!(line.arguments.command, Chosen::Generate(_)));
-        // Those of every command stand before or behind the command's name.
+        // The flags common to all commands may be before or after the command's name.
         for given in [&["--log", "debug", "topology"][..], &["topology", "--log", "debug"]] {
             assert_eq!(parse(given).load().unwrap().config.telemetry.log, "debug");
         }

@@ -1,4 +1,4 @@
-//! Collects what a contact sheet shows, a few strings for each job, and draws it at the end.
+//! Collects the entries of a contact sheet, a few strings for each job, and draws it at the end.
 
 use std::collections::BTreeMap;
 
@@ -12,14 +12,15 @@ use echogen_protocol::{ContentHash, Job, JobResult, layout};
 /// The sheet's key in the result store.
 pub(crate) const KEY: &str = "contact-sheet.png";
 
-/// Jobs and pictures of a job whose pictures are read; the sheet only counts the rest. Not fewer than it shows.
+/// Maximum number of jobs, and of pictures of a job, that are read; the sheet only counts the others. Must not be less
+/// than the sheet shows.
 const SHOWN_JOBS: usize = 40;
 const SHOWN_PICTURES: usize = 4;
 
-/// Pictures are kept at this size until the sheet is drawn, so that memory does not depend on theirs.
+/// Pictures are scaled to this size until the sheet is drawn, so that memory does not depend on their original size.
 const KEPT_SIDE: u32 = 512;
 
-/// Bytes of a picture that is read back.
+/// Maximum size of a picture that is read back, in bytes.
 const MAX_BYTES: u64 = 256 * 1024 * 1024;
 
 /// The finished jobs, in the order of their lines.
@@ -47,7 +48,7 @@ impl Collection {
         }
     }
 
-    /// Draws the sheet and stores it; `false` if there is nothing to show.
+    /// Draws the sheet and stores it; `false` if there is nothing to draw.
     pub(crate) async fn draw(self, work: &dyn ObjectStore, pictures: &dyn ObjectStore) -> anyhow::Result<bool> {
         let mut cards = Vec::new();
         for entry in self.first.values() {
@@ -70,7 +71,7 @@ struct Card {
 }
 
 impl Card {
-    /// Pictures that are gone or unreadable leave their place empty.
+    /// Reads an entry's pictures. A missing or unreadable one leaves its place empty.
     async fn read(entry: &Entry, work: &dyn ObjectStore, pictures: &dyn ObjectStore) -> anyhow::Result<Self> {
         let subject = thumbnail(work, &ObjectKey::of_content(layout::IMAGES, &entry.subject)?).await?;
         let mut results = Vec::with_capacity(entry.images.len());

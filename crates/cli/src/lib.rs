@@ -1,4 +1,4 @@
-//! The `echogen` command: reads arguments, calls the service, prints what it returns.
+//! The `echogen` command: parses arguments, calls the service, prints what it returns.
 
 mod arguments;
 mod command_line;
@@ -25,7 +25,7 @@ use commands::{
     topology,
 };
 
-/// Runs the program on the process's own arguments.
+/// Runs the program with the process's own arguments.
 pub fn main() -> ExitCode {
     match run(&std::env::args_os().collect::<Vec<_>>()).and_then(all_printed) {
         Ok(exit) => exit.into(),
@@ -42,7 +42,7 @@ fn run(arguments: &[OsString]) -> Result<Exit, Failure> {
         Err(error) => return answer_of(&error, &definition(), arguments),
     };
     match &line.arguments.command {
-        // These need no configuration, and work also where one is broken.
+        // These commands need no configuration, and must also work if the configuration is invalid.
         Command::Schema { of } => {
             print_schema(*of);
             Ok(Exit::Success)
@@ -60,7 +60,8 @@ fn run(arguments: &[OsString]) -> Result<Exit, Failure> {
             let telemetry = telemetry.map_err(|error| Failure::usage(loaded.as_written(&error.to_string())))?;
             echogen_telemetry::metrics().build(env!("CARGO_PKG_VERSION"));
             let ended = run_command(command, &loaded.config, &telemetry, line.arguments.general.json);
-            // Adapters and the service name settings as `section.name`; the user wrote them in some layer.
+            // Adapters and the service name settings as `section.name`; here they are replaced by the names the user
+            // gave.
             ended.map_err(|failure| Failure { message: loaded.as_written(&failure.message), ..failure })
         }
     }
@@ -90,7 +91,7 @@ fn run_command(
         Command::Models(command) => {
             models_command::run(command, &config.model, as_json).map_err(|error| Failure::usage(format!("{error:#}")))
         }
-        // Done before there was a configuration.
+        // These were handled before the configuration was loaded.
         Command::Schema { .. } | Command::Config(_) => Ok(Exit::Success),
     }
 }

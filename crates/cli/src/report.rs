@@ -1,7 +1,7 @@
-//! What the person, or the program, in front of the screen sees while jobs run.
+//! The display of running jobs, for a person or a program.
 //!
-//! Three faces of one thing: a progress bar on a terminal, a line for each job elsewhere, JSON on request. Everything
-//! that a colour or a moving bar says is said in words too.
+//! It has three forms: a progress bar on a terminal, a line for each job elsewhere, and JSON on request. Everything
+//! that is shown by a colour or a moving bar is also shown in words.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -9,28 +9,28 @@ use echogen_service::console::{print_error, print_json};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-/// How one job ended.
+/// The outcome of one job.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct JobReport {
-    /// The job's id; absent if the line is no job.
+    /// The job's id; absent if the line is not a valid job.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) id: Option<String>,
     /// Its line in the jobs file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) line: Option<u64>,
-    /// `done`, `cached` (it was done before) or `failed`.
+    /// `done`, `cached` (it was complete before) or `failed`.
     pub(crate) status: Status,
     /// The pictures.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) images: Vec<PathBuf>,
-    /// Why it failed and what to change.
+    /// Why it failed, and what to change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
-    /// From its submission to its end.
+    /// Seconds from its submission to its end.
     pub(crate) seconds: f64,
 }
 
-/// The three ends a job can have here.
+/// The possible outcomes of a job in these commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Status {
@@ -39,7 +39,7 @@ pub(crate) enum Status {
     Failed,
 }
 
-/// The numbers at the end.
+/// The totals of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Tally {
     /// Jobs that ran and completed.
@@ -48,17 +48,17 @@ pub(crate) struct Tally {
     pub(crate) cached: u64,
     /// Jobs and lines that failed.
     pub(crate) failed: u64,
-    /// Seconds of the whole run.
+    /// Duration of the whole run in seconds.
     pub(crate) seconds: f64,
-    /// The pictures of a run of one job.
+    /// The paths of the pictures, for a run of one job.
     #[serde(skip)]
     pub(crate) images: Vec<PathBuf>,
-    /// What the first failure said.
+    /// The error message of the first failure.
     #[serde(skip)]
     pub(crate) first_error: Option<String>,
     /// Whether Ctrl-C ended the run early.
     pub(crate) interrupted: bool,
-    /// The picture of all of them.
+    /// The path of the contact sheet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) contact_sheet: Option<PathBuf>,
 }
@@ -79,7 +79,8 @@ impl Tally {
         self.done + self.cached + self.failed
     }
 
-    /// Such as `3 done, 1 failed, 2 cached in 12.0 s (0.3 jobs/s)`; what was cached does not count as speed.
+    /// Returns a summary such as `3 done, 1 failed, 2 cached in 12.0 s (0.3 jobs/s)`. Cached jobs do not count in the
+    /// speed.
     pub(crate) fn summary(&self) -> String {
         let speed = (self.done + self.failed) as f64 / self.seconds.max(1e-3);
         let Self { done, failed, cached, seconds, .. } = self;
@@ -87,7 +88,7 @@ impl Tally {
     }
 }
 
-/// Shows how jobs end, and counts them.
+/// Displays the outcomes of jobs, and counts them.
 pub(crate) struct Reporter {
     tally: Tally,
     total: Option<u64>,
@@ -95,18 +96,18 @@ pub(crate) struct Reporter {
 }
 
 enum Face {
-    /// A JSON object for each job.
+    /// One JSON object for each job.
     Json,
-    /// A line for each job.
+    /// One line for each job.
     Lines,
-    /// A bar of many jobs.
+    /// A progress bar for many jobs.
     Bar(ProgressBar),
-    /// Of one job, its scales as they come; its end is the caller's to tell. Hidden where there is no terminal.
+    /// The scales of one job as they complete; the caller prints its outcome. Hidden if there is no terminal.
     One(ProgressBar),
 }
 
 impl Reporter {
-    /// A reporter of a single job.
+    /// Creates a reporter for a single job.
     pub(crate) fn for_one_job(json: bool, terminal: bool) -> Self {
         let face = match (json, terminal) {
             (true, _) => Face::Json,
@@ -116,7 +117,7 @@ impl Reporter {
         Self { tally: Tally::default(), total: Some(1), face }
     }
 
-    /// A reporter of many jobs; `total` is their number if known.
+    /// Creates a reporter for many jobs; `total` is their number if known.
     pub(crate) fn for_many_jobs(json: bool, terminal: bool, total: Option<u64>) -> Self {
         let face = match (json, terminal) {
             (true, _) => Face::Json,
@@ -126,7 +127,7 @@ impl Reporter {
         Self { tally: Tally::default(), total, face }
     }
 
-    /// Counts and shows a job's end.
+    /// Counts and displays a job's outcome.
     pub(crate) fn job_ended(&mut self, report: &JobReport) {
         self.tally.count(report);
         match &self.face {
@@ -140,21 +141,21 @@ impl Reporter {
                 }
                 bar.set_position(self.tally.jobs());
                 if report.status == Status::Cached {
-                    // Jobs that were done before say nothing about the speed of those to come.
+                    // Cached jobs do not predict the speed of the following ones.
                     bar.reset_eta();
                 }
             }
         }
     }
 
-    /// Shows that a job's pictures grow.
+    /// Displays a job's progress in scales.
     pub(crate) fn scale_done(&self, scale: u64, scales: u64) {
         if let Face::One(bar) = &self.face {
             bar.set_message(format!("scale {scale} of {scales}"));
         }
     }
 
-    /// Says something in between, to people only.
+    /// Prints a note for people; not in JSON output.
     pub(crate) fn note(&self, text: &str) {
         match &self.face {
             Face::Json => {}
@@ -163,7 +164,7 @@ impl Reporter {
         }
     }
 
-    /// Ends the display; returns the numbers.
+    /// Ends the display; returns the totals.
     pub(crate) fn finish(self, elapsed: Duration, interrupted: bool) -> Tally {
         if let Face::Bar(bar) | Face::One(bar) = &self.face {
             bar.finish_and_clear();
@@ -191,7 +192,7 @@ fn bar(total: Option<u64>) -> ProgressBar {
         None => "{spinner} {pos} done, {msg}, {per_sec}",
     };
     let speed = |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
-        // A display that cannot be written is no reason to stop.
+        // An error while formatting the display must not stop the run.
         write!(out, "{:.2} jobs/s", state.per_sec()).unwrap_or_default();
     };
     bar.set_style(style(template).with_key("per_sec", speed));

@@ -1,8 +1,8 @@
-//! Readers for the values of commands' own arguments; each message says what would be right.
+//! Parsers for the values of commands' own arguments; each error message describes a valid value.
 
 use echogen_protocol::{BoundingBox, JobId, Point, check_object_key};
 
-/// Reads `left,top,right,bottom`.
+/// Parses `left,top,right,bottom`.
 pub(crate) fn bounding_box(text: &str) -> Result<BoundingBox, String> {
     let expected = || "give four whole numbers left,top,right,bottom in pixels, such as 0,0,256,256".to_owned();
     let numbers: Vec<u32> =
@@ -11,20 +11,20 @@ pub(crate) fn bounding_box(text: &str) -> Result<BoundingBox, String> {
     Ok(BoundingBox { left, top, right, bottom })
 }
 
-/// Reads `x,y`.
+/// Parses `x,y`.
 pub(crate) fn point(text: &str) -> Result<Point, String> {
     let place = text.split_once(',').and_then(|(x, y)| Some((x.trim().parse().ok()?, y.trim().parse().ok()?)));
     let (x, y) = place.ok_or("give two whole numbers x,y in pixels, such as 120,80")?;
     Ok(Point { x, y })
 }
 
-/// Reads seconds, more than none.
+/// Parses a number of seconds, which must be more than zero.
 pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     let number = text.trim().parse::<f64>().ok().filter(|number| *number > 0.0 && *number <= 86_400.0);
     number.ok_or_else(|| format!("{text:?} is no number of seconds above 0 and up to a day"))
 }
 
-/// Reads a job's id.
+/// Parses a job's id.
 pub(crate) fn job_id(text: &str) -> Result<JobId, String> {
     match check_object_key(text) {
         Ok(()) if !text.contains('/') => Ok(JobId(text.to_owned())),

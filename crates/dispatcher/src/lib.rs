@@ -1,10 +1,11 @@
-//! The dispatcher: a job comes in, and takes the shortest way to its pictures.
+//! The dispatcher: receives jobs and routes each to the first stage whose product does not exist yet.
 //!
-//! It checks the job, fetches the subject's picture once, bounds and hashes it, stores it, and looks up what exists
-//! already: a finished result, an encoded subject, a cut-out. What it hands on holds references only, never pixels.
+//! It validates the job, fetches the subject's picture once, checks its size, hashes it, stores it, and looks up which
+//! products already exist: a finished result, an encoded subject, a cut-out. The tasks it publishes contain references
+//! only, never pixels.
 //!
-//! Deliberately absent: any decoding. Whether the bytes are a picture at all is the segmenter's to say, so this stage
-//! needs no image code and costs a bad job microseconds.
+//! It does not decode pictures. The segmenter decides whether the bytes are a picture, so this stage needs no image
+//! code and an invalid job costs microseconds.
 
 use std::{sync::Arc, time::Instant};
 
@@ -18,17 +19,17 @@ use echogen_protocol::{
 use echogen_worker::{CachedObjects, Outcome, ResultWriter, Stage, StageContext};
 use serde::{Deserialize, Serialize};
 
-/// Bytes of a [`Segmentation`]: a handful of numbers and a name.
+/// Maximum size of a [`Segmentation`] in bytes: it holds a few numbers and a name.
 const MAX_RECORD_BYTES: u64 = 64 * 1024;
 
-/// A picture up to so many bytes is hashed where it is, in half a millisecond or so, and stored without asking whether
-/// it is there.
+/// A picture of up to this many bytes is hashed on the async thread (about half a millisecond) and stored without
+/// first asking whether it exists.
 const SMALL_BYTES: usize = 256 * 1024;
 
-/// What the dispatcher has to know about the rest of the installation.
+/// What the dispatcher must know about the other stages' configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DispatcherConfig {
-    /// Under which keys encoded subjects lie.
+    /// How the keys of encoded subjects are computed.
     pub subjects: SubjectKeys,
     /// Largest picture that is fetched, in bytes.
     #[serde(default = "default_max_image_bytes")]
@@ -39,7 +40,7 @@ fn default_max_image_bytes() -> u64 {
     limits::MAX_IMAGE_BYTES
 }
 
-/// The stage.
+/// The dispatcher stage.
 #[derive(Clone, Debug)]
 pub struct Dispatcher {
     config: DispatcherConfig,
@@ -49,7 +50,8 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// A dispatcher that fetches with `fetcher`, leaves pictures in `objects`, and looks there for what was made of them.
+    /// Creates a dispatcher that fetches with `fetcher`, stores pictures in `objects`, and looks up existing products
+    /// there.
     pub fn new(
         config: DispatcherConfig,
         fetcher: Arc<dyn ImageFetcher>,
@@ -62,14 +64,15 @@ impl Dispatcher {
     async fn dispatch(&self, mut job: Job, context: &StageContext) -> Result<Outcome, Fault> {
         let started = Instant::now();
         if let Some(result) = self.results.find_noted(&job).await? {
-            // The first telling may have been lost, and this one may be asked for by somebody else.
+            // The event may have been lost the first time, and another client may have sent the same job, so it is
+            // published again.
             self.results.tell(&job, &result, &context.facts).await?;
             return Ok(Outcome::Done);
         }
         let resolution = self.config.subjects.resolution(&job).map_err(Fault::unsupported)?;
         let (image, bytes) = self.identify(&job.subject.image).await?;
         let known = self.keep(image, bytes).await?;
-        // Of a picture that is new nothing has been made.
+        // If the picture was not in the store, no product of it exists.
         let record = if known { self.segmentation(image, &job).await? } else { None };
         if job.subject.image.is_inline() {
             job.subject.image = ImageSource::stored(image);
@@ -81,7 +84,7 @@ impl Dispatcher {
         Ok(next)
     }
 
-    /// Fetches and hashes the picture; of one that should be stored already there are no bytes.
+    /// Fetches and hashes the picture. A source that refers to a stored picture yields its hash and no bytes.
     async fn identify(&self, source: &ImageSource) -> Result<(ContentHash, Option<Bytes>), Fault> {
         if let ImageLocation::Stored(image) = source.location()? {
             return Ok((image, None));
@@ -97,8 +100,9 @@ impl Dispatcher {
     async fn keep(&self, image: ContentHash, bytes: Option<Bytes>) -> Result<bool, Fault> {
         let key = ObjectKey::of_content(layout::IMAGES, &image)?;
         match bytes {
-            // One call does for both: sending a small picture in vain is cheaper than asking first. Of a new one the
-            // segmenter finds a copy in the cache.
+            // One call stores the picture and reports whether it existed: uploading a small picture needlessly is
+            // cheaper than a separate existence check. A new picture is also put into the cache, where the segmenter
+            // reads it.
             Some(bytes) if bytes.len() <= SMALL_BYTES => Ok(!self.objects.put_if_absent(&key, bytes).await?),
             _ if self.objects.exists(&key).await? => Ok(true),
             Some(bytes) => {
@@ -123,7 +127,8 @@ impl Dispatcher {
         Ok(if has_cutout { Way::Encode(record) } else { Way::Segment })
     }
 
-    /// The record of the cut-out; an unreadable one counts as none and is made again.
+    /// Returns the record of the cut-out. An unreadable record is treated as absent, and the segmenter writes it
+    /// again.
     async fn segmentation(&self, image: ContentHash, job: &Job) -> Result<Option<Segmentation>, Fault> {
         let key = ObjectKey::of_content(
             layout::SEGMENTATIONS,
@@ -143,7 +148,7 @@ impl Stage for Dispatcher {
     }
 }
 
-/// Hashes a picture; away from the async threads where it takes longer than going there.
+/// Hashes a picture; a large one on the blocking thread pool, because hashing it takes longer than the switch.
 async fn hash(bytes: &Bytes) -> Result<ContentHash, Fault> {
     if bytes.len() <= SMALL_BYTES {
         return Ok(ContentHash::of(bytes));
@@ -152,7 +157,7 @@ async fn hash(bytes: &Bytes) -> Result<ContentHash, Fault> {
     Ok(spawn_blocking(move || ContentHash::of(&bytes)).await?)
 }
 
-/// Where a job goes on: at the first stage whose product does not exist.
+/// The stage at which a job continues: the first one whose product does not exist.
 enum Way {
     Segment,
     Encode(Segmentation),
@@ -160,7 +165,7 @@ enum Way {
 }
 
 impl Way {
-    /// The next task. It notes the dispatcher's own share, and which later stages the short way leaves out.
+    /// Creates the next task. Its progress records the dispatcher's duration and which later stages are skipped.
     fn with(self, job: Job, image: ContentHash, started: Instant, known: bool) -> Outcome {
         let mut progress = Progress::default();
         progress.note(StageName::Dispatcher, started.elapsed().as_secs_f64(), known);

@@ -1,4 +1,4 @@
-//! The dispatcher on in-memory twins.
+//! Tests of the dispatcher with the in-memory ports.
 
 use std::sync::Arc;
 
@@ -59,7 +59,7 @@ impl Bench {
         }
     }
 
-    /// The next task, which is to be one of this type.
+    /// Runs the job and returns the next task, which must be of type `T`.
     async fn next_as<T: StageTask>(&self, job: Job) -> T {
         let next = self.next(job).await;
         next.read().unwrap_or_else(|| panic!("not for the {}: {}", T::STAGE, next.queue))
@@ -70,7 +70,7 @@ impl Bench {
         self.work.put(&key, bytes.into()).await.unwrap();
     }
 
-    /// As dispatcher and segmenter leave it.
+    /// Stores a segmentation in the way the dispatcher and the segmenter would store it.
     async fn put_segmentation(&self, job: &Job) -> ContentHash {
         self.put(layout::IMAGES, ContentHash::of(PICTURE), PICTURE.to_vec()).await;
         let (image, cutout) = (ContentHash::of(PICTURE), ContentHash::of(b"cut-out"));

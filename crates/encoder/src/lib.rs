@@ -1,11 +1,11 @@
-//! The encoder: a cut-out becomes an encoded subject, once.
+//! The encoder: turns a cut-out into an encoded subject, once.
 //!
-//! The product lies in the object store, the durable hand-over, and in the cache, for the sampler's convenience, under
-//! a key of everything it depends on: the cut-out, the networks and the resolution. Many jobs that ask for the same
-//! subject at the same moment wait for one encoding, in this process and in others.
+//! The product is stored in the object store, from which later stages can always read it, and in the cache, where the
+//! sampler reads it faster. Its key covers everything it depends on: the cut-out, the networks and the resolution. If
+//! many jobs ask for the same subject at the same moment, they all wait for one encoding, across processes too.
 //!
-//! The networks are behind [`SubjectEncoder`], so that this stage's tests need no weights; [`NetworkEncoder`] is the
-//! real one.
+//! The networks are behind [`SubjectEncoder`], so that this stage's tests need no weights. [`NetworkEncoder`] is the
+//! implementation on a bundle's networks.
 
 mod network_encoder;
 mod subject_encoder;
@@ -24,10 +24,10 @@ use echogen_worker::{CachedObjects, Outcome, Products, ProductsConfig, Stage, St
 pub use network_encoder::NetworkEncoder;
 pub use subject_encoder::{EncodeError, SubjectEncoder};
 
-/// Bytes of a cut-out: it has no more pixels than a picture may have.
+/// Maximum size of a cut-out in bytes: it has no more pixels than a picture may have.
 const MAX_CUTOUT_BYTES: u64 = 256 * 1024 * 1024;
 
-/// The stage.
+/// The encoder stage.
 #[derive(Debug)]
 pub struct Encoder {
     keys: SubjectKeys,
@@ -37,7 +37,7 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// An encoder that reads cut-outs from `objects` and leaves encoded subjects there.
+    /// Creates an encoder that reads cut-outs from `objects` and stores encoded subjects there.
     pub fn new(
         keys: SubjectKeys,
         networks: Arc<dyn SubjectEncoder>,
@@ -66,16 +66,17 @@ impl Encoder {
         Ok(Outcome::next(&SampleTask { job, encoded_subject, progress }))
     }
 
-    /// Encodes a cut-out. It is our own PNG of a picture that passed the limits, so only its size in bytes is bounded
-    /// anew.
+    /// Encodes a cut-out. The cut-out was written by the segmenter from a picture within the limits, so only its size
+    /// in bytes is checked again.
     async fn make(&self, cutout: ContentHash, resolution: u32, context: &StageContext) -> Result<Bytes, NotEncoded> {
         let key = ObjectKey::of_content(layout::CUTOUTS, &cutout)?;
         let png = self.subjects.objects().get(&key, MAX_CUTOUT_BYTES).await?.ok_or(NotEncoded::CutoutGone)?;
         let limits = ImageLimits { max_bytes: MAX_CUTOUT_BYTES, ..ImageLimits::default() };
         let measure = move |png: &Bytes| echogen_imaging::decoding_bytes(png, &limits).map_err(broken);
         let decode = move |png: &Bytes| echogen_imaging::decode_image(png, &limits).map_err(broken);
-        // Held until the subject is encoded. A task that holds memory waits only for the networks, which take none, so it
-        // never waits for a task that waits for memory.
+        // The memory permit is held until the subject is encoded. This order prevents a deadlock: a task that holds a
+        // memory permit waits only for the networks, which need none, so it never waits for a task that waits for
+        // memory.
         let (picture, _memory) = self.memory.load(png, measure, decode).await?;
         let encoded = self.networks.encode(Arc::new(picture), resolution, context.time_limit).await;
         Ok(encoded.map_err(Fault::from)?.into())
@@ -94,7 +95,7 @@ impl Stage for Encoder {
 /// Why there is no encoded subject.
 #[derive(Debug)]
 enum NotEncoded {
-    /// The cut-out was deleted in between.
+    /// The cut-out was deleted after the task was published.
     CutoutGone,
     /// Anything else.
     Failed(Fault),
@@ -112,12 +113,12 @@ impl From<KeyError> for NotEncoded {
     }
 }
 
-/// A cut-out of ours that cannot be read.
+/// A stored cut-out that cannot be decoded.
 fn broken(error: echogen_imaging::ImageError) -> Fault {
     Fault::from_error(FaultKind::Internal, error)
 }
 
-/// The cut-out is made again from the picture.
+/// Sends the job back to the segmenter, which makes the cut-out again.
 fn segment_again(job: Job, progress: Progress) -> Result<Outcome, Fault> {
     let Some(subject) = &progress.subject else {
         return Err(Fault::not_found("the stored cut-out is gone; run the job again"));

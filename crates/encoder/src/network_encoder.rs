@@ -12,10 +12,10 @@ use tokio::time::Instant;
 
 use crate::{EncodeError, SubjectEncoder};
 
-/// Requests that wait for the thread; the stage's own concurrency keeps it below.
+/// Requests that may wait for the inference thread; the stage's concurrency keeps the number below this.
 const WAITING: usize = 4;
 
-/// Encodes with DINOv2 and the autoencoder, on a thread of their own.
+/// Encodes with DINOv2 and the autoencoder, on an inference thread of their own.
 #[derive(Debug)]
 pub struct NetworkEncoder {
     models: BTreeMap<String, String>,
@@ -23,7 +23,7 @@ pub struct NetworkEncoder {
 }
 
 impl NetworkEncoder {
-    /// Starts the thread. `models` are the digests for the result.
+    /// Starts the inference thread. `models` are the digests for the result.
     pub fn start(networks: FeatureExtractor, models: BTreeMap<String, String>) -> std::io::Result<Self> {
         let serve = move |(cutout, resolution): (Arc<RgbImage>, u32), _: &RequestHandle<_, _>| {
             Ok(networks.encode(&cutout, resolution as usize)?.to_bytes()?)

@@ -7,30 +7,30 @@ use echogen_imaging::RgbImage;
 use echogen_ports::{Fault, FaultKind};
 use tokio::time::Instant;
 
-/// Encodes a subject's cut-out into what the sampler needs of it.
+/// Encodes a subject's cut-out into the data that the sampler conditions on.
 #[async_trait]
 pub trait SubjectEncoder: Send + Sync + std::fmt::Debug {
-    /// Returns the encoded subject as bytes. The same picture and resolution (the side of the square, in pixels) give
-    /// the same bytes. Runs on threads of its own and gives up at `deadline`.
+    /// Returns the encoded subject as bytes. Deterministic: the same picture and resolution (the side of the square,
+    /// in pixels) give the same bytes. Runs on the encoder's own threads and stops at `deadline`.
     async fn encode(&self, cutout: Arc<RgbImage>, resolution: u32, deadline: Instant) -> Result<Vec<u8>, EncodeError>;
 
-    /// SHA-256 of each checkpoint that takes part, by the network's name.
+    /// SHA-256 of each checkpoint in use, by the network's name.
     fn models(&self) -> BTreeMap<String, String>;
 }
 
 /// Why a subject was not encoded.
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {
-    /// The cut-out cannot be brought into the square the networks need.
+    /// The cut-out cannot be resized to the square that the networks need.
     #[error("{0}")]
     BadPicture(String),
-    /// The networks failed; another try may go better.
+    /// The networks failed; a retry may succeed.
     #[error("the subject encoder failed: {0}")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl EncodeError {
-    /// Whether trying again cannot help.
+    /// Returns whether a retry cannot succeed.
     pub fn is_permanent(&self) -> bool {
         matches!(self, Self::BadPicture(_))
     }

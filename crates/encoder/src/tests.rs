@@ -1,4 +1,4 @@
-//! The encoder stage on in-memory twins, with an encoder that writes down what it saw.
+//! Tests of the encoder stage with the in-memory ports and an encoder that records its inputs.
 
 use std::{
     collections::BTreeMap,
@@ -67,7 +67,7 @@ fn bench() -> Bench {
     Bench { encoder, stage, work, cache, context: StageContext::for_test(Arc::new(MemoryBroker::new())) }
 }
 
-/// A stage of a process of its own, on what all share.
+/// Creates a stage as a separate process would have it, on the shared store and cache.
 fn process(
     keys: SubjectKeys,
     encoder: &Arc<FakeEncoder>,
@@ -149,7 +149,7 @@ async fn a_cutout_waits_for_memory_and_all_get_their_turn() {
     assert_eq!(bench.runs(), 3);
 }
 
-/// Four processes, each with its own stage and its own single flight, on one store and one cache.
+/// Four processes, each with its own stage and its own in-process single flight, on one store and one cache.
 #[tokio::test(start_paused = true)]
 async fn two_hundred_jobs_in_four_processes_at_once_encode_once() {
     let first = bench();
@@ -159,7 +159,7 @@ async fn two_hundred_jobs_in_four_processes_at_once_encode_once() {
     let mut jobs = tokio::task::JoinSet::new();
     for number in 0..200 {
         let (stage, context) = (stages[number % 4].clone(), first.context.clone());
-        // The first one brought the picture.
+        // For all jobs but the first, the dispatcher found the picture in the store.
         let mut progress = Progress::default();
         progress.note(StageName::Dispatcher, 0.1, number > 0);
         let task = EncodeTask { job: job(&number.to_string()), cutout, progress };

@@ -86,7 +86,7 @@ impl CircuitBreaker {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Circuit>> {
-        // Each change under this lock is complete before anything can panic.
+        // A poisoned lock can be used: each change under it is complete before any code that could panic.
         self.circuits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! The notifier on the in-memory twins.
+//! Tests of the notifier with the in-memory ports.
 
 use std::{sync::Arc, time::Duration};
 
@@ -51,7 +51,7 @@ async fn an_open_circuit_stops_calls_to_its_server_and_to_no_other() {
         assert!(!error.is_permanent(), "{error}");
     }
     assert_eq!(bench.sender.calls(), 1, "four were not even tried");
-    // Another path of the same server, and another server.
+    // Another path of the same server is not called; another port counts as another server and is called.
     assert!(bench.send("https://away.example/other").await.is_err());
     assert!(bench.send("https://away.example:444/done").await.is_err());
     bench.send(GOOD).await.unwrap();

@@ -18,23 +18,23 @@ pub struct BatchCounters {
 }
 
 impl BatchCounters {
-    /// Batches closed for this reason.
+    /// Returns how many batches were closed for this reason.
     pub fn closed(&self, reason: CloseReason) -> u64 {
         let index = CloseReason::ALL.iter().position(|each| *each == reason);
         index.map_or(0, |index| self.by_reason[index].load(Ordering::Relaxed))
     }
 
-    /// All batches.
+    /// Returns the number of all batches.
     pub fn batches(&self) -> u64 {
         self.by_reason.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
-    /// Pictures begun in all batches.
+    /// Returns the number of pictures started in all batches.
     pub fn images(&self) -> u64 {
         self.images.load(Ordering::Relaxed)
     }
 
-    /// Batches of several jobs that failed, so that each job was run again by itself.
+    /// Returns the number of batches with several jobs that failed, so that each job was run again by itself.
     pub fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
     }
@@ -54,18 +54,18 @@ impl BatchCounters {
 /// Measures the scales of a batch for the metrics.
 #[derive(Debug, Default)]
 pub(crate) struct ScaleClock {
-    /// The scale at work, from 1, and since when.
+    /// The scale that is being sampled, counted from 1, and when it started.
     at: Option<(usize, Instant)>,
 }
 
 impl ScaleClock {
-    /// The next scale begins.
+    /// Records that the next scale begins.
     pub(crate) fn next(&mut self) {
         let scale = self.end().map_or(1, |scale| scale + 1);
         self.at = Some((scale, Instant::now()));
     }
 
-    /// The last scale has ended; says which it was.
+    /// Records that the last scale has ended; returns its number.
     pub(crate) fn end(&mut self) -> Option<usize> {
         let (scale, began) = self.at.take()?;
         metrics().scale_sampled(scale, began.elapsed());

@@ -1,8 +1,9 @@
-//! Which pictures are sampled side by side: a pure function of what waits, without clock, thread or network.
+//! Decides which pictures are sampled in one batch: a pure function of the waiting jobs, without clock, thread or
+//! network.
 //!
-//! Pictures of one shape are batched together, up to the limits. Shapes are served round robin, and so are jobs of one
-//! shape where one does not fit whole: a large job cannot starve others. A picture that must be alone is a shape of its
-//! own.
+//! Pictures of one shape are batched together, up to the limits. Shapes are served round robin, and so are the jobs of
+//! one shape if one does not fit into a batch completely: a large job cannot starve others. A picture that must not
+//! share a batch counts as a shape of its own.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -10,31 +11,31 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Bounds of a batch.
+/// The limits of a batch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Pictures.
+    /// Maximum number of pictures.
     pub(crate) max_images: usize,
-    /// Bytes of key-value caches.
+    /// Maximum size of the key-value caches in bytes.
     pub(crate) max_kv_bytes: u64,
-    /// How long the oldest may wait for others of its shape while the networks are idle.
+    /// How long the oldest job may wait for others of its shape while the networks are idle.
     pub(crate) max_wait: Duration,
 }
 
-/// Why no further picture was taken into a batch.
+/// Why no further picture was added to a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CloseReason {
-    /// It has as many pictures as are allowed.
+    /// The batch has the maximum number of pictures.
     Full,
-    /// The oldest has waited long enough.
+    /// The oldest job has waited for the maximum time.
     Waited,
-    /// The key-value caches of the next would not fit.
+    /// The key-value caches of another picture would exceed the limit.
     Memory,
     /// Pictures of another shape are waiting.
     Shape,
-    /// It must not share its work with others.
+    /// The job must not share a batch with others.
     Alone,
-    /// Nothing more will come.
+    /// No more jobs will arrive.
     Shutdown,
 }
 
@@ -42,7 +43,7 @@ impl CloseReason {
     /// All reasons.
     pub const ALL: [Self; 6] = [Self::Full, Self::Waited, Self::Memory, Self::Shape, Self::Alone, Self::Shutdown];
 
-    /// The name, for metrics and logs.
+    /// Returns the name, for metrics and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Full => "full",
@@ -55,64 +56,64 @@ impl CloseReason {
     }
 }
 
-/// A job whose pictures wait.
+/// A job with pictures that are not started yet.
 #[derive(Clone, Debug)]
 pub(crate) struct Waiting {
-    /// Names the job.
+    /// Identifies the job in the scheduler.
     pub(crate) ticket: u64,
-    /// Pictures still to be begun.
+    /// Number of pictures that are not started yet.
     pub(crate) images: usize,
-    /// Key-value caches of each.
+    /// Size of each picture's key-value caches in bytes.
     pub(crate) kv_bytes: u64,
-    /// Pictures of this shape that may be sampled side by side, whatever the limits say.
+    /// Maximum number of pictures of this shape in one batch, independent of the configured limits.
     pub(crate) max_images: usize,
-    /// When it came.
+    /// When the job arrived.
     pub(crate) arrived: Instant,
-    /// Whether it must not share its work.
+    /// Whether the job must not share a batch.
     pub(crate) alone: bool,
 }
 
-/// Pictures to be sampled side by side.
+/// Pictures to be sampled in one batch.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Batch<S> {
     /// Their shape.
     pub(crate) shape: S,
-    /// The jobs, and how many pictures of each.
+    /// The jobs' tickets, and the number of pictures of each.
     pub(crate) parts: Vec<(u64, usize)>,
-    /// Why it is not larger.
+    /// Why the batch is not larger.
     pub(crate) reason: CloseReason,
 }
 
-/// What is to be done now.
+/// What the thread must do next.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Next<S> {
-    /// Sample these.
+    /// Sample this batch.
     Run(Batch<S>),
-    /// Wait for others of the same shape, at most until then.
+    /// Wait for more pictures of the same shape, at most until this time.
     WaitUntil(Instant),
-    /// Nothing waits.
+    /// No job is waiting.
     Nothing,
 }
 
-/// Jobs that may share a batch.
+/// The key by which jobs are grouped: jobs of one group may share a batch.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Group<S> {
     Of(S),
     Alone(S, u64),
 }
 
-/// All jobs whose pictures wait.
+/// The scheduler, with all jobs that have pictures to be started.
 #[derive(Debug)]
 pub(crate) struct BatchScheduler<S> {
     limits: Limits,
     groups: HashMap<Group<S>, VecDeque<Waiting>>,
-    /// The groups that have something waiting, in the order in which they are served.
+    /// The groups with waiting jobs, in the order in which they are served.
     round_robin: VecDeque<Group<S>>,
     closing: bool,
 }
 
 impl<S: Clone + Eq + Hash> BatchScheduler<S> {
-    /// Nothing waits.
+    /// Creates a scheduler without jobs.
     pub(crate) fn new(limits: Limits) -> Self {
         Self { limits, groups: HashMap::new(), round_robin: VecDeque::new(), closing: false }
     }
@@ -130,7 +131,7 @@ impl<S: Clone + Eq + Hash> BatchScheduler<S> {
         waiting.push_back(job);
     }
 
-    /// Takes a job out, wherever it waits.
+    /// Removes a job from whichever group it is in.
     pub(crate) fn remove(&mut self, ticket: u64) {
         for waiting in self.groups.values_mut() {
             waiting.retain(|job| job.ticket != ticket);
@@ -139,12 +140,12 @@ impl<S: Clone + Eq + Hash> BatchScheduler<S> {
         self.round_robin.retain(|group| self.groups.contains_key(group));
     }
 
-    /// Nothing more will come, so nothing waits for others of its shape.
+    /// Records that no more jobs will arrive: from now on no job waits for others of its shape.
     pub(crate) fn close(&mut self) {
         self.closing = true;
     }
 
-    /// Returns what is to be done now that the networks are free.
+    /// Returns what to do next. To be called when the networks are free.
     pub(crate) fn next(&mut self, now: Instant) -> Next<S> {
         let Some(group) = self.round_robin.front() else { return Next::Nothing };
         let Some(waiting) = self.groups.get(group) else { return Next::Nothing };
@@ -162,14 +163,15 @@ impl<S: Clone + Eq + Hash> BatchScheduler<S> {
         Next::Run(self.take(parts, reason))
     }
 
-    /// How many pictures of each job fit, in the order of their coming, and which limit was met.
+    /// Returns how many pictures of each job fit, in the order of arrival, and which limit was reached.
     fn plan(&self, waiting: &VecDeque<Waiting>) -> (Vec<(u64, usize)>, Option<CloseReason>) {
         let (mut parts, mut images, mut kv_bytes) = (Vec::new(), 0, 0);
         for job in waiting {
             let places = self.limits.max_images.min(job.max_images).saturating_sub(images);
             let memory = self.limits.max_kv_bytes.saturating_sub(kv_bytes) / job.kv_bytes.max(1);
             let memory = usize::try_from(memory).unwrap_or(usize::MAX);
-            // The first picture is admitted always, or it would wait for ever.
+            // The first picture is always admitted; otherwise one that exceeds a limit by itself would never be
+            // sampled.
             let fits = places.min(memory).max(usize::from(images == 0));
             let taken = job.images.min(fits);
             if taken > 0 {
@@ -187,16 +189,16 @@ impl<S: Clone + Eq + Hash> BatchScheduler<S> {
         (parts, None)
     }
 
-    /// Takes the planned pictures of the first group, which then goes behind the others.
+    /// Removes the planned pictures from the first group, which then moves to the end of the round robin.
     fn take(&mut self, parts: Vec<(u64, usize)>, reason: CloseReason) -> Batch<S> {
-        // `next` has seen the group and its jobs.
+        // `next` calls this only after it has found the group and its jobs.
         let group = self.round_robin.pop_front().expect("`next` has seen a group");
         let waiting = self.groups.get_mut(&group).expect("a group in the round has jobs");
         for (_, taken) in &parts {
             let Some(mut job) = waiting.pop_front() else { break };
             job.images -= taken;
             if job.images > 0 {
-                // What did not fit goes behind the others of its shape.
+                // A job with pictures left moves behind the other jobs of its shape.
                 waiting.push_back(job);
             }
         }

@@ -1,9 +1,9 @@
-//! The thread that owns the networks and samples batches of requests.
+//! The inference thread: owns the networks and samples batches of requests.
 //!
-//! Whenever the networks are free, the thread takes the requests that have arrived and samples side by side what its
+//! Whenever the networks are free, the thread takes the requests that have arrived and samples in one batch what its
 //! [`BatchScheduler`](crate::batch_scheduler::BatchScheduler) allows. A request whose caller no longer waits is
-//! dropped, before a batch or within it, without effect on the others. A batch that fails says nothing about its
-//! requests: each is run again by itself, and only the one at fault fails.
+//! dropped, before a batch or during it, without effect on the others. A failed batch does not show which request
+//! caused the failure: each request is run again by itself, and only the one that caused it fails.
 
 mod batches;
 mod pending;
@@ -17,20 +17,20 @@ use echogen_worker::InferenceThread;
 use self::{batches::Batches, pending::BatchRequest};
 use crate::{BatchCounters, SampleError, SampleRequest, Sampled, SamplerConfig, batch_scheduler::Limits};
 
-/// Requests that may wait to be taken by the thread: far more than a worker has tasks, for a batch can only be filled
-/// with what has arrived. What they need until then is small; their subjects are bounded by the worker's concurrency.
+/// Capacity of the channel to the thread: far more than the tasks that a worker runs, because only requests that have
+/// arrived can fill a batch. A waiting request is small; its subject's bytes are bounded by the worker's concurrency.
 const WAITING: usize = 65_536;
 
-/// What samples, on a thread of its own.
+/// The networks, which run on a thread of their own.
 pub(crate) trait BatchNetworks: Send + 'static {
-    /// What a request needs on the thread besides itself.
+    /// The decoded data that a request needs on the thread.
     type Subject;
 
-    /// Makes a request ready; what fails here is the request's own fault.
+    /// Prepares a request. An error here is caused by the request itself.
     fn prepare(&mut self, request: &SampleRequest) -> Result<Self::Subject, SampleError>;
 
-    /// Samples one picture for each seed of each part, in their order. `observe` is called before each scale, and may stop
-    /// it all.
+    /// Samples one picture for each seed of each part, in their order. Calls `observe` before each scale; `observe`
+    /// may stop the batch.
     fn sample(
         &mut self,
         parts: &[Part<'_, Self::Subject>],
@@ -46,7 +46,7 @@ pub(crate) struct Part<'a, T> {
     pub(crate) seeds: Vec<u64>,
 }
 
-/// The thread, and how it is asked; it ends when this is dropped and nothing waits any more.
+/// A handle to the thread. When it is dropped, the thread finishes the waiting requests and ends.
 #[derive(Debug)]
 pub(crate) struct BatchThread {
     thread: InferenceThread<BatchRequest, Sampled, SampleError>,
@@ -54,7 +54,7 @@ pub(crate) struct BatchThread {
 }
 
 impl BatchThread {
-    /// Starts a thread called `name`. Fails if the system has none to give.
+    /// Starts a thread called `name`. Fails if the operating system cannot create one.
     pub(crate) fn start(name: &str, config: &SamplerConfig, networks: impl BatchNetworks) -> std::io::Result<Self> {
         let limits = Limits {
             max_images: config.max_batch.max(1),
@@ -67,8 +67,8 @@ impl BatchThread {
         Ok(Self { thread: InferenceThread::start_loop(name, WAITING, is_device_fault, body)?, counters })
     }
 
-    /// Samples the pictures of one request. `kv_bytes` is what each needs, `max_images` how many of its shape may be
-    /// sampled side by side. Dropping the future withdraws the request.
+    /// Samples the pictures of one request. `kv_bytes` is the size of each picture's key-value caches, `max_images`
+    /// the maximum number of pictures of this shape in one batch. Dropping the future cancels the request.
     pub(crate) async fn ask(
         &self,
         request: SampleRequest,
@@ -81,7 +81,7 @@ impl BatchThread {
         self.thread.ask(asked, deadline).await
     }
 
-    /// What was run so far.
+    /// Returns the counters of the batches run so far.
     pub(crate) fn counters(&self) -> &BatchCounters {
         &self.counters
     }

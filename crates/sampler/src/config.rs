@@ -1,4 +1,4 @@
-//! How the sampler forms its batches, and what it keeps and publishes.
+//! The sampler's settings: how it forms batches, and what it caches and publishes.
 
 use std::time::Duration;
 
@@ -49,8 +49,8 @@ impl Default for SamplerConfig {
 }
 
 impl SamplerConfig {
-    /// The time that a job may wait for others; nonsense (negative, not a number) is no time at all, and a minute is the
-    /// most.
+    /// Returns the time that a job may wait for others; a negative or non-numeric value counts as zero, and one minute
+    /// is the maximum.
     pub fn max_wait(&self) -> Duration {
         Duration::try_from_secs_f64(self.max_wait_seconds.min(60.0)).unwrap_or_default()
     }

@@ -19,7 +19,7 @@ use crate::{
     subject_cache::SubjectCache,
 };
 
-/// Samples with a [`Generator`] on a thread of its own, jobs of one shape side by side.
+/// Samples with a [`Generator`] on an inference thread of its own, jobs of one shape in one batch.
 #[derive(Debug)]
 pub struct GeneratorSampler {
     bundle: String,
@@ -32,7 +32,7 @@ pub struct GeneratorSampler {
 }
 
 impl GeneratorSampler {
-    /// Starts the thread. `models` are the digests for the result; `subjects` says which pixel budgets there are.
+    /// Starts the inference thread. `models` are the digests for the result; `subjects` lists the pixel budgets.
     pub fn start(
         bundle: &Bundle,
         generator: Generator,
@@ -51,7 +51,7 @@ impl GeneratorSampler {
         Ok(Self { bundle, defaults, subjects, models, generator, max_batch_tokens, thread })
     }
 
-    /// The batches that were run so far.
+    /// Returns the counters of the batches run so far.
     pub fn batches(&self) -> &BatchCounters {
         self.thread.counters()
     }
@@ -111,10 +111,10 @@ impl From<GeneratorError> for SampleError {
     }
 }
 
-/// What lives on the thread.
+/// The state that the inference thread owns.
 struct SamplerNetworks {
     generator: Arc<Generator>,
-    /// Requests of one subject come close together.
+    /// Decoded subjects; requests for one subject tend to arrive close together.
     subjects: SubjectCache<EncodedSubject>,
 }
 

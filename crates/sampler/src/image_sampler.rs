@@ -12,37 +12,38 @@ use tokio::{sync::mpsc, time::Instant};
 /// Makes pictures of an encoded subject and a prompt.
 #[async_trait]
 pub trait ImageSampler: Send + Sync + std::fmt::Debug {
-    /// Fills in the defaults of everything the job leaves open, and refuses what these networks do not offer. Fast.
+    /// Fills in the defaults of everything the job leaves open, and rejects what these networks do not offer. Returns
+    /// quickly.
     fn plan(&self, job: &Job) -> Result<Parameters, SampleError>;
 
     /// Returns one picture for each seed, in their order. The same request gives the same pictures, whatever else runs
-    /// at the same time. Runs on threads of its own; dropping the future takes the request back.
+    /// at the same time. Runs on the sampler's own threads; dropping the future cancels the request.
     async fn sample(&self, request: SampleRequest) -> Result<Sampled, SampleError>;
 
-    /// SHA-256 of each checkpoint that takes part, by the network's name.
+    /// SHA-256 of each checkpoint in use, by the network's name.
     fn models(&self) -> BTreeMap<String, String>;
 }
 
-/// What to make.
+/// What to sample.
 #[derive(Clone, Debug)]
 pub struct SampleRequest {
-    /// As [`ImageSampler::plan`] returned them.
+    /// The parameters that [`ImageSampler::plan`] returned.
     pub parameters: Parameters,
-    /// One picture each.
+    /// The seeds, one picture each.
     pub seeds: Vec<u64>,
-    /// Names the encoded subject: equal keys have equal bytes.
+    /// Identifies the encoded subject: equal keys have equal bytes.
     pub subject_key: String,
-    /// The encoded subject as the encoder left it.
+    /// The encoded subject as the encoder stored it.
     pub subject: Bytes,
-    /// Whether the pictures must share their work with no other job's.
+    /// Whether the pictures must not share a batch with another job's.
     pub alone: bool,
-    /// Told before every scale.
+    /// Receives a message before every scale.
     pub progress: mpsc::UnboundedSender<ScaleDone>,
-    /// When the pictures have to be there.
+    /// When the pictures must be finished.
     pub deadline: Instant,
 }
 
-/// How far the pictures of a job are.
+/// The progress of a job's pictures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScaleDone {
     /// Scales finished, of all pictures of the job, below `total`.
@@ -51,12 +52,12 @@ pub struct ScaleDone {
     pub total: usize,
 }
 
-/// What was made.
+/// The result of a request.
 #[derive(Clone, Debug, Default)]
 pub struct Sampled {
-    /// One for each seed.
+    /// The pictures, one for each seed.
     pub images: Vec<RgbImage>,
-    /// Seconds of each step, such as `text`.
+    /// The duration of each step in seconds, by its name, such as `text`.
     pub timings: BTreeMap<String, f64>,
 }
 
@@ -69,13 +70,13 @@ pub enum SampleError {
     /// The encoded subject cannot be read.
     #[error("the encoded subject cannot be read; delete the work folder and run the job again")]
     BadSubject(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The networks failed; another try may go better.
+    /// The networks failed; a retry may succeed.
     #[error("the sampler failed: {0}")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl SampleError {
-    /// Whether trying again cannot help.
+    /// Returns whether a retry cannot succeed.
     pub fn is_permanent(&self) -> bool {
         matches!(self, Self::Unsupported(_) | Self::BadSubject(_))
     }

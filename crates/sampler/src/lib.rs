@@ -1,10 +1,10 @@
-//! The sampler: prompt and encoded subject in, pictures, `result.json` and one event of completion out.
+//! The sampler: turns a prompt and an encoded subject into pictures, `result.json` and one completion event.
 //!
-//! The pictures are stored first and `result.json` last, only if absent: it is the job's commit mark. A job whose
-//! result stands is not sampled again.
+//! The pictures are stored first and `result.json` last, and only if it does not exist: it marks the job as completed.
+//! A job that has a result is not sampled again.
 //!
-//! The networks are behind [`ImageSampler`], so that this stage's tests need no weights; [`GeneratorSampler`] is the
-//! real one.
+//! The networks are behind [`ImageSampler`], so that this stage's tests need no weights. [`GeneratorSampler`] is the
+//! implementation on a bundle's networks.
 
 mod batch_counters;
 mod batch_scheduler;
@@ -35,19 +35,20 @@ pub use config::SamplerConfig;
 pub use generator_sampler::GeneratorSampler;
 pub use image_sampler::{ImageSampler, SampleError, SampleRequest, Sampled, ScaleDone};
 
-/// Bytes of an encoded subject: at the largest pixel budget about 4 MiB in f32.
+/// Maximum size of an encoded subject in bytes. At the largest pixel budget it has about 4 MiB in f32.
 const MAX_SUBJECT_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Bytes of a picture that is read back: far more than one of the largest size has.
+/// Maximum size of a picture that is read back, in bytes: far more than one of the largest size has.
 const MAX_PICTURE_BYTES: u64 = 256 * 1024 * 1024;
 
-/// JPEG quality of jobs that name none; as documented in the job's schema.
+/// JPEG quality of jobs that name none, as documented in the job's schema.
 const DEFAULT_QUALITY: u8 = 90;
 
-/// Bytes of a picture that is written where it is: 64 x 64 pixels take about as long as handing them to another thread.
+/// A picture up to this size is encoded on the async thread: 64 x 64 pixels take about as long as the switch to
+/// another thread.
 const MAX_INLINE_BYTES: usize = 64 * 64 * 3;
 
-/// The stage.
+/// The sampler stage.
 #[derive(Debug)]
 pub struct Sampler {
     networks: Arc<dyn ImageSampler>,
@@ -59,8 +60,8 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler that reads encoded subjects from `objects` and writes into `pictures`, the same store that `results`
-    /// writes into.
+    /// Creates a sampler that reads encoded subjects from `objects` and writes pictures into `pictures`, which must be
+    /// the store that `results` writes into.
     pub fn new(
         networks: Arc<dyn ImageSampler>,
         objects: CachedObjects,
@@ -76,9 +77,11 @@ impl Sampler {
         let started = Instant::now();
         let SampleTask { job, encoded_subject, mut progress } = task;
         let key = ObjectKey::new(encoded_subject)?;
-        // Both at once: a job that is done already is rare, and then the subject was read in vain, no more.
+        // Both are read concurrently: a job seldom has a result already, and then only the read of the subject was
+        // wasted.
         let (result, subject) = tokio::join!(self.results.find(&job), self.objects.get(&key, MAX_SUBJECT_BYTES));
         if let Some(result) = result? {
+            // The event may have been lost the first time, so it is published again.
             self.results.tell(&job, &result, &context.facts).await?;
             return Ok(Outcome::Done);
         }
@@ -91,11 +94,12 @@ impl Sampler {
         let images = self.store(&job, &parameters, sampled.images).await?;
         progress.note(StageName::Sampler, started.elapsed().as_secs_f64(), false);
         let result = self.result(&job, parameters, images, progress, context);
+        // The result is written after all its pictures: a client that reads it must find them.
         self.results.commit(&job, &result, &context.facts).await?;
         Ok(Outcome::Done)
     }
 
-    /// Samples, telling listeners that it has begun, or of every scale.
+    /// Samples the pictures and publishes an event when sampling begins or, if configured, for every scale.
     async fn sample(
         &self,
         job: &Job,
@@ -119,16 +123,16 @@ impl Sampler {
         let mut is_first = true;
         loop {
             tokio::select! {
-                // Scales first, so that none is published after the end of sampling.
+                // Progress is polled first, so that no scale is published after sampling has ended.
                 biased;
-                // The next scale begins. The branch is off once nothing more is sent, and the other one remains.
+                // The next scale begins. When the sender is dropped, this arm is disabled and the other one remains.
                 Some(step) = steps.recv() => {
                     if is_first || self.scale_events {
                         tell_step(job, step, context).await;
                     }
                     is_first = false;
                 }
-                // The pictures are made, or cannot be.
+                // Sampling has ended: the pictures are made, or it failed.
                 sampled = &mut sampling => return Ok(sampled?),
             }
         }
@@ -156,8 +160,9 @@ impl Sampler {
         futures::stream::iter(storing).buffered(self.stored_at_once).try_collect().await
     }
 
-    /// Stores a picture under its name. Another try may have left another picture there, of another kind of device say, and
-    /// a result that tells of it: that one stays, and this one gets a name of its own.
+    /// Stores a picture under its name. Another attempt, on another kind of device for example, may have stored a
+    /// different picture there, together with a result that refers to it. That picture stays, and this one gets a name
+    /// of its own.
     async fn keep(&self, job: &Job, index: usize, bytes: Bytes, sha256: &ContentHash) -> Result<ObjectKey, Fault> {
         let key = ObjectKey::new(layout::result_image_key(job, index))?;
         if self.pictures.put_if_absent(&key, bytes.clone()).await? {
@@ -201,7 +206,8 @@ impl Stage for Sampler {
     }
 }
 
-/// The encoded subject was deleted in between: it is made again from the cut-out.
+/// The encoded subject was deleted after the task was published: sends the job back to the encoder, which makes it
+/// again from the cut-out.
 fn encode_again(job: Job, progress: Progress) -> Result<Outcome, Fault> {
     let Some(cutout) = progress.cutout else {
         let message = "the encoded subject is gone; run the job again";
@@ -210,7 +216,7 @@ fn encode_again(job: Job, progress: Progress) -> Result<Outcome, Fault> {
     Ok(Outcome::next(&EncodeTask { job, cutout, progress }))
 }
 
-/// Writes a picture as a file; away from the async threads unless it is tiny.
+/// Encodes a picture as a file, on the blocking thread pool unless it is tiny.
 async fn encode(image: RgbImage, format: ImageFormat, quality: u8) -> Result<Bytes, Fault> {
     let is_tiny = image.as_raw().len() <= MAX_INLINE_BYTES;
     let work = move || echogen_imaging::encode_image(&image, format, quality);

@@ -1,17 +1,17 @@
-//! Decoded subjects kept from request to request.
+//! A cache of decoded subjects that lives across requests.
 
 use std::sync::Arc;
 
 use moka::{policy::EvictionPolicy, sync::Cache};
 
-/// Subjects by their keys, at most so many bytes of them; the one that was used longest ago goes first.
+/// A least-recently-used cache of decoded subjects, limited by their total size in bytes.
 pub(crate) struct SubjectCache<T> {
-    /// Each with its size.
+    /// Each subject with its size.
     subjects: Cache<String, (Arc<T>, u32)>,
 }
 
 impl<T: Send + Sync + 'static> SubjectCache<T> {
-    /// An empty cache. A subject counts as many bytes as it is decoded from.
+    /// Creates an empty cache. The size of a subject is the number of bytes it was decoded from.
     pub(crate) fn new(max_bytes: u64) -> Self {
         let subjects = Cache::builder()
             .max_capacity(max_bytes)
@@ -21,7 +21,7 @@ impl<T: Send + Sync + 'static> SubjectCache<T> {
         Self { subjects }
     }
 
-    /// Returns the subject of `key`, kept or decoded from `bytes`.
+    /// Returns the subject of `key`, from the cache or decoded from `bytes`.
     pub(crate) fn get_or_decode<E>(
         &self,
         key: &str,
@@ -34,7 +34,7 @@ impl<T: Send + Sync + 'static> SubjectCache<T> {
         let subject = Arc::new(decode(bytes)?);
         let size = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         self.subjects.insert(key.to_owned(), (Arc::clone(&subject), size));
-        // Evicts at once; by itself the cache would let some sixty of them pile up.
+        // Evicts at once. Without this call, `moka` would let about sixty entries accumulate before it evicts.
         self.subjects.run_pending_tasks();
         Ok(subject)
     }
@@ -44,7 +44,7 @@ impl<T: Send + Sync + 'static> SubjectCache<T> {
 mod tests {
     use super::*;
 
-    /// Says whether a subject of ten bytes had to be decoded.
+    /// Returns whether a subject of ten bytes had to be decoded.
     fn decodes(cache: &SubjectCache<()>, key: &str) -> bool {
         let mut decoded = false;
         let subject = cache.get_or_decode(key, &[0; 10], |_| {

@@ -1,4 +1,4 @@
-//! The sampler stage on in-memory twins, with a sampler that paints its seed.
+//! Tests of the sampler stage with the in-memory ports and a sampler that paints its seed.
 
 use std::{
     collections::BTreeMap,
@@ -154,7 +154,7 @@ async fn a_picture_that_another_try_left_is_not_written_over() {
     assert_eq!((first.key.as_str(), second.key.as_str()), (&*format!("one/image-0-{mark}.png"), "one/image-1.png"));
     let bytes = bench.pictures.get(&key(&first.key), 10_000).await.unwrap().unwrap();
     assert_eq!(ContentHash::of(&bytes), first.sha256);
-    // The same picture once more, of a try that died before its result, keeps its name.
+    // The same picture again, stored by an attempt that crashed before it wrote the result, keeps its name.
     bench.pictures.delete(&ObjectKey::of_result(&job()).unwrap()).await.unwrap();
     bench.stage.run(task(job()), &bench.context).await.unwrap();
     let again = bench.results.find(&job()).await.unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! One small picture before the first job: the networks, and the device under them, work or the process says so at once.
+//! Samples one small picture before the first job, so that a broken network or device is reported at start-up.
 
 use std::time::Duration;
 
@@ -8,14 +8,15 @@ use tokio::{sync::mpsc, time::Instant};
 
 use crate::{GeneratorSampler, ImageSampler, SampleError, SampleRequest};
 
-/// The time it may take; loading what is read from a slow disk is part of it.
+/// The time it may take. A checkpoint on a slow disk is read during this time.
 const TIME: Duration = Duration::from_secs(600);
 
-/// No job has such a key.
+/// A key that no job's subject has.
 const SUBJECT_KEY: &str = "warm-up";
 
 impl GeneratorSampler {
-    /// Samples one picture of no subject, of the smallest size that the bundle offers, the way of every job.
+    /// Samples one picture without a subject, at the smallest size that the bundle offers, by the same code path as a
+    /// job.
     pub async fn warm_up(&self) -> Result<(), SampleError> {
         let Some((budget, resolution)) = self.subjects.resolutions.first_key_value() else {
             return Err(SampleError::Unsupported("the bundle offers no pixel budget".to_owned()));

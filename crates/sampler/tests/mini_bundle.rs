@@ -1,4 +1,4 @@
-//! The stage on the mini bundle's real networks: a job's bytes are the same alone and in any batch.
+//! The sampler stage on the mini bundle's real networks: a job's bytes are the same alone and in any batch.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -26,7 +26,7 @@ fn bundle() -> Bundle {
     Bundle::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bundles/mini")).expect("the bundle is shipped")
 }
 
-/// A chequered square, encoded.
+/// An encoded chequered square.
 fn subject() -> Vec<u8> {
     let encoder = FeatureExtractor::load(&bundle(), &Device::Cpu, DType::F32).expect("the encoders load");
     let square =
@@ -66,7 +66,7 @@ async fn bench(config: &SamplerConfig, subject: &[u8]) -> Bench {
     Bench { networks, pictures, broker, results, stage, context }
 }
 
-/// Jobs that differ in all that a job may say, one of them of another shape.
+/// Jobs that differ in every parameter of a job; one of them has another shape.
 fn jobs() -> Vec<Job> {
     let job = |id: &str, prompt: &str, seeds: &[u64]| Job {
         id: JobId(id.to_owned()),

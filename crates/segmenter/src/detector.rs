@@ -1,4 +1,4 @@
-//! Who says where the subject is.
+//! The trait through which the stage reaches whatever locates the subject.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -12,29 +12,29 @@ use tokio::time::Instant;
 #[async_trait]
 pub trait Detector: Send + Sync + std::fmt::Debug {
     /// Returns where the subject is in the upright picture. Deterministic: the same picture and subject give the same
-    /// answer. Long work runs on threads of the detector's own, and is given up at the deadline.
+    /// answer. Long work runs on the detector's own threads and stops at the deadline.
     async fn detect(&self, picture: Arc<RgbImage>, job: &Job, deadline: Instant) -> Result<Found, DetectError>;
 
-    /// Names everything that an answer depends on besides picture and job: networks and settings. Part of the key under
-    /// which a cut-out is kept.
+    /// Names everything that an answer depends on besides picture and job: networks and settings. It is part of the
+    /// key under which a cut-out is stored.
     fn version(&self) -> String;
 
     /// SHA-256 of each network's checkpoint, by the network's name, for the job's result.
     fn models(&self) -> BTreeMap<String, String>;
 }
 
-/// Where the subject is, and who said so.
+/// Where the subject is, and how it was located.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
-    /// In pixels of the upright picture. It need not lie within it; the segmenter checks.
+    /// The box in pixels of the upright picture. It may lie outside the picture; the segmenter checks that.
     pub bounding_box: BoundingBox,
-    /// The outline within the box, where one was asked for.
+    /// The outline within the box, if the job asked for one.
     pub mask: Option<SubjectMask>,
-    /// What the subject is called, where the job or a network said.
+    /// What the subject is called, if the job or a network named it.
     pub name: Option<String>,
-    /// How sure the network was, 0 to 1, where one was asked.
+    /// The network's score, 0 to 1, if a network located the subject.
     pub score: Option<f64>,
-    /// Who said so.
+    /// How the subject was located.
     pub how: FoundBy,
 }
 
@@ -44,19 +44,19 @@ pub enum DetectError {
     /// The job asks for what this detector does not offer.
     #[error("{0}")]
     Unsupported(String),
-    /// What the job calls its subject is no name.
+    /// The name that the job gives its subject is not usable.
     #[error("subject.name: {0}")]
     BadName(String),
     /// There is no such subject in the picture.
     #[error("{0}")]
     NotFound(String),
-    /// The network failed; another try may go better.
+    /// The network failed; a retry may succeed.
     #[error("the detector failed")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl DetectError {
-    /// Whether trying again cannot help.
+    /// Returns whether a retry cannot succeed.
     pub fn is_permanent(&self) -> bool {
         !matches!(self, Self::Failed(_))
     }
@@ -73,7 +73,7 @@ impl From<DetectError> for Fault {
     }
 }
 
-/// Takes the job's own box, or the whole picture: no network at all.
+/// Uses the job's own box or the whole picture, without any network.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GivenBox;
 
@@ -104,21 +104,21 @@ impl Detector for GivenBox {
 }
 
 impl DetectError {
-    /// The job asks for an outline and the bundle has no network for it.
+    /// The job asks for an outline and the bundle has no masker.
     pub(crate) fn no_masker() -> Self {
         let message =
             "subject.mask: \"sam\" needs a segmentation network, which the bundle lacks; use \"box\" or \"none\"";
         Self::Unsupported(message.to_owned())
     }
 
-    /// The job gives a point and the bundle has no network that finds things.
+    /// The job gives a point and the bundle has no detector.
     pub(crate) fn no_detector() -> Self {
         let message = "subject.point needs a detection network, which the bundle lacks; give subject.box instead";
         Self::Unsupported(message.to_owned())
     }
 }
 
-/// The picture from edge to edge.
+/// The box that covers the whole picture.
 pub(crate) fn whole(picture: &RgbImage) -> BoundingBox {
     BoundingBox { left: 0, top: 0, right: picture.width(), bottom: picture.height() }
 }

@@ -1,6 +1,6 @@
-//! How a subject is found: what it is called, which of the boxes it is, and its outline.
+//! How a subject is located: its name, the choice among the detected boxes, and its outline.
 //!
-//! The rules are here, the networks behind [`SubjectNetworks`], so that tests need no weights.
+//! The rules are here and the networks are behind [`SubjectNetworks`], so that tests need no weights.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::detector::{DetectError, Found, whole};
 
-/// The published code keeps every box above this score.
+/// The published code keeps every box with a score above this.
 const PUBLISHED_THRESHOLD: f32 = 0.01;
 
 /// Which of several boxes is the subject.
@@ -63,13 +63,13 @@ impl Default for FinderConfig {
 }
 
 impl FinderConfig {
-    /// Everything in it that an answer depends on, for the key of a cut-out; a time limit is none such.
+    /// Returns all settings that an answer depends on, for the key of a cut-out. The time limit is not one of them.
     pub(crate) fn version(&self) -> String {
         let Self { threshold, selection, padding, fallback_name, naming_timeout_seconds: _ } = self;
         format!("{threshold}/{selection:?}/{padding}/{fallback_name}")
     }
 
-    /// The time that the namer may take; nonsense (negative, not a number) is no time at all.
+    /// Returns the namer's time limit; a negative or non-numeric value counts as zero.
     pub(crate) fn naming_timeout(&self) -> Duration {
         seconds(self.naming_timeout_seconds).unwrap_or_default()
     }
@@ -78,10 +78,10 @@ impl FinderConfig {
 /// Why a network gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
-    /// The name, not the network, is at fault.
+    /// The name is not usable; the network is not at fault.
     #[error("{0}")]
     BadName(String),
-    /// The picture is such that the network cannot take it; another way may do.
+    /// The network cannot process this picture; another method may.
     #[error("{0}")]
     BadPicture(String),
     /// The network failed.
@@ -89,22 +89,22 @@ pub enum NetworkError {
     Failed(#[from] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// The networks that find a subject; each may be missing.
+/// The networks that locate a subject. Each may be missing.
 pub trait SubjectNetworks: Send {
-    /// What the picture's subject is called; `None` without a namer, or if it has nothing to say. May be long at work,
-    /// and asks `keep_going` now and then.
+    /// Returns what the picture's subject is called; `None` without a namer, or if the namer returns no name. May run
+    /// for long, so it calls `keep_going` regularly and stops when that returns false.
     fn name(&self, picture: &RgbImage, keep_going: &dyn Fn() -> bool) -> Result<Option<String>, NetworkError>;
 
-    /// All places where a subject of that name may be, in the network's order; `None` without a detector.
+    /// Returns all boxes where a subject of that name may be, in the network's order; `None` without a detector.
     fn detect(&self, picture: &RgbImage, name: &str) -> Result<Option<Vec<Detection>>, NetworkError>;
 
-    /// The outline of what is in the box; `None` without a masker.
+    /// Returns the outline of what is in the box; `None` without a masker.
     fn outline(&self, picture: &RgbImage, area: PixelBox) -> Result<Option<SubjectMask>, NetworkError>;
 
-    /// Whether there is a detector.
+    /// Returns whether there is a detector.
     fn can_detect(&self) -> bool;
 
-    /// Whether there is a masker.
+    /// Returns whether there is a masker.
     fn can_outline(&self) -> bool;
 }
 
@@ -142,12 +142,12 @@ impl SubjectNetworks for SubjectFinder {
     }
 }
 
-/// Finds a subject by the job's word, or by the networks.
+/// Locates a subject by the job's box or by the networks.
 ///
 /// # Errors
 ///
-/// The job asks for what the networks do not offer, gives no usable name, or there is no such subject and its policy is
-/// to fail; or a network failed.
+/// The job asks for what the networks do not offer; it gives no usable name; there is no such subject and the job's
+/// policy is to fail; or a network failed.
 pub fn find_subject(
     networks: &dyn SubjectNetworks,
     config: &FinderConfig,
@@ -159,7 +159,7 @@ pub fn find_subject(
         return Err(DetectError::no_masker());
     }
     let found = locate(networks, config, picture, subject, keep_going)?;
-    // An outline of nothing in particular would be an accident.
+    // Without a located subject, an outline would be meaningless.
     let is_somewhere = !matches!(found.how, FoundBy::NotFound | FoundBy::WholeImage);
     if subject.mask == MaskMode::Sam && is_somewhere { outlined(networks, picture, subject, found) } else { Ok(found) }
 }
@@ -215,7 +215,8 @@ fn check_point(picture: &RgbImage, point: Option<Point>) -> Result<(), DetectErr
     }
 }
 
-/// What the namer says, or the fallback where there is no namer, it has nothing to say, or cannot take the picture.
+/// Returns the namer's answer, or the fallback if there is no namer, it returns no name, or it cannot process the
+/// picture.
 fn asked_name(
     networks: &dyn SubjectNetworks,
     config: &FinderConfig,
@@ -229,7 +230,7 @@ fn asked_name(
     }
 }
 
-/// The detection that is the subject, of those with an area, and with the point inside if there is one.
+/// Chooses the detection that is the subject: it must have an area and, if a point is given, contain the point.
 fn choose<'a>(detections: &'a [Detection], config: &FinderConfig, point: Option<Point>) -> Option<&'a Detection> {
     let fits = |detection: &&Detection| {
         let [left, top, right, bottom] = detection.bounding_box;
@@ -242,13 +243,14 @@ fn choose<'a>(detections: &'a [Detection], config: &FinderConfig, point: Option<
         Selection::Published => candidates.find(|detection| detection.score > PUBLISHED_THRESHOLD),
         Selection::Best => {
             let passing = candidates.filter(|detection| detection.score >= config.threshold);
-            // The first of equals, so that the answer does not depend on chance.
+            // Among equal scores the first wins, so that the answer is deterministic.
             passing.reduce(|best, other| if other.score > best.score { other } else { best })
         }
     }
 }
 
-/// Whole pixels around the box, with padding, within the picture. The published code cuts towards zero and pads nothing.
+/// Converts the box to whole pixels, adds the padding and clips it to the picture. The published code rounds towards
+/// zero and adds no padding.
 fn pixel_box(chosen: &Detection, config: &FinderConfig, picture: &RgbImage) -> BoundingBox {
     let [left, top, right, bottom] = chosen.bounding_box;
     let span = |from: f32, to: f32, size: u32| {
@@ -289,7 +291,8 @@ fn not_found(
                 Selection::Published => PUBLISHED_THRESHOLD,
                 Selection::Best => config.threshold,
             };
-            // With a point the scores may be high enough, only elsewhere.
+            // With a point, a detection may pass the threshold but lie elsewhere; the error says which of the two it
+            // was.
             let why = match subject.point.and(choose(detections, config, None)) {
                 Some(Detection { score, .. }) => format!(
                     "one elsewhere has a score of {score:.2}, but no box of {needed:.2} or more holds that point; give \
@@ -305,7 +308,7 @@ fn not_found(
     }
 }
 
-/// The outline in the found box. A box outside the picture is left to the segmenter's own check.
+/// Adds the outline within the box. A box outside the picture is left to the segmenter's own check.
 fn outlined(
     networks: &dyn SubjectNetworks,
     picture: &RgbImage,

@@ -1,10 +1,10 @@
-//! The rules of the search, with networks that say what they are told to.
+//! Tests of the finder's rules, with scripted networks.
 
 use std::cell::RefCell;
 
 use super::*;
 
-/// Answers as written, and remembers what it was asked for.
+/// Returns scripted answers and records the names it was asked for.
 #[derive(Default)]
 struct Scripted {
     name: Option<String>,
@@ -46,7 +46,7 @@ fn detection(bounding_box: [f32; 4], score: f32) -> Detection {
     Detection { bounding_box, score, phrase: "dog".to_owned() }
 }
 
-/// Two dogs, the second surer than the first, and a third that is hardly one.
+/// Two dogs, the second with the higher score, and a third below the threshold.
 fn dogs() -> Scripted {
     let detections = vec![
         detection([1.2, 1.2, 3.6, 3.9], 0.5),
@@ -180,7 +180,7 @@ fn an_outline_is_asked_for_where_there_is_a_box() {
     assert!(find(&empty, &FinderConfig::default(), sam).unwrap_err().to_string().contains("outline"));
     let whole = |s: &mut Subject| (s.mask, s.if_not_found) = (MaskMode::Sam, IfNotFound::WholeImage);
     assert_eq!(find(&empty, &FinderConfig::default(), whole).unwrap().how, FoundBy::NotFound);
-    // A box outside the picture is the segmenter's business.
+    // A box outside the picture is checked by the segmenter, not here.
     let outside = |s: &mut Subject| (s.mask, s.bounding_box) = (MaskMode::Sam, Some(bounds(0, 0, 99, 99)));
     assert!(find(&networks, &FinderConfig::default(), outside).unwrap().mask.is_none());
 }

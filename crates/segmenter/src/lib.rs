@@ -1,12 +1,13 @@
-//! The segmenter: finds the subject in a picture and paints everything else white.
+//! The segmenter: locates the subject in a picture and paints everything else white.
 //!
-//! It decodes the stored picture within limits, asks its [`Detector`] where the subject is, and leaves the cut-out, a
-//! PNG under its own hash, and a small record of how it was made. Both are named by content: the same picture, box and
-//! mask mode are cut out once, whatever the number of prompts, also when they arrive at the same moment in several
-//! processes.
+//! It decodes the stored picture within limits, asks its [`Detector`] where the subject is, and stores two objects:
+//! the cut-out, a PNG under its own hash, and a small record of how it was made. The keys are derived from the
+//! content, so a given picture, box and mask mode is cut out once, for any number of prompts, even if the tasks arrive
+//! at the same moment in several processes.
 //!
-//! The rules of the search are in [`find_subject`], the networks behind [`SubjectNetworks`]. [`NetworkDetector`] runs both on
-//! a thread of its own; [`GivenBox`] takes the job's own box or the whole picture, for bundles without such networks.
+//! The rules are in [`find_subject`], the networks behind [`SubjectNetworks`]. [`NetworkDetector`] runs both on an
+//! inference thread of its own; [`GivenBox`] uses the job's own box or the whole picture, for bundles without such
+//! networks.
 
 mod detector;
 mod finder;
@@ -28,10 +29,10 @@ pub use detector::{DetectError, Detector, Found, GivenBox};
 pub use finder::{FinderConfig, NetworkError, Selection, SubjectNetworks, find_subject};
 pub use network_detector::NetworkDetector;
 
-/// Bytes of a [`Segmentation`]: a handful of numbers and a name.
+/// Maximum size of a [`Segmentation`] in bytes: it holds a few numbers and a name.
 const MAX_RECORD_BYTES: u64 = 64 * 1024;
 
-/// The stage.
+/// The segmenter stage.
 #[derive(Debug)]
 pub struct Segmenter {
     limits: ImageLimits,
@@ -41,8 +42,8 @@ pub struct Segmenter {
 }
 
 impl Segmenter {
-    /// A segmenter that decodes pictures of `objects` within `limits`, asks `detector`, and leaves what it makes in
-    /// `objects`.
+    /// Creates a segmenter that decodes pictures of `objects` within `limits`, asks `detector`, and stores its
+    /// products in `objects`.
     pub fn new(
         limits: ImageLimits,
         detector: Arc<dyn Detector>,
@@ -70,7 +71,7 @@ impl Segmenter {
         Ok(Outcome::next(&EncodeTask { job, cutout: record.cutout, progress }))
     }
 
-    /// Finds the subject and cuts it out.
+    /// Locates the subject and cuts it out.
     async fn make(
         &self,
         job: &Job,
@@ -80,15 +81,16 @@ impl Segmenter {
         let (bytes, limits) = (self.picture(image).await?, self.limits);
         let measure = move |bytes: &Bytes| echogen_imaging::decoding_bytes(bytes, &limits).map_err(bad_image);
         let decode = move |bytes: &Bytes| echogen_imaging::decode_image(bytes, &limits).map_err(bad_image);
-        // A task that holds memory waits only for the detector, which takes none, so it never waits for a task that waits
-        // for memory.
+        // This order prevents a deadlock: a task that holds a memory permit waits only for the detector, which needs
+        // no memory permit, so it never waits for a task that waits for memory.
         let (picture, memory) = self.memory.load(bytes, measure, decode).await?;
         let picture = Arc::new(picture);
         let found = self.detector.detect(Arc::clone(&picture), job, context.time_limit).await?;
         let Found { bounding_box, mask: outline, name, score, how } = found;
         let mode = job.subject.mask;
         let cut = move || {
-            // The memory goes along with the work, which runs to its end also when this task is dropped halfway.
+            // The closure owns the memory permit, because the work runs to its end even if this task's future is
+            // dropped.
             let _memory = memory;
             cut_out(&picture, bounding_box, outline.as_ref(), mode)
         };
@@ -103,7 +105,7 @@ impl Segmenter {
         let max_bytes = limits::MAX_IMAGE_BYTES.max(self.limits.max_bytes);
         let bytes = match objects.get_cached(&key, max_bytes).await? {
             Some(bytes) => Some(bytes),
-            // Read once, so not worth space in the cache from now on.
+            // The picture is read once only, so it is not put into the cache.
             None => objects.store().get(&key, max_bytes).await?,
         };
         bytes.ok_or_else(|| {
@@ -113,13 +115,13 @@ impl Segmenter {
     }
 }
 
-/// A cut-out as it is kept: a PNG under its own hash, and a small record of how it was made, under the key of all that
-/// it depends on.
+/// A cut-out as it is stored: a PNG under its own hash, and a small record of how it was made, under a key of
+/// everything it depends on.
 #[derive(Clone, Debug)]
 struct CutOut(Segmentation);
 
 impl CutOut {
-    /// A record counts only together with its PNG; an unreadable one counts as none.
+    /// Returns the cut-out only if both its record and its PNG exist. An unreadable record is treated as absent.
     async fn read(objects: &CachedObjects, record: Option<Bytes>) -> Result<Option<Self>, Fault> {
         let Some(bytes) = record else { return Ok(None) };
         let Ok(record) = serde_json::from_slice::<Segmentation>(&bytes) else { return Ok(None) };
@@ -145,7 +147,8 @@ impl Product for CutOut {
         objects.put(&ObjectKey::of_content(layout::CUTOUTS, &record.cutout)?, png).await?;
         let record_bytes =
             serde_json::to_vec(&record).map_err(|error| Fault::from_error(FaultKind::Internal, error))?;
-        // The record last: whoever finds it finds the cut-out too.
+        // The PNG must be stored before the record: a reader that found the record without its PNG would make both
+        // again.
         objects.put(key, record_bytes.into()).await?;
         Ok(Self(record))
     }
@@ -160,7 +163,7 @@ impl Stage for Segmenter {
     }
 }
 
-/// The cut-out as a PNG: white outside the outline where there is one, else outside the box.
+/// Encodes the cut-out as a PNG: white outside the outline if there is one, otherwise outside the box.
 fn cut_out(
     picture: &RgbImage,
     area: BoundingBox,
@@ -169,7 +172,7 @@ fn cut_out(
 ) -> Result<Vec<u8>, echogen_imaging::ImageError> {
     let BoundingBox { left, top, right, bottom } = area;
     let area = PixelBox { left, top, right, bottom };
-    // A box outside the picture is a fault also where nothing is painted.
+    // A box outside the picture is an error even if nothing is painted.
     area.check(picture.width(), picture.height())?;
     let cut = match outline {
         _ if mode == MaskMode::None => None,

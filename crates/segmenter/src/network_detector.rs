@@ -14,10 +14,10 @@ use crate::{
     finder::{FinderConfig, SubjectNetworks, find_subject},
 };
 
-/// Requests that wait for the thread; the stage's own concurrency keeps it below.
+/// Requests that may wait for the inference thread; the stage's concurrency keeps the number below this.
 const WAITING: usize = 4;
 
-/// Finds subjects with namer, detector and masker, on a thread of their own.
+/// Finds subjects with the namer, the detector and the masker, on an inference thread of its own.
 #[derive(Debug)]
 pub struct NetworkDetector {
     version: String,
@@ -26,14 +26,14 @@ pub struct NetworkDetector {
 }
 
 impl NetworkDetector {
-    /// What answers depend on: the networks' digests and the settings. The key of a cut-out, see
-    /// [`echogen_protocol::SubjectKeys::finders`].
+    /// Returns everything the answers depend on: the networks' digests and the settings. It is part of the key of a
+    /// cut-out, see [`echogen_protocol::SubjectKeys::finders`].
     pub fn version_of(config: &FinderConfig, models: &BTreeMap<String, String>) -> String {
         let digests = models.iter().map(|(name, digest)| format!("{name}={digest}")).collect::<Vec<_>>().join("+");
         format!("{digests} {}", config.version())
     }
 
-    /// Starts the thread. `models` are the digests of the networks that are there.
+    /// Starts the inference thread. `models` are the digests of the networks that the bundle has.
     pub fn start(
         networks: impl SubjectNetworks + 'static,
         config: FinderConfig,

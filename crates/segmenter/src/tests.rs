@@ -1,4 +1,4 @@
-//! The segmenter on in-memory twins, with real pictures and no network.
+//! Tests of the segmenter with the in-memory ports, real pictures and no networks.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::{DetectError, Detector, Found, GivenBox, Segmenter};
 
-/// Counts how often it is asked.
+/// Counts the calls of `detect`.
 #[derive(Debug, Default)]
 struct CountingDetector(AtomicUsize);
 
@@ -53,7 +53,7 @@ fn bench() -> Bench {
     Bench { segmenter, detector, work, context: StageContext::for_test(Arc::new(MemoryBroker::new())) }
 }
 
-/// A stage of a process of its own, on what all share.
+/// Creates a stage as a separate process would have it, on the shared store and cache.
 fn process(detector: &Arc<CountingDetector>, work: &Arc<MemoryObjectStore>, cache: &Arc<MemoryCache>) -> Segmenter {
     let config = ProductsConfig::default();
     let objects = CachedObjects::new(work.clone(), cache.clone(), &config);
@@ -194,7 +194,7 @@ async fn a_picture_waits_for_memory_and_all_get_their_turn() {
     check_failure(bench.run(job(None), b"hello").await, FailureKind::BadImage, "not an image");
 }
 
-/// Four processes, each with its own stage and its own single flight, on one store and one cache.
+/// Four processes, each with its own stage and its own in-process single flight, on one store and one cache.
 #[tokio::test(start_paused = true)]
 async fn two_hundred_jobs_in_four_processes_at_once_cut_out_once() {
     let bench = bench();
@@ -208,7 +208,7 @@ async fn two_hundred_jobs_in_four_processes_at_once_cut_out_once() {
     for number in 0..200 {
         let (stage, context) = (stages[number % 4].clone(), bench.context.clone());
         let job = Job { id: JobId(number.to_string()), ..job(None) };
-        // The first one brought the picture.
+        // For all jobs but the first, the dispatcher found the picture in the store.
         let mut progress = Progress::default();
         progress.note(StageName::Dispatcher, 0.1, number > 0);
         let task = SegmentTask { job, image, progress };

@@ -1,4 +1,4 @@
-//! Opens what the settings name: RabbitMQ or its twin, Redis or its twin, S3 or a folder.
+//! Opens the backends that the settings name: RabbitMQ, Redis and S3, or the in-memory ports and folders.
 
 use std::{path::Path, sync::Arc};
 
@@ -17,8 +17,9 @@ use crate::{
     config::{CacheConfig, ServiceConfig},
 };
 
-/// Where results lie in the store, and where everything does that may be made again.
+/// Prefix of results within the store.
 const RESULTS: &str = "results";
+/// Prefix of intermediate products within the store, which can be made again.
 const WORK: &str = "work";
 
 /// The ports that join the stages.
@@ -26,24 +27,24 @@ const WORK: &str = "work";
 pub struct Backends {
     /// Queues and events.
     pub broker: Arc<dyn Broker>,
-    /// Hot values, leases, and the status of jobs.
+    /// Cached products, leases, and the status of jobs.
     pub cache: Arc<dyn Cache>,
-    /// Everything in between, under content hashes.
+    /// Intermediate products, under content hashes.
     pub work: Arc<dyn ObjectStore>,
-    /// Results, under the jobs' own names.
+    /// Results, under the jobs' ids.
     pub results: Arc<dyn ObjectStore>,
-    /// Pictures of subjects.
+    /// Fetches pictures of subjects.
     pub fetcher: Arc<dyn ImageFetcher>,
-    /// Clients' servers; without it no notifier runs.
+    /// Sends callbacks to clients' servers; without it no notifier runs.
     pub callbacks: Option<Arc<dyn CallbackSender>>,
-    /// Where jobs stand.
+    /// The job status store.
     pub board: JobStatusBoard,
-    /// The broker once more if it is RabbitMQ, which can be asked for the depths of its queues.
+    /// The same broker if it is RabbitMQ, whose queue depths can be read.
     pub(crate) amqp: Option<Arc<AmqpBroker>>,
 }
 
 impl Backends {
-    /// Joins ports; what writes the status of jobs runs on `tracker`.
+    /// Combines ports. The job status store's background task runs on `tracker`.
     pub fn new(
         broker: Arc<dyn Broker>,
         cache: Arc<dyn Cache>,
@@ -56,14 +57,14 @@ impl Backends {
         Self { broker, cache, work, results, fetcher, callbacks: None, board, amqp: None }
     }
 
-    /// The same ports with one to clients' servers.
+    /// Adds the port to clients' servers.
     #[must_use]
     pub fn with_callbacks(mut self, callbacks: Arc<dyn CallbackSender>) -> Self {
         self.callbacks = Some(callbacks);
         self
     }
 
-    /// Opens everything beside a broker that is connected.
+    /// Opens everything else for a connected broker.
     pub(crate) async fn on_broker(
         amqp: &Arc<AmqpBroker>,
         config: &ServiceConfig,
@@ -73,8 +74,8 @@ impl Backends {
         Ok(Self { amqp: Some(Arc::clone(amqp)), ..backends })
     }
 
-    /// Opens everything beside a broker of this process. Without another one all jobs come from the user of this
-    /// program, who may name files of the folder it runs in.
+    /// Opens everything else for an in-memory broker. All jobs then come from the user who runs this program, so they
+    /// may name files below the working directory.
     pub(crate) async fn embedded(config: &ServiceConfig, tracker: &TaskTracker) -> Result<Self, Failure> {
         let mut config = config.clone();
         config.fetch.subject_folder.get_or_insert_with(|| ".".into());
@@ -88,18 +89,18 @@ impl Backends {
         Ok(backends.with_callbacks(open_callbacks(config)?))
     }
 
-    /// The writer of results.
+    /// Returns the writer of results.
     pub fn writer(&self) -> ResultWriter {
         result_writer(Arc::clone(&self.results), Arc::clone(&self.broker)).with_board(self.board.clone())
     }
 }
 
-/// A writer of results of this version.
+/// Creates a writer of results of this version.
 pub(crate) fn result_writer(results: Arc<dyn ObjectStore>, broker: Arc<dyn Broker>) -> ResultWriter {
     ResultWriter::new(results, broker, Clock::system(), env!("CARGO_PKG_VERSION"))
 }
 
-/// Connects to RabbitMQ and declares the topology; without an address this is an error.
+/// Connects to RabbitMQ and declares the topology. It is an error if no address is configured.
 pub(crate) async fn connect(config: &ServiceConfig) -> Result<AmqpBroker, Failure> {
     if config.is_embedded() {
         let example = "amqp://guest:guest@127.0.0.1:5672/%2f";
@@ -109,7 +110,7 @@ pub(crate) async fn connect(config: &ServiceConfig) -> Result<AmqpBroker, Failur
     connected.map_err(|error| Failure::refused("RabbitMQ cannot be used", &error))
 }
 
-/// Redis, or a cache of this process alone.
+/// Opens Redis, or the in-memory cache.
 pub(crate) fn open_cache(config: &ServiceConfig) -> Result<Arc<dyn Cache>, Failure> {
     let CacheConfig { redis, memory_bytes } = &config.cache;
     if redis.url.as_ref().is_none_or(Secret::is_empty) {
@@ -119,16 +120,16 @@ pub(crate) fn open_cache(config: &ServiceConfig) -> Result<Arc<dyn Cache>, Failu
     Ok(Arc::new(cache))
 }
 
-/// The store that the settings name, if they name one.
+/// Returns the configured store, if there is one.
 pub(crate) fn store_url(config: &ServiceConfig) -> Option<&str> {
     config.store.url.as_deref().filter(|url| !url.is_empty())
 }
 
-/// The two stores: of results, and of everything in between.
+/// The two stores: of results, and of intermediate products.
 pub(crate) struct Stores {
     pub(crate) results: Arc<dyn ObjectStore>,
     pub(crate) work: Arc<dyn ObjectStore>,
-    /// The results' store once more, if it can make presigned addresses.
+    /// The store of results again if it is a bucket, which can presign URLs.
     pub(crate) bucket: Option<S3ObjectStore>,
 }
 
@@ -165,7 +166,7 @@ impl Stores {
     }
 }
 
-/// Opens a folder as a store, and makes it if it is missing; `option` is what names it.
+/// Opens a folder as a store, and creates it if it is missing. `option` names the setting in errors.
 pub(crate) fn open_folder(path: &Path, option: &str) -> Result<DirectoryObjectStore, Failure> {
     let fault = |error: &dyn std::fmt::Display| cannot_write(path, option, error);
     std::fs::create_dir_all(path).map_err(|error| fault(&error))?;
@@ -176,12 +177,12 @@ pub(crate) fn cannot_write(path: &Path, option: &str, error: &dyn std::fmt::Disp
     Failure::usage(format!("cannot write to the folder {}: {error}; choose another {option}", path.display()))
 }
 
-/// Every call to a store is counted and timed.
+/// Wraps a store so that every call is counted and timed.
 fn metered(store: impl ObjectStore + 'static) -> Arc<dyn ObjectStore> {
     Arc::new(MeteredObjectStore::new(Arc::new(store)))
 }
 
-/// The fetcher of pictures, for a dispatcher.
+/// Opens the fetcher of pictures, for a dispatcher.
 async fn open_fetcher(config: &ServiceConfig) -> Result<Arc<dyn ImageFetcher>, Failure> {
     let (fault, fetch) = (|error: Fault| Failure::refused("pictures cannot be fetched", &error), &config.fetch);
     let web = HttpImageFetcher::new(fetch.http.clone()).map_err(fault)?;
@@ -196,7 +197,7 @@ async fn open_fetcher(config: &ServiceConfig) -> Result<Arc<dyn ImageFetcher>, F
     Ok(Arc::new(fetchers))
 }
 
-/// The sender of callbacks, for the notifier.
+/// Opens the sender of callbacks, for the notifier.
 fn open_callbacks(config: &ServiceConfig) -> Result<Arc<dyn CallbackSender>, Failure> {
     let sender = HttpCallbackSender::new(config.callbacks.clone());
     Ok(Arc::new(sender.map_err(|error| Failure::refused("callbacks cannot be sent", &error))?))
@@ -206,7 +207,7 @@ fn open_callbacks(config: &ServiceConfig) -> Result<Arc<dyn CallbackSender>, Fai
 mod tests {
     use super::*;
 
-    /// Bytes of a picture that is fetched with a folder for subjects, or the refusal.
+    /// Fetches a picture with the given folder for subjects; returns its size in bytes or the error.
     async fn fetch(embedded: bool, subject_folder: Option<&str>, picture: &str) -> Result<usize, String> {
         let store = tempfile::tempdir().unwrap();
         let mut config = ServiceConfig::default();

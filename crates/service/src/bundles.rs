@@ -1,4 +1,4 @@
-//! Which model bundle the settings mean, and on which device it computes.
+//! Finds the model bundle that the settings name, and opens the device.
 
 use std::path::{Path, PathBuf};
 
@@ -8,13 +8,13 @@ use echogen_models::device::Compute;
 use crate::{Failure, config::ModelConfig};
 
 impl ModelConfig {
-    /// Opens the bundle; loads nothing.
+    /// Opens the bundle. Loads nothing.
     pub fn open(&self) -> Result<Bundle, Failure> {
         let folders = bundle_folders(self.bundles.as_deref());
         Bundle::find(&self.bundle, &folders).map_err(|error| Failure::usage(error.to_string()))
     }
 
-    /// Sets the number of threads and opens the device; once a process.
+    /// Sets the number of threads and opens the device; called once in a process.
     pub fn compute(&self) -> Result<Compute, Failure> {
         if let Some(threads) = self.threads {
             use_threads(usize::from(threads))?;
@@ -23,7 +23,7 @@ impl ModelConfig {
     }
 }
 
-/// The folder given, or else `bundles` here and beside the program.
+/// Returns the given folder, or else `bundles` in the working directory and beside the program.
 pub fn bundle_folders(given: Option<&Path>) -> Vec<PathBuf> {
     let beside_program = || std::env::current_exe().ok().and_then(|program| Some(program.parent()?.join("bundles")));
     match given {
@@ -32,7 +32,7 @@ pub fn bundle_folders(given: Option<&Path>) -> Vec<PathBuf> {
     }
 }
 
-/// The networks compute on rayon's global threads.
+/// Sets the size of rayon's global thread pool, on which the networks compute.
 fn use_threads(threads: usize) -> Result<(), Failure> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)

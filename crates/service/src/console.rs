@@ -1,7 +1,7 @@
-//! What a program prints: its answer on standard output, a line for people on standard error.
+//! Output of the programs: answers on standard output, messages for people on standard error.
 //!
-//! A line of the answer that is lost, as on a full disk, is remembered, so that the program does not end as if all had
-//! gone well.
+//! If a line of the answer cannot be written, as on a full disk, that is recorded, so that the program exits with an
+//! error.
 
 use std::{
     ffi::OsString,
@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::{Exit, Failure, config::one_line};
 
-/// Why a line of standard output was lost, the first time.
+/// The first error of writing to standard output.
 static LOST: OnceLock<std::io::Error> = OnceLock::new();
 
 /// Prints one JSON object on one line of standard output; its field `type` is `kind`.
@@ -32,31 +32,31 @@ pub fn print_line(text: &str) {
     note_printed(writeln!(std::io::stdout(), "{text}"));
 }
 
-/// Remembers whether something was printed, for [`all_printed`]. A reader that has gone away, such as `head`, is no
-/// error of ours.
+/// Records the first error of writing, for [`all_printed`]. A reader that has closed the pipe, such as `head`, is not
+/// an error.
 pub fn note_printed(result: std::io::Result<()>) {
     if let Err(error) = result
         && error.kind() != ErrorKind::BrokenPipe
     {
-        // Only the first is reported.
+        // Only the first error is kept.
         drop(LOST.set(error));
     }
 }
 
-/// A command that went well has failed all the same if its answer was lost.
+/// Returns an error in place of success if a part of the answer could not be written.
 pub fn all_printed(exit: Exit) -> Result<Exit, Failure> {
     let Some(error) = LOST.get() else { return Ok(exit) };
     let exit = if exit == Exit::Success { Exit::Usage } else { exit };
     Err(Failure { exit, message: format!("standard output cannot be written: {error}; lines of it are missing") })
 }
 
-/// Prints a line to standard error, in one piece. If that is not possible there is no other place to report it, and the work goes on.
+/// Prints a line to standard error with one write. If that fails there is nowhere to report it, and the work goes on.
 pub fn print_error(text: impl Display) {
     drop(std::io::stderr().write_all(format!("{text}\n").as_bytes()));
 }
 
-/// Answers a command line that was not parsed. Help and version are answers; anything else that clap says is a mistake in
-/// the command line, reported on one line.
+/// Responds to a command line that could not be parsed. Help and version are answers; everything else that clap
+/// reports is an error in the command line, which is printed on one line.
 pub fn answer_of(error: &clap::Error, definition: &clap::Command, arguments: &[OsString]) -> Result<Exit, Failure> {
     match error.kind() {
         Mistake::DisplayHelp | Mistake::DisplayVersion => {
@@ -64,7 +64,7 @@ pub fn answer_of(error: &clap::Error, definition: &clap::Command, arguments: &[O
             Ok(Exit::Success)
         }
         Mistake::DisplayHelpOnMissingArgumentOrSubcommand => {
-            // It goes to standard error: if it cannot be printed there is no other place to report it.
+            // If standard error cannot be written there is nowhere to report it.
             drop(error.print());
             Ok(Exit::Usage)
         }

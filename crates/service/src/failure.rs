@@ -8,20 +8,20 @@ use echogen_telemetry::health;
 /// The exit codes, as the help text lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// All went well.
+    /// No error.
     Success,
     /// At least one job failed.
     JobFailed,
     /// The command, a file or the configuration is wrong; nothing was run.
     Usage,
-    /// The compute device is broken; a new process may find it whole.
+    /// The compute device is broken; a restarted process may recover.
     DeviceFault,
     /// Stopped by Ctrl-C, as shells count it: 128 + SIGINT.
     Interrupted,
 }
 
 impl Exit {
-    /// How a process ends whose roles have ended in good order: a broken device has an exit code of its own.
+    /// Returns the exit code of a process whose roles have ended without error: a broken device has a code of its own.
     pub fn of_process() -> Self {
         if health().fault().is_some() { Self::DeviceFault } else { Self::Success }
     }
@@ -50,19 +50,19 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Something the caller wrote is wrong.
+    /// Creates the failure for an error in the caller's input.
     pub fn usage(message: impl Into<String>) -> Self {
         Self { exit: Exit::Usage, message: message.into() }
     }
 
-    /// A server or a file refused; the whole chain of causes, on one line.
+    /// Creates the failure for an error of a server or a file, with the whole chain of causes on one line.
     pub fn refused(what: &str, error: &Fault) -> Self {
         Self::usage(on_one_line(&format!("{what}: {}", error.story())))
     }
 }
 
 impl From<anyhow::Error> for Failure {
-    /// The chain of causes, on one line. What has an exit code keeps it.
+    /// Formats the chain of causes on one line. If the error is a [`Failure`], its exit code is kept.
     fn from(error: anyhow::Error) -> Self {
         error.downcast::<Self>().unwrap_or_else(|error| Self::usage(on_one_line(&format!("{error:#}"))))
     }

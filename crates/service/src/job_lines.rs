@@ -1,4 +1,4 @@
-//! Reads a jobs file line by line, within bounds: neither a long file nor a long line fills the memory.
+//! Reads a jobs file line by line in bounded memory, however long the file or a line is.
 
 use std::path::Path;
 
@@ -9,8 +9,8 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
 pub struct JobLines {
     source: Box<dyn AsyncBufRead + Unpin + Send>,
     number: u64,
-    /// The line being read, as far as it has come. Kept here and not in a future, so that a caller may stop waiting
-    /// for a line and ask again without losing what was read.
+    /// The part of the current line that has been read. It is stored here and not in a future, so that a caller may
+    /// drop the future of [`JobLines::next`] and call again without losing data.
     begun: Option<BegunLine>,
 }
 
@@ -20,7 +20,7 @@ type BegunLine = Option<Vec<u8>>;
 /// One line.
 #[derive(Debug, PartialEq)]
 pub struct JobLine {
-    /// Counted from 1.
+    /// Its number, counted from 1.
     pub number: u64,
     /// Its bytes; `None` if it is longer than a job may be.
     pub text: Option<Vec<u8>>,
@@ -51,7 +51,8 @@ impl JobLines {
         }
     }
 
-    /// Reads up to the end of the line and keeps no more of it than a job may have; the inner `None` is too long.
+    /// Reads to the end of the line and keeps at most as many bytes as a job may have. The inner `None` means that the
+    /// line is too long.
     async fn read_line(&mut self) -> std::io::Result<Option<Option<Vec<u8>>>> {
         loop {
             let buffer = self.source.fill_buf().await?;
@@ -73,7 +74,8 @@ impl JobLines {
     }
 }
 
-/// Counts the lines that [`JobLines`] will return, for a progress bar; `None` if they can be read only once.
+/// Returns the number of lines that [`JobLines`] will return, for a progress bar; `None` if the input can be read only
+/// once.
 pub(crate) async fn count(path: &Path) -> std::io::Result<Option<u64>> {
     if !tokio::fs::metadata(path).await.is_ok_and(|file| file.is_file()) {
         return Ok(None);

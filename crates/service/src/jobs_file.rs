@@ -1,5 +1,5 @@
-//! The jobs of a file of JSON lines: fields that a line does not have are taken from defaults, and pictures are looked for
-//! beside the file.
+//! The jobs of a file of JSON lines. Fields that a line lacks are taken from defaults, and relative picture paths
+//! start at the file's folder.
 
 use std::path::{Path, PathBuf};
 
@@ -11,10 +11,10 @@ use crate::{
     job_lines::{self, JobLine, JobLines},
 };
 
-/// Fields of a job for lines that do not have them.
+/// Default fields for the jobs of lines that lack them.
 pub type JobFields = Map<String, Value>;
 
-/// A file of jobs that is being read.
+/// A jobs file that is being read.
 pub struct JobsFile {
     lines: JobLines,
     total: Option<u64>,
@@ -34,7 +34,7 @@ impl JobsFile {
         Ok(Self { lines, total, defaults, folder })
     }
 
-    /// How many lines it has, where that can be known.
+    /// Returns the number of lines, if it can be known.
     pub fn total(&self) -> Option<u64> {
         self.total
     }
@@ -45,7 +45,7 @@ impl JobsFile {
         line.map_err(|error| Failure::usage(format!("the jobs file cannot be read on: {error}")))
     }
 
-    /// The job of a line, or what is wrong with it.
+    /// Returns the job of a line, or what is wrong with the line.
     pub fn job(&self, line: &JobLine) -> Result<Job, String> {
         let mut job = parsed(line, |text| job_of_line(text, &self.defaults))?;
         job.subject.image = beside(&self.folder, job.subject.image);
@@ -57,14 +57,14 @@ pub(crate) fn cannot_read(path: &Path, error: &std::io::Error) -> Failure {
     Failure::usage(format!("cannot read the jobs file {}: {error}; give a file of JSON lines", path.display()))
 }
 
-/// Reads the job of a line that is not too long.
+/// Parses the job of a line unless the line is too long.
 pub(crate) fn parsed(line: &JobLine, parse: impl FnOnce(&[u8]) -> Result<Job, JobError>) -> Result<Job, String> {
     let Some(text) = &line.text else { return Err("the line is longer than a job may be; shorten it".to_owned()) };
     parse(text).map_err(|error| error.to_string())
 }
 
-/// For what runs in this process alone and ends with its last job: no process would be left to retry a server that
-/// does not answer at once.
+/// Rejects a job with a callback. The embedded pipeline ends with its last job, so nothing would retry a callback
+/// whose server does not answer at once.
 pub(crate) fn without_callback(job: Job) -> Result<Job, String> {
     match job.callback {
         None => Ok(job),
@@ -75,12 +75,12 @@ pub(crate) fn without_callback(job: Job) -> Result<Job, String> {
     }
 }
 
-/// Reads a line of a jobs file; fields it does not have are taken from `defaults`.
+/// Parses a line of a jobs file; missing fields are taken from `defaults`.
 fn job_of_line(line: &[u8], defaults: &JobFields) -> Result<Job, JobError> {
     if defaults.is_empty() {
         return Job::parse(line);
     }
-    // What is no object has no fields to fill in; the parser says what is wrong with it.
+    // A line that is not an object has no fields to fill in; the parser reports what is wrong with it.
     let Ok(Value::Object(mut fields)) = serde_json::from_slice(line) else { return Job::parse(line) };
     fill_in(&mut fields, defaults);
     Job::parse(&serde_json::to_vec(&fields).unwrap_or_default())
@@ -96,7 +96,7 @@ fn fill_in(fields: &mut JobFields, defaults: &JobFields) {
     }
 }
 
-/// A picture's relative path starts at the jobs file, so that a folder of both can be moved and run from anywhere.
+/// Resolves a picture's relative path against the jobs file's folder, so that both can be moved and run from anywhere.
 fn beside(folder: &Path, image: ImageSource) -> ImageSource {
     match image.location() {
         Ok(ImageLocation::File(path)) if Path::new(path).is_relative() => match folder.join(path).to_str() {

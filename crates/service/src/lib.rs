@@ -1,4 +1,5 @@
-//! EchoGen as a service: one configuration, adapters joined to stages, and the one entry that starts, drains and stops them.
+//! EchoGen as a service: one configuration, adapters joined to stages, and one function that starts, drains and stops
+//! them.
 //!
 //! | part | what it does |
 //! |---|---|
@@ -9,8 +10,8 @@
 //! | [`operations`] | what clients and operators do: submit, status, cancel, canary, dead letters, topology |
 //! | [`block_on`] | signals |
 //!
-//! Beside the programs this is the only crate that names adapters *and* stages. Nothing here prints but [`console`], which
-//! programs call.
+//! Apart from the programs, this is the only crate that uses adapters *and* stages. Only [`console`] prints, and only
+//! programs call it.
 
 mod backends;
 mod bundles;

@@ -1,4 +1,4 @@
-//! How a process is watched: its endpoint, its health, and the depths of its queues.
+//! Monitoring of a process: its endpoint, its health, and the depths of its queues.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -18,14 +18,14 @@ use crate::{
     roles::{queues_of_roles, worker_config},
 };
 
-/// Where the endpoint is by default: 9464 is the port by which exporters of this format are known.
+/// The endpoint's address if none is configured. 9464 is the usual port of OpenTelemetry's Prometheus exporters.
 const DEFAULT_ADDRESS: (Ipv4Addr, u16) = (Ipv4Addr::UNSPECIFIED, 9464);
 
-/// Pause between two checks of the queues: below what a scraper's usual interval is.
+/// Pause between two reads of the queue depths: shorter than a scraper's usual interval.
 const CHECK_EVERY: Duration = Duration::from_secs(10);
 
-/// Opens the endpoint, with the stages of these roles shown as loading. It is served until the process ends, so that it
-/// can be seen how the roles end.
+/// Opens the endpoint, with the stages of these roles reported as loading. It is served until the process ends, so
+/// that health is also visible while the roles drain.
 pub(crate) async fn begin(
     roles: &[RoleName],
     config: &ServiceConfig,
@@ -41,7 +41,7 @@ pub(crate) async fn begin(
     serve(config, log, tracker).await
 }
 
-/// Opens the endpoint where the settings say, and serves it on `tracker` until the process ends.
+/// Opens the endpoint at the configured address, and serves it on `tracker` until the process ends.
 pub(crate) async fn serve(config: &ServiceConfig, log: LogControl, tracker: &TaskTracker) -> Result<(), Failure> {
     let bound = match config.telemetry.listen {
         Some(Listen::Nowhere) => return Ok(()),
@@ -53,7 +53,8 @@ pub(crate) async fn serve(config: &ServiceConfig, log: LogControl, tracker: &Tas
         None => match Endpoint::bind(SocketAddr::from(DEFAULT_ADDRESS), log).await {
             Ok(endpoint) => endpoint,
             Err(error) => {
-                // Several roles on one machine are no mistake, and this port was not asked for.
+                // Several roles on one machine are allowed. If the default port is taken and none was configured, that
+                // is only a warning.
                 let port = DEFAULT_ADDRESS.1;
                 warn!(port, %error, "no health and metrics endpoint; set telemetry.listen to have one elsewhere");
                 return Ok(());
@@ -64,19 +65,19 @@ pub(crate) async fn serve(config: &ServiceConfig, log: LogControl, tracker: &Tas
     Ok(())
 }
 
-/// Reports that a stage has all it needs; from here on it is alive and ready as long as it consumes.
+/// Reports that a stage has loaded. From now on it is live and ready as long as it consumes.
 pub(crate) fn loaded(stage: StageName, broker: Option<&Arc<AmqpBroker>>) {
     let began = Instant::now();
     let Some(broker) = broker.map(Arc::clone) else {
-        // The broker of this process is there as long as the process is.
+        // The in-memory broker is always available.
         return health().loaded(stage.as_str(), move || Consuming { now: true, since: began.elapsed() });
     };
     let queues = stage.queues();
     health().loaded(stage.as_str(), move || consuming(&broker, &queues, began));
 }
 
-/// Whether every queue of a stage is consumed, and since when this is so. A queue whose consumption has not begun counts
-/// from the stage's beginning.
+/// Returns whether every queue of a stage is being consumed, and since when. For a queue that was never consumed, the
+/// time counts from the start of the stage.
 fn consuming(broker: &AmqpBroker, queues: &[QueueName], began: Instant) -> Consuming {
     let seen = broker.consumption();
     let mut state = Consuming { now: true, since: began.elapsed() };
@@ -94,8 +95,8 @@ fn consuming(broker: &AmqpBroker, queues: &[QueueName], began: Instant) -> Consu
     state
 }
 
-/// Asks for the depths of the queues from time to time and puts them into the metrics. A process with the dispatcher asks
-/// for all queues: of a role that is scaled to nothing, no other process would report that work waits for it.
+/// Reads the depths of the queues at intervals and sets the metrics. A process with the dispatcher reads all queues,
+/// because a role that is scaled to zero cannot report that tasks wait for it.
 pub(crate) async fn watch_queues(roles: Vec<RoleName>, broker: Arc<AmqpBroker>, end: CancellationToken) {
     let all = roles.contains(&RoleName::Dispatcher);
     let watched = queues_of_roles(if all { &RoleName::ALL } else { &roles });
@@ -115,13 +116,13 @@ pub(crate) async fn watch_queues(roles: Vec<RoleName>, broker: Arc<AmqpBroker>, 
         tokio::select! {
             // The next check is due.
             () = tokio::time::sleep(CHECK_EVERY) => {}
-            // The loop ends with its condition.
+            // The process ends; the loop's condition ends the loop.
             () = end.cancelled() => {}
         }
     }
 }
 
-/// Waits for a fault of the compute device, and then for nothing more: the process is to end.
+/// Waits for a fault of the compute device and then shuts the process down.
 pub(crate) async fn end_on_fault(shutdown: CancellationToken) {
     let fault = health().faulted().await;
     error!(fault, "the compute device is broken, ending");

@@ -1,4 +1,4 @@
-//! A picture from a file that the caller names.
+//! Reads a picture from a file that the user names.
 
 use std::{fs::File, io::Read, path::Path};
 
@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use echogen_imaging::{ImageLimits, RgbImage, decode_image};
 use echogen_protocol::limits::MAX_IMAGE_BYTES;
 
-/// Reads a picture as a person sees it, within the limits that jobs have.
+/// Reads a picture in upright orientation, within the limits that apply to jobs.
 pub fn read(path: &Path) -> Result<RgbImage> {
     read_bounded(path).with_context(|| path.display().to_string())
 }

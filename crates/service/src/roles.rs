@@ -1,4 +1,4 @@
-//! The roles: which stages run in the process of each, and what a stage needs before it runs.
+//! The roles: which stages run in the process of each, and what each stage needs.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Backends, Failure, NetworkSource, config::ServiceConfig};
 
-/// The queues of all stages of some roles: the stage, the lane if the queue is for one alone, and the queue.
+/// Returns the queues of all stages of some roles: the stage, the lane if the queue belongs to one lane, and the
+/// queue.
 pub(crate) fn queues_of_roles(roles: &[RoleName]) -> Vec<(StageName, Option<Lane>, QueueName)> {
     let queues = |stage: StageName| {
         let lanes = stage.lanes().iter().copied().map(Some).chain(stage.lanes().is_empty().then_some(None));
@@ -25,7 +26,7 @@ pub(crate) fn queues_of_roles(roles: &[RoleName]) -> Vec<(StageName, Option<Lane
     roles.iter().flat_map(|role| role.stages()).copied().flat_map(queues).collect()
 }
 
-/// The worker's settings in the process of a role.
+/// Returns the worker's settings for the process of a role.
 pub(crate) fn worker_config(role: RoleName, config: &ServiceConfig) -> WorkerConfig {
     let concurrency = &config.worker.concurrency;
     let concurrency = match role {
@@ -37,23 +38,23 @@ pub(crate) fn worker_config(role: RoleName, config: &ServiceConfig) -> WorkerCon
     WorkerConfig { concurrency, ..config.worker.common.clone() }
 }
 
-/// A stage with all that it needs beside the ports.
+/// A stage with everything it needs besides the ports.
 #[derive(Clone, Debug)]
 pub(crate) enum LoadedStage {
-    /// Takes jobs from the lanes.
+    /// The dispatcher, with the keys of encoded subjects.
     Dispatcher(SubjectKeys),
-    /// Cuts subjects out.
+    /// The segmenter, with its detector.
     Segmenter(Arc<dyn Detector>),
-    /// Encodes them.
+    /// The encoder, with its networks.
     Encoder(SubjectKeys, Arc<dyn SubjectEncoder>),
-    /// Makes pictures.
+    /// The sampler, with its networks.
     Sampler(Arc<dyn ImageSampler>),
-    /// Calls clients' servers.
+    /// The notifier, with its sender.
     Notifier(Arc<dyn CallbackSender>),
 }
 
-/// Loads the networks of this role's stages and of no other, and tries out those that make pictures. May be dropped
-/// meanwhile.
+/// Loads the networks of this role's stages only, and samples one picture as a warm-up for the sampler. The future may
+/// be dropped before it completes.
 pub(crate) async fn load(
     role: RoleName,
     networks: &dyn NetworkSource,
@@ -87,7 +88,7 @@ pub(crate) async fn load(
 }
 
 impl LoadedStage {
-    /// The stage's name.
+    /// Returns the stage's name.
     pub(crate) fn name(&self) -> StageName {
         match self {
             Self::Dispatcher(_) => StageName::Dispatcher,
@@ -98,7 +99,7 @@ impl LoadedStage {
         }
     }
 
-    /// Works until `shutdown`, then drains; see [`Worker::run`].
+    /// Runs until `shutdown`, then drains; see [`Worker::run`].
     pub(crate) async fn run(
         self,
         backends: &Backends,

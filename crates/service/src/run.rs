@@ -1,7 +1,8 @@
-//! The one entry of every role: connect, serve health, load networks, work until a signal, drain, close.
+//! The entry point of every role: connects, serves health, loads networks, works until shutdown, drains, closes.
 //!
-//! A process runs one role, or all of them; the way is the same. The order in which it ends must hold: first the stages
-//! drain, all of them, whatever the reason; last the broker is closed, so that it has read the final acknowledgements.
+//! A process runs one role or all of them, by the same code. The order of shutdown must hold: first all stages drain,
+//! whatever the reason; then the broker's connection is closed, which waits until the broker has processed the final
+//! acknowledgements.
 
 use std::sync::Arc;
 
@@ -20,8 +21,8 @@ use crate::{
     signals::{interrupted, stop_token},
 };
 
-/// Runs roles on the servers that the settings name, until the first signal, a broken device, or an error that none of
-/// them can go on after.
+/// Runs roles on the servers that the settings name, until the first signal, a broken device, or an error from which a
+/// role cannot recover.
 ///
 /// Returns how the process should end: with an error, successfully, or with a device fault.
 pub async fn run(
@@ -31,29 +32,29 @@ pub async fn run(
     telemetry: &Telemetry,
 ) -> Result<Exit, Failure> {
     let process = Process::begin(roles, config, telemetry).await?;
-    // The broker's address is required here: a role with a broker of its own would receive no jobs.
+    // An address is required: a role with an in-memory broker of its own would never receive a job.
     let connecting = Box::pin(backends::connect(config));
-    // A process that is stopped before it works has nothing to finish.
+    // A process that is stopped before it consumes has nothing to drain.
     let Some(connected) = process.shutdown.run_until_cancelled(connecting).await else { return Ok(Exit::Success) };
     let broker = Arc::new(connected?);
     let ended = Box::pin(process.on_broker(&broker, networks)).await;
-    // Last, so that the broker has read the final acknowledgements.
+    // This must be last: closing waits until the broker has processed the final acknowledgements.
     broker.close().await;
     exit_of(ended.map(|()| Exit::Success))
 }
 
-/// A process from its first moment on.
+/// The state of a process, from its start on.
 pub(crate) struct Process<'a> {
     pub(crate) roles: &'a [RoleName],
     pub(crate) config: &'a ServiceConfig,
-    /// What runs beside the stages, until the process ends.
+    /// The background tasks beside the stages, which run until the process ends.
     pub(crate) tracker: TaskTracker,
-    /// Cancelled by a signal, a broken device, and a stage that cannot go on.
+    /// Cancelled by a signal, by a broken device, and by a stage that fails.
     pub(crate) shutdown: CancellationToken,
 }
 
 impl<'a> Process<'a> {
-    /// Serves health and metrics before anything that takes long: a probe is answered that it is loading.
+    /// Serves health and metrics before anything that takes long, so that probes are answered while networks load.
     pub(crate) async fn begin(
         roles: &'a [RoleName],
         config: &'a ServiceConfig,
@@ -61,7 +62,7 @@ impl<'a> Process<'a> {
     ) -> Result<Self, Failure> {
         let (tracker, shutdown) = (TaskTracker::new(), stop_token().child_token());
         monitor::begin(roles, config, telemetry.log(), &tracker).await?;
-        // The signal itself cancels `shutdown`; this only says so.
+        // The signal itself cancels `shutdown`; this task only logs it.
         tracker.spawn(async {
             interrupted().await;
             info!("a signal came: finishing what runs");
@@ -79,7 +80,7 @@ impl<'a> Process<'a> {
     }
 }
 
-/// A broken device counts before everything else: only a new process may find it whole.
+/// A broken device takes precedence over every other outcome, because only a restarted process may recover from it.
 pub(crate) fn exit_of(ended: Result<Exit, Failure>) -> Result<Exit, Failure> {
     match (Exit::of_process(), ended) {
         (Exit::Success, ended) => ended,
@@ -88,8 +89,8 @@ pub(crate) fn exit_of(ended: Result<Exit, Failure>) -> Result<Exit, Failure> {
     }
 }
 
-/// Loads the networks of roles, and runs each as soon as it has its own, until `shutdown`; then all drain. A role that
-/// cannot be loaded, or cannot go on, shuts the others down: one role alone is no system.
+/// Loads the networks of the roles, and starts each role as soon as its networks are loaded. At `shutdown` all drain.
+/// If a role cannot be loaded or fails, the others are shut down, because the process cannot do its work without it.
 pub async fn work(
     roles: &[RoleName],
     networks: &dyn NetworkSource,
@@ -104,13 +105,13 @@ pub async fn work(
         Ok(()) => {}
         Err(_) => shutdown.cancel(),
     }
-    // Every stage that runs drains before this returns, also after one could not be started: what it has taken is
-    // finished or requeued while the broker is still there.
+    // Every running stage drains before this returns, even if another one could not be started: its tasks must be
+    // finished or requeued while the broker is still connected.
     let ended = all_of(running, shutdown).await;
     started.and(ended)
 }
 
-/// Starts the stages of one role after the other; a shutdown meanwhile leaves the others out.
+/// Starts the stages of one role after the other; after a shutdown the remaining ones are not started.
 async fn start(
     roles: &[RoleName],
     networks: &dyn NetworkSource,
@@ -146,7 +147,7 @@ async fn run_stage(
     })
 }
 
-/// Waits for all stages; the first failure is the one that shut the others down.
+/// Waits for all stages. The first failure is returned, because it caused the shutdown of the others.
 async fn all_of(mut running: JoinSet<Result<(), Failure>>, shutdown: &CancellationToken) -> Result<(), Failure> {
     let mut all = Ok(());
     while let Some(joined) = running.join_next().await {

@@ -1,8 +1,9 @@
 //! Private RabbitMQ, Redis and S3 servers for trying EchoGen on one machine:
 //! `cargo run --release -p echogen-tests --bin servers`.
 //!
-//! They listen on free ports of this machine only, keep their data in a scratch folder, and end with Ctrl-C or SIGTERM. Where they
-//! are is printed as settings for a shell, and written to `target/servers.env` (or the file named as argument).
+//! They listen on free ports of this machine only, keep their data in a temporary folder, and stop at Ctrl-C or
+//! SIGTERM. Their addresses are printed as settings for a shell, and written to `target/servers.env` (or the file
+//! named as argument).
 #![expect(clippy::print_stdout, reason = "it reports to a person")]
 
 use std::{path::PathBuf, process::ExitCode};
@@ -11,7 +12,7 @@ use anyhow::Context;
 use echogen_tests::system::Servers;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Where the settings are written if nobody names a file.
+/// The file for the settings if no other is named.
 const SETTINGS: &str = "target/servers.env";
 
 fn main() -> ExitCode {
@@ -43,7 +44,9 @@ fn run() -> anyhow::Result<()> {
         );
         let mut terminate = signal(SignalKind::terminate())?;
         tokio::select! {
+            // Ctrl-C: stop the servers.
             interrupted = tokio::signal::ctrl_c() => interrupted?,
+            // SIGTERM: stop the servers.
             _ = terminate.recv() => {}
         }
         servers.rabbitmq.stop().await;
@@ -51,7 +54,7 @@ fn run() -> anyhow::Result<()> {
     })
 }
 
-/// The settings of the roles and clients, as a shell reads them.
+/// Returns the settings of the roles and clients as shell assignments.
 fn settings(servers: &Servers) -> String {
     let environment = servers.environment();
     let entries = [

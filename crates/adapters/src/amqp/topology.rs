@@ -4,7 +4,7 @@
 //! client ──▶ jobs ──lane──▶ dispatch.<lane> ◀──┐
 //! stage  ──▶ tasks ──queue's name──▶ segment, encode, sample, dispatch.<lane> ──given up──▶ dead ──▶ <queue>.dead
 //! stage  ──▶ retry.<wait> ──▶ retry.<wait> ──time is up──▶ tasks (the routing key is still the queue's name)
-//! stage  ──▶ events ──topic──▶ whoever listens
+//! stage  ──▶ events ──topic──▶ listeners
 //! ```
 //!
 //! A retry tier is a queue for delays up to its own limit; each message carries its exact delay. RabbitMQ expires messages

@@ -188,7 +188,7 @@ async fn without_conditional_writes_it_looks_first() {
     assert_eq!((server.calls_of("HEAD"), server.calls_of("PUT")), (2, 1));
 }
 
-/// A plain HTTP client that knows nothing of S3.
+/// A plain HTTP client without S3 support.
 fn browse(address: &str) -> String {
     let (host, path) = address.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let mut stream = TcpStream::connect(host).unwrap();

@@ -39,7 +39,7 @@ impl Front {
                 connections.spawn(async move {
                     match tls {
                         None => pass(client, port).await,
-                        // A client that does not trust the certificate goes away.
+                        // A client that does not trust the certificate closes the connection.
                         Some(tls) => {
                             if let Ok(client) = tls.accept(client).await {
                                 pass(client, port).await;

@@ -1,4 +1,4 @@
-//! The pages name settings and flags that there are, and no others.
+//! Tests that the documentation names only settings and flags that exist.
 
 use std::{
     collections::BTreeSet,
@@ -10,7 +10,7 @@ use echogen_service::config::{CONFIG_VARIABLE, Setting, settings};
 
 use super::definition;
 
-/// Pages and folders of them, from the root of the repository.
+/// Pages, and folders of pages, relative to the root of the repository.
 const PAGES: [&str; 9] = [
     "README.md",
     "ARCHITECTURE.md",
@@ -23,10 +23,10 @@ const PAGES: [&str; 9] = [
     "training",
 ];
 
-/// Files that are read by people, or by what runs the program.
+/// Extensions of files that people read or that start the program.
 const ENDINGS: [&str; 8] = ["md", "yaml", "tpl", "txt", "toml", "sh", "example", "py"];
 
-/// Variables of our prefix that the program does not read: images for Compose, and what training and tests read.
+/// Variables with our prefix that the program does not read: images for Compose, and variables of training and tests.
 const OTHER_VARIABLES: [&str; 6] = [
     "ECHOGEN_IMAGE",
     "ECHOGEN_CUDA_IMAGE",
@@ -36,16 +36,16 @@ const OTHER_VARIABLES: [&str; 6] = [
     "ECHOGEN_OLD",
 ];
 
-/// Flags of other programs that the pages name alone; `echogen-eval` has two of them.
+/// Flags of other programs that the pages name without a command; two of them are of `echogen-eval`.
 const OTHER_FLAGS: [&str; 5] = ["--features", "--locked", "--scale", "--per-prompt", "--subjects"];
 
-/// What CONTRIBUTING adds to show how a setting is added.
+/// The setting in the example of CONTRIBUTING that shows how a setting is added.
 const NEW_SETTING: &str = "sampler.max_batch_seconds";
 
-/// Endings of files, which are no settings: `model.safetensors`.
+/// File extensions, to recognise file names that look like settings: `model.safetensors`.
 const FILE_ENDINGS: [&str; 7] = ["rs", "toml", "json", "yaml", "safetensors", "md", "py"];
 
-/// A page's text by its path.
+/// Returns every page's path and text.
 fn pages() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut files = Vec::new();
@@ -72,7 +72,7 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// The longest words of a text that begin with `start` and have only characters of a kind.
+/// Returns the words of a text that begin with `start` and consist only of characters that `belongs` accepts.
 fn words<'a>(text: &'a str, start: &'a str, belongs: impl Fn(char) -> bool + 'a) -> impl Iterator<Item = &'a str> + 'a {
     text.match_indices(start).filter_map(move |(at, _)| {
         let is_new = !text[..at].ends_with(|c: char| belongs(c) || c.is_ascii_alphanumeric());
@@ -91,7 +91,7 @@ fn variables() -> BTreeSet<String> {
     known
 }
 
-/// The flags of a command and of those below it.
+/// Adds the flags of a command and of its subcommands.
 fn flags(command: &Command, known: &mut BTreeSet<String>) {
     for argument in command.get_arguments() {
         let aliases = argument.get_visible_aliases().unwrap_or_default();
@@ -100,12 +100,13 @@ fn flags(command: &Command, known: &mut BTreeSet<String>) {
     command.get_subcommands().for_each(|command| flags(command, known));
 }
 
-/// What stands between backquotes.
+/// Returns the texts between backquotes.
 fn code_spans(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter(|line| !line.starts_with("```")).flat_map(|line| line.split('`').skip(1).step_by(2))
 }
 
-/// What `echogen` and a command of it are called with, on lines and in spans; a line that ends with a backslash goes on.
+/// Returns the calls of `echogen` with a command, in lines and in code spans. A backslash at the end of a line
+/// continues it.
 fn calls(text: &str, root: &Command) -> Vec<String> {
     let joined = text.replace("\\\n", " ");
     let starts = joined.match_indices("echogen ").filter(|(at, _)| !joined[..*at].ends_with(['-', '/', '_', '.']));
@@ -115,7 +116,7 @@ fn calls(text: &str, root: &Command) -> Vec<String> {
     calls.filter(is_call).map(str::to_owned).collect()
 }
 
-/// The flags in the examples of a command's help and of those below it.
+/// Adds the flags in the help examples of a command and of its subcommands.
 fn examples(command: &Command, found: &mut Vec<(String, String)>) {
     let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
     let is_flag = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -157,7 +158,8 @@ fn every_flag_on_a_page_exists() {
                 words(&call, "--", is_flag).filter(|flag| flag.len() > 2).map(|f| (page.clone(), f.to_owned())),
             );
         }
-        // A flag alone in a sentence of a page for users; pages about the code name those of other programs too.
+        // A flag alone in a sentence is checked in pages for users only; pages about the code also name flags of other
+        // programs.
         if page.starts_with("docs/") || page == "README.md" {
             let alone = code_spans(text).filter(|span| span.starts_with("--"));
             found.extend(alone.flat_map(|span| words(span, "--", is_flag)).map(|flag| (page.clone(), flag.to_owned())));

@@ -1,4 +1,4 @@
-//! `echogen canary`: one tiny job through the whole system, and how long it took.
+//! `echogen canary`: sends one tiny job through the whole system and prints how long it took.
 
 use std::time::Duration;
 

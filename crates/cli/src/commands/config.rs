@@ -1,4 +1,5 @@
-//! `echogen config`: what is in force and who said so, whether it is valid, and a file with all defaults.
+//! `echogen config`: prints the effective settings with their origins, validates the configuration, or prints all
+//! defaults.
 
 use clap::Subcommand;
 use echogen_service::{
@@ -49,7 +50,7 @@ fn as_value(shown: &Shown) -> serde_json::Value {
     json!({ "name": shown.name, "value": shown.value, "layer": layer, "at": at })
 }
 
-/// Runs `echogen config check`: every mistake on a line of its own.
+/// Runs `echogen config check`: prints every error on a line of its own.
 pub(crate) fn check(layers: &Layers) -> Exit {
     match layers.load() {
         Ok(loaded) => {

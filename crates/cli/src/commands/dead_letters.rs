@@ -1,4 +1,4 @@
-//! `echogen dead-letters`: lists what was parked, redrives it, or deletes it.
+//! `echogen dead-letters`: lists, redrives or deletes dead letters.
 
 use clap::{Args, Subcommand};
 use echogen_service::{
@@ -68,7 +68,7 @@ pub(crate) fn run(command: &DeadLettersCommand, config: &ServiceConfig, as_json:
         if !as_json {
             print_line(&format!("{count} {done}"));
         }
-        // Somebody who names a job expects it to be there.
+        // If a named job has no dead letter, that is an error.
         let missing = count == 0 && chosen != Chosen::All;
         Ok(if missing { Exit::JobFailed } else { Exit::Success })
     })

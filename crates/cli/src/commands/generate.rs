@@ -64,7 +64,7 @@ pub(crate) struct RunArguments {
     pub(crate) attempts: u32,
 }
 
-/// Builds the one job of the command line and checks it.
+/// Builds the job from the command line and validates it.
 pub(crate) fn job(arguments: &GenerateArguments, config: &ServiceConfig) -> Result<Job, Failure> {
     let fault = |error: echogen_protocol::JobError| Failure::usage(error.to_string());
     let mut job = Job::new(ImageSource(arguments.subject.clone()), arguments.prompt.clone());
@@ -77,8 +77,8 @@ pub(crate) fn job(arguments: &GenerateArguments, config: &ServiceConfig) -> Resu
     Ok(job)
 }
 
-/// An id that follows from all settings, the bundle, and the picture's content: if the file is changed, the same
-/// command makes a new job and not the old result.
+/// Sets an id derived from all settings, the bundle and the picture's content. If the picture file changes, the same
+/// command therefore makes a new job and does not return the old result.
 fn with_id(mut job: Job, config: &ServiceConfig) -> Result<Job, Failure> {
     if !job.id.as_str().is_empty() {
         return Ok(job);
@@ -93,7 +93,7 @@ fn with_id(mut job: Job, config: &ServiceConfig) -> Result<Job, Failure> {
     Ok(job)
 }
 
-/// The first words of a prompt, as a file name that a person recognises.
+/// Returns the first words of a prompt in a form that is readable as a file name.
 fn words(prompt: &str) -> String {
     let is_word = |c: char| c.is_ascii_alphanumeric();
     let words = prompt.split(|c| !is_word(c)).filter(|word| !word.is_empty());
@@ -107,7 +107,7 @@ fn hash_of_file(path: &Path, max_bytes: u64) -> Result<ContentHash, Failure> {
         Failure::usage(format!("cannot read the subject's picture {path}: {error}; give a png, jpeg or webp file"))
     };
     let mut bytes = Vec::new();
-    // A picture over the limit is refused later, with the limit; its first part is enough for a name.
+    // A picture over the size limit is rejected later with a clear message; for the id its first bytes are sufficient.
     std::fs::File::open(path).map_err(fault)?.take(max_bytes).read_to_end(&mut bytes).map_err(fault)?;
     Ok(ContentHash::of(&bytes))
 }

@@ -1,4 +1,4 @@
-//! `echogen generate` and `echogen batch`: jobs run in this process, and are shown as they end.
+//! `echogen generate` and `echogen batch`: run jobs in this process, and print each one's outcome.
 
 use std::{
     io::IsTerminal,
@@ -90,7 +90,7 @@ async fn load_and_run(
     run(networks?, source, reporter, in_flight, (arguments, config), &stop).await
 }
 
-/// Runs the jobs of a source with some networks, until `stop`.
+/// Runs the jobs of a source with the given networks, until `stop`.
 async fn run(
     networks: impl NetworkSource + 'static,
     source: &mut impl JobSource,
@@ -115,7 +115,7 @@ async fn run(
     Ok(Tally { contact_sheet: drawn.unwrap_or(false).then(|| out.join(contact_sheet::KEY)), ..tally })
 }
 
-/// What is shown of a run: its lines or its bar, and in the end the contact sheet.
+/// The display of a run: its lines or its bar, and the contact sheet at the end.
 struct Shown<'a> {
     reporter: Reporter,
     out: &'a Path,
@@ -155,7 +155,7 @@ fn finish_one(tally: Tally, json: bool, has_given_id: bool) -> Result<Exit, Fail
         tally.images.iter().for_each(|image| print_line(&image.display().to_string()));
         note_sheet(tally.contact_sheet.as_deref());
         if tally.cached > 0 {
-            // A name that was given does not follow from the settings: other settings find the same job.
+            // An id that was given does not depend on the settings, so changed settings find the same finished job.
             print_error(match has_given_id {
                 true => "done before under this --id; for other pictures give another --id, or another --out",
                 false => "done before; for other pictures change --seed, for another folder --id",

@@ -1,4 +1,5 @@
-//! The commands: each has its arguments, calls the service with them and the configuration, and prints what it returns.
+//! The commands: each has its arguments, calls the service with them and the configuration, and prints what it
+//! returns.
 
 pub(crate) mod canary;
 pub(crate) mod config;

@@ -37,12 +37,12 @@ Examples:
     echogen up \\
         --broker-url amqp://guest:guest@127.0.0.1/%2f --cache-url redis://127.0.0.1/0 --store-url s3://echogen";
 
-/// Runs one role until a signal.
+/// Runs one role until shutdown.
 pub(crate) fn one(role: RoleName, config: &ServiceConfig, telemetry: &Telemetry) -> Result<Exit, Failure> {
     on_servers(&[role], config, telemetry)
 }
 
-/// Runs all roles until a signal or, with the broker of this process, until the jobs on standard input are done.
+/// Runs all roles until shutdown or, with the in-memory broker, until the jobs on standard input are done.
 pub(crate) fn up(config: &ServiceConfig, telemetry: &Telemetry) -> Result<Exit, Failure> {
     if !config.is_embedded() {
         return on_servers(&RoleName::ALL, config, telemetry);

@@ -1,4 +1,4 @@
-//! `echogen segment`: what would be taken for the subject of a picture, shown.
+//! `echogen segment`: shows what would be taken as the subject of a picture.
 
 use std::path::PathBuf;
 
@@ -27,7 +27,7 @@ OUT/cutout.png is the subject with everything else painted white, OUT/overlay.pn
 box, name and score drawn on it. Without --name the bundle's namer decides; without a detector in
 the bundle, the whole picture or --box is the subject.";
 
-/// The cut-out and the picture with the box drawn on it, in the folder OUT.
+/// File names of the cut-out and of the picture with the box drawn on it, in the folder OUT.
 const CUTOUT: &str = "cutout.png";
 const OVERLAY: &str = "overlay.png";
 
@@ -90,7 +90,7 @@ pub(crate) fn run(arguments: &SegmentArguments, config: &ServiceConfig, as_json:
     Ok(Exit::Success)
 }
 
-/// The subject as a job would have it, held to the same limits.
+/// Builds the subject as in a job, and checks it against the same limits.
 fn subject(arguments: &SegmentArguments, mask: Option<MaskMode>) -> Result<Subject, Failure> {
     let mut job = Job::new(ImageSource("picture".to_owned()), "the subject alone").with_id();
     job.subject.name = arguments.name.clone();
@@ -110,7 +110,7 @@ fn not_found(error: DetectError) -> Failure {
     }
 }
 
-/// The error and what caused it, in one line.
+/// Formats an error and its causes on one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut message = error.to_string();
     let mut source = error.source();
@@ -121,7 +121,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     message
 }
 
-/// Paths of the cut-out and of the overlay.
+/// Writes the cut-out and the overlay; returns their paths.
 fn write(arguments: &SegmentArguments, picture: &RgbImage, found: &Found) -> Result<[String; 2], Failure> {
     let fault = |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", arguments.out.display()));
     let BoundingBox { left, top, right, bottom } = found.bounding_box;
@@ -140,7 +140,7 @@ fn write(arguments: &SegmentArguments, picture: &RgbImage, found: &Found) -> Res
     Ok([file(CUTOUT, &cutout)?, file(OVERLAY, &overlay)?])
 }
 
-/// What stands on the overlay: name and score, or who said that it is all.
+/// Returns the overlay's label: name and score, or how the box was determined.
 fn label(found: &Found) -> String {
     let name = found.name.as_deref().unwrap_or("subject");
     match (found.how, found.score) {

@@ -1,4 +1,4 @@
-//! `echogen status` and `echogen cancel`: the status of a job, and cancelling it.
+//! `echogen status` and `echogen cancel`: print the status of a job, and cancel jobs.
 
 use std::time::Duration;
 
@@ -140,7 +140,7 @@ pub(crate) fn cancel(arguments: &CancelArguments, config: &ServiceConfig, as_jso
     })
 }
 
-/// Cancels one job and says so; returns how it ended.
+/// Cancels one job and prints the outcome; returns how it ended.
 async fn cancel_one(
     canceller: &Canceller,
     id: &JobId,
@@ -149,7 +149,8 @@ async fn cancel_one(
 ) -> Result<End, Failure> {
     let cancelled = canceller.cancel(id, destination).await?;
     if cancelled.status == End::Cancelled && !cancelled.is_sure {
-        // The result was written where only a job without a destination is sure to find it.
+        // The "cancelled" result was written to the default path, which a job with a destination of its own may not
+        // read.
         let hint = "if it has a destination of its own it may go on; give --destination";
         print_error(format_args!("warning: the job status store knows nothing of {id}: {hint}"));
     }

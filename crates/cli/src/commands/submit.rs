@@ -96,7 +96,7 @@ async fn one(
     job.callback.clone_from(&defaults.callback);
     defaults.apply(&mut job);
     let job = submitter.prepare(job).await.map_err(Failure::usage)?;
-    // Before the job is sent: its end may come at once.
+    // The subscription must exist before the job is published, because the job may end at once.
     let events = if arguments.wait { Some(submitter.events(&job.id).await?) } else { None };
     submitter.send(&job).await.map_err(|error| Failure::refused("the job was not sent", &error))?;
     if as_json {
@@ -119,7 +119,7 @@ async fn wait(mut events: JobEvents, id: &JobId, as_json: bool) -> Result<Exit, 
     let last = tokio::select! {
         // The job has ended.
         last = wait_for_end(&mut events, id, print) => last?,
-        // A signal: the job goes on.
+        // A signal ends the wait; the job continues.
         () = interrupted() => return Ok(Exit::Interrupted),
     };
     if !as_json {
@@ -150,7 +150,7 @@ async fn batch(
     Ok(summarised(&summary?, as_json))
 }
 
-/// The fields of lines that do not have them.
+/// Returns the default fields for lines that lack them.
 fn fields(defaults: &JobDefaults) -> JobFields {
     let mut fields = defaults.fields();
     fields.extend(defaults.lane.map(|lane| ("lane".to_owned(), json!(lane))));
@@ -168,7 +168,7 @@ fn print_end(LineEnd { line, sent }: &LineEnd, bar: &ProgressBar, as_json: bool)
     }
 }
 
-/// Prints what became of the file; returns the exit code.
+/// Prints the outcome of the file; returns the exit code.
 fn summarised(summary: &BatchSummary, as_json: bool) -> Exit {
     let BatchSummary { sent, failed, before, tried_again, stopped, noted } = *summary;
     if as_json {

@@ -1,4 +1,4 @@
-//! `echogen topology`: the exchanges and queues on the broker, without connecting unless asked.
+//! `echogen topology`: prints the exchanges and queues; connects to the broker only to declare them.
 
 use clap::Args;
 use echogen_service::{

@@ -1,4 +1,4 @@
-//! `echogen models convert`: any checkpoint into one `.safetensors` file.
+//! `echogen models convert`: converts any checkpoint into one `.safetensors` file.
 
 use super::{Output, human};
 use echogen_checkpoint::{Checkpoint, ConvertOptions, StoredType};
@@ -33,7 +33,7 @@ enum FloatType {
     Bf16,
 }
 
-/// The answer.
+/// The output.
 #[derive(Serialize)]
 struct Converted<'a> {
     output: &'a PathBuf,

@@ -1,32 +1,33 @@
-//! A hub of one repository on this machine: the few routes and headers that fetching a file needs, with ranges.
+//! A fake hub with one repository on this machine: the routes and headers that fetching a file needs, including
+//! ranges.
 
 use sha2::{Digest, Sha256};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-/// One file that the twin serves, and how it misbehaves.
+/// One file that the fake hub serves, and how it misbehaves.
 #[derive(Clone, Default)]
 pub(super) struct Served {
-    /// The path of its address, such as `/owner/name/resolve/main/file`.
+    /// The path of its URL, such as `/owner/name/resolve/main/file`.
     pub(super) route: String,
     /// Its contents.
     pub(super) content: Vec<u8>,
-    /// The sum that its headers state; empty: the true one.
+    /// The checksum that its headers state; if empty, the correct one.
     pub(super) stated: String,
-    /// Cut each answer off after so many bytes.
+    /// Closes the connection after this many bytes of each response.
     pub(super) cut_after: Option<usize>,
 }
 
-/// The running twin.
+/// The running fake hub.
 pub(super) struct HubTwin {
     pub(super) endpoint: String,
-    /// The first byte that each request for contents asked for.
+    /// The first byte of each request for contents.
     pub(super) starts: Arc<Mutex<Vec<usize>>>,
 }
 
 impl HubTwin {
-    /// Starts the twin on a free port; its thread ends with the process.
+    /// Starts the fake hub on a free port; its thread ends with the process.
     pub(super) fn start(served: Vec<Served>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -34,7 +35,7 @@ impl HubTwin {
         let shared = starts.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                // A client that hangs up is part of the tests.
+                // Clients close connections early in some tests.
                 drop(answer(stream, &served, &shared));
             }
         });
@@ -81,7 +82,7 @@ fn answer(mut stream: TcpStream, served: &[Served], starts: &Mutex<Vec<usize>>) 
     stream.write_all(&body[..file.cut_after.unwrap_or(body.len()).min(body.len())])
 }
 
-/// SHA-256 in hexadecimal.
+/// Returns the SHA-256 in hexadecimal.
 pub(super) fn sum(content: &[u8]) -> String {
     Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }

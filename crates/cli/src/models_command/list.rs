@@ -1,4 +1,4 @@
-//! `echogen models list`: one line per bundle.
+//! `echogen models list`: prints one line per bundle.
 
 use super::{Output, bytes_present, human};
 use echogen_checkpoint::bundle::{Bundle, Presence, installed};
@@ -14,7 +14,7 @@ struct Listed {
     /// "ready", "incomplete", "not pulled", or "broken".
     state: &'static str,
     bytes: u64,
-    /// What it is, or what is wrong with it.
+    /// The bundle's description, or what is wrong with it.
     description: String,
 }
 
@@ -45,7 +45,7 @@ fn listed(name: String, path: &Path) -> Listed {
     }
 }
 
-/// Whether pictures can be made with it; optional networks do not count.
+/// Returns whether the bundle can sample pictures; optional networks are not required.
 fn state(bundle: &Bundle) -> &'static str {
     let required = bundle.manifest().networks().filter(|(network, _)| !network.is_optional());
     let presences: Vec<_> = required.map(|(network, _)| bundle.presence(network)).collect();

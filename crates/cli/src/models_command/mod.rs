@@ -1,6 +1,6 @@
-//! `echogen models`: what bundles there are, what is in them, fetching, checking and converting their files.
+//! `echogen models`: lists and shows bundles, and fetches, verifies and converts their files.
 //!
-//! Everything is written to a given writer and every setting is an argument, so tests run the very same.
+//! The output goes to a given writer and every setting is an argument, so that tests run the same code.
 
 mod convert;
 #[cfg(test)]
@@ -61,10 +61,9 @@ Examples:
   A sharded checkpoint into one file:
     echogen models convert model.safetensors.index.json model.safetensors";
 
-/// Runs a command. Bundles are looked for by name in the folders that the settings name; the first that has the name
-/// counts.
+/// Runs a command. Bundles are looked up by name in the configured folders; the first match is used.
 ///
-/// The exit code is 2 where files of a bundle are missing or wrong.
+/// The exit code is 2 if files of a bundle are missing or wrong.
 ///
 /// # Errors
 /// There is no such bundle, a file cannot be read, fetched or written, or standard output is closed.
@@ -90,7 +89,7 @@ fn run_with(
     }
 }
 
-/// Where answers go, and in which form.
+/// The output's writer and format.
 struct Output<'a> {
     writer: &'a mut dyn Write,
     json: bool,
@@ -104,12 +103,12 @@ impl Output<'_> {
     }
 }
 
-/// Bytes as people read them: `9.21 MB`.
+/// Formats a number of bytes for people: `9.21 MB`.
 fn human(bytes: u64) -> String {
     indicatif::DecimalBytes(bytes).to_string()
 }
 
-/// The bytes of a network's files that are there.
+/// Returns the total size of a network's files that exist.
 fn bytes_present(bundle: &Bundle, network: Network) -> u64 {
     let files = bundle.manifest().network(network).map(|table| table.files.as_slice()).unwrap_or_default();
     files.iter().filter_map(|file| std::fs::metadata(bundle.path_of(file)).ok()).map(|metadata| metadata.len()).sum()

@@ -1,7 +1,7 @@
-//! `echogen models pull`: files from a hub into the bundle's folder, resumed and checked.
+//! `echogen models pull`: downloads files from a hub into the bundle's folder, with resumption and verification.
 //!
-//! Each file is fetched into a folder of its own under `.pull`, hashed there, and moved to its place only when it is
-//! right: a file in its place is whole, whenever the process died.
+//! Each file is downloaded into a folder of its own under `.pull` and hashed there. It is moved to its final path only
+//! after it was verified, so a file at its final path is complete, even if the process was killed at any time.
 
 use super::{Output, human};
 use anyhow::{Context, bail};
@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// Downloads under way, below the bundle's folder of weights.
+/// Folder for unfinished downloads, within the bundle's folder of weights.
 const PULL_FOLDER: &str = ".pull";
 const BAR: &str = "{msg} [{wide_bar}] {bytes}/{total_bytes} {binary_bytes_per_sec} ({eta})";
 
@@ -32,7 +32,7 @@ fn network(name: &str) -> Result<Network, String> {
     Network::ALL.into_iter().find(|network| network.name() == name).ok_or_else(|| format!("must be one of {}", known()))
 }
 
-/// The answer for one file.
+/// The output for one file.
 #[derive(Serialize)]
 struct Pulled<'a> {
     path: &'a str,
@@ -58,7 +58,7 @@ pub(super) fn pull(
             pull_file(bundle, file, hub, output)?;
         }
     }
-    // Only the folder's frame is left, and nobody misses what is left of it.
+    // Only an empty folder remains, so an error while removing it is ignored.
     drop(std::fs::remove_dir(bundle.weights_folder().join(PULL_FOLDER)));
     Ok(Exit::Success)
 }
@@ -83,7 +83,7 @@ fn pull_file(bundle: &Bundle, file: &FileManifest, hub: &ModelConfig, output: &m
     output.answer(&pulled, &format!("pulled   {path}  {}", human(*size)))
 }
 
-/// One file on its way.
+/// The download of one file.
 struct Download<'a> {
     bundle: &'a Bundle,
     file: &'a FileManifest,
@@ -106,12 +106,12 @@ impl<'a> Download<'a> {
         Ok(Self { bundle, file, repository, folder, api: builder.build()?, bar })
     }
 
-    /// Fetches, checks and installs the file; what is wrong is deleted, what is only cut short is kept.
+    /// Downloads, verifies and installs the file. A wrong file is deleted, an incomplete one is kept.
     fn run(&self) -> anyhow::Result<VerifiedFile> {
         let blob = self.fetch()?;
         self.bar.reset();
         self.bar.set_message(format!("checking {}", self.file.path));
-        // The hub calls a large file by its SHA-256, a small one by a git hash, which is shorter.
+        // The hub names a large file by its SHA-256, and a small one by a git hash, which is shorter.
         let name = blob.file_name().and_then(|name| name.to_str());
         let stated = name.filter(|name| name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit()));
         let installed = self.bundle.install(self.file, &blob, stated, &mut |bytes| self.bar.inc(bytes));
@@ -120,7 +120,7 @@ impl<'a> Download<'a> {
         Ok(installed?)
     }
 
-    /// Fetches the file, going on after an interruption for as long as each attempt brings new bytes.
+    /// Downloads the file. After an interruption it continues as long as each attempt receives new bytes.
     fn fetch(&self) -> anyhow::Result<PathBuf> {
         loop {
             let before = part_bytes(&self.folder);
@@ -135,8 +135,8 @@ impl<'a> Download<'a> {
             if after == 0 {
                 return Err(self.explained(error));
             }
-            // A part that cannot be added to, such as one that was complete already, is started afresh, once: with
-            // nothing in the folder the next failure ends the loop.
+            // A part that cannot be continued, such as one that was already complete, is downloaded from the
+            // beginning, once: then the folder is empty, and another failure ends the loop.
             self.remove_folder()?;
             std::fs::create_dir_all(&self.folder)?;
         }
@@ -165,7 +165,7 @@ impl<'a> Download<'a> {
     }
 }
 
-/// The bytes fetched so far of an unfinished file, which the hub's client keeps as `blobs/….part`.
+/// Returns the number of bytes of an unfinished file, which the hub's client keeps as `blobs/….part`.
 fn part_bytes(folder: &Path) -> u64 {
     let entries = folder.read_dir().ok().into_iter().flatten().flatten().map(|entry| entry.path());
     entries
@@ -177,7 +177,7 @@ fn part_bytes(folder: &Path) -> u64 {
         .sum()
 }
 
-/// Draws a download on a terminal.
+/// Draws a progress bar on a terminal.
 struct BarProgress {
     bar: ProgressBar,
     message: String,

@@ -1,4 +1,4 @@
-//! `echogen models show`: everything a bundle's manifest says, and which files are there.
+//! `echogen models show`: prints a bundle's manifest, and which files exist.
 
 use super::{Output, bytes_present, human};
 use echogen_checkpoint::bundle::{Bundle, FileManifest, Manifest, Network, NetworkManifest, Presence};
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-/// The answer for machines: the manifest, and what is on this machine.
+/// The output for programs: the manifest, and the state of the files on this machine.
 #[derive(Serialize)]
 struct Shown<'a> {
     manifest: &'a Manifest,

@@ -1,4 +1,4 @@
-//! The commands as a user gives them, against bundles and a hub made for the test.
+//! Tests of the commands as a user calls them, with bundles and a hub created for the test.
 
 use super::hub_twin::{HubTwin, Served, sum};
 use super::*;
@@ -15,12 +15,12 @@ struct CommandLine {
 
 const NETWORKS: [&str; 5] = ["text_encoder", "dinov2", "flux_vae", "visual_tokenizer", "transformer"];
 
-/// Runs `echogen models ARGUMENTS` and returns its answer and exit code, or its error.
+/// Runs `echogen models ARGUMENTS`; returns its output and exit code, or its error.
 fn run_line(arguments: &[&str], folders: &[PathBuf], json: bool) -> Result<(String, Exit), String> {
     run_on(arguments, folders, &ModelConfig::default(), json)
 }
 
-/// The same with settings of a hub.
+/// The same with settings for the hub.
 fn run_on(arguments: &[&str], folders: &[PathBuf], config: &ModelConfig, json: bool) -> Result<(String, Exit), String> {
     let line = CommandLine::try_parse_from([&["models"], arguments].concat()).map_err(|error| error.to_string())?;
     let mut written = Vec::new();
@@ -29,7 +29,7 @@ fn run_on(arguments: &[&str], folders: &[PathBuf], config: &ModelConfig, json: b
     Ok((String::from_utf8(written).unwrap(), exit))
 }
 
-/// A folder with a bundle `tiny` whose networks have a file `NETWORK.safetensors` each, with `lines` in its entry.
+/// Creates a folder with a bundle `tiny`. Each network has one file `NETWORK.safetensors`, and `lines` in its entry.
 fn folder(lines: impl Fn(&str) -> String) -> (TempDir, [PathBuf; 1]) {
     let head = "name = 'tiny'\ndescription = 'for tests'\nlicence = 'MIT'\n[sampling]\nguidance_text = 2.5\n\
                 guidance_subject = 2.5\ntemperature = 2.0\ntop_k = 900\ntop_p = 0.97\nseed = 42\npixel_budget = '0.06M'\n\
@@ -56,7 +56,7 @@ fn served(name: &str) -> Served {
     }
 }
 
-/// A bundle on a hub twin, some of whose files misbehave as `change` says.
+/// Creates a bundle on a fake hub; `change` makes some of its files misbehave.
 fn on_hub(change: impl Fn(&mut Served)) -> (TempDir, [PathBuf; 1], HubTwin) {
     let mut files: Vec<_> = NETWORKS.iter().map(|name| served(name)).collect();
     files.iter_mut().for_each(change);
@@ -113,7 +113,7 @@ fn a_connection_that_breaks_off_is_resumed_where_it_stopped() {
     assert_eq!(*hub.starts.lock().unwrap(), [0, 30_000, 60_000, 90_000]);
 }
 
-/// Leaves `bytes` as if an earlier run had been killed.
+/// Leaves a partial download of `bytes`, as if an earlier run had been killed.
 fn leave_part(folder: &TempDir, bytes: &[u8]) {
     let blobs = folder.path().join("tiny/.pull/dinov2.safetensors/models--owner--dinov2/blobs");
     fs::create_dir_all(&blobs).unwrap();

@@ -1,4 +1,4 @@
-//! `echogen models verify`: every file against its published length and sum.
+//! `echogen models verify`: compares every file with its published length and checksum.
 
 use super::{Output, human};
 use echogen_checkpoint::bundle::{Bundle, BundleError, Compared, VerifiedFile};
@@ -6,7 +6,7 @@ use echogen_service::Exit;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-/// The answer for one file.
+/// The output for one file.
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case", tag = "verdict")]
 enum Verdict<'a> {
@@ -15,7 +15,7 @@ enum Verdict<'a> {
 }
 
 pub(super) fn verify(bundle: &Bundle, output: &mut Output) -> anyhow::Result<Exit> {
-    // Drawn on a terminal only.
+    // The bar is drawn on a terminal only.
     let bar =
         ProgressBar::no_length().with_style(ProgressStyle::with_template("{bytes} {binary_bytes_per_sec} {msg}")?);
     let results = bundle.verify(&mut |file, bytes| {

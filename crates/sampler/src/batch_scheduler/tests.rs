@@ -1,4 +1,4 @@
-//! The rule of the batches, on made-up jobs.
+//! Tests of the scheduling rules, on generated jobs.
 
 use std::collections::HashMap;
 
@@ -92,10 +92,11 @@ fn at_shutdown_nothing_waits_for_others() {
     assert_eq!(run(scheduler.next(now)), (vec![(1, 1)], CloseReason::Shutdown));
 }
 
-/// Shape, pictures, key-value bytes of each, whether alone, and batches run after its coming.
+/// A generated job: shape, pictures, key-value bytes of each, whether it must not share a batch, and the batches that
+/// are run after its arrival.
 type Coming = (usize, usize, u64, bool, usize);
 
-/// Takes a batch off what is left, and checks it.
+/// Removes the batch's pictures from the remaining ones, and checks the batch.
 fn check(
     batch: &Batch<usize>,
     jobs: &[Coming],
@@ -119,8 +120,8 @@ fn check(
 }
 
 proptest! {
-    /// Whatever comes: every picture is taken exactly once, no batch is over a limit or mixes shapes, what must be alone
-    /// is, and no shape waits for more batches than there are others.
+    /// For any sequence of jobs: every picture is sampled exactly once; no batch exceeds a limit or mixes shapes; a
+    /// job that must not share a batch never does; and no shape waits for more batches than there are other shapes.
     #[test]
     fn every_picture_is_taken_once_within_the_limits(
         jobs in prop::collection::vec((0usize..3, 1usize..10, 1u64..600, any::<bool>(), 0usize..3), 1..40),

@@ -1,4 +1,4 @@
-//! What the thread does: it takes requests, and runs one batch after the other.
+//! The loop of the inference thread: receives requests and runs one batch after the other.
 
 use std::{
     collections::HashMap,
@@ -31,15 +31,15 @@ type Incoming = Request<BatchRequest, Sampled, SampleError>;
 /// A batch, and its requests by their tickets.
 type Taken = (Batch<Schedule>, Vec<(u64, Pending)>);
 
-/// The requests with the thread.
+/// The thread's state: its networks and the requests it has received.
 pub(super) struct Batches<N> {
     thread: String,
     networks: N,
     scheduler: BatchScheduler<Schedule>,
-    /// Those of which pictures wait to be begun, by their tickets.
+    /// Requests with pictures that are not started yet, by their tickets.
     pending: HashMap<u64, Pending>,
     last_ticket: u64,
-    /// Nothing more will come.
+    /// Whether the channel is closed, so that no more requests will arrive.
     closed: bool,
     counters: Arc<BatchCounters>,
 }
@@ -48,7 +48,7 @@ pub(super) struct Batches<N> {
 struct Member<T> {
     ticket: u64,
     pending: Pending,
-    /// Indices of the seeds that are sampled now.
+    /// Indices of the seeds that this batch samples.
     share: Vec<usize>,
     subject: T,
 }
@@ -66,18 +66,18 @@ impl<N: BatchNetworks> Batches<N> {
         }
     }
 
-    /// Runs batches until no more requests come and none waits.
+    /// Runs batches until the channel is closed and no request waits.
     pub(super) fn run(mut self, requests: &Receiver<Incoming>) {
         while let Some((batch, jobs)) = self.next_batch(requests) {
             self.run_batch(&batch, jobs);
         }
     }
 
-    /// Waits for the next batch, and takes its requests; `None` when nothing more will come.
+    /// Waits for the next batch and removes its requests from the waiting ones; `None` when no more will come.
     fn next_batch(&mut self, requests: &Receiver<Incoming>) -> Option<Taken> {
         loop {
-            // Before each decision: take all that arrived while the networks were busy, and drop the requests whose
-            // callers no longer wait.
+            // Before each decision, receive all requests that arrived while the networks were busy, and drop those
+            // whose callers no longer wait.
             self.receive_arrived(requests);
             self.drop_abandoned();
             let now = Instant::now();
@@ -154,6 +154,7 @@ impl<N: BatchNetworks> Batches<N> {
             Err(error) if members.len() > 1 => self.run_each_alone(members, &error),
             Err(error) => {
                 if let Some(member) = members.pop() {
+                    // Its pictures that are not started yet are still in the scheduler, and are not wanted any more.
                     self.scheduler.remove(member.ticket);
                     member.pending.answer(Err(error));
                 }
@@ -162,7 +163,8 @@ impl<N: BatchNetworks> Batches<N> {
         metrics().batch_ended();
     }
 
-    /// Gives every request its share of the batch. One that cannot be made ready is answered and leaves it.
+    /// Assigns every request its share of the batch. A request that cannot be prepared is answered with its error and
+    /// leaves the batch.
     fn prepare(&mut self, batch: &Batch<Schedule>, jobs: Vec<(u64, Pending)>) -> Vec<Member<N::Subject>> {
         let counts: HashMap<u64, usize> = batch.parts.iter().copied().collect();
         let mut members = Vec::with_capacity(jobs.len());
@@ -181,7 +183,7 @@ impl<N: BatchNetworks> Batches<N> {
         members
     }
 
-    /// Samples the shares of all members, reporting to each its scales; stops when no caller waits any more.
+    /// Samples the shares of all members and reports the scales to each; stops when no caller waits any more.
     fn sample(
         &mut self,
         members: &mut [Member<N::Subject>],
@@ -209,7 +211,7 @@ impl<N: BatchNetworks> Batches<N> {
             }
             if wanted { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
-        // A panic leaves the networks unchanged, since they keep nothing of a batch after its end.
+        // A panic leaves the networks unchanged, since they keep no state of a batch after its end.
         let images = catch_panic(&self.thread, || self.networks.sample(&parts, schedule, &mut observe))?;
         clock.end();
         if images.len() != expected {
@@ -218,7 +220,7 @@ impl<N: BatchNetworks> Batches<N> {
         Ok(images)
     }
 
-    /// Gives every request its pictures; those that have all are answered.
+    /// Assigns the pictures to the requests and answers those that are complete.
     fn deliver(&mut self, members: Vec<Member<N::Subject>>, images: Vec<RgbImage>) {
         let mut images = images.into_iter();
         for Member { ticket, mut pending, share, .. } in members {
@@ -228,19 +230,20 @@ impl<N: BatchNetworks> Batches<N> {
             if pending.images.iter().all(Option::is_some) {
                 pending.finish();
             } else {
-                // Its other pictures still wait in the scheduler.
+                // Its other pictures are still waiting in the scheduler.
                 self.pending.insert(ticket, pending);
             }
         }
     }
 
     fn run_each_alone(&mut self, members: Vec<Member<N::Subject>>, error: &SampleError) {
-        // The requests get another try, but a broken device is reported at once.
+        // The requests are retried, but a broken device is reported at once.
         if let Some(member) = members.first() {
             member.pending.watcher.handle.report(error);
         }
         let mut again = 0;
         for Member { ticket, mut pending, share, .. } in members {
+            // Removed before `wait` adds the job again, with this batch's pictures and as one that shares no batch.
             self.scheduler.remove(ticket);
             if !pending.is_abandoned() {
                 again += 1;
@@ -255,7 +258,7 @@ impl<N: BatchNetworks> Batches<N> {
     }
 }
 
-/// What the key-value caches of a batch may take.
+/// The size of the batch's key-value caches in bytes.
 fn kv_bytes(batch: &Batch<Schedule>, jobs: &[(u64, Pending)]) -> u64 {
     let each = jobs.iter().filter_map(|(ticket, pending)| {
         let (_, images) = batch.parts.iter().find(|(other, _)| other == ticket)?;

@@ -9,23 +9,23 @@ use tracing::debug;
 
 use crate::{SampleError, SampleRequest, Sampled, ScaleDone};
 
-/// What the thread is asked for.
+/// A request as the caller sends it to the thread.
 #[derive(Debug)]
 pub(super) struct BatchRequest {
     pub(super) request: SampleRequest,
     pub(super) schedule: Schedule,
-    /// Bytes of key-value caches that each picture needs.
+    /// Size of each picture's key-value caches in bytes.
     pub(super) kv_bytes: u64,
-    /// Pictures of this shape that may be sampled side by side.
+    /// Maximum number of pictures of this shape in one batch.
     pub(super) max_images: usize,
     pub(super) arrived: Instant,
 }
 
-/// A request with the thread.
+/// A request that the thread has received.
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) asked: BatchRequest,
-    /// Indices of seeds whose pictures are still to be begun.
+    /// Indices of the seeds whose pictures are not started yet.
     pub(super) missing: VecDeque<usize>,
     pub(super) images: Vec<Option<RgbImage>>,
     pub(super) begun: Option<Instant>,
@@ -36,7 +36,7 @@ pub(super) struct Pending {
 #[derive(Debug)]
 pub(super) struct Watcher {
     pub(super) handle: RequestHandle<Sampled, SampleError>,
-    /// Scales reported so far, of all its pictures.
+    /// Number of scales reported so far, over all its pictures.
     done: usize,
     total: usize,
 }
@@ -52,7 +52,7 @@ impl Watcher {
 }
 
 impl Pending {
-    /// A request that has just come.
+    /// Creates a pending request that has just arrived.
     pub(super) fn new(asked: BatchRequest, handle: RequestHandle<Sampled, SampleError>) -> Self {
         let images = asked.request.seeds.len();
         let total = asked.schedule.scales().len() * images;
@@ -65,12 +65,12 @@ impl Pending {
         }
     }
 
-    /// Whether the caller no longer waits: the request was withdrawn, or its time is over.
+    /// Returns whether the caller no longer waits: the request was cancelled, or its deadline has passed.
     pub(super) fn is_abandoned(&self) -> bool {
         self.watcher.handle.is_abandoned()
     }
 
-    /// Answers with the pictures, all of which are made.
+    /// Answers with the pictures, which must be complete.
     pub(super) fn finish(mut self) {
         let images = std::mem::take(&mut self.images).into_iter().flatten().collect();
         let arrived = self.asked.arrived;

@@ -1,4 +1,4 @@
-//! Batches on a thread, with networks that paint seeds, fail and wait as told.
+//! Tests of the inference thread, with networks that paint seeds, fail and wait on command.
 
 use std::{
     sync::{Mutex, mpsc as sync_mpsc},
@@ -11,13 +11,13 @@ use tokio::{sync::mpsc, task::JoinSet};
 use super::*;
 use crate::{CloseReason, ScaleDone};
 
-/// Paints every picture in its seed; waits for a word before each scale.
+/// Paints every picture in its seed; waits for a message before each scale.
 struct FakeNetworks {
     gate: sync_mpsc::Receiver<()>,
     batches: Arc<Mutex<Vec<Vec<u64>>>>,
 }
 
-/// Seeds that make trouble.
+/// Seeds that cause failures.
 const FAILS: u64 = 100;
 const PANICS: u64 = 101;
 
@@ -79,7 +79,7 @@ fn parameters() -> Parameters {
     }
 }
 
-/// Two scales.
+/// A schedule of two scales.
 fn schedule() -> Schedule {
     Schedule::new(vec![(1, 1), (2, 2)], (2, 2)).unwrap()
 }
@@ -118,7 +118,7 @@ impl Bench {
         self.ask_for(self.request(seeds))
     }
 
-    /// Waits until this many requests wait for the thread and it has begun this many batches.
+    /// Waits until this many requests are waiting for the thread and it has started this many batches.
     async fn until(&self, waiting: usize, batches: usize) {
         let now = || (WAITING - self.thread.thread.free_slots(), self.batches.lock().unwrap().len());
         for _ in 0..5_000 {
@@ -181,7 +181,7 @@ async fn a_job_larger_than_a_batch_is_cut_and_shares_with_others() {
     assert_eq!(reported, [(0, 12), (4, 12), (8, 12), (0, 2), (10, 12), (1, 2)], "each job gets its own progress");
 }
 
-/// Ends the caller, and waits until it has ended: the thread does not wait for us.
+/// Aborts the caller and waits until its task has ended, because the thread does not wait for the test.
 async fn withdraw(caller: &tokio::task::AbortHandle) {
     caller.abort();
     while !caller.is_finished() {
@@ -197,7 +197,8 @@ async fn a_job_that_is_withdrawn_leaves_its_batch_without_effect_on_the_others()
     let (second, _third) = (bench.ask(&[2]), bench.ask(&[3]));
     let fourth = bench.ask(&[4]);
     bench.until(3, 1).await;
-    // One is withdrawn while it waits, one while it is sampled, and of a batch of one nothing is left to do.
+    // One caller is cancelled while its request waits and one while it is sampled; then the batch of one has nothing
+    // left to do.
     withdraw(&fourth).await;
     withdraw(&first).await;
     bench.scales(1);

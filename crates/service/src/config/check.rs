@@ -1,4 +1,4 @@
-//! Settings that contradict each other.
+//! Detects settings that contradict each other.
 
 use echogen_adapters::S3Config;
 use echogen_ports::Fault;
@@ -10,14 +10,15 @@ impl ServiceConfig {
     ///
     /// # Errors
     ///
-    /// The first contradiction, which names settings as `section.name`.
+    /// The first contradiction; it names settings as `section.name`.
     pub fn check(&self) -> Result<(), String> {
         self.check_adapters()?;
         self.check_work()?;
         self.job.check()
     }
 
-    /// What the adapters can say without a server. Where there is no address, nothing is reached.
+    /// Runs the adapters' own checks, which need no server. Without an address, an adapter is not used and not
+    /// checked.
     fn check_adapters(&self) -> Result<(), String> {
         if !self.is_embedded() {
             self.broker.check().map_err(told)?;
@@ -43,7 +44,8 @@ impl ServiceConfig {
 }
 
 impl StoreConfig {
-    /// The keys and the server are used for pictures in buckets too, so they are checked wherever results are stored.
+    /// The credentials and the endpoint also serve pictures in buckets, so they are checked wherever results are
+    /// stored.
     fn check(&self) -> Result<(), String> {
         let bucket = self.url.as_deref().and_then(|url| url.strip_prefix("s3://"));
         let bucket = bucket.map_or("unnamed", |place| place.split('/').next().unwrap_or_default());

@@ -1,4 +1,4 @@
-//! The layer of the environment.
+//! The layer of the environment variables.
 
 use std::ffi::OsString;
 
@@ -8,16 +8,16 @@ use super::{
     settings::{Setting, settings},
 };
 
-/// What every variable of ours begins with.
+/// The prefix of all our variables.
 const PREFIX: &str = "ECHOGEN_";
 
-/// Names the file.
+/// The variable that names the configuration file.
 pub const CONFIG_VARIABLE: &str = "ECHOGEN_CONFIG";
 
-/// Of the tests' own.
+/// The prefix of variables that only tests read.
 const TEST_PREFIX: &str = "ECHOGEN_TEST_";
 
-/// What the variables say, and a warning for each of our prefix that is no setting.
+/// Returns the settings among the variables, and a warning for each variable with our prefix that is no setting.
 pub(super) fn read(variables: &[(OsString, OsString)]) -> (Result<Vec<Given>, Vec<String>>, Vec<String>) {
     let (mut given, mut errors, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
     for (name, value) in variables {
@@ -26,7 +26,7 @@ pub(super) fn read(variables: &[(OsString, OsString)]) -> (Result<Vec<Given>, Ve
             warnings.extend(unknown(name));
             continue;
         };
-        // Ours counts before the one of others.
+        // Our own variable takes precedence over the foreign one.
         let is_foreign = setting.foreign_variable.as_deref() == Some(name);
         if is_foreign && variables.iter().any(|(name, value)| *name == *setting.variable() && !value.is_empty()) {
             continue;

@@ -1,4 +1,4 @@
-//! The layer of the file.
+//! The layer of the configuration file.
 
 use std::{
     fs::File,
@@ -18,13 +18,13 @@ use super::{
     settings::{Setting, settings},
 };
 
-/// The file that is read if nobody names one.
+/// The file that is read if no file is named.
 pub const DEFAULT_FILE: &str = "echogen.toml";
 
-/// Far more than all settings together; keeps a wrong path, such as a picture's, from being read whole.
+/// A size limit far above any configuration, so that a wrong path, such as a picture's, is not read completely.
 pub(super) const MAX_BYTES: u64 = 1024 * 1024;
 
-/// Reads the file that somebody named, or else the default one if it is there.
+/// Reads the named file, or the default one if it exists.
 pub(super) fn read(named: Option<PathBuf>) -> Result<Vec<Given>, Vec<String>> {
     let path = match named {
         Some(path) => path,
@@ -35,7 +35,7 @@ pub(super) fn read(named: Option<PathBuf>) -> Result<Vec<Given>, Vec<String>> {
     parse(&path, &text)
 }
 
-/// A file's text, up to a limit.
+/// Returns a file's text, up to the size limit.
 fn text_of(path: &Path) -> Result<String, String> {
     let fault = |error: std::io::Error| format!("cannot read the configuration file {}: {error}", path.display());
     let mut text = String::new();
@@ -46,12 +46,13 @@ fn text_of(path: &Path) -> Result<String, String> {
     Ok(text)
 }
 
-/// Reads a file's text. All mistakes are reported at once.
+/// Parses a file's text and reports all errors at once.
 pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<Given>, Vec<String>> {
     let mut reading = Reading { path, text, given: Vec::new(), errors: Vec::new() };
     match DeTable::parse(text) {
         Ok(table) => reading.table(&[], table.get_ref()),
-        // Only what is wrong: the library would print the line too, and a secret may stand in it.
+        // The TOML library's full message also quotes the line, which may contain a secret, so only its summary is
+        // used.
         Err(error) => {
             let line = reading.line(error.span().map_or(0, |span| span.start));
             let message = error.message().replace('\n', ", ");
@@ -96,7 +97,7 @@ impl Reading<'_> {
                 Err(format!("{}, line {line}: there is no setting {shown}{hint}", self.path.display()))
             }
             (Some((setting, form)), value) => {
-                // What names a file is a text, whatever is in the file.
+                // The value of a `_file` setting is a text, whatever the type of the setting itself is.
                 let value = json(value).ok_or_else(|| format!("{} is a date or a table", place()))?;
                 let is_empty = value.as_str().is_some_and(|text| text.trim().is_empty());
                 if !is_empty {
@@ -113,7 +114,7 @@ impl Reading<'_> {
     }
 }
 
-/// The setting of that name, or the secret of that name without `_file`.
+/// Returns the setting of that name, or the secret of that name without `_file`.
 fn setting_of(path: &[String]) -> Option<(&'static Setting, Form)> {
     let find = |path: &[String]| settings().all.iter().find(|setting| setting.path == path);
     if let Some(setting) = find(path) {
@@ -124,7 +125,7 @@ fn setting_of(path: &[String]) -> Option<(&'static Setting, Form)> {
     secret.is_secret().then_some((secret, Form::File))
 }
 
-/// The same value as JSON; `None` for what no setting is.
+/// Converts the value to JSON; `None` for types that no setting has.
 fn json(value: &DeValue<'_>) -> Option<Value> {
     Some(match value {
         DeValue::String(text) => text.as_ref().into(),
@@ -134,7 +135,8 @@ fn json(value: &DeValue<'_>) -> Option<Value> {
             let whole = read(number.as_str())?;
             u64::try_from(whole).map(Value::from).or_else(|_| i64::try_from(whole).map(Value::from)).ok()?
         }
-        // JSON has neither infinities nor NaN; as texts they are no numbers, and are shown as they were written.
+        // JSON has neither infinities nor NaN. They become texts, which are rejected as numbers and quoted as they
+        // were written.
         DeValue::Float(number) => match number.as_str().parse::<f64>().ok().and_then(serde_json::Number::from_f64) {
             Some(number) => number.into(),
             None => number.as_str().into(),

@@ -1,4 +1,4 @@
-//! The layer of the flags: arguments of a command line, made from the list of settings.
+//! The layer of the flags: command-line arguments that are generated from the list of settings.
 
 use std::ffi::{OsStr, OsString};
 
@@ -15,9 +15,11 @@ use super::{
     settings::settings,
 };
 
-/// The flags of some settings: of whole sections, of single ones by their names, and `!` before those that are left out.
+/// Returns the flags of some settings: of whole sections, of single settings by name, and `!` before those to leave
+/// out.
 ///
-/// Their values are opaque to the parser of the command line. It would quote a wrong one in its error, also a secret.
+/// The command-line parser does not validate their values, because its error would quote a wrong value, including a
+/// secret.
 pub fn flags(uses: &[&str]) -> Vec<Arg> {
     let is_listed = |name: &str, how: &str| uses.iter().any(|used| used.strip_prefix(how) == Some(name));
     let is_used = |setting: &&Setting| {
@@ -42,7 +44,7 @@ fn arguments(setting: &Setting) -> Vec<Arg> {
     if !setting.is_secret() {
         return vec![argument];
     }
-    // Said in the help of the secret itself.
+    // The help text of the secret itself describes this flag.
     let file = Arg::new(format!("{}_file", setting.name())).long(format!("{}-file", setting.flag())).hide(true);
     vec![argument, file.value_name("FILE").value_parser(clap::value_parser!(OsString))]
 }
@@ -52,7 +54,7 @@ fn heading(section: &str) -> String {
     format!("{}{rest}", first.to_uppercase())
 }
 
-/// What stands behind the flag in the help.
+/// Returns the placeholder of the value in the help text.
 fn value_name(setting: &Setting) -> String {
     let name = setting.path.last().map(String::as_str).unwrap_or_default();
     match &setting.kind {
@@ -67,7 +69,7 @@ fn value_name(setting: &Setting) -> String {
     }
 }
 
-/// The default, or how a secret may be given too.
+/// Returns the default, or the other ways in which a secret may be given.
 fn note(setting: &Setting) -> String {
     let default = setting.default.as_ref().map(|default| setting.kind.written(default));
     match default.as_deref() {
@@ -77,7 +79,7 @@ fn note(setting: &Setting) -> String {
     }
 }
 
-/// The flags that were given, for [`super::Layers::flags`].
+/// Returns the flags that were given, for [`super::Layers::flags`].
 pub fn given(matches: &ArgMatches) -> Vec<(&'static Setting, Form, OsString)> {
     let mut found = Vec::new();
     for setting in &settings().all {
@@ -92,7 +94,8 @@ pub fn given(matches: &ArgMatches) -> Vec<(&'static Setting, Form, OsString)> {
     found
 }
 
-/// Writes an error of the command line's parser on one line, without a secret: what is wrong, and the nearest right thing.
+/// Formats an error of the command-line parser on one line, without secrets: what is wrong, and the most similar valid
+/// name.
 pub fn one_line(error: &clap::Error, root: &Command, arguments: &[OsString]) -> String {
     let wrong = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(wrong)) if error.kind() == ErrorKind::UnknownArgument => wrong.as_str(),
@@ -101,7 +104,7 @@ pub fn one_line(error: &clap::Error, root: &Command, arguments: &[OsString]) -> 
     if wrong.starts_with("--") {
         unknown_flag(wrong, root, arguments)
     } else if arguments.iter().any(|argument| is_secret_flag(argument)) {
-        // Perhaps a part of the secret, behind a space.
+        // The argument may be a part of the secret that was separated by a space.
         "there is an argument without a flag; it is not shown, since a secret is given too".to_owned()
     } else {
         rendered(error, root)
@@ -122,13 +125,13 @@ fn unknown_flag(wrong: &str, root: &Command, arguments: &[OsString]) -> String {
         command.get_arguments().filter_map(Arg::get_long).map(|long| format!("--{long}")).collect();
     let hint = match nearest(wrong, known.iter().map(String::as_str)) {
         Some(nearest) => format!("; did you mean {nearest}?"),
-        // What is known under another name of the section is no flag of this command either, but leads on.
+        // A setting with a similar name has no flag in this command, but its name helps to find the right one.
         None => hint(wrong, settings().all.iter().map(Setting::name).collect::<Vec<_>>().iter().map(String::as_str)),
     };
     format!("`{name}` has no flag {wrong}{hint}; see `{name} --help`")
 }
 
-/// The command that the arguments name.
+/// Returns the command that the arguments name.
 fn chosen<'a>(root: &'a Command, arguments: &[OsString]) -> &'a Command {
     let mut command = root;
     for argument in arguments.iter().skip(1) {
@@ -143,7 +146,7 @@ fn is_secret_flag(argument: &OsStr) -> bool {
     settings().all.iter().any(|setting| setting.is_secret() && flag.strip_prefix("--") == Some(&setting.flag()))
 }
 
-/// The parser's own words without its usage.
+/// Returns the parser's own message without its usage text.
 fn rendered(error: &clap::Error, root: &Command) -> String {
     let text = error.render().to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);

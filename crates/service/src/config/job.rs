@@ -1,4 +1,4 @@
-//! From the defaults of jobs to jobs: the settings of one job, and of lines that do not have them.
+//! Applies the default settings of jobs: to a single job, and to the lines of a jobs file.
 
 use echogen_protocol::{Job, JobError, Seeds};
 use serde_json::{Map, Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::JobDefaults;
 use crate::JobFields;
 
-/// Fields of a job whose settings have other names.
+/// Fields of a job whose settings have different names.
 const RENAMED: [(&str, &str); 7] = [
     ("seeds.count", "count"),
     ("pixel_budget", "pixels"),
@@ -18,7 +18,8 @@ const RENAMED: [(&str, &str); 7] = [
 ];
 
 impl JobDefaults {
-    /// Sets what was given and leaves the rest of a job as it is; lane and callback are left to whoever has a queue.
+    /// Applies the settings that were given and keeps the job's other fields. Lane and callback are not applied: only
+    /// callers that use a queue apply them.
     pub fn apply(&self, job: &mut Job) {
         job.negative_prompt = self.negative_prompt.clone().or(job.negative_prompt.take());
         job.seeds = self.seeds().unwrap_or_else(|| job.seeds.clone());
@@ -44,7 +45,7 @@ impl JobDefaults {
         }
     }
 
-    /// Refuses values that no job may have, before any line is read.
+    /// Rejects values that no job may have, before any line is read.
     pub(super) fn check(&self) -> Result<(), String> {
         if let (Some(count), true) = (self.count, self.seeds.len() > 1) {
             let seeds = self.seeds.len();
@@ -56,7 +57,7 @@ impl JobDefaults {
         job.validate().map_err(|JobError { field, message }| format!("job.{} {message}", setting_of(&field)))
     }
 
-    /// The given values as fields of a job, for lines that do not have them; neither lane nor callback.
+    /// Returns the given values as job fields, for lines that lack them; without lane and callback.
     pub fn fields(&self) -> JobFields {
         let guidance = present([("text", json!(self.guidance_text)), ("subject", json!(self.guidance_subject))]);
         let output = present([("format", json!(self.format)), ("quality", json!(self.quality))]);
@@ -75,7 +76,7 @@ impl JobDefaults {
     }
 }
 
-/// The setting that a job's field comes from; the field may name a place in a list.
+/// Returns the setting that a job's field comes from. The field may be an item of a list.
 fn setting_of(field: &str) -> &str {
     let field = field.split('[').next().unwrap_or(field);
     RENAMED.iter().find(|(name, _)| *name == field).map_or(field, |(_, setting)| setting)

@@ -1,58 +1,58 @@
-//! What a setting's value may be: read from the type's schema, and used to read text and to say what would be right.
+//! The kind of a setting's value: derived from the type's schema, and used to parse text and to describe valid values.
 
 use serde_json::{Number, Value, json};
 
 /// The longest duration that a setting may ask for, in seconds: a day.
 const MAX_SECONDS: f64 = 86_400.0;
 
-/// What a setting's value may be.
+/// The kind of a setting's value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
     /// True or false.
     Boolean,
     /// A whole number within bounds.
     Integer {
-        /// The least.
+        /// The minimum.
         min: i128,
-        /// The most.
+        /// The maximum.
         max: i128,
     },
     /// A finite number within bounds.
     Number(Bounds),
-    /// Any text; its type may ask for more.
+    /// Any text; its type may restrict it further.
     Text {
-        /// Whether the file may also have a number.
+        /// Whether the file may also contain a number.
         or_number: bool,
     },
     /// One of these words.
     Choice(Vec<String>),
-    /// Several; separated by commas where they are one text.
+    /// A list; in a text, its items are separated by commas.
     List(Box<Kind>),
-    /// One, or several.
+    /// One item, or a list.
     OneOrList(Box<Kind>),
-    /// A text that is never shown.
+    /// A text that is never printed.
     Secret,
 }
 
 /// The bounds of a number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bounds {
-    /// The least, if there is one.
+    /// The minimum, if there is one.
     pub min: Option<f64>,
-    /// The most, if there is one.
+    /// The maximum, if there is one.
     pub max: Option<f64>,
-    /// Whether the least itself is too small.
+    /// Whether the minimum itself is excluded.
     pub above_min: bool,
-    /// Whether it is kept as a 32-bit number, and therefore shown with as many digits.
+    /// Whether it is stored as a 32-bit number, and therefore printed with 32-bit precision.
     pub is_single: bool,
 }
 
 impl Kind {
-    /// Reads a setting's schema.
+    /// Derives the kind from a setting's schema.
     ///
     /// # Panics
     ///
-    /// No kind fits the schema; then the setting's type has to say what it is by `#[schemars(with = …)]`.
+    /// If no kind fits the schema. Then the setting's type has to declare one by `#[schemars(with = …)]`.
     pub(super) fn of(name: &str, schema: &Value) -> Self {
         if schema["writeOnly"] == true {
             return Self::Secret;
@@ -94,12 +94,12 @@ impl Kind {
             _ => (i64::MIN.into(), i64::MAX.into()),
         };
         let bounds = Bounds::of(name, schema);
-        // Bounds that are written into the types are small numbers, which a float holds exactly.
+        // Bounds in the types' attributes are small numbers, which a float represents exactly.
         let min = bounds.min.map_or(least, |min| least.max(min as i128 + i128::from(bounds.above_min)));
         Self::Integer { min, max: bounds.max.map_or(most, |max| most.min(max as i128)) }
     }
 
-    /// Whether the value must not be shown.
+    /// Returns whether the value must not be printed.
     pub fn is_secret(&self) -> bool {
         match self {
             Self::Secret => true,
@@ -108,12 +108,12 @@ impl Kind {
         }
     }
 
-    /// Whether there may be several.
+    /// Returns whether the value may be a list.
     pub fn is_list(&self) -> bool {
         matches!(self, Self::List(_) | Self::OneOrList(_))
     }
 
-    /// Whether a value may begin with a minus.
+    /// Returns whether a value may begin with a minus sign.
     pub fn is_number(&self) -> bool {
         match self {
             Self::Integer { .. } | Self::Number(_) => true,
@@ -122,11 +122,11 @@ impl Kind {
         }
     }
 
-    /// Reads a value that was written as one text, as in the environment.
+    /// Parses a value that was given as one text, as in the environment.
     ///
     /// # Errors
     ///
-    /// What would be right.
+    /// A description of the valid values.
     pub(super) fn read(&self, text: &str) -> Result<Value, String> {
         let text = text.trim();
         let value = match self {
@@ -136,7 +136,7 @@ impl Kind {
             Self::Number(_) => text.parse().ok().and_then(Number::from_f64).map(Value::Number),
             Self::OneOrList(item) if !text.contains(',') => Some(item.read(text)?),
             Self::List(item) | Self::OneOrList(item) => {
-                // A comma at the end, or a line's end between secrets of a mounted file, separates nothing.
+                // A trailing comma, or the end of a line in a mounted file, does not create an empty item.
                 let parts = text.split([',', '\n']).map(str::trim).filter(|part| !part.is_empty());
                 Some(parts.map(|part| item.read(part)).collect::<Result<Vec<_>, _>>()?.into())
             }
@@ -145,11 +145,11 @@ impl Kind {
         self.check(&value).map(|()| value)
     }
 
-    /// Checks a value that has a type of its own, as in the file.
+    /// Checks a value that has a type, as in the file.
     ///
     /// # Errors
     ///
-    /// What would be right.
+    /// A description of the valid values.
     pub(super) fn check(&self, value: &Value) -> Result<(), String> {
         let fits = match (self, value) {
             (Self::Boolean, Value::Bool(_)) | (Self::Text { .. } | Self::Secret, Value::String(_)) => true,
@@ -177,7 +177,7 @@ impl Kind {
         format!("is {shown}; write {}", self.expected())
     }
 
-    /// The JSON Schema of a value in the file: the type's, without "absent", and with our bounds.
+    /// Returns the JSON Schema of a value in the file: the type's schema without null, and with our bounds.
     pub(super) fn schema(&self) -> Value {
         match self {
             Self::Boolean => json!({ "type": "boolean" }),
@@ -194,7 +194,7 @@ impl Kind {
         }
     }
 
-    /// What would be right, for an error and for the pages.
+    /// Describes the valid values, for errors and for the pages.
     pub fn expected(&self) -> String {
         match self {
             Self::Boolean => "true or false".to_owned(),
@@ -213,7 +213,7 @@ impl Kind {
         }
     }
 
-    /// A value as TOML has it, for the default file and for `config show`.
+    /// Formats a value as TOML, for the default file and for `config show`.
     pub fn written(&self, value: &Value) -> String {
         match (self, value) {
             (Self::List(item) | Self::OneOrList(item), Value::Array(values)) => {
@@ -222,17 +222,17 @@ impl Kind {
             (Self::OneOrList(item), one) => item.written(one),
             (Self::Number(bounds), Value::Number(number)) => {
                 let number = number.as_f64().unwrap_or_default();
-                // Written with a point, so that it is seen that fractions are allowed.
+                // Always with a decimal point, which shows that fractions are allowed.
                 if bounds.is_single { format!("{:?}", number as f32) } else { format!("{number:?}") }
             }
-            // What JSON escapes is escaped alike in TOML.
+            // TOML uses the same escapes as JSON here.
             (_, value) => value.to_string(),
         }
     }
 }
 
 impl Bounds {
-    /// Reads the schema; every duration is at most a day, and a time limit is more than nothing.
+    /// Reads the bounds from the schema. Every duration is at most a day, and every timeout is more than zero.
     fn of(name: &str, schema: &Value) -> Self {
         let above = schema["exclusiveMinimum"].as_f64();
         let (min, max) = (above.or(schema["minimum"].as_f64()), schema["maximum"].as_f64());
@@ -276,20 +276,20 @@ impl Bounds {
     }
 }
 
-/// The ways in which a value may be written, without the one for "absent".
+/// Returns the alternatives of a schema without null.
 fn alternatives(schema: &Value) -> Vec<&Value> {
     let several = schema["anyOf"].as_array().or(schema["oneOf"].as_array());
     let Some(several) = several else { return vec![schema] };
     several.iter().filter(|schema| type_of(schema) != "null").flat_map(alternatives).collect()
 }
 
-/// The words that the schema allows.
+/// Returns the words that the schema allows.
 fn words(schema: &Value) -> Vec<String> {
     let listed = schema["enum"].as_array().into_iter().flatten();
     listed.chain(schema.get("const")).filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-/// The type that is not "absent"; empty if there is none.
+/// Returns the type other than null; empty if there is none.
 fn type_of(schema: &Value) -> &str {
     match &schema["type"] {
         Value::Array(types) => types.iter().filter_map(Value::as_str).find(|name| *name != "null").unwrap_or_default(),

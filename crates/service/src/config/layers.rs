@@ -1,4 +1,4 @@
-//! Defaults before the file before the environment before flags, and who said what.
+//! The layers of the configuration (defaults < file < environment < flags), and the origin of each value.
 
 use std::{
     collections::BTreeMap,
@@ -16,13 +16,13 @@ use super::{
     settings::{Setting, settings},
 };
 
-/// What is shown of a secret.
+/// What is printed in place of a secret.
 const SET: &str = "(set)";
 
-/// Who said a setting's value.
+/// Where a setting's value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody.
+    /// The default.
     Default,
     /// The file.
     File {
@@ -36,7 +36,7 @@ pub enum Origin {
         /// Its name.
         variable: String,
     },
-    /// A flag.
+    /// A command-line flag.
     Flag {
         /// Its name, with the dashes.
         flag: String,
@@ -54,27 +54,27 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Whether a secret itself was given, or where it is.
+/// Whether a secret is given directly or as the path of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// The value.
+    /// The value itself.
     Value,
-    /// The path of a file that has the value in it.
+    /// The path of a file that contains the value.
     File,
 }
 
-/// One setting that somebody gave.
+/// One setting that a layer contains.
 #[derive(Clone)]
 pub(super) struct Given {
     pub(super) setting: &'static Setting,
     form: Form,
-    /// `None` sets it back to its default.
+    /// `None` resets the setting to its default.
     value: Option<Value>,
     origin: Origin,
 }
 
 impl Given {
-    /// Takes a value that was written as text.
+    /// Parses a value that was given as text.
     pub(super) fn from_text(setting: &'static Setting, form: Form, text: &str, origin: Origin) -> Result<Self, String> {
         let given = Self { setting, form, value: None, origin };
         if text.trim().is_empty() {
@@ -87,7 +87,7 @@ impl Given {
         Self { value: Some(value), ..given }.checked()
     }
 
-    /// Takes a value that has a type.
+    /// Parses a value that has a type, as in the file.
     pub(super) fn from_value(
         setting: &'static Setting,
         form: Form,
@@ -103,7 +103,7 @@ impl Given {
         given.checked()
     }
 
-    /// Asks the setting's own type.
+    /// Checks the value against the setting's own type.
     fn checked(self) -> Result<Self, String> {
         let (Form::Value, Some(value)) = (self.form, &self.value) else { return Ok(self) };
         let mut tree = Map::new();
@@ -114,7 +114,7 @@ impl Given {
         }
     }
 
-    /// What a type says of a wrong value, as it may be shown.
+    /// Removes the value from a type's error message if the setting is a secret.
     fn without_secret(&self, message: &str) -> String {
         if !self.setting.is_secret() {
             return format!("cannot be used: {message}");
@@ -132,7 +132,7 @@ impl Given {
         format!("{} {message}", self.spelled())
     }
 
-    /// The setting's name as the user wrote it.
+    /// Returns the setting's name as it is written in the layer.
     fn spelled(&self) -> String {
         let ending = |ending| if self.form == Form::File { ending } else { "" };
         match &self.origin {
@@ -145,7 +145,7 @@ impl Given {
         }
     }
 
-    /// Reads the file that a secret is in.
+    /// Reads the file that contains the secret, if the setting is given as a file.
     fn resolved(self) -> Result<Self, String> {
         let (Form::File, Some(Value::String(path))) = (self.form, &self.value) else { return Ok(self) };
         let fault = |what: &str| self.error(&format!("names {path}, which {what}"));
@@ -153,12 +153,12 @@ impl Given {
         let value = self.setting.kind.read(&text).map_err(|wrong| fault(&wrong))?;
         let as_value = Self { form: Form::Value, value: Some(value), ..self.clone() };
         let checked = as_value.checked().map_err(|_| fault("holds no such secret"))?;
-        // An error names what has to be changed, which is the path.
+        // The form stays, so that a later error names the path, which the user has to change.
         Ok(Self { form: Form::File, ..checked })
     }
 }
 
-/// The text of a mounted secret; the error says what is wrong with the file.
+/// Returns the text of a mounted secret; the error says what is wrong with the file.
 fn secret_in(path: &Path) -> Result<String, String> {
     let fault = |error: std::io::Error| format!("cannot be read: {error}");
     let mut text = String::new();
@@ -179,10 +179,10 @@ fn insert(tree: &mut Map<String, Value>, path: &[String], value: Value) {
     }
 }
 
-/// Everything that is wrong with a configuration.
+/// All errors of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// One message for each mistake.
+    /// One message for each error.
     pub messages: Vec<String>,
 }
 
@@ -194,19 +194,19 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Where values are looked for.
+/// The sources of the layers.
 #[derive(Clone, Default)]
 pub struct Layers {
     /// The file that `--config` names.
     pub file: Option<PathBuf>,
-    /// The environment.
+    /// The variables of the environment.
     pub variables: Vec<(OsString, OsString)>,
-    /// The flags that were given, and their texts.
+    /// The flags that were given, with their texts.
     pub flags: Vec<(&'static Setting, Form, OsString)>,
 }
 
 impl Layers {
-    /// The environment of this process, and the default file.
+    /// Returns the environment of this process and the default file.
     pub fn of_process() -> Self {
         Self { variables: std::env::vars_os().collect(), ..Self::default() }
     }
@@ -215,7 +215,7 @@ impl Layers {
     ///
     /// # Errors
     ///
-    /// Every mistake in any layer, with the setting's name as it was written there.
+    /// All errors of all layers; each names the setting as it is written in its layer.
     pub fn load(&self) -> Result<Loaded, ConfigError> {
         let loaded = self.read()?;
         let check = loaded.config.check();
@@ -223,7 +223,7 @@ impl Layers {
         Ok(loaded)
     }
 
-    /// Reads all layers.
+    /// Reads all layers, without the check for contradictions.
     pub(super) fn read(&self) -> Result<Loaded, ConfigError> {
         let (environment, warnings) = environment::read(&self.variables);
         let mut errors = Vec::new();
@@ -234,7 +234,7 @@ impl Layers {
                 Err(found) => errors.extend(found),
             }
         }
-        // Only of the layer that counts: the file behind another need not exist.
+        // Only the layer that takes effect is resolved: the secret's file in a layer below it need not exist.
         for given in values.values_mut() {
             match given.clone().resolved() {
                 Ok(resolved) => *given = resolved,
@@ -272,7 +272,7 @@ impl Layers {
     }
 }
 
-/// Refuses a secret that is given twice in one layer: as it is, and as a file.
+/// Rejects a layer that gives a secret twice: as a value and as a file.
 fn one_form_each(layer: Vec<Given>) -> Result<Vec<Given>, Vec<String>> {
     let twice = |(index, one): (usize, &Given)| {
         let other = layer[..index].iter().find(|other| other.setting.path == one.setting.path)?;
@@ -289,21 +289,22 @@ fn config_of(values: &BTreeMap<String, Given>) -> Result<ServiceConfig, ConfigEr
             insert(&mut tree, &given.setting.path, value.clone());
         }
     }
-    // Each setting by itself has been read as this type before.
+    // This rarely fails, because each setting by itself was read as its type before.
     let config = serde_json::from_value::<ServiceConfig>(tree.into());
     let mut config = config.map_err(|error| ConfigError { messages: vec![error.to_string()] })?;
-    // Installations that share a broker under names of their own share a Redis alike.
+    // Installations that share a broker under different prefixes also share a Redis, so the cache's prefix follows
+    // from it.
     if !values.contains_key("cache.prefix") {
         config.cache.redis.prefix = format!("{}:", config.broker.prefix);
     }
     Ok(config)
 }
 
-/// A configuration, and where it comes from.
+/// A configuration, and the origin of its values.
 pub struct Loaded {
     /// The configuration.
     pub config: ServiceConfig,
-    /// What may be a mistake: variables that are no settings.
+    /// Possible mistakes: variables with our prefix that are no settings.
     pub warnings: Vec<String>,
     values: BTreeMap<String, Given>,
 }
@@ -314,14 +315,14 @@ impl fmt::Debug for Loaded {
     }
 }
 
-/// A setting in force, as it may be shown.
+/// A setting's effective value, in the form in which it may be printed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shown {
     /// Its name.
     pub name: String,
-    /// Its value as the file has it; `None` if it has none, and `(set)` for a secret.
+    /// Its value in the syntax of the file; `None` if it has none, and `(set)` for a secret.
     pub value: Option<String>,
-    /// Who said so.
+    /// Where the value comes from.
     pub origin: Origin,
 }
 
@@ -332,7 +333,7 @@ impl fmt::Display for Shown {
 }
 
 impl Loaded {
-    /// Every setting, its value, and who said so.
+    /// Returns every setting with its value and the value's origin.
     pub fn shown(&self) -> impl Iterator<Item = Shown> {
         settings().all.iter().map(|setting| {
             let given = self.values.get(&setting.name());
@@ -346,12 +347,13 @@ impl Loaded {
         })
     }
 
-    /// A message with the names of settings in it, each as the user wrote it, and without the text of any secret.
+    /// Rewrites a message so that settings have the names by which the user gave them, and no secret's text is in it.
     pub fn as_written(&self, message: &str) -> String {
         let secrets = self.values.values().filter(|given| given.setting.is_secret());
         let texts = secrets.filter_map(|given| given.value.as_ref()?.as_str());
-        // Those who know a secret leave it out of their messages; this is for what only looks like one, such as a
-        // password where an address should be. Of two or three letters everything else would be full.
+        // Code that handles a secret keeps it out of its messages. This covers what only looks like a secret, such as
+        // a password that was given as an address. Texts of up to three characters are skipped, because they would
+        // match everywhere.
         let texts = texts.filter(|text| text.len() > 3);
         self.with_names(&texts.fold(message.to_owned(), |message, text| message.replace(text, SET)))
     }
@@ -370,7 +372,7 @@ impl Loaded {
                 None => written.push_str(word),
             }
             rest = &rest[word.len()..];
-            // What is left of a word without a name in it, such as a single dot, stays.
+            // If no name is at the start, as with a single dot, the characters are copied unchanged.
             if word.is_empty() {
                 written.push_str(&rest[..end]);
                 rest = &rest[end..];

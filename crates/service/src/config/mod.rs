@@ -1,9 +1,9 @@
-//! The one configuration of every role and command.
+//! The configuration of every role and command.
 //!
-//! [`ServiceConfig`] is the only list of settings. Names, help texts, types and defaults of flags, of environment
-//! variables, of the file's keys and of the pages follow from it: [`settings()`] walks its schema. [`Layers`] reads
-//! defaults < file < environment < flags and remembers who said what. Deliberately absent: arguments of a single command,
-//! such as the folder that `generate` writes to.
+//! [`ServiceConfig`] is the only list of settings. The names, help texts, types and defaults of flags, environment
+//! variables, file keys and documentation pages are derived from it: [`settings()`] walks its schema. [`Layers`] reads
+//! defaults < file < environment < flags and records the origin of each value. Arguments of a single command, such as
+//! the folder that `generate` writes to, are not settings.
 
 mod check;
 mod environment;

@@ -1,6 +1,6 @@
-//! The right name nearest to a wrong one.
+//! Finds the valid name that is most similar to a wrong one.
 
-/// Words that people use for a section, and its name.
+/// Words that people use for a section, and the section's name.
 const SYNONYMS: [(&str, &str); 7] = [
     ("amqp", "broker"),
     ("rabbitmq", "broker"),
@@ -11,16 +11,17 @@ const SYNONYMS: [(&str, &str); 7] = [
     ("limit", "max"),
 ];
 
-/// A name that shares less than this with another is not meant by it.
+/// Names with a similarity below this are not suggested.
 const LEAST_LIKENESS: f64 = 0.5;
 
-/// The candidate that is most like a name, if any is. Names are compared word by word, whatever stands between them.
+/// Returns the candidate most similar to a name, if any is similar enough. Names are compared word by word; separators
+/// are ignored.
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wanted = words(name);
     let mut best = (LEAST_LIKENESS, None);
     for candidate in candidates {
         let words = words(candidate);
-        // Of names that share as many words, the one that has the fewest letters more.
+        // Among names with equally many common words, the one with the most similar letters wins.
         let letters = strsim::normalized_damerau_levenshtein(&wanted.concat(), &words.concat());
         let likeness = likeness(&wanted, &words) + letters / 100.0;
         if likeness > best.0 {
@@ -30,7 +31,7 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     best.1
 }
 
-/// `; did you mean "…"?`, or nothing.
+/// Returns `; did you mean "…"?`, or nothing.
 pub(super) fn hint<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
     nearest(name, candidates).map(|nearest| format!("; did you mean {nearest}?")).unwrap_or_default()
 }
@@ -44,11 +45,11 @@ fn words(name: &str) -> Vec<String> {
     words.filter(|word| word != "echogen").map(known).collect()
 }
 
-/// From 0 to 1: how much of both names the other has too.
+/// Returns the similarity, 0 to 1: the part of both names' words that the other has too.
 fn likeness(one: &[String], other: &[String]) -> f64 {
     let shared = |word: &String| {
         let likes = other.iter().map(|candidate| strsim::normalized_damerau_levenshtein(word, candidate));
-        // Words that have little in common have nothing in common.
+        // Squaring reduces the effect of words that share only a few letters.
         likes.fold(0.0, f64::max).powi(2)
     };
     2.0 * one.iter().map(shared).sum::<f64>() / (one.len() + other.len()).max(1) as f64

@@ -1,4 +1,5 @@
-//! What is generated from the list of settings: the default file, its JSON Schema, and the page of the documentation.
+//! The files that are generated from the list of settings: the default file, its JSON Schema, and the documentation
+//! page.
 
 use std::fmt::Write;
 
@@ -9,10 +10,10 @@ use super::{
     settings::{Setting, Settings, settings},
 };
 
-/// Columns of a comment in the default file.
+/// Line width of a comment in the default file.
 const WIDTH: usize = 100;
 
-/// The file with every setting in it, commented out, at its default.
+/// Returns a file with every setting, commented out, at its default.
 pub fn default_file() -> String {
     let mut text = String::from(
         "# All settings of EchoGen, at their defaults. A line counts once its `#` is removed. The environment counts before\n\
@@ -28,7 +29,8 @@ pub fn default_file() -> String {
     text
 }
 
-/// `name = default`, or `name = ""` for a setting without one, which means that it is not given.
+/// Returns `name = default`, or `name = ""` for a setting without a default, where the empty text means that it is
+/// absent.
 fn assignment(setting: &Setting) -> String {
     let name = setting.path.last().map(String::as_str).unwrap_or_default();
     let default = setting.default.as_ref().map(|default| setting.kind.written(default));
@@ -36,7 +38,7 @@ fn assignment(setting: &Setting) -> String {
     if setting.is_secret() { format!("{name} = {value}  # or {name}_file") } else { format!("{name} = {value}") }
 }
 
-/// A paragraph as lines that begin with `#`.
+/// Formats a paragraph as lines that begin with `#`.
 fn comment(paragraph: &str) -> String {
     let mut lines = vec!["#".to_owned()];
     for word in paragraph.split(' ') {
@@ -50,7 +52,7 @@ fn comment(paragraph: &str) -> String {
     lines.join("\n")
 }
 
-/// The JSON Schema of the file, for editors and for the chart.
+/// Returns the JSON Schema of the file, for editors and for the Helm chart.
 pub fn schema() -> Value {
     let mut root = table_schema(settings(), "");
     root["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
@@ -86,7 +88,7 @@ fn setting_schema(setting: &Setting) -> Value {
     schema
 }
 
-/// The page of the documentation.
+/// Returns the documentation page.
 pub fn page() -> String {
     let mut text = String::from(PAGE_BEGINNING);
     for section in &settings().sections {

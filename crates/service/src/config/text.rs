@@ -1,10 +1,10 @@
-//! Settings that are written as text and have a type of their own, for `#[serde(with)]`.
+//! Settings that are written as text and parsed into a type of their own, for `#[serde(with)]`.
 
 use std::{fmt::Display, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-/// Reads a value by its [`FromStr`].
+/// Parses a value by its [`FromStr`].
 pub(super) fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
 where
     T: FromStr<Err: Display>,
@@ -13,16 +13,16 @@ where
     String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
 }
 
-/// Writes a value as it is displayed; only defaults are written.
+/// Serialises a value by its `Display`; only defaults are serialised.
 pub(super) fn serialize<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
 }
 
-/// The same for a setting without a default.
+/// The same functions for a setting without a default.
 pub(super) mod optional {
     use super::*;
 
-    /// Reads a value by its [`FromStr`], or none.
+    /// Parses a value by its [`FromStr`], or returns none.
     pub(in super::super) fn deserialize<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
     where
         T: FromStr<Err: Display>,
@@ -32,7 +32,7 @@ pub(super) mod optional {
         text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
     }
 
-    /// Writes a value as it is displayed, or none.
+    /// Serialises a value by its `Display`, or as null.
     pub(in super::super) fn serialize<T: Display, S: Serializer>(
         value: &Option<T>,
         serializer: S,

@@ -1,7 +1,7 @@
-//! Everything in one process, without servers: the queue and the cache are the in-memory twins, the stores are folders.
+//! Everything in one process, without servers: the broker and the cache are in memory, the stores are folders.
 //!
-//! [`up`] reads jobs from a pipe; [`Pipeline`] and [`Runner`] run those of `generate` and `batch`. The stages are the real
-//! ones, started as on servers.
+//! [`up`] reads jobs from a pipe; [`Pipeline`] and [`Runner`] run those of `generate` and `batch`. The stages are
+//! those of a distributed installation, and are started in the same way.
 
 mod pipeline;
 mod runner;
@@ -25,22 +25,22 @@ use crate::{
     run::{Process, exit_of, work},
 };
 
-/// What becomes of a line that [`up`] has read.
+/// The outcome of a line that [`up`] has read.
 #[derive(Debug)]
 pub enum LineEnd {
-    /// The line is no job.
+    /// The line is not a valid job.
     Refused {
         /// Its number, counted from 1.
         line: u64,
         /// What is wrong with it.
         error: String,
     },
-    /// The event by which its job has ended, or was parked.
+    /// The event that ended or parked its job.
     Ended(Box<JobEvent>),
 }
 
-/// Runs all roles in this process and feeds them the jobs of `lines`, at most `worker.in_flight` at a time, until all
-/// have ended or a signal comes. `each` is called for what becomes of every line.
+/// Runs all roles in this process on the jobs of `lines`, at most `worker.in_flight` at a time, until all have ended
+/// or a signal arrives. `each` is called with the outcome of every line.
 pub async fn up(
     networks: &dyn NetworkSource,
     config: &ServiceConfig,
@@ -51,7 +51,7 @@ pub async fn up(
     let process = Process::begin(&RoleName::ALL, config, telemetry).await?;
     let Process { roles, tracker, shutdown, .. } = &process;
     let opening = Box::pin(Backends::embedded(config, tracker));
-    // The jobs of the pipe are left undone.
+    // At a signal during start-up no job has been read yet.
     let Some(backends) = shutdown.run_until_cancelled(opening).await else { return Ok(Exit::Interrupted) };
     let backends = backends?;
     let feeding = async {
@@ -61,16 +61,17 @@ pub async fn up(
             Ok(feed) => feed.run(shutdown).await,
             Err(failure) => Err(failure),
         };
-        // Nothing more will come: the stages drain.
+        // No more jobs will be published, so the stages can drain. Without this they would wait for tasks for ever.
         shutdown.cancel();
         ended
     };
     let (worked, fed) = tokio::join!(work(roles, networks, &backends, config, shutdown), feeding);
-    // Stages that could not go on have also ended the feed, as if by a signal.
+    // If a stage fails, it cancels `shutdown`, which also ends the feed. The stage's error is the cause, so it is
+    // checked first.
     exit_of(worked.and(fed))
 }
 
-/// Jobs on their way from a pipe to their ends.
+/// Publishes the jobs of a pipe and waits for their ends.
 struct Feed<'a, F> {
     backends: &'a Backends,
     events: Box<dyn EventStream>,
@@ -83,6 +84,7 @@ struct Feed<'a, F> {
 
 impl<'a, F: FnMut(LineEnd)> Feed<'a, F> {
     async fn open(backends: &'a Backends, max_in_flight: usize, lines: JobLines, each: F) -> Result<Self, Failure> {
+        // Subscribed before any job is published, so that no end is missed.
         let events = backends.broker.subscribe("job").await;
         let events = events.map_err(|error| Failure::refused("events cannot be received", &error))?;
         let (max_in_flight, in_flight) = (max_in_flight.max(1), HashSet::new());
@@ -94,13 +96,15 @@ impl<'a, F: FnMut(LineEnd)> Feed<'a, F> {
         while !(at_end && self.in_flight.is_empty()) {
             let may_read = !at_end && self.in_flight.len() < self.max_in_flight;
             tokio::select! {
-                // Ends come before new lines: what has ended makes place for the next, and its event leaves the memory.
+                // Ends are handled before new lines are read: each one frees a slot for the next job and the memory of
+                // its event.
                 biased;
-                // A signal, or stages that cannot go on.
+                // A signal, or a stage that failed.
                 () = shutdown.cancelled() => return Ok(Exit::Interrupted),
-                // A job has ended.
+                // A job has ended or was parked.
                 Some(event) = next_end(&mut *self.events) => self.ended(event),
-                // The next line, as long as few enough jobs are on their way: the rest waits in the pipe.
+                // The next line, if the number of jobs in flight is below the limit. Further lines stay unread in the
+                // pipe.
                 line = self.lines.next(), if may_read => match line.map_err(|error| unreadable(&error))? {
                     None => at_end = true,
                     Some(line) => self.take(&line).await?,
@@ -140,7 +144,7 @@ fn unreadable(error: &std::io::Error) -> Failure {
     Failure::usage(format!("the jobs cannot be read on: {error}"))
 }
 
-/// The next event that ends a job, or by which it was parked.
+/// Returns the next event that ends or parks a job.
 async fn next_end(events: &mut dyn EventStream) -> Option<JobEvent> {
     loop {
         let Some(event) = events.next().await?.to_job() else { continue };

@@ -1,7 +1,6 @@
-//! The stages of `generate` and `batch`, joined by the in-memory queue and cache and two folders.
+//! The stages of `generate` and `batch`, joined by the in-memory broker and cache and two folders.
 //!
-//! The stages are the real ones, each driven by the worker's own loop: what runs here on one machine is what runs
-//! apart on many.
+//! The stages are those of a distributed installation, and the worker's own queue loop drives each of them.
 
 use std::{
     path::{Path, PathBuf},
@@ -22,25 +21,26 @@ use crate::{
     run::work,
 };
 
-/// The folder in OUT for everything that is not a result. It begins with a dot, as no job id does.
+/// The folder in OUT for everything that is not a result. Its name begins with a dot, which no job id does, so the two
+/// cannot collide.
 const WORK_FOLDER: &str = ".echogen";
 
-/// One attempt of the slowest stage; a picture of the largest size on two cores takes many minutes.
+/// Timeout of one attempt of the slowest stage: a picture of the largest size takes many minutes on two cores.
 const TASK_TIMEOUT: Duration = Duration::from_secs(12 * 3_600);
 
-/// Two at once: while one job's pictures are written, the next one's are sampled.
+/// Two tasks per stage: while one job's pictures are written, the next job's are sampled.
 const CONCURRENCY: RoleConcurrency = RoleConcurrency { dispatcher: 2, segmenter: 2, encoder: 2, sampler: 2 };
 
-/// Where results go, and how often a stage is tried.
+/// Where results are stored, and how many attempts a stage makes.
 #[derive(Clone, Debug)]
 pub struct PipelineOptions {
     /// Folder for pictures and results; intermediate products are in a folder within it.
     pub out: PathBuf,
-    /// How often a stage is tried.
+    /// Maximum number of attempts of a stage.
     pub attempts: u32,
 }
 
-/// The running stages and what joins them.
+/// The running stages and the ports they share.
 #[derive(Debug)]
 pub struct Pipeline {
     backends: Backends,
@@ -61,8 +61,8 @@ impl Pipeline {
         let memory = usize::try_from(config.cache.memory_bytes).unwrap_or(usize::MAX);
         let (broker, cache) = (Arc::new(MemoryBroker::new()), Arc::new(MemoryCache::new(memory)));
         let fetcher = Arc::new(FileImageFetcher::anywhere("."));
-        // A tracker of its own: what writes the status of jobs lives as long as the pipeline, and drain waits for the
-        // stages only.
+        // The job status store's background task has a tracker of its own: it runs as long as the pipeline, and drain
+        // must wait for the stages only.
         let backends = Backends::new(broker, cache, work_store, results, fetcher, &TaskTracker::new());
         let (stages, shutdown) = (TaskTracker::new(), CancellationToken::new());
         let (config, joined, end) = (embedded_config(config, options), backends.clone(), shutdown.clone());
@@ -74,7 +74,7 @@ impl Pipeline {
         Ok(Self { results: backends.writer(), backends, stages, shutdown })
     }
 
-    /// Sends a job on its way.
+    /// Publishes a job to the dispatcher's queue.
     pub async fn submit(&self, job: &Job) -> Result<(), Fault> {
         let message = Message::of_job(job, Clock::system().now());
         self.backends.broker.publish(&job.queue(), message).await
@@ -85,8 +85,8 @@ impl Pipeline {
         self.backends.broker.subscribe("job").await.map_err(|error| Failure::usage(error.to_string()))
     }
 
-    /// Returns the job's result if it completed in an earlier run and its pictures are still there. What an earlier
-    /// run left of a job that failed is deleted: it is tried again.
+    /// Returns the job's result if it completed in an earlier run and its pictures still exist. The result of a job
+    /// that failed in an earlier run is deleted, so that the job is run again.
     pub(super) async fn finished(&self, job: &Job) -> Result<Option<JobResult>, Fault> {
         let Some(result) = self.results.find(job).await? else { return Ok(None) };
         if result.status == JobStatus::Completed && self.has_all_images(&result).await? {
@@ -105,17 +105,17 @@ impl Pipeline {
         Ok(true)
     }
 
-    /// The store of everything that is not a result.
+    /// Returns the store of everything that is not a result.
     pub fn work(&self) -> &dyn ObjectStore {
         &*self.backends.work
     }
 
-    /// The store of the results.
+    /// Returns the store of the results.
     pub fn results(&self) -> &dyn ObjectStore {
         &*self.backends.results
     }
 
-    /// Begins no more tasks and returns when what runs has ended.
+    /// Starts no more tasks and returns when those in progress have ended.
     pub async fn drain(&self) {
         self.shutdown.cancel();
         self.stages.close();
@@ -123,17 +123,18 @@ impl Pipeline {
     }
 }
 
-/// The settings of stages that run for one command.
+/// Returns the settings for stages that run within one command.
 fn embedded_config(config: &ServiceConfig, options: &PipelineOptions) -> ServiceConfig {
     let mut config = config.clone();
     config.sampler.scale_events = true;
     config.worker.concurrency = CONCURRENCY;
     config.worker.common = WorkerConfig {
         max_attempts: options.attempts,
-        // Nothing here kills a worker without killing all; what comes back so often cannot be completed at all.
+        // A worker is never killed without the whole process, so a task that is redelivered this often cannot be
+        // completed.
         max_redeliveries: 3,
         task_timeout_seconds: TASK_TIMEOUT.as_secs_f64(),
-        // What runs is finished, however long that takes; a second Ctrl-C ends the process at once.
+        // Tasks in progress are always finished, however long that takes; a second Ctrl-C ends the process at once.
         grace_seconds: TASK_TIMEOUT.as_secs_f64(),
         backoff: Backoff { first_seconds: 0.2, factor: 4.0, max_seconds: 30.0 },
         ..WorkerConfig::default()
@@ -141,7 +142,7 @@ fn embedded_config(config: &ServiceConfig, options: &PipelineOptions) -> Service
     config
 }
 
-/// Opens a folder as a store, and proves that it can be written before anything is computed.
+/// Opens a folder as a store, and checks that it is writable before anything is computed.
 async fn folder(path: &Path) -> Result<Arc<dyn ObjectStore>, Failure> {
     let fault = |error: &dyn std::fmt::Display| cannot_write(path, "--out", error);
     let store = open_folder(path, "--out")?;

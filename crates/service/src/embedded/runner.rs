@@ -1,4 +1,4 @@
-//! Sends jobs into the pipeline, a bounded number at a time, and follows each to its end.
+//! Publishes jobs to the pipeline, with a bounded number in flight, and follows each to its end.
 
 use std::{collections::HashMap, time::Instant};
 
@@ -12,13 +12,13 @@ use crate::{
     jobs_file::{JobsFile, without_callback},
 };
 
-/// Where jobs come from.
+/// A source of jobs.
 pub trait JobSource {
-    /// Returns the next job, or the next line that is none; `None` at the end. Cancel safe.
+    /// Returns the next job or invalid line; `None` at the end. Cancel safe.
     fn next(&mut self) -> impl Future<Output = Result<Option<Candidate>, Failure>>;
 }
 
-/// What may become a job.
+/// A line, or an argument, that may be a job.
 #[derive(Debug)]
 pub struct Candidate {
     /// Its line in the jobs file.
@@ -34,26 +34,26 @@ impl JobSource for JobsFile {
     }
 }
 
-/// One job alone.
+/// A single job.
 impl JobSource for Option<Job> {
     async fn next(&mut self) -> Result<Option<Candidate>, Failure> {
         Ok(self.take().map(|job| Candidate { line: None, job: Ok(job) }))
     }
 }
 
-/// Is called while jobs run.
+/// Receives notifications while jobs run.
 pub trait RunObserver {
-    /// A job, or a line that is none, has ended.
+    /// A job has ended, or a line is invalid.
     fn job_ended(&mut self, end: JobEnd<'_>);
 
-    /// So many of the scales of a job's pictures are done.
+    /// This many scales of a job's pictures are done.
     fn scale_done(&mut self, scale: u64, scales: u64);
 
-    /// A signal has come: what runs is finished, and nothing more is begun.
+    /// A signal has arrived: tasks in progress are finished, and no others are started.
     fn stopping(&mut self);
 }
 
-/// How a job, or a line that is none, ended.
+/// The end of a job or an invalid line.
 #[derive(Debug)]
 pub struct JobEnd<'a> {
     /// The job's id; absent if the line is no job.
@@ -62,22 +62,22 @@ pub struct JobEnd<'a> {
     pub line: Option<u64>,
     /// Its number among all that were read, counted from 1.
     pub order: u64,
-    /// What became of it.
+    /// The outcome.
     pub outcome: Outcome<'a>,
-    /// From its submission to its end.
+    /// The time from its submission to its end.
     pub seconds: f64,
 }
 
-/// What became of a job.
+/// The outcome of a job.
 #[derive(Debug)]
 pub enum Outcome<'a> {
     /// It ran and completed.
     Done(&'a Job, &'a JobResult),
-    /// It was complete before.
+    /// It was complete before this run.
     Cached(&'a Job, &'a JobResult),
-    /// It is the same as an earlier line.
+    /// It is identical to an earlier line.
     Repeated,
-    /// It failed, and why.
+    /// It failed, with the reason.
     Failed(String),
 }
 
@@ -99,34 +99,34 @@ struct InFlight {
     started: Instant,
 }
 
-/// An id that came before: enough to tell a job sent twice from two jobs of one name.
+/// A record of an id that was read: enough to distinguish one job sent twice from two jobs with the same id.
 struct Seen {
     line: Option<u64>,
     content: u64,
 }
 
 impl<'a, O: RunObserver> Runner<'a, O> {
-    /// A run that has at most `max_in_flight` jobs on their way.
+    /// Creates a run with at most `max_in_flight` jobs in flight.
     pub async fn new(pipeline: &'a Pipeline, max_in_flight: usize, observer: &'a mut O) -> Result<Self, Failure> {
         let (events, max_in_flight) = (pipeline.events().await?, max_in_flight.max(1));
         let (in_flight, seen) = (HashMap::new(), HashMap::new());
         Ok(Self { pipeline, events, observer, in_flight, max_in_flight, seen, order: 0 })
     }
 
-    /// Runs all jobs of `source`, or until `stop`; then what is at work in a stage is finished and the rest left.
-    /// Returns whether it was interrupted.
+    /// Runs all jobs of `source`, or until `stop`; then tasks in progress are finished and no others are started.
+    /// Returns whether the run was interrupted.
     pub async fn run(mut self, source: &mut impl JobSource, stop: &CancellationToken) -> Result<bool, Failure> {
         let mut source_ended = false;
         while !stop.is_cancelled() && (!source_ended || !self.in_flight.is_empty()) {
             let may_read = !source_ended && self.in_flight.len() < self.max_in_flight;
             tokio::select! {
-                // Ends come before new jobs, so that what has ended leaves the memory first.
+                // Ends are handled before new jobs are read, so that the memory of ended jobs is freed first.
                 biased;
-                // A signal.
+                // A signal: read no more jobs.
                 () = stop.cancelled() => break,
-                // Something has happened to a job.
+                // An event of a job.
                 Some(event) = self.events.next() => self.observe(event.to_job()),
-                // The next job, as long as few enough are on their way.
+                // The next job, if the number of jobs in flight is below the limit.
                 candidate = source.next(), if may_read => match candidate? {
                     Some(candidate) => self.take(candidate).await,
                     None => source_ended = true,
@@ -162,6 +162,7 @@ impl<'a, O: RunObserver> Runner<'a, O> {
         }
         match self.pipeline.submit(&job).await {
             Ok(()) => {
+                // Recorded after the publish: the job's events wait in the subscription until `run` polls it again.
                 let in_flight = InFlight { line, order, started: Instant::now(), job };
                 self.in_flight.insert(in_flight.job.id.clone(), in_flight);
             }
@@ -186,7 +187,7 @@ impl<'a, O: RunObserver> Runner<'a, O> {
     }
 
     fn ended(&mut self, id: &JobId, result: Result<JobResult, String>) {
-        // A repeated event finds nothing.
+        // For a repeated event, the job is no longer in flight.
         let Some(InFlight { job, line, order, started }) = self.in_flight.remove(id) else { return };
         let outcome = match &result {
             Ok(result) if result.status == JobStatus::Completed => Outcome::Done(&job, result),
@@ -200,26 +201,26 @@ impl<'a, O: RunObserver> Runner<'a, O> {
         self.observer.job_ended(JobEnd { id: Some(id), line, order, outcome, seconds });
     }
 
-    /// Lets the stages finish what they are at, and observes it.
+    /// Lets the stages finish the tasks in progress and handles their events.
     async fn drain(&mut self) {
         self.observer.stopping();
         let drained = self.pipeline.drain();
         tokio::pin!(drained);
         loop {
             tokio::select! {
-                // Events come first: those of the last jobs are sent before the stages have drained.
+                // Events are handled first: those of the last jobs are published before the stages have drained.
                 biased;
-                // Something has happened to a job.
+                // An event of a job.
                 Some(event) = self.events.next() => self.observe(event.to_job()),
-                // Nothing runs any more.
+                // All stages have drained.
                 () = &mut drained => return,
             }
         }
     }
 }
 
-/// Returns whether this very job came before. Two different jobs of one id are a fault: they would share one folder, and
-/// the second would never run.
+/// Returns whether the identical job was read before. Two different jobs with the same id are an error: they would
+/// share a folder, and the second would never run.
 fn came_before(seen: &mut HashMap<u64, Seen>, job: &Job, line: Option<u64>) -> Result<bool, String> {
     let content = short_hash(&serde_json::to_vec(job).unwrap_or_default());
     let id = short_hash(job.id.as_str().as_bytes());
@@ -234,7 +235,7 @@ fn came_before(seen: &mut HashMap<u64, Seen>, job: &Job, line: Option<u64>) -> R
     Err(format!("the id {:?} is already used{place}; give each job an id of its own", job.id.as_str()))
 }
 
-/// Eight bytes of SHA-256: small enough to keep for millions of jobs.
+/// Returns the first eight bytes of SHA-256, which are small enough to keep for millions of jobs.
 fn short_hash(bytes: &[u8]) -> u64 {
     ContentHash::of(bytes).as_bytes().iter().take(8).fold(0, |hash, byte| (hash << 8) | u64::from(*byte))
 }

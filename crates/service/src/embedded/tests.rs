@@ -1,4 +1,5 @@
-//! A pipe of jobs without end, and stages that do nothing: no more is read than may be on its way.
+//! Tests that an endless pipe of jobs is read only as far as the number of jobs in flight allows; the stages do
+//! nothing.
 
 use std::{io::Cursor, sync::Arc, time::Duration};
 
@@ -42,7 +43,7 @@ impl Bench {
             }
         };
         tokio::time::timeout(Duration::from_secs(10), all_sent).await.expect("jobs are sent");
-        // Whatever would be read beyond is read now.
+        // Any line beyond the limit would be read within this time.
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert_eq!(self.waiting(), count);
     }

@@ -1,4 +1,4 @@
-//! Loads the networks of a bundle, checked against its sums, and puts each group on its thread.
+//! Loads the networks of a bundle, verifies their checksums, and starts an inference thread for each group.
 
 use std::{
     collections::BTreeMap,
@@ -25,11 +25,12 @@ use crate::{
     config::{ModelConfig, ServiceConfig},
 };
 
-/// The networks that encode a subject, and those that make pictures.
+/// The networks that encode a subject.
 const ENCODERS: [Network; 2] = [Network::Dinov2, Network::FluxVae];
+/// The networks that sample pictures.
 const SAMPLERS: [Network; 3] = [Network::TextEncoder, Network::Transformer, Network::VisualTokenizer];
 
-/// The networks that find a subject; a bundle may lack them.
+/// The networks that locate a subject; a bundle may lack them.
 const FINDERS: [Network; 3] = [Network::Namer, Network::Detector, Network::SegmentAnything];
 
 /// The networks of one bundle.
@@ -37,13 +38,14 @@ const FINDERS: [Network; 3] = [Network::Namer, Network::Detector, Network::Segme
 pub struct BundleNetworks(Arc<Loader>);
 
 impl BundleNetworks {
-    /// Opens the bundle that the settings name; loads nothing.
+    /// Opens the bundle that the settings name. Loads nothing.
     pub fn open(config: &ServiceConfig) -> Result<Self, Failure> {
         let (model, finder) = (config.model.clone(), config.finder.clone());
         Ok(Self(Arc::new(Loader { bundle: model.open()?, model, compute: OnceLock::new(), finder })))
     }
 
-    /// Loads all networks at once, for a single command: nothing is tried out, its first job will show whether they work.
+    /// Loads all networks at once, for a single command. There is no warm-up: the command's first job shows whether
+    /// they work.
     pub async fn load(&self, config: &SamplerConfig) -> Result<LoadedNetworks, Failure> {
         let config = config.clone();
         self.loading(move |loader| {
@@ -58,7 +60,7 @@ impl BundleNetworks {
         .await
     }
 
-    /// Works with the loader on a thread of its own.
+    /// Runs `work` with the loader on a thread of its own.
     async fn loading<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Loader) -> Result<T, Failure> + Send + 'static,
@@ -95,7 +97,7 @@ impl NetworkSource for BundleNetworks {
     }
 }
 
-/// Makes one picture.
+/// Samples one picture.
 async fn warm_up(sampler: &GeneratorSampler) -> Result<(), Failure> {
     let began = Instant::now();
     let made = sampler.warm_up().await;
@@ -104,17 +106,17 @@ async fn warm_up(sampler: &GeneratorSampler) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Loads networks of one bundle; blocks.
+/// Loads the networks of one bundle; its methods block.
 struct Loader {
     bundle: Bundle,
     model: ModelConfig,
-    /// Opened for the first network: a dispatcher has none, and leaves the GPU to others.
+    /// Opened when the first network is loaded: a dispatcher loads none, and leaves the GPU to other processes.
     compute: OnceLock<Compute>,
     finder: FinderConfig,
 }
 
 impl Loader {
-    /// Opens the device, once, and sets the number of threads.
+    /// Opens the device once, and sets the number of threads.
     fn compute(&self) -> Result<&Compute, Failure> {
         if let Some(compute) = self.compute.get() {
             return Ok(compute);
@@ -133,7 +135,7 @@ impl Loader {
         Ok(SubjectKeys { finders, ..subject_keys(&self.bundle.manifest().sampling, digests)? })
     }
 
-    /// Where the subject is: by the networks that find it, as far as the bundle has them.
+    /// Creates the detector from those networks for it that the bundle has.
     fn detector(&self) -> Result<Arc<dyn Detector>, Failure> {
         let models = pick(self.digests()?, &FINDERS);
         if models.is_empty() {

@@ -1,4 +1,4 @@
-//! Networks that are in memory: those of a single command, or the constants of tests.
+//! Networks that are already in memory: those of a single command, or the constants of tests.
 
 use std::sync::Arc;
 
@@ -14,15 +14,15 @@ use crate::Failure;
 /// Networks that need no loading.
 #[derive(Clone, Debug)]
 pub struct LoadedNetworks {
-    /// Names them in metrics.
+    /// Their name in metrics.
     pub name: String,
-    /// What cut-outs and encoded subjects depend on.
+    /// What the keys of cut-outs and encoded subjects depend on.
     pub subjects: SubjectKeys,
-    /// Where the subject is.
+    /// Locates the subject.
     pub detector: Arc<dyn Detector>,
-    /// Cut-out to encoded subject.
+    /// Encodes a cut-out.
     pub encoder: Arc<dyn SubjectEncoder>,
-    /// Encoded subject and prompt to pictures.
+    /// Samples pictures from an encoded subject and a prompt.
     pub sampler: Arc<dyn ImageSampler>,
 }
 

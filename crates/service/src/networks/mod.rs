@@ -1,4 +1,4 @@
-//! Where the networks behind the stages come from: a model bundle, or, in tests, constants.
+//! The source of the stages' networks: a model bundle or, in tests, constants.
 
 mod bundle;
 mod loaded;
@@ -16,24 +16,25 @@ pub use loaded::LoadedNetworks;
 
 use crate::Failure;
 
-/// Gives each stage its networks, each group when it is asked for: a role loads no other role's networks.
+/// Provides the networks of each stage. Each group is loaded only when it is asked for, so a role loads no other
+/// role's networks.
 ///
-/// Every method may take minutes, does its work on other threads, and may be dropped meanwhile.
+/// Every method may take minutes, works on other threads, and may be dropped before it completes.
 #[async_trait]
 pub trait NetworkSource: Send + Sync {
-    /// Names the source in metrics.
+    /// Returns the source's name, for metrics.
     fn name(&self) -> &str;
 
-    /// What cut-outs and encoded subjects depend on; loads nothing.
+    /// Returns what the keys of cut-outs and encoded subjects depend on. Loads nothing.
     async fn subjects(&self) -> Result<SubjectKeys, Failure>;
 
-    /// The networks that find a subject.
+    /// Loads the networks that locate a subject.
     async fn detector(&self) -> Result<Arc<dyn Detector>, Failure>;
 
-    /// The networks that encode a subject.
+    /// Loads the networks that encode a subject.
     async fn encoder(&self) -> Result<Arc<dyn SubjectEncoder>, Failure>;
 
-    /// The networks that make pictures. Where they have just been loaded they have made one, so that a device that does
-    /// not work is known before the first job.
+    /// Loads the networks that sample pictures. After loading, they sample one picture, so that a broken device is
+    /// detected before the first job.
     async fn sampler(&self, config: &SamplerConfig) -> Result<Arc<dyn ImageSampler>, Failure>;
 }

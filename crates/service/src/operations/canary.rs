@@ -1,7 +1,7 @@
-//! One tiny job through the whole system, from the intake queue to the event of its end.
+//! The canary: one tiny job through the whole system, from the intake queue to its completion event.
 //!
-//! Each has a picture of its own, so that no stage finds its work done; and it subscribes to ends only, so that a busy
-//! system's events do not reach it.
+//! Each canary has a unique picture, so that no stage finds a cached product. It subscribes only to events that end
+//! jobs, so that it does not receive every event of a busy system.
 
 use std::time::{Duration, Instant};
 
@@ -21,42 +21,42 @@ use tracing::{info_span, warn};
 use super::{connect, events::reason, submit::in_new_trace};
 use crate::{Exit, Failure, config::ServiceConfig, monitor, signals::stop_token};
 
-/// Where its products are among the results.
+/// Where a canary's pictures and result are stored, among the results.
 const DESTINATION: &str = "canary";
 
 /// Side of the picture in pixels.
 const SIDE: u32 = 64;
 
-/// The ways in which a job can end.
+/// The kinds of events that end a job.
 const ENDS: [EventKind; 5] =
     [EventKind::Completed, EventKind::Failed, EventKind::Expired, EventKind::Cancelled, EventKind::Parked];
 
-/// What a canary is.
+/// The settings of a canary.
 #[derive(Clone, Debug)]
 pub struct Canary {
-    /// How long the job may take from its sending to the event of its end.
+    /// Timeout from the publish to the completion event.
     pub limit: Duration,
     /// Its lane.
     pub lane: Lane,
-    /// Size of its picture; otherwise the bundle's default.
+    /// Size of its picture; by default the bundle's.
     pub pixels: Option<PixelBudget>,
 }
 
-/// How a canary ended.
+/// The outcome of a canary.
 #[derive(Clone, Debug)]
 pub struct CanaryReport {
     /// Its job.
     pub id: JobId,
     /// `completed`, `failed`, `unsent` or `late`.
     pub outcome: &'static str,
-    /// From its sending to its end, or the limit.
+    /// Seconds from the publish to the end, or the timeout.
     pub seconds: f64,
     /// Why it did not complete.
     pub why: Option<String>,
 }
 
 impl Canary {
-    /// Sends one on servers that the settings name, and waits for its end.
+    /// Publishes one canary to the servers that the settings name, and waits for its end.
     pub async fn once(&self, config: &ServiceConfig) -> Result<CanaryReport, Failure> {
         metrics().expect_canary();
         let broker = connect(config).await?;
@@ -65,8 +65,8 @@ impl Canary {
         Ok(report)
     }
 
-    /// Sends one every so often until the first signal, with the endpoint of health and metrics open; `each` is called
-    /// for every end.
+    /// Publishes canaries at an interval until the first signal, and serves health and metrics. `each` is called with
+    /// every outcome.
     pub async fn repeat(
         &self,
         every: Duration,
@@ -80,7 +80,7 @@ impl Canary {
         let connecting = Box::pin(connect(config));
         let Some(broker) = stop.run_until_cancelled(connecting).await else { return Ok(Exit::Success) };
         let broker = broker?;
-        // A canary consumes nothing; what it has to say is in its metrics.
+        // A canary consumes no queue, so it is always ready; its outcome is in its metrics.
         health().loaded("canary", || Consuming { now: true, since: Duration::ZERO });
         self.send_until(&stop, every, &*broker, &mut each).await;
         broker.close().await;
@@ -104,7 +104,7 @@ impl Canary {
         }
     }
 
-    /// Sends one, waits for its end, and counts it in the metrics.
+    /// Publishes one canary, waits for its end, and updates the metrics.
     async fn send(&self, broker: &dyn Broker) -> CanaryReport {
         let (began, limit) = (Instant::now(), self.limit);
         let job = self.job(Clock::system().now());
@@ -134,7 +134,7 @@ impl Canary {
         job.subject.name = Some("ball".to_owned());
         job.subject.if_not_found = IfNotFound::WholeImage;
         job.output.destination = Some(DESTINATION.to_owned());
-        // One that comes late is not worth its work any more.
+        // After the timeout the job should not use up resources.
         job.deadline = now.checked_add(limit).ok();
         job
     }
@@ -142,6 +142,7 @@ impl Canary {
 
 async fn there_and_back(broker: &dyn Broker, job: &Job) -> Result<JobEvent, Fault> {
     let mut ends = Vec::new();
+    // All subscriptions must exist before the job is published, because its end may come at once.
     for kind in ENDS {
         let topic = JobEvent::new(kind, &job.id, Timestamp::UNIX_EPOCH, Value::Null).topic();
         ends.push(broker.subscribe(&topic).await?);
@@ -152,7 +153,7 @@ async fn there_and_back(broker: &dyn Broker, job: &Job) -> Result<JobEvent, Faul
     first(&mut ends).await
 }
 
-/// The first event of several streams.
+/// Returns the first event of several streams.
 async fn first(streams: &mut [Box<dyn EventStream>]) -> Result<JobEvent, Fault> {
     loop {
         let (event, _, _) = select_all(streams.iter_mut().map(|stream| stream.next())).await;
@@ -168,7 +169,7 @@ fn failed(event: &JobEvent) -> String {
     format!("{}{why}", event.kind.as_str())
 }
 
-/// A ball on white, with the mark's bits as its pattern: 16 by 8 squares of 2 x 2 pixels in its middle.
+/// Draws a ball on white, with the bits of `mark` as its pattern: 16 by 8 squares of 2 x 2 pixels in the middle.
 fn picture(mark: u128) -> Vec<u8> {
     let (left, top) = (SIDE / 2 - 16, SIDE / 2 - 8);
     let image = RgbImage::from_fn(SIDE, SIDE, |x, y| {
@@ -181,7 +182,7 @@ fn picture(mark: u128) -> Vec<u8> {
             && mark >> ((y - top) / 2 * 16 + (x - left) / 2) & 1 == 1;
         if is_set { [220, 60, 40].into() } else { [250, 200, 60].into() }
     });
-    // A picture of a fixed size can be written.
+    // Encoding cannot fail for a picture of this fixed size.
     encode_image(&image, ImageFormat::Png, 100).unwrap_or_default()
 }
 

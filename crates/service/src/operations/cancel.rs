@@ -1,4 +1,4 @@
-//! Cancelling jobs: the result "cancelled" is written unless a job has ended.
+//! Cancels jobs: writes the result "cancelled" for a job that has not ended.
 
 use echogen_protocol::JobId;
 use echogen_worker::{Cancelled, JobCanceller, JobStatusBoard};
@@ -27,16 +27,18 @@ impl Canceller {
         Ok(Self { canceller: JobCanceller::new(writer, Some(board)), tracker })
     }
 
-    /// Cancels one job; `destination` is its `output.destination`, where the job status store may not know the job.
+    /// Cancels one job. `destination` is its `output.destination`, which is needed if the job status store does not
+    /// know the job.
     pub async fn cancel(&self, id: &JobId, destination: Option<&str>) -> Result<Cancelled, Failure> {
         let cancelled = self.canceller.cancel(id, destination).await;
         cancelled.map_err(|error| Failure::refused("the job cannot be cancelled", &error))
     }
 
-    /// Waits until the job status store has been written.
+    /// Waits until all updates of the job status store are written.
     pub async fn close(self) {
         let Self { canceller, tracker } = self;
-        // The writer ends when its last sender is dropped.
+        // The background task ends when the last handle to it is dropped, so the canceller must be dropped before
+        // waiting.
         drop(canceller);
         tracker.close();
         tracker.wait().await;

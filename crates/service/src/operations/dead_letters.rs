@@ -1,6 +1,6 @@
-//! Tasks that were parked: they are listed, redriven to where they failed, or deleted.
+//! Lists, redrives or deletes dead letters.
 //!
-//! Dead letters are received as a consumer receives them: those that are only listed are requeued when the consumer ends.
+//! Dead letters are received by an ordinary consumer: those that are only listed are requeued when the consumer ends.
 
 use std::time::Duration;
 
@@ -9,24 +9,24 @@ use echogen_protocol::{Job, QueueName, StageName, TaskHeaders};
 
 use crate::Failure;
 
-/// Dead letters of each queue that are received at once; the rest come after these have gone.
+/// Maximum number of dead letters of each queue that are received at once; more arrive only after these are settled.
 const AT_ONCE: u16 = 10_000;
 
-/// How long a queue stays silent before it counts as empty.
+/// A queue counts as empty if nothing arrives for this long.
 const SILENCE: Duration = Duration::from_millis(700);
 
-/// What is done with those chosen.
+/// What to do with the chosen dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// They stay.
+    /// Leave them in the queue.
     List,
-    /// They go back to the queue where they failed, with their attempts counted from the beginning.
+    /// Publish them to the queue where they failed, with their attempts counted from the beginning.
     Redrive,
-    /// They are deleted.
+    /// Delete them.
     Delete,
 }
 
-/// Which dead letters.
+/// Which dead letters are chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Chosen {
     /// All.
@@ -47,14 +47,14 @@ pub struct DeadLetter<'a> {
 }
 
 impl DeadLetter<'_> {
-    /// Why it was parked.
+    /// Returns why it was parked.
     pub fn reason(&self) -> &str {
         self.message.headers.get(DEAD_LETTER_REASON).map_or("the broker's own limit", String::as_str)
     }
 }
 
-/// Acts on the dead letters of every queue; returns how many were chosen. `each` is called for each of them, before
-/// anything is done with it.
+/// Applies the action to the chosen dead letters of every queue; returns how many were chosen. `each` is called for
+/// each of them before the action.
 pub async fn act(
     broker: &dyn Broker,
     action: Action,
@@ -77,7 +77,7 @@ async fn act_on(
 ) -> Result<u64, Failure> {
     let fault = |error| Failure::refused("dead letters cannot be reached", &error);
     let mut consumer = broker.consume(&queue.dead_letters(), AT_ONCE).await.map_err(fault)?;
-    // Those that stay are held until the end: requeued at once, they would come again.
+    // Dead letters that stay must be held until the end: if they were requeued at once, they would be delivered again.
     let (mut held, mut count) = (Vec::new(), 0);
     while let Ok(received) = tokio::time::timeout(SILENCE, consumer.receive()).await {
         let Some(delivery) = received.map_err(fault)? else { break };
@@ -104,14 +104,14 @@ async fn act_on(
 impl Chosen {
     fn has(&self, headers: &TaskHeaders, message: &Message) -> bool {
         let Self::Jobs(jobs) = self else { return true };
-        // Our own messages name their job; a client's job names itself.
+        // The headers of our own tasks name the job; a client's job is identified by its body.
         let id = headers.job.clone().or_else(|| Some(Job::parse(&message.body).ok()?.id.to_string()));
         id.is_some_and(|id| jobs.contains(&id))
     }
 }
 
-/// Publishes the message as it was first sent: its attempts count from the beginning. It is acknowledged only after that,
-/// so that it may be doubled, and is never lost.
+/// Publishes the message as it was first published, so that its attempts count from the beginning. The dead letter is
+/// acknowledged only after the confirm: a crash in between may duplicate the message but never loses it.
 async fn redrive(broker: &dyn Broker, queue: &QueueName, delivery: Delivery) -> Result<(), echogen_ports::Fault> {
     let message = &delivery.message;
     let headers = TaskHeaders { failures: 0, last_error: None, ..TaskHeaders::from_map(&message.headers) };

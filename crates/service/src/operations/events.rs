@@ -1,4 +1,4 @@
-//! The events of one job, or of one kind, as they come.
+//! Subscriptions to the events of one job.
 
 use echogen_ports::{Broker, EventStream};
 use echogen_protocol::{EventKind, JobEvent, JobId};
@@ -12,14 +12,14 @@ pub struct JobEvents {
 }
 
 impl JobEvents {
-    /// Subscribes; from here on no event is missed as long as the broker is there.
+    /// Subscribes. After this returns no event is missed while the broker is available.
     pub async fn subscribe(broker: &dyn Broker, id: &JobId) -> Result<Self, Failure> {
         let stream = broker.subscribe("job").await;
         let stream = stream.map_err(|error| Failure::refused("events cannot be received", &error))?;
         Ok(Self { stream, id: id.clone() })
     }
 
-    /// The next event; `None` once the broker is gone. Cancel safe.
+    /// Returns the next event; `None` once the connection is lost. Cancel safe.
     pub async fn next(&mut self) -> Option<JobEvent> {
         loop {
             let event = self.stream.next().await?.to_job();
@@ -30,12 +30,12 @@ impl JobEvents {
     }
 }
 
-/// Whether nothing follows this event: the job has ended, or was parked.
+/// Returns whether no event follows this one: the job has ended or was parked.
 pub(crate) fn is_last(event: &JobEvent) -> bool {
     event.kind.ends_job() || event.kind == EventKind::Parked
 }
 
-/// Why a job did not complete, as its last event says.
+/// Returns why a job did not complete, from its last event.
 pub(crate) fn reason(event: &JobEvent) -> Option<&str> {
     let why = event.data.pointer("/error/message").or_else(|| event.data.get("reason"));
     why.and_then(serde_json::Value::as_str)

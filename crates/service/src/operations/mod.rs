@@ -1,4 +1,5 @@
-//! What clients and operators do with a running installation, as functions that return values: nothing is printed here.
+//! The operations of clients and operators on a running installation, as functions that return values. Nothing is
+//! printed here.
 
 pub mod canary;
 pub mod cancel;
@@ -16,8 +17,8 @@ use echogen_adapters::amqp::AmqpBroker;
 
 use crate::{Failure, backends, config::ServiceConfig};
 
-/// Connects to the broker that the settings name, and declares the topology. The caller also closes it, so that it has
-/// read the final acknowledgements.
+/// Connects to the broker that the settings name, and declares the topology. The caller must close the connection,
+/// which waits until the broker has processed the final acknowledgements.
 pub async fn connect(config: &ServiceConfig) -> Result<Arc<AmqpBroker>, Failure> {
     Ok(Arc::new(backends::connect(config).await?))
 }

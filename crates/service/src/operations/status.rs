@@ -1,4 +1,4 @@
-//! The status of a job.
+//! Reads and watches the status of a job.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,31 +15,31 @@ use crate::{
     config::ServiceConfig,
 };
 
-/// How often a watcher checks for itself, should an event have been missed.
+/// How often a watcher reads the status itself, in case an event was missed.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 
-/// What is known of a job. The result says how it ended; the state, where it was last seen.
+/// What is known of a job: the result if it has ended, and the state in which the job status store last recorded it.
 #[derive(Debug)]
 pub struct JobStatus {
-    /// Where it was last seen.
+    /// The last recorded state.
     pub state: Option<JobState>,
-    /// How it ended.
+    /// The result, which says how it ended.
     pub result: Option<JobResult>,
     /// Why the job status store could not be read.
     pub unreadable: Option<Fault>,
 }
 
 impl JobStatus {
-    /// Whether anything is known.
+    /// Returns whether anything is known.
     pub fn is_known(&self) -> bool {
         self.state.is_some() || self.result.is_some()
     }
 }
 
-/// What a watcher observes.
+/// What a watcher reports.
 #[derive(Debug)]
 pub enum Observed<'a> {
-    /// Something has happened to the job.
+    /// An event of the job.
     Event(&'a JobEvent),
     /// The job status store cannot be read.
     Unreadable(&'a Fault),
@@ -55,17 +55,17 @@ pub struct StatusReader {
 }
 
 impl StatusReader {
-    /// Opens the stores that the settings name; `destination` is the job's `output.destination`, where the job status
-    /// store may not know the job.
+    /// Opens the stores that the settings name. `destination` is the job's `output.destination`, which is needed if
+    /// the job status store does not know the job.
     pub async fn open(config: &ServiceConfig, id: &JobId, destination: Option<&str>) -> Result<Self, Failure> {
         let Stores { results, bucket, .. } = Stores::open(config).await?;
         let board = JobStatusBoard::start(backends::open_cache(config)?, &TaskTracker::new());
-        // Nothing is written.
+        // The reader writes no results and publishes no events, so an unused in-memory broker suffices.
         let results = backends::result_writer(results, Arc::new(echogen_ports::MemoryBroker::new()));
         Ok(Self { board, results, bucket, id: id.clone(), destination: destination.map(str::to_owned) })
     }
 
-    /// What is known now.
+    /// Returns the current status.
     pub async fn check(&self) -> Result<JobStatus, Failure> {
         let (state, unreadable) = match self.board.find(&self.id).await {
             Ok(state) => (state, None),
@@ -79,8 +79,9 @@ impl StatusReader {
         Ok(JobStatus { state, result, unreadable })
     }
 
-    /// Waits until the job has ended; `each` is called for every step.
+    /// Waits until the job has ended; `each` is called for every change.
     pub async fn watch(&self, broker: &dyn Broker, mut each: impl FnMut(Observed<'_>)) -> Result<JobStatus, Failure> {
+        // Subscribed before the first check, so that an end between the two is not missed.
         let mut events = JobEvents::subscribe(broker, &self.id).await?;
         loop {
             let status = self.check().await?;
@@ -94,7 +95,7 @@ impl StatusReader {
         }
     }
 
-    /// Addresses by which anybody may fetch the pictures of a result for so long.
+    /// Returns presigned URLs by which anyone may fetch the pictures of a result for the given time.
     pub async fn presign(&self, result: &JobResult, valid: Duration) -> Result<Vec<String>, Failure> {
         let Some(bucket) = &self.bucket else {
             return Err(Failure::usage("only an s3:// store has presigned addresses; leave --presign out"));

@@ -4,12 +4,12 @@ use echogen_adapters::amqp::Topology;
 
 use crate::{Failure, config::ServiceConfig};
 
-/// What is declared on a broker with these settings; connects to nothing.
+/// Returns what is declared on a broker with these settings. Does not connect.
 pub fn topology(config: &ServiceConfig) -> Topology {
     Topology::of(&config.broker)
 }
 
-/// Declares it.
+/// Declares the topology on the broker.
 pub async fn declare(config: &ServiceConfig) -> Result<(), Failure> {
     super::connect(config).await?.close().await;
     Ok(())

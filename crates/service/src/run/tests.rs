@@ -1,4 +1,4 @@
-//! Roles that start and end together.
+//! Tests of roles that start and stop together.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use super::*;
 
-/// A fetcher that says when it has begun, and takes its time.
+/// A fetcher that signals when it has begun, and takes some time.
 #[derive(Debug, Default)]
 struct SlowFetcher {
     begun: Notify,
@@ -29,7 +29,7 @@ impl ImageFetcher for SlowFetcher {
     }
 }
 
-/// A source whose encoder cannot be loaded, which shows once the dispatcher is at work.
+/// A source whose encoder cannot be loaded; the error occurs when the dispatcher is already running.
 struct BrokenEncoder(Arc<SlowFetcher>);
 
 #[async_trait]

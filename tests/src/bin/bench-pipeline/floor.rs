@@ -1,10 +1,10 @@
-//! The floor: a minimal program that moves messages through durable queues and leaves durable products.
+//! The floor: a minimal program that moves messages through durable queues and stores durable products.
 //!
-//! What every durable pipeline has to do is done, and as well as the client library can: quorum queues, confirms for
-//! every message, acknowledgement after the confirm, a prefetch of 256, confirms and acknowledgements pipelined, a
-//! connection for each hop as if it were a process of its own. There is no parsing, no retry, no trace, no event. With a
-//! [`Payload`] the last hop also reads a value from Redis and stores what a job leaves behind, as any program has to that
-//! makes something of its messages.
+//! It does what every durable pipeline must do, as fast as the client library allows: quorum queues, a confirm for
+//! every message, acknowledgement after the confirm, a prefetch of 256, pipelined confirms and acknowledgements, and
+//! one connection for each hop, as if each were a process of its own. It has no parsing, no retries, no traces and no
+//! events. With a [`Payload`] the last hop also reads a value from Redis and stores the objects that a job would
+//! store, as any program must that produces something from its messages.
 
 use std::{
     fmt,
@@ -31,20 +31,20 @@ use lapin::{
 use tempfile::TempDir;
 use tokio::{select, sync::mpsc, task::JoinSet, time::timeout};
 
-/// What is moved how far.
+/// How many messages are moved, and through how many queues.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    /// Queues that each message goes through.
+    /// Number of queues that each message goes through.
     pub(crate) hops: usize,
-    /// Messages of the run under load.
+    /// Number of messages of the run under load.
     pub(crate) jobs: usize,
-    /// Bytes of a message.
+    /// Size of a message in bytes.
     pub(crate) job_bytes: usize,
-    /// Messages sent one at a time through the idle program.
+    /// Number of messages that are sent one at a time through the idle program.
     pub(crate) idle_jobs: usize,
-    /// Deliveries of a hop that may be unsettled.
+    /// Maximum number of unacknowledged deliveries of a hop.
     pub(crate) prefetch: u16,
-    /// What the last hop does besides.
+    /// What the last hop does in addition.
     pub(crate) payload: Option<Payload>,
 }
 
@@ -54,45 +54,46 @@ impl Default for Plan {
     }
 }
 
-/// What is done for each message besides moving it.
+/// The work done for each message besides moving it.
 #[derive(Clone, Debug)]
 pub(crate) enum Payload {
-    /// A value is read from Redis and a file is written.
+    /// Reads a value from Redis and writes a file.
     File(Reading, Arc<TempDir>),
-    /// A value is read from Redis, and S3 is called as EchoGen has to call it.
+    /// Reads a value from Redis and makes the S3 calls that EchoGen must make.
     Objects(Reading, Arc<S3ObjectStore>, Subjects),
 }
 
-/// Whose jobs they are.
+/// Which subjects the jobs have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Subjects {
     /// Every job has a subject of its own.
     New,
-    /// All have one that is known.
+    /// All jobs have one subject whose products exist.
     Known,
 }
 
-/// The value in Redis, and a number for each message.
+/// The value in Redis, and a counter of messages.
 #[derive(Clone, Debug)]
 pub(crate) struct Reading {
     cache: Arc<RedisCache>,
     number: Arc<AtomicUsize>,
 }
 
-/// Bytes of the value in Redis.
+/// Size of the value in Redis in bytes.
 const READ: usize = 64 * 1024;
 
-/// Bytes of the file.
+/// Size of the file in bytes.
 const WRITTEN: usize = 100 * 1024;
 
-/// Bytes of the objects: picture, cut-out, record, encoded subject, generated picture, result.
+/// Sizes of the objects in bytes: picture, cut-out, record, encoded subject, generated picture, result.
 const OBJECTS: [usize; 6] = [100, 100, 300, 64 * 1024, 400, 1_500];
 
 impl Reading {
     const KEY: &str = "floor";
 
     async fn prepare(url: &str) -> anyhow::Result<Self> {
-        // Files that are written as fast as this can keep a Redis waiting that writes its log to the same disk.
+        // Writing files at full speed can delay a Redis server that writes its log to the same disk, so the timeout is
+        // long.
         let patient = RedisConfig { response_timeout_seconds: 30.0, ..RedisConfig::at(url) };
         let cache = RedisCache::open(patient)?;
         cache.put(Self::KEY, vec![b'x'; READ].into(), LIMIT).await?;
@@ -107,12 +108,12 @@ impl Reading {
 }
 
 impl Payload {
-    /// The payload of files, in a folder that ends with this.
+    /// Creates the payload of files, in a temporary folder that is deleted when this is dropped.
     pub(crate) async fn files(redis: &str) -> anyhow::Result<Self> {
         Ok(Self::File(Reading::prepare(redis).await?, Arc::new(tempfile::tempdir()?)))
     }
 
-    /// The payload of objects.
+    /// Creates the payload of objects.
     pub(crate) async fn objects(redis: &str, s3: S3Config, subjects: Subjects) -> anyhow::Result<Self> {
         Ok(Self::Objects(Reading::prepare(redis).await?, Arc::new(S3ObjectStore::open(s3).await?), subjects))
     }
@@ -129,8 +130,9 @@ impl Payload {
     }
 }
 
-/// The calls that a job takes (`tests/it/store_calls.rs` counts them): its subject's picture, which may be there already; of
-/// a new subject the cut-out, its record and the encoded subject; a look for a result; the picture and the result.
+/// Makes the calls that a job needs (`tests/it/store_calls.rs` counts them): stores its subject's picture, which may
+/// exist already; for a new subject the cut-out, its record and the encoded subject; reads a result that is absent;
+/// stores the picture and the result.
 async fn call_store(store: &S3ObjectStore, subjects: Subjects, number: usize) -> anyhow::Result<()> {
     let [image, cutout, record, subject, picture, result] = OBJECTS.map(|size| Bytes::from(vec![b'x'; size]));
     let key = |name: &str| ObjectKey::new(format!("floor/{}/{number}-{name}", std::process::id()));
@@ -148,17 +150,17 @@ async fn call_store(store: &S3ObjectStore, subjects: Subjects, number: usize) ->
     Ok(())
 }
 
-/// What was measured.
+/// The measured results.
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
-    /// From the first publish to the last arrival.
+    /// Throughput from the first publish to the last arrival.
     pub(crate) jobs_per_second: f64,
-    /// Of one message alone, from before its publish to its arrival, sorted.
+    /// Latencies of single messages from before the publish to the arrival, sorted.
     pub(crate) idle: Vec<Duration>,
 }
 
 impl Report {
-    /// The idle latency that `part` (0 to 1) of the messages kept, in milliseconds.
+    /// Returns the `part` quantile (0 to 1) of the idle latency in milliseconds.
     pub(crate) fn idle_milliseconds(&self, part: f64) -> f64 {
         let last = self.idle.len().saturating_sub(1);
         let index = (part * last as f64).round() as usize;
@@ -173,7 +175,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// How long a whole run may take before it counts as stuck.
+/// Timeout of a whole run.
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// Runs the program on the broker at `url`, in queues of its own that it deletes at the end.
@@ -196,7 +198,9 @@ pub(crate) async fn run(url: &str, plan: &Plan) -> anyhow::Result<Report> {
     let first = queues.first().context("a plan has at least one hop")?;
     let measuring = timeout(LIMIT, measure(plan, &source, first, &mut arrivals));
     let report = select! {
+        // The measurement has ended, or it has reached the timeout.
         report = measuring => report.context("the floor is stuck")??,
+        // A hop should run until it is shut down, so an earlier end is an error.
         Some(ended) = hops.join_next() => anyhow::bail!("a hop has ended: {:?}", ended?),
     };
     hops.shutdown().await;
@@ -218,7 +222,9 @@ async fn measure(
     let (mut confirmed, mut came, mut last) = (0, 0, begin);
     while came < plan.jobs || confirmed < plan.jobs {
         select! {
+            // The broker has confirmed a message.
             Some(published) = publishes.next() => { published?; confirmed += 1; }
+            // A message has gone through all hops.
             Some(arrival) = arrivals.recv() => { came += 1; last = arrival; }
         }
     }
@@ -233,7 +239,7 @@ async fn measure(
     Ok(Report { jobs_per_second, idle })
 }
 
-/// One hop: takes from a queue, hands on to the next, then acknowledges.
+/// One hop: consumes from a queue, publishes to the next one, then acknowledges.
 struct Hop {
     deliveries: lapin::Consumer,
     sink: Channel,
@@ -264,7 +270,9 @@ impl Hop {
         let mut at_work = FuturesUnordered::new();
         loop {
             select! {
+                // A delivery was published, confirmed and acknowledged. Its slot is free.
                 Some(done) = at_work.next() => done?,
+                // The next delivery. The prefetch limits how many are in progress.
                 delivery = deliveries.next() => {
                     let delivery = delivery.context("the consumer goes on")??;
                     at_work.push(self.pass_on(delivery));

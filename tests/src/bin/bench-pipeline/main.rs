@@ -1,13 +1,14 @@
-//! What the queues, stores and stages cost: `cargo run --release -p echogen-tests --bin bench-pipeline [-- JOBS]`.
+//! Measures the overhead of queues, stores and stages: `cargo run --release -p echogen-tests --bin bench-pipeline [--
+//! JOBS]`.
 //!
-//! Real servers, a process for each role, networks replaced by constants, two loads: every job with a subject of its own,
-//! so that each goes through all four stages; and jobs of a few subjects that are known, so that each goes through two.
-//! Beside each, in turn on the same servers, its floor: a minimal client that moves as many messages over as many durable
-//! hops and leaves the same products by the same calls of S3. Two more are shown beside the four stages: one that only
-//! moves messages, and one that reads 64 KB from Redis for each and writes 100 KB into a file, which is a question to the
-//! disk.
+//! It uses real servers, a process for each role, and constant networks, under two loads: jobs with a new subject
+//! each, which go through all four stages; and jobs of a few known subjects, which go through two. Each load is
+//! compared with its floor, measured in turn on the same servers: a minimal client that moves as many messages through
+//! as many durable queues and stores the same products with the same S3 calls. Two more floors are shown beside the
+//! four stages: one only moves messages; the other reads 64 KB from Redis for each message and writes 100 KB into a
+//! file, so it depends on the disk.
 //!
-//! The last lines compare the medians with the recorded ones; `--record` records them.
+//! The last lines compare the medians with the recorded ones; `--record` records those of this run.
 #![expect(clippy::print_stdout, reason = "it reports to a person")]
 
 mod floor;
@@ -28,25 +29,25 @@ use echogen_tests::{
 
 use floor::{Payload, Subjects};
 
-/// Jobs of one measurement.
+/// Number of jobs of one measurement.
 const JOBS: usize = 5_000;
 
-/// Subjects of the load of known ones.
+/// Number of subjects of the load with known subjects.
 const KNOWN: u64 = 50;
 
-/// Durable hops of a job of a known subject: the dispatcher's and the sampler's.
+/// Number of durable queues that a job of a known subject goes through: the dispatcher's and the sampler's.
 const KNOWN_HOPS: usize = 2;
 
-/// Single jobs on the idle system.
+/// Number of single jobs on the idle system.
 const SINGLE: usize = 200;
 
-/// Measurements of each side, in turn; the medians are compared.
+/// Number of measurements of the system and of each floor, in turn; the medians are compared.
 const ROUNDS: usize = 3;
 
-/// This benchmark's table among the recorded figures.
+/// This benchmark's table in the file of recorded results.
 const BENCHMARK: &str = "bench-pipeline";
 
-/// How long a measurement may take.
+/// Timeout of one measurement.
 const LIMIT: Duration = Duration::from_secs(300);
 
 fn main() -> ExitCode {
@@ -64,7 +65,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Jobs a second, of every round; of ours also CPU seconds per 1,000 jobs, in the four roles together.
+/// Jobs per second of every round; for EchoGen also CPU seconds per 1,000 jobs, of the four roles together.
 #[derive(Default)]
 struct Speeds {
     messages: Vec<f64>,
@@ -77,7 +78,7 @@ struct Speeds {
     known_cpu: Vec<f64>,
 }
 
-/// `[JOBS] [--record]`.
+/// Parses `[JOBS] [--record]` and measures.
 fn measure_as_asked(arguments: &[String]) -> anyhow::Result<ExitCode> {
     let (flags, numbers): (Vec<&String>, Vec<&String>) = arguments.iter().partition(|argument| *argument == RECORD);
     let jobs = numbers.first().map_or(Ok(JOBS), |jobs| jobs.parse()).context("the number of jobs")?;
@@ -163,13 +164,13 @@ async fn one_floor(name: &str, servers: &Servers, plan: floor::Plan) -> anyhow::
     Ok(report.jobs_per_second)
 }
 
-/// A job of a load.
+/// Creates a job of a load.
 fn load(index: u64, subject: u64) -> Job {
     producer::job(&format!("load-{index}"), subject, "a dog on a beach")
 }
 
-/// All of `batch` at once, after `first` is done; returns jobs a second from the first publish to the last completion
-/// event, and CPU seconds per 1,000 jobs.
+/// Completes the jobs of `first`, then sends all of `batch`. Returns jobs per second from the first publish to the
+/// last completion event, and CPU seconds per 1,000 jobs.
 async fn one_load(name: &str, servers: &Servers, first: Vec<Job>, batch: Vec<Job>) -> anyhow::Result<(f64, f64)> {
     let system = ready(&servers.environment()).await?;
     finish(&system, first).await?;
@@ -202,7 +203,7 @@ async fn finish(system: &System, jobs: Vec<Job>) -> anyhow::Result<()> {
     system.until(LIMIT, |system| system.ledger.ended() >= due).await
 }
 
-/// A system whose roles have all done a job.
+/// Returns a system in which every role has completed a job.
 async fn ready(environment: &RoleEnvironment) -> anyhow::Result<System> {
     let system = System::start_for_measuring(environment).await?;
     for index in 0..8 {
@@ -212,7 +213,7 @@ async fn ready(environment: &RoleEnvironment) -> anyhow::Result<System> {
     Ok(system)
 }
 
-/// Milliseconds from publish to completion event, one job after the other: p50, p95, p99.
+/// Measures the milliseconds from publish to completion event of single jobs, one after the other: p50, p95, p99.
 async fn idle_latency(servers: &Servers) -> anyhow::Result<[f64; 3]> {
     let system = ready(&servers.environment()).await?;
     let mut times = Vec::with_capacity(SINGLE);

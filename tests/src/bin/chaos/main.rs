@@ -1,8 +1,8 @@
-//! Tries to lose a job, or to double one: `cargo run --release -p echogen-tests --bin chaos [-- SCENARIO ...]`.
+//! Tests that no job is lost or ends twice: `cargo run --release -p echogen-tests --bin chaos [-- SCENARIO ...]`.
 //!
-//! Every scenario starts the four roles as processes on private RabbitMQ, Redis and S3 servers, puts load on them,
-//! breaks something, and then counts: jobs in, results in the store, completion events, jobs that ended twice, jobs
-//! that never ended. Exit code 1 if any was lost or doubled.
+//! Every scenario starts the four roles as processes on private RabbitMQ, Redis and S3 servers, sends jobs, injects a
+//! fault, and then counts: jobs sent, results in the store, completion events, jobs that ended twice, jobs that never
+//! ended. The exit code is 1 if any job was lost or ended twice.
 #![expect(clippy::print_stdout, reason = "it reports to a person")]
 
 mod scenarios;
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs the named scenarios, or all; returns whether nothing was lost or doubled.
+/// Runs the named scenarios, or all; returns whether no job was lost or ended twice.
 fn run(names: &[String]) -> anyhow::Result<bool> {
     if let Some(unknown) = names.iter().find(|name| SCENARIOS.iter().all(|(known, _)| known != name)) {
         let known: Vec<&str> = SCENARIOS.iter().map(|(name, _)| *name).collect();

@@ -1,4 +1,4 @@
-//! What is broken, and how.
+//! The scenarios: which fault each injects, and how.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,7 +28,7 @@ type Running<'a> = Pin<Box<dyn Future<Output = anyhow::Result<Tally>> + 'a>>;
 /// A scenario on shared servers.
 type Scenario = for<'a> fn(&'a mut Servers) -> Running<'a>;
 
-/// All of them, by name.
+/// All scenarios, by name.
 pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("no-fault", |servers| Box::pin(no_fault(servers))),
     ("one-new-subject", |servers| Box::pin(one_new_subject(servers))),
@@ -52,10 +52,10 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
 /// How long an outage lasts.
 const OUTAGE: Duration = Duration::from_secs(20);
 
-/// How long the last callbacks may take, which wait for their next try.
+/// Timeout for the last callbacks, which may be waiting for a retry.
 const CALLBACK_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Malformed messages of that scenario.
+/// Number of malformed messages in the `malformed` scenario.
 const MALFORMED: usize = 100_000;
 
 async fn no_fault(servers: &Servers) -> anyhow::Result<Tally> {
@@ -66,7 +66,7 @@ async fn no_fault(servers: &Servers) -> anyhow::Result<Tally> {
         .await
 }
 
-/// Many jobs for one subject that nobody has seen, at once, on two segmenters and two encoders: it is cut out once and
+/// Many concurrent jobs for one new subject, on two segmenters and two encoders: the subject is cut out once and
 /// encoded once.
 async fn one_new_subject(servers: &Servers) -> anyhow::Result<Tally> {
     let mut environment = servers.environment();
@@ -94,7 +94,7 @@ async fn one_new_subject(servers: &Servers) -> anyhow::Result<Tally> {
     Ok(tally)
 }
 
-/// Pauses of no pattern, in milliseconds, from a fixed sequence: a run can be repeated.
+/// Irregular pauses in milliseconds, from a fixed sequence, so that a run can be repeated.
 fn pauses() -> impl Iterator<Item = Duration> {
     let mut state = 12_345_u64;
     std::iter::from_fn(move || {
@@ -149,7 +149,8 @@ async fn rabbitmq_restarted(servers: &Servers) -> anyhow::Result<Tally> {
 async fn cluster_node_killed(servers: &Servers) -> anyhow::Result<Tally> {
     let cluster = RabbitMqCluster::start().await?;
     let mut environment = servers.environment();
-    // The roles are connected to the node that dies; the proxy then leads them to one that lives, as a service would.
+    // The roles are connected to the node that is killed. The proxy then routes them to a live node, as a load
+    // balancer would.
     let nodes = (0..3).map(|node| format!("127.0.0.1:{}", cluster.amqp_port(node))).collect();
     let proxy = CutProxy::among(nodes).await?;
     environment.amqp_url = servers.rabbitmq.amqp_url_at(proxy.port());
@@ -237,7 +238,7 @@ async fn network_cut(servers: &Servers) -> anyhow::Result<Tally> {
     trial.run(jobs(400), Duration::from_secs(6), cutting).await
 }
 
-/// A job that kills its sampler each time ends among the dead letters, and takes none of its neighbours with it.
+/// A job that kills its sampler in every attempt is parked as a dead letter, and no other job is parked with it.
 async fn poison(servers: &Servers) -> anyhow::Result<Tally> {
     let mut environment = servers.environment();
     environment.delay_ms = 20;
@@ -253,7 +254,8 @@ async fn poison(servers: &Servers) -> anyhow::Result<Tally> {
     Ok(tally)
 }
 
-/// The dispatcher's process, which calls back, dies, and so does the client's server: every end is heard there all the same.
+/// The dispatcher's process, which sends the callbacks, is killed, and so is the client's server: the server still
+/// receives every end.
 async fn callbacks(servers: &Servers) -> anyhow::Result<Tally> {
     let mut server = CallbackServer::start(CALLBACK_SECRET)?;
     let mut environment = servers.environment();
@@ -292,7 +294,7 @@ async fn callbacks(servers: &Servers) -> anyhow::Result<Tally> {
     Ok(tally)
 }
 
-/// What the dead letters of a queue say, for a person.
+/// Describes the dead letters of a queue for the report.
 async fn dead_letters(system: &System, queue: &QueueName) -> anyhow::Result<Vec<String>> {
     let mut consumer = system.broker.consume(&queue.dead_letters(), 10).await?;
     let mut stories = Vec::new();
@@ -304,13 +306,14 @@ async fn dead_letters(system: &System, queue: &QueueName) -> anyhow::Result<Vec<
     Ok(stories)
 }
 
-/// The job that a line of the callback server is about.
+/// Returns the job that a line of the callback server's output is about.
 fn job_of(line: &str) -> Option<String> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
     Some(line.get("job")?.as_str()?.to_owned())
 }
 
-/// Garbage of every kind among good jobs: each ends in a clear failure or among the dead letters, and memory stays.
+/// Malformed messages of every kind among valid jobs: each ends as a failed job or a dead letter, and memory does not
+/// grow.
 async fn malformed(servers: &Servers) -> anyhow::Result<Tally> {
     let environment = servers.environment();
     let trial = Trial::start(&environment, &environment.amqp_url).await?;
@@ -337,8 +340,8 @@ async fn malformed(servers: &Servers) -> anyhow::Result<Tally> {
     Ok(tally)
 }
 
-/// Message number `index` of the flood: random bytes, truncated JSON, wrong types, giant fields, and jobs with an id
-/// but nothing else that is right (those fail under their own name).
+/// Returns malformed message number `index`: random bytes, truncated JSON, wrong types, oversized fields, or a job in
+/// which only the id is valid (that job fails under its own id).
 fn garbage(index: usize) -> Message {
     let noise = (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
     let body = match index % 5 {

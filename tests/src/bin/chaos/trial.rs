@@ -1,11 +1,11 @@
-//! One trial: jobs in, something breaks meanwhile, and the count at the end.
+//! One trial: sends jobs, injects a fault meanwhile, and counts at the end.
 
 use std::{fmt, time::Duration};
 
 use echogen_protocol::{EventKind, Job};
 use echogen_tests::{producer, role::RoleEnvironment, system::System};
 
-/// What a scenario ended with.
+/// The result of a scenario.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) jobs: usize,
@@ -16,7 +16,7 @@ pub(crate) struct Tally {
     pub(crate) lost: usize,
     pub(crate) restarts: u32,
     pub(crate) seconds: f64,
-    /// What else was not as it must be.
+    /// Other violations of what the scenario promises.
     pub(crate) faults: Vec<String>,
 }
 
@@ -25,21 +25,21 @@ impl fmt::Display for Tally {
         let Self { jobs, results, events, retold, doubled, lost, restarts, seconds, .. } = self;
         write!(
             f,
-            "jobs {jobs:5}  results {results:5}  events {events:5} (told again {retold})  doubled {doubled}  lost {lost}  \
+            "jobs {jobs:5}  results {results:5}  events {events:5} (repeated {retold})  doubled {doubled}  lost {lost}  \
              restarts {restarts}  {seconds:.1} s"
         )
     }
 }
 
-/// How long all jobs may take to end once everything works again.
+/// Timeout for all jobs to end after the fault is over.
 const PATIENCE: Duration = Duration::from_secs(150);
 
-/// Jobs with names of their own; every tenth shares a subject with its neighbours.
+/// Creates jobs with unique ids; each subject is shared by three consecutive jobs.
 pub(crate) fn jobs(count: usize) -> Vec<Job> {
     (0..count).map(|index| producer::job(&format!("good-{index}"), index as u64 / 3, "a dog on a beach")).collect()
 }
 
-/// A system with load on it.
+/// A system under load.
 pub(crate) struct Trial {
     pub(crate) system: System,
     began: std::time::Instant,
@@ -51,7 +51,8 @@ impl Trial {
         Ok(Self { system: System::start(environment, ledger_url).await?, began: std::time::Instant::now() })
     }
 
-    /// Sends `jobs` over about `spread`, while `breaking` happens, and counts once all good jobs have ended.
+    /// Sends `jobs` over about the duration `spread` while `breaking` runs, and counts after all valid jobs have
+    /// ended.
     pub(crate) async fn run(
         self,
         jobs: Vec<Job>,
@@ -73,7 +74,9 @@ impl Trial {
         let keeping = self.keep_alive();
         let both = async { tokio::try_join!(sending, breaking(&self.system)) };
         tokio::select! {
+            // All jobs are sent and the fault has been injected and removed.
             done = both => drop(done?),
+            // A role could not be restarted: `keep_alive` returns only with an error.
             failed = keeping => failed?,
         }
         let all_ended = |system: &System| ids.iter().all(|id| system.ledger.has_ended(id));
@@ -81,7 +84,7 @@ impl Trial {
         self.count(&ids, waited.err()).await
     }
 
-    /// Starts roles again that have died, for ever.
+    /// Restarts roles whose processes have died, until it is dropped.
     async fn keep_alive(&self) -> anyhow::Result<()> {
         loop {
             for role in &self.system.roles {
@@ -92,7 +95,7 @@ impl Trial {
     }
 
     async fn count(self, ids: &[String], late: Option<anyhow::Error>) -> anyhow::Result<Tally> {
-        // What comes late would come now.
+        // Late duplicates would arrive within this time.
         tokio::time::sleep(Duration::from_millis(500)).await;
         let ledger = &self.system.ledger;
         let results = self.system.results(ids).await?;

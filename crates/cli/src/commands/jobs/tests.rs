@@ -1,4 +1,4 @@
-//! Whole batches through the real stages, with networks that paint at once.
+//! Tests of whole batches through the real stages, with networks that paint at once.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ use crate::{arguments::Command, command_line::Line};
 struct Painter {
     encoded: AtomicUsize,
     sampled: AtomicUsize,
-    /// Cancelled after so many pictures.
+    /// A number of pictures, and the token that is cancelled after them.
     stop_after: Option<(usize, CancellationToken)>,
 }
 
@@ -202,7 +202,7 @@ async fn a_repeated_line_is_one_job_and_a_repeated_id_is_a_fault() {
 async fn a_result_that_cannot_be_written_fails_its_job_and_no_other() {
     let bench = Bench::new((1..=3).map(line));
     std::fs::create_dir(bench.path().join("out")).unwrap();
-    // Where the second job's folder should be stands a file.
+    // A file blocks the path of the second job's folder.
     std::fs::write(bench.path().join("out/job-2"), "in the way").unwrap();
     let tally = bench.run_all(&Arc::new(Painter::default())).await;
     assert_eq!((tally.done, tally.failed), (2, 1));

@@ -1,4 +1,4 @@
-//! Flags as arguments of a command line.
+//! Tests of the flags as arguments of a command line.
 
 use clap::Command;
 

@@ -1,4 +1,4 @@
-//! Which layer counts, and what is said of mistakes in each.
+//! Tests of the precedence of layers, and of the error messages for each.
 
 use super::*;
 
@@ -33,7 +33,7 @@ fn a_flag_counts_before_the_environment_before_the_file_before_the_default() {
     assert_eq!(device(file().variable("ECHOGEN_MODEL_DEVICE", "cuda:2")), "cuda:2");
     let all = || file().variable("ECHOGEN_MODEL_DEVICE", "cuda:2").flag("model.device", "cuda:3");
     assert_eq!(device(all()), "cuda:3");
-    // Setting by setting, not section by section.
+    // Precedence applies to each setting, not to a whole section.
     let config = all().flag("model.bundle", "echogen-2b").config();
     assert_eq!((config.model.bundle.as_str(), config.model.device.to_string().as_str()), ("echogen-2b", "cuda:3"));
 }
@@ -70,7 +70,7 @@ fn a_mistake_in_the_file_is_named_with_its_line_and_the_nearest_right_name() {
     assert!(error("broker = 3").starts_with("broker in echogen.toml, line 1 is a section; write [broker]"));
     assert!(error("[broker.url]\na = 1").contains("broker.url in echogen.toml, line 1"));
     assert!(error("[broker]\nurl = amqp://me:hunter2@h").starts_with("echogen.toml, line 2: "));
-    // All of them at once.
+    // All errors are reported at once.
     let all = error("[model]\nbundel = \"a\"\nthreads = 0\n[store]\nurl = 7");
     assert_eq!(all.split("; ").filter(|part| part.contains("line ")).count(), 3, "{all}");
 }

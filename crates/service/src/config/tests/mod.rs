@@ -1,4 +1,4 @@
-//! Every setting in every layer, who said what, and what is refused how.
+//! Tests of every setting in every layer, of the values' origins, and of the errors.
 
 mod flags;
 mod layers;
@@ -13,13 +13,13 @@ use serde_json::Value;
 
 use super::{layers::Form, *};
 
-/// The setting of that name.
+/// Returns the setting of that name.
 #[track_caller]
 fn setting(name: &str) -> &'static Setting {
     settings().find(name).unwrap_or_else(|| panic!("there is no setting {name}"))
 }
 
-/// A file, an environment, and flags; the file lies in a folder of its own.
+/// A file, an environment and flags; the file is in a temporary folder.
 #[derive(Default)]
 struct Given {
     file: String,
@@ -37,13 +37,13 @@ impl Given {
         self
     }
 
-    /// Gives the flag of the setting with that name.
+    /// Adds the flag of the setting with that name.
     fn flag(mut self, setting: &'static str, value: &str) -> Self {
         self.flags.push((setting, Form::Value, value.to_owned()));
         self
     }
 
-    /// The layers, of which the file is called `echogen.toml` in messages.
+    /// Reads the layers; messages name the file `echogen.toml`.
     fn read(self) -> Result<Loaded, String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("echogen.toml");
@@ -66,7 +66,7 @@ impl Given {
     }
 }
 
-/// A value that a setting may have and that is not its default, as text and as TOML has it.
+/// Returns a valid value that is not the setting's default, as text and in TOML.
 fn sample(setting: &Setting) -> (String, String) {
     let quoted = |text: &str| (text.to_owned(), format!("{text:?}"));
     match setting.name().as_str() {
@@ -103,7 +103,7 @@ fn sample_of(kind: &Kind, default: Option<&Value>) -> Value {
     }
 }
 
-/// As it is written in the environment.
+/// Returns the value as it is written in the environment.
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -112,7 +112,7 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// A line of a file that gives one setting.
+/// Returns a line of a file that gives one setting.
 fn line(setting: &Setting, value: &str) -> String {
     format!("{} = {value}\n", setting.name())
 }

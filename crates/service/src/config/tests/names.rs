@@ -1,4 +1,4 @@
-//! The list of settings itself.
+//! Tests of the list of settings itself.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ fn every_setting_and_every_section_is_documented() {
     for setting in &settings().all {
         let (name, help) = (setting.name(), &setting.help);
         assert!(help.ends_with('.') && setting.summary().len() > 5, "{name} has no sentence: {help:?}");
-        // Text for users: neither links of rustdoc nor what is said elsewhere.
+        // Help texts are for users: no rustdoc links, and no default, which is printed elsewhere.
         assert!(!help.contains("[`") && !help.contains("Default:"), "{name}: {help:?}");
     }
     for section in &settings().sections {
@@ -72,7 +72,7 @@ fn secrets_are_known_by_their_type() {
 
 #[test]
 fn what_the_schema_calls_a_default_is_the_type_s() {
-    // All defaults given explicitly are the same as none given.
+    // Giving every default explicitly is the same as giving none.
     let known = settings().all.iter().filter_map(|setting| Some((setting, setting.default.as_ref()?)));
     let file: String = known.map(|(setting, default)| line(setting, &setting.kind.written(default))).collect();
     assert!(file.lines().count() > 70, "{file}");

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::*;
 
-/// Set, the committed files are written anew.
+/// If this variable is set, the committed files are rewritten.
 const UPDATE_VARIABLE: &str = "ECHOGEN_TEST_UPDATE";
 
 #[track_caller]
@@ -20,7 +20,7 @@ fn is_committed(path: &str, expected: &str) {
 #[test]
 fn the_committed_default_file_schema_and_page_are_those_of_the_types() {
     is_committed("deploy/echogen.default.toml", &default_file());
-    // The chart's values are checked against it.
+    // The Helm chart's values are checked against it.
     is_committed("deploy/echogen.schema.json", &format!("{:#}\n", schema()));
     is_committed("docs/configuration.md", &page());
 }

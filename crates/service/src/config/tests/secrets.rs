@@ -1,10 +1,10 @@
-//! Secrets are never shown, and may be given as files.
+//! Tests that secrets are never printed, and may be given as files.
 
 use super::*;
 
 const SECRET: &str = "amqp://me:hunter2@host";
 
-/// A file form of the broker's address in each layer.
+/// The broker's address as a file, in each layer.
 fn by_file(path: &str) -> [Given; 3] {
     let mut flag = Given::default();
     flag.flags.push(("broker.url", Form::File, path.to_owned()));
@@ -46,7 +46,7 @@ fn a_higher_layer_counts_whichever_form_it_has() {
     let host = |given: Given| given.config().broker.url.unwrap().expose().to_owned();
     let file = || Given::file("broker.url = \"amqp://low\"");
     assert_eq!(host(file().variable("ECHOGEN_BROKER_URL_FILE", path)), SECRET);
-    // What does not count need not be there.
+    // A file in a layer that does not take effect need not exist.
     let absent = || Given::default().variable("ECHOGEN_BROKER_URL_FILE", "/nowhere/at/all");
     assert_eq!(host(absent().flag("broker.url", "amqp://high")), "amqp://high");
 }

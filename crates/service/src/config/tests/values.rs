@@ -1,4 +1,4 @@
-//! Values of each kind, and settings that contradict each other.
+//! Tests of the values of each kind, and of settings that contradict each other.
 
 use echogen_protocol::PerScale;
 

@@ -1,8 +1,8 @@
-//! A file of jobs on its way to the queues.
+//! Publishes a file of jobs to the queues.
 //!
-//! There is a bound on what is on its way, so memory does not grow with the file. How far the broker has confirmed every
-//! line, and which ones failed, is kept beside the file, so that the next run tries those again and goes on from there;
-//! jobs are known by their ids, so a line that is sent twice is still one job.
+//! The number of unconfirmed messages is bounded, so memory does not grow with the file. A note beside the file
+//! records the line up to which the broker has confirmed every job, and which lines failed, so that the next run
+//! retries those and continues. Jobs are identified by their ids, so a line that is published twice is still one job.
 
 use std::{
     collections::BTreeSet,
@@ -23,73 +23,73 @@ use crate::{
     jobs_file::{JobFields, JobsFile},
 };
 
-/// Lines between two notes of how far the batch is.
+/// Number of lines after which the note is written again.
 const NOTE_EVERY: u64 = 1_000;
 
-/// How a file is sent.
+/// How a file is published.
 #[derive(Clone, Debug, Default)]
 pub struct BatchOptions {
-    /// Fields of jobs that do not have them.
+    /// Default fields of jobs that lack them.
     pub defaults: JobFields,
-    /// Messages on their way to the broker at once.
+    /// Maximum number of unconfirmed messages.
     pub in_flight: usize,
-    /// Whether it is begun from its first line, whatever an earlier run has sent, and of which file and to which broker.
+    /// Whether to begin at the first line, and to ignore an earlier run's progress, file and broker.
     pub restart: bool,
 }
 
-/// What became of a line.
+/// The outcome of a line.
 #[derive(Debug)]
 pub struct LineEnd {
     /// Its number, counted from 1.
     pub line: u64,
-    /// The broker has its job, or why not; `None` if an earlier run has sent it.
+    /// The job's id if the broker has confirmed it, or the error; `None` if an earlier run has published the line.
     pub sent: Option<Result<JobId, String>>,
 }
 
-/// What became of the file.
+/// The outcome of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchSummary {
-    /// Lines that were sent.
+    /// Number of lines that were published.
     pub sent: u64,
-    /// Lines that failed.
+    /// Number of lines that failed.
     pub failed: u64,
-    /// The last line of those that earlier runs have sent.
+    /// The last of the lines that earlier runs have published.
     pub before: u64,
-    /// Whether some of those were tried again.
+    /// Whether some of those were retried.
     pub tried_again: bool,
-    /// Whether it was stopped early.
+    /// Whether it was stopped before the end.
     pub stopped: bool,
-    /// Whether it is noted how far it is, so that the same call goes on.
+    /// Whether the progress is stored, so that the same command continues.
     pub noted: bool,
 }
 
-/// A file of jobs on its way.
+/// A file that is being published.
 pub struct Batch<'a> {
     submitter: &'a Submitter,
     file: JobsFile,
     in_flight: usize,
-    /// Where it is noted how far the batch is; none for standard input.
+    /// The path of the note; none for standard input.
     note: Option<PathBuf>,
-    /// How far earlier runs have come.
+    /// The progress of earlier runs.
     before: Note,
 }
 
-/// How far a batch is.
+/// The progress of a batch.
 struct Progress {
     sent: u64,
     failed: u64,
     note: Note,
-    /// The lines that are on their way.
+    /// Lines that are published and not confirmed yet.
     open: BTreeSet<u64>,
-    /// The last line that was sent on its way.
+    /// The last line that was published.
     last_line: u64,
-    /// Lines that failed in earlier runs, and are still ahead.
+    /// Lines that failed in earlier runs and are still to be retried.
     again: BTreeSet<u64>,
 }
 
 impl<'a> Batch<'a> {
-    /// Opens a file; `-` is standard input. One that an earlier run has sent elsewhere, or that is not the same, is
-    /// refused.
+    /// Opens a file; `-` is standard input. It is an error if an earlier run has published the file to another broker,
+    /// or if the file was changed since.
     pub async fn open(path: &Path, submitter: &'a Submitter, options: BatchOptions) -> Result<Self, Failure> {
         let (note, target) = (Note::path_of(path), submitter.target.clone());
         let before = match &note {
@@ -100,12 +100,13 @@ impl<'a> Batch<'a> {
         Ok(Self { submitter, file, in_flight: options.in_flight.max(1), note, before })
     }
 
-    /// How many lines it has, where that can be known.
+    /// Returns the number of lines, if it can be known.
     pub fn total(&self) -> Option<u64> {
         self.file.total()
     }
 
-    /// Sends all lines, or until `stop`; then those on their way are still waited for. `each` is called for every line.
+    /// Publishes all lines, or until `stop`; then unconfirmed messages are still waited for. `each` is called for
+    /// every line.
     pub async fn send(
         mut self,
         stop: &CancellationToken,
@@ -116,11 +117,12 @@ impl<'a> Batch<'a> {
         while !((at_end || stop.is_cancelled()) && on_the_way.is_empty()) {
             let may_read = !at_end && !stop.is_cancelled() && on_the_way.len() < self.in_flight;
             tokio::select! {
-                // A signal comes first, then confirmations: what is confirmed makes place for the next line.
+                // The signal is checked first, then confirms: each confirm frees a slot for the next line.
                 biased;
-                // A signal: nothing more is read. The loop's condition sees it.
+                // A signal: no more lines are read, and the loop ends when all confirms have arrived. The guard keeps
+                // this arm from completing again and again.
                 () = stop.cancelled(), if !stop.is_cancelled() => {}
-                // A line has ended.
+                // A line was confirmed or has failed.
                 Some((line, sample, ended)) = on_the_way.next() => {
                     progress.ended(line, sample, &ended);
                     each(&LineEnd { line, sent: Some(ended) });
@@ -128,7 +130,7 @@ impl<'a> Batch<'a> {
                         self.write_note(&progress)?;
                     }
                 }
-                // The next line, as long as few enough are on their way.
+                // The next line, if the number of unconfirmed messages is below the limit.
                 line = self.file.next_line(), if may_read => match line? {
                     None => {
                         at_end = true;
@@ -144,6 +146,7 @@ impl<'a> Batch<'a> {
                 },
             }
         }
+        // All confirms have arrived, so the mark moves past the last published line, and then the note is written.
         progress.note.advance(progress.last_line + 1);
         self.write_note(&progress)?;
         Ok(self.summary(&progress, stop.is_cancelled()))
@@ -166,13 +169,13 @@ impl Progress {
         Self { sent: 0, failed: 0, note, open: BTreeSet::new(), last_line: before.up_to(), again }
     }
 
-    /// Whether a line is to be sent: earlier runs have not, or failed to.
+    /// Returns whether a line is to be published: earlier runs have not published it, or it failed then.
     fn is_due(&mut self, line: u64, before: &Note) -> bool {
         let failed_before = self.again.remove(&line);
         line > before.up_to() || failed_before
     }
 
-    /// A line goes on its way; returns its number, and what it will be known again by if that is wanted.
+    /// Records that a line is being published; returns its number, and its sample if one is wanted.
     fn begin(&mut self, line: &JobLine) -> (u64, Option<String>) {
         self.last_line = self.last_line.max(line.number);
         self.open.insert(line.number);
@@ -194,7 +197,7 @@ impl Progress {
         self.note.advance(self.open.first().copied().unwrap_or(self.last_line + 1));
     }
 
-    /// There are no more lines: those that failed before and are gone are not tried again.
+    /// Called at the end of the file: lines that failed in earlier runs and no longer exist are not retried.
     fn at_end(&mut self) {
         self.again.iter().for_each(|line| self.note.forget(*line));
     }
@@ -229,7 +232,7 @@ mod tests {
 
     const HERE: &str = "amqp://guest:guest@rabbit/%2f";
 
-    /// A folder with a jobs file and its pictures, and a broker of this process.
+    /// A folder with a jobs file and its pictures, and an in-memory broker.
     struct Bench {
         folder: tempfile::TempDir,
         broker: MemoryBroker,
@@ -254,7 +257,7 @@ mod tests {
             std::fs::write(self.path(picture), picture).unwrap();
         }
 
-        /// The broker's own name and prefix are only noted.
+        /// The URL and the prefix are only recorded in the note.
         fn submitter(&self, url: &str, prefix: &str) -> Submitter {
             let broker = Arc::new(self.broker.clone());
             Submitter { broker, pictures: Pictures { work: None }, target: Target::of(url, prefix), amqp: None }
@@ -267,7 +270,7 @@ mod tests {
             batch.send(&CancellationToken::new(), |_| ()).await
         }
 
-        /// Lines that failed.
+        /// Returns the number of lines that failed.
         async fn run(&self) -> Result<u64, Failure> {
             Ok(self.run_at(HERE, "echogen", false).await?.failed)
         }

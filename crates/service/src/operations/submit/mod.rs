@@ -1,4 +1,4 @@
-//! Jobs on their way to the intake queues: one, or a file of them.
+//! Publishes jobs to the intake queues: a single job, or a file of jobs.
 
 mod batch;
 mod note;
@@ -24,13 +24,14 @@ use crate::{
     config::ServiceConfig,
 };
 
-/// Tries of one job, with growing waits between them: a full queue or a restarted broker is waited for.
+/// Maximum number of attempts for one job, with increasing delays between them, to wait for a full queue or a
+/// restarting broker.
 const TRIES: u32 = 8;
 
-/// The waits between them.
+/// The delays between the attempts.
 const WAITS: Backoff = Backoff::doubling(0.2, 12.8);
 
-/// Sends jobs.
+/// Publishes jobs.
 pub struct Submitter {
     broker: Arc<dyn Broker>,
     pictures: Pictures,
@@ -39,8 +40,8 @@ pub struct Submitter {
 }
 
 impl Submitter {
-    /// Connects to the broker that the settings name. Pictures that are files are stored ahead of their jobs if the
-    /// settings name a store; otherwise they are written into the jobs.
+    /// Connects to the broker that the settings name. Picture files are uploaded before their jobs are published if
+    /// the settings name a store; otherwise they are embedded in the jobs.
     pub async fn open(config: &ServiceConfig) -> Result<Self, Failure> {
         let amqp = connect(config).await?;
         let work = if store_url(config).is_some() { Some(Stores::open(config).await?.work) } else { None };
@@ -49,17 +50,18 @@ impl Submitter {
         Ok(Self { broker: Arc::clone(&amqp) as _, pictures: Pictures { work }, target, amqp: Some(amqp) })
     }
 
-    /// Makes a job complete: its picture is one that the dispatcher can read, its id follows from its content unless it
-    /// has one, and it is valid.
+    /// Completes and validates a job: its picture becomes one that the dispatcher can read, and it gets an id derived
+    /// from its content unless it has one.
     pub async fn prepare(&self, mut job: Job) -> Result<Job, String> {
         job.subject.image = self.pictures.sent_along(&job.subject.image).await?;
-        // The id follows from the content that is sent, so that the same picture under another path is the same job.
+        // The id must be derived after the picture was replaced, so that the same picture under another path gives the
+        // same job.
         let job = job.with_id();
         job.validate().map_err(|error| error.to_string())?;
         Ok(job)
     }
 
-    /// Sends a job that is complete; returns once the broker has it.
+    /// Publishes a prepared job; returns after the broker has confirmed it.
     pub async fn send(&self, job: &Job) -> Result<(), Fault> {
         let queue = job.queue();
         let span = tracing::info_span!("submit", job = %job.id);
@@ -68,7 +70,7 @@ impl Submitter {
             match self.broker.publish(&queue, message.clone()).await {
                 Err(error) if !error.is_permanent() => {
                     let wait = WAITS.wait_asked(error.retry_after(), failures);
-                    tracing::warn!(job = %job.id, %error, ?wait, "not sent, will try again");
+                    tracing::warn!(job = %job.id, %error, ?wait, "the job was not published, retrying");
                     tokio::time::sleep(wait).await;
                 }
                 ended => return ended,
@@ -77,7 +79,7 @@ impl Submitter {
         self.broker.publish(&queue, message).await
     }
 
-    /// Subscribes to the events of a job; to be called before it is sent.
+    /// Subscribes to the events of a job. Must be called before the job is published, or early events are missed.
     pub async fn events(&self, id: &JobId) -> Result<JobEvents, Failure> {
         JobEvents::subscribe(&*self.broker, id).await
     }
@@ -90,7 +92,7 @@ impl Submitter {
     }
 }
 
-/// Waits for the last event of a job; `each` is called for every one.
+/// Waits for the last event of a job; `each` is called for every event.
 pub async fn wait_for_end(events: &mut JobEvents, id: &JobId, each: impl Fn(&JobEvent)) -> Result<JobEvent, Failure> {
     loop {
         let Some(event) = events.next().await else {
@@ -104,13 +106,13 @@ pub async fn wait_for_end(events: &mut JobEvents, id: &JobId, each: impl Fn(&Job
     }
 }
 
-/// How a job ended, in words, with the reason if there is one.
+/// Describes how a job ended, with the reason if there is one.
 pub fn in_words(event: &JobEvent) -> String {
     let why = reason(event).map_or_else(String::new, |why| format!(": {why}"));
     format!("{}{why}", event.kind.as_str())
 }
 
-/// The message under a span that begins its trace, if spans are collected; otherwise the dispatcher begins one.
+/// Adds the context of a new trace to the message if spans are exported; otherwise the dispatcher starts the trace.
 pub(super) fn in_new_trace(message: Message, span: &tracing::Span, name: &'static str) -> Message {
     match echogen_telemetry::place_span(span, name, None) {
         Some(traceparent) => message.in_trace(traceparent),

@@ -1,7 +1,8 @@
-//! The note beside a jobs file: which of its lines the broker has, so that the next run sends the others.
+//! The note beside a jobs file: which of its lines the broker has confirmed, so that the next run publishes the
+//! others.
 //!
-//! It knows the file again by some of the lines that were confirmed. Those that failed do not count: a file
-//! in which one was corrected is still the same.
+//! The file is recognised by some of the confirmed lines. Failed lines are not used for that, so correcting one does
+//! not change the file's identity.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,15 +21,15 @@ use crate::{
     jobs_file::cannot_read,
 };
 
-/// Failed lines that are kept by their numbers; the mark stops ahead of the first that is one too many, so that neither
-/// the note nor the memory grows with the file.
+/// Maximum number of failed lines that are kept by number. With more, the mark stops before the first one that cannot
+/// be kept, so that neither the note nor the memory grows with the file.
 const MAX_FAILED: usize = 10_000;
 
-/// Confirmed lines by which the file is known again, and how much of each: 64 KiB together.
+/// Number of confirmed lines by which the file is recognised, and the maximum size of each: 64 KiB together.
 const MAX_SAMPLES: usize = 16;
 const SAMPLE_BYTES: usize = 4 * 1024;
 
-/// Where lines are sent.
+/// The broker and prefix to which lines are published.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Target {
     broker: String,
@@ -36,7 +37,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// The broker at an address, and the prefix there.
+    /// Creates the target from the broker's URL and the prefix.
     pub(super) fn of(url: &str, prefix: &str) -> Self {
         Self { broker: place(url), prefix: prefix.to_owned() }
     }
@@ -48,8 +49,8 @@ impl fmt::Display for Target {
     }
 }
 
-/// Host and virtual host of an address. The user and the password must not lie in a file, so an address that cannot be
-/// read has neither; it cannot be connected to.
+/// Returns host and virtual host of a URL. User and password must not be written to a file; a URL that cannot be
+/// parsed yields neither, and cannot be connected to.
 fn place(url: &str) -> String {
     let Ok(url) = Url::parse(url) else { return String::new() };
     let (host, path) = (url.host_str().unwrap_or_default().to_ascii_lowercase(), url.path().trim_start_matches('/'));
@@ -58,44 +59,44 @@ fn place(url: &str) -> String {
     format!("{host}{port}/{}", if is_default { "%2f" } else { path })
 }
 
-/// What a line is known again by; nothing for one that is longer than a job may be.
+/// Returns the sample by which a line is recognised; nothing for a line that is longer than a job may be.
 pub(super) fn sample(line: &JobLine) -> Option<String> {
     let text = line.text.as_ref()?;
     Some(ContentHash::of(&text[..text.len().min(SAMPLE_BYTES)]).to_string())
 }
 
-/// How far a batch is.
+/// The progress of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Note {
-    /// Where the lines went; notes of earlier versions do not say.
+    /// Where the lines were published; notes of earlier versions lack it.
     target: Option<Target>,
-    /// The broker has every line up to this one, but for those that failed.
+    /// The mark: the broker has every line up to this one, except those that failed.
     up_to: u64,
-    /// The lines that failed, to be tried again.
+    /// The lines that failed, to be retried.
     #[serde(default)]
     failed: BTreeSet<u64>,
-    /// Some lines that the broker has, by which the file is known again.
+    /// Samples of confirmed lines, by which the file is recognised.
     #[serde(default)]
     samples: BTreeMap<u64, String>,
-    /// The first failed line that is one too many to be kept.
+    /// The first failed line that exceeds the maximum number kept.
     #[serde(skip)]
     first_lost: Option<u64>,
 }
 
 impl Note {
-    /// Where the note of a jobs file is. A pipe has none: its lines come once, and the next one's are others.
+    /// Returns the path of a jobs file's note. A pipe has none, because its lines can be read only once.
     pub(super) fn path_of(jobs: &Path) -> Option<PathBuf> {
         let is_file = jobs != Path::new("-") && jobs.is_file();
         is_file.then(|| PathBuf::from(format!("{}.submitted", jobs.display())))
     }
 
-    /// The note of a batch that is begun.
+    /// Creates the note of a new batch.
     pub(super) fn fresh(target: Target) -> Self {
         Self { target: Some(target), ..Self::default() }
     }
 
-    /// Reads the note of an earlier run, if there is one. One of another file or of another target is refused: its mark
-    /// would pass over lines that were never sent.
+    /// Reads the note of an earlier run, if it exists. A note of another file or target is an error: lines up to its
+    /// mark would be skipped although they were never published.
     pub(super) async fn open(note: &Path, jobs: &Path, target: Target) -> Result<Self, Failure> {
         let Some(found) = Self::read(note)? else { return Ok(Self::fresh(target)) };
         if let Some(before) = found.target.as_ref().filter(|before| **before != target) {
@@ -123,7 +124,7 @@ impl Note {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Failure::usage(format!("cannot read {}: {error}", note.display()))),
         };
-        // Earlier versions noted the mark alone.
+        // Earlier versions stored only the mark.
         if let Ok(up_to) = text.trim().parse() {
             return Ok(Some(Self { up_to, ..Self::default() }));
         }
@@ -132,7 +133,8 @@ impl Note {
         })
     }
 
-    /// The first line that is not what it was when the broker took it. Nothing that is added to the file is one.
+    /// Returns the first sampled line that has changed since it was confirmed. Lines appended to the file do not
+    /// count.
     async fn first_changed(&self, jobs: &Path) -> std::io::Result<Option<u64>> {
         let mut lines = JobLines::open(jobs).await?;
         for (number, known) in &self.samples {
@@ -150,35 +152,36 @@ impl Note {
         Ok(None)
     }
 
-    /// Replaces the note on the disk as a whole, so that a crash leaves the old one or the new one.
+    /// Replaces the note atomically, so that after a crash it is either the old or the new one.
     pub(super) fn write(&self, note: &Path) -> Result<(), Failure> {
         let fault = |error: std::io::Error| {
             Failure::usage(format!("cannot note in {} how far the batch is: {error}", note.display()))
         };
-        // Behind the mark every line is sent again in any case.
+        // Failed lines after the mark need no entry: every line after the mark is published again anyway.
         let failed = self.failed.range(..=self.up_to).copied().collect();
         let text = serde_json::to_string(&Self { failed, ..self.clone() }).map_err(|error| fault(error.into()))?;
         let fresh = PathBuf::from(format!("{}.new", note.display()));
         std::fs::write(&fresh, text + "\n").map_err(fault)?;
+        // The rename must come after the whole file is written.
         std::fs::rename(&fresh, note).map_err(fault)
     }
 
-    /// The mark: what is behind it is still to be sent.
+    /// Returns the mark: all lines after it are still to be published.
     pub(super) fn up_to(&self) -> u64 {
         self.up_to
     }
 
-    /// The lines that failed.
+    /// Returns the lines that failed.
     pub(super) fn failed(&self) -> &BTreeSet<u64> {
         &self.failed
     }
 
-    /// Whether another line is wanted by which the file can be known again.
+    /// Returns whether another sample is wanted.
     pub(super) fn wants_samples(&self) -> bool {
         self.samples.len() < MAX_SAMPLES
     }
 
-    /// The broker has this line.
+    /// Records that the broker has confirmed this line.
     pub(super) fn confirm(&mut self, line: u64, sample: Option<String>) {
         self.failed.remove(&line);
         if self.wants_samples() {
@@ -186,7 +189,7 @@ impl Note {
         }
     }
 
-    /// This line failed. Of too many the last ones are given up, which are all behind the mark.
+    /// Records that this line failed. If too many failed, the last one is dropped; it is always after the mark.
     pub(super) fn fail(&mut self, line: u64) {
         self.failed.insert(line);
         if self.failed.len() > MAX_FAILED
@@ -196,12 +199,12 @@ impl Note {
         }
     }
 
-    /// This line is no longer in the file, so there is nothing to try again.
+    /// Forgets a failed line that is no longer in the file.
     pub(super) fn forget(&mut self, line: u64) {
         self.failed.remove(&line);
     }
 
-    /// Moves the mark up to the first line that has not ended, or is not kept; it never goes back.
+    /// Moves the mark to just before the first line that is unfinished or was dropped; the mark never moves back.
     pub(super) fn advance(&mut self, first_open: u64) {
         let first = self.first_lost.map_or(first_open, |lost| lost.min(first_open));
         self.up_to = first.saturating_sub(1).max(self.up_to);

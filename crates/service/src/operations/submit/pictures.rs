@@ -7,17 +7,17 @@ use bytes::Bytes;
 use echogen_ports::{Fault, ObjectKey, ObjectStore};
 use echogen_protocol::{ContentHash, ImageLocation, ImageSource, layout, limits::MAX_JOB_JSON_BYTES};
 
-/// Bytes of a picture that is sent along, at most; base64 makes four of three.
+/// Maximum size of a picture embedded in a job; base64 makes four bytes of three.
 const MAX_INLINE_BYTES: usize = (MAX_JOB_JSON_BYTES - 64 * 1024) / 4 * 3;
 
 /// Sends pictures along with their jobs.
 pub(super) struct Pictures {
-    /// Where pictures go ahead of their jobs; without it they stand in the job.
+    /// The store to which pictures are uploaded before their jobs; without it they are embedded in the jobs.
     pub(super) work: Option<Arc<dyn ObjectStore>>,
 }
 
 impl Pictures {
-    /// A source that the dispatcher can read: files of this machine are stored or written into the job.
+    /// Returns a source that the dispatcher can read: local files are uploaded or embedded.
     pub(super) async fn sent_along(&self, source: &ImageSource) -> Result<ImageSource, String> {
         let location = source.location().map_err(|error| error.to_string())?;
         let ImageLocation::File(path) = location else { return Ok(source.clone()) };
