@@ -8,9 +8,11 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::{AspectRatio, ContentHash, ImageSource, PerScale, Seeds, limits, names::named};
 
+// Of a client's job nothing unknown is accepted: `Job::parse` compares it with the schema, which is closed. Serde's reader,
+// by which the stages read the jobs inside their tasks, ignores what a later version may add.
 /// One request: a subject, a prompt, and how to sample.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct Job {
     /// Idempotency key: the same id names the same job, however often it is sent. Absent: derived from all the other
     /// fields, so that the same line in a jobs file is the same job.
@@ -199,7 +201,7 @@ impl std::fmt::Display for JobId {
 
 /// The subject's picture and where in it the subject is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct Subject {
     /// A file path, or a `data:`, `s3://` or `https://` address.
     pub image: ImageSource,
@@ -237,7 +239,7 @@ impl Subject {
 
 /// A pixel of the upright picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct Point {
     /// Column.
     pub x: u32,
@@ -265,7 +267,7 @@ impl IfNotFound {
 
 /// A rectangle in pixels of the upright picture; the right and lower edges are exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct BoundingBox {
     /// First column.
     pub left: u32,
@@ -325,7 +327,7 @@ impl PixelBudget {
 
 /// Classifier-free guidance on its two axes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct Guidance {
     /// How strongly the picture follows the prompt, 0 to 30.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -337,7 +339,7 @@ pub struct Guidance {
 
 /// How the pictures are written.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct OutputOptions {
     /// The file format.
     #[serde(default)]

@@ -11,6 +11,9 @@ use crate::{
 /// One message for one stage. Each stage has a type of its own; the dispatcher's is the bare [`Job`] as the client wrote
 /// it, so that a client can put jobs into an intake queue by itself.
 ///
+/// Reading is tolerant of what it does not know, in the job inside as well: a sender of a later version may have more to
+/// say. Only a client's own job is read strictly ([`Job::parse`]).
+///
 /// Which stage a message is for, its queue says. The other tasks' JSON names it too, as `stage`, for whoever looks at a
 /// queue.
 pub trait StageTask:
@@ -120,7 +123,7 @@ pub struct NotifyTask {
 
 /// What the stages note on the way, for the job's result.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct Progress {
     /// Seconds that each stage took.
     pub timings: BTreeMap<String, f64>,

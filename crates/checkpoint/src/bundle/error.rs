@@ -123,7 +123,7 @@ pub enum BundleError {
         network: Network,
         /// What does not fit.
         #[source]
-        source: CheckpointError,
+        source: Box<CheckpointError>,
     },
     /// A file of the bundle cannot be read, or the lock not written.
     #[error("bundle {bundle}: cannot {action} {}: {source}", path.display())]

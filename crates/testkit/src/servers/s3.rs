@@ -13,7 +13,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -59,6 +59,7 @@ struct Front {
     connections: AtomicU64,
     fail_every: AtomicU64,
     lose_every: AtomicU64,
+    refuses_reads: AtomicBool,
 }
 
 impl S3Server {
@@ -135,6 +136,11 @@ impl S3Server {
         self.front.lose_every.store(n, Ordering::SeqCst);
     }
 
+    /// From now on reading an object is denied, or allowed again.
+    pub fn refuse_reads(&self, refuse: bool) {
+        self.front.refuses_reads.store(refuse, Ordering::SeqCst);
+    }
+
     /// Stops listening and cuts all connections. The objects stay.
     pub fn go_away(&mut self) {
         let Some(listening) = self.listening.take() else { return };
@@ -198,13 +204,17 @@ async fn accept(listener: TcpListener, front: Arc<Front>) {
 impl Front {
     fn new(service: S3Service) -> Self {
         let (number, connections, fail_every, lose_every) = Default::default();
-        Self { service, calls: Mutex::default(), number, connections, fail_every, lose_every }
+        let refuses_reads = AtomicBool::new(false);
+        Self { service, calls: Mutex::default(), number, connections, fail_every, lose_every, refuses_reads }
     }
 
     async fn call(&self, request: Request<Incoming>) -> Result<Response<Body>, HttpError> {
         let number = self.count(request.method());
         if is_nth(number, &self.fail_every) {
             return Ok(busy());
+        }
+        if request.method() == Method::GET && self.refuses_reads.load(Ordering::SeqCst) {
+            return Ok(error(StatusCode::FORBIDDEN, "AccessDenied"));
         }
         let answer = self.service.call(request.map(Body::from)).await;
         if is_nth(number, &self.lose_every) { Ok(busy()) } else { answer }
@@ -232,9 +242,13 @@ fn is_nth(number: u64, every: &AtomicU64) -> bool {
 }
 
 fn busy() -> Response<Body> {
-    let text = "<Error><Code>SlowDown</Code><Message>failed on purpose</Message></Error>";
-    let mut response = Response::new(Body::from(text.to_owned()));
-    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    error(StatusCode::SERVICE_UNAVAILABLE, "SlowDown")
+}
+
+fn error(status: StatusCode, code: &str) -> Response<Body> {
+    let text = format!("<Error><Code>{code}</Code><Message>failed on purpose</Message></Error>");
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/xml"));
     response
 }
