@@ -1,4 +1,4 @@
-//! Any checkpoint into one `.safetensors` file, with one tensor in memory at a time.
+//! Conversion of any checkpoint to one `.safetensors` file, with one tensor in memory at a time.
 
 use crate::stored::{StoredTensor, StoredType, element_count};
 use crate::{Checkpoint, CheckpointError, temporary};
@@ -9,28 +9,29 @@ use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::Path;
 
-/// Called with the bytes written so far and the bytes to write in all.
+/// Progress callback: (bytes written so far, total bytes to write).
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
-/// How to convert.
+/// Options of a conversion.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ConvertOptions {
-    /// The type floating-point tensors get: F64, F32, F16 or BF16. `None` keeps each as it is; integers stay what they are.
+    /// Target type of floating-point tensors: F64, F32, F16 or BF16. `None` keeps each type. Integer types are never
+    /// changed.
     pub dtype: Option<StoredType>,
-    /// Whether an existing target is replaced.
+    /// Whether an existing target is overwritten.
     pub overwrite: bool,
 }
 
-/// What a conversion wrote.
+/// Result of a conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConvertSummary {
-    /// Tensors written.
+    /// Number of tensors written.
     pub tensors: usize,
-    /// The new file's size in bytes.
+    /// Size of the new file in bytes.
     pub bytes: u64,
 }
 
-/// One tensor of the file to be.
+/// One tensor of the file to write.
 struct Planned<'a> {
     name: &'a str,
     tensor: &'a StoredTensor,
@@ -49,7 +50,7 @@ pub(crate) fn convert(
     }
     let planned = plan(checkpoint, options.dtype)?;
     let io = |source| CheckpointError::io("write", target, source);
-    // Removed when dropped, which is at every error.
+    // Deleted when dropped, so every error path removes it.
     let mut partial = temporary::beside(target).map_err(io)?;
     let bytes = write(partial.as_file_mut(), target, &planned, progress)?;
     let placed = if options.overwrite { partial.persist(target) } else { partial.persist_noclobber(target) };
@@ -62,7 +63,7 @@ pub(crate) fn convert(
     }
 }
 
-/// Decides each tensor's type, widest first so that every tensor starts aligned to its elements.
+/// Chooses each tensor's type and orders tensors by element size, largest first, so that every tensor is aligned.
 fn plan(checkpoint: &Checkpoint, wanted: Option<StoredType>) -> Result<Vec<Planned<'_>>, CheckpointError> {
     let mut planned = Vec::with_capacity(checkpoint.tensors.len());
     for (name, tensor) in checkpoint.tensors.iter() {
@@ -128,7 +129,7 @@ impl Planned<'_> {
     }
 }
 
-/// Only the floating-point types a conversion can aim at.
+/// Supports only the floating-point types that a conversion can target.
 fn little_endian_bytes(tensor: &Tensor) -> candle_core::Result<Vec<u8>> {
     let flat = tensor.flatten_all()?;
     let dtype = flat.dtype();

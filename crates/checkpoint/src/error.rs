@@ -1,52 +1,52 @@
-//! What can be wrong with a checkpoint, in words that say what to change.
+//! Errors of checkpoints. The messages say what to change.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Names printed of each kind in a [`Mismatch`]; the rest is counted.
+/// Maximum number of names of each kind in the message of a [`Mismatch`]; the rest is counted.
 const LISTED: usize = 20;
 
-/// A checkpoint could not be opened, read, fitted or converted.
+/// A checkpoint could not be opened, read, loaded or converted.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// The file cannot be opened, read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried: "open", "map", "write" and so on.
+        /// The failed operation: "open", "map", "write" and so on.
         action: &'static str,
-        /// The file in question.
+        /// The file.
         path: PathBuf,
-        /// The system's reason.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// The file's contents break its own format: truncated, hostile, or another format altogether.
+    /// The contents violate the format: truncated, hostile, or another format.
     #[error("{} is not a usable checkpoint: {reason}", path.display())]
     Malformed {
-        /// The file in question.
+        /// The file.
         path: PathBuf,
-        /// What is wrong, and where known what to do.
+        /// The reason, and the remedy where known.
         reason: String,
     },
-    /// Two tensors share one name.
+    /// Two tensors have the same name.
     #[error("tensor {name} stands in both {} and {}; give one file of each set only", first.display(), second.display())]
     Duplicate {
-        /// The name met twice.
+        /// The duplicated name.
         name: String,
-        /// The file that had it first.
+        /// The file that contains it first.
         first: PathBuf,
-        /// The file that has it again (may be the same file).
+        /// The file that contains it again (may be the same file).
         second: PathBuf,
     },
-    /// The tensors do not fit the network that was built.
+    /// The tensors do not fit the network.
     #[error("{0}")]
     Mismatch(Box<Mismatch>),
-    /// A tensor was asked for by name and is not there.
+    /// A requested tensor does not exist.
     #[error("no tensor named {0}; `Checkpoint::names` lists what there is")]
     NoSuchTensor(String),
-    /// The target of a conversion exists already.
+    /// The target of a conversion already exists.
     #[error("{} exists already; choose another name or overwrite it with --force", .0.display())]
     TargetExists(PathBuf),
-    /// The network's constructor failed for a reason of its own.
+    /// The network's constructor failed.
     #[error("cannot build the network from {origin}: {source}")]
     Build {
         /// The checkpoint's file, or the first of several.
@@ -66,16 +66,16 @@ impl CheckpointError {
     }
 }
 
-/// Everything that did not fit between a checkpoint and a network, found in one pass.
+/// All differences between a checkpoint and a network, found in one pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mismatch {
     /// The checkpoint's file, or the first of several.
     pub origin: String,
-    /// Names the network asked for and the checkpoint lacks.
+    /// Names that the network requested and the checkpoint lacks.
     pub missing: Vec<String>,
-    /// Tensors whose shape is another than the network's.
+    /// Tensors whose shape differs from the network's.
     pub misshaped: Vec<Misshaped>,
-    /// Names in the checkpoint that nobody asked for and nobody ignored.
+    /// Names in the checkpoint that were neither requested nor ignored.
     pub unexpected: Vec<String>,
     /// Tensors that fit but cannot be read, each with the reason.
     pub unreadable: Vec<String>,
@@ -86,9 +86,9 @@ pub struct Mismatch {
 pub struct Misshaped {
     /// The tensor's name in the checkpoint.
     pub name: String,
-    /// The shape the network wants.
+    /// The shape that the network requires.
     pub expected: Vec<usize>,
-    /// The shape the checkpoint has.
+    /// The shape in the checkpoint.
     pub found: Vec<usize>,
 }
 

@@ -1,16 +1,16 @@
-//! Checkpoint files as they are published, and bundles of them.
+//! Reading of published checkpoint files, and model bundles.
 //!
-//! A [`Checkpoint`] is one or several files: `.safetensors`, sharded with an index, or PyTorch's `.pth`. Opening maps the
-//! files and reads their tables of contents only; a tensor's bytes are read when a network asks for it, and converted
-//! then to the type it computes in. [`Checkpoint::load`] is strict: one error lists every tensor that is missing, of
-//! another shape, or left over. Files are not trusted: a truncated or hostile one gives an error, never a crash, and
-//! never an allocation out of proportion to its size.
+//! A [`Checkpoint`] is one or several files: `.safetensors`, sharded with an index, or PyTorch's `.pth`. Opening maps
+//! the files and reads only their tables of contents. A tensor's bytes are read when a network requests it, and are
+//! then converted to the dtype the network computes in. [`Checkpoint::load`] is strict: one error lists every tensor
+//! that is missing, has another shape, or is unused. Files are untrusted: a truncated or hostile file gives an error,
+//! never a crash, and never an allocation out of proportion to its size.
 //!
-//! A [`bundle::Bundle`] is a TOML file that names every network of a model, its architecture, its files with their
-//! sources and SHA-256 sums, and the sampling defaults. Sums that were computed are kept in a lock file beside the weights.
+//! A [`bundle::Bundle`] is a TOML file that lists every network of a model, its architecture, its files with their
+//! sources and SHA-256 sums, and the sampling defaults. Computed sums are stored in a lock file beside the weights.
 //!
-//! What this crate deliberately lacks: running any code of a pickle, compressed archives, PyTorch's format from before
-//! version 1.6, and downloading.
+//! Deliberately not supported: execution of code in a pickle, compressed archives, PyTorch's format before version
+//! 1.6, and downloading.
 
 pub mod bundle;
 
@@ -46,7 +46,7 @@ pub struct Checkpoint {
     tensors: Arc<BTreeMap<String, StoredTensor>>,
 }
 
-/// Tensors by name while files are opened.
+/// The tensors by name, collected while files are opened.
 #[derive(Default)]
 struct Tensors(BTreeMap<String, StoredTensor>);
 
@@ -68,10 +68,10 @@ impl Tensors {
 impl Checkpoint {
     /// Opens a `.safetensors`, `.safetensors.index.json`, `.bin.index.json`, `.pth`, `.pt` or `.bin` file.
     ///
-    /// Nested dictionaries of a `.pth` are joined by dots (see [`Checkpoint::below`]).
+    /// The keys of nested dictionaries in a `.pth` are joined by dots (see [`Checkpoint::below`]).
     ///
     /// # Errors
-    /// The file cannot be read, is truncated or malformed, or names a tensor twice.
+    /// The file cannot be read, is truncated or malformed, or contains a tensor name twice.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         Self::open_all(&[path.to_owned()])
     }
@@ -79,7 +79,7 @@ impl Checkpoint {
     /// Opens several files as one checkpoint.
     ///
     /// # Errors
-    /// As [`Checkpoint::open`]; also if two files have a tensor of the same name.
+    /// As [`Checkpoint::open`]; also if two files contain a tensor of the same name.
     pub fn open_all(paths: &[PathBuf]) -> Result<Self, CheckpointError> {
         let mut tensors = Tensors::default();
         for path in paths {
@@ -92,9 +92,9 @@ impl Checkpoint {
         Ok(Self { origin: paths.first().cloned().unwrap_or_default(), tensors: Arc::new(tensors.0) })
     }
 
-    /// Returns the part below the key `prefix` with the prefix cut off, or everything if nothing lies below it.
+    /// Returns the tensors below the key `prefix` with the prefix stripped, or all tensors if none has the prefix.
     ///
-    /// So `below("trainer.gpt_fsdp")` serves a training snapshot and a flat export alike.
+    /// So `below("trainer.gpt_fsdp")` handles both a training snapshot and a flat export.
     #[must_use]
     pub fn below(self, prefix: &str) -> Self {
         let prefix = format!("{prefix}.");
@@ -111,12 +111,12 @@ impl Checkpoint {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// Returns the extents of a tensor.
+    /// Returns the shape of a tensor.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.tensors.get(name).map(StoredTensor::shape)
     }
 
-    /// Returns the type a tensor is stored in.
+    /// Returns the element type in which a tensor is stored.
     pub fn stored_type(&self, name: &str) -> Option<StoredType> {
         self.tensors.get(name).map(StoredTensor::dtype)
     }
@@ -124,22 +124,22 @@ impl Checkpoint {
     /// Reads one tensor, converted to `dtype`.
     ///
     /// # Errors
-    /// There is none of that name, or its type cannot be computed with.
+    /// There is no tensor of that name, or candle does not support its type.
     pub fn tensor(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor, CheckpointError> {
         let stored = self.tensors.get(name).ok_or_else(|| CheckpointError::NoSuchTensor(name.to_owned()))?;
         let read = stored.read(dtype, device);
         read.map_err(|error| CheckpointError::malformed(stored.path(), format!("tensor {name}: {error}")))
     }
 
-    /// Builds a network strictly: every tensor it asks for must be here in that shape, and every tensor here must
-    /// be asked for unless `ignored` says otherwise (buffers, heads of no use).
+    /// Builds a network strictly: every tensor that `build` requests must exist with that shape, and every tensor of
+    /// the checkpoint must be requested unless `ignored` returns true for it (buffers, unused heads).
     ///
-    /// `vb.contains_tensor(name)` answers truly, so a network can choose between key layouts;
-    /// `vb.get_unchecked(name)` reads a tensor of any shape. A missing or mis-shaped tensor is answered with
-    /// zeros (a single element seen as many) so that the constructor runs on and the one error lists all faults.
+    /// `vb.contains_tensor(name)` gives the true answer, so a network can detect the key layout;
+    /// `vb.get_unchecked(name)` reads a tensor of any shape. A request for a missing tensor or for another shape
+    /// returns zeros (one element, broadcast), so that the constructor continues and one error lists all faults.
     ///
     /// # Errors
-    /// [`CheckpointError::Mismatch`] with everything that does not fit, or the constructor's own error.
+    /// [`CheckpointError::Mismatch`] with all faults, or the constructor's own error.
     pub fn load<T>(
         &self,
         dtype: DType,
@@ -150,10 +150,10 @@ impl Checkpoint {
         strict::load(self, dtype, device, ignored, build)
     }
 
-    /// Writes all tensors into one `.safetensors` file, tensor by tensor.
+    /// Writes all tensors to one `.safetensors` file, one tensor at a time.
     ///
     /// # Errors
-    /// The target exists and may not be overwritten, cannot be written, or a tensor cannot be converted.
+    /// The target exists and may not be overwritten, it cannot be written, or a tensor cannot be converted.
     pub fn convert(
         &self,
         target: &Path,

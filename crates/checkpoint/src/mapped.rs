@@ -1,14 +1,14 @@
-//! A whole file as bytes, mapped into memory: only the pages that are touched are ever read.
+//! A memory-mapped file. Only pages that are accessed are read from disk.
 
 use crate::CheckpointError;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-/// A read-only file in memory.
+/// A read-only memory-mapped file.
 #[derive(Debug)]
 pub(crate) struct MappedFile {
     path: PathBuf,
-    /// `None` for an empty file, which cannot be mapped.
+    /// `None` for an empty file, because empty files cannot be mapped.
     map: Option<memmap2::Mmap>,
 }
 
@@ -34,9 +34,9 @@ impl MappedFile {
 
 #[expect(unsafe_code, reason = "weights are tens of gigabytes: they are mapped, not read")]
 fn map(file: &File, path: &Path) -> Result<memmap2::Mmap, CheckpointError> {
-    // SAFETY: the mapping is read-only and every access goes through a bounds-checked slice. What no check can
-    // rule out is another process changing the file meanwhile: weights are treated as immutable once installed
-    // (downloads and conversions write beside the target and rename), and numbers read from them decide nothing
-    // about memory after the header has been parsed once.
+    // SAFETY: the mapping is read-only and every access goes through a bounds-checked slice. The remaining hazard is
+    // that another process changes the file while it is mapped. Weights are immutable once installed (downloads and
+    // conversions write a temporary file and rename it), and once the header has been parsed, no value read from the
+    // mapping determines a memory access.
     unsafe { memmap2::Mmap::map(file) }.map_err(|source| CheckpointError::io("map", path, source))
 }

@@ -1,20 +1,20 @@
-//! A reader of Python pickles that builds plain data and can do nothing else.
+//! A reader of Python pickles that builds plain data and cannot execute code.
 //!
-//! It understands the instructions PyTorch's writer emits, for all protocols up to 5, and runs no code: a
-//! class or function is only ever a name, and applying one yields an opaque value unless `torch_file` knows what
-//! it stands for. Every instruction makes at most one value, and text is borrowed from the file, so memory stays
-//! within a small multiple of the pickle's length. Values live in one arena and refer to each other by place, so
-//! shared and even circular structures cost nothing; whoever walks them must bound the walk.
+//! It supports the opcodes that PyTorch's writer emits, for all protocols up to 5. A class or function is represented
+//! by its name; calling one yields an opaque value unless `torch_file` recognises it. Every opcode creates at most one
+//! value, and strings are borrowed from the file, so memory is bounded by a small multiple of the pickle's length.
+//! Values are stored in one arena and refer to each other by index, so shared and circular structures cost nothing
+//! extra; code that traverses them must bound the traversal.
 
 use std::collections::HashMap;
 
-/// A value's place in the arena.
+/// Index of a value in the arena.
 pub(crate) type Place = usize;
 
 /// One value of the pickle.
 #[derive(Clone, Debug)]
 pub(crate) enum Value<'a> {
-    /// None, booleans, floats, bytes: nothing a state dictionary needs.
+    /// None, booleans, floats, bytes: values that a state dictionary does not need.
     Plain,
     Int(i64),
     Text(&'a str),
@@ -23,16 +23,16 @@ pub(crate) enum Value<'a> {
     Dict(Vec<(Place, Place)>),
     /// A class or function, by module and name.
     Global(&'a str, &'a str),
-    /// A reference outside the pickle: PyTorch's storages.
+    /// A reference outside the pickle. PyTorch uses it for storages.
     Persistent(Place),
-    /// A global applied to arguments.
+    /// A global called with arguments.
     Applied {
         callable: Place,
         arguments: Place,
     },
 }
 
-/// The values of a pickle, and which of them is the whole.
+/// The values of a pickle, and the index of its root.
 #[derive(Debug)]
 pub(crate) struct Pickle<'a> {
     values: Vec<Value<'a>>,
@@ -40,7 +40,7 @@ pub(crate) struct Pickle<'a> {
 }
 
 impl<'a> Pickle<'a> {
-    /// Reads a pickle; text after its end is ignored, as Python does.
+    /// Reads a pickle. Bytes after its end are ignored, as in Python.
     pub(crate) fn read(bytes: &'a [u8]) -> Result<Self, String> {
         let mut machine = Machine { rest: bytes, ..Machine::default() };
         loop {
@@ -62,7 +62,7 @@ impl<'a> Pickle<'a> {
     }
 }
 
-/// The pickle machine: values, a stack of places, marks into the stack, and a memo.
+/// The pickle machine: values, a stack of indices, marks on the stack, and a memo.
 #[derive(Default)]
 struct Machine<'a> {
     rest: &'a [u8],
@@ -75,7 +75,7 @@ struct Machine<'a> {
 type Step<T = ()> = Result<T, String>;
 
 impl<'a> Machine<'a> {
-    /// Runs one instruction; returns the root value at the end of the pickle.
+    /// Executes one opcode. Returns the root at the end of the pickle.
     fn step(&mut self) -> Step<Option<Place>> {
         let [opcode] = self.take_array()?;
         match opcode {
@@ -100,14 +100,14 @@ impl<'a> Machine<'a> {
             b'a' | b'e' | b's' | b'u' => self.extend(opcode)?,
             b'c' | 0x93 => self.global(opcode)?,
             b'R' | 0x81 => self.apply()?,
-            // The state given to an object is dropped: for an OrderedDict it is only `_metadata`.
+            // The state of an object is discarded: for an OrderedDict it is only `_metadata`.
             b'b' => self.pop().map(drop)?,
             b'Q' => {
                 let id = self.pop()?;
                 self.push(Value::Persistent(id));
             }
             b'q' | b'r' | 0x94 | b'h' | b'j' => self.memoise(opcode)?,
-            // Sets and extended construction occur in no state dictionary.
+            // Sets and extended construction do not occur in state dictionaries.
             other => return Err(format!("instruction {other:#04x} is not one that PyTorch's writer emits")),
         }
         Ok(None)
@@ -144,7 +144,7 @@ impl<'a> Machine<'a> {
         self.values.push(value);
     }
 
-    /// Values below an open mark are out of reach, as in Python.
+    /// Values below an open mark are not accessible, as in Python.
     fn floor(&self) -> usize {
         self.marks.last().copied().unwrap_or(0)
     }
@@ -192,7 +192,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Little-endian two's complement of any length; what exceeds 64 bits is no size and stays opaque.
+    /// Little-endian two's complement of any length. Values that exceed 64 bits cannot be sizes and stay opaque.
     fn long(&mut self, length: usize) -> Step {
         let bytes = self.take(length)?;
         let fill = if bytes.last().is_some_and(|&byte| byte >= 0x80) { 0xff } else { 0 };
@@ -239,7 +239,8 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Appends to the list, or sets in the dictionary, on top of the stack. Opaque objects swallow both.
+    /// Appends to the list, or inserts into the dictionary, on top of the stack. Opaque objects accept and discard
+    /// both.
     fn extend(&mut self, opcode: u8) -> Step {
         let items = match opcode {
             b'a' => vec![self.pop()?],

@@ -1,7 +1,7 @@
-//! The header of a `.safetensors` file: eight bytes of length, JSON, then the tensors' bytes without gap.
+//! The `.safetensors` format: eight bytes of header length, a JSON header, then the tensors' bytes without gaps.
 //!
-//! Parsed here rather than by the `safetensors` crate so that duplicated names are an error and every complaint
-//! names its tensor. <https://github.com/huggingface/safetensors#format>
+//! Parsed here rather than by the `safetensors` crate, so that duplicated names are an error and every error names its
+//! tensor. <https://github.com/huggingface/safetensors#format>
 
 use crate::mapped::MappedFile;
 use crate::stored::{StoredTensor, StoredType};
@@ -11,9 +11,9 @@ use serde::Deserialize;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The longest header, as the format's own library has it.
+/// Maximum header length in bytes, the same limit as in the `safetensors` library.
 const MAX_HEADER_BYTES: usize = 100_000_000;
-/// Where the header's JSON begins.
+/// Offset of the header's JSON.
 const HEADER_START: usize = 8;
 
 #[derive(Deserialize)]
@@ -39,7 +39,7 @@ pub(crate) fn open(path: &Path, tensors: &mut Tensors) -> Result<(), CheckpointE
     check_ranges(ranges, file.bytes().len() - data_start).map_err(malformed)
 }
 
-/// Returns the header's JSON and where the tensors' bytes begin.
+/// Returns the header's JSON and the offset of the tensors' bytes.
 fn header(bytes: &[u8]) -> Result<(&[u8], usize), String> {
     let Some((length, rest)) = bytes.split_first_chunk::<HEADER_START>() else {
         return Err(format!("{} bytes are too few for a safetensors file (truncated?)", bytes.len()));
@@ -62,7 +62,7 @@ fn stored(file: &Arc<MappedFile>, data_start: usize, entry: Entry) -> Result<Sto
     StoredTensor::contiguous(file.clone(), start, length, dtype, entry.shape)
 }
 
-/// The format wants the bytes covered once and wholly: no overlap, no hole, nothing behind.
+/// Checks that the tensors cover the bytes exactly once: no overlap, no gap, nothing after the last tensor.
 fn check_ranges(mut ranges: Vec<[usize; 2]>, available: usize) -> Result<(), String> {
     ranges.sort_unstable();
     let mut covered = 0;

@@ -1,4 +1,4 @@
-//! `….index.json`: which tensor lies in which of several files beside it.
+//! The index of a sharded checkpoint, `….index.json`: which tensor is in which file.
 
 use crate::unique_map::UniqueMap;
 use crate::{CheckpointError, Tensors, mapped::MappedFile};
@@ -6,9 +6,9 @@ use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::path::{Component, Path};
 
-/// Indexes of the largest published models are a few megabytes.
+/// Maximum length of an index in bytes. Those of the largest published models are a few megabytes.
 const MAX_INDEX_BYTES: usize = 64 << 20;
-/// Missing names that one message lists.
+/// Maximum number of missing names in one message.
 const LISTED: usize = 20;
 
 #[derive(Deserialize)]

@@ -1,4 +1,4 @@
-//! One tensor as it lies in a file: where, of what type, in what shape and strides.
+//! One tensor in a file: position, element type, shape and strides.
 
 use crate::mapped::MappedFile;
 use candle_core::{DType, Device, Tensor};
@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Element types met in checkpoints, whether or not candle can compute with them.
+/// Element types of checkpoints, including those that candle cannot compute with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StoredType {
     /// One byte, 0 or 1.
@@ -15,9 +15,9 @@ pub enum StoredType {
     U8,
     /// Signed 8 bit.
     I8,
-    /// 8-bit float, 4 exponent bits.
+    /// 8-bit float with 4 exponent bits.
     F8E4M3,
-    /// 8-bit float, 5 exponent bits.
+    /// 8-bit float with 5 exponent bits.
     F8E5M2,
     /// Unsigned 16 bit.
     U16,
@@ -25,7 +25,7 @@ pub enum StoredType {
     I16,
     /// Half precision.
     F16,
-    /// Brain float.
+    /// bfloat16.
     BF16,
     /// Unsigned 32 bit.
     U32,
@@ -61,17 +61,17 @@ const TYPES: [(StoredType, &str, usize); 15] = [
 ];
 
 impl StoredType {
-    /// Returns the type of this name in a safetensors header, if it is one we know.
+    /// Returns the type with this name in a safetensors header, if it is supported.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         TYPES.iter().find(|entry| entry.1 == name).map(|entry| entry.0)
     }
 
-    /// Returns the name safetensors headers use.
+    /// Returns the type's name in safetensors headers.
     pub fn name(self) -> &'static str {
         TYPES.iter().find(|entry| entry.0 == self).map_or("?", |entry| entry.1)
     }
 
-    /// Returns the bytes of one element.
+    /// Returns the size of one element in bytes.
     pub fn size(self) -> usize {
         TYPES.iter().find(|entry| entry.0 == self).map_or(1, |entry| entry.2)
     }
@@ -81,7 +81,7 @@ impl StoredType {
         matches!(self, Self::F8E4M3 | Self::F8E5M2 | Self::F16 | Self::BF16 | Self::F32 | Self::F64)
     }
 
-    /// Returns candle's type for it, if candle has one.
+    /// Returns the corresponding candle type, if there is one.
     pub(crate) fn candle(self) -> Option<DType> {
         Some(match self {
             Self::Bool | Self::U8 => DType::U8,
@@ -98,11 +98,11 @@ impl StoredType {
     }
 }
 
-/// Where one tensor lies. Every number in here has been checked against the file's length.
+/// The position and layout of one tensor. All values have been checked against the file's length.
 #[derive(Clone, Debug)]
 pub(crate) struct StoredTensor {
     file: Arc<MappedFile>,
-    /// The tensor's bytes if contiguous, else its whole storage.
+    /// Offset of the tensor's bytes if contiguous, else of its whole storage.
     start: usize,
     length: usize,
     dtype: StoredType,
@@ -110,16 +110,16 @@ pub(crate) struct StoredTensor {
     strides: Option<Strides>,
 }
 
-/// A view into a storage that is not simply row-major from its first element. Counted in elements.
+/// A view of a storage that is not contiguous from the storage's start. Offsets and strides are in elements.
 #[derive(Clone, Debug)]
 struct Strides {
     offset: usize,
     strides: Vec<usize>,
 }
 
-/// Returns the number of elements of `shape`, or `None` where the extents overflow.
+/// Returns the number of elements of `shape`, or `None` if the product overflows.
 ///
-/// Zero extents do not hide an overflow among the others, since later code may multiply those alone.
+/// A zero extent does not hide an overflow of the others, because later code may multiply a subset of the extents.
 pub(crate) fn element_count(shape: &[usize]) -> Option<usize> {
     let extents = shape.iter().try_fold(1usize, |product, &extent| product.checked_mul(extent.max(1)))?;
     let empty = shape.contains(&0);
@@ -127,7 +127,7 @@ pub(crate) fn element_count(shape: &[usize]) -> Option<usize> {
 }
 
 impl StoredTensor {
-    /// A row-major tensor in `start..start + length` of the file.
+    /// A contiguous row-major tensor in the file's bytes `start..start + length`.
     pub(crate) fn contiguous(
         file: Arc<MappedFile>,
         start: usize,
@@ -147,7 +147,7 @@ impl StoredTensor {
         Ok(Self { file, start, length, dtype, shape, strides: None })
     }
 
-    /// A view of a storage (which lies in `start..start + length` of the file), as PyTorch saves it.
+    /// A view of a storage in the file's bytes `start..start + length`, as PyTorch stores it.
     pub(crate) fn view(
         file: Arc<MappedFile>,
         (start, length): (usize, usize),
@@ -168,7 +168,7 @@ impl StoredTensor {
             ));
         }
         if count == 0 || is_row_major(&shape, &strides) {
-            // An empty tensor may carry any offset; it reads nothing.
+            // An empty tensor may have any offset, because nothing is read.
             let offset = if count == 0 { 0 } else { offset };
             return Self::contiguous(file, start + offset * dtype.size(), count * dtype.size(), dtype, shape);
         }
@@ -187,7 +187,7 @@ impl StoredTensor {
         self.dtype
     }
 
-    /// The tensor's bytes in row-major order: a view of the file where the tensor is contiguous.
+    /// Returns the tensor's bytes in row-major order, borrowed from the file if the tensor is contiguous.
     pub(crate) fn bytes(&self) -> Cow<'_, [u8]> {
         let storage = self.file.bytes().get(self.start..self.start.saturating_add(self.length)).unwrap_or_default();
         match &self.strides {

@@ -1,4 +1,4 @@
-//! Builds a network from a checkpoint and compares the two name by name.
+//! Strict loading: builds a network from a checkpoint and compares the two by tensor name and shape.
 
 use crate::error::Misshaped;
 use crate::{Checkpoint, CheckpointError, Mismatch};
@@ -8,14 +8,14 @@ use candle_nn::var_builder::SimpleBackend;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What the network asked for so far, and what was wrong with it.
+/// The tensors requested so far, and the faults found.
 #[derive(Default)]
 struct Record {
     used: BTreeSet<String>,
     mismatch: Mismatch,
 }
 
-/// Answers every request, and writes down those it could not truly answer.
+/// A backend that answers every request and records those that the checkpoint cannot satisfy.
 struct RecordingBackend {
     checkpoint: Checkpoint,
     record: Arc<Mutex<Record>>,
@@ -33,7 +33,7 @@ pub(crate) fn load<T>(
     let built = build(VarBuilder::from_backend(Box::new(backend), dtype, device.clone()));
     let mut record = lock(&record);
     let mut mismatch = std::mem::take(&mut record.mismatch);
-    // A constructor that failed may not have come to all its tensors: what it left is not "unexpected" then.
+    // A failed constructor may not have requested all its tensors, so the remaining ones are not "unexpected".
     if built.is_ok() {
         let unexpected = checkpoint.names().filter(|name| !record.used.contains(*name) && !ignored(name));
         mismatch.unexpected = unexpected.map(str::to_owned).collect();
@@ -46,13 +46,13 @@ pub(crate) fn load<T>(
     }
 }
 
-/// A panic of a constructor on another thread leaves the record as it is: still worth reading.
+/// Ignores poisoning: after a panic of a constructor on another thread the record is still valid.
 fn lock(record: &Mutex<Record>) -> MutexGuard<'_, Record> {
     record.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl RecordingBackend {
-    /// Marks `name` as used and returns its shape, or notes that it is missing (once).
+    /// Marks `name` as used and returns its shape, or records (once) that it is missing.
     fn find(&self, name: &str) -> Option<Vec<usize>> {
         let mut record = lock(&self.record);
         let first_time = record.used.insert(name.to_owned());
@@ -93,7 +93,8 @@ impl SimpleBackend for RecordingBackend {
             let misshaped = Misshaped { name: name.to_owned(), expected: shape.dims().to_vec(), found };
             lock(&self.record).mismatch.misshaped.push(misshaped);
         }
-        // One element seen as many: the constructor goes on, nothing is allocated, and `load` fails at its end.
+        // One element, broadcast to the shape: nothing is allocated, the constructor continues, and `load` fails at
+        // the end.
         Tensor::zeros((), dtype, device)?.broadcast_as(shape)
     }
 

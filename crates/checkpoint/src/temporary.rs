@@ -1,4 +1,4 @@
-//! Files that get their name only once they are whole.
+//! Temporary files that are renamed to their final name when complete.
 
 use std::fs::File;
 use std::io;
@@ -6,11 +6,11 @@ use std::path::Path;
 
 use tempfile::{Builder, NamedTempFile};
 
-/// Creates a file in the folder of `path`, under a name that no other process has: a process number would not do, since
-/// it is the same in every container. Renaming it to `path` is atomic, dropping it removes it. It has the permissions of
-/// any newly created file.
+/// Creates a temporary file in the folder of `path`, under a name that no other process uses. A process id would not
+/// be unique, because containers have separate pid namespaces. Renaming the file to `path` is atomic; dropping it
+/// deletes it. It has the permissions of any newly created file.
 pub(crate) fn beside(path: &Path) -> io::Result<NamedTempFile> {
-    // A bare name has the empty path as its parent, which is no folder that could be opened.
+    // The parent of a bare file name is the empty path, which cannot be opened.
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let create = |path: &Path| File::options().write(true).create_new(true).open(path);
     let name = path.file_name().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Checkpoints of every format, whole, broken and hostile.
+//! Tests on checkpoints of every format: valid, damaged and hostile.
 
 use super::*;
 use proptest::prelude::*;
@@ -17,7 +17,7 @@ fn values(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// Writes `bytes` into a fresh folder under `name`; the folder lives as long as the value.
+/// Writes `bytes` to a file called `name` in a new temporary folder, which exists until the value is dropped.
 fn file(name: &str, bytes: &[u8]) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
@@ -202,7 +202,7 @@ fn a_bad_index_is_refused() {
     }
 }
 
-/// A zip archive as `torch.save` lays it out, with a pickle of our choosing and one storage of 16 bytes.
+/// Builds a zip archive in the layout of `torch.save`, with the given pickle and one storage of 16 bytes.
 fn torch_file(pickle: &[u8], compression: zip::CompressionMethod) -> Vec<u8> {
     use std::io::Write;
     let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
@@ -214,7 +214,8 @@ fn torch_file(pickle: &[u8], compression: zip::CompressionMethod) -> Vec<u8> {
     zip.finish().unwrap().into_inner()
 }
 
-/// A pickle of `{"t": tensor}` with the given offset, shape and strides over `elements` floats of storage "0".
+/// Builds a pickle of `{"t": tensor}` with the given offset, shape and strides over a storage "0" of `elements`
+/// floats.
 fn tensor_pickle(elements: u8, offset: u8, shape: &[i32], strides: &[i32]) -> Vec<u8> {
     let tuple = |values: &[i32]| {
         let items = values.iter().flat_map(|value| [&b"J"[..], &value.to_le_bytes()].concat());
@@ -260,7 +261,7 @@ fn broken_torch_files_say_what_is_wrong() {
 
 #[test]
 fn dictionaries_that_multiply_by_reference_are_refused() {
-    // Each level refers twice to the one below: 2^15 paths out of some 300 bytes.
+    // Each level refers twice to the level below: 2^15 paths in about 300 bytes.
     let mut pickle = b"\x80\x02}q\x00X\x01\0\0\0xK\x01s".to_vec();
     for level in 0..15u8 {
         let (below, above) = (level, level + 1);
@@ -283,7 +284,7 @@ fn other_files_are_refused_in_words() {
     assert!(Checkpoint::open(&inside).unwrap_err().to_string().contains("folder"));
 }
 
-/// Opens and reads everything; whatever the file holds, this must return.
+/// Opens the file and reads every tensor. Must return, not panic, whatever the file contains.
 fn read_all(name: &str, bytes: &[u8]) {
     let (_folder, path) = file(name, bytes);
     let Ok(checkpoint) = Checkpoint::open(&path) else { return };

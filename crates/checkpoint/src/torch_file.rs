@@ -1,7 +1,7 @@
-//! PyTorch's `.pth`: a zip archive with `data.pkl` (names, shapes, strides) and one stored entry per storage.
+//! PyTorch's `.pth` format: a zip archive with `data.pkl` (names, shapes, strides) and one stored entry per storage.
 //!
-//! Nested dictionaries are joined by dots; numbers, text and lists among the values are passed over, and so is
-//! every object we do not know, since no code of the file is ever run. Tensors may share a storage.
+//! The keys of nested dictionaries are joined by dots. Numbers, text, lists and unknown objects are skipped, because
+//! no code of the file is executed. Tensors may share a storage.
 
 use crate::mapped::MappedFile;
 use crate::pickle::{Pickle, Place, Value};
@@ -13,10 +13,10 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Dictionaries within dictionaries; published checkpoints have three levels at most.
+/// Maximum nesting depth of dictionaries. Published checkpoints have at most three levels.
 const MAX_DEPTH: usize = 16;
-/// How much longer than the pickle all joined names together may be: a key can be referred to in two bytes,
-/// so nothing else bounds them.
+/// Bound on the total length of all joined names, as a multiple of the pickle's length. A key can be referenced in two
+/// bytes, so nothing else bounds the names.
 const MAX_NAME_GROWTH: usize = 64;
 
 pub(crate) fn open(path: &Path, tensors: &mut Tensors) -> Result<(), CheckpointError> {
@@ -35,7 +35,7 @@ pub(crate) fn open(path: &Path, tensors: &mut Tensors) -> Result<(), CheckpointE
 /// The uncompressed entries of a zip archive, as ranges of the file.
 struct Archive {
     entries: HashMap<String, Range<usize>>,
-    /// What precedes `data.pkl` in its name: the folder of the whole archive.
+    /// The prefix of `data.pkl` in the archive, which is the folder of all entries.
     folder: String,
 }
 
@@ -94,12 +94,12 @@ fn entry<R: std::io::Read + std::io::Seek>(
     }
 }
 
-/// A walk through the pickled dictionaries that collects tensors.
+/// A traversal of the pickled dictionaries that collects tensors.
 struct Walk<'a> {
     file: &'a Arc<MappedFile>,
     archive: Archive,
     pickle: Pickle<'a>,
-    /// Bytes of names that may still be made.
+    /// Remaining budget for bytes of names.
     budget: usize,
 }
 
@@ -143,7 +143,7 @@ impl<'a> Walk<'a> {
             (Value::Int(key), _) => format!("{prefix}.{key}"),
             _ => return Ok(None),
         };
-        // The sixteen stand for the work of an entry whose name is short.
+        // Sixteen bytes per entry account for the work on entries with short names.
         self.budget = self
             .budget
             .checked_sub(name.len() + 16)
@@ -151,10 +151,10 @@ impl<'a> Walk<'a> {
         Ok(Some(name))
     }
 
-    /// Reads a tensor or a parameter around one; `None` for any other object.
+    /// Reads a tensor or a parameter that wraps one; `None` for any other object.
     fn tensor(&self, place: Place) -> Result<Option<StoredTensor>, String> {
         let mut place = place;
-        // A parameter of a tensor subclass is wrapped twice; no deeper wrapping exists.
+        // A parameter of a tensor subclass has two wrappers; deeper nesting does not exist.
         for _ in 0..3 {
             let Value::Applied { callable, arguments } = self.pickle.get(place) else { return Ok(None) };
             let Value::Tuple(arguments) = self.pickle.get(*arguments) else { return Ok(None) };
@@ -176,7 +176,7 @@ impl<'a> Walk<'a> {
         Ok(None)
     }
 
-    /// A tensor with Python attributes: its plain constructor and that one's arguments, not yet applied.
+    /// A tensor with Python attributes: its plain constructor and arguments, not yet applied.
     fn subclass(&self, callable: Place, arguments: Place) -> Result<Option<StoredTensor>, String> {
         match (self.pickle.get(callable), self.pickle.get(arguments)) {
             (Value::Global("torch._utils", "_rebuild_tensor_v2"), Value::Tuple(arguments)) => match arguments[..] {
@@ -236,7 +236,7 @@ impl<'a> Walk<'a> {
     fn sizes(&self, place: Place) -> Result<Vec<usize>, String> {
         match self.pickle.get(place) {
             Value::Tuple(places) => places.iter().map(|&place| self.size(place)).collect(),
-            // `torch.Size((…))`, in files of some versions.
+            // `torch.Size((…))`, which some versions write.
             Value::Applied { callable, arguments }
                 if matches!(self.pickle.get(*callable), Value::Global("torch", "Size")) =>
             {
@@ -253,7 +253,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// The element type of a storage class; `None` for the untyped class, whose tensors carry their own.
+/// Returns the element type of a storage class; `None` for the untyped class, whose tensors carry their own type.
 fn storage_type(class: &str) -> Result<Option<StoredType>, String> {
     Ok(Some(match class {
         "UntypedStorage" => return Ok(None),

@@ -1,13 +1,13 @@
-//! A JSON object whose repeated keys are an error instead of "the last one wins".
+//! A JSON object that rejects repeated keys, where serde would keep the last value.
 //!
-//! The key `__metadata__`, which safetensors reserves for free text, is skipped unread.
+//! The key `__metadata__`, which safetensors reserves for free text, is skipped.
 
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
-/// A map from a JSON object without repeated keys.
+/// A map parsed from a JSON object without repeated keys.
 pub(crate) struct UniqueMap<T>(pub(crate) BTreeMap<String, T>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for UniqueMap<T> {

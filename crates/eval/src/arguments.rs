@@ -31,10 +31,10 @@ cosines of features of a picture made and a photograph, CLIP-T of a picture made
 what has no weights is shown as \"-\". A picture is at KEEP/SUBJECT/00-0.png: the number of the
 sentence in prompts_and_classes.txt, and that of the picture, both from 0.";
 
-/// Pictures and scenes of a quick run.
+/// Number of pictures and scenes of a quick run.
 const QUICK: usize = 24;
 
-/// The whole command line, without the flags of settings.
+/// The arguments, without the flags of settings.
 #[derive(Debug, Parser)]
 #[command(name = "echogen-eval", bin_name = "echogen-eval", version, about = ABOUT, after_help = EXAMPLES, max_term_width = 100)]
 pub(crate) struct EvalArguments {
@@ -72,12 +72,12 @@ pub(crate) struct EvalArguments {
 }
 
 impl EvalArguments {
-    /// How many pictures are made.
+    /// Returns the number of pictures to make.
     pub(crate) fn picture_count(&self) -> usize {
         if self.quick { QUICK } else { self.pictures as usize }
     }
 
-    /// In how many scenes the subject is looked for.
+    /// Returns the number of scenes in which the subject is detected.
     pub(crate) fn scene_count(&self) -> usize {
         if self.quick { QUICK } else { self.scenes as usize }
     }

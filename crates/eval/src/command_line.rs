@@ -1,4 +1,4 @@
-//! From the process's arguments to an evaluation and its configuration.
+//! Parsing of the process's arguments into an evaluation and its configuration.
 
 use std::ffi::OsString;
 
@@ -10,7 +10,7 @@ use echogen_service::{
 
 use crate::arguments::EvalArguments;
 
-/// The settings that an evaluation uses: those of the networks, and how pictures are sampled.
+/// The settings that an evaluation reads: those of the networks and of sampling.
 const USES: [&str; 10] = [
     "model",
     "!model.hub_endpoint",
@@ -24,12 +24,12 @@ const USES: [&str; 10] = [
     "!telemetry.listen",
 ];
 
-/// The whole definition of the command line.
+/// Returns the definition of the command line.
 pub(crate) fn definition() -> Command {
     EvalArguments::command().args(flags(&USES))
 }
 
-/// A command line that was parsed.
+/// A parsed command line.
 pub(crate) struct Line {
     pub(crate) arguments: EvalArguments,
     matches: ArgMatches,
@@ -42,7 +42,7 @@ impl Line {
         Ok(Self { arguments: EvalArguments::from_arg_matches(&matches)?, matches })
     }
 
-    /// Reads the configuration: this process's environment, the file, and the flags.
+    /// Loads the configuration from this process's environment, the file, and the flags.
     pub(crate) fn load(&self) -> Result<Loaded, Failure> {
         let (file, flags) = (self.arguments.config.clone(), given(&self.matches));
         let layers = Layers { file, flags, ..Layers::of_process() };

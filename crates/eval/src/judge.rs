@@ -1,8 +1,9 @@
-//! The judge of `echogen-eval`: a small convolutional network that says what a picture shows, where, and of whom.
+//! The judge of `echogen-eval`: a small convolutional classifier of a picture's kind, scene, subject position and
+//! identity.
 //!
-//! It belongs to no chain and was trained on real renderings only (`training/train_judge.py`), so that what it says of a
-//! made picture is no echo of the networks that made it. Its file is not listed in a bundle's manifest: a bundle without
-//! it makes pictures all the same.
+//! It is no part of the generation pipeline and was trained on real renderings only (`training/train_judge.py`), so
+//! its output is independent of the networks it evaluates. Its file is not listed in the bundle's manifest: a bundle
+//! without it can still generate.
 
 use std::path::Path;
 
@@ -19,45 +20,45 @@ use echogen_models::layers::{
 /// The file's name in a bundle's folder.
 pub const JUDGE_FILE: &str = "judge.safetensors";
 
-/// Side of the pictures that the judge sees.
+/// Side in pixels of the pictures that the judge reads.
 const SIDE: u32 = 64;
 
-/// Groups and constant of the norms.
+/// Groups and epsilon of the group norms.
 const NORM: NormConfig = NormConfig { groups: 8, eps: 1e-5 };
 
-/// 3x3, two pixels a step.
+/// 3x3 convolution with stride 2.
 const HALVING: Geometry = Geometry { kernel: 3, stride: 2, before: 1, after: 1 };
 
-/// Why a picture was not judged.
+/// A picture could not be judged.
 #[derive(Debug, thiserror::Error)]
 pub enum JudgeError {
-    /// The file does not fit.
+    /// The weights do not fit.
     #[error("the judge's weights do not fit")]
     Checkpoint(#[from] CheckpointError),
     /// The picture cannot be resized.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// The network failed.
+    /// A tensor operation failed.
     #[error("cannot run the judge")]
     Network(#[from] candle_core::Error),
 }
 
-/// What the judge says of a picture.
+/// The judge's output for one picture.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
-    /// The likeliest kind of subject, by its number.
+    /// Index of the most probable kind.
     pub kind: usize,
-    /// The likeliest scene, by its number.
+    /// Index of the most probable scene.
     pub scene: usize,
-    /// Who it is, as a direction: pictures of one subject lie near each other. Of length 1.
+    /// Identity embedding of length 1: pictures of one subject have similar embeddings.
     pub identity: Vec<f32>,
 }
 
-/// The judge.
+/// The network.
 #[derive(Debug, Clone)]
 pub struct Judge {
     layers: Vec<(Conv2d, GroupNorm)>,
-    /// How much a cell is the subject.
+    /// Weight of each cell as part of the subject.
     place: Conv2d,
     kind: Linear,
     scene: Linear,
@@ -65,18 +66,18 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// Loads the judge of the bundle whose files lie in `folder`; `None` if it has none.
+    /// Loads the judge from the bundle's folder `folder`. Returns `None` if the file does not exist.
     ///
     /// # Errors
     ///
-    /// If there is a file and it is no judge.
+    /// If the file exists and is not a judge.
     pub fn load(folder: &Path, device: &Device) -> std::result::Result<Option<Self>, JudgeError> {
         let path = folder.join(JUDGE_FILE);
         if !path.is_file() {
             return Ok(None);
         }
         let checkpoint = Checkpoint::open(&path)?;
-        // The sizes are told by the weights: (out, in, 3, 3) of each convolution, (out, in) of each head.
+        // The widths are read from the weights: (out, in, 3, 3) of each convolution, (out, in) of each head.
         let rows = |name: String| checkpoint.shape(&name).and_then(|shape| shape.first()).copied();
         let widths: Vec<usize> = (0..).map_while(|layer| rows(format!("convs.{layer}.weight"))).collect();
         let heads = ["kind", "scene", "identity"].map(|head| rows(format!("{head}.weight")).unwrap_or(0));
@@ -88,7 +89,7 @@ impl Judge {
         let [.., detail, last] = widths else { candle_core::bail!("a judge has at least two convolutions") };
         let inputs = std::iter::once(3).chain(widths.iter().copied());
         let layer = |(index, (input, width)): (usize, (usize, &usize))| {
-            // All but the last halve the picture.
+            // All convolutions but the last halve the map.
             let geometry = if index + 1 < widths.len() { HALVING } else { Geometry::SAME_3X3 };
             let convolution = Conv2d::new(&vb.pp(format!("convs.{index}")), input, *width, geometry)?;
             Ok((convolution, GroupNorm::new(&vb.pp(format!("norms.{index}")), *width, NORM)?))
@@ -106,7 +107,7 @@ impl Judge {
     ///
     /// # Errors
     ///
-    /// If the picture has no pixels, or the network fails.
+    /// If the picture has no pixels, or a tensor operation fails.
     pub fn judge(&self, picture: &RgbImage) -> std::result::Result<Verdict, JudgeError> {
         let small = if picture.dimensions() == (SIDE, SIDE) {
             picture.clone()
@@ -120,7 +121,7 @@ impl Judge {
         Ok(self.verdict(&maps[maps.len() - 2], &maps[maps.len() - 1])?)
     }
 
-    /// From the last two maps (1, channels, rows, columns), which have the same cells.
+    /// Computes the output from the last two feature maps (1, channels, rows, columns), which have the same size.
     fn verdict(&self, detail: &Tensor, last: &Tensor) -> Result<Verdict> {
         let cells = |xs: &Tensor| xs.contiguous()?.flatten_from(2)?.squeeze(0); // (channels, cells)
         let weights = candle_nn::ops::softmax_last_dim(&cells(&self.place.forward(last)?)?)?;

@@ -1,14 +1,15 @@
-//! How good a bundle is: the `echogen-eval` program, and what it measures with.
+//! Evaluation of a bundle: the `echogen-eval` program and its metrics.
 //!
 //! | part | what it does |
 //! |---|---|
-//! | `drawn` | subjects and scenes of the small drawn world, which training never saw |
-//! | `dreambench` | photographs and sentences of the DreamBooth paper |
-//! | [`judge`] | names what a drawn picture shows |
-//! | [`similarity`] | compares pictures and sentences (CLIP and DINO, the only networks taken from candle-transformers) |
-//! | [`round_trip`] | measures what the visual tokenizer loses |
+//! | `drawn` | evaluates on held-out subjects and scenes of the drawn world |
+//! | `dreambench` | evaluates on photographs and sentences of the DreamBooth paper |
+//! | [`judge`] | classifies pictures of the drawn world |
+//! | [`similarity`] | compares pictures and sentences (CLIP and DINO, the only networks taken from
+//! candle-transformers) |
+//! | [`round_trip`] | measures the reconstruction loss of the visual tokenizer |
 //!
-//! A judge makes no pictures, and no service loads one: this crate is in no production image.
+//! The judges take no part in generation and no service loads them: this crate is in no production image.
 
 mod arguments;
 mod command_line;
@@ -35,7 +36,7 @@ pub fn command() -> clap::Command {
     command_line::definition()
 }
 
-/// Runs the program on the process's own arguments.
+/// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
     match run(&std::env::args_os().collect::<Vec<_>>()).and_then(all_printed) {
         Ok(exit) => exit.into(),
@@ -60,11 +61,11 @@ fn run(arguments: &[OsString]) -> Result<Exit, Failure> {
         Some(folder) => dreambench::run(folder, arguments, config),
         None => drawn::run(arguments, config),
     };
-    // The service names settings as `section.name`; the user wrote them in some layer.
+    // The service names settings as `section.name`; the message must name them as the user wrote them.
     ended.map_err(|failure| Failure { message: loaded.as_written(&failure.message), ..failure })
 }
 
-/// A bar for people at a terminal.
+/// Creates a progress bar if the output is a terminal.
 fn progress_bar(total: usize, json: bool) -> ProgressBar {
     if json || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();

@@ -1,4 +1,4 @@
-//! The `echogen-eval` program; everything is in the library, so that the whole-system tests run the very same.
+//! The `echogen-eval` program. All code is in the library, so that the whole-system tests can call it.
 
 fn main() -> std::process::ExitCode {
     echogen_eval::main()

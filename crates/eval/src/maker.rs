@@ -1,4 +1,4 @@
-//! The networks of a bundle that make pictures, in this process, without stages and stores.
+//! The networks of a bundle that generate pictures, in this process, without stages and stores.
 
 use std::{ops::ControlFlow, sync::Arc};
 
@@ -15,22 +15,22 @@ use echogen_models::{
 use echogen_sampler::SamplerConfig;
 use echogen_service::config::JobDefaults;
 
-/// Bytes of conditions kept from picture to picture.
+/// Maximum bytes of cached conditions.
 const CONDITION_CACHE_BYTES: usize = 1 << 28;
 
-/// From a cut-out and sentences to pictures.
+/// Generates pictures from a cut-out and sentences.
 pub(crate) struct Maker {
     generator: Generator,
     encoder: FeatureExtractor,
     pub(crate) schedule: Schedule,
-    /// Pixels on a side of a subject.
+    /// Side in pixels at which a subject is encoded.
     pub(crate) resolution: usize,
-    /// The seed of the first picture; the others count up.
+    /// Seed of the first picture; later pictures count up.
     pub(crate) seed: u64,
 }
 
 impl Maker {
-    /// Loads the networks, for square pictures of the bundle's usual size.
+    /// Loads the networks for square pictures of the bundle's default size.
     pub(crate) fn load(bundle: &Bundle, Compute { device, dtype }: &Compute) -> Result<Self> {
         let defaults = &bundle.manifest().sampling;
         let budget = PixelBudget::ALL.into_iter().find(|budget| budget.to_string() == defaults.pixel_budget);
@@ -52,7 +52,7 @@ impl Maker {
         Ok(self.encoder.encode(cutout, self.resolution)?)
     }
 
-    /// How many pictures are best made side by side: as many as the sampler's stage makes.
+    /// Returns the best batch size, the same as in the sampler stage.
     pub(crate) fn side_by_side(&self, options: &SamplingOptions) -> usize {
         let SamplerConfig { max_batch, max_batch_tokens, max_kv_bytes, .. } = SamplerConfig::default();
         let by_tokens = max_batch_tokens / self.schedule.image_tokens().max(1);
@@ -60,13 +60,13 @@ impl Maker {
         max_batch.min(by_tokens).min(usize::try_from(by_memory).unwrap_or(usize::MAX)).max(1)
     }
 
-    /// Makes pictures side by side.
+    /// Generates the pictures in one batch.
     pub(crate) fn make(&self, requests: &[ImageRequest]) -> Result<Vec<RgbImage>> {
         Ok(self.generator.generate(requests, &self.schedule, |_, _| ControlFlow::Continue(()))?)
     }
 }
 
-/// A picture of a subject in a scene.
+/// Creates the request for a picture of a subject in a scene.
 pub(crate) fn request(
     caption: &str,
     subject: &Arc<EncodedSubject>,
@@ -82,7 +82,7 @@ pub(crate) fn request(
     }
 }
 
-/// The bundle's sampling parameters, with what the options give in their place.
+/// Returns the bundle's sampling parameters, overridden by those given in the options.
 pub(crate) fn sampling(bundle: &Bundle, given: &JobDefaults) -> SamplingOptions {
     let defaults = &bundle.manifest().sampling;
     let or = |given: &Option<echogen_protocol::PerScale>, default: f64| match given {

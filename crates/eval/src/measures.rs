@@ -1,8 +1,8 @@
-//! How likeness, boxes and loss are counted.
+//! Metrics: cosine similarity, retrieval, IoU, PSNR, and means.
 
 use echogen_imaging::RgbImage;
 
-/// The cosine of the angle between two directions; 0 if one is nothing.
+/// Returns the cosine similarity of two vectors; 0 if one has length zero.
 pub(crate) fn cosine(a: &[f32], b: &[f32]) -> f32 {
     let product: f32 = a.iter().zip(b).map(|(x, y)| x * y).sum();
     let lengths = length(a) * length(b);
@@ -13,7 +13,8 @@ fn length(a: &[f32]) -> f32 {
     a.iter().map(|x| x * x).sum::<f32>().sqrt()
 }
 
-/// The place of the gallery's nearest to `query`, by cosine, once what all of the gallery have in common is taken away.
+/// Returns the index of the gallery vector nearest to `query` by cosine, after subtracting the gallery's mean from
+/// both.
 pub(crate) fn nearest(query: &[f32], gallery: &[Vec<f32>]) -> Option<usize> {
     let mean = mean(gallery);
     let apart = |features: &[f32]| features.iter().zip(&mean).map(|(x, m)| x - m).collect::<Vec<_>>();
@@ -30,7 +31,7 @@ fn mean(gallery: &[Vec<f32>]) -> Vec<f32> {
     sum.into_iter().map(|sum| sum / gallery.len() as f32).collect()
 }
 
-/// What two boxes (left, top, right, bottom) share, of what they cover together.
+/// Returns the intersection over union (IoU) of two boxes (left, top, right, bottom).
 pub(crate) fn overlap(a: [f32; 4], b: [f32; 4]) -> f32 {
     let side = |from: f32, to: f32| (to - from).max(0.0);
     let area = |x: [f32; 4]| side(x[0], x[2]) * side(x[1], x[3]);
@@ -39,7 +40,7 @@ pub(crate) fn overlap(a: [f32; 4], b: [f32; 4]) -> f32 {
     if covered > 0.0 { shared / covered } else { 0.0 }
 }
 
-/// Peak signal-to-noise ratio in decibels; pictures that are alike in all bytes count as 100.
+/// Returns the peak signal-to-noise ratio in decibels; identical pictures give 100.
 pub(crate) fn psnr(a: &RgbImage, b: &RgbImage) -> f64 {
     let square = |(x, y): (&u8, &u8)| (f64::from(*x) - f64::from(*y)).powi(2);
     let squares: f64 = a.as_raw().iter().zip(b.as_raw()).map(square).sum();
@@ -47,12 +48,12 @@ pub(crate) fn psnr(a: &RgbImage, b: &RgbImage) -> f64 {
     if mean > 0.0 { (-10.0 * (mean / 255.0f64.powi(2)).log10()).min(100.0) } else { 100.0 }
 }
 
-/// The share of those that are right; `None` of none.
+/// Returns the share of true values; `None` if there are no values.
 pub(crate) fn share(right: impl IntoIterator<Item = bool>) -> Option<f64> {
     average(right.into_iter().map(|right| f64::from(u8::from(right))))
 }
 
-/// The mean; `None` of none.
+/// Returns the mean; `None` if there are no values.
 pub(crate) fn average(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     let (count, sum) = values.into_iter().fold((0u32, 0.0), |(count, sum), value| (count + 1, sum + value));
     (count > 0).then(|| sum / f64::from(count))

@@ -1,4 +1,4 @@
-//! What the visual tokenizer loses: a picture to bits and back, by both halves of it.
+//! The reconstruction loss of the visual tokenizer: encodes a picture as bits and decodes them again.
 
 use candle_core::{DType, Device};
 
@@ -9,18 +9,18 @@ use echogen_models::{
     visual_tokenizer::{TokenizerConfig, TokenizerDecoder, TokenizerEncoder, is_leftover, quantise},
 };
 
-/// Why there is no way there and back.
+/// The round trip failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RoundTripError {
     /// The bundle is incomplete or malformed, or its weights do not fit.
     #[error(transparent)]
     Bundle(Box<BundleError>),
-    /// The network failed.
+    /// A tensor operation failed.
     #[error("cannot run the visual tokenizer")]
     Network(#[from] candle_core::Error),
 }
 
-/// Both halves of a bundle's visual tokenizer.
+/// The encoder and decoder of a bundle's visual tokenizer.
 #[derive(Debug, Clone)]
 pub struct RoundTrip {
     encoder: TokenizerEncoder,
@@ -28,11 +28,11 @@ pub struct RoundTrip {
 }
 
 impl RoundTrip {
-    /// Loads both halves, in float32; `None` where the checkpoint holds the decoder alone.
+    /// Loads encoder and decoder in float32. Returns `None` if the checkpoint contains only the decoder.
     ///
     /// # Errors
     ///
-    /// If the bundle lacks the checkpoint, or it does not fit.
+    /// If the bundle lacks the checkpoint, or the checkpoint does not fit.
     pub fn load(bundle: &Bundle, device: &Device) -> Result<Option<Self>, RoundTripError> {
         let faulty = |error| RoundTripError::Bundle(Box::new(error));
         let config: TokenizerConfig = bundle.config(Network::VisualTokenizer).map_err(faulty)?;
@@ -49,11 +49,11 @@ impl RoundTrip {
         Ok(Some(both.map_err(faulty)?))
     }
 
-    /// What is left of a picture whose size is the schedule's.
+    /// Returns the reconstruction of a picture whose size is that of the schedule.
     ///
     /// # Errors
     ///
-    /// If the picture has another size, or the network fails.
+    /// If the picture has another size, or a tensor operation fails.
     pub fn picture(&self, picture: &RgbImage, schedule: &Schedule) -> Result<RgbImage, RoundTripError> {
         let latent = self.encoder.forward(&to_unit_tensor(picture)?.unsqueeze(0)?)?;
         let quantised = quantise(&latent, schedule.scales())?;

@@ -1,4 +1,4 @@
-//! The comparisons of the example judge_parity as tests over the shipped fixtures.
+//! Runs the comparisons of the example `judge_parity` on the shipped fixtures.
 
 #[path = "../examples/judge_parity/clip.rs"]
 mod clip;

@@ -4,10 +4,10 @@ use image::RgbImage;
 
 use crate::font;
 
-/// A colour, 8 bits a channel.
+/// A colour: red, green and blue, 8 bits each.
 pub(crate) type Colour = [u8; 3];
 
-/// A rectangle with whole pixels.
+/// A rectangle in whole pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Area {
     pub(crate) x: u32,
@@ -17,7 +17,7 @@ pub(crate) struct Area {
 }
 
 impl Area {
-    /// How much of the pixel lies within the area with corners rounded by `radius`, 0 to 1.
+    /// Returns the share of the pixel, 0 to 1, that lies within the area with corners rounded by `radius`.
     fn coverage(&self, x: u32, y: u32, radius: f32) -> f32 {
         let from_middle = |pixel: u32, start: u32, size: u32| {
             let half = size as f32 / 2.0;
@@ -29,7 +29,7 @@ impl Area {
     }
 }
 
-/// A picture being drawn.
+/// A picture that is drawn on.
 pub(crate) struct Canvas {
     pixels: RgbImage,
 }
@@ -39,7 +39,7 @@ impl Canvas {
         Self { pixels: RgbImage::from_pixel(width, height, image::Rgb(background)) }
     }
 
-    /// Draws on a picture.
+    /// Creates a canvas from an existing picture.
     pub(crate) fn of(pixels: RgbImage) -> Self {
         Self { pixels }
     }
@@ -48,18 +48,19 @@ impl Canvas {
         self.pixels
     }
 
-    /// Fills a rectangle with rounded corners.
+    /// Fills a rectangle with rounded corners. `radius` is in pixels.
     pub(crate) fn fill(&mut self, area: Area, radius: f32, colour: Colour) {
         self.each_pixel(area, radius, |_, _| colour);
     }
 
-    /// Draws the picture, which has the area's size, with rounded corners.
+    /// Draws the picture with its upper left corner at (x, y) and rounded corners.
     pub(crate) fn paste(&mut self, picture: &RgbImage, x: u32, y: u32, radius: f32) {
         let area = Area { x, y, width: picture.width(), height: picture.height() };
         self.each_pixel(area, radius, |column, row| picture.get_pixel(column - x, row - y).0);
     }
 
-    /// Writes one line; (x, y) is the upper left corner of its capitals, which are `capital_height` pixels high.
+    /// Draws one line of text. (x, y) is the upper left corner of its capitals, which are `capital_height` pixels
+    /// high.
     pub(crate) fn text(&mut self, text: &str, x: u32, y: u32, capital_height: f32, colour: Colour) {
         let scale = capital_height / font::CAPITAL_HEIGHT;
         let thickness = (capital_height / 8.5).max(1.2);
@@ -68,7 +69,7 @@ impl Canvas {
         self.strokes(&lines, thickness / 2.0, colour);
     }
 
-    /// Draws lines with round ends. Where they cross, the paint is not put on twice.
+    /// Draws lines with round ends. Where lines cross, the colour is blended only once.
     pub(crate) fn strokes(&mut self, lines: &[font::Segment], radius: f32, colour: Colour) {
         let reach = radius + 1.0;
         let mut ink = std::collections::BTreeMap::<(u32, u32), f32>::new();

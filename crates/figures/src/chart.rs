@@ -1,4 +1,4 @@
-//! A small chart of lines through marked points, in percent on both axes.
+//! A small line chart with marked points, in percent on both axes.
 
 use image::RgbImage;
 
@@ -7,36 +7,36 @@ use crate::{
     font,
 };
 
-/// A chart.
+/// The contents of a chart.
 #[derive(Clone, Debug)]
 pub struct Chart<'a> {
-    /// What it shows, above it.
+    /// Title, above the chart.
     pub title: &'a str,
-    /// What lies along the lower edge.
+    /// Label of the horizontal axis.
     pub across: &'a str,
-    /// What lies along the left edge; written above it.
+    /// Label of the vertical axis, written above it.
     pub up: &'a str,
-    /// The lines; at most six have colours of their own.
+    /// The lines. There are six distinct colours.
     pub lines: &'a [ChartLine],
 }
 
-/// Points joined by a line, in order.
+/// A line through points, in order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChartLine {
-    /// Its name, beside the chart.
+    /// Name in the legend, beside the chart.
     pub label: String,
-    /// The points.
+    /// Points, in drawing order.
     pub points: Vec<ChartPoint>,
 }
 
-/// A marked point; shares from 0 to 1.
+/// A marked point. Coordinates are shares from 0 to 1.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChartPoint {
-    /// How far to the right.
+    /// Horizontal coordinate.
     pub across: f32,
-    /// How far up.
+    /// Vertical coordinate.
     pub up: f32,
-    /// What stands beside it.
+    /// Label beside the point.
     pub label: String,
 }
 
@@ -52,7 +52,8 @@ const SOFT_INK: Colour = [120, 113, 104];
 const COLOURS: [Colour; 6] =
     [[214, 96, 54], [40, 110, 160], [70, 140, 80], [140, 90, 160], [190, 150, 30], [90, 90, 90]];
 
-/// Draws the chart: 900 x 620 pixels. Both axes cover the points, in whole tens of percent.
+/// Draws the chart: 900 x 620 pixels. The range of each axis is the smallest in whole tens of percent that covers the
+/// points.
 pub fn chart(chart: &Chart<'_>) -> RgbImage {
     let mut canvas = Canvas::new(WIDTH, HEIGHT, PAPER);
     canvas.text(chart.title, PLOT.x, 30, 16.0, INK);
@@ -73,7 +74,7 @@ pub fn chart(chart: &Chart<'_>) -> RgbImage {
     canvas.into_image()
 }
 
-/// From and to in tens of percent.
+/// The range of an axis in tens of percent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Axis {
     from: i32,
@@ -81,7 +82,8 @@ struct Axis {
 }
 
 impl Axis {
-    /// The least that covers the values, and no less than two tens. Values beyond 0 and 1 lie on the edge.
+    /// Returns the smallest range that covers the values, at least two tens wide. Values outside 0 to 1 are drawn on
+    /// the edge.
     fn of(values: impl Iterator<Item = f32>) -> Self {
         let tens = values.filter(|value| value.is_finite()).map(|value| value.clamp(0.0, 1.0) * 10.0);
         let (low, high) = tens.fold((10.0f32, 0.0f32), |(low, high), ten| (low.min(ten), high.max(ten)));
@@ -92,7 +94,7 @@ impl Axis {
         Self { from, to }
     }
 
-    /// Where a value lies between both ends, 0 to 1.
+    /// Returns the relative position of a value on the axis, 0 to 1.
     fn at(self, value: f32) -> f32 {
         ((value * 10.0 - self.from as f32) / (self.to - self.from) as f32).clamp(0.0, 1.0)
     }

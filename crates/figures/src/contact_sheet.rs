@@ -1,4 +1,4 @@
-//! One picture that shows a whole batch: every job a card with its subject, what came out, and the prompt.
+//! The contact sheet of a batch: one card per job with the subject, the results and the prompt.
 
 use image::RgbImage;
 
@@ -6,30 +6,30 @@ use crate::canvas::{Area, Canvas, Colour};
 use crate::font;
 use echogen_imaging::{Filter, resize};
 
-/// One job of the sheet.
+/// One job on the sheet.
 #[derive(Clone, Debug)]
 pub struct SheetRow<'a> {
-    /// The subject as it was given.
+    /// The subject as given in the job.
     pub subject: &'a RgbImage,
-    /// Text below the pictures, as a rule the prompt; long text is cut.
+    /// Text below the pictures, usually the prompt. Long text is truncated.
     pub caption: String,
-    /// What was made of it, in order.
+    /// The results, in order.
     pub results: &'a [RgbImage],
 }
 
-/// Longest side of a picture on the sheet.
+/// Longest side of a thumbnail in pixels.
 const THUMBNAIL: u32 = 256;
-/// Jobs shown; the sheet says how many more there are.
+/// Maximum number of jobs shown; the sheet states how many more there are.
 const MAX_CARDS: usize = 40;
-/// Results shown of a job.
+/// Maximum number of results shown per job.
 const MAX_RESULTS: usize = 4;
-/// Width that cards side by side may fill.
+/// Maximum total width of cards in one row, in pixels.
 const PAGE_WIDTH: u32 = 1240;
 const MARGIN: u32 = 32;
 const CARD_GAP: u32 = 20;
 const PADDING: u32 = 16;
 const PICTURE_GAP: u32 = 10;
-/// Between subject and results, with the arrow in it.
+/// Gap between subject and results, which holds the arrow, in pixels.
 const ARROW_GAP: u32 = 36;
 const CAPTION_CAPITALS: f32 = 11.0;
 const CAPTION_LINE: u32 = 21;
@@ -45,10 +45,10 @@ const INK: Colour = [52, 49, 46];
 const SOFT_INK: Colour = [140, 133, 123];
 const ACCENT: Colour = [214, 96, 54];
 
-/// Returns the sheet: cards of equal size, side by side where they fit, under a heading.
+/// Draws the sheet: a heading and cards of equal size, several per row where they fit.
 ///
-/// Bounded whatever is given: at most 40 jobs and four results of each are shown (and the rest counted), pictures are
-/// scaled to 256 pixels and captions cut after three lines, so that no sheet exceeds about 1,430 x 16,000 pixels.
+/// The size is bounded: at most 40 jobs and four results of each are shown (the rest is stated as a number), pictures
+/// are scaled to 256 pixels and captions truncated after three lines, so no sheet exceeds about 1,430 x 16,000 pixels.
 pub fn contact_sheet(rows: &[SheetRow<'_>]) -> RgbImage {
     let shown = &rows[..rows.len().min(MAX_CARDS)];
     let layout = Layout::of(shown);
@@ -82,7 +82,7 @@ fn counted(count: usize, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
-/// Sizes that all cards share.
+/// Sizes that all cards share, in pixels.
 struct Layout {
     across: u32,
     card_width: u32,
@@ -122,20 +122,20 @@ impl Layout {
 
 fn caption_lines(row: &SheetRow<'_>, card_width: u32) -> Vec<String> {
     let scale = CAPTION_CAPITALS / font::CAPITAL_HEIGHT;
-    // Far more than three lines can hold, so that a caption of any length costs little.
+    // Far more than three lines can hold; bounds the cost of a very long caption.
     let caption: String = row.caption.chars().take(1_000).collect();
     font::wrap(&caption, (card_width - 2 * PADDING) as f32 / scale, CAPTION_LINES)
 }
 
-/// The picture in the middle of its square well.
+/// Draws the picture centred in its square field.
 fn draw_thumbnail(canvas: &mut Canvas, picture: &RgbImage, x: u32, y: u32) {
-    // A thin frame, without which a white picture would have no edge on the white card.
+    // A thin frame, so that a white picture has a visible edge on the white card.
     canvas.fill(Area { x: x - 1, y: y - 1, width: THUMBNAIL + 2, height: THUMBNAIL + 2 }, 9.0, EDGE);
     canvas.fill(Area { x, y, width: THUMBNAIL, height: THUMBNAIL }, 8.0, WELL);
     let (width, height) = picture.dimensions();
     let scale = f64::from(THUMBNAIL) / f64::from(width.max(height).max(1));
     let fitted = |side: u32| ((f64::from(side) * scale).round() as u32).clamp(1, THUMBNAIL);
-    // A picture without pixels leaves its well empty.
+    // A picture without pixels leaves its field empty.
     if let Ok(thumbnail) = resize(picture, fitted(height), fitted(width), Filter::Lanczos) {
         let (left, top) = (x + (THUMBNAIL - thumbnail.width()) / 2, y + (THUMBNAIL - thumbnail.height()) / 2);
         canvas.paste(&thumbnail, left, top, 8.0);
@@ -151,7 +151,7 @@ fn draw_arrow(canvas: &mut Canvas, x: u32, y: u32) {
     );
 }
 
-/// A small label in the last picture's corner: how many more results there are.
+/// Draws a small label in the last picture's corner that states how many more results there are.
 fn draw_count_of_hidden(canvas: &mut Canvas, row: &SheetRow<'_>, right: u32, top: u32) {
     let hidden = row.results.len().saturating_sub(MAX_RESULTS);
     if hidden == 0 {

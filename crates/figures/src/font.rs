@@ -1,22 +1,22 @@
-//! A small line font of our own, for captions: every glyph is a few strokes, so that it can be drawn at any size.
+//! A small built-in stroke font for captions. Every glyph is a few strokes, so it can be drawn at any size.
 //!
-//! Units: capitals are 14 high (0 is their top, 14 the baseline), small letters begin at 4, tails reach 18. Latin
-//! letters with marks are drawn without them; other writing becomes boxes.
+//! Font units: capitals are 14 high (0 is their top, 14 the baseline), lower-case letters begin at 4, descenders reach
+//! 18. Accented Latin letters are drawn without their accents; other scripts are drawn as boxes.
 
 /// Height of a capital in font units.
 pub(crate) const CAPITAL_HEIGHT: f32 = 14.0;
 
-/// Space between two glyphs.
+/// Space between two glyphs in font units.
 const GAP: f32 = 3.2;
 
-/// Width of a blank.
+/// Width of a space in font units.
 const BLANK: f32 = 3.0;
 
-/// Points on each piece of a curve.
+/// Line segments per piece of a curve.
 const PIECES: usize = 6;
 
-/// A character's width and strokes. Kinds of strokes, separated by `;`: `l` is a line through points, `s` a smooth
-/// curve through points, `e` an ellipse (centre, radii). Points are `x,y`.
+/// Each character with its width and strokes. Strokes are separated by `;`: `l` is a polyline, `s` a smooth curve
+/// through points, `e` an ellipse (centre, radii). Points are `x,y` in font units.
 const GLYPHS: &[(char, f32, &str)] = &[
     ('A', 9.8, "l 0,14 4.9,0 9.8,14;l 1.7,9.4 8.1,9.4"),
     (
@@ -139,10 +139,10 @@ const GLYPHS: &[(char, f32, &str)] = &[
     ('\u{b7}', 1.0, "l .5,8 .5,8.2"),
 ];
 
-/// What stands for a character that the font lacks.
+/// The glyph of a character that the font lacks.
 const UNKNOWN: (f32, &str) = (8.0, "l 0,0 8,0 8,14 0,14 0,0");
 
-/// Letters with marks, and the letters they are drawn as.
+/// Accented letters, and the letters they are drawn as.
 const FOLDED: &[(&str, char)] = &[
     ("ÀÁÂÃÄÅĀĂĄ", 'A'),
     ("ÇĆČ", 'C'),
@@ -174,16 +174,16 @@ const FOLDED: &[(&str, char)] = &[
     ("•", '\u{b7}'),
 ];
 
-/// A line between two points, in font units.
+/// A line segment between two points, in font units.
 pub(crate) type Segment = [(f32, f32); 2];
 
-/// Width of the text in font units.
+/// Returns the width of the text in font units.
 pub(crate) fn width(text: &str) -> f32 {
     let widths = text.chars().map(|c| advance(c) + GAP).sum::<f32>();
     (widths - GAP).max(0.0)
 }
 
-/// All lines of the text, beginning at x = 0.
+/// Returns all line segments of the text, which begins at x = 0.
 pub(crate) fn segments(text: &str) -> Vec<Segment> {
     let mut x = 0.0;
     let mut segments = Vec::new();
@@ -198,7 +198,8 @@ pub(crate) fn segments(text: &str) -> Vec<Segment> {
     segments
 }
 
-/// Breaks the text into at most `max_lines` lines no wider than `max_width`; what does not fit ends in an ellipsis.
+/// Breaks the text into at most `max_lines` lines no wider than `max_width` (font units). Truncated text ends in an
+/// ellipsis.
 pub(crate) fn wrap(text: &str, max_width: f32, max_lines: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();
@@ -217,7 +218,7 @@ pub(crate) fn wrap(text: &str, max_width: f32, max_lines: usize) -> Vec<String> 
     lines
 }
 
-/// The word, cut where it alone would not fit on a line.
+/// Splits a word that is wider than a line.
 fn pieces(word: &str, max_width: f32) -> Vec<String> {
     let mut pieces = vec![String::new()];
     for character in word.chars() {
@@ -251,7 +252,7 @@ fn glyph(character: char) -> (f32, &'static str) {
     GLYPHS.iter().find(|(known, ..)| *known == folded).map_or(UNKNOWN, |(_, width, strokes)| (*width, *strokes))
 }
 
-/// The points of one stroke, curves broken into short lines.
+/// Returns the points of one stroke, with curves approximated by short lines.
 fn flatten(stroke: &str) -> Vec<(f32, f32)> {
     let (kind, rest) = stroke.split_once(' ').unwrap_or(("", ""));
     let point = |text: &str| {
@@ -272,7 +273,7 @@ fn ellipse(center: (f32, f32), radii: (f32, f32)) -> Vec<(f32, f32)> {
     (0..=steps).map(|s| (center.0 + radii.0 * angle(s).cos(), center.1 + radii.1 * angle(s).sin())).collect()
 }
 
-/// A Catmull-Rom curve through the points.
+/// Returns a Catmull-Rom curve through the points.
 fn smooth(points: &[(f32, f32)]) -> Vec<(f32, f32)> {
     let Some(last) = points.len().checked_sub(1) else { return Vec::new() };
     let mut curve = vec![points[0]];

@@ -1,8 +1,8 @@
-//! Pictures for people: a contact sheet of a batch, a chart, and an overlay that shows which subject was found.
+//! Figures for people: a contact sheet of a batch, a chart, and an overlay that marks the found subject.
 //!
-//! [`contact_sheet()`] shows what a batch made, [`chart()`] the figures of an evaluation, [`overlay()`] a box or an outline on
-//! a picture. All three draw with a small canvas and a stroke font of our own, so that no font file is needed and the
-//! result is the same on every machine. Nothing here is read by a network.
+//! [`contact_sheet()`] shows the results of a batch, [`chart()`] plots the measures of an evaluation, [`overlay()`]
+//! draws a box or an outline on a picture. All three use a small canvas and a built-in stroke font, so no font file is
+//! needed and the result is the same on every machine. No network reads these figures.
 
 mod canvas;
 mod chart;

@@ -1,4 +1,4 @@
-//! A picture with the subject that was found marked on it.
+//! An overlay that marks the found subject on its picture.
 
 use echogen_imaging::{ImageError, PixelBox, SubjectMask};
 use image::RgbImage;
@@ -11,11 +11,11 @@ use crate::{
 const ACCENT: Colour = [214, 96, 54];
 const PAPER: Colour = [255, 255, 255];
 
-/// Returns the picture with a box, or the outline of a mask, and a label drawn on it.
+/// Returns a copy of the picture with a box or a mask's outline, and a label, drawn on it.
 ///
 /// # Errors
 ///
-/// If the box is empty or leaves the picture.
+/// If the box has no area or leaves the picture.
 pub fn overlay(
     picture: &RgbImage,
     area: PixelBox,
@@ -42,7 +42,8 @@ pub fn overlay(
     Ok(canvas.into_image())
 }
 
-/// On the box's upper edge, or below it where there is no room; cut to the picture's width.
+/// Draws the label on the box's upper edge, or below that edge where there is no space above; clipped to the picture's
+/// width.
 fn draw_label(canvas: &mut Canvas, (width, height): (u32, u32), area: PixelBox, label: &str) {
     let capitals = (width.min(height) as f32 / 28.0).clamp(8.0, 40.0);
     let scale = capitals / font::CAPITAL_HEIGHT;

@@ -1,11 +1,11 @@
-//! The outer structure of picture files: which format, which size, and whether the file is all there.
+//! The container structure of picture files: format, size and completeness.
 //!
-//! Decoders forgive a file that was cut off (a JPEG is filled up with grey), so completeness is checked here, on the
+//! Decoders accept truncated files (a truncated JPEG is filled with grey), so completeness is checked here, from the
 //! structure alone and before anything is decoded. Bytes after the end of the picture are allowed.
 
 use crate::error::ImageError;
 
-/// The formats we read.
+/// Supported input formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Container {
     Png,
@@ -14,7 +14,7 @@ pub(crate) enum Container {
 }
 
 impl Container {
-    /// The format by the first bytes.
+    /// Detects the format from the first bytes.
     pub(crate) fn sniff(bytes: &[u8]) -> Result<Self, ImageError> {
         if bytes.is_empty() {
             return Err(ImageError::Empty);
@@ -38,7 +38,7 @@ impl Container {
         }
     }
 
-    /// Refuses a file that ends before its format's end mark, or whose parts claim to be longer than the file.
+    /// Rejects a file that ends before its format's end marker, or that has chunks longer than the file.
     pub(crate) fn require_complete(self, bytes: &[u8]) -> Result<(), ImageError> {
         let end = match self {
             Self::Png => png_end(bytes),
@@ -49,7 +49,8 @@ impl Container {
     }
 }
 
-/// Width and height as a PNG's first chunk states them; read by hand since the decoder reserves rows before it tells.
+/// Returns width and height from a PNG's first chunk. Parsed here because the `image` decoder allocates rows before it
+/// reports the size.
 pub(crate) fn png_dimensions(bytes: &[u8]) -> Option<(u32, u32)> {
     if bytes.get(12..16)? != b"IHDR" {
         return None;
@@ -57,14 +58,14 @@ pub(crate) fn png_dimensions(bytes: &[u8]) -> Option<(u32, u32)> {
     Some((big_endian(bytes, 16)?, big_endian(bytes, 20)?))
 }
 
-/// The length of a PNG's colour profile as it lies in the file, compressed.
+/// Returns the compressed length in bytes of a PNG's colour profile.
 pub(crate) fn png_profile_length(bytes: &[u8]) -> Option<usize> {
     let mut offset = 8;
     loop {
         let length = usize::try_from(big_endian(bytes, offset)?).ok()?;
         match bytes.get(offset + 4..offset + 8)? {
             b"iCCP" => return Some(length),
-            // Behind the first of the pixels the decoder takes no profile.
+            // The decoder ignores profiles after the first pixel data.
             b"IDAT" => return None,
             _ => {}
         }
@@ -72,15 +73,15 @@ pub(crate) fn png_profile_length(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// Width and height of every frame in a WebP, as the frames' own headers state them: the decoder makes all pixels of a
-/// frame before it compares its size with the picture's.
+/// Returns width and height of every frame in a WebP from the frames' headers. The decoder allocates a frame's pixels
+/// before it compares the frame's size with the picture's, so the sizes must be checked first.
 pub(crate) fn webp_frames(bytes: &[u8]) -> Vec<(u32, u32)> {
     let mut frames = Vec::new();
-    // Also behind the container's end, where the decoder may still look.
+    // Chunks after the container's end are included, because the decoder may read them.
     for (kind, body) in riff_chunks(bytes.get(12..).unwrap_or_default()) {
         frames.extend(webp_frame_size(kind, body));
         if kind == b"ANMF" {
-            // A picture of an animation: 16 bytes about it, then perhaps its transparency, then its pixels.
+            // An animation frame: a 16-byte header, then optionally an alpha chunk, then the pixels.
             let inner = riff_chunks(body.get(16..).unwrap_or_default());
             frames.extend(inner.take(2).filter_map(|(kind, body)| webp_frame_size(kind, body)));
         }
@@ -88,7 +89,7 @@ pub(crate) fn webp_frames(bytes: &[u8]) -> Vec<(u32, u32)> {
     frames
 }
 
-/// The size in the header of a lossy or lossless frame; 14 bits for each side.
+/// Returns the size in the header of a lossy or lossless frame; each side has 14 bits.
 fn webp_frame_size(kind: &[u8], body: &[u8]) -> Option<(u32, u32)> {
     const SIDE: u32 = 0x3FFF;
     match kind {
@@ -104,7 +105,8 @@ fn webp_frame_size(kind: &[u8], body: &[u8]) -> Option<(u32, u32)> {
     }
 }
 
-/// From chunk to chunk (type, length, data, padded to an even length): the type, and all bytes from its data on.
+/// Iterates over RIFF chunks (type, length, data, padded to an even length). Yields the type and all bytes from the
+/// start of the chunk's data.
 fn riff_chunks(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     std::iter::from_fn(move || {
         let (head, body) = bytes.split_at_checked(8)?;
@@ -114,7 +116,7 @@ fn riff_chunks(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// The offset behind `IEND`, walking from chunk to chunk (length, type, data, checksum).
+/// Returns the offset after `IEND`, following the chunks (length, type, data, checksum).
 fn png_end(bytes: &[u8]) -> Option<usize> {
     let mut offset = 8;
     loop {
@@ -131,13 +133,13 @@ fn png_end(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// The offset behind the end-of-image marker, walking from marker to marker.
+/// Returns the offset after the end-of-image marker, following the markers.
 fn jpeg_end(bytes: &[u8]) -> Option<usize> {
     const START_OF_SCAN: u8 = 0xDA;
     const END_OF_IMAGE: u8 = 0xD9;
     let mut offset = 2;
     loop {
-        // Before a marker there may be fill bytes, and careless writers leave others.
+        // Fill bytes are allowed before a marker, and some encoders write other stray bytes there.
         while *bytes.get(offset)? != 0xFF || matches!(bytes.get(offset + 1)?, 0x00 | 0xFF) {
             offset += 1;
         }
@@ -145,7 +147,7 @@ fn jpeg_end(bytes: &[u8]) -> Option<usize> {
         offset += 2;
         match marker {
             END_OF_IMAGE => return Some(offset),
-            // These have no length: temporary, restart, start of image.
+            // Markers without a length: temporary, restart, start of image.
             0x01 | 0xD0..=0xD8 => continue,
             _ => {}
         }
@@ -157,7 +159,7 @@ fn jpeg_end(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// The offset of the first marker in entropy-coded data that is neither a stuffed zero nor a restart.
+/// Returns the offset of the first marker in entropy-coded data that is neither a stuffed zero nor a restart.
 fn scan_end(bytes: &[u8], mut offset: usize) -> Option<usize> {
     loop {
         offset += bytes.get(offset..)?.iter().position(|byte| *byte == 0xFF)?;
@@ -169,7 +171,7 @@ fn scan_end(bytes: &[u8], mut offset: usize) -> Option<usize> {
     }
 }
 
-/// The offset behind the RIFF container, whose chunks must lie within it.
+/// Returns the offset after the RIFF container, whose chunks must lie within it.
 fn webp_end(bytes: &[u8]) -> Option<usize> {
     let end = usize::try_from(little_endian(bytes, 4)?).ok()?.checked_add(8)?;
     if end > bytes.len() {

@@ -1,10 +1,10 @@
-//! The cut-out: a subject in its box, on white.
+//! Cut-outs by bounding box: everything outside the box is painted white.
 
 use image::RgbImage;
 
 use crate::error::ImageError;
 
-/// A rectangle in pixels; the right and lower edges are exclusive.
+/// A rectangle in pixels of a picture. `right` and `bottom` are exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PixelBox {
     /// First column.
@@ -18,11 +18,11 @@ pub struct PixelBox {
 }
 
 impl PixelBox {
-    /// Checks that the box has an area and lies within a picture of that size.
+    /// Checks that the box has an area and lies within a picture of `width` x `height` pixels.
     ///
     /// # Errors
     ///
-    /// If it does not.
+    /// [`ImageError::EmptyBox`] if it has no area, [`ImageError::BoxOutside`] if it leaves the picture.
     pub fn check(&self, width: u32, height: u32) -> Result<(), ImageError> {
         let Self { left, top, right, bottom } = *self;
         if left >= right || top >= bottom {
@@ -35,11 +35,11 @@ impl PixelBox {
     }
 }
 
-/// Returns the picture with everything outside the box painted white; its size stays.
+/// Returns a copy of the picture in which every pixel outside the box is white. The size does not change.
 ///
 /// # Errors
 ///
-/// If the box is empty or leaves the picture.
+/// [`ImageError::EmptyBox`] or [`ImageError::BoxOutside`], see [`PixelBox::check`].
 pub fn white_outside(picture: &RgbImage, area: PixelBox) -> Result<RgbImage, ImageError> {
     let (width, height) = picture.dimensions();
     area.check(width, height)?;

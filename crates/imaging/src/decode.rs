@@ -1,7 +1,7 @@
-//! From the bytes of a picture file to 8-bit RGB pixels, within bounds.
+//! Decoding of picture files to 8-bit RGB, within bounds.
 //!
-//! PNG, JPEG and WebP in all usual flavours: grey, palette, transparent, 16 bits a channel, CMYK. Of an animation the
-//! first picture is taken. Colour profiles are ignored.
+//! Reads PNG, JPEG and WebP in all usual variants: grey, palette, transparency, 16 bits per channel, CMYK. Of an
+//! animation the first frame is decoded. Colour profiles are ignored.
 
 use std::io::Cursor;
 
@@ -12,26 +12,27 @@ use image::{DynamicImage, ImageDecoder, RgbImage};
 use crate::container::{Container, png_dimensions, png_profile_length, webp_frames};
 use crate::error::ImageError;
 
-/// Memory that decoding takes for each pixel, at most. The hungriest are 8 bytes of 16-bit channels with transparency
-/// and the 3 of the result (PNG), 8 of coefficients and the 3 of the result (JPEG of four colours in several scans), or
-/// 12 (WebP: animation, canvas and result, all with transparency). Turning takes less: it holds the result twice. The
-/// rest is for what is made of the picture once its decoder is gone: copies of 3 bytes a pixel, and their file.
+/// Upper bound of decoding memory per pixel, in bytes. The largest cases are: PNG, 8 bytes (16-bit channels with
+/// alpha) plus 3 bytes of result; JPEG with four components in several scans, 8 bytes of coefficients plus 3 bytes of
+/// result; WebP, 12 bytes (animation, canvas and result, all with alpha). Applying the EXIF orientation needs less: it
+/// holds the result twice. The remainder covers later copies of 3 bytes per pixel and the encoded file, made after the
+/// decoder is dropped.
 const BYTES_PER_PIXEL: u64 = 16;
 
-/// Decoders work in blocks, of at most this many pixels on a side, also where the picture's edge cuts through them.
+/// Decoders work in blocks of at most this many pixels on a side, including blocks that the picture's edge cuts.
 const BLOCK: u64 = 32;
 
-/// The most by which deflate can have shortened something.
+/// The largest compression ratio of deflate.
 const DEFLATE_RATIO: u64 = 1_032;
 
-/// What is refused before anything is decoded.
+/// Limits that are checked before anything is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageLimits {
-    /// Longest file.
+    /// Maximum length of a file in bytes.
     pub max_bytes: u64,
-    /// Longest side in pixels.
+    /// Maximum side in pixels.
     pub max_side: u32,
-    /// Most pixels; memory while decoding is within about 16 bytes for each of them, see [`decoding_bytes`].
+    /// Maximum number of pixels. Decoding uses at most about 16 bytes of memory per pixel, see [`decoding_bytes`].
     pub max_pixels: u64,
 }
 
@@ -58,7 +59,8 @@ impl ImageLimits {
         Ok(())
     }
 
-    /// The same for the decoders' own bookkeeping: four channels of 16 bits, and the file's extra chunks.
+    /// Returns the limits for the decoders' own allocations: four 16-bit channels per pixel plus the file's extra
+    /// chunks.
     fn for_decoder(&self) -> image::Limits {
         let mut limits = image::Limits::no_limits();
         limits.max_image_width = Some(self.max_side);
@@ -67,8 +69,8 @@ impl ImageLimits {
         limits
     }
 
-    /// The same for opening a PNG, where the bound is on what is not the picture: extra chunks, some of which inflate,
-    /// and a row.
+    /// Returns the limits for opening a PNG: opening allocates one row and the extra chunks, some of which are
+    /// inflated.
     fn for_png_opening(&self) -> image::Limits {
         let mut limits = self.for_decoder();
         limits.max_alloc = Some(self.png_extras());
@@ -80,23 +82,23 @@ impl ImageLimits {
     }
 }
 
-/// Reads a picture as a person sees it: turned upright by its EXIF orientation, transparency put on white, 16-bit
-/// channels rounded to 8.
+/// Decodes a picture as a viewer shows it: EXIF orientation applied, transparency composited on white, 16-bit channels
+/// rounded to 8 bits.
 ///
 /// # Errors
 ///
-/// If the file is no complete PNG, JPEG or WebP within `limits`. The size is read from the header, before any pixel is
-/// decoded.
+/// If the file is not a complete PNG, JPEG or WebP within `limits`. The size is read from the header, before any pixel
+/// is decoded.
 pub fn decode_image(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, ImageError> {
     let (picture, orientation) = decode(bytes, limits)?;
-    // Turned last: a turned copy of what was decoded could be nearly three times as large.
+    // Rotated last, as 8-bit RGB: a rotated copy of the decoder's output could be nearly three times as large.
     let mut upright = DynamicImage::ImageRgb8(to_rgb(picture, Reading::AsSeen));
     upright.apply_orientation(orientation);
     Ok(upright.into_rgb8())
 }
 
-/// Reads a picture as the published code does (Pillow's `convert("RGB")`): stored orientation, alpha dropped with the
-/// colours below it untouched, upper 8 of 16 bits.
+/// Decodes a picture as the published code does (Pillow's `convert("RGB")`): orientation not applied, alpha dropped
+/// without compositing, upper 8 of 16 bits.
 ///
 /// # Errors
 ///
@@ -105,16 +107,16 @@ pub fn decode_as_published(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImag
     Ok(to_rgb(decode(bytes, limits)?.0, Reading::AsPublished))
 }
 
-/// Returns the most memory that [`decode_image`] takes for this file, from its header: no pixel is decoded. Whoever
-/// decodes many at once can wait until there is room.
+/// Returns an upper bound in bytes of the memory that [`decode_image`] uses for this file, computed from the header
+/// without decoding a pixel. A caller that decodes concurrently can reserve that much first.
 ///
 /// # Errors
 ///
-/// As [`decode_image`], as far as the header tells.
+/// As [`decode_image`], for faults that the header shows.
 pub fn decoding_bytes(bytes: &[u8], limits: &ImageLimits) -> Result<u64, ImageError> {
     let container = accept(bytes, limits)?;
     let (size, profile) = match container {
-        // Not opened: that would inflate the colour profile.
+        // The PNG is not opened, because that would inflate the colour profile.
         Container::Png => (png_size(bytes)?, png_profile_length(bytes).unwrap_or(0) as u64),
         Container::Jpeg | Container::Webp => {
             let decoder = open(container, bytes, limits).map_err(|failure| failure.explain(container))?;
@@ -123,13 +125,13 @@ pub fn decoding_bytes(bytes: &[u8], limits: &ImageLimits) -> Result<u64, ImageEr
     };
     let frames = if container == Container::Webp { webp_frames(bytes) } else { Vec::new() };
     let pixels = frames.into_iter().fold(blocks_of(size), |most, frame| most.max(blocks_of(frame)));
-    // Of the file, or of its parts, decoders have up to two copies.
+    // Decoders hold up to two copies of the file or its parts.
     let file = (bytes.len() as u64).saturating_mul(2);
     let inflated = profile.saturating_mul(DEFLATE_RATIO).min(limits.png_extras());
     Ok(pixels.saturating_mul(BYTES_PER_PIXEL).saturating_add(file).saturating_add(inflated))
 }
 
-/// Pixels, with those of the blocks that the picture's edges cut through.
+/// Number of pixels, rounded up to whole blocks on each side.
 fn blocks_of((width, height): (u32, u32)) -> u64 {
     (u64::from(width) + BLOCK - 1).saturating_mul(u64::from(height) + BLOCK - 1)
 }
@@ -144,7 +146,7 @@ fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<(DynamicImage, Orientati
     picture.map_err(|failure| failure.explain(container))
 }
 
-/// The format of a file that is no longer than allowed, and is all there.
+/// Detects the format of a file after checking its length and completeness.
 fn accept(bytes: &[u8], limits: &ImageLimits) -> Result<Container, ImageError> {
     let container = Container::sniff(bytes)?;
     limits.check_bytes(bytes)?;
@@ -155,7 +157,7 @@ fn accept(bytes: &[u8], limits: &ImageLimits) -> Result<Container, ImageError> {
     Ok(container)
 }
 
-/// A decoder that has read the header, of a picture no larger than allowed.
+/// Opens a decoder, which reads the header, and checks the picture's size against the limits.
 fn open<'a>(
     container: Container,
     bytes: &'a [u8],
@@ -183,7 +185,7 @@ fn decode_with(mut decoder: impl ImageDecoder, limits: &ImageLimits) -> Result<(
     Ok((DynamicImage::from_decoder(decoder)?, orientation))
 }
 
-/// Our own refusal, or the decoder's.
+/// A rejection by this module, or an error of the decoder.
 enum Failure {
     Ours(ImageError),
     Decoder(image::ImageError),
@@ -217,12 +219,12 @@ impl Failure {
     }
 }
 
-/// The text without line breaks, shortened: decoders may quote the file.
+/// Replaces line breaks and shortens the text, because decoders may quote the file.
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
-/// What becomes of transparency and of 16-bit channels.
+/// How transparency and 16-bit channels are converted.
 #[derive(Clone, Copy)]
 enum Reading {
     AsSeen,
@@ -232,7 +234,7 @@ enum Reading {
 impl Reading {
     fn byte(self, value: u16) -> u8 {
         match self {
-            // 65535 / 255 = 257, odd, so that adding half of it rounds to the nearest and there are no ties.
+            // 65535 / 255 = 257 is odd, so adding half of it rounds to nearest and no ties occur.
             Self::AsSeen => ((u32::from(value) + 128) / 257) as u8,
             Self::AsPublished => (value >> 8) as u8,
         }
@@ -250,7 +252,7 @@ impl Reading {
         match self {
             Self::AsSeen => {
                 let sum = value * alpha + 65_535 * (65_535 - alpha);
-                // Blend and narrow in one rounding: to bytes is a division by 257.
+                // Composites and narrows to 8 bits (a division by 257) in one rounding step.
                 ((sum + 65_535 * 257 / 2) / (65_535 * 257)) as u8
             }
             Self::AsPublished => (value >> 8) as u8,
@@ -261,7 +263,7 @@ impl Reading {
 fn to_rgb(picture: DynamicImage, reading: Reading) -> RgbImage {
     let (width, height) = (picture.width(), picture.height());
     let grey = |value: u8| [value; 3];
-    // Reserved at once: bytes that are collected one by one end up in up to twice the memory.
+    // Allocated once: a vector that grows byte by byte ends up with up to twice the capacity.
     let mut bytes = Vec::with_capacity(width as usize * height as usize * 3);
     match picture {
         DynamicImage::ImageRgb8(pixels) => return pixels,

@@ -1,4 +1,5 @@
-//! Writing pictures. The same pixels give the same bytes, since results are replayed and compared.
+//! Encoding pictures as PNG, JPEG or WebP. Encoding is deterministic, equal pixels give equal bytes, because results
+//! are replayed and compared.
 
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
@@ -7,14 +8,14 @@ use image::{ExtendedColorType, ImageEncoder, RgbImage};
 
 use crate::error::ImageError;
 
-/// The formats we write.
+/// Output formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImageFormat {
-    /// Lossless.
+    /// PNG, lossless.
     Png,
-    /// Lossy, small.
+    /// JPEG, lossy.
     Jpeg,
-    /// Lossless WebP.
+    /// WebP, lossless.
     Webp,
 }
 
@@ -37,11 +38,12 @@ impl ImageFormat {
     }
 }
 
-/// Returns the picture as a file; `quality`, 1 to 100, is JPEG's alone (values outside are drawn to the nearest).
+/// Encodes the picture as a file. `quality` (1 to 100, clamped) applies to JPEG only.
 ///
 /// # Errors
 ///
-/// If the picture has no pixels, or more on a side than the format can say (JPEG 65,535, WebP 16,384).
+/// [`ImageError::NoPixels`] or [`ImageError::Encode`] if the picture has no pixels or a side longer than the format
+/// allows (JPEG 65,535 pixels, WebP 16,384).
 pub fn encode_image(picture: &RgbImage, format: ImageFormat, quality: u8) -> Result<Vec<u8>, ImageError> {
     let (width, height) = picture.dimensions();
     if width == 0 || height == 0 {
@@ -49,7 +51,7 @@ pub fn encode_image(picture: &RgbImage, format: ImageFormat, quality: u8) -> Res
     }
     let mut bytes = Vec::new();
     let written = match format {
-        // Against the usual compression, photographs of 512 pixels take a fiftieth of the time and 3 % more bytes.
+        // Measured on photographs of 512 pixels: a fiftieth of the time of the default compression for 3 % more bytes.
         ImageFormat::Png => {
             write(PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::Adaptive), picture)
         }

@@ -1,74 +1,74 @@
-//! What can be wrong with a picture. All of it is permanent: the same bytes fail again.
+//! Errors of picture processing. All are permanent: the same bytes fail again.
 
-/// A picture that cannot be used, and what to change.
+/// A picture that cannot be used. The message says what to change.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// No bytes at all.
+    /// The file is empty.
     #[error("image file is empty")]
     Empty,
-    /// More bytes than allowed, before decoding.
+    /// The file is longer than the limit. Checked before decoding.
     #[error("image file has {} bytes; the limit is {}", grouped(*bytes), grouped(*limit))]
     TooManyBytes {
-        /// Bytes of the file.
+        /// Length of the file in bytes.
         bytes: u64,
-        /// Bytes allowed.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// The first bytes are those of no picture format we know.
+    /// The first bytes match no known picture format.
     #[error("file is not an image; give a png, jpeg or webp picture")]
     NotAnImage,
-    /// A picture, but of another format.
+    /// A picture in an unsupported format.
     #[error("{format} pictures are not supported; convert it to png, jpeg or webp")]
     UnsupportedFormat {
         /// Short name of the format, such as `gif`.
         format: &'static str,
     },
-    /// A picture of a supported format in a flavour that is not.
+    /// A picture of a supported format in an unsupported variant.
     #[error("this flavour of {format} is not supported ({reason}); save it as plain 8-bit RGB")]
     UnsupportedFlavour {
         /// Short name of the format.
         format: &'static str,
-        /// What is unusual about it.
+        /// The unsupported feature.
         reason: String,
     },
-    /// The header announces more pixels than allowed; nothing was decoded.
+    /// The header announces more pixels than the limit. Nothing was decoded.
     #[error(
         "image is {} x {}; the limit is {} on a side / {} megapixels",
         grouped((*width).into()), grouped((*height).into()), grouped((*max_side).into()), max_pixels / 1_000_000
     )]
     TooLarge {
-        /// Pixels across.
+        /// Width in pixels.
         width: u32,
-        /// Pixels down.
+        /// Height in pixels.
         height: u32,
-        /// Longest side allowed.
+        /// Maximum side in pixels.
         max_side: u32,
-        /// Pixels allowed.
+        /// Maximum number of pixels.
         max_pixels: u64,
     },
-    /// The file ends before the picture does.
+    /// The file is truncated.
     #[error("{format} file ends too early, it was probably cut off; send the whole file")]
     Truncated {
         /// Short name of the format.
         format: &'static str,
     },
-    /// The file contradicts its format.
+    /// The file violates its format.
     #[error("{format} file is damaged ({reason}); save it anew")]
     Damaged {
         /// Short name of the format.
         format: &'static str,
-        /// What the decoder says, in one line.
+        /// The decoder's message, in one line.
         reason: String,
     },
-    /// A picture, or a wanted picture, without pixels.
+    /// A picture or a requested size without pixels.
     #[error("image is {width} x {height}; it needs at least one pixel")]
     NoPixels {
-        /// Pixels across.
+        /// Width in pixels.
         width: u32,
-        /// Pixels down.
+        /// Height in pixels.
         height: u32,
     },
-    /// A box without area.
+    /// A box with no area.
     #[error("box from ({left}, {top}) to ({right}, {bottom}) is empty; right must exceed left, and bottom top")]
     EmptyBox {
         /// First column.
@@ -80,40 +80,40 @@ pub enum ImageError {
         /// One past the last row.
         bottom: u32,
     },
-    /// A box that leaves the picture.
+    /// A box that is not within the picture.
     #[error("box ends at ({right}, {bottom}), outside the picture of {width} x {height}; keep it inside")]
     BoxOutside {
         /// One past the last column of the box.
         right: u32,
         /// One past the last row of the box.
         bottom: u32,
-        /// Pixels across the picture.
+        /// Width of the picture in pixels.
         width: u32,
-        /// Pixels down the picture.
+        /// Height of the picture in pixels.
         height: u32,
     },
-    /// The picture cannot be written in that format.
+    /// The picture cannot be encoded in that format.
     #[error("cannot write {width} x {height} pixels as {format} ({reason}); choose another format or a smaller size")]
     Encode {
         /// Short name of the format.
         format: &'static str,
-        /// Pixels across.
+        /// Width in pixels.
         width: u32,
-        /// Pixels down.
+        /// Height in pixels.
         height: u32,
-        /// What the encoder says.
+        /// The encoder's message.
         reason: String,
     },
 }
 
 impl ImageError {
-    /// Whether trying again is pointless; for a picture it always is.
+    /// Whether a retry is pointless. Always true for a picture.
     pub fn is_permanent(&self) -> bool {
         true
     }
 }
 
-/// The number with a comma after every three digits.
+/// Formats the number with a comma after every three digits.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();

@@ -1,16 +1,16 @@
-//! Pictures: decoding within bounds, resizing, cutting out a subject, conversion to and from tensors, encoding.
+//! Pictures: bounded decoding, resizing, cut-outs, conversion to and from tensors, encoding.
 //!
-//! Everything works on 8-bit RGB in memory ([`RgbImage`]); colour profiles and gamma are not applied, as in the published
-//! code. The parts, in the order in which a picture passes through them:
+//! All functions work on 8-bit RGB in memory ([`RgbImage`]). Colour profiles and gamma are not applied, as in the
+//! published code. The parts, in the order in which a picture passes through them:
 //!
-//! 1. [`decode_image`] reads PNG, JPEG and WebP within [`ImageLimits`], which are checked before anything is allocated;
-//!    [`decoding_bytes`] says beforehand how much memory that takes.
-//! 2. [`white_outside`] and [`white_outside_mask`] paint what is not the subject white: outside a [`PixelBox`] or a
-//!    [`SubjectMask`].
-//! 3. [`resize()`], [`cover_and_crop`] and [`shorter_side_and_crop`] are equal to Pillow's and torchvision's, whose arithmetic
-//!    is part of the published models.
-//! 4. [`to_unit_tensor`] makes a network's input, [`from_unit_tensor`] a picture of its output.
-//! 5. [`encode_image`] writes a picture.
+//! 1. [`decode_image`] reads PNG, JPEG and WebP within [`ImageLimits`], which are checked before pixels are allocated;
+//! [`decoding_bytes`] returns in advance how much memory that needs.
+//! 2. [`white_outside`] and [`white_outside_mask`] paint the background white: everything outside a [`PixelBox`] or a
+//! [`SubjectMask`].
+//! 3. [`resize()`], [`cover_and_crop`] and [`shorter_side_and_crop`] match Pillow and torchvision exactly; their
+//! arithmetic is part of the published models.
+//! 4. [`to_unit_tensor`] makes a network's input, [`from_unit_tensor`] makes a picture from a network's output.
+//! 5. [`encode_image`] encodes a picture as a file.
 //!
 //! All errors are [`ImageError`] and permanent: the same bytes fail again. Drawing for people is in crate `figures`.
 

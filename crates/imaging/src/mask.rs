@@ -1,41 +1,41 @@
-//! Subjects by their outline.
+//! Subject masks: the subject's outline as one boolean per pixel.
 
 use image::RgbImage;
 
-/// What of a picture is the subject, pixel by pixel.
+/// Which pixels of a picture belong to the subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubjectMask {
     width: u32,
     height: u32,
-    /// Row by row.
+    /// Row-major, `width * height` entries.
     inside: Vec<bool>,
 }
 
 impl SubjectMask {
-    /// A mask of `width` x `height` pixels, row by row; `None` if it has another number of pixels.
+    /// Creates a mask from row-major pixels. Returns `None` unless `inside` has `width * height` entries.
     pub fn new(width: u32, height: u32, inside: Vec<bool>) -> Option<Self> {
         (inside.len() == width as usize * height as usize).then_some(Self { width, height, inside })
     }
 
-    /// Whether a pixel is the subject; outside the mask none is.
+    /// Whether a pixel belongs to the subject. Pixels outside the mask do not.
     pub fn contains(&self, x: u32, y: u32) -> bool {
         let within = x < self.width && y < self.height;
         within && self.inside[y as usize * self.width as usize + x as usize]
     }
 
-    /// Whether no pixel is the subject.
+    /// Whether no pixel belongs to the subject.
     pub fn is_empty(&self) -> bool {
         !self.inside.contains(&true)
     }
 
-    /// Whether a pixel is the subject's and one of its four neighbours is not.
+    /// Whether a pixel belongs to the subject and at least one of its four neighbours does not.
     pub fn is_edge(&self, x: u32, y: u32) -> bool {
         let around = [(x.wrapping_sub(1), y), (x + 1, y), (x, y.wrapping_sub(1)), (x, y + 1)];
         self.contains(x, y) && around.iter().any(|(x, y)| !self.contains(*x, *y))
     }
 }
 
-/// Returns the picture with everything outside the mask painted white; its size stays.
+/// Returns a copy of the picture in which every pixel outside the mask is white. The size does not change.
 pub fn white_outside_mask(picture: &RgbImage, mask: &SubjectMask) -> RgbImage {
     let (width, height) = picture.dimensions();
     let white = image::Rgb([255; 3]);

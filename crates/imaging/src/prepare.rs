@@ -1,4 +1,4 @@
-//! From a picture to a network's input and back, as EchoGen's `transform` and its inference script do it.
+//! Conversion between pictures and tensors, as EchoGen's `transform` and its inference script do it.
 
 use candle_core::{Device, Tensor};
 use image::RgbImage;
@@ -8,8 +8,9 @@ use crate::resize::{Filter, Span, resize_part};
 
 /// Returns the (height, width) to which a picture is resized so that it covers `height` x `width`.
 ///
-/// In f64 and cut to integers, in the order of the published code. Where its rounding would make the picture a pixel
-/// too small to crop (the published code then returns a wrong shape), the target's size is used.
+/// Computed in f64 and truncated to integers, in the published code's order of operations. Where truncation would make
+/// a side one pixel shorter than the target (the published code then returns a wrong shape), the target's side is
+/// used.
 pub fn covering_size(picture: &RgbImage, height: u32, width: u32) -> (u32, u32) {
     let ratio = f64::from(picture.width()) / f64::from(picture.height());
     let target_ratio = f64::from(width) / f64::from(height);
@@ -20,27 +21,28 @@ pub fn covering_size(picture: &RgbImage, height: u32, width: u32) -> (u32, u32) 
     }
 }
 
-/// Resizes the picture with Lanczos so that it covers `height` x `width`, and cuts out the centre.
+/// Resizes the picture with Lanczos so that it covers `height` x `width`, and crops the centre.
 ///
-/// Only the part that remains is computed, so that a thin strip of 1 x 5,000 pixels costs no more than another picture.
+/// Only the cropped part is computed, so a strip of 1 x 5,000 pixels costs no more than any other picture.
 ///
 /// # Errors
 ///
-/// If the picture or the target has no pixels.
+/// [`ImageError::NoPixels`] if the picture or the target has no pixels.
 pub fn cover_and_crop(picture: &RgbImage, height: u32, width: u32) -> Result<RgbImage, ImageError> {
     let (full_height, full_width) = covering_size(picture, height, width);
     let middle = |total: u32, count: u32| Span { total, first: (total - count) / 2, count };
     resize_part(picture, middle(full_height, height), middle(full_width, width), Filter::Lanczos)
 }
 
-/// Resizes the picture so that its shorter side has `shorter` pixels, and cuts `crop` x `crop` out of the centre, with
-/// the sizes and the rounding of torchvision's `Resize` and `CenterCrop`. A shorter side below `crop` is made as long.
+/// Resizes the picture so that its shorter side has `shorter` pixels, and crops `crop` x `crop` pixels at the centre.
+/// Sizes and rounding are those of torchvision's `Resize` and `CenterCrop`. If `shorter` is less than `crop`, `crop`
+/// is used in its place.
 ///
-/// As with [`cover_and_crop`], only the part that remains is computed.
+/// As in [`cover_and_crop`], only the cropped part is computed.
 ///
 /// # Errors
 ///
-/// If the picture or the part has no pixels.
+/// [`ImageError::NoPixels`] if the picture or the crop has no pixels.
 pub fn shorter_side_and_crop(
     picture: &RgbImage,
     shorter: u32,
@@ -52,20 +54,21 @@ pub fn shorter_side_and_crop(
     let resized = |length: u32| (u64::from(shorter) * u64::from(length) / u64::from(side)) as u32;
     let middle = |total: u32| {
         let spare = total.saturating_sub(crop);
-        // Python rounds a half to the even number.
+        // Python's `round` rounds halves to even.
         Span { total, first: spare / 2 + u32::from(spare % 4 == 3), count: crop }
     };
     resize_part(picture, middle(resized(height)), middle(resized(width)), filter)
 }
 
-/// Returns the picture as (3, height, width) f32 in [-1, 1].
+/// Converts the picture to a tensor (3, height, width), f32, with values in [-1, 1].
 ///
 /// # Errors
 ///
 /// If the picture has no pixels.
 pub fn to_unit_tensor(picture: &RgbImage) -> candle_core::Result<Tensor> {
     let pixels = picture.as_raw();
-    // Divided before it is doubled, as torchvision's `to_tensor` and the published code do it.
+    // Divides by 255 before doubling, as torchvision's `to_tensor` and the published code do; the order affects
+    // rounding.
     let unit = |byte: u8| {
         let x = f32::from(byte) / 255.0;
         x + x - 1.0
@@ -74,8 +77,8 @@ pub fn to_unit_tensor(picture: &RgbImage) -> candle_core::Result<Tensor> {
     Tensor::from_vec(planes, (3, picture.height() as usize, picture.width() as usize), &Device::Cpu)
 }
 
-/// Returns (3, height, width) in [-1, 1] as a picture: clamped, and cut (not rounded) to bytes as the published
-/// inference script does.
+/// Converts a tensor (3, height, width) with values in [-1, 1] to a picture. Values are clamped, then truncated (not
+/// rounded) to bytes, as in the published inference script.
 ///
 /// # Errors
 ///
@@ -118,7 +121,7 @@ mod tests {
 
     #[test]
     fn rounding_never_leaves_the_picture_smaller_than_the_target() {
-        // 105 / (105 / 107) is a hair less than 107, so that cutting to an integer loses a row.
+        // 105 / (105 / 107) is slightly less than 107, so truncation loses a row.
         let mut corrected = 0;
         for (width, height) in (1..120).flat_map(|w| (1..120).map(move |h| (w, h))) {
             let cut = (f64::from(width) / (f64::from(width) / f64::from(height))) as u32;
@@ -141,7 +144,7 @@ mod tests {
         }
     }
 
-    /// What `round((total - crop) / 2.0)` of Python gives, on pictures whose columns tell their number.
+    /// Compares with Python's `round((total - crop) / 2.0)`, on pictures whose columns encode their index.
     #[test]
     fn the_middle_is_rounded_to_even_columns() {
         for (width, left) in [(8, 0), (9, 0), (10, 1), (11, 2), (12, 2), (13, 2), (14, 3), (15, 4)] {
@@ -149,7 +152,7 @@ mod tests {
             let middle = shorter_side_and_crop(&picture, 8, 8, Filter::Bicubic).unwrap();
             assert_eq!((middle.dimensions(), middle.get_pixel(0, 0).0[0]), ((8, 8), left), "{width}");
         }
-        // 5 x 7 to 6 x 8: the fraction is cut.
+        // 5 x 7 to 6 x 8: the fraction is truncated.
         let grown = shorter_side_and_crop(&picture(5, 7), 6, 6, Filter::Bicubic).unwrap();
         let whole = super::super::resize(&picture(5, 7), 8, 6, Filter::Bicubic).unwrap();
         assert_eq!(grown, image::imageops::crop_imm(&whole, 0, 1, 6, 6).to_image());
@@ -159,7 +162,7 @@ mod tests {
 
     #[test]
     fn thin_strips_cost_no_more_than_other_pictures() {
-        // Resized as a whole, the first would have 256 x 4,194,304 pixels: 3 GB.
+        // Resized as a whole, the first would have 256 x 4,194,304 pixels, which is 3 GB.
         for (width, height) in [(1, 16_384), (16_384, 1), (1, 1)] {
             let result = cover_and_crop(&RgbImage::from_pixel(width, height, image::Rgb([9, 8, 7])), 256, 256).unwrap();
             assert!(result.dimensions() == (256, 256) && result.pixels().all(|p| p.0 == [9, 8, 7]));
@@ -183,7 +186,7 @@ mod tests {
         assert_eq!((values[0], values[255], values[256], values[512]), (-1.0, 1.0, -1.0, 1.0));
         assert_eq!(values[51], 0.2 + 0.2 - 1.0);
         let back = from_unit_tensor(&tensor).unwrap();
-        // Cutting instead of rounding may lose a level.
+        // Truncating instead of rounding may change a byte by one.
         assert!(back.iter().zip(picture.iter()).all(|(a, b)| a.abs_diff(*b) <= 1));
     }
 

@@ -1,23 +1,24 @@
-//! Resizing of 8-bit pictures, equal to Pillow's to the last bit.
+//! Resizing of 8-bit pictures, bit-identical to Pillow.
 //!
-//! The published networks saw pictures that Pillow resized, so its arithmetic is part of the model: separable kernels
-//! that widen when shrinking, coefficients in fixed point with 22 fraction bits, the rows first, and rounding and
-//! clipping to 8 bits after each of the two passes (Pillow's `Resample.c`). Float or 15-bit resamplers differ by a
-//! level in places, and those that take the columns first by up to 60 on hard edges (`fast_image_resize` does, and
-//! Pillow 13 where it is less work; Pillow 11, like those before it, always takes the rows first).
+//! The published networks were trained on pictures that Pillow resized, so its arithmetic is part of the model:
+//! separable kernels whose support widens when shrinking, fixed-point coefficients with 22 fraction bits, rows before
+//! columns, and rounding and clipping to 8 bits after each of the two passes (Pillow's `Resample.c`). Resamplers that
+//! use floats or 15 bits differ by one level in places. Resamplers that process columns first differ by up to 60
+//! levels on hard edges (`fast_image_resize` does so, and Pillow 13 where it is less work; Pillow 11 and earlier
+//! always process rows first).
 
 use image::RgbImage;
 use rayon::prelude::*;
 
 use crate::error::ImageError;
 
-/// Fraction bits of a coefficient: what 32 bits leave beside the 8 of a pixel and 2 for overshoot and sign.
+/// Fraction bits of a coefficient: of 32 bits, 8 are for the pixel and 2 for overshoot and sign.
 const FRACTION_BITS: u32 = 22;
 
-/// Bytes of a pixel.
+/// Bytes per pixel.
 const CHANNELS: usize = 3;
 
-/// The kernel, by Pillow's names.
+/// Resampling kernels, under Pillow's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filter {
     /// Triangle of radius 1.
@@ -43,7 +44,7 @@ impl Filter {
             Self::Bilinear => (1.0 - distance).max(0.0),
             Self::Bicubic if distance < 1.0 => (1.5 * distance - 2.5) * distance * distance + 1.0,
             Self::Bicubic if distance < 2.0 => -0.5 * (((distance - 5.0) * distance + 8.0) * distance - 4.0),
-            // The interval is half open; at 3 the sinc is zero but for rounding.
+            // The interval is half open: at 3 the sinc is zero except for rounding.
             Self::Lanczos if (-3.0..3.0).contains(&x) => sinc(x) * sinc(x / 3.0),
             Self::Bicubic | Self::Lanczos => 0.0,
         }
@@ -58,7 +59,7 @@ fn sinc(x: f64) -> f64 {
     angle.sin() / angle
 }
 
-/// A part of a resized side: pixels `first .. first + count` of `total`.
+/// A range of a resized side: pixels `first .. first + count` of `total`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Span {
     pub(crate) total: u32,
@@ -72,17 +73,17 @@ impl Span {
     }
 }
 
-/// Returns the picture at `height` x `width`.
+/// Resizes the picture to `height` x `width`.
 ///
 /// # Errors
 ///
-/// If either picture has no pixels.
+/// [`ImageError::NoPixels`] if the picture or the target has no pixels.
 pub fn resize(picture: &RgbImage, height: u32, width: u32, filter: Filter) -> Result<RgbImage, ImageError> {
     resize_part(picture, Span::whole(height), Span::whole(width), filter)
 }
 
-/// Returns the part `rows` x `columns` of the resized picture, without ever making the rest of it: memory is that of
-/// the part and of a strip as wide as the part and as high as the input.
+/// Returns the part `rows` x `columns` of the resized picture without computing the rest. Memory is bounded by the
+/// part plus a strip of the part's width and the input's height.
 pub(crate) fn resize_part(
     picture: &RgbImage,
     rows: Span,
@@ -96,7 +97,7 @@ pub(crate) fn resize_part(
         }
     }
     let vertical = kernels(height, rows, filter);
-    // Only the input rows that the second pass reads.
+    // Only the input rows that the second pass reads are resized in the first pass.
     let first_row = vertical.iter().map(|kernel| kernel.first).min().unwrap_or(0);
     let end_row = vertical.iter().map(|kernel| kernel.first + kernel.weights.len()).max().unwrap_or(0);
     let strip = resize_rows(picture, first_row..end_row, &kernels(width, columns, filter));
@@ -104,13 +105,13 @@ pub(crate) fn resize_part(
     Ok(RgbImage::from_raw(columns.count, rows.count, pixels).expect("one row of the part's width for each kernel"))
 }
 
-/// Where one output pixel takes its input from.
+/// The input pixels and coefficients of one output pixel.
 struct Kernel {
     first: usize,
     weights: Vec<i32>,
 }
 
-/// The kernels of the output pixels of `span`, for an input side of `size` pixels.
+/// Returns the kernels of the output pixels of `span`, for an input side of `size` pixels.
 fn kernels(size: u32, span: Span, filter: Filter) -> Vec<Kernel> {
     let scale = f64::from(size) / f64::from(span.total);
     let stretch = scale.max(1.0);
@@ -125,7 +126,7 @@ fn kernels(size: u32, span: Span, filter: Filter) -> Vec<Kernel> {
     (span.first..span.first + span.count).map(kernel).collect()
 }
 
-/// The weights divided by their sum, rounded half away from zero.
+/// Normalises the weights to sum 1 and converts them to fixed point, rounding halves away from zero.
 fn fixed_point(weights: &[f64]) -> Vec<i32> {
     let sum: f64 = weights.iter().sum();
     let scale = f64::from(1 << FRACTION_BITS);
@@ -133,7 +134,7 @@ fn fixed_point(weights: &[f64]) -> Vec<i32> {
     normalised.map(|weight| (weight * scale + 0.5f64.copysign(weight)) as i32).collect()
 }
 
-/// The first pass: the given input rows, each resized to `kernels.len()` pixels.
+/// First pass: resizes each of the given input rows to `kernels.len()` pixels.
 fn resize_rows(picture: &RgbImage, rows: std::ops::Range<usize>, kernels: &[Kernel]) -> Vec<u8> {
     let input_stride = picture.width() as usize * CHANNELS;
     let input = &picture.as_raw()[rows.start * input_stride..rows.end * input_stride];
@@ -157,7 +158,7 @@ fn weighted_pixel(input: &[u8], weights: &[i32]) -> [u8; CHANNELS] {
     sums.map(to_byte)
 }
 
-/// The second pass: one output row for each kernel; `strip` begins with input row `first_row`.
+/// Second pass: computes one output row per kernel. `strip` begins with input row `first_row`.
 fn resize_columns(strip: &[u8], first_row: usize, stride: usize, kernels: &[Kernel]) -> Vec<u8> {
     let mut output = vec![0; kernels.len() * stride];
     output.par_chunks_mut(stride).zip(kernels).for_each(|(output, kernel)| {
@@ -175,7 +176,7 @@ fn resize_columns(strip: &[u8], first_row: usize, stride: usize, kernels: &[Kern
     output
 }
 
-/// One half in fixed point.
+/// One half in fixed point, added before the shift to round.
 const ROUNDING: i32 = 1 << (FRACTION_BITS - 1);
 
 fn to_byte(sum: i32) -> u8 {
@@ -186,7 +187,7 @@ fn to_byte(sum: i32) -> u8 {
 mod tests {
     use super::*;
 
-    /// Hard-edged noise, on which the order of the passes and the clipping between them show.
+    /// Hard-edged noise, which is sensitive to the order of the passes and to the clipping between them.
     fn noise() -> RgbImage {
         let byte = |i: u32| match (i * i * 31 + i * 17 + i / 7 * 97) % 256 {
             0..100 => 0,
@@ -212,7 +213,7 @@ mod tests {
         assert_eq!(resized(Filter::Bilinear, 2, 2), bilinear);
     }
 
-    /// Checksums of what Pillow 11.3 computes, in which every byte and its place count.
+    /// Checksums of Pillow 11.3's output. They depend on every byte and its position.
     #[test]
     fn larger_pictures_are_pillows_to_the_last_bit() {
         let sizes = [(29, 5), (5, 31), (40, 40), (4, 3), (13, 20)];

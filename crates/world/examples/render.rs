@@ -1,10 +1,10 @@
 //! Renders training data or a contact sheet.
 //!
-//! `render --out DIR --count N [--size 64] [--seed S] [--held-out]` writes shards of pairs: a reference (the subject cut
-//! out of one picture, or alone on white) and a target (the same subject in another scene), with the target's caption.
-//! Each shard is a `.safetensors` file of bytes and numbers and a `.jsonl` file of captions. `render --sheet FILE.png`
-//! draws pictures to look at instead: each row one subject, its reference first. `render --pictures DIR --count N` writes
-//! pairs as PNG files, for the program to be tried on.
+//! `render --out DIR --count N [--size 64] [--seed S] [--held-out]` writes shards of pairs: a reference (the subject
+//! cut out of a picture, or alone on white) and a target (the same subject in another scene) with the target's
+//! caption. A shard is a `.safetensors` file of pixels and labels and a `.jsonl` file of captions. `render --sheet
+//! FILE.png` draws a contact sheet instead: one subject per row, its reference first. `render --pictures DIR --count
+//! N` writes pairs as PNG files, for trying the program on them.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use clap::Parser;
 use echogen_world::{Bounds, Identity, Picture, Scene, View, caption, split};
 use safetensors::{Dtype, serialize_to_file, tensor::TensorView};
 
-/// Pairs in a shard: some 50 MB at 64 pixels.
+/// Pairs per shard: about 50 MB at 64 pixels.
 const SHARD: usize = 2_048;
 
 #[derive(Parser)]
@@ -64,7 +64,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// A reference and a target of one subject.
+/// A reference and a target picture of one subject.
 struct Pair {
     identity: Identity,
     reference_view: View,
@@ -132,13 +132,13 @@ fn write_shard(arguments: &Arguments, pairs: impl Iterator<Item = Pair>, folder:
     serialize_to_file(views, None, &path).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Left, top, right, bottom.
+/// Returns left, top, right, bottom.
 fn bounds(bounds: Bounds) -> Vec<u8> {
     let Bounds { left, top, right, bottom } = bounds;
     [left, top, right, bottom].iter().flat_map(|edge| (*edge as i32).to_le_bytes()).collect()
 }
 
-/// `reference-N.png`, `target-N.png`, and a line of captions each.
+/// Writes `reference-N.png` and `target-N.png`, and one caption line for each pair.
 fn pictures(arguments: &Arguments, folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder)?;
     let mut captions = String::new();
@@ -157,7 +157,7 @@ fn image_of(picture: Picture) -> Result<image::RgbImage> {
     image::RgbImage::from_raw(side, side, picture.pixels).context("a picture has its size")
 }
 
-/// One subject a row: its reference, then views of it in twelve scenes.
+/// Draws the contact sheet: one subject per row, its reference first, then views of it in the twelve scenes.
 fn sheet(arguments: &Arguments, path: &Path) -> Result<()> {
     let side = arguments.size as u32;
     let (rows, columns) = (12, 1 + Scene::ALL.len() as u32);

@@ -1,29 +1,30 @@
-//! A picture being painted: shapes with soft edges, one over the other.
+//! Painting of a picture: shapes with anti-aliased edges, in painting order.
 
 use crate::{
     colour::Colour,
     shape::{Point, Shape},
 };
 
-/// Where a drawing lies on the canvas: its own coordinates turned, mirrored, scaled and moved. The canvas itself is
-/// the square from (0, 0) to (1, 1).
+/// The transformation from a drawing's coordinates to the canvas: rotation, mirroring, scale and translation. The
+/// canvas is the square from (0, 0) to (1, 1).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Frame {
     origin: Point,
     scale: f32,
     cos: f32,
     sin: f32,
-    /// Width over height beyond the drawing's own.
+    /// Factor on the ratio of width to height.
     stretch: f32,
     mirror: f32,
 }
 
 impl Frame {
-    /// The canvas itself.
+    /// The identity transformation.
     pub(crate) const WHOLE: Self =
         Self { origin: (0.0, 0.0), scale: 1.0, cos: 1.0, sin: 0.0, stretch: 1.0, mirror: 1.0 };
 
-    /// `tilt` is in radians and small: sine and cosine are polynomials, since libraries differ in the last bit.
+    /// Creates a transformation. `tilt` is in radians and small: sine and cosine are polynomials, because math
+    /// libraries differ in the last bit.
     pub(crate) fn new(origin: Point, scale: f32, tilt: f32, stretch: f32, mirrored: bool) -> Self {
         let square = tilt * tilt;
         let sin = tilt * (1.0 - square / 6.0 * (1.0 - square / 20.0));
@@ -42,7 +43,7 @@ impl Frame {
         (x * self.mirror / (self.scale * self.stretch), y / self.scale)
     }
 
-    /// The rectangle on the canvas around a rectangle of the drawing.
+    /// Returns the canvas rectangle that encloses a rectangle of the drawing.
     fn around(&self, [left, top, right, bottom]: [f32; 4]) -> [f32; 4] {
         let corners = [(left, top), (right, top), (left, bottom), (right, bottom)].map(|corner| self.place(corner));
         let fold =
@@ -56,7 +57,7 @@ impl Frame {
     }
 }
 
-/// A square picture, and how much of each pixel the subject covers.
+/// A square picture, and the share of each pixel that the subject covers.
 pub(crate) struct Canvas {
     size: usize,
     pixels: Vec<Colour>,
@@ -68,8 +69,8 @@ impl Canvas {
         Self { size, pixels: vec![background; size * size], mask: vec![0.0; size * size] }
     }
 
-    /// Fills the shape, grown by `grow` on all sides, with a colour that may depend on the place in the drawing; its
-    /// second argument is a pixel's width there.
+    /// Fills the shape, grown by `grow` on all sides, with a colour that may depend on the position in the drawing.
+    /// The second argument of the colour function is a pixel's width in the drawing's units.
     pub(crate) fn fill(
         &mut self,
         frame: &Frame,
@@ -83,7 +84,7 @@ impl Canvas {
         });
     }
 
-    /// As [`Canvas::fill`], and marks the pixels as the subject's.
+    /// As [`Canvas::fill`], and marks the pixels as part of the subject.
     pub(crate) fn fill_subject(
         &mut self,
         frame: &Frame,
@@ -125,7 +126,8 @@ impl Canvas {
         }
     }
 
-    /// Left, top, right, bottom (the last two exclusive) of the pixels that the subject covers by half or more.
+    /// Returns (left, top, right, bottom) of the pixels that the subject covers by at least half; right and bottom are
+    /// exclusive.
     pub(crate) fn subject_bounds(&self) -> Option<[usize; 4]> {
         let mut bounds: Option<[usize; 4]> = None;
         for (index, _) in self.mask.iter().enumerate().filter(|(_, covered)| **covered >= 0.5) {

@@ -1,4 +1,4 @@
-//! Sentences about a picture, as people would type them.
+//! Captions of pictures, as people would type them.
 
 use crate::{
     identity::Kind,
@@ -6,10 +6,10 @@ use crate::{
     scenes::{Light, Scene},
 };
 
-/// The stream of a caption's number.
+/// Number of the random stream that a caption is drawn from.
 const STREAM: u64 = 4;
 
-/// Says what is to be seen: always the kind and the scene by their names, the time of day mostly.
+/// Describes a picture: always the kind and the scene by their names, the time of day mostly.
 pub fn caption(number: u64, kind: Kind, scene: Scene, light: Light) -> String {
     let mut draw = Draw::new(number, STREAM);
     let subject = subject(&mut draw, kind);

@@ -1,6 +1,6 @@
-//! Colours: three numbers from 0 to 1, as a screen shows them.
+//! Colours: red, green and blue as display values from 0 to 1.
 
-/// Red, green and blue, 0 to 1, display values.
+/// Red, green and blue, 0 to 1, display values (not linear light).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Colour(pub [f32; 3]);
 
@@ -8,12 +8,12 @@ impl Colour {
     pub(crate) const WHITE: Self = Self([1.0; 3]);
     pub(crate) const INK: Self = Self([0.10, 0.09, 0.12]);
 
-    /// From the usual notation, such as 0xFF8800.
+    /// Creates a colour from hexadecimal notation, such as 0xFF8800.
     pub(crate) const fn hex(code: u32) -> Self {
         Self([part(code, 16), part(code, 8), part(code, 0)])
     }
 
-    /// From hue, saturation and value, each 0 to 1; the hue wraps.
+    /// Creates a colour from hue, saturation and value, each 0 to 1. The hue wraps around.
     pub(crate) fn hsv(hue: f32, saturation: f32, value: f32) -> Self {
         let turn = (hue - hue.floor()) * 6.0;
         let channel = |offset: f32| {
@@ -32,12 +32,12 @@ impl Colour {
         self.zip(other, |a, b| a * b)
     }
 
-    /// Lighter (above 1) or darker (below 1).
+    /// Multiplies all channels: lighter for factors above 1, darker below 1.
     pub(crate) fn bright(self, factor: f32) -> Self {
         Self(self.0.map(|part| (part * factor).min(1.0)))
     }
 
-    /// How light it looks, 0 to 1.
+    /// Returns the luminance, 0 to 1.
     pub(crate) fn luminance(self) -> f32 {
         0.30 * self.0[0] + 0.59 * self.0[1] + 0.11 * self.0[2]
     }

@@ -1,11 +1,11 @@
-//! Who a subject is: its kind, its colours, its pattern, its proportions. All of it follows from one number.
+//! Identities: a subject's kind, colours, pattern and proportions. All are derived from one number.
 
 use crate::{colour::Colour, random::Draw, shape::Point, split::HELD_OUT_IDENTITIES};
 
-/// The stream of an identity's number that its looks are drawn from.
+/// Number of the random stream that an identity's appearance is drawn from.
 const STREAM: u64 = 1;
 
-/// What a subject is.
+/// The kind of a subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "each says what it is")]
 pub enum Kind {
@@ -24,7 +24,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Every kind.
+    /// All kinds.
     pub const ALL: [Self; 12] = [
         Self::Mug,
         Self::Robot,
@@ -40,12 +40,12 @@ impl Kind {
         Self::Cat,
     ];
 
-    /// Its place in [`Kind::ALL`].
+    /// Its index in [`Kind::ALL`].
     pub fn index(self) -> usize {
         self as usize
     }
 
-    /// Its name in captions.
+    /// The name in captions.
     pub fn name(self) -> &'static str {
         match self {
             Self::Mug => "mug",
@@ -64,7 +64,7 @@ impl Kind {
     }
 }
 
-/// How the largest part of a subject is decorated with its second colour.
+/// The pattern in the second colour on a subject's largest part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each says what it is")]
 pub enum Pattern {
@@ -79,17 +79,17 @@ pub enum Pattern {
 }
 
 impl Pattern {
-    /// Every pattern.
+    /// All patterns.
     pub const ALL: [Self; 8] =
         [Self::Plain, Self::Stripes, Self::Bars, Self::Diagonals, Self::Dots, Self::Checks, Self::Band, Self::Halves];
 
-    /// Its place in [`Pattern::ALL`].
+    /// Its index in [`Pattern::ALL`].
     pub fn index(self) -> usize {
         self as usize
     }
 }
 
-/// A sign on the subject's largest part.
+/// An emblem on the subject's largest part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each says what it is")]
 pub enum Emblem {
@@ -101,45 +101,45 @@ pub enum Emblem {
 }
 
 impl Emblem {
-    /// Every emblem.
+    /// All emblems.
     pub const ALL: [Self; 5] = [Self::None, Self::Disc, Self::Star, Self::Heart, Self::Square];
 
-    /// Its place in [`Emblem::ALL`].
+    /// Its index in [`Emblem::ALL`].
     pub fn index(self) -> usize {
         self as usize
     }
 }
 
-/// A subject.
+/// The appearance of one subject.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Identity {
-    /// The number that it was made from.
+    /// The number from which all fields are derived.
     pub number: u64,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
-    /// The colours of the largest part, of the pattern and second parts, and of the small parts.
+    /// Colours: of the largest part, of the pattern and secondary parts, and of small parts.
     pub palette: [Colour; 3],
-    /// How the largest part is decorated.
+    /// The pattern of the largest part.
     pub pattern: Pattern,
-    /// The sign on it.
+    /// The emblem on the largest part.
     pub emblem: Emblem,
-    /// Width over height beyond the usual.
+    /// Factor on the kind's ratio of width to height.
     pub stretch: f32,
-    /// Proportions of single parts, each 0 to 1; what they mean is the kind's affair.
+    /// Proportions of single parts, each 0 to 1; their meaning depends on the kind.
     pub traits: [f32; 4],
-    /// Repeats of the pattern over the subject.
+    /// Number of repeats of the pattern across the subject.
     pub repeats: f32,
 }
 
 impl Identity {
-    /// Makes the subject of this number. The kind is the number's remainder over the kinds, so all kinds are alike
+    /// Creates the subject of this number. The kind is the number modulo the number of kinds, so all kinds are equally
     /// frequent in any range.
     pub fn new(number: u64) -> Self {
         let kind = Kind::ALL[(number % Kind::ALL.len() as u64) as usize];
         let mut draw = Draw::new(number, STREAM);
         let palette = palette(&mut draw);
         let pattern = *draw.pick(&Pattern::ALL);
-        // A sign on a busy pattern is not seen.
+        // A sign on a busy pattern would not be visible.
         let calm = matches!(pattern, Pattern::Plain | Pattern::Band | Pattern::Halves);
         let emblem = if calm || draw.chance(0.2) { *draw.pick(&Emblem::ALL) } else { Emblem::None };
         Self {
@@ -154,23 +154,24 @@ impl Identity {
         }
     }
 
-    /// Whether it is one of those kept out of training.
+    /// Whether it is held out of training.
     pub fn is_held_out(&self) -> bool {
         HELD_OUT_IDENTITIES.contains(&self.number)
     }
 
-    /// The colour of the decorated part at a place, before shading; `width` is a pixel's width there.
+    /// Returns the colour of the decorated part at a point, before shading. `width` is a pixel's width in the
+    /// drawing's units.
     pub(crate) fn skin(&self, point: Point, width: f32) -> Colour {
         let [main, second, _] = self.palette;
         main.mix(second, self.pattern_share(point, width))
     }
 
-    /// How much of the second colour the pattern has at a place, 0 to 1.
+    /// Returns the share of the second colour in the pattern at a point, 0 to 1.
     fn pattern_share(&self, (x, y): Point, width: f32) -> f32 {
         let (x, y) = (x * self.stretch, y);
         let period = 2.0 / self.repeats;
         let soft = |distance: f32| (0.5 - distance / width).clamp(0.0, 1.0);
-        // Distance to the second half of each period, negative within it.
+        // Signed distance to the second half of each period, negative inside it.
         let wave = |at: f32| {
             let phase = at / period + 0.25;
             ((phase - phase.floor() - 0.5).abs() - 0.25) * period
@@ -198,7 +199,7 @@ impl Identity {
     }
 }
 
-/// Three colours that stand apart from each other.
+/// Three colours that are easily distinguished.
 fn palette(draw: &mut Draw) -> [Colour; 3] {
     let hue = draw.unit();
     let main = match draw.below(10) {

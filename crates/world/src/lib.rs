@@ -1,11 +1,11 @@
-//! A small world to learn from: seeded pictures of subjects in scenes, with captions and boxes.
+//! A drawn world: seeded pictures of subjects in scenes, with captions and boxes.
 //!
 //! An [`Identity`] is a subject (a robot with such colours, such a pattern, such proportions), a [`View`] is where and
 //! how it is seen, and [`Picture::render`] paints the one in the other at any size. The same numbers give the same
-//! bytes on every machine: chance comes from counters, and arithmetic is what all processors round alike. Which
-//! identities and which pairs of kind and scene are kept out of training is said in [`split`].
+//! bytes on every machine: random numbers come from counters, and only operations are used that all processors round
+//! alike. [`split`] says which identities and which pairs of kind and scene are held out of training.
 //!
-//! It makes training and evaluation data for the mini bundle; it knows no network and no file format.
+//! It renders training and evaluation data for the mini bundle; it contains no network and no file format.
 
 mod canvas;
 mod caption;

@@ -1,4 +1,4 @@
-//! A subject in a view, as pixels.
+//! Rendering of a subject in a view.
 
 use crate::{
     canvas::{Canvas, Frame},
@@ -10,10 +10,10 @@ use crate::{
     view::View,
 };
 
-/// The stream of a view's number that the scene's details are drawn from.
+/// Number of the random stream that the scene's details are drawn from.
 const SCENE_STREAM: u64 = 5;
 
-/// The subject's box in pixels; right and bottom are exclusive.
+/// The subject's box in pixels; `right` and `bottom` are exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each says what it is")]
 pub struct Bounds {
@@ -23,31 +23,31 @@ pub struct Bounds {
     pub bottom: usize,
 }
 
-/// A square picture, 8 bits a channel, RGB, row by row.
+/// A square picture: RGB, 8 bits per channel, row-major.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Picture {
-    /// Pixels on a side.
+    /// Side in pixels.
     pub size: usize,
-    /// Three bytes a pixel.
+    /// Three bytes per pixel.
     pub pixels: Vec<u8>,
     /// The subject's box.
     pub bounds: Bounds,
 }
 
 impl Picture {
-    /// Paints the subject in the view.
+    /// Renders the subject in the view.
     pub fn render(identity: &Identity, view: &View, size: usize) -> Self {
         Self::from_canvas(&paint(identity, view, size), size)
     }
 
-    /// Paints the subject in the view's pose, alone on white in plain light.
+    /// Renders the subject in the view's pose, on a white background and without tint.
     pub fn alone(identity: &Identity, view: &View, size: usize) -> Self {
         let mut canvas = Canvas::new(size, Colour::WHITE);
         kinds::paint(&mut canvas, &frame(identity, view), identity, Colour::WHITE);
         Self::from_canvas(&canvas, size)
     }
 
-    /// The picture with everything outside the subject's box white: what the segmenter makes of it.
+    /// Returns the picture with everything outside the subject's box white, as the segmenter's cut-out.
     pub fn cutout(&self) -> Self {
         let Bounds { left, top, right, bottom } = self.bounds;
         let mut cutout = self.clone();
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn the_identity_is_what_pictures_of_it_share() {
-        // In one pose, two scenes change no pixel of the outline's inside by more than light and edges do.
+        // With one pose in two scenes, pixels inside the outline differ only by the tint and by anti-aliased edges.
         let identity = Identity::new(Kind::Mug.index() as u64);
         let view = View { scene: Scene::Moon, ..View::new(4, Scene::Stage) };
         let (one, other) = (paint(&identity, &view, 64), paint(&identity, &View::new(4, Scene::Stage), 64));

@@ -1,15 +1,16 @@
-//! The one source of chance: numbers by seed, stream and position, so that any draw can be repeated alone.
+//! The one source of random numbers: by seed, stream and position, so that any number can be computed alone.
 //!
-//! The words are SplitMix64's: a counter, mixed. Floats are made of the upper 24 bits, so they are exact in f32.
+//! The words are those of SplitMix64, which mixes a counter. Floats are made of the upper 24 bits, so they are exact
+//! in f32.
 
-/// A stream of draws under a seed.
+/// A stream of random numbers of a seed.
 #[derive(Clone, Debug)]
 pub(crate) struct Draw {
     key: u64,
     position: u64,
 }
 
-/// SplitMix64's step: the fractional part of the golden ratio.
+/// SplitMix64's increment: the fractional part of the golden ratio.
 const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 
 fn mix(mut word: u64) -> u64 {
@@ -19,7 +20,7 @@ fn mix(mut word: u64) -> u64 {
 }
 
 impl Draw {
-    /// The beginning of a stream; each purpose has a stream number of its own.
+    /// Creates a stream at its beginning. Each purpose has its own stream number.
     pub(crate) fn new(seed: u64, stream: u64) -> Self {
         Self { key: mix(mix(seed.wrapping_add(STEP)) ^ stream.wrapping_mul(STEP)), position: 0 }
     }
@@ -29,27 +30,28 @@ impl Draw {
         mix(self.key.wrapping_add(self.position.wrapping_mul(STEP)))
     }
 
-    /// A number in [0, 1).
+    /// Returns a number in [0, 1).
     pub(crate) fn unit(&mut self) -> f32 {
         (self.word() >> 40) as f32 / (1u32 << 24) as f32
     }
 
-    /// A number in [low, high).
+    /// Returns a number in [low, high).
     pub(crate) fn between(&mut self, low: f32, high: f32) -> f32 {
         low + (high - low) * self.unit()
     }
 
-    /// A whole number below `count`, which is not zero. The bias of the remainder is below 2^-50 for counts in use.
+    /// Returns an integer below `count`, which must not be zero. The bias of the modulo is below 2^-50 for the counts
+    /// in use.
     pub(crate) fn below(&mut self, count: usize) -> usize {
         (self.word() % count as u64) as usize
     }
 
-    /// Whether something of this probability happens.
+    /// Returns true with the given probability.
     pub(crate) fn chance(&mut self, probability: f32) -> bool {
         self.unit() < probability
     }
 
-    /// One of a list that is not empty.
+    /// Returns a random element of a non-empty slice.
     pub(crate) fn pick<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         &choices[self.below(choices.len())]
     }

@@ -1,11 +1,12 @@
-//! Shapes by their signed distance: below zero inside, above zero outside, about the distance to the edge near it.
+//! Shapes as signed distance functions: negative inside, positive outside, approximately the distance to the edge near
+//! it.
 //!
-//! Only additions, multiplications, divisions and square roots, which every machine rounds alike.
+//! Uses only additions, multiplications, divisions and square roots, which every machine rounds alike.
 
-/// A place: x to the right, y down.
+/// A point: x to the right, y down.
 pub(crate) type Point = (f32, f32);
 
-/// A shape to fill.
+/// A shape that can be filled.
 #[derive(Clone, Debug)]
 pub(crate) enum Shape {
     Ellipse { centre: Point, radius: Point },
@@ -24,17 +25,17 @@ pub(crate) fn disc(x: f32, y: f32, radius: f32) -> Shape {
     ellipse(x, y, radius, radius)
 }
 
-/// A rectangle with round corners, by its middle and half its sides.
+/// Creates a rectangle with rounded corners from its centre and half its sides.
 pub(crate) fn block(x: f32, y: f32, half_width: f32, half_height: f32, round: f32) -> Shape {
     Shape::Block { centre: (x, y), half: (half_width, half_height), round }
 }
 
-/// A rectangle by its corners.
+/// Creates a rectangle from its edges.
 pub(crate) fn area(left: f32, top: f32, right: f32, bottom: f32) -> Shape {
     block((left + right) / 2.0, (top + bottom) / 2.0, (right - left) / 2.0, (bottom - top) / 2.0, 0.0)
 }
 
-/// A stroke with round ends.
+/// Creates a line with round ends.
 pub(crate) fn line(from: Point, to: Point, radius: f32) -> Shape {
     Shape::Line { from, to, radius }
 }
@@ -43,7 +44,7 @@ pub(crate) fn polygon(corners: &[Point]) -> Shape {
     soft_polygon(corners, 0.0)
 }
 
-/// A polygon grown by `round`, which rounds its corners.
+/// Creates a polygon grown by `round`, which rounds its corners.
 pub(crate) fn soft_polygon(corners: &[Point], round: f32) -> Shape {
     Shape::Polygon { corners: corners.to_vec(), round }
 }
@@ -72,7 +73,7 @@ impl Shape {
         }
     }
 
-    /// Left, top, right, bottom of a rectangle that holds the shape.
+    /// Returns (left, top, right, bottom) of a rectangle that encloses the shape.
     pub(crate) fn bounds(&self) -> [f32; 4] {
         let around = |(x, y): Point, (rx, ry): Point| [x - rx, y - ry, x + rx, y + ry];
         match self {
@@ -108,7 +109,8 @@ fn hull(points: &[Point], grow: f32) -> [f32; 4] {
         .fold(start, |b, p| [b[0].min(p.0 - grow), b[1].min(p.1 - grow), b[2].max(p.0 + grow), b[3].max(p.1 + grow)])
 }
 
-/// Exact on the edge and along the axes of a circle, close near the edge of an ellipse.
+/// Signed distance to an ellipse: exact for circles on the edge and along the axes, approximate near the edge of an
+/// ellipse.
 fn ellipse_distance(point: Point, radius: Point) -> f32 {
     let scaled = (point.0 / radius.0, point.1 / radius.1);
     let slope = length((scaled.0 / radius.0, scaled.1 / radius.1));

@@ -1,21 +1,22 @@
-//! What training never sees: identities of a range of numbers, and one scene for each kind.
+//! The split into training and held-out data: a range of identities, and one scene for each kind.
 
 use std::ops::Range;
 
 use crate::{Kind, Scene};
 
-/// Numbers of the identities that training draws from.
+/// Numbers of the identities used in training.
 pub const TRAINING_IDENTITIES: Range<u64> = 0..1 << 32;
 
-/// Numbers of the identities that are kept for testing.
+/// Numbers of the identities held out for testing.
 pub const HELD_OUT_IDENTITIES: Range<u64> = 1 << 32..1 << 33;
 
-/// Whether this kind is never shown in this scene in training: one scene for each kind, each scene once.
+/// Whether this kind never occurs in this scene in training. One scene is held out per kind, and each scene is held
+/// out once.
 pub fn is_held_out_pair(kind: Kind, scene: Scene) -> bool {
     (kind.index() * 5 + 3) % Scene::ALL.len() == scene.index()
 }
 
-/// The scenes that training shows a kind in.
+/// Returns the scenes in which training shows a kind.
 pub fn training_scenes(kind: Kind) -> impl Iterator<Item = Scene> {
     Scene::ALL.into_iter().filter(move |scene| !is_held_out_pair(kind, *scene))
 }

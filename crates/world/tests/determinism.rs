@@ -1,9 +1,10 @@
-//! The same numbers give the same bytes, on every machine and for all time: trained networks depend on it.
+//! The same numbers must give the same bytes on every machine and in every version, because trained networks depend on
+//! them.
 
 use echogen_world::{Identity, Picture, Scene, View, caption, split};
 use sha2::{Digest, Sha256};
 
-/// One sum over pictures of every kind in every scene.
+/// Returns one checksum over pictures of every kind in every scene.
 fn sum_of_pictures(size: usize) -> String {
     let mut hasher = Sha256::new();
     for number in 0..144u64 {

@@ -1,4 +1,4 @@
-//! Lengths and sums of a bundle's files: compared with what is published, or with what was first pulled.
+//! Verification of a bundle's files: length and SHA-256 against the published values, or against the first pull.
 
 use super::lock::{Lock, LockedFile, sha256_of};
 use super::{Bundle, BundleError, FileManifest, NetworkManifest, Presence};
@@ -7,17 +7,17 @@ use std::collections::BTreeMap;
 use std::fs::Metadata;
 use std::path::Path;
 
-/// From this length on a file's sum is remembered in the lock even if the manifest states it.
+/// Files of at least this length have their sum stored in the lock file even if the manifest states it.
 const LOCKED_FROM_BYTES: u64 = 64 << 20;
 
-/// What [`Bundle::verify`] found out about one file.
+/// The result of [`Bundle::verify`] for one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedFile {
-    /// The file, below the bundle's folder of weights.
+    /// Path of the file below the bundle's folder of weights.
     pub path: String,
-    /// Its length in bytes.
+    /// Length in bytes.
     pub size: u64,
-    /// Its SHA-256.
+    /// SHA-256 in hexadecimal.
     pub sha256: String,
     /// What the sum was compared with.
     pub compared: Compared,
@@ -28,13 +28,13 @@ pub struct VerifiedFile {
 pub enum Compared {
     /// The sum in the manifest.
     Published,
-    /// The sum recorded when the file was first pulled, none being published.
+    /// The sum recorded at the first pull; no sum is published.
     Recorded,
-    /// Nothing: none is published, and this one is now recorded.
+    /// Nothing: no sum is published, and this one is now recorded.
     FirstRecord,
 }
 
-/// The lock as it was read, and what has been computed since and is to be entered into it.
+/// The lock as it was read, and the sums computed since then that are still to be written to it.
 struct Sums {
     lock: Lock,
     computed: Vec<(FileManifest, LockedFile)>,
@@ -49,17 +49,17 @@ impl Sums {
     }
 }
 
-/// Whether the sum of a file is kept in the lock: if none is published, or if computing it takes long.
+/// Whether a file's sum is stored in the lock: if no sum is published, or if hashing takes long.
 fn is_remembered(file: &FileManifest, metadata: &Metadata) -> bool {
     file.sha256.is_none() || metadata.len() >= LOCKED_FROM_BYTES
 }
 
 impl Bundle {
-    /// Compares every file with its published length and sum, reading all of them, and goes on after a fault so
-    /// that all faults are known at once. Optional networks of which no file is there are passed over.
+    /// Verifies length and sum of every file by reading all of them. Continues after an error, so that all errors are
+    /// reported together. Optional networks with no file present are skipped.
     ///
-    /// A file without a published sum is compared with the one recorded when it was first seen, in
-    /// [`LOCK_FILE`](super::LOCK_FILE) beside the weights. `progress` gets (file, bytes read since its last call).
+    /// A file without a published sum is compared with the sum recorded first, in
+    /// [`LOCK_FILE`](super::LOCK_FILE) beside the weights. `progress` receives (file, bytes read since its last call).
     pub fn verify(&self, progress: &mut dyn FnMut(&FileManifest, u64)) -> Vec<Result<VerifiedFile, BundleError>> {
         let mut sums = match self.read_sums() {
             Ok(sums) => sums,
@@ -81,7 +81,7 @@ impl Bundle {
     /// Verifies one file of the bundle, as [`Bundle::verify`] does.
     ///
     /// # Errors
-    /// It is missing, has another length or another sum, or cannot be read.
+    /// The file is missing, has another length or another sum, or cannot be read.
     pub fn verify_file(&self, file: &FileManifest, progress: &mut dyn FnMut(u64)) -> Result<VerifiedFile, BundleError> {
         let mut sums = self.read_sums()?;
         let verified = self.verify_with(&mut sums, file, progress)?;
@@ -89,12 +89,12 @@ impl Bundle {
         Ok(verified)
     }
 
-    /// Moves a downloaded file to its place in the bundle once its length and sum are right, and records the sum.
+    /// Verifies a downloaded file, moves it to its place in the bundle, and records its sum.
     ///
-    /// `stated` is the sum that the place it comes from states, if any. A file that is not right stays where it is.
+    /// `stated` is the sum that the download's source states, if any. A file that fails verification is not moved.
     ///
     /// # Errors
-    /// As [`Bundle::verify_file`]; also if it cannot be moved (both places must be on one file system).
+    /// As [`Bundle::verify_file`]; also if the file cannot be moved (source and target must be on one file system).
     pub fn install(
         &self,
         file: &FileManifest,
@@ -107,14 +107,14 @@ impl Bundle {
         self.check_size(file, &metadata)?;
         let sha256 = sha256_of(downloaded, progress).map_err(|source| io("read", source))?;
         let stated = FileManifest { sha256: file.sha256.clone().or(stated.map(str::to_owned)), ..file.clone() };
-        // What was recorded of an earlier version does not count against this one.
+        // An entry recorded for an earlier version does not apply to this one.
         let compared = self.compare(&Lock::default(), &stated, &sha256)?;
         let target = self.path_of(file);
         let folder = target.parent().unwrap_or(&self.weights);
         std::fs::create_dir_all(folder).map_err(|source| self.io("create", folder.to_owned(), source))?;
         let install = || std::fs::rename(downloaded, &target).map_err(|source| io("move", source));
         if is_remembered(file, &metadata) {
-            // File and record change together, also if another process installs the same file.
+            // File and entry change under one lock, also if another process installs the same file.
             Lock::update(self, |lock| {
                 install()?;
                 lock.insert(file.path.clone(), LockedFile::new(&metadata, &sha256));
@@ -126,7 +126,7 @@ impl Bundle {
         Ok(VerifiedFile { path: file.path.clone(), size: metadata.len(), sha256, compared })
     }
 
-    /// Returns the sum of a file that is known to be right: remembered if the file is unchanged, else computed.
+    /// Returns the sum of a verified file: the recorded sum if the file is unchanged, else a computed one.
     ///
     /// # Errors
     /// As [`Bundle::verify_file`].
@@ -137,10 +137,12 @@ impl Bundle {
         Ok(sum)
     }
 
-    /// Returns the SHA-256 of each network that makes pictures, and of each optional one that is there, by name.
+    /// Returns the SHA-256 of each network by name: of every network that generation needs, and of each optional
+    /// network that is present.
     ///
-    /// A network of one file has that file's sum; of several, the sum of their list as `sha256sum` prints it. Computed
-    /// at the first call and kept; long files are hashed once in their life, see [`LOCK_FILE`](super::LOCK_FILE).
+    /// The sum of a network with one file is that file's sum; with several files it is the sum of their list in the
+    /// format of `sha256sum`. Computed at the first call and cached in memory. Sums of long files are also stored in
+    /// the lock file, see [`LOCK_FILE`](super::LOCK_FILE).
     ///
     /// # Errors
     /// A file is missing or does not have its published length or sum.
@@ -157,7 +159,7 @@ impl Bundle {
             digests.insert(network.name().to_owned(), self.digest(&mut sums, table)?);
         }
         match self.write_sums(sums) {
-            // A folder that cannot be written to only costs the hashing at the next start.
+            // If the folder is read-only, the only cost is hashing again at the next start.
             Err(error @ BundleError::Io { .. }) => tracing::debug!(%error, "sums of long files are not remembered"),
             written => written?,
         }
@@ -176,7 +178,7 @@ impl Bundle {
         Ok(hex::encode(Sha256::digest(listing)))
     }
 
-    /// The file's sum, remembered or computed, equal to the published one if there is one.
+    /// Returns the file's recorded or computed sum after comparing it with the published one, if any.
     fn checked_sum(&self, sums: &mut Sums, file: &FileManifest) -> Result<String, BundleError> {
         let metadata = self.metadata(file)?;
         self.check_size(file, &metadata)?;
@@ -232,8 +234,8 @@ impl Bundle {
         Ok(Sums { lock: Lock::read(self)?, computed: Vec::new() })
     }
 
-    /// Enters into the lock what has been computed. The lock may have changed since it was read: of two processes that
-    /// first see a file without a published sum, the later one must find what the earlier one found.
+    /// Writes computed sums to the lock. The lock may have changed since it was read: if two processes see a file
+    /// without a published sum for the first time, the later one must be compared with the earlier one's record.
     fn write_sums(&self, sums: Sums) -> Result<(), BundleError> {
         if sums.computed.is_empty() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! What can be wrong with a bundle. Each message is one line and says what to do.
+//! Errors of bundles. Each message is one line and says what to do.
 
 use super::{LOCK_FILE, Network};
 use crate::CheckpointError;
@@ -7,12 +7,12 @@ use std::path::PathBuf;
 /// A bundle could not be opened, checked or read.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
-    /// No searched folder has a bundle of the name.
+    /// No searched folder contains a bundle of that name.
     #[error("no bundle is called {name:?}; {}", known_names(known))]
     Unknown {
-        /// The name asked for.
+        /// The requested name.
         name: String,
-        /// The names there are.
+        /// The available names.
         known: Vec<String>,
     },
     /// There is no manifest at the path.
@@ -20,18 +20,18 @@ pub enum BundleError {
     NotFound {
         /// The path given.
         path: PathBuf,
-        /// The system's reason.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// The manifest is not TOML or does not say what a bundle must say.
+    /// The manifest is not valid TOML, or it violates the manifest's schema.
     #[error("bundle manifest {}: {reason}", path.display())]
     Manifest {
         /// The manifest's path.
         path: PathBuf,
-        /// What is wrong in it.
+        /// The reason.
         reason: String,
     },
-    /// A file of the bundle is not there.
+    /// A file of the bundle is missing.
     #[error("bundle {bundle}: {path} is missing; {}", pull_hint(bundle))]
     MissingFile {
         /// The bundle's name.
@@ -39,19 +39,19 @@ pub enum BundleError {
         /// The file, below the bundle's folder.
         path: String,
     },
-    /// A file has another length than published.
+    /// A file's length differs from the published length.
     #[error("bundle {bundle}: {path} has {found} bytes instead of {expected}; {}", pull_hint(bundle))]
     WrongSize {
         /// The bundle's name.
         bundle: String,
         /// The file, below the bundle's folder.
         path: String,
-        /// The length published.
+        /// The published length in bytes.
         expected: u64,
-        /// The length found.
+        /// The actual length in bytes.
         found: u64,
     },
-    /// A file has other contents than published.
+    /// A file's SHA-256 differs from the published one.
     #[error(
         "bundle {bundle}: {path} has SHA-256 {found} instead of {expected}; {} to fetch it again",
         pull_hint(bundle)
@@ -61,12 +61,12 @@ pub enum BundleError {
         bundle: String,
         /// The file, below the bundle's folder.
         path: String,
-        /// The sum published.
+        /// The published sum.
         expected: String,
-        /// The sum found.
+        /// The actual sum.
         found: String,
     },
-    /// A file without a published sum has other contents than when it was first pulled.
+    /// A file without a published sum differs from the version that was pulled first.
     #[error(
         "bundle {bundle}: {path} has SHA-256 {found}, not {expected} as first recorded; delete it, then {}, or, if the \
          change is meant, delete {LOCK_FILE} beside it",
@@ -77,12 +77,12 @@ pub enum BundleError {
         bundle: String,
         /// The file, below the bundle's folder.
         path: String,
-        /// The sum recorded.
+        /// The recorded sum.
         expected: String,
-        /// The sum found.
+        /// The actual sum.
         found: String,
     },
-    /// The lock cannot be read as what it is.
+    /// The lock file cannot be parsed.
     #[error(
         "bundle {bundle}: {} is damaged ({reason}); restore it from a copy, or delete it if the files beside it are right: sums \
          that are not published are then recorded anew",
@@ -93,15 +93,15 @@ pub enum BundleError {
         bundle: String,
         /// The lock file.
         path: PathBuf,
-        /// What is wrong in it.
+        /// The reason.
         reason: String,
     },
-    /// The bundle does not have this network.
+    /// The bundle does not contain this network.
     #[error("bundle {bundle} has no {network}; add a [{network}] table or choose a bundle that has one")]
     NoNetwork {
         /// The bundle's name.
         bundle: String,
-        /// The network asked for.
+        /// The requested network.
         network: Network,
     },
     /// The network's architecture parameters cannot be read.
@@ -111,30 +111,30 @@ pub enum BundleError {
         bundle: String,
         /// The network.
         network: Network,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
-    /// The weights of a network are not those that its architecture asks for.
+    /// The weights of a network do not fit its architecture.
     #[error("bundle {bundle}: the weights of the {network} do not fit")]
     Weights {
         /// The bundle's name.
         bundle: String,
         /// The network.
         network: Network,
-        /// What does not fit.
+        /// The mismatch.
         #[source]
         source: Box<CheckpointError>,
     },
-    /// A file of the bundle cannot be read, or the lock not written.
+    /// A file of the bundle cannot be read, or the lock file cannot be written.
     #[error("bundle {bundle}: cannot {action} {}: {source}", path.display())]
     Io {
         /// The bundle's name.
         bundle: String,
-        /// What was tried.
+        /// The failed operation.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// The system's reason.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// A checkpoint of the bundle cannot be used.

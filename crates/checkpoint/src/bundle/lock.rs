@@ -1,16 +1,16 @@
-//! Sums of files, kept beside the weights so that gigabytes are not hashed at every start.
+//! The lock file: SHA-256 sums of files, stored beside the weights so that large files are not hashed at every start.
 //!
-//! `bundle.lock.toml` says for each file how long it was, when it was last written, and its SHA-256. An entry counts
-//! only while length and time are unchanged. For a file without a published sum the entry is the record of what was
-//! first pulled, and a later change is reported against it.
+//! `bundle.lock.toml` holds each file's length, modification time and SHA-256. An entry is valid only while length and
+//! modification time are unchanged. For a file without a published sum, the entry records the version that was pulled
+//! first, and a later change is reported as an error.
 //!
-//! Several processes may use one folder at once, also from different containers or machines:
-//! - the file is replaced as a whole: written under a unique temporary name in the same folder, flushed to the disk and
-//!   renamed, so a reader finds either the old one or the new one;
-//! - [`Lock::update`] holds an exclusive lock on [`GUARD_FILE`] from reading to renaming, so no writer loses the entries
-//!   of another;
-//! - a file that cannot be parsed is an error. If it counted as empty, whatever the files have become would be recorded
-//!   as what was first pulled.
+//! Several processes may use one folder concurrently, also from different containers or machines:
+//! - the file is replaced atomically: written under a unique temporary name in the same folder, synced to disk and
+//! renamed, so a reader sees either the old or the new file;
+//! - [`Lock::update`] holds an exclusive lock on [`GUARD_FILE`] from reading to renaming, so no writer loses another
+//! writer's entries;
+//! - a file that cannot be parsed is an error. If it were treated as empty, the present contents of the weights would
+//! be recorded as the version pulled first.
 
 use super::{Bundle, BundleError, one_line};
 use crate::temporary;
@@ -22,21 +22,20 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-/// The lock's name in the folder of weights.
+/// Name of the lock file in the folder of weights.
 pub const LOCK_FILE: &str = "bundle.lock.toml";
-/// An empty file that writers of the lock hold locked. Not the lock itself, since that is replaced by another file.
+/// An empty file on which writers hold an exclusive lock. The lock file itself cannot be used, because it is replaced.
 const GUARD_FILE: &str = ".bundle.lock";
-/// Bytes hashed between two reports of progress.
+/// Bytes hashed between two calls of the progress callback.
 const CHUNK: usize = 1 << 20;
 
-/// The lock file's contents.
+/// Contents of the lock file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Lock {
     files: BTreeMap<String, LockedFile>,
 }
 
-/// The lock as it is written: with the number of its entries first, so that a file cut off anywhere is not taken for
-/// one with fewer entries.
+/// The lock file's layout. The number of entries comes first, so a truncated file is detected.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written<F> {
@@ -44,12 +43,12 @@ struct Written<F> {
     files: F,
 }
 
-/// One file as it was when hashed.
+/// A file's metadata and sum at the time it was hashed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LockedFile {
     pub(super) size: u64,
-    /// Nanoseconds since 1970, as text: TOML's integers are too short for some file systems.
+    /// Modification time in nanoseconds since 1970, as text because TOML integers are too short for some file systems.
     pub(super) modified: String,
     pub(super) sha256: String,
 }
@@ -61,7 +60,7 @@ impl LockedFile {
 }
 
 impl Lock {
-    /// Reads the lock of a bundle; only one that does not exist is empty.
+    /// Reads the lock of a bundle. A missing file gives an empty lock; any other failure is an error.
     pub(super) fn read(bundle: &Bundle) -> Result<Self, BundleError> {
         let path = bundle.weights.join(LOCK_FILE);
         let text = match std::fs::read(&path) {
@@ -72,13 +71,14 @@ impl Lock {
         parse(&text).map_err(|reason| BundleError::Lock { bundle: bundle.name().to_owned(), path, reason })
     }
 
-    /// Reads the lock, lets `change` change it, and writes it if it has changed, with no other writer in between. What
-    /// `change` has entered is written also if it fails.
+    /// Reads the lock, calls `change` on it, and writes it if it changed, while excluding other writers. Entries that
+    /// `change` added are written even if `change` returns an error.
     pub(super) fn update(
         bundle: &Bundle,
         change: impl FnOnce(&mut Self) -> Result<(), BundleError>,
     ) -> Result<(), BundleError> {
-        // Acquired before the lock is read and held until it is written: entries of another writer would be lost.
+        // Acquired before the lock is read and held until it is written; otherwise another writer's entries could be
+        // lost.
         let _guard = guard(bundle)?;
         let before = Self::read(bundle)?;
         let mut lock = before.clone();
@@ -93,7 +93,7 @@ impl Lock {
         self.files.get(path)
     }
 
-    /// Returns the remembered sum if the file is still the one that was hashed.
+    /// Returns the recorded sum if the file's length and modification time are unchanged.
     pub(super) fn sum(&self, path: &str, metadata: &Metadata) -> Option<&str> {
         let entry = self.files.get(path)?;
         let unchanged = entry.size == metadata.len() && entry.modified == modified(metadata);
@@ -113,7 +113,7 @@ impl Lock {
     }
 }
 
-/// Returns the lock that a file holds, or what is wrong with the file.
+/// Parses the contents of a lock file; the error is the reason.
 fn parse(text: &[u8]) -> Result<Lock, String> {
     let written: Written<_> = toml::from_slice(text).map_err(|error| one_line(error.message()))?;
     let lock = Lock { files: written.files };
@@ -123,13 +123,13 @@ fn parse(text: &[u8]) -> Result<Lock, String> {
     }
 }
 
-/// Acquires the exclusive right to write the lock of a bundle; closing the file releases it.
+/// Acquires the exclusive lock for writing a bundle's lock file. Dropping the returned file releases it.
 fn guard(bundle: &Bundle) -> Result<File, BundleError> {
     let path = bundle.weights.join(GUARD_FILE);
     let opened = File::options().create(true).truncate(false).write(true).open(&path);
     let file = opened.map_err(|source| bundle.io("write", path.clone(), source))?;
     match file.lock() {
-        // Some network file systems cannot lock. The file is replaced as a whole all the same.
+        // Some network file systems do not support locks. The lock file is still replaced atomically.
         Err(error) if error.kind() == io::ErrorKind::Unsupported => {
             tracing::warn!(path = %path.display(), "files cannot be locked here; pull and verify one at a time");
         }
@@ -138,11 +138,11 @@ fn guard(bundle: &Bundle) -> Result<File, BundleError> {
     Ok(file)
 }
 
-/// Writes a file beside `path` and renames it to `path`.
+/// Writes a temporary file in the same folder and renames it to `path`.
 fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     let mut file = temporary::beside(path)?;
     file.write_all(contents)?;
-    // On the disk before it gets its name: otherwise a crash could leave an empty file under that name.
+    // Synced before the rename; otherwise a crash could leave an empty file under the final name.
     file.as_file().sync_all()?;
     file.persist(path)?;
     Ok(())
@@ -153,7 +153,7 @@ fn modified(metadata: &Metadata) -> String {
     time.map_or_else(String::new, |time| time.as_nanos().to_string())
 }
 
-/// Returns the SHA-256 of a file in hexadecimal; `progress` gets the bytes read since its last call.
+/// Returns the SHA-256 of a file in hexadecimal. `progress` receives the number of bytes read since its last call.
 pub(super) fn sha256_of(path: &Path, progress: &mut dyn FnMut(u64)) -> io::Result<String> {
     let mut file = File::open(path)?;
     let mut hasher = Sha256::new();

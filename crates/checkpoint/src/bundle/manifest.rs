@@ -1,64 +1,64 @@
-//! What a bundle's TOML file may say. Unknown fields are refused, so that a misspelt one is not silently a default.
+//! The schema of a bundle's TOML file. Unknown fields are rejected, so a misspelt field is not silently a default.
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
 
-/// A whole bundle: what it is, how to sample from it, and its networks.
+/// A bundle's manifest: description, sampling defaults and networks.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// The name by which commands call the bundle.
+    /// Name of the bundle on the command line.
     pub name: String,
-    /// What it is, in a sentence or two.
+    /// Description in one or two sentences.
     pub description: String,
-    /// The licence, or licences, of the whole.
+    /// Licence or licences of the bundle as a whole.
     pub licence: String,
-    /// Parameters for jobs that do not give their own.
+    /// Defaults for jobs that do not set their own parameters.
     pub sampling: SamplingDefaults,
-    /// Prompt to features.
+    /// Encodes the prompt as text features.
     pub text_encoder: NetworkManifest,
-    /// Subject picture to semantic features.
+    /// Encodes the subject picture as semantic features.
     pub dinov2: NetworkManifest,
-    /// Subject picture to content latents.
+    /// Encodes the subject picture as content latents.
     pub flux_vae: NetworkManifest,
-    /// Bits to picture.
+    /// Decodes bits to a picture.
     pub visual_tokenizer: NetworkManifest,
-    /// Features to bits: the network that draws.
+    /// Predicts the bits from the features.
     pub transformer: NetworkManifest,
-    /// Finds the subject by its name.
+    /// Finds the subject by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detector: Option<NetworkManifest>,
     /// Names the subject.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namer: Option<NetworkManifest>,
-    /// Finds the subject's outline.
+    /// Segments the subject's outline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segment_anything: Option<NetworkManifest>,
 }
 
-/// Sampling parameters, and which sizes the networks were made for.
+/// Default sampling parameters, and the sizes the networks support.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct SamplingDefaults {
-    /// Guidance by text; 1 turns it off.
+    /// Strength of text guidance (cfg_t); 1 disables it.
     pub guidance_text: f64,
-    /// Guidance by the subject; 0 turns it off.
+    /// Strength of subject guidance (cfg_i); 0 disables it.
     pub guidance_subject: f64,
-    /// Divisor of the logits.
+    /// Divides the logits.
     pub temperature: f64,
-    /// Values kept per bit; 1 is greedy, 2 and more keep both.
+    /// Candidates kept per bit; 1 is greedy, 2 or more keeps both values.
     pub top_k: u32,
-    /// A value as rare as `1 - top_p` is never drawn; 0 keeps all.
+    /// A value with probability 1 - `top_p` or less is never drawn; 0 disables this.
     pub top_p: f64,
-    /// The seed of a job that names none.
+    /// Seed of jobs that do not set one.
     pub seed: u64,
-    /// The pixel budget of a job that names none, by its name in the schedule table: "0.004M", "0.06M", "0.25M",
+    /// Pixel budget of jobs that do not set one, by its name in the schedule table: "0.004M", "0.06M", "0.25M",
     /// "0.60M", "1M".
     pub pixel_budget: String,
-    /// Height over width of a job that names no aspect ratio.
+    /// Height divided by width for jobs that set no aspect ratio.
     pub height_to_width: f64,
-    /// For every pixel budget the bundle supports, the side in pixels of the subject picture its networks see.
+    /// For each supported pixel budget, the side in pixels at which the subject picture is encoded.
     pub subject_resolution: BTreeMap<String, u32>,
 }
 
@@ -66,21 +66,21 @@ pub struct SamplingDefaults {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkManifest {
-    /// Architecture parameters, under the names of the published `config.json`.
+    /// Architecture parameters, named as in the published `config.json`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<toml::Table>,
-    /// One of `files`, in JSON, to take the architecture from instead.
+    /// Instead of `config`: which of `files` holds the architecture parameters as JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_file: Option<String>,
-    /// Those of `files` that are opened as checkpoint: an index stands for its shards.
+    /// Which of `files` are opened as the checkpoint. An index file stands for its shards.
     pub weights: Vec<String>,
-    /// One of `files`: the tokenizer.
+    /// Which of `files` is the tokenizer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<String>,
-    /// The part of the checkpoint that the network lies under, such as `vae`; files without it are taken as they are.
+    /// Prefix of the network's tensors in the checkpoint, such as `vae`. Files without the prefix are read unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
-    /// Every file the network needs.
+    /// All files that the network needs.
     pub files: Vec<FileManifest>,
 }
 
@@ -88,21 +88,21 @@ pub struct NetworkManifest {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileManifest {
-    /// Where it lies, below the bundle's folder of weights.
+    /// Path below the bundle's folder of weights.
     pub path: String,
-    /// The hub repository it comes from; absent for files that ship with the bundle.
+    /// Hub repository to download from; absent for files shipped with the bundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repository: Option<String>,
-    /// Its path in the repository, where that is not the last part of `path`.
+    /// Path in the repository, if it differs from the last component of `path`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// Branch, tag or commit in the repository; `main` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
-    /// Length in bytes, where published.
+    /// Published length in bytes, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
-    /// SHA-256 in lower-case hexadecimal, where published.
+    /// Published SHA-256 in lower-case hexadecimal, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
     /// Licence of the file.
@@ -116,35 +116,35 @@ impl FileManifest {
         self.source.as_deref().unwrap_or(last)
     }
 
-    /// Returns the branch, tag or commit to take it from.
+    /// Returns the branch, tag or commit to download.
     pub fn revision(&self) -> &str {
         self.revision.as_deref().unwrap_or("main")
     }
 }
 
-/// The roles networks play in a bundle.
+/// The networks that a bundle can contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Network {
-    /// T5.
+    /// T5, the text encoder.
     TextEncoder,
-    /// DINOv2.
+    /// DINOv2, the semantic encoder.
     Dinov2,
-    /// The FLUX autoencoder.
+    /// The FLUX autoencoder, the content encoder.
     FluxVae,
-    /// The bitwise visual tokenizer.
+    /// The bitwise visual tokenizer of Infinity.
     VisualTokenizer,
     /// The EchoGen transformer.
     Transformer,
-    /// GroundingDINO.
+    /// GroundingDINO, the detector.
     Detector,
-    /// Qwen2.5-VL.
+    /// Qwen2.5-VL, the namer.
     Namer,
-    /// SAM.
+    /// SAM, the segmenter.
     SegmentAnything,
 }
 
 impl Network {
-    /// Every role, in the order of a manifest.
+    /// All networks, in the order of a manifest.
     pub const ALL: [Self; 8] = [
         Self::TextEncoder,
         Self::Dinov2,
@@ -156,7 +156,7 @@ impl Network {
         Self::SegmentAnything,
     ];
 
-    /// Returns the name of its table in a manifest.
+    /// Returns the name of the network's table in a manifest.
     pub fn name(self) -> &'static str {
         match self {
             Self::TextEncoder => "text_encoder",
@@ -170,7 +170,7 @@ impl Network {
         }
     }
 
-    /// Returns whether pictures can be made without it.
+    /// Returns whether generation works without this network.
     pub fn is_optional(self) -> bool {
         matches!(self, Self::Detector | Self::Namer | Self::SegmentAnything)
     }
@@ -183,7 +183,7 @@ impl std::fmt::Display for Network {
 }
 
 impl Manifest {
-    /// Returns a network's table, if the bundle has that network.
+    /// Returns a network's table, if the bundle contains that network.
     pub fn network(&self, network: Network) -> Option<&NetworkManifest> {
         match network {
             Network::TextEncoder => Some(&self.text_encoder),
@@ -197,12 +197,12 @@ impl Manifest {
         }
     }
 
-    /// Returns the networks the bundle has, each with its table.
+    /// Returns the networks that the bundle contains, each with its table.
     pub fn networks(&self) -> impl Iterator<Item = (Network, &NetworkManifest)> {
         Network::ALL.into_iter().filter_map(|network| Some((network, self.network(network)?)))
     }
 
-    /// Checks what types cannot say; the error is the reason.
+    /// Checks constraints that the types cannot express; the error is the reason.
     pub(super) fn check(&self) -> Result<(), String> {
         let name_is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if self.name.is_empty() || self.name.starts_with('.') || !self.name.chars().all(name_is_plain) {
@@ -243,7 +243,7 @@ impl SamplingDefaults {
 }
 
 impl NetworkManifest {
-    /// Returns the entry of one of its files.
+    /// Returns the entry of the file with that path.
     pub fn file(&self, path: &str) -> Option<&FileManifest> {
         self.files.iter().find(|file| file.path == path)
     }

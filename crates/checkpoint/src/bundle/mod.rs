@@ -1,9 +1,9 @@
-//! Model bundles: one TOML file that names every network, its architecture, its files with their sources and
-//! sums, and the sampling defaults.
+//! Model bundles: one TOML file that lists every network, its architecture, its files with sources and sums, and the
+//! sampling defaults.
 //!
-//! A bundle is either a folder with `bundle.toml` and its weights, or a file `NAME.toml` whose weights lie in the
-//! folder `NAME` beside it. Opening reads the manifest alone; files are looked at when they are asked for. This
-//! module downloads nothing: that is the command line's part.
+//! A bundle is either a folder with `bundle.toml` and its weights, or a file `NAME.toml` whose weights are in the
+//! folder `NAME` beside it. Opening a bundle reads the manifest only; other files are read on demand. This module
+//! downloads nothing; the command line does.
 
 mod check;
 mod error;
@@ -29,14 +29,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// The manifest's name in a bundle that is a folder.
+/// File name of the manifest in a bundle that is a folder.
 pub const MANIFEST_FILE: &str = "bundle.toml";
-/// Manifests are a few kilobytes.
+/// Maximum length of a manifest in bytes. Manifests are a few kilobytes.
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
-/// Architecture files are a few kilobytes, tokenizers a few megabytes; this bounds the former.
+/// Maximum length of an architecture file in bytes. Architecture files are a few kilobytes.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
-/// A bundle on this machine: its manifest and where its weights lie (or will, once pulled).
+/// A bundle on this machine: its manifest and the folder of its weights, which may not have been pulled yet.
 #[derive(Debug)]
 pub struct Bundle {
     manifest: Manifest,
@@ -45,14 +45,14 @@ pub struct Bundle {
     digests: OnceLock<BTreeMap<String, String>>,
 }
 
-/// Whether a network's files are there.
+/// Which of a network's files are present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
-    /// All of them.
+    /// All files are present.
     Complete,
-    /// Some of them.
+    /// Some files are present.
     Partial,
-    /// None of them.
+    /// No file is present.
     Absent,
 }
 
@@ -60,7 +60,7 @@ impl Bundle {
     /// Opens the bundle at `path`: a TOML file, or a folder with `bundle.toml`.
     ///
     /// # Errors
-    /// There is none, or its manifest is malformed or has unknown fields.
+    /// The manifest is missing, malformed, or has unknown fields.
     pub fn open(path: &Path) -> Result<Self, BundleError> {
         let is_folder = path.is_dir();
         let manifest_path = if is_folder { path.join(MANIFEST_FILE) } else { path.to_owned() };
@@ -71,7 +71,7 @@ impl Bundle {
         Ok(Self { manifest, manifest_path, weights, digests: OnceLock::new() })
     }
 
-    /// Returns the bundle with its weights looked for in another folder.
+    /// Returns the bundle with another folder of weights.
     #[must_use]
     pub fn with_weights(self, folder: PathBuf) -> Self {
         Self { weights: folder, digests: OnceLock::new(), ..self }
@@ -82,7 +82,7 @@ impl Bundle {
         &self.manifest.name
     }
 
-    /// Returns what the bundle's TOML says.
+    /// Returns the parsed manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -92,18 +92,18 @@ impl Bundle {
         &self.manifest_path
     }
 
-    /// Returns the folder below which the files lie.
+    /// Returns the folder that contains the weights.
     pub fn weights_folder(&self) -> &Path {
         &self.weights
     }
 
-    /// Returns where a file of the bundle lies.
+    /// Returns the path of a file of the bundle.
     pub fn path_of(&self, file: &FileManifest) -> PathBuf {
         self.weights.join(&file.path)
     }
 
-    /// Returns the architecture parameters of a network, from its `config` table or its `config_file`; those that
-    /// neither gives have the defaults of `T`.
+    /// Returns the architecture parameters of a network, from its `config` table or its `config_file`. Parameters that
+    /// are absent from both take the defaults of `T`.
     ///
     /// # Errors
     /// The bundle lacks the network or the file, or a parameter has the wrong type.
@@ -122,10 +122,10 @@ impl Bundle {
         serde_json::from_slice(&text).map_err(|error| wrong(format!("{}: {error}", file.path)))
     }
 
-    /// Opens the checkpoint of a network, with the network's prefix cut off.
+    /// Opens the checkpoint of a network and strips the network's prefix from the tensor names.
     ///
     /// # Errors
-    /// The bundle lacks the network or a file, or a file is no usable checkpoint.
+    /// The bundle lacks the network or a file, or a file is not a usable checkpoint.
     pub fn checkpoint(&self, network: Network) -> Result<Checkpoint, BundleError> {
         let table = self.network(network)?;
         for file in &table.files {
@@ -140,10 +140,10 @@ impl Bundle {
     }
 
     /// Builds a network from its checkpoint, with tensors of `dtype` on `device`. As strict as [`Checkpoint::load`]:
-    /// every tensor of the checkpoint must be asked for, or be `ignored`.
+    /// every tensor of the checkpoint must be requested by `build` or be `ignored`.
     ///
     /// # Errors
-    /// As [`Bundle::checkpoint`], and if the weights do not fit the network that `build` makes.
+    /// As [`Bundle::checkpoint`]; also if the weights do not fit the network that `build` constructs.
     pub fn load<T>(
         &self,
         network: Network,
@@ -156,7 +156,7 @@ impl Bundle {
         loaded.map_err(|source| BundleError::Weights { bundle: self.name().to_owned(), network, source })
     }
 
-    /// Returns where the tokenizer of a network lies.
+    /// Returns the path of a network's tokenizer.
     ///
     /// # Errors
     /// The bundle lacks the network, its table names no tokenizer, or the file is missing.
@@ -172,7 +172,7 @@ impl Bundle {
         Ok(self.path_of(file))
     }
 
-    /// Returns whether the files of a network are there, without reading them.
+    /// Returns which of a network's files are present, without reading them.
     pub fn presence(&self, network: Network) -> Presence {
         let files = self.manifest.network(network).map(|table| table.files.as_slice()).unwrap_or_default();
         let present = files.iter().filter(|file| self.path_of(file).is_file()).count();
@@ -215,7 +215,7 @@ fn read_manifest(path: &Path) -> Result<Manifest, BundleError> {
     Ok(manifest)
 }
 
-/// TOML's errors draw the faulty line over several; ours are one line.
+/// TOML errors quote the faulty line over several lines; our messages are one line.
 fn one_line(text: &str) -> String {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('|'));
     lines.filter(|line| !line.trim_matches(['^', ' ', '|']).is_empty()).collect::<Vec<_>>().join(" ")

@@ -1,13 +1,14 @@
-//! Bundles by name: in each folder, `NAME/bundle.toml` or `NAME.toml`.
+//! Finds bundles by name: in each folder, `NAME/bundle.toml` or `NAME.toml`.
 
 use super::{Bundle, BundleError, MANIFEST_FILE};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 impl Bundle {
-    /// Opens a bundle by the name of its folder or TOML file in one of `folders`, the first that has it, or by path.
+    /// Opens a bundle by name or by path. The name of a bundle is that of its folder or TOML file; the first of
+    /// `folders` that contains it is used.
     ///
-    /// What contains a separator, ends in `.toml`, or is a folder with a manifest counts as a path.
+    /// A value is taken as a path if it contains a separator, ends in `.toml`, or is a folder with a manifest.
     ///
     /// # Errors
     /// There is no such bundle, or its manifest is malformed.
@@ -26,8 +27,8 @@ impl Bundle {
     }
 }
 
-/// Returns the manifests in `folders` by name. An earlier folder hides the same name in later ones; folders that
-/// cannot be read count as empty.
+/// Returns the paths of the manifests in `folders` by bundle name. If a name occurs in several folders, the first
+/// folder takes precedence. Unreadable folders are treated as empty.
 pub fn installed(folders: &[PathBuf]) -> BTreeMap<String, PathBuf> {
     let mut found = BTreeMap::new();
     for entry in folders.iter().filter_map(|folder| folder.read_dir().ok()).flatten().flatten() {

@@ -1,4 +1,4 @@
-//! Bundles whole and broken, in folders of their own.
+//! Tests on valid and damaged bundles, each in its own temporary folder.
 
 use super::*;
 use serde::Deserialize;
@@ -34,7 +34,7 @@ fn manifest(head: &str) -> String {
     format!("{head}{}", networks.concat())
 }
 
-/// A bundle folder with the given manifest and a small checkpoint for each network.
+/// Creates a bundle folder with the given manifest and a small checkpoint for each network.
 fn folder(manifest: &str) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(MANIFEST_FILE), manifest).unwrap();
@@ -247,7 +247,7 @@ fn a_damaged_lock_is_an_error_that_says_what_to_do() {
     assert!(faults(&bundle)[0].contains("as first recorded"));
 }
 
-/// As two pods with one volume: their processes even have the same number.
+/// Simulates two pods that share a volume; their processes even have the same process id.
 #[test]
 fn writers_at_once_tear_nothing_and_lose_nothing() {
     let folder = folder(&manifest(HEAD));
@@ -281,7 +281,7 @@ fn of_two_first_records_the_later_must_agree() {
     let other = Bundle::open(folder.path()).unwrap();
     let file = bundle.manifest().dinov2.file("dinov2.safetensors").unwrap();
     let mut progress = |_| {
-        // While this process hashes, the file changes and another process records it.
+        // While this process hashes the file, the file changes and another process records the new version.
         fs::write(bundle.path_of(file), "something else").unwrap();
         other.verify_file(file, &mut |_| {}).unwrap();
     };

@@ -1,4 +1,4 @@
-//! From any checkpoint to one `.safetensors` file.
+//! Tests of the conversion of checkpoints to one `.safetensors` file.
 
 use super::*;
 
@@ -34,7 +34,7 @@ fn two_conversions_to_one_target_do_not_mix() {
     let narrow = ConvertOptions { dtype: Some(StoredType::BF16), overwrite: true };
     let mut second = Some(second);
     let mut progress = |_, _| {
-        // Another process converts to the same file, from begin to end, while this one is writing.
+        // Another process performs a whole conversion to the same target while this one is writing.
         if let Some(second) = second.take() {
             second.convert(&target, narrow, &mut |_, _| {}).unwrap();
         }

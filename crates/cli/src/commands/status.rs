@@ -26,7 +26,7 @@ pub(crate) struct StatusArguments {
     #[arg(value_name = "ID", value_parser = values::job_id)]
     pub(crate) id: JobId,
 
-    /// Print every step until the job's end
+    /// Print every event until the job's end
     #[arg(short, long)]
     pub(crate) watch: bool,
 
@@ -34,7 +34,7 @@ pub(crate) struct StatusArguments {
     #[arg(long, value_name = "PREFIX")]
     pub(crate) destination: Option<String>,
 
-    /// Print addresses for this many seconds by which anybody may fetch the pictures (S3 only)
+    /// Print download links for the pictures, valid for this many seconds (S3 only)
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=604_800))]
     pub(crate) presign: Option<u64>,
 }

@@ -11,7 +11,7 @@ use echogen_service::{
 /// `echogen topology`.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct TopologyArguments {
-    /// Declare it on the broker, too
+    /// Also declare everything on the broker
     #[arg(long)]
     pub(crate) declare: bool,
 }

@@ -1,4 +1,4 @@
-//! CLIP as candle-transformers has it: prepared pictures, tokens, and the features of both.
+//! Parity of CLIP: preprocessed pictures, tokens, and the features of both encoders.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! DINO's ViT as candle-transformers has it: prepared pictures and class tokens.
+//! Parity of DINO's vision transformer: preprocessed pictures and class tokens.
 
 use std::path::Path;
 

@@ -1,7 +1,7 @@
-//! Compares CLIP and DINO with reference numbers: `judge_parity DIR...`.
+//! Compares CLIP and DINO with reference values: `judge_parity DIR...`.
 //!
-//! Folders are laid out as `crates/models/examples/parity/FIXTURES.md` says; the name says which network it is for. One
-//! line is printed per output tensor, then the worst relative error.
+//! `crates/models/examples/parity/FIXTURES.md` documents the layout of the folders. A folder's name says which network
+//! it is for. Prints one line per output tensor, then the largest relative error.
 #![allow(clippy::print_stdout, reason = "an example that reports to a person")]
 
 mod clip;

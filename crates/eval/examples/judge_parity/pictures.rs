@@ -1,4 +1,4 @@
-//! The pictures of a fixture, prepared for a network.
+//! The fixture's pictures, preprocessed for a network.
 
 use anyhow::Context;
 use candle_core::Tensor;
@@ -6,7 +6,7 @@ use echogen_imaging::RgbImage;
 
 use crate::compare::Fixture;
 
-/// Prepares the fixture's pictures, `in.picture.0` and on, checks each, and returns the batch of them.
+/// Preprocesses the fixture's pictures `in.picture.0` and following, compares each, and returns the batch.
 pub(crate) fn prepared<E: Into<anyhow::Error>>(
     fixture: &mut Fixture,
     prepare: impl Fn(&RgbImage) -> Result<Tensor, E>,
@@ -20,7 +20,7 @@ pub(crate) fn prepared<E: Into<anyhow::Error>>(
     Ok(Tensor::stack(&pictures, 0)?)
 }
 
-/// The tensor of that name, (height, width, 3) bytes, as a picture; `None` if there is none.
+/// Returns the tensor of that name, (height, width, 3) bytes, as a picture; `None` if it does not exist.
 fn picture(fixture: &Fixture, name: &str) -> anyhow::Result<Option<RgbImage>> {
     if !fixture.has(name) {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! The networks of a bundle as evaluation uses them: in this process, without stages and stores.
+//! The networks of a bundle for evaluation: in this process, without stages and stores.
 
 use std::sync::Arc;
 
@@ -17,10 +17,10 @@ use crate::{
     round_trip::RoundTrip,
 };
 
-/// Least score of a box, as in the stage.
+/// Minimum score of a box, as in the segmenter.
 const BOX_THRESHOLD: f32 = 0.3;
 
-/// What a bundle has.
+/// The networks of a bundle.
 pub(crate) struct Bench {
     pub(crate) maker: Maker,
     pub(crate) finder: SubjectFinder,
@@ -28,20 +28,20 @@ pub(crate) struct Bench {
     pub(crate) judge: Option<Judge>,
 }
 
-/// What is to be seen on a picture.
+/// Features and classes of one picture.
 pub(crate) struct Impression {
-    /// DINOv2's class token of the subject.
+    /// DINOv2's class token of the subject's cut-out.
     pub(crate) dino: Vec<f32>,
-    /// What the judge says of the whole picture.
+    /// The judge's output for the whole picture.
     pub(crate) verdict: Option<Verdict>,
 }
 
 impl Bench {
-    /// Loads everything.
+    /// Loads all networks.
     pub(crate) fn load(bundle: &Bundle, compute: &Compute) -> Result<Self> {
         let Compute { device, dtype } = compute;
         Ok(Self {
-            // Pictures of the small world are square, whatever the bundle's usual shape.
+            // Pictures of the drawn world are square, whatever the bundle's default aspect ratio.
             maker: Maker::load(bundle, compute)?,
             finder: SubjectFinder::load(bundle, device, *dtype)?,
             round_trip: RoundTrip::load(bundle, device)?,
@@ -49,7 +49,7 @@ impl Bench {
         })
     }
 
-    /// Pixels on a side of what is made.
+    /// Returns the side in pixels of the generated pictures.
     pub(crate) fn side(&self) -> usize {
         self.maker.schedule.pixels().0
     }
@@ -74,7 +74,8 @@ impl Bench {
         Ok(pictures)
     }
 
-    /// Looks at a picture that should show a subject of that name; DINOv2 sees its cut-out, if it can be found.
+    /// Analyses a picture that should show a subject of that name. DINOv2 reads its cut-out if the subject is
+    /// detected.
     pub(crate) fn look(&self, picture: &RgbImage, name: &str) -> Result<Impression> {
         let found = self.detect(picture, name)?.filter(|(_, score)| *score >= BOX_THRESHOLD);
         let area = found.and_then(|(place, _)| pixels(place, picture));
@@ -82,7 +83,7 @@ impl Bench {
         self.look_at_cutout(&cutout, picture)
     }
 
-    /// Looks at a reference, which is a cut-out already.
+    /// Analyses a reference, which already is a cut-out.
     pub(crate) fn look_at_reference(&self, cutout: &RgbImage) -> Result<Impression> {
         self.look_at_cutout(cutout, cutout)
     }
@@ -93,7 +94,7 @@ impl Bench {
         Ok(Impression { dino, verdict })
     }
 
-    /// The box with the best score, and the score; `None` without a detector.
+    /// Returns the box with the highest score, and the score; `None` without a detector.
     pub(crate) fn detect(&self, picture: &RgbImage, name: &str) -> Result<Option<([f32; 4], f32)>> {
         let Some(detector) = &self.finder.detector else { return Ok(None) };
         let found = detector.detect(picture, name)?;
@@ -102,7 +103,7 @@ impl Bench {
     }
 }
 
-/// The pixels that a box touches; `None` if there are none.
+/// Returns the pixels that a box touches; `None` if there are none.
 fn pixels([left, top, right, bottom]: [f32; 4], picture: &RgbImage) -> Option<PixelBox> {
     let (width, height) = picture.dimensions();
     let (right, bottom) = ((right.ceil() as u32).min(width), (bottom.ceil() as u32).min(height));

@@ -1,31 +1,31 @@
-//! What is evaluated: subjects that training never saw, each with a scene and a caption.
+//! The evaluation examples: held-out subjects, each with a scene and a caption.
 //!
-//! Every second picture is of the one scene that training never showed this kind of subject in.
+//! Every second example shows its kind in the scene that is held out for that kind.
 
 use anyhow::{Context, Result};
 use echogen_imaging::RgbImage;
 use echogen_world::{Bounds, Identity, Picture, Scene, View, caption, split};
 
-/// Subjects among which the right one is to be found.
+/// Number of subjects in the retrieval gallery.
 pub(crate) const GALLERY: usize = 50;
 
-/// Subjects of one number have a reference and a target.
+/// One example: a subject with a reference and a target picture.
 pub(crate) struct Example {
     identity: Identity,
     reference_view: View,
     view: View,
-    /// The sentence.
+    /// The caption of the target.
     pub(crate) caption: String,
-    /// Whether training showed no subject of this kind in this scene.
+    /// Whether training never showed this kind in this scene.
     pub(crate) is_new_pair: bool,
 }
 
 impl Example {
-    /// The example of this number.
+    /// Creates the example of this number.
     pub(crate) fn new(number: usize) -> Self {
         let identity = Identity::new(split::HELD_OUT_IDENTITIES.start + number as u64);
         let held_out = Scene::ALL.into_iter().find(|scene| split::is_held_out_pair(identity.kind, *scene));
-        // Twelve kinds follow each other, so scenes have to change at another pace.
+        // The kinds repeat every twelve numbers, so scenes must repeat with another period.
         let any = Scene::ALL[(number * 7 + number / 12) % Scene::ALL.len()];
         let scene = held_out.filter(|_| number.is_multiple_of(2)).unwrap_or(any);
         let first = 2 * identity.number;
@@ -40,7 +40,7 @@ impl Example {
         }
     }
 
-    /// The subject cut out of a picture along its box, or alone on white.
+    /// Returns the reference: the subject cut out of a picture by its box, or alone on white.
     pub(crate) fn reference(&self, side: usize) -> Result<RgbImage> {
         let picture = match self.identity.number % 2 {
             0 => Picture::render(&self.identity, &self.reference_view, side).cutout(),
@@ -49,24 +49,24 @@ impl Example {
         image_of(picture)
     }
 
-    /// What the sentence asks for, as the world itself draws it, and where the subject is.
+    /// Returns the target rendered by the drawn world, and the subject's box.
     pub(crate) fn target(&self, side: usize) -> Result<(RgbImage, Bounds)> {
         let picture = Picture::render(&self.identity, &self.view, side);
         let bounds = picture.bounds;
         Ok((image_of(picture)?, bounds))
     }
 
-    /// The kind's number.
+    /// Index of the kind.
     pub(crate) fn kind(&self) -> usize {
         self.identity.kind.index()
     }
 
-    /// What the kind is called.
+    /// Name of the kind.
     pub(crate) fn name(&self) -> &'static str {
         self.identity.kind.name()
     }
 
-    /// The scene's number.
+    /// Index of the scene.
     pub(crate) fn scene(&self) -> usize {
         self.view.scene.index()
     }

@@ -1,7 +1,7 @@
-//! Evaluation on subjects and scenes of the small world (`echogen-world`), by numbers that training never used.
+//! Evaluation on held-out subjects and scenes of the drawn world (`echogen-world`).
 //!
-//! The networks are the bundle's own and run in this process; what was made is judged by DINOv2's features and by a judge
-//! that is in no bundle's chain.
+//! The bundle's networks run in this process. Generated pictures are measured by DINOv2's features and by a judge that
+//! is no part of the bundle's pipeline.
 
 mod bench;
 mod examples;
@@ -32,16 +32,16 @@ use self::{
 };
 use crate::{arguments::EvalArguments, maker, measures, progress_bar};
 
-/// Pictures of the grid.
+/// Number of pictures on the contact sheet.
 const GRID: usize = 24;
 
-/// Pictures that are timed alone.
+/// Number of pictures generated one by one for timing.
 const TIMED: usize = 5;
 
-/// Pictures for each point of the sweep.
+/// Number of pictures per point of the sweep.
 const SWEPT: usize = 50;
 
-/// Runs the command.
+/// Runs the evaluation.
 pub(crate) fn run(arguments: &EvalArguments, config: &ServiceConfig) -> Result<Exit, Failure> {
     let (bundle, compute) = (config.model.open()?, config.model.compute()?);
     let options = maker::sampling(&bundle, &config.job);
@@ -61,7 +61,7 @@ pub(crate) fn run(arguments: &EvalArguments, config: &ServiceConfig) -> Result<E
     Ok(Exit::Success)
 }
 
-/// Examples with their subjects encoded, and the galleries in which they are to be found.
+/// Examples with their encoded subjects, and the retrieval galleries.
 struct Evaluation<'a> {
     bench: &'a Bench,
     examples: Vec<Example>,
@@ -125,7 +125,7 @@ impl<'a> Evaluation<'a> {
         self.bench.make(examples, &self.subjects[..count], options, |made| self.bar.inc(made as u64))
     }
 
-    /// Judges the pictures of the first examples, one each.
+    /// Measures the pictures of the first examples, one per example.
     fn judged(&self, pictures: &[RgbImage]) -> Result<Fidelity> {
         let pairs = pictures.iter().zip(&self.examples);
         let seen = pairs.map(|(picture, example)| self.bench.look(picture, example.name()));
@@ -156,7 +156,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Boxes, names and the tokenizer's loss, on pictures that the world draws.
+    /// Measures detection, naming and reconstruction on pictures that the drawn world renders.
     fn scenes(&self, count: usize) -> Result<Report> {
         let (mut boxes, mut names, mut losses) = (Vec::new(), Vec::new(), Vec::new());
         self.bar.set_message("looking for subjects");
@@ -184,7 +184,7 @@ impl<'a> Evaluation<'a> {
         })
     }
 
-    /// The median of a few pictures, each alone, from the cut-out on.
+    /// Returns the median time in seconds of a few pictures generated one by one, starting at the cut-out.
     fn seconds_alone(&self, options: &SamplingOptions) -> Result<Option<f64>> {
         self.bar.set_message("timing");
         let mut seconds = Vec::new();
@@ -215,7 +215,7 @@ impl<'a> Evaluation<'a> {
         Ok(points)
     }
 
-    /// The first subjects beside what was made of them.
+    /// Draws the first references beside their results.
     fn grid(&self, pictures: &[RgbImage]) -> RgbImage {
         let rows = self.references.iter().zip(pictures).zip(&self.examples).take(GRID);
         let rows: Vec<SheetRow<'_>> = rows
@@ -229,7 +229,7 @@ impl<'a> Evaluation<'a> {
     }
 }
 
-/// What was counted, picture by picture.
+/// Measures, with one entry per picture.
 #[derive(Default)]
 struct Counts {
     found: Vec<bool>,
@@ -253,7 +253,7 @@ impl Counts {
     }
 }
 
-/// The bar of all that is made and looked at.
+/// Creates the progress bar over generation and analysis.
 fn progress(arguments: &EvalArguments) -> ProgressBar {
     let count = arguments.picture_count();
     let points = sweep::TEXT.len() * sweep::SUBJECT.len();

@@ -1,76 +1,76 @@
-//! What an evaluation found, for people and for programs.
+//! The report of an evaluation, as a table and as JSON.
 
 use serde::Serialize;
 
-/// How true pictures are to subject and sentence; shares from 0 to 1.
+/// How well pictures match subject and caption. Shares are from 0 to 1.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Fidelity {
-    /// How often the subject is found among 50 by DINOv2's features of its cut-out.
+    /// Share of pictures whose subject is retrieved among 50 by DINOv2's features of the cut-out.
     pub(crate) identity_retrieval: Option<f64>,
-    /// The same by the judge's.
+    /// As `identity_retrieval`, by the judge's identity embedding.
     pub(crate) identity_retrieval_judge: Option<f64>,
-    /// Mean cosine of DINOv2's features of result and reference.
+    /// Mean cosine similarity of DINOv2's features of result and reference.
     pub(crate) dino_similarity: Option<f64>,
-    /// How often the judge sees the scene that was asked for.
+    /// Share of pictures in which the judge recognises the requested scene.
     pub(crate) scene_accuracy: Option<f64>,
-    /// The same where training never showed such a subject in that scene.
+    /// As `scene_accuracy`, for pairs of kind and scene that are held out from training.
     pub(crate) scene_accuracy_new_pairs: Option<f64>,
-    /// How often the judge sees the kind that was asked for.
+    /// Share of pictures in which the judge recognises the requested kind.
     pub(crate) kind_accuracy: Option<f64>,
 }
 
 /// One point of the sweep.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct SweepPoint {
-    /// Strength of the text guidance.
+    /// Strength of text guidance.
     pub(crate) guidance_text: f64,
-    /// Strength of the subject guidance.
+    /// Strength of subject guidance.
     pub(crate) guidance_subject: f64,
-    /// What it gives.
+    /// The measures at this point.
     #[serde(flatten)]
     pub(crate) fidelity: Fidelity,
 }
 
-/// Everything.
+/// The whole report.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Report {
-    /// Which bundle.
+    /// Name of the bundle.
     pub(crate) bundle: String,
-    /// How many pictures were made and judged.
+    /// Number of pictures generated and measured.
     pub(crate) pictures: usize,
-    /// How many scenes were looked at.
+    /// Number of scenes in which detection was measured.
     pub(crate) scenes: usize,
-    /// What was made.
+    /// Measures of the generated pictures.
     #[serde(flatten)]
     pub(crate) made: Fidelity,
-    /// As `identity_retrieval`, with the subject guidance at zero.
+    /// As `identity_retrieval`, with subject guidance 0.
     pub(crate) identity_retrieval_without_subject_guidance: Option<f64>,
-    /// As `identity_retrieval_judge`, with the subject guidance at zero.
+    /// As `identity_retrieval_judge`, with subject guidance 0.
     pub(crate) identity_retrieval_judge_without_subject_guidance: Option<f64>,
-    /// As `dino_similarity`, with the subject guidance at zero.
+    /// As `dino_similarity`, with subject guidance 0.
     pub(crate) dino_similarity_without_subject_guidance: Option<f64>,
-    /// Mean over pictures of what the visual tokenizer keeps.
+    /// Mean PSNR of the visual tokenizer's reconstructions in decibels.
     pub(crate) psnr_db: Option<f64>,
-    /// How often the detector's best box covers the subject, by an IoU of at least 0.5.
+    /// Share of scenes in which the detector's best box has an IoU of at least 0.5 with the subject's.
     pub(crate) box_iou50_rate: Option<f64>,
-    /// How often the namer says what the subject is called.
+    /// Share of scenes in which the namer returns the kind's name.
     pub(crate) naming_accuracy: Option<f64>,
-    /// From a cut-out and a sentence to one picture alone: the median.
+    /// Median time in seconds for one picture from cut-out and caption, generated alone.
     pub(crate) seconds_per_image: Option<f64>,
-    /// The same where many pictures are made side by side.
+    /// Time in seconds per picture when generated in batches.
     pub(crate) seconds_per_image_in_batches: Option<f64>,
-    /// The same measures of the pictures that the world itself draws: what a perfect generator would reach.
+    /// The same measures on pictures rendered by the drawn world: the upper bound for a generator.
     pub(crate) real: Fidelity,
-    /// Other strengths of guidance.
+    /// Measures at other guidance strengths.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) sweep: Vec<SweepPoint>,
 }
 
-/// A line of the table: what, how much, how much is hoped for, how much real pictures reach.
+/// A row of the table: measure, value, target, value of real pictures.
 struct Line(&'static str, String, &'static str, String);
 
 impl Report {
-    /// The table for people.
+    /// Formats the report as a table.
     pub(crate) fn table(&self) -> String {
         let mut text = format!(
             "{}: {} pictures of subjects that training never saw, {} scenes\n\n",

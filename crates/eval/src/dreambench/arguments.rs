@@ -1,4 +1,4 @@
-//! The arguments of `echogen-eval` that belong to DreamBench.
+//! The arguments of `echogen-eval` for DreamBench.
 
 use std::path::PathBuf;
 

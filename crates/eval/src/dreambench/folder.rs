@@ -1,4 +1,5 @@
-//! DreamBench as it is published: a folder of photographs for each subject, and one file that says what is to be made.
+//! The published layout of DreamBench: a folder of photographs per subject, and one file that lists subjects and
+//! prompts.
 
 use std::path::{Path, PathBuf};
 
@@ -6,32 +7,32 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::prompts::{Listing, Row};
 
-/// What says which subjects and sentences there are.
+/// File that lists subjects and sentences.
 const LISTING: &str = "prompts_and_classes.txt";
 
 /// Where it is in a clone of google/dreambooth.
 const IN_CLONE: &str = "dataset";
 
-/// The published file has 4 kB.
+/// Maximum length of that file in bytes. The published file has 4 kB.
 const MAX_LISTING_BYTES: u64 = 1 << 20;
 
-/// Endings of pictures, in the order in which they are looked for.
+/// File name extensions of pictures, in order of preference.
 pub(super) const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 
-/// One of the thirty.
+/// One of the thirty subjects.
 #[derive(Debug, PartialEq)]
 pub(super) struct Subject {
-    /// Such as `dog6`; also the folder's name.
+    /// Name of the subject and of its folder, such as `dog6`.
     pub(super) name: String,
-    /// Such as `dog`.
+    /// Class name, such as `dog`.
     pub(super) class: String,
-    /// The sentences.
+    /// Sentences to generate pictures for.
     pub(super) captions: Vec<String>,
-    /// By their names; the first one is shown to the networks that make pictures.
+    /// Photographs sorted by name. The first one is the input of generation.
     pub(super) photographs: Vec<PathBuf>,
 }
 
-/// Reads which subjects there are; of those, `only` the named ones unless none is named.
+/// Reads the subjects: those named in `only`, or all if `only` is empty.
 pub(super) fn read(folder: &Path, only: &[String]) -> Result<Vec<Subject>> {
     let folder = [folder.to_owned(), folder.join(IN_CLONE)].into_iter().find(|folder| folder.join(LISTING).is_file());
     let folder = folder.context(

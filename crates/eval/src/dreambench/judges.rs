@@ -1,4 +1,4 @@
-//! Who judges, and by how much pictures are alike.
+//! The metric networks and the scores computed from their features.
 
 use anyhow::{Result, ensure};
 use echogen_imaging::RgbImage;
@@ -11,31 +11,31 @@ use crate::{
     similarity::{Clip, Dino, Direction},
 };
 
-/// The networks whose weights were given.
+/// The networks whose folders were given.
 pub(super) struct Judges {
     dino: Option<Dino>,
     clip: Option<Clip>,
 }
 
-/// What the judges make of a picture.
+/// Features of a picture.
 pub(super) struct Seen {
     dino: Option<Direction>,
     clip: Option<Direction>,
 }
 
-/// Means of cosines; absent where there is no judge.
+/// Mean cosine similarities; absent for networks that were not given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub(super) struct Scores {
-    /// Of DINO's features of pictures and photographs.
+    /// DINO features of pictures and photographs.
     pub(super) dino: Option<f64>,
-    /// Of CLIP's features of pictures and photographs.
+    /// CLIP features of pictures and photographs.
     pub(super) clip_i: Option<f64>,
-    /// Of CLIP's features of pictures and sentences.
+    /// CLIP features of pictures and sentences.
     pub(super) clip_t: Option<f64>,
 }
 
 impl Judges {
-    /// Loads those whose folders the options name.
+    /// Loads the networks whose folders the options name.
     pub(super) fn load(options: &DreamBenchArguments, device: &Device) -> Result<Self> {
         ensure!(
             options.dino.is_some() || options.clip.is_some(),
@@ -46,21 +46,21 @@ impl Judges {
         Ok(Self { dino, clip })
     }
 
-    /// Looks at a picture.
+    /// Computes the features of a picture.
     pub(super) fn see(&self, picture: &RgbImage) -> Result<Seen> {
         let dino = self.dino.as_ref().map(|dino| dino.picture(picture)).transpose()?;
         let clip = self.clip.as_ref().map(|clip| clip.picture(picture)).transpose()?;
         Ok(Seen { dino, clip })
     }
 
-    /// Reads a sentence.
+    /// Computes the features of a sentence.
     pub(super) fn read(&self, sentence: &str) -> Result<Option<Direction>> {
         Ok(self.clip.as_ref().map(|clip| clip.sentence(sentence)).transpose()?)
     }
 }
 
 impl Scores {
-    /// Of a picture beside all photographs of its subject and its sentence.
+    /// Returns the scores of a picture against all photographs of its subject and its sentence.
     pub(super) fn of(picture: &Seen, photographs: &[Seen], sentence: Option<&Direction>) -> Self {
         let all = || photographs.iter().map(|photograph| (picture, photograph));
         Self {
@@ -69,14 +69,14 @@ impl Scores {
         }
     }
 
-    /// Of the photographs among each other, each pair once; absent if there is but one.
+    /// Returns the scores between photographs, each pair once; absent if there is only one photograph.
     pub(super) fn of_photographs(photographs: &[Seen]) -> Self {
         let others = |number: usize| photographs[number + 1..].iter();
         let pairs = || (0..).zip(photographs).flat_map(|(number, one)| others(number).map(move |other| (one, other)));
         Self::of_pairs(pairs)
     }
 
-    /// The mean of many, by each judge.
+    /// Returns the mean of several scores, for each metric.
     pub(super) fn mean(all: &[Self]) -> Self {
         let mean = |score: fn(&Self) -> Option<f64>| measures::average(all.iter().filter_map(score));
         Self { dino: mean(|one| one.dino), clip_i: mean(|one| one.clip_i), clip_t: mean(|one| one.clip_t) }

@@ -1,8 +1,8 @@
-//! The pictures that a run leaves, so that the next one need not make them again.
+//! Pictures kept on disk by a run, so that a later run can reuse them.
 //!
-//! `KEEP/SUBJECT/03-1.png` is the second picture of the fourth sentence; `made-with.json` beside it says how it was made,
-//! so that pictures of other settings are never taken for those of this run. Pictures that were made elsewhere have no
-//! such file; they are judged as they are, and must be complete.
+//! `KEEP/SUBJECT/03-1.png` is the second picture of the fourth sentence. `made-with.json` beside it records the
+//! settings, so pictures made with other settings are never reused. Pictures that were made by other programs have no
+//! such file; they are measured as they are, and must be complete.
 
 use std::{
     fs::File,
@@ -17,28 +17,28 @@ use tempfile::Builder;
 
 use super::folder::{ENDINGS, Subject};
 
-/// How the pictures beside it were made.
+/// File that records the settings of the pictures beside it.
 const SETTINGS: &str = "made-with.json";
 
-/// Which picture of a subject.
+/// Identifies one picture of a subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
-    /// The sentence's number.
+    /// Index of the sentence.
     pub(super) caption: usize,
-    /// The picture's, among those of the sentence.
+    /// Index of the picture among those of the sentence.
     pub(super) number: usize,
 }
 
-/// A subject with what is there of its pictures.
+/// A subject with the pictures that already exist.
 pub(super) struct Plan<'a> {
     pub(super) subject: &'a Subject,
-    /// Every picture, with its file if that is there.
+    /// Every picture, with its file if it exists.
     pub(super) pictures: Vec<(Place, Option<PathBuf>)>,
     folder: Option<PathBuf>,
 }
 
 impl<'a> Plan<'a> {
-    /// Looks for the pictures of a subject in the folder `keep`, if there is one.
+    /// Finds the existing pictures of a subject in the folder `keep`, if one is given.
     pub(super) fn new(subject: &'a Subject, keep: Option<&Path>, per_caption: usize) -> Result<Self> {
         let folder = keep.map(|keep| keep.join(&subject.name));
         let places = (0..subject.captions.len())
@@ -46,7 +46,7 @@ impl<'a> Plan<'a> {
         let pictures = places.map(|place| (place, folder.as_ref().and_then(|folder| find(folder, place)))).collect();
         let plan = Self { subject, pictures, folder };
         if let (Some((place, _)), false) = (plan.missing().next(), plan.has_settings()) {
-            // None at all is a run that has not begun.
+            // No pictures at all means that the run has not begun.
             ensure!(
                 plan.pictures.iter().all(|(_, file)| file.is_none()),
                 "the pictures of {} were made elsewhere and lack {}.png; add it, or take another --keep",
@@ -57,17 +57,17 @@ impl<'a> Plan<'a> {
         Ok(plan)
     }
 
-    /// The pictures that are not there.
+    /// Returns the pictures that do not exist yet.
     pub(super) fn missing(&self) -> impl Iterator<Item = &(Place, Option<PathBuf>)> {
         self.pictures.iter().filter(|(_, file)| file.is_none())
     }
 
-    /// Whether it is known how the pictures were made.
+    /// Whether the settings of the existing pictures are recorded.
     pub(super) fn has_settings(&self) -> bool {
         self.settings_file().is_some_and(|path| path.is_file())
     }
 
-    /// Holds the settings of what is there against those of this run, or writes these down before the first picture.
+    /// Compares the recorded settings with those of this run, or records them before the first picture is written.
     pub(super) fn agree(&self, settings: &Value) -> Result<()> {
         let Some(path) = self.settings_file() else { return Ok(()) };
         let now = serde_json::to_vec_pretty(settings)?;
@@ -79,7 +79,7 @@ impl<'a> Plan<'a> {
         }
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let before: Value = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
-        // Read from text as the others were: a number may lose its last bit on that way.
+        // Parsed from text, as the recorded settings were: the conversion may change a number's last bit.
         let others = differences(&before, &serde_json::from_slice(&now)?);
         if !others.is_empty() {
             bail!(
@@ -92,7 +92,7 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Writes a picture, if pictures are kept.
+    /// Writes a picture, if a folder for pictures is given.
     pub(super) fn keep(&self, place: Place, picture: &RgbImage) -> Result<()> {
         let Some(folder) = &self.folder else { return Ok(()) };
         write(&folder.join(name(place) + ".png"), &encode_image(picture, ImageFormat::Png, 100)?)
@@ -111,7 +111,7 @@ fn find(folder: &Path, place: Place) -> Option<PathBuf> {
     ENDINGS.iter().map(|ending| folder.join(format!("{}.{ending}", name(place)))).find(|path| path.is_file())
 }
 
-/// The names of what is not the same.
+/// Returns the names of the settings that differ.
 fn differences(before: &Value, now: &Value) -> Vec<String> {
     let nothing = Map::new();
     let (before, now) = (before.as_object().unwrap_or(&nothing), now.as_object().unwrap_or(&nothing));
@@ -167,7 +167,7 @@ mod tests {
         let (folder, subject) = (tempfile::tempdir().unwrap(), subject());
         let plan = Plan::new(&subject, Some(folder.path()), 1).unwrap();
         plan.agree(&json!({"seed": 43})).unwrap();
-        // No picture was made yet.
+        // No picture has been made yet.
         plan.agree(&json!({"seed": 42, "sampling": {"top_p": 0.9}, "bundle": "mini"})).unwrap();
         plan.keep(Place { caption: 0, number: 0 }, &RgbImage::new(2, 2)).unwrap();
         let plan = Plan::new(&subject, Some(folder.path()), 1).unwrap();
@@ -188,7 +188,7 @@ mod tests {
         std::fs::write(folder.path().join("dog6/01-0.webp"), "").unwrap();
         let plan = Plan::new(&subject, Some(folder.path()), 1).unwrap();
         assert_eq!((plan.missing().count(), plan.has_settings()), (0, false));
-        // Nothing is made, so nothing is claimed about them.
+        // No picture is made, so no settings are recorded.
         plan.agree(&json!({})).unwrap();
         assert!(!plan.has_settings());
     }

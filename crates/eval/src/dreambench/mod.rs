@@ -1,8 +1,9 @@
-//! `echogen-eval --dreambench`: the subjects and sentences of the DreamBooth paper (arXiv 2208.12242), judged as there.
+//! `echogen-eval --dreambench`: the subjects, sentences and metrics of the DreamBooth paper (arXiv 2208.12242).
 //!
-//! Of every subject one photograph goes through the whole chain, the others only serve to judge: DINO and CLIP-I are the
-//! mean cosines of a picture's features and each photograph's, CLIP-T that of a picture and its sentence without the rare
-//! word. Judges belong to no bundle; their published files are named by options. What it lacks: fetching any of these.
+//! One photograph of every subject passes through the whole pipeline; all photographs are used for measuring. DINO and
+//! CLIP-I are the mean cosine similarities of the features of a picture and of each photograph. CLIP-T is that of a
+//! picture and its sentence without the rare word. The metric networks belong to no bundle; options name the folders
+//! of their published files. Nothing is downloaded.
 
 pub(crate) mod arguments;
 mod folder;
@@ -34,7 +35,7 @@ use self::{
 };
 use crate::arguments::EvalArguments;
 
-/// Runs the command on the photographs of `folder`.
+/// Runs the evaluation on the photographs in `folder`.
 pub(super) fn run(folder: &Path, arguments: &EvalArguments, config: &ServiceConfig) -> Result<Exit, Failure> {
     let options = &arguments.dreambench;
     let subjects = folder::read(folder, &options.subjects)?;
@@ -56,7 +57,7 @@ pub(super) fn run(folder: &Path, arguments: &EvalArguments, config: &ServiceConf
     Ok(Exit::Success)
 }
 
-/// The bundle's name and networks, each as far as it is needed: pictures that were made elsewhere need neither.
+/// Returns the bundle's name and networks, as far as needed: pictures that were made elsewhere need neither.
 fn studio(
     plans: &[Plan<'_>],
     config: &ServiceConfig,
@@ -77,13 +78,13 @@ fn studio(
 
 struct Evaluation {
     judges: Judges,
-    /// Absent if there is nothing to make.
+    /// `None` if no picture has to be generated.
     studio: Option<Studio>,
     bar: ProgressBar,
 }
 
 impl Evaluation {
-    /// Makes what is missing of a subject's pictures, and judges all of them.
+    /// Generates the missing pictures of a subject, and measures all of them.
     fn row(&self, plan: &Plan<'_>) -> Result<Row> {
         let subject = plan.subject;
         self.bar.set_message(subject.name.clone());
@@ -103,7 +104,7 @@ impl Evaluation {
             }
         }
         let how = self.make(plan, judge)?;
-        // In one order, so that a run that was interrupted gives the same sums.
+        // Sorted, so that sums of an interrupted and resumed run are identical.
         scores.sort_by_key(|(place, _)| *place);
         let scores: Vec<Scores> = scores.into_iter().map(|(_, scores)| scores).collect();
         Ok(Row {
@@ -117,7 +118,7 @@ impl Evaluation {
         })
     }
 
-    /// Makes the pictures that are missing, keeps them and hands them on. Returns how the subject was found.
+    /// Generates the missing pictures, keeps them and passes each to `judge`. Returns how the subject was found.
     fn make(&self, plan: &Plan<'_>, mut judge: impl FnMut(Place, &RgbImage) -> Result<()>) -> Result<Option<FoundBy>> {
         let places: Vec<Place> = plan.missing().map(|(place, _)| *place).collect();
         let (Some(studio), Some(photograph)) = (&self.studio, plan.subject.photographs.first()) else {

@@ -1,29 +1,29 @@
-//! DreamBench's `prompts_and_classes.txt`: which subjects there are, and which sentences are made of them.
+//! Parser of DreamBench's `prompts_and_classes.txt`: the subjects and the sentences for them.
 //!
-//! The file is for people: rows `subject_name,class`, then two lists of Python's, one for objects and one for live
-//! subjects, whose entries are formatted with a rare word that stands for the subject and with its class. EchoGen knows
-//! the subject by its picture, so the rare word is left out. The file does not say who is alive: cats and dogs are, and
-//! whoever has `live` as a third value in his row.
+//! The file is written for people: rows `subject_name,class`, then two Python lists of format strings, one for objects
+//! and one for live subjects, with placeholders for a rare word (which stands for the subject) and for the class.
+//! EchoGen receives the subject as a picture, so the rare word is omitted. The file does not state which subjects are
+//! live: cats and dogs are, and rows whose third value is `live`.
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-/// Classes of live subjects.
+/// Classes whose subjects are always live.
 const LIVE: [&str; 2] = ["cat", "dog"];
 
-/// Where the rare word and the class go.
+/// Placeholders of the rare word and of the class.
 const TOKEN: &str = "{0}";
 const CLASS: &str = "{1}";
 
-/// A row of the table.
+/// A row of the table of subjects.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Row {
-    /// Which is also the folder's name.
+    /// Name of the subject and of its folder.
     pub(super) name: String,
     pub(super) class: String,
     is_live: bool,
 }
 
-/// What the file says.
+/// The parsed file.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Listing {
     pub(super) rows: Vec<Row>,
@@ -31,12 +31,12 @@ pub(super) struct Listing {
     live: Vec<String>,
 }
 
-/// Where in the file a line stands.
+/// The part of the file that a line belongs to.
 enum Part {
     /// Before the first heading.
     Start,
     Rows,
-    /// After the heading of a list.
+    /// After the heading of a list, before its first entry.
     Heading(Kind),
     List(Kind),
 }
@@ -48,7 +48,7 @@ enum Kind {
 }
 
 impl Listing {
-    /// Reads the file's text; an error says in which line.
+    /// Parses the file's text. An error states the line.
     pub(super) fn parse(text: &str) -> Result<Self> {
         let (mut listing, mut part) = (Self::default(), Part::Start);
         for (number, line) in (1..).zip(text.lines()) {
@@ -62,7 +62,7 @@ impl Listing {
         Ok(listing)
     }
 
-    /// The sentences of a subject, without the rare word.
+    /// Returns the sentences for a subject, without the rare word.
     pub(super) fn captions(&self, row: &Row) -> Vec<String> {
         let templates = if row.is_live { &self.live } else { &self.objects };
         templates.iter().map(|template| caption(template, &row.class)).collect()
@@ -91,7 +91,7 @@ impl Listing {
         Ok(Part::Rows)
     }
 
-    /// An entry of a list, or its end.
+    /// Parses an entry of a list, or the end of the list.
     fn entry(&mut self, kind: Kind, line: &str) -> Result<Part> {
         if line.starts_with(']') {
             return Ok(Part::Heading(kind));
@@ -129,13 +129,13 @@ fn row(line: &str) -> Result<Row> {
         _ => bail!("{line:?} is not subject_name,class, or these and live or object"),
     };
     ensure!(!name.is_empty() && !class.is_empty(), "{line:?} lacks a name or a class");
-    // It becomes a part of paths.
+    // The name becomes part of paths.
     let is_plain = !name.starts_with('.') && !name.contains(['/', '\\', ':']);
     ensure!(is_plain, "{name:?} cannot be the name of a folder");
     Ok(Row { name: name.to_owned(), class: class.to_owned(), is_live })
 }
 
-/// The text between the line's first pair of quotes, and what follows it.
+/// Returns the text between the line's first pair of quotes, and the rest of the line.
 fn quoted(line: &str) -> Result<(String, &str)> {
     let no_text = || anyhow!("{line:?} is no sentence in quotes");
     let quote = line.chars().next().filter(|first| matches!(first, '\'' | '"')).ok_or_else(no_text)?;

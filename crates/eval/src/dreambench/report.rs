@@ -1,50 +1,50 @@
-//! What an evaluation on DreamBench found, for people and for programs.
+//! The report of an evaluation on DreamBench, as a table and as JSON.
 
 use echogen_protocol::FoundBy;
 use serde::Serialize;
 
 use super::judges::Scores;
 
-/// One subject.
+/// The result for one subject.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Row {
-    /// Such as `dog6`.
+    /// Name of the subject, such as `dog6`.
     pub(super) subject: String,
-    /// Such as `dog`.
+    /// Class name, such as `dog`.
     pub(super) class: String,
-    /// How many pictures were judged.
+    /// Number of pictures measured.
     pub(super) pictures: usize,
-    /// How many of them this run made.
+    /// Number of pictures generated in this run.
     pub(super) made: usize,
-    /// How the subject was found in its photograph; absent if no picture was made.
+    /// How the subject was found in its photograph; absent if no picture was generated.
     pub(super) how: Option<FoundBy>,
-    /// The means of the pictures.
+    /// Means over the pictures.
     #[serde(flatten)]
     pub(super) scores: Scores,
-    /// The means of the photographs among each other.
+    /// Means over pairs of photographs.
     pub(super) real: Scores,
 }
 
-/// Everything.
+/// The whole report.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Report {
-    /// Which bundle made the pictures; absent if they were made elsewhere.
+    /// Name of the bundle; absent if the pictures were made elsewhere.
     bundle: Option<String>,
-    /// How many pictures were judged.
+    /// Number of pictures measured.
     pictures: usize,
-    /// How many of them this run made.
+    /// Number of pictures generated in this run.
     made: usize,
-    /// The means of the subjects, which all have as many pictures.
+    /// Means over the subjects, which all have the same number of pictures.
     #[serde(flatten)]
     scores: Scores,
-    /// The same of photographs among each other: what a perfect likeness would reach.
+    /// The same metrics between photographs: the reference for perfect similarity.
     real: Scores,
-    /// One by one.
+    /// Results by subject.
     subjects: Vec<Row>,
 }
 
 impl Report {
-    /// Sums up.
+    /// Computes the means over all subjects.
     pub(super) fn new(bundle: Option<String>, subjects: Vec<Row>) -> Self {
         let mean = |scores: fn(&Row) -> Scores| Scores::mean(&subjects.iter().map(scores).collect::<Vec<_>>());
         Self {
@@ -57,7 +57,7 @@ impl Report {
         }
     }
 
-    /// The table for people.
+    /// Formats the report as a table.
     pub(super) fn table(&self) -> String {
         let Self { pictures, made, subjects, .. } = self;
         let who = self.bundle.as_deref().unwrap_or("pictures made elsewhere");
@@ -72,7 +72,7 @@ impl Report {
         text + &self.not_found()
     }
 
-    /// Where the detector saw nothing.
+    /// Returns the subjects that the detector did not find.
     fn not_found(&self) -> String {
         let missed = self.subjects.iter().filter(|row| row.how == Some(FoundBy::NotFound));
         let missed: Vec<&str> = missed.map(|row| row.subject.as_str()).collect();

@@ -1,4 +1,4 @@
-//! Pictures of a photographed subject by a bundle: found, cut out, encoded and put into scenes.
+//! Generation of pictures of a photographed subject: detection, cut-out, encoding, sampling.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::folder::Subject;
 use crate::maker::{self, Maker};
 
-/// Everything that a picture depends on; nothing of it is loaded.
+/// Everything that determines a generated picture. No network is loaded.
 pub(super) struct Recipe {
     bundle: Bundle,
     options: SamplingOptions,
@@ -24,19 +24,19 @@ pub(super) struct Recipe {
 }
 
 impl Recipe {
-    /// Opens the bundle that the options name.
+    /// Opens the bundle selected by the options.
     pub(super) fn open(config: &ServiceConfig) -> Result<Self, Failure> {
         let bundle = config.model.open()?;
         let options = maker::sampling(&bundle, &config.job);
         Ok(Self { bundle, options, finder: config.finder.clone() })
     }
 
-    /// The bundle's name.
+    /// Returns the bundle's name.
     pub(super) fn bundle_name(&self) -> &str {
         self.bundle.name()
     }
 
-    /// What is written down beside a subject's pictures.
+    /// Returns the settings that are recorded beside a subject's pictures.
     pub(super) fn settings(&self, subject: &Subject) -> Result<Value> {
         let FinderConfig { threshold, selection, padding, fallback_name: _, naming_timeout_seconds: _ } = &self.finder;
         let models = self.bundle.digests().with_context(|| self.cannot_load())?;
@@ -67,7 +67,7 @@ impl Recipe {
     }
 }
 
-/// The networks of a bundle, ready.
+/// The loaded networks of a bundle.
 pub(super) struct Studio {
     maker: Maker,
     networks: SubjectFinder,
@@ -75,8 +75,8 @@ pub(super) struct Studio {
 }
 
 impl Studio {
-    /// Finds the subject of a photograph by its class, and encodes it. Where the bundle cannot look, or sees no such
-    /// subject, the whole photograph is taken.
+    /// Detects the subject of a photograph by its class, and encodes its cut-out. Without a detector or a detection,
+    /// the whole photograph is encoded.
     pub(super) fn encode(&self, photograph: &RgbImage, class: &str) -> Result<(Arc<EncodedSubject>, FoundBy)> {
         let mut subject = echogen_protocol::Subject::new(ImageSource("photograph".to_owned()));
         subject.name = Some(class.to_owned());
@@ -87,12 +87,12 @@ impl Studio {
         Ok((Arc::new(self.maker.encode(&cutout)?), found.how))
     }
 
-    /// How many pictures are best made side by side.
+    /// Returns the best batch size.
     pub(super) fn side_by_side(&self) -> usize {
         self.maker.side_by_side(&self.recipe.options)
     }
 
-    /// Makes a picture for each sentence, with the seed that is so much after the bundle's own.
+    /// Generates one picture for each sentence. Each seed is the bundle's seed plus the given offset.
     pub(super) fn make(&self, subject: &Arc<EncodedSubject>, wishes: &[(&str, u64)]) -> Result<Vec<RgbImage>> {
         let seed = |after: u64| self.maker.seed.wrapping_add(after);
         let options = &self.recipe.options;

@@ -1,9 +1,9 @@
-//! CLIP (arXiv 2103.00020, ViT-B/32): how alike pictures are, and how well a picture fits a sentence.
+//! CLIP (arXiv 2103.00020, ViT-B/32): similarity of pictures, and of a picture and a sentence.
 //!
-//! The network is candle-transformers' `clip`, whose names are those of `CLIPModel` in transformers, as in the files of
-//! `openai/clip-vit-base-patch32`. It knows one activation and one constant of the norms; settings that ask for others
-//! are refused. Pictures are prepared as OpenAI's own code does it: shorter side to 224 bicubic, the middle, CLIP's mean
-//! and deviation. Of a sentence longer than the table of positions (77 tokens) the beginning counts.
+//! The network is `clip` of candle-transformers, whose tensor names are those of `CLIPModel` in transformers, as in
+//! the files of `openai/clip-vit-base-patch32`. It supports one activation and one norm epsilon; configurations with
+//! others are rejected. Pictures are preprocessed as in OpenAI's code: shorter side resized to 224 (bicubic), centre
+//! crop, CLIP's mean and standard deviation. Sentences longer than the position table (77 tokens) are truncated.
 
 use std::path::Path;
 
@@ -22,77 +22,77 @@ use echogen_checkpoint::Checkpoint;
 use echogen_imaging::{Filter, shorter_side_and_crop};
 use echogen_models::text_encoder::{TextEncoderError, load_tokenizer};
 
-/// What the pixels are divided by, and their mean.
+/// CLIP's channel means and standard deviations.
 const NORMALIZATION: Normalization = Normalization {
     mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
     deviation: [0.268_629_54, 0.261_302_6, 0.275_777_1],
 };
 
-/// The tokenizer's file.
+/// File name of the tokenizer.
 const TOKENIZER: &str = "tokenizer.json";
 
-/// What the layers of candle-transformers have built in.
+/// The activation that the layers of candle-transformers implement.
 const HIDDEN_ACT: &str = "quick_gelu";
 const LAYER_NORM_EPS: f64 = 1e-5;
 
-/// A tensor that the layers would replace by noise if it were missing.
+/// A tensor that candle-transformers would initialise randomly if it were missing, so its presence is checked.
 const CLASS_EMBEDDING: &str = "vision_model.embeddings.class_embedding";
 
-/// The settings that the published `config.json` has.
+/// The configuration, as in the published `config.json`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct ClipConfig {
-    /// Of the half that reads.
+    /// The text encoder.
     pub text_config: ClipTextSettings,
-    /// Of the half that sees.
+    /// The vision encoder.
     pub vision_config: ClipVisionSettings,
-    /// Width of the features of both.
+    /// Width of the features of both encoders.
     pub projection_dim: usize,
 }
 
-/// Settings of the half that reads.
+/// Configuration of the text encoder.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct ClipTextSettings {
-    /// Rows of the table of tokens.
+    /// Rows of the token embedding table.
     pub vocab_size: usize,
     /// Width of a token.
     pub hidden_size: usize,
-    /// Width inside the feed-forward.
+    /// Inner width of the MLP.
     pub intermediate_size: usize,
     /// Number of blocks.
     pub num_hidden_layers: usize,
     /// Attention heads of a block.
     pub num_attention_heads: usize,
-    /// Most tokens of a sentence, both marks included.
+    /// Maximum number of tokens of a sentence, including start and end tokens.
     pub max_position_embeddings: usize,
-    /// Between the two halves of the feed-forward.
+    /// Activation of the MLP.
     pub hidden_act: String,
-    /// What norms add to the variance.
+    /// Epsilon of the layer norms.
     pub layer_norm_eps: f64,
 }
 
-/// Settings of the half that sees.
+/// Configuration of the vision encoder.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct ClipVisionSettings {
     /// Width of a token.
     pub hidden_size: usize,
-    /// Width inside the feed-forward.
+    /// Inner width of the MLP.
     pub intermediate_size: usize,
     /// Number of blocks.
     pub num_hidden_layers: usize,
     /// Attention heads of a block.
     pub num_attention_heads: usize,
-    /// Colours.
+    /// Number of colour channels.
     pub num_channels: usize,
-    /// Side of the pictures in pixels.
+    /// Side of the input pictures in pixels.
     pub image_size: usize,
     /// Side of a patch in pixels.
     pub patch_size: usize,
-    /// Between the two halves of the feed-forward.
+    /// Activation of the MLP.
     pub hidden_act: String,
-    /// What norms add to the variance.
+    /// Epsilon of the layer norms.
     pub layer_norm_eps: f64,
 }
 
@@ -195,7 +195,7 @@ impl ClipConfig {
     }
 }
 
-/// Both halves of the network, and the tokenizer.
+/// Both encoders, and the tokenizer.
 #[derive(Debug)]
 pub struct Clip {
     model: ClipModel,
@@ -210,7 +210,7 @@ impl Clip {
     ///
     /// # Errors
     ///
-    /// A file is missing, of another network, or does not fit.
+    /// A file is missing, belongs to another network, or does not fit.
     pub fn load(folder: &Path, device: &Device) -> std::result::Result<Self, SimilarityError> {
         let published = Published { folder, model: "openai/clip-vit-base-patch32", kind: "clip" };
         let config: ClipConfig = published.config()?;
@@ -224,7 +224,7 @@ impl Clip {
         Ok(Self { model, tokenizer, image_size: config.vision_config.image_size as u32, device: device.clone() })
     }
 
-    /// Returns what the network sees of a picture: (3, side, side).
+    /// Preprocesses a picture: returns (3, side, side).
     ///
     /// # Errors
     ///
@@ -234,46 +234,46 @@ impl Clip {
         Ok(NORMALIZATION.apply(&shorter_side_and_crop(picture, side, side, Filter::Bicubic)?)?)
     }
 
-    /// Returns the features (batch, projection_dim) of prepared pictures (batch, 3, side, side), of no certain length.
+    /// Returns the features (batch, projection_dim), not normalised, of preprocessed pictures (batch, 3, side, side).
     ///
     /// # Errors
     ///
-    /// They have another size, or the network fails.
+    /// The pictures have another size, or a tensor operation fails.
     pub fn image_features(&self, pictures: &Tensor) -> Result<Tensor> {
         self.model.get_image_features(pictures)
     }
 
-    /// Returns the token ids of a sentence, from the mark of the beginning to that of the end.
+    /// Returns the token ids of a sentence, including start and end tokens.
     ///
     /// # Errors
     ///
-    /// The tokenizer refuses the sentence.
+    /// The tokenizer rejects the sentence.
     pub fn tokenize(&self, sentence: &str) -> std::result::Result<Vec<u32>, SimilarityError> {
         let encoding = self.tokenizer.encode_fast(sentence, true).map_err(TextEncoderError::Tokenize)?;
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// Returns the features (1, projection_dim) of a sentence, of no certain length.
+    /// Returns the features (1, projection_dim) of a sentence, not normalised.
     ///
     /// # Errors
     ///
-    /// The tokenizer refuses the sentence, or the network fails.
+    /// The tokenizer rejects the sentence, or a tensor operation fails.
     pub fn text_features(&self, sentence: &str) -> std::result::Result<Tensor, SimilarityError> {
         let ids = Tensor::new(self.tokenize(sentence)?, &self.device)?.unsqueeze(0)?;
         Ok(self.model.get_text_features(&ids)?)
     }
 
-    /// Returns the direction of a picture of any size.
+    /// Returns the normalised feature vector of a picture of any size.
     ///
     /// # Errors
     ///
-    /// The picture has no pixels, or the network fails.
+    /// The picture has no pixels, or a tensor operation fails.
     pub fn picture(&self, picture: &RgbImage) -> std::result::Result<Direction, SimilarityError> {
         let prepared = self.prepare(picture)?.unsqueeze(0)?.to_device(&self.device)?;
         Ok(Direction::of(&self.image_features(&prepared)?)?)
     }
 
-    /// Returns the direction of a sentence, to be compared with those of pictures.
+    /// Returns the normalised feature vector of a sentence, for comparison with those of pictures.
     ///
     /// # Errors
     ///
@@ -288,7 +288,7 @@ fn model(
     device: &Device,
     config: &ClipConfig,
 ) -> std::result::Result<ClipModel, SimilarityError> {
-    // Buffers of older files, and what only training needs.
+    // Buffers of older files, and tensors that only training needs.
     let ignored = |name: &str| name.ends_with("embeddings.position_ids") || name == "logit_scale";
     Ok(weights.load(DType::F32, device, ignored, |vb| {
         vb.get(config.vision_config.hidden_size, CLASS_EMBEDDING)?;
@@ -296,8 +296,8 @@ fn model(
     })?)
 }
 
-/// The tokenizer, set to cut sentences to the table of positions. The network takes the features of a sentence from its
-/// largest id, so the mark of the end must be that and come last.
+/// Loads the tokenizer and sets truncation to the length of the position table. The network reads a sentence's
+/// features at its largest token id, so the end token must have the largest id and come last.
 fn tokenizer_of(path: &Path, config: &ClipTextSettings) -> std::result::Result<Tokenizer, SimilarityError> {
     let mut tokenizer = load_tokenizer(path)?;
     let other = |reason: String| SimilarityError::OtherTokenizer { path: path.to_owned(), reason };

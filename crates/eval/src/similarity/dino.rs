@@ -1,10 +1,11 @@
-//! DINO's vision transformer (arXiv 2104.14294, ViT-S/16), the judge of likeness that the DreamBooth paper prefers.
+//! DINO's vision transformer (arXiv 2104.14294, ViT-S/16), the subject fidelity metric that the DreamBooth paper
+//! prefers.
 //!
-//! Layers and names are those of `ViTModel` in transformers, as in the files of `facebook/dino-vits16`; they come from
-//! candle-transformers, whose own model would want a classifier. Pictures are prepared as DINO's evaluation does it
-//! (`eval_knn.py` of facebookresearch/dino): shorter side to 256 bicubic, the middle 224, ImageNet's mean and deviation.
-//! The preparation published beside the weights squeezes pictures into a square instead, which would change the
-//! subject's proportions.
+//! Layers and tensor names are those of `ViTModel` in transformers, as in the files of `facebook/dino-vits16`. The
+//! layers come from candle-transformers; its complete model is not used because it requires a classifier head.
+//! Pictures are preprocessed as in DINO's evaluation (`eval_knn.py` of facebookresearch/dino): shorter side resized to
+//! 256 (bicubic), centre crop of 224, ImageNet's mean and standard deviation. The preprocessor published with the
+//! weights resizes to a square instead, which would change the subject's proportions.
 
 use std::path::Path;
 
@@ -17,13 +18,13 @@ use serde::Deserialize;
 use super::{Direction, Normalization, error::SimilarityError, published::Published};
 use echogen_imaging::{Filter, shorter_side_and_crop};
 
-/// What the pixels are divided by, and their mean.
+/// ImageNet's channel means and standard deviations.
 const IMAGENET: Normalization = Normalization { mean: [0.485, 0.456, 0.406], deviation: [0.229, 0.224, 0.225] };
 
-/// The shorter side before the middle is cut out, for a network of 224 pixels; others in proportion.
+/// (Shorter side before the centre crop, network input side). Scaled in proportion for other input sides.
 const RESIZED: (u32, u32) = (256, 224);
 
-/// The settings that the published `config.json` has.
+/// The configuration, as in the published `config.json`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct DinoConfig {
@@ -33,19 +34,19 @@ pub struct DinoConfig {
     pub num_hidden_layers: usize,
     /// Attention heads of a block.
     pub num_attention_heads: usize,
-    /// Width inside the feed-forward.
+    /// Inner width of the MLP.
     pub intermediate_size: usize,
-    /// Between the two halves of the feed-forward.
+    /// Activation of the MLP.
     pub hidden_act: Activation,
-    /// What norms add to the variance.
+    /// Epsilon of the layer norms.
     pub layer_norm_eps: f64,
-    /// Side of the pictures in pixels.
+    /// Side of the input pictures in pixels.
     pub image_size: usize,
     /// Side of a patch in pixels.
     pub patch_size: usize,
-    /// Colours.
+    /// Number of colour channels.
     pub num_channels: usize,
-    /// Whether query, key and value have biases.
+    /// Whether query, key and value projections have biases.
     pub qkv_bias: bool,
 }
 
@@ -113,7 +114,7 @@ impl Dino {
     ///
     /// # Errors
     ///
-    /// A file is missing, of another network, or does not fit.
+    /// A file is missing, belongs to another network, or does not fit.
     pub fn load(folder: &Path, device: &Device) -> std::result::Result<Self, SimilarityError> {
         let published = Published { folder, model: "facebook/dino-vits16", kind: "vit" };
         let config: DinoConfig = published.config()?;
@@ -133,7 +134,7 @@ impl Dino {
         })
     }
 
-    /// Returns what the network sees of a picture: (3, side, side).
+    /// Preprocesses a picture: returns (3, side, side).
     ///
     /// # Errors
     ///
@@ -143,21 +144,21 @@ impl Dino {
         Ok(IMAGENET.apply(&shorter_side_and_crop(picture, shorter, crop, Filter::Bicubic)?)?)
     }
 
-    /// Returns the normed class tokens (batch, hidden_size) of prepared pictures (batch, 3, side, side).
+    /// Returns the layer-normed class tokens (batch, hidden_size) of preprocessed pictures (batch, 3, side, side).
     ///
     /// # Errors
     ///
-    /// They have another size, or the network fails.
+    /// The pictures have another size, or a tensor operation fails.
     pub fn class_tokens(&self, pictures: &Tensor) -> Result<Tensor> {
         let tokens = self.embeddings.forward(pictures, None, false)?;
         self.layernorm.forward(&self.encoder.forward(&tokens)?.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?)
     }
 
-    /// Returns the direction of a picture of any size.
+    /// Returns the normalised feature vector of a picture of any size.
     ///
     /// # Errors
     ///
-    /// The picture has no pixels, or the network fails.
+    /// The picture has no pixels, or a tensor operation fails.
     pub fn picture(&self, picture: &RgbImage) -> std::result::Result<Direction, SimilarityError> {
         let prepared = self.prepare(picture)?.unsqueeze(0)?.to_device(&self.device)?;
         Ok(Direction::of(&self.class_tokens(&prepared)?)?)

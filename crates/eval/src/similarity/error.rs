@@ -1,4 +1,4 @@
-//! What can be wrong with a judge's folder, in words that say what to change.
+//! Errors of the similarity networks. The messages say what to change.
 
 use std::path::PathBuf;
 
@@ -6,54 +6,54 @@ use echogen_checkpoint::CheckpointError;
 use echogen_imaging::ImageError;
 use echogen_models::text_encoder::TextEncoderError;
 
-/// Why a judge cannot be loaded, or says nothing.
+/// A similarity network cannot be loaded or evaluated.
 #[derive(Debug, thiserror::Error)]
 pub enum SimilarityError {
-    /// A file is not there.
+    /// A file is missing.
     #[error("{} has no {file}; it takes the files of {model} as published on Hugging Face", folder.display())]
     Missing {
-        /// The folder that was given.
+        /// The given folder.
         folder: PathBuf,
-        /// What it lacks.
+        /// The missing file.
         file: &'static str,
-        /// Whose files are wanted.
+        /// The repository whose files are required.
         model: &'static str,
     },
-    /// The settings cannot be read.
+    /// The configuration cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         #[source]
         source: std::io::Error,
     },
-    /// The settings are not those of such a network, or of one that cannot be computed here.
+    /// The configuration is of another type of network, or of a variant that is not supported.
     #[error("{} is not usable: {reason}", path.display())]
     Config {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it, and what to take instead.
+        /// The reason, and which model to use instead.
         reason: String,
     },
-    /// The weights do not fit the settings.
+    /// The weights do not fit the configuration.
     #[error("the weights do not fit")]
     Checkpoint(#[from] CheckpointError),
     /// The tokenizer cannot be read.
     #[error(transparent)]
     Tokenizer(#[from] TextEncoderError),
-    /// The tokenizer is another model's.
+    /// The tokenizer belongs to another model.
     #[error("{} does not go with the weights: {reason}; take the one published with them", path.display())]
     OtherTokenizer {
         /// The file.
         path: PathBuf,
-        /// What does not go together.
+        /// The mismatch.
         reason: String,
     },
-    /// The picture cannot be prepared.
+    /// The picture cannot be preprocessed.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// The network failed.
+    /// A tensor operation failed.
     #[error("cannot run the judge")]
     Network(#[from] candle_core::Error),
 }

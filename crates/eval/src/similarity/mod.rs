@@ -1,8 +1,9 @@
-//! What published judges make of pictures and sentences: directions, compared by their cosine.
+//! Similarity metrics of published networks: normalised feature vectors of pictures and sentences, compared by cosine.
 //!
-//! For evaluation alone, as the DreamBooth paper measures it: [`Dino`] and [`Clip`] say how alike two pictures are, CLIP
-//! also how well a picture fits a sentence. Both come from candle-transformers and are held against reference numbers
-//! like the networks that are written here; their files are read from folders as they are published on Hugging Face.
+//! Used in evaluation only, as in the DreamBooth paper: [`Dino`] and [`Clip`] measure the similarity of two pictures;
+//! CLIP also measures how well a picture fits a sentence. Both networks use candle-transformers and are compared with
+//! reference values like the networks in crate `models`. Their files are read from folders in the layout of Hugging
+//! Face.
 
 mod clip;
 mod dino;
@@ -16,12 +17,12 @@ pub use clip::{Clip, ClipConfig};
 pub use dino::{Dino, DinoConfig};
 pub use error::SimilarityError;
 
-/// A feature vector of length 1.
+/// A feature vector normalised to length 1.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Direction(Vec<f32>);
 
 impl Direction {
-    /// The direction of the first row of `features` (rows, width).
+    /// Normalises the first row of `features` (rows, width).
     fn of(features: &Tensor) -> Result<Self> {
         let values = features.get(0)?.to_vec1::<f32>()?;
         let length = values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
@@ -31,13 +32,14 @@ impl Direction {
         Ok(Self(values.into_iter().map(|value| (f64::from(value) / length) as f32).collect()))
     }
 
-    /// Returns the cosine of the angle between two directions of one network: 1 for the same, 0 for unrelated ones.
+    /// Returns the cosine similarity of two vectors of one network, -1 to 1: 1 for equal ones, near 0 for unrelated
+    /// ones.
     pub fn cosine(&self, other: &Self) -> f64 {
         self.0.iter().zip(&other.0).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
     }
 }
 
-/// Mean and deviation of the three channels that a network was trained with, for values from 0 to 1.
+/// Channel means and standard deviations of a network's training data, for values from 0 to 1.
 #[derive(Clone, Copy, Debug)]
 struct Normalization {
     mean: [f32; 3],
@@ -45,7 +47,7 @@ struct Normalization {
 }
 
 impl Normalization {
-    /// The picture as (3, height, width), f32.
+    /// Returns the normalised picture as (3, height, width), f32.
     fn apply(&self, picture: &RgbImage) -> Result<Tensor> {
         let channel = |c: usize| {
             let bytes = picture.as_raw().iter().skip(c).step_by(3);

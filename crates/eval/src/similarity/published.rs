@@ -1,4 +1,4 @@
-//! The folder of a network as published on Hugging Face: settings and weights by their usual names.
+//! The folder of a network as published on Hugging Face: configuration and weights under their usual file names.
 
 use std::{fs::File, io::Read, path::Path};
 
@@ -7,27 +7,27 @@ use serde::de::DeserializeOwned;
 use super::error::SimilarityError;
 use echogen_checkpoint::Checkpoint;
 
-/// The settings' file.
+/// File name of the configuration.
 const CONFIG: &str = "config.json";
 
-/// Names of the weights, the one that is read first coming first.
+/// File names of the weights, in order of preference.
 const WEIGHTS: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
 
-/// Settings have a few kilobytes; the bound keeps a wrong file from filling the memory.
+/// Maximum length of a configuration in bytes. They are a few kilobytes; the bound limits memory if the path is wrong.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
-/// A folder, and whose files are expected in it.
+/// A folder, and the network that it must contain.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Published<'a> {
     pub(super) folder: &'a Path,
-    /// Such as `facebook/dino-vits16`.
+    /// The repository, such as `facebook/dino-vits16`.
     pub(super) model: &'static str,
-    /// What `config.json` calls this kind of network.
+    /// The `model_type` in `config.json`.
     pub(super) kind: &'static str,
 }
 
 impl Published<'_> {
-    /// The settings, which must be of this kind of network.
+    /// Reads the configuration and checks that it is of this type of network.
     pub(super) fn config<T: DeserializeOwned>(&self) -> Result<T, SimilarityError> {
         let path = self.folder.join(CONFIG);
         let read = |source| SimilarityError::Read { path: path.clone(), source };
@@ -45,19 +45,19 @@ impl Published<'_> {
         serde_json::from_value(value).map_err(|error| self.unfit(error.to_string()))
     }
 
-    /// The weights, not yet read.
+    /// Opens the weights.
     pub(super) fn weights(&self) -> Result<Checkpoint, SimilarityError> {
         let path = WEIGHTS.iter().map(|name| self.folder.join(name)).find(|path| path.is_file());
         let path = path.ok_or_else(|| self.missing("model.safetensors (or pytorch_model.bin)"))?;
         Ok(Checkpoint::open(&path)?)
     }
 
-    /// The error that the folder lacks `file`.
+    /// Returns the error that the folder lacks `file`.
     pub(super) fn missing(&self, file: &'static str) -> SimilarityError {
         SimilarityError::Missing { folder: self.folder.to_owned(), file, model: self.model }
     }
 
-    /// The error that the settings will not do.
+    /// Returns the error that the configuration is not usable.
     pub(super) fn unfit(&self, reason: String) -> SimilarityError {
         let reason = format!("{reason}; take the one of {}", self.model);
         SimilarityError::Config { path: self.folder.join(CONFIG), reason }

@@ -1,4 +1,4 @@
-//! Pictures as they come from outside: every flavour, and everything that can be wrong with them.
+//! Decoding of every supported variant, and of damaged and hostile files.
 
 use std::io::Cursor;
 
@@ -38,7 +38,7 @@ fn photo() -> RgbImage {
     RgbImage::from_fn(64, 48, |x, y| image::Rgb([(x * 4) as u8, (y * 5) as u8, ((x * y) % 256) as u8]))
 }
 
-/// A PNG of the given chunks.
+/// Builds a PNG from the given chunks.
 fn png_of(chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
     let mut bytes = b"\x89PNG\r\n\x1a\n".to_vec();
     for (kind, data) in chunks {
@@ -55,7 +55,7 @@ fn crc32<'a>(bytes: impl Iterator<Item = &'a u8>) -> u32 {
     !bytes.fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))
 }
 
-/// Data as a zlib stream of stored blocks.
+/// Returns the data as a zlib stream of stored blocks.
 fn zlib(data: &[u8]) -> Vec<u8> {
     let mut stream = vec![0x78, 0x01];
     let blocks = data.chunks(60_000).count();
@@ -77,7 +77,7 @@ fn header(width: u32, height: u32, bits: u8, colour: u8) -> Vec<u8> {
     [&width.to_be_bytes()[..], &height.to_be_bytes(), &[bits, colour, 0, 0, 0]].concat()
 }
 
-/// The decoded pixels that the fixture gives for a file.
+/// Returns the decoded pixels that the fixture gives for a file.
 fn published(name: &str) -> RgbImage {
     let tensors = candle_core::safetensors::load(format!("{FIXTURES}/io.safetensors"), &candle_core::Device::Cpu);
     let tensor = tensors.unwrap().remove(&format!("in.{name}.decoded")).unwrap();
@@ -92,7 +92,7 @@ fn worst_difference(a: &RgbImage, b: &RgbImage) -> u8 {
 
 #[test]
 fn the_published_reading_equals_pillow() {
-    // Decoders of JPEG may differ in the inverse transform and in how they enlarge the colours.
+    // JPEG decoders may differ in the inverse transform and in chroma upsampling.
     for (file, tolerance) in
         [("grey.png", 0), ("landscape.png", 0), ("portrait.png", 0), ("rgba.png", 0), ("exif6.jpg", 6)]
     {
@@ -156,7 +156,8 @@ fn damaged_exif_is_ignored() {
 fn transparency_is_put_on_white_with_rounding() {
     let pixels = [10, 20, 30, 0, 10, 20, 30, 255, 0, 100, 255, 128, 0, 0, 0, 1];
     let picture = decode(&png(4, 1, &pixels, ExtendedColorType::Rgba8)).unwrap();
-    // 0 at 128/255 on white: 255 * 127 / 255 = 127; 100: (100 * 128 + 255 * 127) / 255 = 177.2; nearly clear: 254.
+    // Alpha 128/255 on white: 255 * 127 / 255 = 127 and (100 * 128 + 255 * 127) / 255 = 177.2; nearly transparent:
+    // 254.
     assert_eq!(picture.as_raw(), &[255, 255, 255, 10, 20, 30, 127, 177, 255, 254, 254, 254]);
     let published =
         decode_as_published(&png(4, 1, &pixels, ExtendedColorType::Rgba8), &ImageLimits::default()).unwrap();
@@ -307,7 +308,7 @@ fn a_hostile_byte_anywhere_is_an_error_or_a_picture_but_no_crash() {
         for _ in 0..400 {
             let mut hostile = bytes.clone();
             for pair in [(); 3].map(|()| [draw(), draw()]) {
-                // Half of the changes hit the headers.
+                // Half of the mutations are in the headers.
                 let reach = if pair[1] < 0.5 { bytes.len().min(200) } else { bytes.len() };
                 hostile[(pair[0] * reach as f32) as usize] = (pair[1] * 512.0) as u8;
             }

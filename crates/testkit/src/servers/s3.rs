@@ -1,8 +1,8 @@
 //! A private S3 within the test's own process.
 //!
 //! The protocol (signatures, checksums, conditions, errors) is that of `s3s`, the storage that of `s3s-fs`: files in a
-//! folder that ends with the server. Some of the storage's gaps are closed, see [`storage`]; for measuring there is one
-//! in memory, see [`memory`]. It runs on threads of its own, so a test's paused clock does not reach it.
+//! folder that is removed with the server. Some of the storage's gaps are closed, see [`storage`]; for measuring there
+//! is one in memory, see [`memory`]. It runs on threads of its own, so a test's paused clock does not reach it.
 
 mod memory;
 mod storage;
@@ -40,7 +40,7 @@ const BUCKET: &str = "echogen-test";
 const ACCESS_KEY: &str = "test-access-key";
 const SECRET_KEY: &str = "test-secret-key";
 
-/// A private S3 server; it ends with this value.
+/// A private S3 server; it ends when this value is dropped.
 #[derive(Debug)]
 pub struct S3Server {
     address: SocketAddr,
@@ -51,7 +51,7 @@ pub struct S3Server {
     _folder: Option<TempDir>,
 }
 
-/// What a call meets first: counting and faults.
+/// The first layer of a call: counting and faults.
 struct Front {
     service: S3Service,
     calls: Mutex<BTreeMap<String, u64>>,
@@ -96,12 +96,12 @@ impl S3Server {
         self.address.port()
     }
 
-    /// The bucket that is there from the start.
+    /// The bucket that exists from the start.
     pub fn bucket(&self) -> &'static str {
         BUCKET
     }
 
-    /// The one access key that is let in.
+    /// The one access key that is accepted.
     pub fn access_key(&self) -> &'static str {
         ACCESS_KEY
     }
@@ -141,7 +141,7 @@ impl S3Server {
         self.front.refuses_reads.store(refuse, Ordering::SeqCst);
     }
 
-    /// Stops listening and cuts all connections. The objects stay.
+    /// Stops listening and closes all connections. The objects stay.
     pub fn go_away(&mut self) {
         let Some(listening) = self.listening.take() else { return };
         listening.abort();
@@ -194,7 +194,7 @@ async fn accept(listener: TcpListener, front: Arc<Front>) {
         });
         connections.spawn(async move {
             let mut connection = http1::Builder::new();
-            // A connection that breaks is the client's to notice.
+            // A broken connection is detected by the client.
             connection.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await.ok();
         });
         while connections.try_join_next().is_some() {}

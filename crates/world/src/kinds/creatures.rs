@@ -1,4 +1,4 @@
-//! Those with a face.
+//! Kinds with a face.
 
 use super::{Paint, Part, emblem, eye, inner, part};
 use crate::{

@@ -1,4 +1,4 @@
-//! Things of the house.
+//! Household things.
 
 use super::{Paint, Part, emblem, inner, part};
 use crate::{

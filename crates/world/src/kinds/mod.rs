@@ -1,5 +1,4 @@
-//! What the kinds look like: each is a list of parts, painted one over the other, in a square from -1 to 1 with the
-//! ground below at 1.
+//! How each kind is drawn: a list of parts, painted in order, in a square from -1 to 1 with the ground at y = 1.
 
 mod creatures;
 mod household;
@@ -12,21 +11,21 @@ use crate::{
     shape::{Point, Shape, block, disc, polygon},
 };
 
-/// Thickness of the dark line around a subject.
+/// Thickness of the dark outline around a subject.
 const OUTLINE: f32 = 0.055;
 
-/// What a part is painted with.
+/// How a part is coloured.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Paint {
     /// The main colour with the pattern.
     Skin,
-    /// The main colour alone.
+    /// The main colour without the pattern.
     Main,
     /// The second colour.
     Second,
     /// The third colour.
     Accent,
-    /// Always this one.
+    /// A fixed colour, the same for every identity.
     Fixed(Colour),
 }
 
@@ -37,17 +36,17 @@ pub(crate) struct Part {
     outlined: bool,
 }
 
-/// A part with the dark line around it.
+/// Creates a part with a dark outline.
 fn part(shape: Shape, paint: Paint) -> Part {
     Part { shape, paint, outlined: true }
 }
 
-/// A part within others, without a line.
+/// Creates a part inside another, without an outline.
 fn inner(shape: Shape, paint: Paint) -> Part {
     Part { shape, paint, outlined: false }
 }
 
-/// A white ball with a pupil.
+/// Draws an eye: a white disc with a pupil.
 fn eye(x: f32, y: f32, radius: f32) -> [Part; 2] {
     [
         inner(disc(x, y, radius), Paint::Fixed(Colour::WHITE)),
@@ -55,7 +54,7 @@ fn eye(x: f32, y: f32, radius: f32) -> [Part; 2] {
     ]
 }
 
-/// The sign in the accent colour on a part around (x, y), on a light ground where the accent would drown.
+/// Draws the emblem in the accent colour around (x, y), with a light background where the contrast would be too low.
 fn emblem(identity: &Identity, x: f32, y: f32, size: f32) -> Vec<Part> {
     let at = |points: &[Point]| -> Shape {
         polygon(&points.iter().map(|p| (x + p.0 * size, y + p.1 * size)).collect::<Vec<_>>())
@@ -102,7 +101,7 @@ fn parts(identity: &Identity) -> Vec<Part> {
     }
 }
 
-/// Paints the subject; `tint` is the colour of the light.
+/// Paints the subject. `tint` is the colour of the light.
 pub(crate) fn paint(canvas: &mut Canvas, frame: &Frame, identity: &Identity, tint: Colour) {
     let parts = parts(identity);
     let line = identity.palette[0].bright(0.25).mix(Colour::INK, 0.5).times(tint);

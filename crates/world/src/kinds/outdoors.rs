@@ -1,4 +1,4 @@
-//! What stands, drives, swims or flies outside.
+//! Kinds that are found outdoors.
 
 use super::{Paint, Part, emblem, inner, part};
 use crate::{

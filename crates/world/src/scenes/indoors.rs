@@ -1,4 +1,4 @@
-//! Scenes with a roof.
+//! Indoor scenes.
 
 use super::{Light, Painter};
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     shape::{area, block, disc, ellipse, polygon},
 };
 
-/// Electric light keeps colours at night.
+/// Lightens the picture at night as electric light does.
 fn lamplight(p: &mut Painter) {
     if p.light == Light::Night {
         p.tint = Colour([0.70, 0.58, 0.50]);

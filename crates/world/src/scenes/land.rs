@@ -1,4 +1,4 @@
-//! Scenes under the sky.
+//! Outdoor scenes on land.
 
 use super::{Light, Painter};
 use crate::{

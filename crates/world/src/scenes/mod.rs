@@ -1,4 +1,4 @@
-//! Where subjects stand: scenes, their light, and the means they are painted with.
+//! Scenes, their light, and how they are painted.
 
 mod indoors;
 mod land;
@@ -11,7 +11,7 @@ use crate::{
     shape::{Shape, area, block, disc, ellipse},
 };
 
-/// A place.
+/// A scene.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "each says what it is")]
 pub enum Scene {
@@ -29,7 +29,7 @@ pub enum Scene {
     Library,
 }
 
-/// The time of day, which colours everything.
+/// The time of day, which tints all colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "each says what it is")]
 pub enum Light {
@@ -39,15 +39,15 @@ pub enum Light {
 }
 
 impl Light {
-    /// Every light.
+    /// All lights.
     pub const ALL: [Self; 3] = [Self::Day, Self::Sunset, Self::Night];
 
-    /// Its place in [`Light::ALL`].
+    /// Its index in [`Light::ALL`].
     pub fn index(self) -> usize {
         self as usize
     }
 
-    /// What it does to colours of the scene.
+    /// Returns the factor on colours of the scene.
     fn tint(self) -> Colour {
         match self {
             Self::Day => Colour::WHITE,
@@ -56,14 +56,15 @@ impl Light {
         }
     }
 
-    /// What it does to colours of the subject: less, so that it stays itself.
+    /// Returns the factor on colours of the subject. It is weaker than the scene's, so the subject's colours stay
+    /// recognisable.
     pub(crate) fn subject_tint(self) -> Colour {
         Colour::WHITE.mix(self.tint(), 0.4)
     }
 }
 
 impl Scene {
-    /// Every scene.
+    /// All scenes.
     pub const ALL: [Self; 12] = [
         Self::Beach,
         Self::SnowyMountain,
@@ -79,12 +80,12 @@ impl Scene {
         Self::Library,
     ];
 
-    /// Its place in [`Scene::ALL`].
+    /// Its index in [`Scene::ALL`].
     pub fn index(self) -> usize {
         self as usize
     }
 
-    /// The word that its captions always hold.
+    /// The word that its captions always contain.
     pub fn name(self) -> &'static str {
         match self {
             Self::Beach => "beach",
@@ -102,7 +103,7 @@ impl Scene {
         }
     }
 
-    /// The lights it is seen in. Space has no times of day, and what happens inside knows day and night only.
+    /// The lights it is seen in. Space has no times of day, and indoor scenes have day and night only.
     pub fn lights(self) -> &'static [Light] {
         match self {
             Self::Moon | Self::Stage => &[Light::Day],
@@ -111,12 +112,12 @@ impl Scene {
         }
     }
 
-    /// Whether subjects float in it and throw no shadow on the ground.
+    /// Whether subjects float in the scene and cast no shadow on the ground.
     pub(crate) fn floats(self) -> bool {
         self == Self::Underwater
     }
 
-    /// Paints it; everything by chance is drawn from `draw`.
+    /// Paints it; random numbers come from `draw`.
     pub(crate) fn paint(self, canvas: &mut Canvas, light: Light, draw: Draw) {
         let mut painter = Painter { canvas, draw, light, tint: light.tint() };
         match self {
@@ -136,7 +137,7 @@ impl Scene {
     }
 }
 
-/// A canvas, the light on it, and chance.
+/// A canvas, its light, and random numbers.
 struct Painter<'a> {
     canvas: &'a mut Canvas,
     draw: Draw,
@@ -145,18 +146,18 @@ struct Painter<'a> {
 }
 
 impl Painter<'_> {
-    /// Something that the light falls on.
+    /// A lit surface.
     fn fill(&mut self, shape: Shape, colour: Colour) {
         let colour = colour.times(self.tint);
         self.glow(shape, 1.0, colour);
     }
 
-    /// Something that shines by itself.
+    /// A light source.
     fn glow(&mut self, shape: Shape, opacity: f32, colour: Colour) {
         self.canvas.fill(&Frame::WHOLE, &shape, 0.0, opacity, |_, _| colour);
     }
 
-    /// Something whose colour changes from its top to its bottom.
+    /// Fills a shape with a vertical gradient.
     fn fade(&mut self, shape: Shape, top: Colour, bottom: Colour) {
         let (top, bottom) = (top.times(self.tint), bottom.times(self.tint));
         self.glow_fade(shape, top, bottom);
@@ -169,7 +170,7 @@ impl Painter<'_> {
         });
     }
 
-    /// The sky from the top down to `horizon`, with what belongs to the time of day.
+    /// Paints the sky from the top down to `horizon`, with the details of the time of day.
     fn sky(&mut self, horizon: f32) {
         let whole = area(0.0, 0.0, 1.0, horizon + 0.02);
         match self.light {
@@ -214,7 +215,7 @@ impl Painter<'_> {
         }
     }
 
-    /// A window in a wall that shows the time of day.
+    /// Paints a window in a wall that shows the time of day.
     fn window(&mut self, x: f32, y: f32, half: f32) {
         let (top, bottom) = match self.light {
             Light::Night => (Colour::hex(0x0E_14_3C), Colour::hex(0x24_32_6A)),

@@ -1,4 +1,4 @@
-//! Scenes without air.
+//! Scenes without air: under water and in space.
 
 use super::{Light, Painter};
 use crate::{

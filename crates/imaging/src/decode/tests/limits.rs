@@ -1,10 +1,10 @@
-//! What is refused before anything is decoded, and the memory that decoding takes.
+//! Limits that apply before decoding, and the memory that decoding uses.
 
 use super::*;
 
 #[test]
 fn a_bomb_is_refused_before_it_is_decoded() {
-    // The header announces 2.7 GB of pixels; the data is a few bytes, so decoding would fail differently.
+    // The header announces 2.7 GB of pixels but the data is a few bytes, so decoding would give a different error.
     let bytes = png_of(&[(b"IHDR", &header(30_000, 30_000, 8, 2)), (b"IDAT", &zlib(&[0; 2_000])), (b"IEND", &[])]);
     assert!(bytes.len() < 4_000);
     assert_eq!(error_of(&bytes), "image is 30,000 x 30,000; the limit is 16,384 on a side / 64 megapixels");
@@ -27,7 +27,7 @@ fn jpeg_and_webp_bombs_are_refused_by_their_headers() {
     assert!(error_of(&webp).starts_with("image is 16,383 x 16,383;"), "{}", error_of(&webp));
 }
 
-/// A WebP of the given chunks, each of an even length.
+/// Builds a WebP from the given chunks, each of an even length.
 fn webp_of(chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
     let body = riff_of(chunks);
     [&b"RIFF"[..], &(body.len() as u32 + 4).to_le_bytes(), b"WEBP", &body[..]].concat()
@@ -37,20 +37,20 @@ fn riff_of(chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
     chunks.iter().flat_map(|(kind, data)| [&kind[..], &(data.len() as u32).to_le_bytes(), *data].concat()).collect()
 }
 
-/// The header of a lossy frame, without any pixels.
+/// Builds the header of a lossy frame without pixels.
 fn lossy_frame(width: u16, height: u16) -> Vec<u8> {
     [&[0x10, 0, 0, 0x9D, 0x01, 0x2A][..], &width.to_le_bytes(), &height.to_le_bytes()].concat()
 }
 
 #[test]
 fn a_large_frame_on_a_small_canvas_is_refused() {
-    // One pixel: width and height are stored less one.
+    // One pixel: width and height are stored minus one.
     let still = (b"VP8X", &[0u8; 10][..]);
     let lossy = lossy_frame(16_383, 16_383);
     assert!(error_of(&webp_of(&[still, (b"VP8 ", &lossy)])).starts_with("image is 16,383 x 16,383;"));
     let lossless = [&[0x2F][..], &(16_382u32 | 16_382 << 14).to_le_bytes(), &[0]].concat();
     assert!(error_of(&webp_of(&[still, (b"VP8L", &lossless)])).starts_with("image is 16,383 x 16,383;"));
-    // Behind the container's end the decoder still finds it.
+    // The decoder also finds a chunk after the container's end.
     let tail = riff_of(&[(b"VP8 ", &lossy)]);
     let long = [still.1, &[0; 100]].concat();
     assert!(error_of(&[webp_of(&[(b"VP8X", &long)]), tail].concat()).starts_with("image is 16,383 x 16,383;"));
@@ -71,7 +71,7 @@ fn the_memory_for_a_picture_is_known_from_its_header() {
     let mut webp = encode_image(&photo(), Format::Webp, 90).unwrap();
     let start = webp.windows(4).position(|four| four == b"VP8L").unwrap() + 9;
     webp[start..start + 4].copy_from_slice(&(3_999u32 | 2_999 << 14).to_le_bytes());
-    // The frame is what takes the memory, not the canvas.
+    // The frame determines the memory, not the canvas.
     let inner = webp_of(&[(b"VP8X", &[0; 10]), (b"VP8 ", &lossy_frame(4_000, 3_000))]);
     for bytes in [claiming, jpeg, webp, inner] {
         let needed = decoding_bytes(&bytes, &limits).unwrap();
@@ -121,7 +121,7 @@ fn the_limits_themselves_are_allowed() {
 
 #[test]
 fn a_compressed_profile_cannot_blow_up() {
-    // 40 MB of zeros as a colour profile, which the limits (files of 1 MB, 1000 pixels) do not grant.
+    // A colour profile of 40 MB of zeros, which exceeds the limits (files of 1 MB, 1,000 pixels).
     let profile = [b"x\0\0".to_vec(), zlib(&vec![0; 40 << 20])].concat();
     let data = zlib(&[0, 1, 2, 3]);
     let bytes = png_of(&[(b"IHDR", &header(1, 1, 8, 2)), (b"iCCP", &profile), (b"IDAT", &data), (b"IEND", &[])]);

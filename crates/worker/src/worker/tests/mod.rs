@@ -5,6 +5,7 @@ mod calling_back;
 mod cancelling;
 mod dying;
 mod lanes;
+mod losing;
 mod settling;
 mod shared_store;
 mod telling;
@@ -83,10 +84,11 @@ impl<T: StageTask> Stage for Script<T> {
             "patient" => Err(asks_for(Duration::from_secs(3_600))),
             "barred" => Err(Fault::refused("the store is locked").because("403")),
             "wrong" => Err(Fault::bad_image("not an image")),
-            "slow" => {
+            // Longer than the grace period of a shutdown, and shorter than a try may take.
+            long @ ("slow" | "long") => {
                 let at_work = self.at_work.fetch_add(1, Ordering::SeqCst) + 1;
                 self.most_at_work.fetch_max(at_work, Ordering::SeqCst);
-                sleep(Duration::from_secs(5)).await;
+                sleep(Duration::from_secs(if long == "long" { 9 } else { 5 })).await;
                 self.at_work.fetch_sub(1, Ordering::SeqCst);
                 Ok(next(job))
             }
