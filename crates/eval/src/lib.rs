@@ -31,6 +31,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use command_line::Line;
 
+/// The definition of the whole command line, for checks of what pages say about it.
+pub fn command() -> clap::Command {
+    command_line::definition()
+}
+
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
     match run(&std::env::args_os().collect::<Vec<_>>()).and_then(all_printed) {
