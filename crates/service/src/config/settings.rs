@@ -117,10 +117,10 @@ impl Settings {
         // The address is what a section begins with; all else stands by its name.
         own.sort_by_key(|(name, _)| *name != "url");
         for (name, schema) in own {
-            self.all.push(setting([path, &[name.clone()]].concat(), schema, defaults));
+            self.all.push(setting([path, std::slice::from_ref(name)].concat(), schema, defaults));
         }
         for (name, schema) in properties().filter(|(_, schema)| is_table(schema)) {
-            let path = [path, &[name.clone()]].concat();
+            let path = [path, std::slice::from_ref(name)].concat();
             self.sections.push(Section { name: path.join("."), help: paragraph(schema) });
             // What the outer type says of the inner one counts before what the inner one says.
             let defaults = defaults.and_then(|defaults| defaults.get(name)).or(schema.get("default"));
