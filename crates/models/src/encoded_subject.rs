@@ -77,11 +77,11 @@ pub struct EncodedSubject {
     pub mean: Tensor,
     /// Logarithm of its variance, shaped as the mean.
     pub logvar: Tensor,
-    /// Side in pixels at which the subject was looked at.
+    /// Side in pixels at which the subject was encoded.
     pub resolution: usize,
 }
 
-/// Sizes of an encoded subject, to hold against those that a generator was made for.
+/// Sizes of an encoded subject, to compare with those that a generator was made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SubjectShape {
     /// Channels of DINOv2's tokens.

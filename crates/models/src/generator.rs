@@ -146,7 +146,7 @@ impl Generator {
     }
 
     /// Makes one picture for each request, all of one schedule. A picture does not depend on the others of its batch.
-    /// `observe` is told before each scale which of how many comes, and may stop the batch.
+    /// `observe` is called before each scale with its index and the number of scales, and may stop the batch.
     pub fn generate(
         &self,
         requests: &[ImageRequest],

@@ -39,9 +39,9 @@ impl From<BundleError> for SubjectFinderError {
 /// What of the three networks a bundle has.
 #[derive(Debug, Default)]
 pub struct SubjectFinder {
-    /// Says what a subject is called.
+    /// Names the subject of a picture.
     pub namer: Option<SubjectNamer>,
-    /// Says where a subject of that name is.
+    /// Finds the box of a subject of a given name.
     pub detector: Option<SubjectDetector>,
     /// Outlines the subject in a box.
     pub masker: Option<SubjectMasker>,
@@ -84,7 +84,7 @@ impl SubjectFinder {
     }
 }
 
-/// Not there is no fault of an optional network; there in part is, and opening it says which file is missing.
+/// An optional network may be absent. One that is there in part is an error: opening it names the missing file.
 fn is_there(bundle: &Bundle, network: Network) -> bool {
     bundle.manifest().network(network).is_some() && bundle.presence(network) != Presence::Absent
 }
