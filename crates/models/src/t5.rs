@@ -1,16 +1,16 @@
-//! T5 encoder of the version 1.1 / flan layout: token ids in, one vector per token out.
+//! T5 encoder of the version 1.1 / flan layout: takes token ids, returns one vector per token.
 //!
-//! Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer" (2020); checked
-//! against `modeling_t5.py` of transformers 5.23. Only the encoder: decoder and head are skipped when loading
+//! Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer" (2020); compared
+//! with `modeling_t5.py` of transformers 5.23. Encoder only: decoder and head are skipped when loading
 //! ([`T5Encoder::is_ignored`]).
 //!
-//! candle-transformers has a T5 encoder too. On a single prompt without padding it gives the same numbers, but it
-//! takes no padding mask, so in a batch of prompts of different lengths the shorter ones come out wrong; it also
-//! needs `&mut self` for its key-value cache and keeps the residual stream in the weights' type, where f16 overflows.
-//! Hence this one: masked, immutable, nothing kept between calls.
+//! candle-transformers' T5 encoder is not used. On a single prompt without padding its results are the same, but it
+//! takes no padding mask, so in a batch of prompts of different lengths the shorter ones are wrong. It also needs
+//! `&mut self` for its key-value cache, and keeps the residual stream in the weights' dtype, where f16 overflows. This
+//! implementation takes a mask and keeps no state between calls.
 //!
-//! Matrix products run in the weights' type. The residual stream, norms and softmax are f32 always, and with f16
-//! weights so is the feed-forward's output projection `wo`, whose results leave the range of f16 in the large models.
+//! Matrix products run in the weights' dtype. The residual stream, norms and softmax are always f32. With f16 weights
+//! the MLP's output projection `wo` is f32 too, because its results exceed the range of f16 in the large models.
 
 use candle_core::{D, DType, Device, Module, Result, Tensor, bail};
 use candle_nn::{Embedding, Linear, VarBuilder};

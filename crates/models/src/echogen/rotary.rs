@@ -1,4 +1,4 @@
-//! Two-dimensional rotary positions on the grid of the finest published scale.
+//! Two-dimensional rotary position embeddings on the grid of the finest published scale.
 
 use candle_core::{Device, Result, Tensor};
 
@@ -8,14 +8,15 @@ use crate::layers::attention::Rotation;
 /// Base of the frequencies.
 const BASE: f32 = 10_000.0;
 
-/// Grid line of each of `count` token lines spread over `grid` lines: `index · grid / count` in float32, ties to even.
+/// Returns the grid position of each of `count` token rows or columns on a grid of `grid`: `index · grid / count` in
+/// float32, rounded half to even.
 pub(crate) fn grid_lines(count: usize, grid: usize) -> impl Iterator<Item = f32> {
     let step = (grid as f64 / count as f64) as f32;
     (0..count).map(move |index| (index as f32 * step).round_ties_even())
 }
 
-/// The angles of the whole sequence, (1 + image tokens, head_dim / 2): the first half of the pairs turns by row, the
-/// second by column. The global token and the text token both stand at (0, 0).
+/// Returns the angles of the whole sequence, (1 + image tokens, head_dim / 2). The first half of the channel pairs
+/// encodes the row, the second the column. The global token and the text token are both at (0, 0).
 pub(crate) fn rotation_table(schedule: &Schedule, head_dim: usize, device: &Device) -> Result<Rotation> {
     let pairs = head_dim / 4;
     let frequencies: Vec<f32> = (0..pairs).map(|j| 1.0 / BASE.powf((2 * j) as f32 / (head_dim / 2) as f32)).collect();
