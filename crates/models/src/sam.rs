@@ -1,14 +1,15 @@
-//! SAM: a picture and a box or points in, the outline of what is meant out.
+//! SAM: takes a picture and a box or points, returns the mask of the prompted object.
 //!
-//! Kirillov et al., "Segment Anything" (2023); checked against `modeling_sam.py` of transformers 5.23. Loads the key
-//! names of `facebook/sam-vit-base` and its larger kin. Mask prompts are not covered: their weights are not read.
+//! Kirillov et al., "Segment Anything" (2023); compared with `modeling_sam.py` of transformers 5.23. Reads the tensor
+//! names of `facebook/sam-vit-base` and its larger variants. Mask prompts are not supported: their weights are not
+//! read.
 //!
-//! candle-transformers has a `segment_anything`, but for the original key names, for points only, and with masks
-//! enlarged by nearest neighbour; it cannot pass parity as it is, hence this one.
+//! candle-transformers' `segment_anything` is not used: it reads the original tensor names, takes points only, and
+//! upscales masks by nearest neighbour, so its results differ from the reference.
 //!
-//! Relative positions are not added to the scores but to the vectors: a query carries its products with the table's
-//! rows, a key says in ones and zeros which row and column it is of. So one attention serves windows and the whole
-//! picture, and no matrix of biases is ever made.
+//! Relative positions are added to the vectors and not to the scores: the query vector is extended by its products
+//! with the position tables' rows, the key vector by one-hot encodings of the key's row and column. So one attention
+//! function serves windows and global attention, and no bias matrix is materialised.
 
 mod config;
 mod picture;
