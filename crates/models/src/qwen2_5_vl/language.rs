@@ -75,7 +75,8 @@ impl Attention {
         1.0 / (self.head_dim as f64).sqrt()
     }
 
-    /// Attention of a single token to all earlier ones. Query heads that share keys are processed as rows of one head.
+    /// Attention of one token to itself and all earlier ones. Query heads that share keys are processed as rows of one
+    /// head.
     fn one(&self, queries: &Tensor, seen: &KeyValue) -> Result<Tensor> {
         let group = self.heads / self.kv_heads;
         let queries = queries.reshape((self.kv_heads, group, self.head_dim))?;

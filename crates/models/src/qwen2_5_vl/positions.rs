@@ -127,8 +127,8 @@ pub struct TextPositions {
 }
 
 impl TextPositions {
-    /// Computes the positions. Text tokens advance all three axes; a picture's tokens have the picture's start plus
-    /// their time, row and column.
+    /// Computes the positions. Text tokens advance all three axes. A picture's tokens have the position of its start,
+    /// plus their row and column on those two axes.
     ///
     /// # Errors
     /// The number of image tokens differs from the number of tokens of the pictures.
