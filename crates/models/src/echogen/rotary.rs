@@ -43,7 +43,7 @@ mod tests {
     #[test]
     fn grid_lines_round_ties_to_even() {
         assert_eq!(grid_lines(6, 64).collect::<Vec<_>>(), [0.0, 11.0, 21.0, 32.0, 43.0, 53.0]);
-        // 3 x 63/... : 24 lines over 60 put line 1 at 2.5, which goes to 2, and line 3 at 7.5, which goes to 8.
+        // 24 lines over 60: line 1 is at 2.5, which rounds to 2, and line 3 is at 7.5, which rounds to 8.
         assert_eq!(grid_lines(24, 60).take(4).collect::<Vec<_>>(), [0.0, 2.0, 5.0, 8.0]);
     }
 
