@@ -8,8 +8,8 @@
 //! - word `i` of a stream is word `i mod 4` of block `i / 4`;
 //! - uniform `i` is made of word `i`: its upper 24 bits times 2^-24, in [0, 1), exact in f32;
 //! - normals `2b` and `2b + 1` are made of block `b` (Box–Muller in f64): with u = ((words 0, 1 as a little-endian
-//! 64-bit number) / 2^11 + 1) 2^-53, in (0, 1], and v = ((words 2, 3) / 2^11) 2^-53, they are sqrt(-2 ln u) cos(2 pi
-//! v) and sqrt(-2 ln u) sin(2 pi v), rounded to f32.
+//!   64-bit number) / 2^11 + 1) 2^-53, in (0, 1], and v = ((words 2, 3) / 2^11) 2^-53, they are sqrt(-2 ln u) cos(2 pi
+//!   v) and sqrt(-2 ln u) sin(2 pi v), rounded to f32.
 //!
 //! Not suitable for cryptography.
 
