@@ -10,19 +10,23 @@ use std::{
 };
 
 use bytes::Bytes;
-use echogen_dispatcher::{Dispatcher, DispatcherConfig};
-use echogen_encoder::Encoder;
-use echogen_imaging::{ImageFormat, ImageLimits, RgbImage, encode_image};
-use echogen_ports::{Broker, MemoryBroker, MemoryCache, MemoryImageFetcher, MemoryObjectStore, Message, QueueName};
-use echogen_protocol::{EventKind, Job, JobId, Lane, PixelBudget, StageName, SubjectKeys};
-use echogen_sampler::{Sampler, SamplerConfig};
-use echogen_segmenter::{GivenBox, Segmenter};
-use echogen_tests::constant::Constant;
-use echogen_worker::{CachedObjects, Clock, ProductsConfig, ResultWriter, Stage, Worker, WorkerConfig};
+use echogen_imaging::{ImageFormat, RgbImage, encode_image};
+use echogen_ports::{Broker, MemoryBroker, MemoryCache, MemoryImageFetcher, MemoryObjectStore, Message};
+use echogen_protocol::{EventKind, Job, JobId, RoleName, StageTask};
+use echogen_service::{
+    Backends, LoadedNetworks,
+    config::{RoleConcurrency, ServiceConfig},
+    work,
+};
+use echogen_tests::constant::{self, Constant};
+use echogen_worker::Clock;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Jobs on their way at once, as a broker would hold them.
 const IN_FLIGHT: usize = 256;
+
+/// Tasks at work at once.
+const CONCURRENCY: RoleConcurrency = RoleConcurrency { dispatcher: 32, segmenter: 32, encoder: 32, sampler: 32 };
 
 struct Installation {
     broker: Arc<MemoryBroker>,
@@ -32,39 +36,17 @@ struct Installation {
 }
 
 fn start() -> Installation {
-    let broker = Arc::new(MemoryBroker::new());
-    let (work, pictures) = (Arc::new(MemoryObjectStore::new()), Arc::new(MemoryObjectStore::new()));
-    let products = ProductsConfig::default();
-    let objects = CachedObjects::new(work, Arc::new(MemoryCache::new(1 << 26)), &products);
-    let fetcher = Arc::new(MemoryImageFetcher::new());
-    let subjects = SubjectKeys {
-        encoders: "constant".into(),
-        finders: String::new(),
-        default_pixel_budget: PixelBudget::M0_06,
-        resolutions: [(PixelBudget::M0_06, 256)].into(),
-    };
-    let networks = Arc::new(Constant { subject_bytes: 1_024, side: 8, ..Constant::taking(Duration::ZERO) });
-    let results = ResultWriter::new(pictures.clone(), broker.clone(), Clock::system(), "0.0.0");
-    let config = DispatcherConfig { subjects: subjects.clone(), max_image_bytes: 1 << 20 };
-    let dispatcher = Dispatcher::new(config, fetcher.clone(), objects.clone(), results.clone());
-    let segmenter = Segmenter::new(ImageLimits::default(), Arc::new(GivenBox), objects.clone(), &products);
-    let encoder = Encoder::new(subjects, networks.clone(), objects.clone(), &products);
-    let sampler = Sampler::new(networks, objects, pictures, results.clone(), &SamplerConfig::default());
+    let (broker, fetcher) = (Arc::new(MemoryBroker::new()), Arc::new(MemoryImageFetcher::new()));
+    let (store, results) = (Arc::new(MemoryObjectStore::new()), Arc::new(MemoryObjectStore::new()));
+    let cache = Arc::new(MemoryCache::new(1 << 26));
     let (workers, shutdown) = (TaskTracker::new(), CancellationToken::new());
-    let installation = Installation { broker, fetcher, workers, shutdown };
-    installation.drive(dispatcher, &results);
-    installation.drive(segmenter, &results);
-    installation.drive(encoder, &results);
-    installation.drive(sampler, &results);
-    installation
-}
-
-impl Installation {
-    fn drive<S: Stage>(&self, stage: S, results: &ResultWriter) {
-        let config = WorkerConfig { concurrency: 32, ..WorkerConfig::default() };
-        let worker = Worker::new(Arc::new(stage), self.broker.clone(), Arc::new(results.clone()), config);
-        self.workers.spawn(worker.run(self.shutdown.clone()));
-    }
+    let backends = Backends::new(broker.clone(), cache, store, results, fetcher.clone(), &TaskTracker::new());
+    let small = Arc::new(Constant { subject_bytes: 1_024, side: 8, ..Constant::taking(Duration::ZERO) });
+    let networks = LoadedNetworks { encoder: small.clone(), sampler: small, ..constant::networks(Duration::ZERO) };
+    let (mut config, end) = (ServiceConfig::default(), shutdown.clone());
+    config.worker.concurrency = CONCURRENCY;
+    workers.spawn(async move { work(&RoleName::ALL, &networks, &backends, &config, &end).await });
+    Installation { broker, fetcher, workers, shutdown }
 }
 
 /// A picture like no other.
@@ -77,14 +59,13 @@ fn picture(number: usize) -> Bytes {
 /// Sends the jobs, a bounded number ahead, and returns when the last has ended.
 async fn run(installation: &Installation, jobs: usize) {
     let mut events = installation.broker.subscribe("job").await.expect("the twin takes listeners");
-    let queue = QueueName::of(StageName::Dispatcher, Lane::Standard);
     let (mut sent, mut ended) = (0, 0);
     while ended < jobs {
         while sent < jobs && sent - ended < IN_FLIGHT {
             let image = format!("{sent}.png");
             let job = Job { id: JobId(format!("job-{sent}")), ..Job::new(image.as_str().into(), "a dog on a beach") };
             let message = Message::of_job(&job, Clock::system().now());
-            installation.broker.publish(&queue, message).await.expect("the twin takes everything");
+            installation.broker.publish(&job.queue(), message).await.expect("the twin takes everything");
             sent += 1;
         }
         let event = events.next().await.expect("the twin lives").to_job().expect("a job's event");

@@ -1,7 +1,7 @@
 //! Which crate may use which, proven from what Cargo itself knows.
 //!
 //! The table is the one of the project's layout: data flows one way, stages never depend on each other, a stage sees
-//! ports and never adapters, and only the binary joins the two.
+//! ports and never adapters, and only the service joins the two.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,7 +28,6 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("encoder", &["protocol", "ports", "worker", "telemetry", "imaging", "checkpoint", "models"]),
     ("sampler", &["protocol", "ports", "worker", "telemetry", "imaging", "checkpoint", "models"]),
     ("notifier", &["protocol", "ports", "worker", "telemetry"]),
-    ("gateway", &["protocol", "ports", "telemetry"]),
     ("testkit", &["protocol", "ports"]),
     (
         "service",
@@ -65,7 +64,6 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "encoder",
             "sampler",
             "notifier",
-            "gateway",
             "service",
         ],
     ),

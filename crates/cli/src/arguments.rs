@@ -22,25 +22,25 @@ use crate::{
     models_command::ModelsCommand,
 };
 
-const ABOUT: &str = "A picture of a subject and a sentence in, that subject in that scene out.";
+const ABOUT: &str = "Makes pictures of a given subject in a described scene.";
 
 const AFTER_HELP: &str = "\
 Examples:
   One picture:
     echogen generate --subject dog.png --prompt \"a dog on a beach\" --out out/
-  Many, described one a line in a file; run it again to go on where it stopped:
+  Many, one job per line of a file; run it again to resume:
     echogen batch jobs.jsonl --out out/
-  What a line of such a file may say:
+  The fields of a job:
     echogen schema job
 
-Settings can be given in three ways. A flag counts first, then the environment, then the file
-(echogen.toml, or --config FILE):
+Settings can be given in three ways. A flag overrides the environment, the environment overrides the
+file (echogen.toml, or --config FILE):
     --worker-grace-seconds 60   ECHOGEN_WORKER_GRACE_SECONDS=60   [worker] grace_seconds = 60
-The flags of model, finder, job and telemetry have no section in their name: --device, --count.
-`echogen config show` prints every setting, its value and where it comes from.
+Flags of the sections model, finder, job and telemetry omit the section: --device, --count.
+`echogen config show` prints every setting, its value, and where the value comes from.
 
-Exit codes: 0 all went well, 1 a job failed, 2 the command, a file or the configuration is wrong,
-3 the compute device is broken, 130 interrupted.";
+Exit codes: 0 success, 1 a job failed, 2 the command line, a file or the configuration is wrong,
+3 the compute device has failed, 130 interrupted.";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -57,52 +57,52 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Put one subject into one scene
+    /// Make pictures of one subject in one scene
     #[command(after_help = GENERATE_EXAMPLES)]
     Generate(Box<GenerateArguments>),
-    /// Run the jobs of a file, one JSON object a line
+    /// Run the jobs of a file, one JSON object per line
     #[command(after_help = BATCH_EXAMPLES)]
     Batch(Box<BatchArguments>),
-    /// Show what is taken for the subject of a picture
+    /// Show what is recognised as the subject of a picture
     #[command(after_help = SEGMENT_EXAMPLES)]
     Segment(Box<SegmentArguments>),
-    /// Receive jobs from the intake queues and send each the shortest way
+    /// Run the dispatcher: receive jobs, fetch pictures, skip stages whose product exists
     #[command(after_help = ROLE_EXAMPLES)]
     Dispatcher,
-    /// Find subjects in their pictures and cut them out
+    /// Run the segmenter: find subjects in their pictures and cut them out
     #[command(after_help = ROLE_EXAMPLES)]
     Segmenter,
-    /// Encode cut-outs
+    /// Run the encoder: encode cut-outs
     #[command(after_help = ROLE_EXAMPLES)]
     Encoder,
-    /// Make pictures
+    /// Run the sampler: make pictures
     #[command(after_help = ROLE_EXAMPLES)]
     Sampler,
-    /// Run all roles in one process, on servers or embedded
+    /// Run all roles in one process, with servers or without any
     #[command(after_help = UP_EXAMPLES)]
     Up,
-    /// Send a job, or a file of jobs, to the queues
+    /// Submit a job, or a file of jobs, to the queues
     #[command(after_help = SUBMIT_EXAMPLES)]
     Submit(Box<SubmitArguments>),
     /// Print the status of a job
     Status(Box<StatusArguments>),
     /// Cancel jobs
     Cancel(Box<CancelArguments>),
-    /// Send a tiny job through the whole system and print how long it took
+    /// Send a small job through the whole system and print how long it took
     #[command(after_help = CANARY_EXAMPLES)]
     Canary(CanaryArguments),
-    /// List dead letters, send them back, or delete them
+    /// List parked tasks, redrive them, or delete them
     #[command(subcommand, after_help = DEAD_LETTERS_EXAMPLES)]
     DeadLetters(DeadLettersCommand),
-    /// Print the exchanges and queues, as they are declared
+    /// Print the exchanges and queues, or declare them
     Topology(TopologyArguments),
-    /// Print the JSON Schema of what EchoGen reads and writes
+    /// Print the JSON Schema of a job, a result or the configuration
     Schema {
-        /// Of what
+        /// What the schema describes
         #[arg(value_enum)]
         of: SchemaOf,
     },
-    /// List, show, fetch, check and convert model bundles
+    /// List, show, fetch, verify and convert model bundles
     #[command(subcommand)]
     Models(ModelsCommand),
     /// Show or check the configuration, or print one with all defaults
@@ -113,11 +113,11 @@ pub(crate) enum Command {
 /// What every command takes.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct GeneralArguments {
-    /// TOML file with settings; `echogen.toml` is read if it exists
+    /// TOML file with settings; by default `echogen.toml`, if it exists
     #[arg(long, global = true, value_name = "FILE", help_heading = "General")]
     pub(crate) config: Option<PathBuf>,
 
-    /// Print JSON, one object a line, for programs
+    /// Print JSON, one object per line, for programs
     #[arg(long, global = true, help_heading = "General")]
     pub(crate) json: bool,
 }

@@ -23,12 +23,12 @@ Examples:
   How good the pictures in a folder are, whoever made them; no bundle is needed if none is missing:
     echogen-eval --dreambench dreambooth --keep theirs/ --clip clip-vit-base-patch32/
 
-Subjects and scenes are drawn anew from the small world that the mini bundle was trained on, by
+Subjects and scenes are drawn from the small world that the mini bundle was trained on, by
 numbers that training never used. What a bundle lacks is shown as \"-\".
 
 With --dreambench they are photographs, 25 sentences for each subject. DINO and CLIP-I are mean
 cosines of features of a picture made and a photograph, CLIP-T of a picture made and its sentence;
-what has no weights is shown as \"-\". A picture lies at KEEP/SUBJECT/00-0.png: the number of the
+what has no weights is shown as \"-\". A picture is at KEEP/SUBJECT/00-0.png: the number of the
 sentence in prompts_and_classes.txt, and that of the picture, both from 0.";
 
 /// Number of pictures and scenes of a quick run.

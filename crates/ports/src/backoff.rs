@@ -1,4 +1,4 @@
-//! Waits between tries.
+//! Waits between attempts.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -10,14 +10,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{MAX_SECONDS, clamped_seconds};
 
-/// Exponential waits with jitter in their upper half: between half of a wait and all of it, so that those who failed
-/// together do not come back together.
+/// Exponential waits with jitter in their upper half: between half of a wait and all of it, so that callers that failed
+/// together do not retry together.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Backoff {
-    /// Seconds before the second try.
+    /// Seconds before the second attempt.
     pub first_seconds: f64,
-    /// What each further wait is multiplied by.
+    /// Factor from one wait to the next.
     #[schemars(range(min = 1.0))]
     pub factor: f64,
     /// The longest wait in seconds.
@@ -57,8 +57,8 @@ impl Backoff {
     }
 }
 
-/// A number that is different each time: a hash under a key that the system drew when the thread began, and that the
-/// standard library changes at every use. Good enough to spread retries and for ids that need not be secret.
+/// A number that is different each time: a hash under a key that is random per thread and that the standard library
+/// changes at every use. Good enough to spread retries and for ids that need not be secret.
 pub fn random_number() -> u64 {
     RandomState::new().hash_one(0)
 }

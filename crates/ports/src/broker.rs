@@ -1,4 +1,4 @@
-//! Durable queues of tasks, and the events of a job's way.
+//! Durable queues of tasks, and events of jobs.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -38,17 +38,17 @@ impl Message {
     }
 }
 
-/// The header in which a dead letter carries its reason.
+/// The header with the reason of a dead letter.
 pub const DEAD_LETTER_REASON: &str = "echogen-dead-letter-reason";
 
-/// Something that happened to a job, for whoever listens.
+/// Something that happened to a job, for its subscribers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// Words joined by dots, such as `job.completed.<id>`.
     pub topic: String,
     /// JSON.
     pub body: Bytes,
-    /// Who asked to be told besides the listeners.
+    /// The reply queue that receives it besides the subscribers.
     pub reply: Option<ReplyTo>,
 }
 
@@ -58,7 +58,7 @@ impl Event {
         Self { topic: event.topic(), body: serde_json::to_vec(event).unwrap_or_default().into(), reply: None }
     }
 
-    /// The same event, also for the one who asked.
+    /// The same event, also for a reply queue.
     #[must_use]
     pub fn replying_to(self, reply: Option<ReplyTo>) -> Self {
         Self { reply, ..self }
@@ -69,68 +69,68 @@ impl Event {
         serde_json::from_slice(&self.body).ok()
     }
 
-    /// Whether the topic is `prefix` or goes on from it with further words. The empty prefix covers every topic.
+    /// Whether the topic is `prefix` or continues it with further words. The empty prefix covers every topic.
     pub fn is_under(&self, prefix: &str) -> bool {
         let Some(rest) = self.topic.strip_prefix(prefix) else { return false };
         prefix.is_empty() || rest.is_empty() || rest.starts_with('.')
     }
 }
 
-/// Queues with acknowledgement. At least once: a message may come twice, never not at all. Messages of one queue come
-/// about in the order of publishing; nothing may depend on it.
+/// Queues with acknowledgement. At least once: a message may be delivered twice, but is never lost. Messages of a queue
+/// are delivered roughly in the order of publishing; nothing may depend on it.
 #[async_trait]
 pub trait Broker: Send + Sync + std::fmt::Debug {
-    /// Publishes to a queue; returns only when the broker has taken the message over (a confirm that is an ack).
-    /// After a failure it may have been taken over all the same: the caller publishes again.
+    /// Publishes to a queue; returns only when the broker has confirmed the message (ack). After an error it may have
+    /// been accepted nevertheless: the caller publishes again.
     async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), Fault>;
 
-    /// The same, but consumers see the message only after `delay`, or somewhat later. It is as durable meanwhile.
+    /// The same, but consumers receive the message only after `delay`, or somewhat later. It is durable meanwhile.
     async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), Fault>;
 
-    /// Parks a message in [`QueueName::dead_letters`] of `queue`, its headers completed by [`DEAD_LETTER_REASON`];
-    /// returns only when the broker has taken it over.
+    /// Parks a message in [`QueueName::dead_letters`] of `queue`, with the header [`DEAD_LETTER_REASON`] added; returns
+    /// only when the broker has confirmed it.
     async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), Fault>;
 
-    /// Starts to consume. At most `prefetch` deliveries (at least 1) are out and unsettled at any time. Any number of
-    /// consumers may share a queue; each message goes to one of them.
+    /// Starts to consume. At most `prefetch` deliveries (at least 1) are unsettled at any time. Any number of consumers
+    /// may share a queue; each message is delivered to one of them.
     async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, Fault>;
 
-    /// Tells whoever listens, and the queue of [`Event::reply`]; not durable for those who don't listen. A reply to a
-    /// queue that is gone is lost, and that is no error.
+    /// Publishes an event to all subscribers and to the queue of [`Event::reply`]. Who is not subscribed does not
+    /// receive it later. A reply to a queue that does not exist is lost; this is no error.
     async fn publish_event(&self, event: Event) -> Result<(), Fault>;
 
-    /// Listens, from now on, to events that are [under](Event::is_under) `prefix`.
+    /// Subscribes, from now on, to events that are [under](Event::is_under) `prefix`.
     async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, Fault>;
 }
 
-/// A running consumer of one queue. Dropping it puts back what was not settled; settling such a delivery later is a
-/// transient error. So it is kept until the last delivery is settled.
+/// A running consumer of one queue. Dropping it requeues unsettled deliveries; settling one of them later is a
+/// transient error. So it must be kept until the last delivery is settled.
 #[async_trait]
 pub trait Consumer: Send {
     /// Waits for the next delivery; `None` when the consumer has ended. Cancel safe.
     async fn receive(&mut self) -> Result<Option<Delivery>, Fault>;
 
-    /// Takes nothing more: what has come and was not received goes back to its queue at once, and what comes from now on goes
-    /// to others. What is in hand can still be settled.
+    /// Stops consuming: prefetched messages that were not received are requeued at once, and later ones are delivered
+    /// to other consumers. Received deliveries can still be settled.
     async fn stop(&mut self);
 }
 
 /// Settles one delivery.
 #[async_trait]
 pub trait Settle: Send + Sync {
-    /// The work is done and its product stored: the message goes for good.
+    /// The work is done and its product stored: the message is removed.
     async fn ack(self: Box<Self>) -> Result<(), Fault>;
 
-    /// The work was not done: the message goes back to its queue at once.
+    /// The work was not done: the message is requeued at once.
     async fn requeue(self: Box<Self>) -> Result<(), Fault>;
 }
 
-/// One receipt of a message. Dropping it unsettled puts the message back.
+/// One receipt of a message. Dropping it unsettled requeues the message.
 pub struct Delivery {
     /// What was published.
     pub message: Message,
-    /// How often the broker has handed it out before without its being settled by an ack; 0 the first time. A broker
-    /// that knows only whether, not how often, says 1.
+    /// How often the broker has delivered it before without an acknowledgement; 0 the first time. A broker that knows
+    /// only whether it did reports 1.
     pub redeliveries: u32,
     settle: Box<dyn Settle>,
 }
@@ -146,7 +146,7 @@ impl Delivery {
         self.settle.ack().await
     }
 
-    /// Puts it back; see [`Settle::requeue`].
+    /// Requeues; see [`Settle::requeue`].
     pub async fn requeue(self) -> Result<(), Fault> {
         self.settle.requeue().await
     }
@@ -164,7 +164,7 @@ impl std::fmt::Debug for Delivery {
 /// Events as they come.
 #[async_trait]
 pub trait EventStream: Send {
-    /// Waits for the next event; `None` when the broker is gone. Cancel safe.
+    /// Waits for the next event; `None` when the subscription has ended. Cancel safe.
     async fn next(&mut self) -> Option<Event>;
 }
 

@@ -1,4 +1,4 @@
-//! A cache that may forget anything at any moment: losing it costs time, never a job.
+//! A cache that may lose anything at any time: that costs time, never a job.
 
 use std::time::Duration;
 
@@ -9,34 +9,34 @@ use crate::Fault;
 
 /// Short-lived bytes under keys, and leases, shared by all workers.
 ///
-/// Values and leases do not meet: a key may name one of each.
+/// Values and leases are separate: a key may name one of each.
 #[async_trait]
 pub trait Cache: Send + Sync + std::fmt::Debug {
-    /// Returns the value, or `None` if it is absent or over its time to live.
+    /// Returns the value, or `None` if it is absent or expired.
     async fn get(&self, key: &str) -> Result<Option<Bytes>, Fault>;
 
-    /// Returns whether [`get`](Self::get) would find a value, without handing it over.
+    /// Returns whether [`get`](Self::get) would find a value, without transferring it.
     async fn contains(&self, key: &str) -> Result<bool, Fault>;
 
-    /// Stores a value for `ttl`. A value over the cache's own size limit is not stored, and that is no error.
+    /// Stores a value for `ttl`. A value over the cache's own size limit is not stored; this is no error.
     async fn put(&self, key: &str, value: Bytes, ttl: Duration) -> Result<(), Fault>;
 
-    /// Takes the lease of a key for `ttl`, or returns `None` while somebody holds it. Of many callers at once exactly
-    /// one gets it. After a failure it may have been taken all the same; then it runs out unused.
+    /// Acquires the lease of a key for `ttl`, or returns `None` while it is held. Of many simultaneous callers exactly
+    /// one acquires it. After an error it may have been acquired nevertheless; then it expires unused.
     ///
-    /// A lease says whose turn it is, not that nobody else is at work: a cache that forgot it gives it out again. The
-    /// token tells the two holders apart.
+    /// A lease saves work and does not guarantee exclusion: a cache that lost it grants it again. The token
+    /// distinguishes the two holders.
     async fn acquire_lease(&self, key: &str, ttl: Duration) -> Result<Option<FencingToken>, Fault>;
 
-    /// Lets the lease run for `ttl` from now; returns whether `token` still holds it.
+    /// Renews the lease for `ttl` from now; returns whether `token` still holds it.
     async fn renew_lease(&self, key: &str, token: FencingToken, ttl: Duration) -> Result<bool, Fault>;
 
-    /// Gives the lease back; returns whether `token` still held it. Another's lease stays as it is.
+    /// Releases the lease; returns whether `token` still held it. The lease of another holder is unchanged.
     async fn release_lease(&self, key: &str, token: FencingToken) -> Result<bool, Fault>;
 }
 
-/// Tells the holders of a lease apart: greater than every earlier token of its key, also after the cache lost all it
-/// knew.
+/// Distinguishes the holders of a lease: greater than every earlier token of its key, also after the cache lost all
+/// data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FencingToken(pub u64);
 

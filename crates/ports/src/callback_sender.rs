@@ -1,22 +1,22 @@
-//! The client's own servers, which are told of the end of its jobs.
+//! The clients' own servers, which are notified of the ends of jobs.
 
 use async_trait::async_trait;
 use echogen_protocol::JobEvent;
 
 use crate::Fault;
 
-/// What a server answered; that it answered says that it is there.
+/// A server's response; any response shows that the server is reachable.
 #[must_use = "the server may have refused"]
 #[derive(Debug)]
 pub enum CallbackReply {
-    /// It knows of the event.
+    /// It has accepted the event.
     Heard,
-    /// It did not take the event: for now or for good, as the error's kind says, with the wait that it asked for.
+    /// It has refused the event, temporarily or permanently, as the fault's kind says; with the wait that it asked for.
     Refused(Fault),
 }
 
 impl CallbackReply {
-    /// The refusal as an error, for a caller to whom not having been heard is one failure like any other.
+    /// The refusal as an error, for a caller that treats it like any other failure.
     pub fn heard(self) -> Result<(), Fault> {
         match self {
             Self::Heard => Ok(()),
@@ -25,12 +25,12 @@ impl CallbackReply {
     }
 }
 
-/// Tells servers of clients.
+/// Sends callbacks to clients' servers.
 #[async_trait]
 pub trait CallbackSender: Send + Sync + std::fmt::Debug {
-    /// Tells the server at `address`, which begins with `https://`, of `event`; returns what it answers, also where it
-    /// refuses: one path of a server may be at fault while the others are well. An error says that nobody answered; it is
-    /// permanent if the address must not be called, or not as it stands. Whoever did not say that it knows may have heard
-    /// all the same: unless the failure is permanent the caller tells it again, and the event's id says that it is the same.
+    /// Posts `event` to `address`, which begins with `https://`; returns the response, also a refusal, because one path
+    /// of a server may fail while the others work. An error means that there was no response; it is permanent if the
+    /// address must not be called. A server that did not accept the event may have processed it nevertheless: unless
+    /// the error is permanent the caller sends it again, and the event's id identifies the duplicate.
     async fn send(&self, address: &str, event: &JobEvent) -> Result<CallbackReply, Fault>;
 }

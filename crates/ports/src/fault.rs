@@ -1,4 +1,4 @@
-//! The one error of ports and stages. Its kind says what is wrong, and with that whether trying again may help.
+//! The one error type of ports and stages. Its kind says what is wrong, and so whether a retry may succeed.
 
 use std::{fmt, time::Duration};
 
@@ -6,7 +6,7 @@ use echogen_protocol::{FailureKind, JobError, KeyError};
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why something was not done, classified where the cause is still known.
+/// An error, classified where its cause is known.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Fault {
@@ -22,7 +22,7 @@ pub struct Fault {
 pub enum FaultKind {
     /// A field of the job is wrong.
     InvalidJob,
-    /// The subject's picture is missing, unreadable, too large, or not to be had.
+    /// The subject's picture is missing, unreadable, too large, or not accessible.
     BadImage,
     /// What is asked for is not offered here.
     Unsupported,
@@ -32,7 +32,7 @@ pub enum FaultKind {
     TooLarge,
     /// What was named does not exist.
     NotFound,
-    /// A fault of ours.
+    /// A fault of EchoGen.
     Internal,
     /// The other side cannot be reached, or cannot do it now.
     Unavailable,
@@ -42,12 +42,12 @@ pub enum FaultKind {
     Throttled,
     /// The queue has no room; it will have when its consumers catch up.
     QueueFull,
-    /// Not tried, because the last tries failed.
+    /// Not attempted, because the last attempts failed.
     CircuitOpen,
 }
 
 impl FaultKind {
-    /// Whether trying again cannot help: the request itself is at fault, or somebody must change something first.
+    /// Whether a retry cannot succeed: the request itself is wrong, or somebody must change something first.
     pub fn is_permanent(self) -> bool {
         match self {
             Self::InvalidJob
@@ -61,7 +61,7 @@ impl FaultKind {
         }
     }
 
-    /// How the result calls it of a job that failed of it: what is no fault of the job's is one of ours.
+    /// The kind of failure in the result of a job that failed with it; what the job did not cause is `internal`.
     pub fn failure(self) -> FailureKind {
         match self {
             Self::InvalidJob => FailureKind::InvalidJob,
@@ -87,7 +87,7 @@ macro_rules! constructors {
 constructors! {
     /// A field of the job is wrong.
     invalid_job => InvalidJob,
-    /// The subject's picture is missing, unreadable, too large, or not to be had.
+    /// The subject's picture is missing, unreadable, too large, or not accessible.
     bad_image => BadImage,
     /// What is asked for is not offered here.
     unsupported => Unsupported,
@@ -97,7 +97,7 @@ constructors! {
     too_large => TooLarge,
     /// What was named does not exist.
     not_found => NotFound,
-    /// A fault of ours.
+    /// A fault of EchoGen.
     internal => Internal,
     /// The other side cannot be reached, or cannot do it now.
     unavailable => Unavailable,
@@ -107,7 +107,7 @@ constructors! {
     throttled => Throttled,
     /// The queue has no room.
     queue_full => QueueFull,
-    /// Not tried, because the last tries failed.
+    /// Not attempted, because the last attempts failed.
     circuit_open => CircuitOpen,
 }
 
@@ -117,7 +117,7 @@ impl Fault {
         Self { kind, message: message.into(), retry_after: None, source: None }
     }
 
-    /// A fault of this kind that says what its cause says.
+    /// A fault of this kind with the message of its cause.
     pub fn from_error(kind: FaultKind, cause: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::new(kind, cause.to_string()).because(cause)
     }
@@ -129,14 +129,14 @@ impl Fault {
         self
     }
 
-    /// The same fault, if it is transient, with the wait that the other side asked for.
+    /// The same fault, if it is transient, with the wait that the server asked for.
     #[must_use]
     pub fn retry_in(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait).filter(|_| !self.is_permanent());
         self
     }
 
-    /// The same fault by another kind, for one who knows better what was asked for.
+    /// The same fault with another kind, for a caller who knows what the error means for the request.
     #[must_use]
     pub fn of_kind(mut self, kind: FaultKind) -> Self {
         self.kind = kind;
@@ -148,17 +148,17 @@ impl Fault {
         self.kind
     }
 
-    /// Whether trying again cannot help.
+    /// Whether a retry cannot succeed.
     pub fn is_permanent(&self) -> bool {
         self.kind.is_permanent()
     }
 
-    /// How long the other side asked to wait, where it said so.
+    /// How long the server asked to wait, if it did.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
 
-    /// The fault with its causes, each said once.
+    /// The message with those of all causes, without repetition.
     pub fn story(&self) -> String {
         let mut story = self.message.clone();
         let mut cause = std::error::Error::source(self);
@@ -173,7 +173,7 @@ impl Fault {
     }
 }
 
-/// A key that breaks the rules does so every time.
+/// An invalid key is a permanent fault.
 impl From<KeyError> for Fault {
     fn from(error: KeyError) -> Self {
         Self::internal(format!("the object key {error}"))

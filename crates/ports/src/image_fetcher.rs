@@ -1,4 +1,4 @@
-//! The bytes of a subject's picture, wherever the client said it lies.
+//! The bytes of a subject's picture, from the source that the client gave.
 
 use async_trait::async_trait;
 use bytes::Bytes;

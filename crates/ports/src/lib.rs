@@ -1,9 +1,9 @@
-//! What a stage may ask of the world: a broker, a cache, an object store, an image fetcher, a sender of
-//! callbacks.
+//! The interfaces to the outside: a broker, a cache, an object store, an image fetcher, a sender of callbacks.
 //!
-//! Only traits, the one error of all ([`Fault`]), the waits between tries ([`Backoff`]), the in-memory twins ([`memory`]), and
-//! what both sides of a port share ([`MemoryBudget`], [`spawn_blocking`]). The suites that every adapter passes are in
-//! `echogen-testkit`. Deliberately absent: any client library. A stage that wants Redis cannot reach it from here.
+//! Only traits, the one error of all ([`Fault`]), the waits between attempts ([`Backoff`]), the in-memory
+//! implementations ([`memory`]), and what both sides of a port share ([`MemoryBudget`], [`spawn_blocking`]). The suites
+//! that every adapter passes are in `echogen-testkit`. Deliberately absent: any client library. So a stage cannot use
+//! Redis itself.
 #![warn(missing_docs)]
 
 mod backoff;

@@ -1,4 +1,4 @@
-//! A bound on the memory that the tasks of a process hold together.
+//! A limit on the memory that the tasks of a process hold together.
 
 use std::sync::Arc;
 
@@ -6,8 +6,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{Fault, spawn_blocking};
 
-/// Memory for many tasks that need much of it, each for a while. A task that would exceed it waits; tasks are served in
-/// the order in which they asked. All clones share the same memory.
+/// A memory budget for many tasks. A task that would exceed it waits; tasks are served in the order of their requests.
+/// All clones share the budget.
 #[derive(Clone, Debug)]
 pub struct MemoryBudget {
     units: u32,
@@ -18,7 +18,7 @@ pub struct MemoryBudget {
 #[derive(Debug)]
 #[must_use = "the memory is free again when this is dropped"]
 pub struct MemoryPermit {
-    /// `None` only if the semaphore was closed, which nobody does.
+    /// `None` only if the semaphore was closed, which never happens.
     units: Option<OwnedSemaphorePermit>,
 }
 
@@ -26,7 +26,7 @@ impl MemoryBudget {
     /// Memory is counted in units of this many bytes.
     pub const UNIT: u64 = 64 * 1024;
 
-    /// A budget of so many bytes, rounded down to whole units, and one unit at least.
+    /// A budget of `bytes`, rounded down to whole units, at least one.
     pub fn new(bytes: u64) -> Self {
         let units = u32::try_from(bytes / Self::UNIT).unwrap_or(u32::MAX).max(1);
         Self { units, free: Arc::new(Semaphore::new(units as usize)) }
@@ -65,7 +65,7 @@ impl MemoryBudget {
         spawn_blocking(loaded).await?
     }
 
-    /// Bytes that nobody holds.
+    /// Bytes that are free.
     pub fn free_bytes(&self) -> u64 {
         self.free.available_permits() as u64 * Self::UNIT
     }

@@ -24,7 +24,7 @@ impl ObjectKey {
         Self::new(format!("{}/{part}", self.0))
     }
 
-    /// Where bytes stand under their own hash: `<kind>/<two digits>/<hash>`. The two digits keep folders small.
+    /// The key of bytes under their own hash: `<kind>/<two digits>/<hash>`. The two digits keep folders small.
     pub fn of_content(kind: &str, hash: &ContentHash) -> Result<Self, KeyError> {
         let hash = hash.to_string();
         Self::new(format!("{kind}/{}/{hash}", &hash[..2]))
@@ -57,25 +57,24 @@ impl std::str::FromStr for ObjectKey {
 
 /// Durable storage of whole objects.
 ///
-/// A key that is a proper beginning of another (`a` and `a/b`) must not be used for an object: a directory cannot
-/// hold both.
+/// A key must not be a proper prefix of another (`a` and `a/b`): a directory cannot hold both.
 #[async_trait]
 pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     /// Returns the object, or `None` if there is none. An object over `max_bytes` is a permanent error.
     async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, Fault>;
 
-    /// Stores the object, replacing one that stands there. Durable when it returns; a reader sees the whole object
-    /// or none. Idempotent.
+    /// Stores the object, replacing an existing one. Durable when it returns; a reader sees the whole object or none.
+    /// Idempotent.
     async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), Fault>;
 
-    /// Stores the object only if the key is free; returns whether it did. Of many callers at once exactly one wins.
-    /// After a failure it may have been stored all the same: the caller asks again.
+    /// Stores the object only if the key is free; returns whether it did. Of many simultaneous callers exactly one
+    /// succeeds. After an error it may have been stored nevertheless: the caller calls again.
     async fn put_if_absent(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, Fault>;
 
-    /// Returns whether an object stands at the key.
+    /// Returns whether the object exists.
     async fn exists(&self, key: &ObjectKey) -> Result<bool, Fault>;
 
-    /// Removes the object if it is there. Idempotent.
+    /// Removes the object if it exists. Idempotent.
     async fn delete(&self, key: &ObjectKey) -> Result<(), Fault>;
 }
 

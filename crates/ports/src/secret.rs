@@ -20,12 +20,12 @@ impl Secret {
     /// What they show in place of an empty one.
     const EMPTY: &'static str = "(empty)";
 
-    /// The text as it is, with the white space around it: a part of an address, in which white space is encoded.
+    /// The text unchanged, with white space around it: a part of an address, in which white space is encoded.
     pub fn verbatim(text: String) -> Self {
         Self(text.into())
     }
 
-    /// The text itself, for the one who needs it. Every use of this is a place to check that it goes nowhere else.
+    /// The text itself. Every use of this method must not let it reach a log or a message.
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
@@ -65,7 +65,7 @@ impl FromStr for Secret {
 }
 
 impl PartialEq for Secret {
-    /// Compares configurations. Not for checking a secret that somebody else has sent: it takes as long as they agree.
+    /// Compares configurations. Not for checking a received secret: the comparison does not take constant time.
     fn eq(&self, other: &Self) -> bool {
         self.expose() == other.expose()
     }

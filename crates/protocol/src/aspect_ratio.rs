@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use crate::{JobError, error::quoted, limits};
 
 /// Width to height, as the client wrote it: `"16:9"`, `"1.5"`, or the number 1.5. Always between 1:3 and 3:1; the
-/// sampler takes the nearest shape of its schedule table.
+/// sampler uses the nearest shape of its schedule table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AspectRatio {
     text: String,
@@ -43,7 +43,7 @@ impl FromStr for AspectRatio {
         let Some(width_to_height) = read_ratio(text) else {
             return Err(fault(&format!("{} is no aspect ratio", quoted(text))));
         };
-        // A little slack, so that 0.3333 counts as 1:3.
+        // A tolerance, so that 0.3333 is accepted as 1:3.
         let widest = limits::MAX_ASPECT_RATIO * 1.001;
         if !(1.0 / widest..=widest).contains(&width_to_height) {
             let how = if width_to_height > 1.0 { "wide" } else { "narrow" };

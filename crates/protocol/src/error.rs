@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A job's fault.
+/// An invalid field of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobError {
     /// The field's path, such as `subject.box.left` or `seeds[3]`; empty for the job as a whole.
@@ -12,7 +12,7 @@ pub struct JobError {
 }
 
 impl JobError {
-    /// A fault of `field`.
+    /// An error of `field`.
     pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self { field: field.into(), message: message.into() }
     }

@@ -1,4 +1,4 @@
-//! What happens on a job's way, as CloudEvents 1.0 in their JSON form
+//! What happens to a job, as CloudEvents 1.0 in their JSON format
 //! (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md>).
 
 use jiff::Timestamp;
@@ -10,13 +10,13 @@ use crate::{JobId, JobResult, JobStatus, TraceContext};
 
 /// One event of one job.
 ///
-/// Its id follows from the job and the kind, so that a listener who is told twice can tell: deliveries are at least
-/// once, and the id is what makes them count once.
+/// Its id is derived from the job and the kind. Delivery is at least once; a subscriber recognises duplicates by the
+/// id.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JobEvent {
     /// The version of the CloudEvents specification, `1.0`.
     pub specversion: String,
-    /// Unique together with `source`; the same for every telling of the same event.
+    /// Unique together with `source`; the same for every delivery of the same event.
     pub id: String,
     /// Always `echogen`.
     pub source: String,
@@ -29,18 +29,18 @@ pub struct JobEvent {
     pub time: Timestamp,
     /// Always `application/json`.
     pub datacontenttype: String,
-    /// The trace that the event belongs to, of CloudEvents' extension for distributed tracing.
+    /// The trace that the event belongs to: CloudEvents' extension for distributed tracing.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::trace::or_none")]
     #[schemars(with = "Option<String>")]
     pub traceparent: Option<TraceContext>,
-    /// More about it; of an event that ends a job, its [`JobResult`].
+    /// Details; for an event that ends a job, its [`JobResult`].
     pub data: Value,
 }
 
 /// The kinds of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum EventKind {
-    /// The job is valid and on its way.
+    /// The job is valid and its picture is stored.
     #[serde(rename = "echogen.job.accepted")]
     Accepted,
     /// The subject is cut out.
@@ -49,22 +49,22 @@ pub enum EventKind {
     /// The subject is encoded.
     #[serde(rename = "echogen.job.encoded")]
     Encoded,
-    /// The pictures are being made.
+    /// Sampling has begun, or a scale is done.
     #[serde(rename = "echogen.job.sampling")]
     Sampling,
-    /// A try failed; another follows.
+    /// An attempt failed; another follows.
     #[serde(rename = "echogen.job.retrying")]
     Retrying,
-    /// The last try failed: the task waits among the dead letters, and the job has no result yet.
+    /// The last attempt failed: the task is a dead letter, and the job has no result yet.
     #[serde(rename = "echogen.job.parked")]
     Parked,
-    /// The pictures are there.
+    /// The pictures are stored.
     #[serde(rename = "echogen.job.completed")]
     Completed,
-    /// The job failed for good.
+    /// The job failed permanently.
     #[serde(rename = "echogen.job.failed")]
     Failed,
-    /// The client took the job back.
+    /// The job was cancelled.
     #[serde(rename = "echogen.job.cancelled")]
     Cancelled,
     /// The job's deadline passed.
@@ -122,13 +122,13 @@ impl JobEvent {
         }
     }
 
-    /// The event that tells of a job's end.
+    /// The event that ends a job.
     pub fn of_result(result: &JobResult) -> Self {
         let data = serde_json::to_value(result).unwrap_or_default();
         Self::new(result.status.into(), &result.id, result.finished, data)
     }
 
-    /// Tells events of one kind apart: try 2, scale 7.
+    /// Makes the id distinct among events of one kind: attempt 2, scale 7.
     #[must_use]
     pub fn with_part(mut self, part: impl std::fmt::Display) -> Self {
         self.id = format!("{}/{part}", self.id);
@@ -142,7 +142,7 @@ impl JobEvent {
         self
     }
 
-    /// Where listeners find it: `job.<kind>.<job id>`.
+    /// Its routing key: `job.<kind>.<job id>`.
     pub fn topic(&self) -> String {
         format!("job.{}.{}", self.kind.as_str(), self.subject)
     }

@@ -1,11 +1,11 @@
-//! SHA-256 of bytes, the name under which EchoGen stores what it made.
+//! SHA-256 of bytes, the name under which EchoGen stores products.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// SHA-256 of some bytes; written as 64 lower-case hexadecimal digits.
+/// SHA-256 of bytes; written as 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ContentHash([u8; 32]);

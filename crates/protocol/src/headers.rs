@@ -1,4 +1,4 @@
-//! What stands beside a task in its message: text that a broker can show and a person can read.
+//! Headers of a task's message: text that a broker can show and a person can read.
 
 use std::collections::BTreeMap;
 
@@ -10,30 +10,30 @@ use crate::TraceContext;
 /// The headers of a task's message. Unreadable ones count as absent: a task is never refused for its headers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaskHeaders {
-    /// How often the stage has tried and failed before.
+    /// Failed attempts of the stage so far.
     pub failures: u32,
     /// When the task was first published.
     pub first_seen: Option<Timestamp>,
     /// The last failure, in one line.
     pub last_error: Option<String>,
-    /// The trace, and the span of whoever sent the task.
+    /// The trace, and the span of the sender.
     pub traceparent: Option<TraceContext>,
-    /// The job's id, for whoever looks at the queue.
+    /// The job's id, for people who inspect a queue.
     pub job: Option<String>,
-    /// Who asked to be told of the job's end.
+    /// Where the final event is also sent.
     pub reply_to: Option<ReplyTo>,
-    /// Of a dead letter: the stage that gave up.
+    /// Of a dead letter: the stage that parked it.
     pub stage: Option<String>,
-    /// Of a dead letter: how often the broker had handed the task out before.
+    /// Of a dead letter: how often the broker had delivered the task before.
     pub redeliveries: u32,
 }
 
-/// The queue that a job's end is sent to, as the client asked (AMQP's `reply_to` and `correlation_id`).
+/// The queue that a job's final event is sent to, as the client requested (AMQP's `reply_to` and `correlation_id`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplyTo {
     /// The client's queue.
     pub queue: String,
-    /// The client's own mark, sent back as it came.
+    /// The client's own identifier, returned unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub correlation_id: Option<String>,
 }

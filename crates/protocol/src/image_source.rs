@@ -21,7 +21,7 @@ pub enum ImageLocation<'a> {
     Data(&'a str),
     /// An object in S3.
     S3(Url),
-    /// A page on the web.
+    /// An `https://` URL.
     Https(Url),
     /// A picture that the object store already holds.
     Stored(ContentHash),
@@ -33,12 +33,12 @@ impl ImageSource {
         Self(format!("sha256:{image}"))
     }
 
-    /// Whether the picture itself stands in the text.
+    /// Whether the text contains the picture itself.
     pub fn is_inline(&self) -> bool {
         scheme(&self.0).as_deref() == Some("data")
     }
 
-    /// Reads what kind of source it is. Whether anything is there, only a fetcher can say.
+    /// Parses the kind of source. Whether the picture exists is known only to a fetcher.
     pub fn location(&self) -> Result<ImageLocation<'_>, JobError> {
         let text = self.0.as_str();
         let fault = |message: String| Err(JobError::new("subject.image", message));
@@ -83,7 +83,7 @@ fn address(text: &str) -> Result<Url, JobError> {
         return Err(fault("it names no host"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        // Not quoted: the message goes where the password must not.
+        // Not quoted: the message is logged, and the password must not be.
         return Err(JobError::new("subject.image", "the address carries a user name or password; take it out"));
     }
     Ok(url)
@@ -96,7 +96,7 @@ fn stored(text: &str) -> Result<ImageLocation<'_>, JobError> {
 
 impl std::fmt::Debug for ImageSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // A picture's megabytes have no place in a log.
+        // The megabytes of an inline picture are not logged.
         f.write_str(&quoted(&self.0))
     }
 }

@@ -8,9 +8,11 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::{AspectRatio, ContentHash, ImageSource, PerScale, Seeds, limits, names::named};
 
+// Of a client's job nothing unknown is accepted: `Job::parse` compares it with the schema, which is closed. Serde's reader,
+// by which the stages read the jobs inside their tasks, ignores what a later version may add.
 /// One request: a subject, a prompt, and how to sample.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct Job {
     /// Idempotency key: the same id names the same job, however often it is sent. Absent: derived from all the other
     /// fields, so that the same line in a jobs file is the same job.
@@ -102,7 +104,7 @@ impl Job {
     #[must_use]
     pub fn with_id(mut self) -> Self {
         if self.id.0.is_empty() {
-            // A struct's fields are written in one fixed order and its map is sorted: equal jobs have equal bytes.
+            // Fields are serialised in a fixed order and the map is sorted: equal jobs have equal bytes.
             let canonical = serde_json::to_vec(&self).unwrap_or_default();
             let hash = ContentHash::of(&canonical).to_string();
             self.id = JobId(format!("job-{}", &hash[..32]));
@@ -122,19 +124,19 @@ impl Job {
         }
     }
 
-    /// Where the job's results stand in the result store: `<destination>/<id>`, or `<id>`.
+    /// The prefix of the job's results in the result store: `<destination>/<id>`, or `<id>`.
     pub fn result_prefix(&self) -> String {
         self.id.result_prefix(self.output.destination.as_deref())
     }
 
-    /// The key of the job's `result.json`, whose presence says that the job has ended.
+    /// The key of the job's `result.json`, which exists if the job has ended.
     pub fn result_key(&self) -> String {
         self.id.result_key(self.output.destination.as_deref())
     }
 }
 
-/// What has to be known of a job to end it without its pictures. Unlike the job it never holds a picture, so it is cheap to
-/// keep beside a task.
+/// What is needed of a job to end it without its pictures. Unlike the job it never contains a picture, so it is cheap
+/// to keep beside a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobOutline {
     /// The job.
@@ -152,7 +154,7 @@ pub struct JobOutline {
 }
 
 impl JobOutline {
-    /// All that follows from a job's id alone.
+    /// The outline of a job of which only the id is known.
     pub fn of_id(id: JobId) -> Self {
         let result_key = id.result_key(None);
         Self { id, result_key, seeds: Vec::new(), deadline: None, callback: None, metadata: BTreeMap::new() }
@@ -172,7 +174,7 @@ impl JobId {
     /// The `format` of its JSON Schema.
     pub(crate) const FORMAT: &'static str = "job-id";
 
-    /// What is said of an id that is there but empty.
+    /// The message for an id that is given but empty.
     pub(crate) const EMPTY: &'static str = "is empty; leave it out to have one made";
 
     /// The id as text.
@@ -180,7 +182,7 @@ impl JobId {
         &self.0
     }
 
-    /// Where the results stand of a job with this id and destination: `<destination>/<id>`, or `<id>`.
+    /// The prefix of the results of a job with this id and destination: `<destination>/<id>`, or `<id>`.
     pub fn result_prefix(&self, destination: Option<&str>) -> String {
         destination.map_or_else(|| self.0.clone(), |destination| format!("{destination}/{self}"))
     }
@@ -199,7 +201,7 @@ impl std::fmt::Display for JobId {
 
 /// The subject's picture and where in it the subject is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct Subject {
     /// A file path, or a `data:`, `s3://` or `https://` address.
     pub image: ImageSource,
@@ -222,7 +224,7 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// The subject of a picture, with nothing else said about it.
+    /// The subject of a picture, without any further field.
     pub fn new(image: ImageSource) -> Self {
         Self {
             image,
@@ -237,7 +239,7 @@ impl Subject {
 
 /// A pixel of the upright picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct Point {
     /// Column.
     pub x: u32,
@@ -257,7 +259,7 @@ pub enum IfNotFound {
 }
 
 impl IfNotFound {
-    /// Left out of a job's JSON, so that jobs that do not name it keep their bytes, and with them their ids.
+    /// Omitted from a job's JSON by default, so that jobs without it keep their bytes, and with them their ids.
     fn is_default(&self) -> bool {
         *self == Self::default()
     }
@@ -265,7 +267,7 @@ impl IfNotFound {
 
 /// A rectangle in pixels of the upright picture; the right and lower edges are exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct BoundingBox {
     /// First column.
     pub left: u32,
@@ -325,7 +327,7 @@ impl PixelBudget {
 
 /// Classifier-free guidance on its two axes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct Guidance {
     /// How strongly the picture follows the prompt, 0 to 30.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -337,7 +339,7 @@ pub struct Guidance {
 
 /// How the pictures are written.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[schemars(deny_unknown_fields)]
 pub struct OutputOptions {
     /// The file format.
     #[serde(default)]
@@ -392,13 +394,13 @@ named! {
     }
 }
 
-/// An id that stands there but is empty is a slip, not a wish for one to be made.
+/// An id that is given but empty is an error; it does not request a derived id.
 fn given_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<JobId, D::Error> {
     let id = JobId::deserialize(deserializer)?;
     if id.0.is_empty() { Err(de::Error::custom(JobId::EMPTY)) } else { Ok(id) }
 }
 
-/// An absent id is not the empty one that stands for it here.
+/// The default of an id is not the empty text that represents it here.
 fn without_default(schema: &mut schemars::Schema) {
     schema.remove("default");
 }

@@ -1,4 +1,4 @@
-//! What a key in the object store may look like; a job's destination is the beginning of one.
+//! The rules for keys in the object store; a job's destination is the beginning of one.
 
 use crate::{error::quoted, limits};
 
@@ -7,8 +7,8 @@ use crate::{error::quoted, limits};
 #[error("{0}")]
 pub struct KeyError(String);
 
-/// Checks an object key: parts of letters, digits, `.`, `_`, `-`, joined by `/`. No part is empty or begins with a
-/// dot, so a key never climbs (`..`), never starts at the root, and never meets a store's temporary files.
+/// Checks an object key: parts of letters, digits, `.`, `_`, `-`, joined by `/`. No part is empty or begins with a dot,
+/// so a key never contains `..`, is never absolute, and never equals a store's temporary file.
 pub fn check_object_key(key: &str) -> Result<(), KeyError> {
     if key.len() > limits::MAX_KEY_BYTES {
         return Err(KeyError(format!("has {} bytes; the limit is {}", key.len(), limits::MAX_KEY_BYTES)));

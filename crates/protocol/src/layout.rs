@@ -1,8 +1,7 @@
-//! Where the stages leave what they make: the one place that names the kinds of objects and what each depends on.
+//! Where the stages store their products: the one place that names the kinds of objects and what each depends on.
 //!
-//! Results lie in the result store under the job's own prefix ([`Job::result_prefix`]). Everything in between lies in
-//! the work store as `<kind>/<hash>`, is named by content, and may be deleted at any time at the price of making it
-//! again.
+//! Results are in the result store under the job's own prefix ([`Job::result_prefix`]). Everything in between is in the
+//! work store as `<kind>/<hash>`, is named by content, and may be deleted at any time; it is then computed again.
 
 use std::collections::BTreeMap;
 
@@ -16,13 +15,13 @@ pub const IMAGES: &str = "images";
 /// Cut-outs, as PNG, under the SHA-256 of their bytes.
 pub const CUTOUTS: &str = "cutouts";
 
-/// Records of how subjects were cut out ([`Segmentation`]), under [`segmentation_inputs`].
+/// How subjects were cut out ([`Segmentation`]), under [`segmentation_inputs`].
 pub const SEGMENTATIONS: &str = "segmentations";
 
 /// Encoded subjects, under [`SubjectKeys::inputs`].
 pub const SUBJECTS: &str = "subjects";
 
-/// The version of the rules by which a cut-out is made; part of its key, so that new rules make new cut-outs.
+/// The version of the rules by which a cut-out is computed; part of its key, so that new rules lead to new cut-outs.
 pub const SEGMENTATION_VERSION: u32 = 2;
 
 /// The key of a job's picture number `index`, counted from 0.
@@ -30,7 +29,7 @@ pub fn result_image_key(job: &Job, index: usize) -> String {
     format!("{}/image-{index}.{}", job.result_prefix(), job.output.format.extension())
 }
 
-/// The key of the same picture where another picture has that key already.
+/// The key of the same picture if a different picture already has that key.
 pub fn result_image_key_beside(job: &Job, index: usize, sha256: &ContentHash) -> String {
     let sha256 = sha256.to_string();
     let mark = sha256.get(..8).unwrap_or(&sha256);
@@ -42,20 +41,20 @@ pub fn result_image_key_beside(job: &Job, index: usize, sha256: &ContentHash) ->
 pub struct Segmentation {
     /// SHA-256 of the cut-out, a PNG.
     pub cutout: ContentHash,
-    /// What was taken for the subject.
+    /// What was recognised as the subject.
     pub subject: SubjectFound,
 }
 
 impl Segmentation {
-    /// What was found, under the name that this job gives it: a record is shared by all jobs with the same cut-out.
+    /// What was found, with the name that this job gives: a record is shared by all jobs with the same cut-out.
     pub fn subject_of(&self, job: &Job) -> SubjectFound {
         let name = job.subject.name.clone().or_else(|| self.subject.name.clone());
         SubjectFound { name, ..self.subject.clone() }
     }
 }
 
-/// Everything a cut-out depends on. What steers the search for a box counts only where there is one, and the networks
-/// only where they take part.
+/// Everything a cut-out depends on. Inputs of the search for a box are included only if there is a search, and the
+/// networks only if they take part.
 #[derive(Serialize)]
 struct SegmentationInputs<'a> {
     version: u32,
@@ -83,21 +82,21 @@ pub fn segmentation_inputs(image: ContentHash, job: &Job, finders: &str) -> Cont
         if_not_found: if is_searched { subject.if_not_found } else { IfNotFound::default() },
         finders: if is_searched || subject.mask == MaskMode::Sam { finders } else { "" },
     };
-    // Plain numbers and text: writing them to memory cannot fail.
+    // Only numbers and text: serialising them to memory cannot fail.
     ContentHash::of(&serde_json::to_vec(&inputs).unwrap_or_default())
 }
 
-/// Under which key an encoded subject lies: the networks that encode it and the resolution a job needs.
+/// What the key of an encoded subject depends on: the networks that encode it and the resolution that a job needs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubjectKeys {
-    /// Names the encoding networks exactly, such as the digests of their checkpoints joined.
+    /// Identifies the encoding networks, such as by the joined digests of their checkpoints.
     pub encoders: String,
-    /// Names the networks that find subjects, and their settings, exactly; empty where there are none.
+    /// Identifies the networks that find subjects, and their settings; empty if there are none.
     #[serde(default)]
     pub finders: String,
-    /// The pixel budget of jobs that name none.
+    /// The pixel budget of jobs that give none.
     pub default_pixel_budget: PixelBudget,
-    /// The side in pixels at which a subject is encoded, for each pixel budget that is served.
+    /// The side in pixels at which a subject is encoded, for each supported pixel budget.
     pub resolutions: BTreeMap<PixelBudget, u32>,
 }
 
@@ -107,7 +106,7 @@ impl SubjectKeys {
         job.pixel_budget.unwrap_or(self.default_pixel_budget)
     }
 
-    /// The side in pixels at which the job's subject is encoded, or one line on which pixel budgets are served.
+    /// The side in pixels at which the job's subject is encoded, or one line that lists the supported pixel budgets.
     pub fn resolution(&self, job: &Job) -> Result<u32, String> {
         let budget = self.pixel_budget(job);
         self.resolutions.get(&budget).copied().ok_or_else(|| {

@@ -1,15 +1,15 @@
-//! What travels between the parts of EchoGen: jobs, tasks, events, hashes, limits and their JSON Schema.
+//! The data that the parts of EchoGen exchange: jobs, tasks, events, hashes, limits and their JSON Schema.
 //!
-//! Pure data. This crate does no input or output and reads no clock: a value is valid or it is not, and
-//! [`Job::parse`] says which, with a message that tells the reader what to change.
+//! Pure data: this crate does no input or output and reads no clock. [`Job::parse`] refuses an invalid job with a
+//! message that says what to change.
 //!
 //! | what | type |
 //! |---|---|
-//! | what a client asks | [`Job`], bounded by [`limits`] |
+//! | a client's request | [`Job`], bounded by [`limits`] |
 //! | the stages, their queues and the roles that run them | [`StageName`], the one list; [`QueueName`], [`RoleName`] |
 //! | one message for one stage | a [`StageTask`], with [`TaskHeaders`] beside it |
-//! | what became of a job | [`JobResult`], the content of its `result.json` |
-//! | what happens on the way | [`JobEvent`], a CloudEvent |
+//! | the end of a job | [`JobResult`], the content of its `result.json` |
+//! | what happens to a job | [`JobEvent`], a CloudEvent |
 #![warn(missing_docs)]
 
 mod aspect_ratio;

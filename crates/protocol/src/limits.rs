@@ -1,4 +1,4 @@
-//! Every bound that a job is held to, in one place, each with its reason.
+//! Every limit of a job, in one place, each with its reason.
 //!
 //! A bound is checked before anything of that size is allocated or computed.
 
@@ -9,8 +9,8 @@ pub const MAX_JOB_JSON_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes of a task's JSON: a job and a few references.
 pub const MAX_TASK_JSON_BYTES: usize = MAX_JOB_JSON_BYTES + 64 * 1024;
 
-/// Characters of a prompt. The text encoder reads 512 tokens, about 2,000 characters of English; the rest would be
-/// cut off in silence.
+/// Characters of a prompt. The text encoder reads 512 tokens, about 2,000 characters of English; the rest would be cut
+/// off silently.
 pub const MAX_PROMPT_CHARS: usize = 2_000;
 
 /// Characters of a subject's name: a noun phrase.
@@ -22,25 +22,25 @@ pub const MAX_ID_CHARS: usize = 128;
 /// Characters of a tenant's name.
 pub const MAX_TENANT_CHARS: usize = 64;
 
-/// Pictures of one job. They share one task, and a task has to end well before the broker takes its delivery back.
+/// Pictures of one job. They share one task, and a task must end well before the broker's delivery timeout.
 pub const MAX_SEEDS: usize = 64;
 
 /// Scales of the schedule table: a list "per scale" has at most so many numbers.
 pub const MAX_SCALES: usize = 13;
 
-/// Greatest guidance. The published values are 2.5 and 3; past 30 every bit is settled by the sign alone.
+/// Greatest guidance. The published values are 2.5 and 3; above 30 only the sign decides every bit.
 pub const MAX_GUIDANCE: f64 = 30.0;
 
-/// Greatest temperature. The published value is 2; past 100 every bit is a coin toss.
+/// Greatest temperature. The published value is 2; above 100 every bit is practically random.
 pub const MAX_TEMPERATURE: f64 = 100.0;
 
 /// Widest ratio of width to height, and one over the narrowest: the ends of the schedule table.
 pub const MAX_ASPECT_RATIO: f64 = 3.0;
 
-/// Characters of a path or address of a picture, unless the picture itself stands there (`data:`).
+/// Characters of a path or address of a picture, unless it contains the picture itself (`data:`).
 pub const MAX_ADDRESS_CHARS: usize = 4_096;
 
-/// Characters of a callback's address, as browsers and proxies commonly hold it.
+/// Characters of a callback's address, a common limit of browsers and proxies.
 pub const MAX_CALLBACK_CHARS: usize = 2_048;
 
 /// Entries of the metadata.

@@ -1,6 +1,6 @@
-//! Closed lists of names: an enum, its values in order, and their texts, all from one table.
+//! Closed lists of names: an enum, its values in order, and their texts, from one table.
 
-/// The text is none of the names of a closed list.
+/// The text is not a name of the closed list.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown {what} {text}; known are {}", .known.join(", "))]
 pub struct ParseNameError {
@@ -8,7 +8,7 @@ pub struct ParseNameError {
     pub what: &'static str,
     /// The text, quoted and never longer than a line.
     pub text: String,
-    /// The names that there are.
+    /// The known names.
     pub known: &'static [&'static str],
 }
 

@@ -1,8 +1,8 @@
 //! From a client's JSON to a valid [`Job`], or to one line that says what to change.
 //!
-//! The text is read once, into a document, which is compared with the JSON Schema first: that finds the field at fault and
-//! the names that are known; so those stand in one place, the types. Then plain serde makes the job of it, which by itself
-//! would name no field, take a list for an object, and ignore what it does not know.
+//! The text is read once into a document, which is first compared with the JSON Schema: this finds the invalid field
+//! and the known names, so that both are defined only by the types. Then serde builds the job. Serde alone would not
+//! name the field, would accept a list as an object, and would ignore unknown fields.
 
 mod document;
 
@@ -26,7 +26,8 @@ impl Job {
             let (size, limit) = (json.len(), limits::MAX_JOB_JSON_BYTES);
             return Err(JobError::new("", format!("the job's JSON has {size} bytes; the limit is {limit}")));
         }
-        // Pictures have no commas and texts have limits: so many are no job, and would take a hundred times the memory.
+        // Pictures contain no commas and texts have limits: a text with more commas is no job, and parsing it would
+        // take a hundred times its size in memory.
         let commas = json.iter().filter(|byte| **byte == b',').count();
         if commas > MAX_COMMAS {
             return Err(JobError::new("", "this is no job: it has more values than any job has"));
@@ -34,7 +35,7 @@ impl Job {
         let Document { value, repeated } =
             Document::parse(json).map_err(|error| JobError::new("", format!("this is not valid JSON: {error}")))?;
         examine(&value, Self::schema(), &Rules { root: Self::schema(), repeated: &repeated }, "")?;
-        // A picture's megabytes are moved, not copied.
+        // The megabytes of an inline picture are moved, not copied.
         let job: Self = serde_json::from_value(value).map_err(|error| JobError::new("", error.to_string()))?;
         let job = job.with_id();
         job.validate()?;
@@ -42,15 +43,16 @@ impl Job {
     }
 }
 
-/// What all parts of a document are compared with.
+/// What is the same for all parts of a document.
 struct Rules<'a> {
-    /// The whole schema, in which references lead from place to place.
+    /// The whole schema, in which references are resolved.
     root: &'a Value,
-    /// Paths of fields that stand there more than once.
+    /// Paths of duplicate fields.
     repeated: &'a HashSet<String>,
 }
 
-/// Compares `value` with `schema` as far as serde does: types, names, formats; not lengths and ranges, save of integers.
+/// Compares `value` with `schema` as far as serde does: types, names, formats; not lengths and ranges, except those of
+/// integers.
 fn examine(value: &Value, schema: &Value, rules: &Rules<'_>, path: &str) -> Result<(), JobError> {
     let schema = resolve(schema, rules.root);
     check_format(value, schema, path)?;
@@ -117,7 +119,7 @@ fn examine_fields(fields: &Map<String, Value>, schema: &Value, rules: &Rules<'_>
 }
 
 fn join(path: &str, name: &str) -> String {
-    // A name from outside may be as long as the whole job.
+    // A client's field name may be as long as the whole job.
     let name: String = name.chars().take(64).collect();
     if path.is_empty() { name } else { format!("{path}.{name}") }
 }
@@ -143,7 +145,7 @@ fn resolve<'a>(schema: &'a Value, root: &'a Value) -> &'a Value {
     reference.strip_prefix('#').and_then(|pointer| root.pointer(pointer)).unwrap_or(schema)
 }
 
-/// The alternatives of a schema, those of alternatives included.
+/// The alternatives of a schema, including nested ones.
 fn alternatives<'a>(schema: &'a Value, root: &'a Value) -> Vec<&'a Value> {
     let listed = schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Value::as_array);
     let mut all = Vec::new();
@@ -227,7 +229,7 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// The nearest known name if it is near, or else all of them.
+/// The nearest known name if it is similar, otherwise all of them.
 fn suggestion(name: &str, known: &[&str]) -> String {
     let short: String = name.to_lowercase().chars().take(64).collect();
     let distance = |known: &str| strsim::damerau_levenshtein(&short, &known.to_lowercase());

@@ -1,4 +1,4 @@
-//! What became of a job: the content of its `result.json`.
+//! The result of a job: the content of its `result.json`.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{BoundingBox, ContentHash, Job, JobId, JobOutline, OutputFormat, PerScale, PixelBudget};
 
-/// A job's end. It is written once, and only if absent: its presence is the job's commit mark.
+/// The result of a job. It is written once, and only if absent: its presence is the job's commit mark.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JobResult {
     /// The job.
     pub id: JobId,
     /// How it ended.
     pub status: JobStatus,
-    /// Why it ended so, unless it completed.
+    /// Why it did not complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
     /// The pictures, in the order of the seeds.
@@ -24,10 +24,10 @@ pub struct JobResult {
     /// The seeds, in the order of the pictures.
     #[serde(default)]
     pub seeds: Vec<u64>,
-    /// The settings that were in force, the bundle's defaults filled in. Absent if the job never came so far.
+    /// The parameters as used, with the bundle's defaults. Absent if the job never got so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameters: Option<Parameters>,
-    /// What was taken for the subject. Absent if the job never came so far.
+    /// What was recognised as the subject. Absent if the job never got so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<SubjectFound>,
     /// SHA-256 of the checkpoint of each network that took part, by the network's name.
@@ -38,7 +38,7 @@ pub struct JobResult {
     /// Seconds that each stage, or step of a stage, took.
     #[serde(default)]
     pub timings: BTreeMap<String, f64>,
-    /// Whether each stage found its product ready.
+    /// Whether the product of each stage already existed.
     #[serde(default)]
     pub cached: BTreeMap<String, bool>,
     /// When it ended.
@@ -64,7 +64,7 @@ impl JobResult {
         Self { images, ..Self::empty(&job.outline(), JobStatus::Completed, version, finished) }
     }
 
-    /// A job that the client took back, by someone who knows no more of it than its id.
+    /// A cancelled job of which only the id is known.
     pub fn cancelled(id: JobId, version: &str, finished: Timestamp) -> Self {
         Self { error: Some(Failure::cancelled()), ..Self::bare(id, JobStatus::Cancelled, version, finished) }
     }
@@ -97,13 +97,13 @@ impl JobResult {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum JobStatus {
-    /// All pictures are there.
+    /// All pictures are stored.
     Completed,
-    /// Something is wrong with the job; sending it again as it is would fail again.
+    /// The job failed permanently; submitting it unchanged would fail again.
     Failed,
     /// The client took it back.
     Cancelled,
-    /// Its deadline passed first.
+    /// Its deadline passed.
     Expired,
 }
 
@@ -117,7 +117,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// That of a job which the client took back.
+    /// The failure of a cancelled job.
     pub fn cancelled() -> Self {
         Self { kind: FailureKind::Cancelled, message: "the job was cancelled".to_owned() }
     }
@@ -137,12 +137,12 @@ pub enum FailureKind {
     Expired,
     /// The client took it back.
     Cancelled,
-    /// A fault of ours.
+    /// A fault of EchoGen.
     Internal,
 }
 
 impl FailureKind {
-    /// The name as it stands in `result.json`.
+    /// The name in `result.json`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InvalidJob => "invalid_job",
@@ -171,7 +171,7 @@ pub struct ResultImage {
     pub sha256: ContentHash,
 }
 
-/// The settings a job was sampled with: what the client asked, completed by the bundle's defaults.
+/// The parameters a job was sampled with: the client's, completed by the bundle's defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Parameters {
     /// The model bundle's name.
@@ -181,7 +181,7 @@ pub struct Parameters {
     /// The negative prompt, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub negative_prompt: Option<String>,
-    /// The aspect ratio as asked.
+    /// The aspect ratio as requested.
     pub aspect_ratio: String,
     /// The pixel budget.
     pub pixel_budget: PixelBudget,
@@ -206,35 +206,35 @@ pub struct Parameters {
     pub quality: Option<u8>,
 }
 
-/// What was taken for the subject.
+/// What was recognised as the subject.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SubjectFound {
-    /// SHA-256 of the subject's picture as it came.
+    /// SHA-256 of the subject's picture as fetched.
     #[schemars(with = "String")]
     pub image: ContentHash,
-    /// Its name, where it has one.
+    /// Its name, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Where it is in the upright picture.
     #[serde(rename = "box")]
     pub bounding_box: BoundingBox,
-    /// How sure the detector was, 0 to 1, where one was asked.
+    /// The detector's score, 0 to 1, if it was used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<f64>,
-    /// Who said so.
+    /// How it was found.
     pub how: FoundBy,
 }
 
-/// Who said where the subject is.
+/// How the subject's place was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FoundBy {
     /// The job gave the box.
     Job,
-    /// Nobody: the whole picture was taken.
+    /// Nothing was searched for: the whole picture is the subject.
     WholeImage,
-    /// The detector.
+    /// The detector found it.
     Detector,
-    /// Nobody: the detector found no such subject, and by the job's wish the whole picture was taken.
+    /// The detector found no such subject, and the job asked for the whole picture in this case.
     NotFound,
 }

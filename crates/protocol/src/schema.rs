@@ -9,8 +9,8 @@ use crate::Job;
 static JOB: LazyLock<Value> = LazyLock::new(|| schemars::schema_for!(Job).to_value());
 
 impl Job {
-    /// Returns the JSON Schema of a job (draft 2020-12). Whatever it refuses [`Job::parse`] refuses; the parser also
-    /// checks what a schema cannot say, such as that a box is not empty.
+    /// Returns the JSON Schema of a job (draft 2020-12). [`Job::parse`] refuses everything that the schema refuses, and
+    /// also checks what a schema cannot express, such as that a box is not empty.
     pub fn schema() -> &'static Value {
         &JOB
     }

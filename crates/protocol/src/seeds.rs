@@ -12,7 +12,8 @@ use crate::{JobError, limits};
 
 /// Which seeds to sample with: a list, or a first seed and a count. 1 to 64 pictures.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(untagged, deny_unknown_fields)]
+#[serde(untagged)]
+#[schemars(deny_unknown_fields)]
 pub enum Seeds {
     /// These seeds, no two the same.
     List(#[schemars(length(min = 1, max = limits::MAX_SEEDS), extend("uniqueItems" = true))] Vec<u64>),
@@ -88,7 +89,6 @@ fn default_first() -> u64 {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Range {
     #[serde(default = "default_first")]
     first: u64,

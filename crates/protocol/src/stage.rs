@@ -6,9 +6,9 @@
 use crate::{Lane, names::named};
 
 named! {
-    /// The stages, in the order of a job's way.
+    /// The stages, in the order in which a job passes through them.
     StageName, "stage" {
-        /// Validates a job, fetches its subject's picture, and picks the shortest way.
+        /// Validates a job, fetches its subject's picture, and skips stages whose product exists.
         Dispatcher = "dispatcher",
         /// Cuts the subject out.
         Segmenter = "segmenter",
@@ -21,11 +21,11 @@ named! {
     }
 }
 
-/// What is to be known of a stage besides its name.
+/// The properties of a stage.
 struct Entry {
     /// The last part of its queues' names, and the `stage` of its tasks' JSON.
     queue: &'static str,
-    /// The lanes that have a queue of their own; none where all lanes share one.
+    /// The lanes that have a queue of their own; empty if all lanes share one.
     lanes: &'static [Lane],
     /// What its tasks are about.
     takes: &'static str,
@@ -61,20 +61,20 @@ impl StageName {
         }
     }
 
-    /// In words, what its tasks are about.
+    /// What its tasks contain, in words.
     pub const fn takes(self) -> &'static str {
         self.entry().takes
     }
 
-    /// Whether how long its queue grows is for clients to say: they send what is in it, or their servers are to take it.
-    /// Such a queue has the intake's limits.
+    /// Whether the length of its queue depends on clients: they publish to it, or their servers must accept its
+    /// messages. Such a queue has the intake's limits.
     pub const fn faces_clients(self) -> bool {
         self.entry().faces_clients
     }
 }
 
 named! {
-    /// The roles: what an installation starts and scales apart.
+    /// The roles: the processes that an installation starts and scales.
     RoleName, "role" {
         /// Runs the dispatcher and the notifier.
         Dispatcher = "dispatcher",
@@ -88,8 +88,8 @@ named! {
 }
 
 impl RoleName {
-    /// The stages that run in the process of this role. Calls to clients' servers leave from where pictures are fetched:
-    /// no other role has to reach the world.
+    /// The stages that run in the process of this role. Callbacks are sent from the role that fetches pictures: no
+    /// other role needs access to the internet.
     pub const fn stages(self) -> &'static [StageName] {
         match self {
             Self::Dispatcher => &[StageName::Dispatcher, StageName::Notifier],
@@ -100,12 +100,12 @@ impl RoleName {
     }
 }
 
-/// The name of a queue, such as `echogen.segment`. An installation's own prefix is the adapter's affair.
+/// The name of a queue, such as `echogen.segment`. The adapter adds the installation's prefix.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QueueName(pub String);
 
 impl QueueName {
-    /// The queue in which tasks of a lane wait for a stage. Where the stage has one queue for all lanes, it is that one.
+    /// The queue in which tasks of a lane wait for a stage. If the stage has one queue for all lanes, it is that one.
     pub fn of(stage: StageName, lane: Lane) -> Self {
         let Entry { queue, lanes, .. } = stage.entry();
         Self(if lanes.is_empty() { format!("echogen.{queue}") } else { format!("echogen.{queue}.{lane}") })

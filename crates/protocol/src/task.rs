@@ -11,30 +11,33 @@ use crate::{
 /// One message for one stage. Each stage has a type of its own; the dispatcher's is the bare [`Job`] as the client wrote
 /// it, so that a client can put jobs into an intake queue by itself.
 ///
-/// Which stage a message is for, its queue says. The other tasks' JSON names it too, as `stage`, for whoever looks at a
-/// queue.
+/// Unknown fields are ignored, also in the job inside: a sender of a later version may add fields. Only a client's own
+/// job is read strictly ([`Job::parse`]).
+///
+/// The queue decides which stage a message is for. The JSON of all tasks but the job also contains it as `stage`, for
+/// people who inspect a queue.
 pub trait StageTask:
     Serialize + DeserializeOwned + Clone + std::fmt::Debug + PartialEq + Send + Sync + 'static
 {
     /// The stage it is for.
     const STAGE: StageName;
 
-    /// Reads a message's body, within bounds, and validates what is in it: a queue is outside too.
+    /// Parses a message's body, within bounds, and validates it: a queue is untrusted input.
     fn parse(json: &[u8]) -> Result<Self, JobError>;
 
-    /// The job that it takes further; `None` if the job has ended.
+    /// The job that it belongs to; `None` if the job has ended.
     fn job(&self) -> Option<&Job>;
 
     /// The id of the job that it belongs to.
     fn job_id(&self) -> &JobId;
 
-    /// For a body that [`parse`](Self::parse) refuses: what is known of its job, if enough is readable for the job to fail
+    /// For a body that [`parse`](Self::parse) refuses: its job's outline, if enough is readable for the job to fail
     /// under its own id.
     fn unreadable_job(_json: &[u8]) -> Option<JobOutline> {
         None
     }
 
-    /// The queue that it belongs in.
+    /// The queue that it is published to.
     fn queue(&self) -> QueueName {
         QueueName::of(Self::STAGE, self.job().map_or_else(Lane::default, |job| job.lane))
     }
@@ -46,19 +49,19 @@ pub trait StageTask:
     }
 }
 
-/// What a stage hands on: a task of the next stage, ready to be published.
+/// A task of the next stage, ready to be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NextTask {
     /// Where it is published.
     pub queue: QueueName,
-    /// The job that it takes further.
+    /// The job that it belongs to.
     pub job_id: JobId,
     /// The task as JSON.
     pub body: Vec<u8>,
 }
 
 impl NextTask {
-    /// A task for the queue that it belongs in.
+    /// A task for its queue.
     pub fn of<T: StageTask>(task: &T) -> Self {
         Self { queue: task.queue(), job_id: task.job_id().clone(), body: task.to_json() }
     }
@@ -77,7 +80,7 @@ pub struct SegmentTask {
     pub job: Job,
     /// The stored picture.
     pub image: ContentHash,
-    /// What the earlier stages noted.
+    /// What the earlier stages recorded.
     #[serde(default)]
     pub progress: Progress,
 }
@@ -90,7 +93,7 @@ pub struct EncodeTask {
     pub job: Job,
     /// The stored cut-out.
     pub cutout: ContentHash,
-    /// What the earlier stages noted.
+    /// What the earlier stages recorded.
     #[serde(default)]
     pub progress: Progress,
 }
@@ -103,12 +106,12 @@ pub struct SampleTask {
     pub job: Job,
     /// The encoded subject's key in the object store.
     pub encoded_subject: String,
-    /// What the earlier stages noted.
+    /// What the earlier stages recorded.
     #[serde(default)]
     pub progress: Progress,
 }
 
-/// Call a client's own server: its job has ended.
+/// Send a callback: the job has ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "stage", rename = "notify")]
 pub struct NotifyTask {
@@ -118,17 +121,17 @@ pub struct NotifyTask {
     pub event: JobEvent,
 }
 
-/// What the stages note on the way, for the job's result.
+/// What the stages record for the job's result.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct Progress {
     /// Seconds that each stage took.
     pub timings: BTreeMap<String, f64>,
-    /// Whether each stage found its product ready.
+    /// Whether the product of each stage already existed.
     pub cached: BTreeMap<String, bool>,
     /// SHA-256 of the checkpoint of each network that took part.
     pub models: BTreeMap<String, String>,
-    /// What was taken for the subject.
+    /// What was recognised as the subject.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<SubjectFound>,
     /// The stored cut-out.
@@ -137,14 +140,14 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Notes how long a stage took and whether its product was there already.
+    /// Records how long a stage took and whether its product already existed.
     pub fn note(&mut self, stage: StageName, seconds: f64, cached: bool) {
         self.timings.insert(stage.to_string(), seconds);
         self.cached.insert(stage.to_string(), cached);
     }
 
-    /// Whether every stage so far had to make its product, from the picture on. Then what is made of them cannot have been
-    /// stored before this job came; another that came since may have stored it.
+    /// Whether every stage so far had to compute its product, from the picture on. Then the products of the following
+    /// stages cannot have been stored before this job arrived; only a later job can have stored them.
     pub fn is_new(&self) -> bool {
         !self.cached.is_empty() && !self.cached.values().any(|cached| *cached)
     }
@@ -153,7 +156,7 @@ impl Progress {
 impl StageTask for Job {
     const STAGE: StageName = StageName::Dispatcher;
 
-    /// As strict as towards any client: see [`Job::parse`].
+    /// Strict: the sender is a client. See [`Job::parse`].
     fn parse(json: &[u8]) -> Result<Self, JobError> {
         Job::parse(json)
     }
@@ -167,7 +170,8 @@ impl StageTask for Job {
     }
 
     fn unreadable_job(json: &[u8]) -> Option<JobOutline> {
-        /// As much of a job as its end needs. What names a stage is a task of ours that lies in the wrong queue.
+        /// The fields of a job that are needed to end it. A message with a `stage` is another stage's task in the wrong
+        /// queue.
         #[derive(Deserialize)]
         struct Header {
             stage: Option<serde_json::Value>,
@@ -182,8 +186,8 @@ impl StageTask for Job {
     }
 }
 
-/// A task that goes on with the job inside it.
-macro_rules! goes_on_with_a_job {
+/// Implements [`StageTask`] for a task that contains its job.
+macro_rules! task_with_job {
     ($task:ty, $stage:ident) => {
         impl StageTask for $task {
             const STAGE: StageName = StageName::$stage;
@@ -205,9 +209,9 @@ macro_rules! goes_on_with_a_job {
     };
 }
 
-goes_on_with_a_job!(SegmentTask, Segmenter);
-goes_on_with_a_job!(EncodeTask, Encoder);
-goes_on_with_a_job!(SampleTask, Sampler);
+task_with_job!(SegmentTask, Segmenter);
+task_with_job!(EncodeTask, Encoder);
+task_with_job!(SampleTask, Sampler);
 
 impl StageTask for NotifyTask {
     const STAGE: StageName = StageName::Notifier;

@@ -4,10 +4,10 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A position in a trace: the trace, and the span that what follows belongs under.
+/// A position in a trace: the trace, and the parent span of what follows.
 ///
 /// As text it is a `traceparent`, such as `00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01`. Parsing is strict:
-/// whatever breaks the format is no trace context, and whoever reads it begins a new trace.
+/// text in any other format is no trace context, and the reader begins a new trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TraceContext {
     trace_id: u128,
@@ -49,7 +49,7 @@ impl TraceContext {
         format!("{:016x}", self.span_id)
     }
 
-    /// Whether the one who began the trace records it.
+    /// Whether the beginner of the trace records it.
     pub fn is_sampled(self) -> bool {
         self.flags & SAMPLED != 0
     }
@@ -64,7 +64,7 @@ impl fmt::Display for TraceContext {
 impl FromStr for TraceContext {
     type Err = ParseTraceError;
 
-    /// Reads version 00 exactly, and of a later version the part that the specification promises will stay.
+    /// Reads version 00 exactly, and of a later version the part that the specification keeps stable.
     fn from_str(text: &str) -> Result<Self, ParseTraceError> {
         let known = text.get(..LENGTH).ok_or(ParseTraceError)?;
         let mut fields = known.split('-');
@@ -75,7 +75,7 @@ impl FromStr for TraceContext {
         if version == 0xff || !whole || trace_id == 0 || span_id == 0 || fields.next().is_some() {
             return Err(ParseTraceError);
         }
-        // Of the flags only the first is known; the others are not passed on.
+        // Only the first flag is known; the others are dropped.
         Ok(Self { trace_id, span_id: span_id as u64, flags: flags as u8 & SAMPLED })
     }
 }
@@ -98,7 +98,7 @@ impl<'de> Deserialize<'de> for TraceContext {
     }
 }
 
-/// For a field that nothing depends on: what cannot be read counts as absent.
+/// For an optional field: an invalid value counts as absent.
 pub(crate) fn or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<TraceContext>, D::Error> {
     Ok(Option::<String>::deserialize(deserializer)?.and_then(|text| text.parse().ok()))
 }

@@ -1,12 +1,12 @@
-//! What a job's JSON Schema cannot say, and all that it can, checked on a job however it was built.
+//! Checks of a job, however it was built: everything in its JSON Schema, and what a schema cannot express.
 
 use url::Url;
 
 use crate::{Job, JobError, PerScale, error::quoted, key, limits};
 
 impl Job {
-    /// Checks every field against its limits; the first fault is returned. [`Job::parse`] has done so already; a job
-    /// built in code has to pass here before it is published.
+    /// Checks every field against its limits; the first error is returned. [`Job::parse`] does this; a job that is
+    /// built in code must be validated before it is published.
     pub fn validate(&self) -> Result<(), JobError> {
         id(&self.id.0)?;
         if let Some(tenant) = &self.tenant {
@@ -79,7 +79,7 @@ impl Job {
             key::check_object_key(destination)
                 .map_err(|error| JobError::new("output.destination", error.to_string()))?;
         }
-        // The id and a file's name follow; so the longest of the job's keys has to fit as well.
+        // The id and a file's name follow, so the longest of the job's keys must fit too.
         key::check_object_key(&self.result_key())
             .map_err(|error| JobError::new("output.destination", error.to_string()))
     }
@@ -115,7 +115,7 @@ enum Lines {
     Many,
 }
 
-/// Checks the address that is told of a job's end.
+/// Checks the address that is notified of a job's end.
 pub(crate) fn callback(address: &str) -> Result<(), JobError> {
     let fault = |message: String| Err(JobError::new("callback", message));
     if address.len() > limits::MAX_CALLBACK_CHARS {

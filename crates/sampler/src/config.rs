@@ -9,26 +9,27 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SamplerConfig {
-    /// Pictures of one shape that are sampled side by side at most.
+    /// Pictures of one shape in a batch, at most.
     #[schemars(range(min = 1, max = 4_096))]
     pub max_batch: usize,
-    /// Image tokens that are sampled side by side at most: some fifteen pictures of 256 pixels, one of 768 or more. More
-    /// is not faster on a processor; a graphics card has room for more.
+    /// Image tokens in a batch, at most: some fifteen pictures of 256 pixels, one of 768 or more. More is not faster on
+    /// a CPU; a GPU can use more.
     #[schemars(range(min = 1))]
     pub max_batch_tokens: usize,
-    /// Seconds that a job may wait for others of its shape while the networks are idle. While they are busy, whatever
-    /// comes is gathered by itself.
+    /// Seconds that a job may wait for others of its shape while the networks are idle. While they are busy, arriving
+    /// jobs form the next batch.
     pub max_wait_seconds: f64,
-    /// Bytes that the key-value caches of a batch may take. One picture is always admitted.
+    /// Bytes that the key-value caches of a batch may take. One picture is always accepted.
     pub max_kv_bytes: u64,
-    /// Bytes of conditions that are kept from job to job: the keys and values of prompts and subjects, on the device.
+    /// Size in bytes of the cache of conditions, the keys and values of prompts and subjects, on the device.
     pub condition_cache_bytes: u64,
-    /// Bytes of encoded subjects that are kept from job to job. One of the largest size has some four million.
+    /// Size in bytes of the cache of encoded subjects. One of the largest size has about four million.
     pub subject_cache_bytes: u64,
     /// Pictures of one job that are encoded and stored at once.
     #[schemars(range(min = 1, max = 256))]
     pub stored_at_once: usize,
-    /// Whether every finished scale is published as an event, a dozen a job; otherwise only that sampling has begun.
+    /// Whether an event is published for each finished scale, about a dozen for a job; otherwise only one when sampling
+    /// begins.
     pub scale_events: bool,
 }
 

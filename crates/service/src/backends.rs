@@ -73,7 +73,7 @@ impl Backends {
         Ok(Self { amqp: Some(Arc::clone(amqp)), ..backends })
     }
 
-    /// Opens everything beside a broker of this process. Without another one all jobs come from whoever runs this
+    /// Opens everything beside a broker of this process. Without another one all jobs come from the user of this
     /// program, who may name files of the folder it runs in.
     pub(crate) async fn embedded(config: &ServiceConfig, tracker: &TaskTracker) -> Result<Self, Failure> {
         let mut config = config.clone();
@@ -128,7 +128,7 @@ pub(crate) fn store_url(config: &ServiceConfig) -> Option<&str> {
 pub(crate) struct Stores {
     pub(crate) results: Arc<dyn ObjectStore>,
     pub(crate) work: Arc<dyn ObjectStore>,
-    /// The results' store once more, if it can give away addresses.
+    /// The results' store once more, if it can make presigned addresses.
     pub(crate) bucket: Option<S3ObjectStore>,
 }
 
@@ -199,7 +199,7 @@ async fn open_fetcher(config: &ServiceConfig) -> Result<Arc<dyn ImageFetcher>, F
 /// The sender of callbacks, for the notifier.
 fn open_callbacks(config: &ServiceConfig) -> Result<Arc<dyn CallbackSender>, Failure> {
     let sender = HttpCallbackSender::new(config.callbacks.clone());
-    Ok(Arc::new(sender.map_err(|error| Failure::refused("nobody can be called back", &error))?))
+    Ok(Arc::new(sender.map_err(|error| Failure::refused("callbacks cannot be sent", &error))?))
 }
 
 #[cfg(test)]

@@ -50,13 +50,13 @@ pub fn all_printed(exit: Exit) -> Result<Exit, Failure> {
     Err(Failure { exit, message: format!("standard output cannot be written: {error}; lines of it are missing") })
 }
 
-/// Prints a line to standard error, in one piece. If that is not possible nobody can be informed, and the work goes on.
+/// Prints a line to standard error, in one piece. If that is not possible there is no other place to report it, and the work goes on.
 pub fn print_error(text: impl Display) {
     drop(std::io::stderr().write_all(format!("{text}\n").as_bytes()));
 }
 
 /// Answers a command line that was not parsed. Help and version are answers; anything else that clap says is a mistake in
-/// the command line, told on one line.
+/// the command line, reported on one line.
 pub fn answer_of(error: &clap::Error, definition: &clap::Command, arguments: &[OsString]) -> Result<Exit, Failure> {
     match error.kind() {
         Mistake::DisplayHelp | Mistake::DisplayVersion => {
@@ -64,7 +64,7 @@ pub fn answer_of(error: &clap::Error, definition: &clap::Command, arguments: &[O
             Ok(Exit::Success)
         }
         Mistake::DisplayHelpOnMissingArgumentOrSubcommand => {
-            // It goes to standard error: if it cannot be printed nobody can be informed.
+            // It goes to standard error: if it cannot be printed there is no other place to report it.
             drop(error.print());
             Ok(Exit::Usage)
         }

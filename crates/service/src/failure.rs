@@ -1,4 +1,4 @@
-//! How a program ends: an exit code, and one line for whoever has to change something.
+//! How a program ends: an exit code, and one line that says what to change.
 
 use std::process::ExitCode;
 

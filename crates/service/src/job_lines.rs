@@ -9,8 +9,8 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
 pub struct JobLines {
     source: Box<dyn AsyncBufRead + Unpin + Send>,
     number: u64,
-    /// The line being read, as far as it has come. Kept here and not in a future, so that whoever waits for a line may
-    /// stop waiting and ask again without losing what was read.
+    /// The line being read, as far as it has come. Kept here and not in a future, so that a caller may stop waiting
+    /// for a line and ask again without losing what was read.
     begun: Option<BegunLine>,
 }
 
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_line_that_comes_in_pieces_survives_impatience() {
+    async fn a_line_that_comes_in_pieces_survives_a_caller_that_stops_waiting() {
         let (mut writer, reader) = tokio::io::duplex(64);
         let mut lines = JobLines::new(BufReader::new(reader));
         writer.write_all(b"first ha").await.unwrap();

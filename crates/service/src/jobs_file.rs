@@ -63,8 +63,8 @@ pub(crate) fn parsed(line: &JobLine, parse: impl FnOnce(&[u8]) -> Result<Job, Jo
     parse(text).map_err(|error| error.to_string())
 }
 
-/// For what runs in this process alone and ends with its last job: nobody would be left to call again a server that does
-/// not answer at once.
+/// For what runs in this process alone and ends with its last job: no process would be left to retry a server that
+/// does not answer at once.
 pub(crate) fn without_callback(job: Job) -> Result<Job, String> {
     match job.callback {
         None => Ok(job),

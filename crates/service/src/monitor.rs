@@ -18,7 +18,7 @@ use crate::{
     roles::{queues_of_roles, worker_config},
 };
 
-/// Where the endpoint is if nobody says: 9464 is the port by which exporters of this format are known.
+/// Where the endpoint is by default: 9464 is the port by which exporters of this format are known.
 const DEFAULT_ADDRESS: (Ipv4Addr, u16) = (Ipv4Addr::UNSPECIFIED, 9464);
 
 /// Pause between two checks of the queues: below what a scraper's usual interval is.
@@ -53,7 +53,7 @@ pub(crate) async fn serve(config: &ServiceConfig, log: LogControl, tracker: &Tas
         None => match Endpoint::bind(SocketAddr::from(DEFAULT_ADDRESS), log).await {
             Ok(endpoint) => endpoint,
             Err(error) => {
-                // Several roles on one machine are no mistake, and nobody asked for this port.
+                // Several roles on one machine are no mistake, and this port was not asked for.
                 let port = DEFAULT_ADDRESS.1;
                 warn!(port, %error, "no health and metrics endpoint; set telemetry.listen to have one elsewhere");
                 return Ok(());
@@ -75,7 +75,7 @@ pub(crate) fn loaded(stage: StageName, broker: Option<&Arc<AmqpBroker>>) {
     health().loaded(stage.as_str(), move || consuming(&broker, &queues, began));
 }
 
-/// Whether every queue of a stage is consumed, and since when this is so. A queue that nobody has begun to consume counts
+/// Whether every queue of a stage is consumed, and since when this is so. A queue whose consumption has not begun counts
 /// from the stage's beginning.
 fn consuming(broker: &AmqpBroker, queues: &[QueueName], began: Instant) -> Consuming {
     let seen = broker.consuming();
@@ -95,7 +95,7 @@ fn consuming(broker: &AmqpBroker, queues: &[QueueName], began: Instant) -> Consu
 }
 
 /// Asks for the depths of the queues from time to time and puts them into the metrics. A process with the dispatcher asks
-/// for all queues: of a role that is scaled to nothing, nobody else would say that work waits for it.
+/// for all queues: of a role that is scaled to nothing, no other process would report that work waits for it.
 pub(crate) async fn watch_queues(roles: Vec<RoleName>, broker: Arc<AmqpBroker>, end: CancellationToken) {
     let all = roles.contains(&RoleName::Dispatcher);
     let watched = queues_of_roles(if all { &RoleName::ALL } else { &roles });

@@ -1,4 +1,4 @@
-//! The one entry of every role: connect, serve health, load networks, work until told to stop, drain, close.
+//! The one entry of every role: connect, serve health, load networks, work until a signal, drain, close.
 //!
 //! A process runs one role, or all of them; the way is the same. The order in which it ends must hold: first the stages
 //! drain, all of them, whatever the reason; last the broker is closed, so that it has read the final acknowledgements.
@@ -31,9 +31,9 @@ pub async fn run(
     telemetry: &Telemetry,
 ) -> Result<Exit, Failure> {
     let process = Process::begin(roles, config, telemetry).await?;
-    // The broker's address is required here: a role whose broker is its own has nobody to work for.
+    // The broker's address is required here: a role with a broker of its own would receive no jobs.
     let connecting = Box::pin(backends::connect(config));
-    // Whoever is told to stop before it works has nothing to finish.
+    // A process that is stopped before it works has nothing to finish.
     let Some(connected) = process.shutdown.run_until_cancelled(connecting).await else { return Ok(Exit::Success) };
     let broker = Arc::new(connected?);
     let ended = Box::pin(process.on_broker(&broker, networks)).await;
@@ -53,7 +53,7 @@ pub(crate) struct Process<'a> {
 }
 
 impl<'a> Process<'a> {
-    /// Serves health and metrics before anything that takes long: whoever asks is answered that it is loading.
+    /// Serves health and metrics before anything that takes long: a probe is answered that it is loading.
     pub(crate) async fn begin(
         roles: &'a [RoleName],
         config: &'a ServiceConfig,
@@ -64,7 +64,7 @@ impl<'a> Process<'a> {
         // The signal itself cancels `shutdown`; this only says so.
         tracker.spawn(async {
             interrupted().await;
-            info!("told to stop: finishing what runs");
+            info!("a signal came: finishing what runs");
         });
         tracker.spawn(monitor::end_on_fault(shutdown.clone()));
         Ok(Self { roles, config, tracker, shutdown })

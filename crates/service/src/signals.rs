@@ -44,8 +44,8 @@ pub fn block_on(work: impl Future<Output = Result<Exit, Failure>>) -> Result<Exi
     exit
 }
 
-/// The token that the first signal cancels, also one that came before. Whoever takes it ends in its own way from then
-/// on.
+/// The token that the first signal cancels, also one that came before. A program that takes it ends in its own way
+/// from then on.
 pub fn stop_token() -> CancellationToken {
     INTERRUPTION.is_handled.store(true, Ordering::SeqCst);
     INTERRUPTION.stop.clone()
@@ -111,7 +111,7 @@ impl Signals {
 const STACK_VARIABLE: &str = "RUST_MIN_STACK";
 const STACK_BYTES: &str = "134217728";
 
-/// Starts this program anew with deep stacks, unless somebody has set their size: the environment of a running process
+/// Replaces this process by the same program with deep stacks, unless their size is set already: the environment of a running process
 /// must not be changed, and the client offers no other way. To be called before any thread is started.
 #[cfg(unix)]
 pub fn with_deep_stacks() {

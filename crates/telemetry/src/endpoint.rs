@@ -1,4 +1,4 @@
-//! The HTTP endpoint for whoever watches: probes, metrics, and the log filter.
+//! The HTTP endpoint: probes, metrics, and the log filter.
 //!
 //! | request | answer |
 //! |---|---|
@@ -8,8 +8,8 @@
 //! | `GET /log` | the log filter in force |
 //! | `PUT /log` | takes the body for the new filter; 400 if it is none, 403 from another machine |
 //!
-//! It is meant for the inside of a cluster and knows no passwords: who is on another machine may look and change
-//! nothing. Connections, their time, headers and bodies are bounded, so that it cannot be used to starve the process.
+//! It is meant for the inside of a cluster and has no authentication: clients on other machines may read, but change
+//! nothing. Connections, their time, headers and bodies are bounded, so that the endpoint cannot exhaust the process.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -47,7 +47,7 @@ const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// Bytes of a log filter.
 const MAX_BODY_BYTES: usize = 4 * 1024;
 
-/// Pause after a connection could not be taken, such as for want of file handles.
+/// Pause after a connection could not be accepted, for example because file handles were exhausted.
 const PAUSE: Duration = Duration::from_millis(100);
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -55,7 +55,7 @@ const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 type Answer = Response<Full<Bytes>>;
 
-/// What the endpoint shows.
+/// What the endpoint serves.
 #[derive(Clone, Copy)]
 struct Shown {
     metrics: &'static Metrics,
@@ -70,7 +70,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Binds to an address such as `0.0.0.0:9464`, to show this process.
+    /// Binds to an address such as `0.0.0.0:9464`.
     pub async fn bind(address: SocketAddr, log: LogControl) -> std::io::Result<Self> {
         Self::showing(address, crate::metrics(), crate::health(), log).await
     }
@@ -84,19 +84,19 @@ impl Endpoint {
         Ok(Self { listener: TcpListener::bind(address).await?, shown: Shown { metrics, health }, log })
     }
 
-    /// Where it listens: the port is chosen by the system if 0 was asked for.
+    /// Its address: the system chooses the port if 0 was requested.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Answers until `end` is cancelled.
+    /// Serves until `end` is cancelled.
     pub async fn serve(self, end: CancellationToken) {
         if let Ok(address) = self.address() {
             info!(%address, "serving health and metrics");
         }
         let (permits, connections) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), TaskTracker::new());
         loop {
-            // The permit comes before the connection: what is too much waits in the system's queue.
+            // The permit is acquired before the connection is accepted: further connections wait in the system's queue.
             let accepted = async {
                 let permit = Arc::clone(&permits).acquire_owned().await;
                 (permit, self.listener.accept().await)
@@ -158,7 +158,7 @@ async fn answer(request: Request<Incoming>, peer: IpAddr, shown: Shown, log: &Lo
     }
 }
 
-/// Whether somebody asks from this machine, or from inside this pod.
+/// Whether the client is on this machine or in this pod.
 fn is_here(peer: IpAddr) -> bool {
     peer.to_canonical().is_loopback()
 }

@@ -1,9 +1,9 @@
 //! Whether the roles of this process live and are ready.
 //!
-//! A role that still loads its networks lives and is not ready. One whose broker hands it nothing is not ready at once,
-//! and no longer lives after [`PATIENCE`]: that is longer than any pause of its own between two attempts to connect, so
-//! an outage of the broker does not cost the loaded networks, but a consumer that is stuck is noticed. A fault of the
-//! compute device is for ever: the process is to end.
+//! A role that loads its networks is live and not ready. A role whose broker delivers nothing is not ready immediately,
+//! and not live after [`PATIENCE`]: that is longer than any pause between two attempts to connect, so that an outage of
+//! the broker does not cost the loaded networks, but a stuck consumer is detected. A fault of the compute device is
+//! permanent: the process must end.
 
 use std::{
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
@@ -15,10 +15,10 @@ use tokio::sync::Notify;
 
 use crate::metrics::metrics;
 
-/// How long a role may go without a consumer; its own pauses between attempts end at five minutes.
+/// How long a role may be without a consumer; its pauses between attempts are at most five minutes.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Whether the broker hands messages to a role.
+/// Whether the broker delivers messages to a role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Consuming {
     /// Whether it does.
@@ -29,7 +29,7 @@ pub struct Consuming {
 
 type Probe = Arc<dyn Fn() -> Consuming + Send + Sync>;
 
-/// What is known of the process.
+/// The state of the process.
 #[derive(Default)]
 pub struct Health {
     state: Mutex<State>,
@@ -56,7 +56,7 @@ pub fn health() -> &'static Health {
 }
 
 impl Health {
-    /// What has this name, a stage or the canary, begins to load.
+    /// A stage, or the canary, begins to load.
     pub fn starting(&self, stage: &'static str) {
         let mut state = self.lock();
         state.roles.retain(|role| role.stage != stage);
@@ -73,7 +73,7 @@ impl Health {
         }
     }
 
-    /// The compute device is broken, as far as anybody can tell for good.
+    /// The compute device has failed permanently.
     pub fn device_fault(&self, reason: &str) {
         metrics().device_fault();
         let mut state = self.lock();
@@ -82,12 +82,12 @@ impl Health {
         self.faulted.notify_waiters();
     }
 
-    /// Waits for a fault of the compute device, and says what it was.
+    /// Waits for a fault of the compute device, and returns its message.
     pub async fn faulted(&self) -> String {
         loop {
             let told = self.faulted.notified();
             tokio::pin!(told);
-            // From here on no telling is missed.
+            // From here on no notification is missed.
             told.as_mut().enable();
             if let Some(reason) = self.fault() {
                 return reason;
@@ -136,7 +136,7 @@ impl Health {
     }
 
     fn consuming(&self) -> Vec<(&'static str, Option<Consuming>)> {
-        // The probes look at other locks, so they are not called under this one.
+        // The probes acquire other locks, so they are not called under this one.
         let roles: Vec<_> = self.lock().roles.iter().map(|role| (role.stage, role.probe.clone())).collect();
         roles.into_iter().map(|(stage, probe)| (stage, probe.map(|probe| probe()))).collect()
     }

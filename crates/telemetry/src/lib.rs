@@ -1,4 +1,4 @@
-//! What a running EchoGen tells of itself: log lines, metrics, traces, and whether it is alive and ready.
+//! Logs, metrics, traces and health of a process.
 //!
 //! | part | what it does |
 //! |---|---|
@@ -8,8 +8,8 @@
 //! | [`Endpoint`] | `/livez`, `/readyz`, `/metrics`, and `/log`, where the log filter is changed at run time |
 //! | [`place_span`] | joins a span to the trace of the message that caused it |
 //!
-//! Metrics and health belong to the process, as standard error does: there is one of each, and whoever has something to
-//! tell needs no handle. No label carries a job's or a tenant's name; every label's values are from a closed set.
+//! Metrics and health are global per process, like standard error: there is one of each, and no handle is passed
+//! around. No label contains the name of a job or a tenant; the values of every label are a closed set.
 
 mod endpoint;
 mod health;

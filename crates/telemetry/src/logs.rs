@@ -1,7 +1,7 @@
 //! Logs: one line an event, on standard error, so that standard output stays free for results.
 //!
-//! What other crates say below `info` is left out whatever the filter: protocols write their frames and requests there,
-//! and those hold passwords and pictures.
+//! Records of other crates below `info` are dropped whatever the filter: they contain frames and requests with
+//! passwords and pictures.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -69,7 +69,7 @@ pub enum TelemetryError {
         #[source]
         source: tracing_subscriber::filter::ParseError,
     },
-    /// Somebody else has set it up before.
+    /// It was set up before.
     #[error("logging is set up already; call init once, at the start of main")]
     AlreadySet(#[source] tracing_subscriber::util::TryInitError),
     /// The process's logging has ended.
@@ -80,7 +80,7 @@ pub enum TelemetryError {
     Otlp(String),
 }
 
-/// What is told, and how.
+/// What is logged and traced, and how.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// How log lines look.
@@ -91,7 +91,7 @@ pub struct Options {
     pub otlp: Option<Otlp>,
 }
 
-/// What was set up. Dropping it sends the spans that still wait.
+/// Logging and tracing of this process. Dropping it sends the spans that are still buffered.
 #[derive(Debug)]
 pub struct Telemetry {
     log: LogControl,
@@ -99,7 +99,7 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// By which the log filter can be changed.
+    /// Changes the log filter.
     pub fn log(&self) -> LogControl {
         self.log.clone()
     }
@@ -122,7 +122,7 @@ impl LogControl {
         self.filter.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes another filter from now on; one that does not parse changes nothing.
+    /// Replaces the filter; an invalid one changes nothing.
     pub fn change(&self, filter: &str) -> Result<(), TelemetryError> {
         let parsed = parse_filter(filter)?;
         let mut text = self.filter.lock().unwrap_or_else(PoisonError::into_inner);
@@ -151,7 +151,7 @@ impl std::fmt::Debug for LogControl {
 /// at its start.
 pub fn init(options: &Options) -> Result<Telemetry, TelemetryError> {
     let (filter, handle) = reload::Layer::new(parse_filter(&options.filter)?);
-    // Where standard error cannot be written the layer would say so there, and panic.
+    // If standard error cannot be written, the layer would report that there, and panic.
     let lines = fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     let lines = match options.format {
         LogFormat::Pretty => {
@@ -162,7 +162,7 @@ pub fn init(options: &Options) -> Result<Telemetry, TelemetryError> {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     let traces = options.otlp.as_ref().map(Traces::start).transpose()?;
-    // A layer that is absent would let everything through: nothing that no layer wants is to be made at all.
+    // An absent layer would enable everything: records that no layer wants must not be created.
     let wanted = if traces.is_some() { LevelFilter::TRACE } else { LevelFilter::OFF };
     let spans = traces.as_ref().map(Traces::layer).with_filter(wanted);
     let subscriber = registry().with(lines.with_filter(filter.and(filter_fn(is_harmless)))).with(spans);
@@ -173,7 +173,7 @@ pub fn init(options: &Options) -> Result<Telemetry, TelemetryError> {
     Ok(Telemetry { log: LogControl::new(&options.filter, handle), _traces: traces })
 }
 
-/// Whether an event or span can hold nothing that must not be seen: those of ours, and what others tell everybody.
+/// Whether a record cannot contain secrets: our own records, and those of other crates from `info` on.
 fn is_harmless(metadata: &Metadata<'_>) -> bool {
     *metadata.level() <= Level::INFO || metadata.target().starts_with("echogen")
 }

@@ -1,8 +1,7 @@
-//! The metrics: one closed list, from which the documentation is made, and behind it what counts.
+//! The metrics: one closed list, from which the documentation is generated, and the code that records them.
 //!
-//! Names follow Prometheus: base units, `_total` for what only grows. A label has few values, all known beforehand;
-//! never a job's id or a tenant's name. Series that count begin at zero when their role starts, so that a rate sees the
-//! first one.
+//! Names follow Prometheus: base units, `_total` for counters. A label has few values, all known beforehand; never a
+//! job's id or a tenant's name. Counters start at zero when their role starts, so that a rate includes the first event.
 
 mod labels;
 mod page;
@@ -97,7 +96,7 @@ const SCALE_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.
 const STORE_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 const BATCH_IMAGES: &[f64] = &[1.0, 2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0];
 
-/// Some names, and one more behind them.
+/// Names, and one more after them.
 const fn and_one<const N: usize>(names: &[&'static str], last: &'static str) -> [&'static str; N] {
     let mut all = [last; N];
     let mut index = 0;

@@ -1,7 +1,7 @@
-//! Posts to a collector, on the HTTP and TLS stack that the program has anyway.
+//! Posts to a collector, with the program's own HTTP and TLS stack.
 //!
-//! The exporter works on a thread of its own and has no runtime. This client brings one, so that spans leave while the
-//! program's own threads are busy, and still after its runtime has ended. It must not be used on an async thread.
+//! The exporter runs on a thread of its own without a runtime. This client has one, so that spans are sent while the
+//! program's threads are busy, and after the program's runtime has ended. It must not be used on an async thread.
 
 use std::{
     sync::{
@@ -50,16 +50,16 @@ impl OtlpClient {
             _ => return Err(format!("{endpoint:?} begins neither with http:// nor with https://")),
         };
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-        // A connection that is not looked at between two exports may be closed meanwhile, so each has its own.
+        // An idle connection may be closed between two exports, so each export opens its own.
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
         let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
         Ok(Self { runtime: Mutex::new(runtime), client, limit, failures: AtomicU64::new(0) })
     }
 
-    /// Spans that do not arrive are lost, and no job with them.
+    /// Spans that cannot be sent are lost; jobs are not affected.
     fn note(&self, why: &str) {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        // At each power of two, so that a collector that is away for long does not fill the log.
+        // Logged at each power of two, so that a long outage of the collector does not fill the log.
         if failures.is_power_of_two() {
             warn!(failures, why, "spans did not reach the collector");
         }
@@ -98,7 +98,7 @@ fn tls_config(roots: RootCertStore) -> Result<ClientConfig, String> {
 
 fn system_roots() -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    // Some of a system's certificates may be unusable; what counts is that there are others.
+    // Some of a system's certificates may be unusable; the others suffice.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() { Err("the system has no certificates for https".to_owned()) } else { Ok(roots) }
 }

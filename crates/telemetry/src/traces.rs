@@ -1,4 +1,4 @@
-//! Traces: spans go to a collector by OTLP, and each is placed where the message that caused it belongs.
+//! Traces: spans are sent to a collector by OTLP, each below the span of the message that caused it.
 
 use std::{
     collections::HashMap,
@@ -23,16 +23,16 @@ use tracing_subscriber::{Layer, filter::Targets, registry::LookupSpan};
 
 use crate::{TelemetryError, otlp_client::OtlpClient};
 
-/// What one export may take.
+/// Time limit of one export.
 const EXPORT_TIME: Duration = Duration::from_secs(10);
 
-/// What the last spans have at the end of the process.
+/// Time limit for the last spans at the end of the process.
 const LAST_TIME: Duration = Duration::from_secs(5);
 
-/// The header that says where in a trace a message belongs.
+/// The header with a message's trace context.
 const TRACEPARENT: &str = "traceparent";
 
-/// Where spans go.
+/// Where spans are sent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Otlp {
     /// The collector's address, such as `http://collector:4318`; spans go to `/v1/traces` below it.
@@ -41,8 +41,8 @@ pub struct Otlp {
     pub service: String,
     /// Its version.
     pub version: String,
-    /// The share of the traces that begin here which are kept, 0 to 1. One that came with a message is kept or not as
-    /// its beginner decided.
+    /// The share of the traces that begin here which are kept, 0 to 1. For a trace that came with a message, its
+    /// beginner has decided.
     pub ratio: f64,
 }
 
@@ -54,7 +54,7 @@ pub(crate) struct Traces {
 
 static IS_ON: AtomicBool = AtomicBool::new(false);
 
-/// From here on spans have places in traces.
+/// From this call on spans are recorded.
 pub(crate) fn switch_on() {
     IS_ON.store(true, Ordering::Release);
 }
@@ -83,7 +83,7 @@ impl Traces {
         Ok(Self { provider })
     }
 
-    /// What takes in the spans of ours, whatever is logged.
+    /// The layer for our own spans, independent of the log filter.
     pub(crate) fn layer<S>(&self) -> impl Layer<S> + use<S>
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
@@ -104,7 +104,7 @@ impl Drop for Traces {
 }
 
 /// Places `span`, which must be new, under the span of a `traceparent`; without one it begins a trace. Returns its own
-/// `traceparent`, for whatever it causes; `None` where spans are not sent anywhere. `name` is what the collector shows.
+/// `traceparent`, for the messages that it causes; `None` if spans are not sent. `name` is what the collector shows.
 pub fn place_span(span: &Span, name: &'static str, parent: Option<&str>) -> Option<String> {
     if !IS_ON.load(Ordering::Acquire) {
         return None;
@@ -112,7 +112,7 @@ pub fn place_span(span: &Span, name: &'static str, parent: Option<&str>) -> Opti
     if let Some(parent) = parent {
         let carrier = HashMap::from([(TRACEPARENT.to_owned(), parent.to_owned())]);
         let context = TraceContextPropagator::new().extract(&carrier);
-        // An error says that the span is disabled; then it has no place to be told either.
+        // An error means that the span is disabled; then it has no trace context either.
         span.set_parent(context).ok()?;
     }
     let context = span.context();

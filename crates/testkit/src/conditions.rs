@@ -1,4 +1,4 @@
-//! Waiting on conditions instead of sleeping.
+//! Waits for conditions instead of sleeping.
 
 use std::time::Duration;
 

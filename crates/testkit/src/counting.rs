@@ -1,4 +1,4 @@
-//! A port that counts what is asked of it.
+//! A port that counts its calls.
 
 use std::{
     collections::BTreeMap,
@@ -17,12 +17,12 @@ pub struct Counting<P> {
 }
 
 impl<P> Counting<P> {
-    /// `inner`, counted from now on.
+    /// Wraps `inner` and counts its calls.
     pub fn new(inner: P) -> Self {
         Self { inner, calls: Mutex::default() }
     }
 
-    /// The calls since this was asked last.
+    /// The calls since the last call of this method.
     pub fn take(&self) -> BTreeMap<&'static str, usize> {
         std::mem::take(&mut self.calls.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -16,8 +16,9 @@ use echogen_ports::{
     QueueName, Settle,
 };
 use futures::FutureExt;
+use tokio_util::sync::CancellationToken;
 
-/// Fails the first N calls that would change something or read (not `consume` and `subscribe`), transiently.
+/// Fails the first N reading or writing calls (not `consume` and `subscribe`) with a transient fault.
 #[derive(Debug)]
 pub struct FailFirst<P> {
     inner: P,
@@ -30,7 +31,7 @@ impl<P> FailFirst<P> {
         Self { inner, left: AtomicU32::new(calls) }
     }
 
-    /// How many calls are still to fail.
+    /// The number of calls that will still fail.
     pub fn left(&self) -> u32 {
         self.left.load(Ordering::SeqCst)
     }
@@ -121,7 +122,7 @@ impl<P: Broker> Broker for FailFirst<P> {
     }
 }
 
-/// Publishes every message twice, as a broker may that lost its own confirm.
+/// Publishes every message twice, as happens when a confirm is lost.
 #[derive(Debug)]
 pub struct Duplicating<B>(pub B);
 
@@ -156,8 +157,8 @@ impl<B: Broker> Broker for Duplicating<B> {
     }
 }
 
-/// Loses the first N acks: the message goes back to its queue though its work is done, as when a worker dies between
-/// publish and ack.
+/// Loses the first N acknowledgements: the message is requeued although its work is done, as when a worker dies between
+/// publish and acknowledgement.
 #[derive(Debug)]
 pub struct LostAcks<B> {
     inner: B,
@@ -199,7 +200,7 @@ impl<B: Broker> Broker for LostAcks<B> {
     }
 }
 
-/// Hands out as much as is asked for, whatever prefetch was agreed.
+/// Ignores the prefetch limit.
 #[derive(Debug)]
 pub struct IgnoresPrefetch<B>(pub B);
 
@@ -230,8 +231,8 @@ impl<B: Broker> Broker for IgnoresPrefetch<B> {
     }
 }
 
-/// Takes messages ahead of their turn, as many as the prefetch allows, as clients of real brokers do: what waits in the
-/// client's hands comes back with it when it dies, and counts as handed out.
+/// Receives messages ahead, as many as the prefetch allows, as clients of real brokers do: prefetched messages are
+/// redelivered when the client dies, and count as delivered.
 #[derive(Debug)]
 pub struct ReceivesAhead<B>(pub B);
 
@@ -260,6 +261,96 @@ impl<B: Broker> Broker for ReceivesAhead<B> {
 
     async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, Fault> {
         self.0.subscribe(prefix).await
+    }
+}
+
+/// A broker whose connections can be cut: all consumers end, and what they have handed out and nobody has settled goes back.
+#[derive(Debug)]
+pub struct CutConnections<B> {
+    inner: B,
+    open: std::sync::Mutex<Vec<CutLine>>,
+}
+
+#[derive(Clone)]
+struct CutLine {
+    cut: CancellationToken,
+    /// Empty once it is cut.
+    consumer: Arc<tokio::sync::Mutex<Option<Box<dyn Consumer>>>>,
+}
+
+impl std::fmt::Debug for CutLine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CutLine").field("is_cut", &self.cut.is_cancelled()).finish_non_exhaustive()
+    }
+}
+
+impl<B> CutConnections<B> {
+    /// `inner`, whose connections stand until they are cut.
+    pub fn new(inner: B) -> Self {
+        Self { inner, open: std::sync::Mutex::default() }
+    }
+
+    /// Cuts the connections of all consumers that there are. Those who consume from now on have new ones.
+    pub async fn cut(&self) {
+        let open = std::mem::take(&mut *self.open.lock().unwrap_or_else(PoisonError::into_inner));
+        for line in open {
+            line.cut.cancel();
+            line.consumer.lock().await.take();
+        }
+    }
+}
+
+#[async_trait]
+impl<B: Broker> Broker for CutConnections<B> {
+    async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), Fault> {
+        self.inner.publish(queue, message).await
+    }
+
+    async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), Fault> {
+        self.inner.publish_after(queue, message, delay).await
+    }
+
+    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), Fault> {
+        self.inner.dead_letter(queue, message, reason).await
+    }
+
+    async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, Fault> {
+        let consumer = self.inner.consume(queue, prefetch).await?;
+        let line =
+            CutLine { cut: CancellationToken::new(), consumer: Arc::new(tokio::sync::Mutex::new(Some(consumer))) };
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).push(line.clone());
+        Ok(Box::new(line))
+    }
+
+    async fn publish_event(&self, event: Event) -> Result<(), Fault> {
+        self.inner.publish_event(event).await
+    }
+
+    async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, Fault> {
+        self.inner.subscribe(prefix).await
+    }
+}
+
+#[async_trait]
+impl Consumer for CutLine {
+    async fn receive(&mut self) -> Result<Option<Delivery>, Fault> {
+        let received = async {
+            match &mut *self.consumer.lock().await {
+                Some(consumer) => consumer.receive().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.cut.cancelled() => Err(Fault::unavailable("the connection was cut on purpose")),
+            received = received => received,
+        }
+    }
+
+    async fn stop(&mut self) {
+        if let Some(consumer) = &mut *self.consumer.lock().await {
+            consumer.stop().await;
+        }
     }
 }
 

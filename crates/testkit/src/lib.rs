@@ -15,7 +15,7 @@ mod servers;
 
 pub use conditions::eventually;
 pub use counting::Counting;
-pub use faults::{Duplicating, FailFirst, IgnoresPrefetch, LostAcks, ReceivesAhead};
+pub use faults::{CutConnections, Duplicating, FailFirst, IgnoresPrefetch, LostAcks, ReceivesAhead};
 pub use jobs::job;
 pub use proxy::CutProxy;
 pub use rabbitmq::{RabbitMq, RabbitMqCluster, ServerError};

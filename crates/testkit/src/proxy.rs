@@ -18,13 +18,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 enum Network {
     /// Everything passes.
     Whole,
-    /// Nothing passes, and nobody is told: what was sent waits.
+    /// Nothing passes, without any notification: data that was sent waits.
     Stalled,
     /// Connections are reset, new ones too.
     Cut,
 }
 
-/// A way to a server that can fail. Connections end when it is dropped.
+/// A proxy in front of a server, which can fail. Connections end when it is dropped.
 #[derive(Debug)]
 pub struct CutProxy {
     address: SocketAddr,
@@ -65,12 +65,12 @@ impl CutProxy {
         self.network.send_replace(Network::Cut);
     }
 
-    /// Lets nothing pass any more, without telling either side, until [`CutProxy::restore`].
+    /// Lets nothing pass, without notifying either side, until [`CutProxy::restore`].
     pub fn stall(&self) {
         self.network.send_replace(Network::Stalled);
     }
 
-    /// Lets everything pass again; what was stalled goes on.
+    /// Lets everything pass again; stalled data continues.
     pub fn restore(&self) {
         self.network.send_replace(Network::Whole);
     }
@@ -92,7 +92,7 @@ async fn serve(listener: TcpListener, targets: Vec<String>, network: watch::Rece
         tasks.spawn(async move {
             let Some(server) = connect(&targets).await else { return };
             let ((client_in, client_out), (server_in, server_out)) = (client.into_split(), server.into_split());
-            // One direction's end is the other's too: then both halves are dropped, and so both connections.
+            // When one direction ends, the other ends too: both halves are dropped, and with them both connections.
             select! {
                 () = pass(client_in, server_out, network.clone()) => {}
                 () = pass(server_in, client_out, network) => {}

@@ -1,7 +1,8 @@
-//! A private RabbitMQ server for tests: free ports, a scratch folder, a name server (epmd) of its own.
+//! A private RabbitMQ server for tests: free ports, a temporary folder, its own name server (epmd).
 //!
-//! It is killed when the handle is dropped, and also when the test process ends in any other way: a small shell beside
-//! it waits for the end of its input. A machine without RabbitMQ is an error that says what to install, never a skip.
+//! It is killed when the handle is dropped, and also when the test process ends in any other way: a shell process
+//! beside it waits for the end of its input. A machine without RabbitMQ is an error that says what to install, never a
+//! skip.
 
 mod cluster;
 mod management;
@@ -41,7 +42,7 @@ impl RabbitMq {
     /// `{consumer_timeout, 2000}`.
     pub async fn start_with(environment: &str) -> Result<Self, ServerError> {
         let mut last = ServerError("no start was tried".to_owned());
-        // Another process may take a port between its being found free and its being used.
+        // Another process may take a port after it was found free and before it is used.
         for _ in 0..3 {
             let node = Node::start(NodePlan::single(environment)?)?;
             match node.ready(START_LIMIT).await {
@@ -107,12 +108,12 @@ impl RabbitMq {
         self.node.folder().join("log")
     }
 
-    /// Kills the server as a power cut would.
+    /// Kills the server with SIGKILL.
     pub fn kill_9(&self) {
         self.node.kill();
     }
 
-    /// Stops the server in good order, if it runs.
+    /// Stops the server gracefully, if it runs.
     pub async fn stop(&self) {
         self.node.stop().await;
     }

@@ -16,28 +16,26 @@ pub struct WorkerConfig {
     /// Each role has its own, so it is no setting of this name.
     #[serde(skip)]
     pub concurrency: u16,
-    /// Seconds that one try may take. Prefetch times this has to stay well below the broker's own patience
-    /// (RabbitMQ's `consumer_timeout`, 30 minutes).
+    /// Time limit in seconds for one attempt. It must be well below the broker's delivery timeout (RabbitMQ's
+    /// `consumer_timeout`, 30 minutes).
     pub task_timeout_seconds: f64,
-    /// Tries of one task before it is parked among the dead letters.
+    /// Attempts of a task before it is parked in the dead-letter queue.
     #[schemars(range(min = 1, max = 100))]
     pub max_attempts: u32,
-    /// Times a task may begin alone and take its worker down before it is parked. Counted in the cache, so only where
-    /// the worker has a scoreboard.
+    /// Crashes of a worker while it runs the task alone, before the task is parked. They are counted in the cache.
     #[schemars(range(min = 1))]
     pub max_crashes: u32,
-    /// Times the broker may hand out a task again without its being settled, for whatever reason. A broker counts what
-    /// waits in a dying worker's hands as well, so this is the wider bound; RabbitMQ's quorum queues have the same limit,
-    /// 20.
+    /// Redeliveries of a task without an acknowledgement before it is parked. The broker also counts tasks that a
+    /// crashed worker had only prefetched, so this limit is higher than `max_crashes`.
     pub max_redeliveries: u32,
-    /// Seconds that a finished task waits for room in the next stage's full queue before it is put back. Together with
-    /// the task's own time it has to stay below the broker's patience.
+    /// Seconds that a finished task waits while the next stage's queue is full, before it is requeued. Together with
+    /// `task_timeout_seconds` it must be below the broker's delivery timeout.
     pub full_queue_seconds: f64,
-    /// The waits between tries.
+    /// Waits between attempts.
     pub backoff: Backoff,
-    /// Seconds that tasks at work may go on after shutdown has begun, before they are put back.
+    /// Seconds that running tasks may continue after shutdown has begun, before they are requeued.
     pub grace_seconds: f64,
-    /// Jobs begun in turn of each lane while all have some waiting.
+    /// Shares of the lanes while all have jobs waiting.
     pub lane_weights: LaneWeights,
 }
 

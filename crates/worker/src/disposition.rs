@@ -10,6 +10,8 @@ pub(crate) struct ReceivedTask<'a> {
     pub(crate) queue: &'a QueueName,
     pub(crate) message: Message,
     pub(crate) redeliveries: u32,
+    /// Whether it came back from a worker that may have died of it.
+    pub(crate) is_suspect: bool,
     pub(crate) headers: TaskHeaders,
     pub(crate) facts: TaskFacts,
     /// What is kept of its job since the body was read; `None` before that, where it could not be read, and where the job

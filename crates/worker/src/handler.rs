@@ -43,8 +43,8 @@ pub(crate) struct Handler<S> {
 }
 
 impl<S: Stage> Handler<S> {
-    /// Takes one delivery to its end. Whatever goes wrong before the ack requeues it. `alone` keeps others from being at
-    /// work while it is; settling it may take long, and needs nobody to wait.
+    /// Takes one delivery to its end. Whatever goes wrong before the ack requeues it. A suspect comes with `alone`, which
+    /// keeps others from being at work while it is; settling it may take long, and needs nobody to wait.
     pub(crate) async fn handle(
         &self,
         mut delivery: Delivery,
@@ -77,7 +77,8 @@ impl<S: Stage> Handler<S> {
         // What is left of the delivery is how to settle it.
         let message = std::mem::take(&mut delivery.message);
         let (queue, redeliveries) = (&self.queues[queue], delivery.redeliveries);
-        let mut task = ReceivedTask { queue, message, redeliveries, headers, facts, job: None };
+        let is_suspect = alone.is_some();
+        let mut task = ReceivedTask { queue, message, redeliveries, is_suspect, headers, facts, job: None };
         async {
             let (disposition, begun) = self.decide(&mut task, abort).await;
             drop(alone);
@@ -146,7 +147,7 @@ impl<S: Stage> Handler<S> {
         }
         let mut begun = None;
         // The mark stands before anything of the task is run.
-        if let (Some(ledger), true) = (&self.ledger, task.redeliveries > 0) {
+        if let (Some(ledger), true) = (&self.ledger, task.is_suspect) {
             let (crashes, mark) = ledger.begin(&task.message.body).await;
             begun = Some(mark);
             if crashes >= config.max_crashes.max(1) {
@@ -224,7 +225,7 @@ impl<S: Stage> Handler<S> {
         let time_limit = Instant::now() + clock.within(config.task_timeout(), deadline);
         let mut context = StageContext::new(announcer.clone(), clock.clone(), time_limit, task.facts.clone());
         context.cancelled = abort.clone();
-        context.alone = task.redeliveries > 0;
+        context.alone = task.is_suspect;
         context
     }
 

@@ -23,6 +23,7 @@ mod results;
 mod stage;
 mod stage_kit;
 mod status_board;
+mod tasks_at_work;
 mod trace;
 mod waits;
 mod worker;

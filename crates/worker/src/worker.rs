@@ -7,14 +7,15 @@
 //!    │          │ back    └──────────────────────┼─ too often ──▶ dead letter ─────────┤
 //!    │          ▼                                └─ cancelled ────────────────────────┘
 //!    │     all permits: it runs alone
-//!    └── put back ◀── shutdown's grace is over, or a step before the ack failed
+//!    └── requeued ◀── shutdown's grace is over, or a step before the ack failed
 //! ```
 //!
 //! What must stay true: the ack comes last, after the product is stored (the stage's promise) and everything that
 //! follows is confirmed by the broker. So dying at any point repeats work and loses none. The permit is taken before
-//! receiving, so the limit is a limit. A consumer outlives its deliveries. A task that came back may be one that kills
-//! its worker, so nothing else is at work while it runs. Dropping the future of [`Worker::run`] is like dying: nothing
-//! of it goes on.
+//! receiving, so the limit is a limit; it holds for the tasks of all consumers together. A consumer outlives its
+//! deliveries, and tasks outlive a consumer that is lost. A task that came back may be one that kills its worker, so
+//! nothing else is at work while it runs, unless it came back because its connection was lost. Dropping the future of
+//! [`Worker::run`] is like dying: nothing of it goes on.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,16 +23,16 @@ use echogen_ports::{Broker, Fault, QueueName};
 use echogen_protocol::StageTask;
 use tokio::{
     select,
-    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::warn;
 
 use crate::{
     Clock, FailureHandler, JobStatusBoard, Stage, WorkerConfig, announcer::Announcer, cancellation::Cancellations,
-    completion::Completion, handler::Handler, lanes::Consumers, quarantine::CrashLedger, waits::pause,
+    completion::Completion, handler::Handler, lanes::Consumers, quarantine::CrashLedger, tasks_at_work::TasksAtWork,
+    waits::pause,
 };
 
 /// The time that courtesies still waiting to be told have at the end.
@@ -119,110 +120,97 @@ impl<S: Stage> Worker<S> {
         }
     }
 
-    /// One consumer after the other.
+    /// Consumes until `shutdown`, or until the broker refuses; then waits for the tasks at work.
     async fn work(&self, handler: Arc<Handler<S>>, shutdown: &CancellationToken) -> Result<(), Fault> {
+        let mut tasks = TasksAtWork::new(self.config.concurrency);
+        let ended = self.consume_again_and_again(&handler, &mut tasks, shutdown).await;
+        let stage = S::Task::STAGE.as_str();
+        let late = |tasks| warn!(stage, tasks, "grace period is over, requeueing tasks");
+        tasks.drain(self.config.grace(), late).await;
+        ended
+    }
+
+    /// One consumer after the other. A lost connection costs no work: the tasks at work go on, and meanwhile what the limit
+    /// leaves is consumed.
+    async fn consume_again_and_again(
+        &self,
+        handler: &Arc<Handler<S>>,
+        tasks: &mut TasksAtWork,
+        shutdown: &CancellationToken,
+    ) -> Result<(), Fault> {
         let mut failures = 0;
         while !shutdown.is_cancelled() {
-            let Err(error) = self.consume(&handler, shutdown, &mut failures).await else { continue };
-            if error.is_permanent() {
-                return Err(error);
+            let Err(fault) = self.consume(handler, tasks, shutdown, &mut failures).await else { continue };
+            if fault.is_permanent() {
+                return Err(fault);
             }
             failures += 1;
-            let wait = self.config.backoff.wait_asked(error.retry_after(), failures);
+            let wait = self.config.backoff.wait_asked(fault.retry_after(), failures);
             let queues = self.queues.len();
-            warn!(stage = S::Task::STAGE.as_str(), queues, %error, ?wait, "broker lost, will consume again");
+            warn!(stage = S::Task::STAGE.as_str(), queues, error = %fault, ?wait, "broker lost, will consume again");
             pause(wait, shutdown).await;
         }
         Ok(())
     }
 
-    /// The life of one consumer, from its start until the last of its deliveries is settled.
+    /// The life of one consumer.
     async fn consume(
         &self,
         handler: &Arc<Handler<S>>,
+        tasks: &mut TasksAtWork,
         shutdown: &CancellationToken,
         failures: &mut u32,
     ) -> Result<(), Fault> {
-        let concurrency = self.config.concurrency.max(1);
         let mut consumers = select! {
+            // In this order: whoever is to end begins nothing.
             biased;
+            // A broker that does not answer holds up no shutdown.
             () = shutdown.cancelled() => return Ok(()),
-            started = Consumers::start(&*self.broker, &self.queues, concurrency) => started?,
+            started = Consumers::start(&*self.broker, &self.queues, self.config.concurrency.max(1)) => started?,
         };
         let began = Instant::now();
-        // A set and no tracker: its tasks end with it, also when this future is dropped.
-        let (mut tasks, abort) = (JoinSet::new(), CancellationToken::new());
-        let ended = self.receive(handler, &mut consumers, &mut tasks, &abort, shutdown, failures).await;
+        let ended = self.receive(handler, &mut consumers, tasks, shutdown, failures).await;
         if began.elapsed() >= STEADY {
             *failures = 0;
         }
-        consumers.stop().await;
-        self.drain(&mut tasks, &abort).await;
+        tasks.retire(consumers);
         ended
     }
 
+    /// Receives and starts tasks until `shutdown` or until a consumer has ended.
     async fn receive(
         &self,
         handler: &Arc<Handler<S>>,
         consumers: &mut Consumers,
-        tasks: &mut JoinSet<()>,
-        abort: &CancellationToken,
+        tasks: &mut TasksAtWork,
         shutdown: &CancellationToken,
         failures: &mut u32,
     ) -> Result<(), Fault> {
-        let concurrency = u32::from(self.config.concurrency.max(1));
-        let permits = Arc::new(Semaphore::new(concurrency as usize));
         loop {
-            while let Some(ended) = tasks.try_join_next() {
-                check(ended);
-            }
             let received = async {
-                let permit = take(&permits, 1).await;
+                // The permit comes before the delivery, so that the limit is a limit.
+                let permit = tasks.permit().await;
                 let Some((queue, delivery)) = consumers.next().await? else {
-                    return Err(Fault::unavailable(format!("a consumer of {} has ended", S::Task::STAGE.as_str())));
+                    return Err(Fault::unavailable(format!("a consumer of {} has ended", S::Task::STAGE)));
                 };
-                // All other permits: whatever is at work ends first, and nothing begins until this one has ended.
-                let rest = if delivery.redeliveries > 0 { take(&permits, concurrency - 1).await } else { None };
-                Ok((queue, delivery, permit, rest))
+                let admission = tasks.admit(&delivery, permit).await;
+                Ok((queue, delivery, admission))
             };
-            let (queue, delivery, permit, rest) = select! {
+            let (queue, delivery, admission) = select! {
+                // In this order: whoever is to end begins nothing.
                 biased;
+                // A delivery that waits to run alone is dropped, and so requeued.
                 () = shutdown.cancelled() => return Ok(()),
+                // The next task, or the end of a consumer.
                 received = received => received?,
             };
             *failures = 0;
-            let (handler, abort) = (Arc::clone(handler), abort.clone());
-            tasks.spawn(async move {
-                handler.handle(delivery, queue, rest, &abort).await;
-                drop(permit);
+            let handler = Arc::clone(handler);
+            let body = delivery.message.body.clone();
+            tasks.spawn(body, admission, move |alone, abort| async move {
+                handler.handle(delivery, queue, alone, &abort).await;
             });
         }
-    }
-
-    async fn drain(&self, tasks: &mut JoinSet<()>, abort: &CancellationToken) {
-        if timeout(self.config.grace(), all_of(tasks)).await.is_err() {
-            warn!(stage = S::Task::STAGE.as_str(), tasks = tasks.len(), "grace period is over, putting tasks back");
-            abort.cancel();
-            all_of(tasks).await;
-        }
-    }
-}
-
-/// Permits are never closed while they are asked for.
-async fn take(permits: &Arc<Semaphore>, count: u32) -> Option<OwnedSemaphorePermit> {
-    Arc::clone(permits).acquire_many_owned(count).await.ok()
-}
-
-async fn all_of(tasks: &mut JoinSet<()>) {
-    while let Some(ended) = tasks.join_next().await {
-        check(ended);
-    }
-}
-
-/// A stage's panic is caught where it runs; one here is a fault of the loop, and its delivery comes again.
-fn check(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended {
-        error!(%error, "a task was not handled to its end");
     }
 }
 

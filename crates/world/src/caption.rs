@@ -1,4 +1,4 @@
-//! Captions in the style of user prompts.
+//! Captions of pictures, as people would type them.
 
 use crate::{
     identity::Kind,
@@ -9,7 +9,7 @@ use crate::{
 /// Number of the random stream that a caption is drawn from.
 const STREAM: u64 = 4;
 
-/// Writes a caption. It always contains the names of kind and scene, and usually the time of day.
+/// Describes a picture: always the kind and the scene by their names, the time of day mostly.
 pub fn caption(number: u64, kind: Kind, scene: Scene, light: Light) -> String {
     let mut draw = Draw::new(number, STREAM);
     let subject = subject(&mut draw, kind);

@@ -40,7 +40,7 @@ impl Kind {
         Self::Cat,
     ];
 
-    /// The index in [`Kind::ALL`].
+    /// Its index in [`Kind::ALL`].
     pub fn index(self) -> usize {
         self as usize
     }
@@ -83,7 +83,7 @@ impl Pattern {
     pub const ALL: [Self; 8] =
         [Self::Plain, Self::Stripes, Self::Bars, Self::Diagonals, Self::Dots, Self::Checks, Self::Band, Self::Halves];
 
-    /// The index in [`Pattern::ALL`].
+    /// Its index in [`Pattern::ALL`].
     pub fn index(self) -> usize {
         self as usize
     }
@@ -104,7 +104,7 @@ impl Emblem {
     /// All emblems.
     pub const ALL: [Self; 5] = [Self::None, Self::Disc, Self::Star, Self::Heart, Self::Square];
 
-    /// The index in [`Emblem::ALL`].
+    /// Its index in [`Emblem::ALL`].
     pub fn index(self) -> usize {
         self as usize
     }
@@ -115,7 +115,7 @@ impl Emblem {
 pub struct Identity {
     /// The number from which all fields are derived.
     pub number: u64,
-    /// The kind.
+    /// Its kind.
     pub kind: Kind,
     /// Colours: of the largest part, of the pattern and secondary parts, and of small parts.
     pub palette: [Colour; 3],
@@ -125,7 +125,7 @@ pub struct Identity {
     pub emblem: Emblem,
     /// Factor on the kind's ratio of width to height.
     pub stretch: f32,
-    /// Proportions of single parts, each 0 to 1. Their meaning depends on the kind.
+    /// Proportions of single parts, each 0 to 1; their meaning depends on the kind.
     pub traits: [f32; 4],
     /// Number of repeats of the pattern across the subject.
     pub repeats: f32,
@@ -139,7 +139,7 @@ impl Identity {
         let mut draw = Draw::new(number, STREAM);
         let palette = palette(&mut draw);
         let pattern = *draw.pick(&Pattern::ALL);
-        // An emblem on a busy pattern would not be visible.
+        // A sign on a busy pattern would not be visible.
         let calm = matches!(pattern, Pattern::Plain | Pattern::Band | Pattern::Halves);
         let emblem = if calm || draw.chance(0.2) { *draw.pick(&Emblem::ALL) } else { Emblem::None };
         Self {
@@ -154,7 +154,7 @@ impl Identity {
         }
     }
 
-    /// Whether this identity is held out from training.
+    /// Whether it is held out of training.
     pub fn is_held_out(&self) -> bool {
         HELD_OUT_IDENTITIES.contains(&self.number)
     }
@@ -199,7 +199,7 @@ impl Identity {
     }
 }
 
-/// Draws three clearly different colours.
+/// Three colours that are easily distinguished.
 fn palette(draw: &mut Draw) -> [Colour; 3] {
     let hue = draw.unit();
     let main = match draw.below(10) {

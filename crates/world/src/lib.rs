@@ -1,12 +1,11 @@
-//! The drawn world: seeded pictures of subjects in scenes, with captions and boxes.
+//! A drawn world: seeded pictures of subjects in scenes, with captions and boxes.
 //!
-//! An [`Identity`] is a subject (for example a robot with certain colours, pattern and proportions). A [`View`] is the
-//! scene and the pose. [`Picture::render`] paints an identity in a view at any size. The same numbers give the same
-//! bytes on every machine: random numbers come from a counter-based generator, and the arithmetic uses only operations
-//! that all processors round alike. [`split`] defines which identities and which pairs of kind and scene are held out
-//! from training.
+//! An [`Identity`] is a subject (a robot with such colours, such a pattern, such proportions), a [`View`] is where and
+//! how it is seen, and [`Picture::render`] paints the one in the other at any size. The same numbers give the same
+//! bytes on every machine: random numbers come from counters, and only operations are used that all processors round
+//! alike. [`split`] says which identities and which pairs of kind and scene are held out of training.
 //!
-//! The crate makes training and evaluation data for the mini bundle. It contains no network and no file format.
+//! It renders training and evaluation data for the mini bundle; it contains no network and no file format.
 
 mod canvas;
 mod caption;

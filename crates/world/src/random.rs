@@ -1,10 +1,9 @@
-//! The only source of random numbers: each number is determined by seed, stream and position, so any draw can be
-//! repeated separately.
+//! The one source of random numbers: by seed, stream and position, so that any number can be computed alone.
 //!
 //! The words are those of SplitMix64, which mixes a counter. Floats are made of the upper 24 bits, so they are exact
 //! in f32.
 
-/// A stream of random numbers for one seed.
+/// A stream of random numbers of a seed.
 #[derive(Clone, Debug)]
 pub(crate) struct Draw {
     key: u64,

@@ -13,7 +13,7 @@ const STREAM: u64 = 2;
 /// All properties of a picture except the subject.
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
-    /// Seed of the view and of the scene's details.
+    /// The seed of the random numbers, also of the scene's details.
     pub number: u64,
     /// The scene.
     pub scene: Scene,
@@ -38,7 +38,7 @@ impl View {
         let leaning = if draw.chance(0.3) { 0.22 } else { 0.06 };
         let tilt = draw.between(-leaning, leaning);
         let x = draw.between(scale * 0.52, 1.0 - scale * 0.52);
-        // The subject's base is in the lower part of the picture, lower for larger subjects.
+        // Subjects stand in the lower part; nearer ones lower.
         let foot = draw.between(0.84, 0.90) + (scale - 0.5) * 0.3;
         let y = if scene.floats() { draw.between(0.36, 0.62) } else { foot - scale / 2.0 };
         Self { number, scene, light, centre: (x, y), scale, tilt, mirrored: draw.chance(0.5) }

@@ -18,42 +18,43 @@ use crate::tls::Trust;
 #[serde(default, deny_unknown_fields)]
 pub struct AmqpConfig {
     /// Address of RabbitMQ: `amqp://user:password@host:5672/vhost`, or `amqps://` for TLS. The virtual host `/` is
-    /// written `%2f` or left out; the hosts of a cluster, separated by commas, are tried in turn. Absent: no broker is
+    /// written `%2f` or omitted; the hosts of a cluster, separated by commas, are tried in turn. Absent: no broker is
     /// used.
     pub url: Option<Secret>,
     /// Authorities whose certificates are trusted in addition to the system's, as PEM text or as the path of a PEM file.
     pub certificates: Option<String>,
-    /// What the names of all exchanges and queues begin with; installations with different prefixes share a broker.
+    /// Prefix of the names of all exchanges and queues; installations with different prefixes can share a broker.
     pub prefix: String,
     /// Whether queues are quorum queues, which are replicated over the nodes of a cluster. Classic queues have no
     /// delivery limit.
     pub quorum: bool,
     /// Number of nodes that a new quorum queue is replicated on. Absent: the broker's own default.
     pub initial_group_size: Option<u32>,
-    /// Messages that each intake queue holds before producers are refused. A million jobs of a batch fit into a lane.
+    /// Limit of each intake queue, in messages; beyond it publishing is refused.
     pub intake_max_messages: u32,
-    /// Bytes of message bodies that each intake queue holds before producers are refused.
+    /// Limit of each intake queue, in bytes of message bodies; beyond it publishing is refused.
     pub intake_max_bytes: u64,
-    /// Messages that the queue of a stage, and each retry queue, holds before the stage ahead of it has to wait. A small
+    /// Limit of each stage's queue and of each retry queue, in messages; beyond it the stage before waits. A small
     /// number keeps a backlog in the intake queues, where the lanes are served by weight.
     pub stage_max_messages: u32,
-    /// Bytes of message bodies that the queue of a stage, and each retry queue, holds before the stage ahead has to wait.
+    /// Limit of each stage's queue and of each retry queue, in bytes of message bodies; beyond it the stage before
+    /// waits.
     pub stage_max_bytes: u64,
-    /// Messages that each dead-letter queue holds.
+    /// Limit of each dead-letter queue, in messages.
     pub dead_letters_max_messages: u32,
-    /// Bytes of message bodies that each dead-letter queue holds.
+    /// Limit of each dead-letter queue, in bytes of message bodies.
     pub dead_letters_max_bytes: u64,
-    /// Number of times that a message may return unacknowledged before the broker itself dead-letters it. It is the last
-    /// resort, so it must be larger than `worker.max_redeliveries`.
+    /// Redeliveries of a message without an acknowledgement before the broker itself parks it. It must be larger than
+    /// `worker.max_redeliveries`.
     pub delivery_limit: u32,
-    /// Bytes of the largest body that is published. RabbitMQ 4 refuses more than 16 MiB and closes the channel over it.
+    /// Largest message body that is published, in bytes. RabbitMQ 4 refuses more than 16 MiB and closes the channel.
     pub max_message_bytes: u64,
-    /// Seconds that connecting and declaring may take.
+    /// Time limit in seconds for connecting and declaring.
     pub connect_timeout_seconds: f64,
-    /// Seconds that the broker has to confirm a published message.
+    /// Time limit in seconds for the confirm of a published message.
     pub confirm_timeout_seconds: f64,
-    /// Whole seconds between heartbeats; a connection that is silent for two of them is given up. An address that says
-    /// `?heartbeat=` takes precedence.
+    /// Whole seconds between heartbeats; a connection without traffic for two of them is closed. `?heartbeat=` in the
+    /// address takes precedence.
     pub heartbeat_seconds: u16,
 }
 

@@ -20,10 +20,10 @@ pub struct HttpConfig {
     /// Hosts that pictures are fetched from: `example.org` for that host, `*.example.org` for all below it. Empty: all
     /// public hosts.
     pub allowed_hosts: Vec<String>,
-    /// Networks that are reached although they are not public, such as `10.1.0.0/16` for a picture server of one's own.
+    /// Networks that pictures may be fetched from although they are not public, such as `10.1.0.0/16` for a server of
+    /// your own.
     pub allowed_networks: Vec<AllowedNetwork>,
-    /// Whether `http://` is fetched too. A job's own address is always `https://`; with this a redirect may lead to an
-    /// unencrypted one.
+    /// Whether redirects may lead to `http://`. A job's own address is always `https://`.
     pub allow_http: bool,
     /// Authorities whose certificates are trusted in addition to the system's, as PEM text or as the path of a PEM file.
     pub certificates: Option<String>,
@@ -31,11 +31,11 @@ pub struct HttpConfig {
     pub max_redirects: u32,
     /// Seconds to wait for a connection.
     pub connect_timeout_seconds: f64,
-    /// Seconds that a picture may take with all its redirects.
+    /// Time limit in seconds for a picture, including redirects.
     pub timeout_seconds: f64,
-    /// Bytes that all pictures of one dispatcher may take together, each until it is stored; further pictures wait.
+    /// Bytes that all pictures of a dispatcher may take together until they are stored; further pictures wait.
     pub memory_bytes: u64,
-    /// User-Agent header of every request. Some picture servers refuse one that names no contact.
+    /// User-Agent header of every request. Some servers refuse requests without a contact in it.
     pub user_agent: String,
 }
 
@@ -80,20 +80,19 @@ impl HttpConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CallbackConfig {
-    /// Hosts that may be called back: `example.org` for that host, `*.example.org` for all below it. Empty: all public
-    /// hosts.
+    /// Hosts that callbacks may be sent to: `example.org` for that host, `*.example.org` for all below it. Empty: all
+    /// public hosts.
     pub allowed_hosts: Vec<String>,
-    /// Networks that are called although they are not public, such as `10.1.0.0/16`.
+    /// Networks that callbacks may be sent to although they are not public, such as `10.1.0.0/16`.
     pub allowed_networks: Vec<AllowedNetwork>,
     /// Authorities whose certificates are trusted in addition to the system's, as PEM text or as the path of a PEM file.
     pub certificates: Option<String>,
-    /// Signs callbacks as Standard Webhooks specify: `whsec_` and 24 to 64 random bytes in base64, as
-    /// `openssl rand -base64 32` prints them. While one secret replaces another, both, separated by a comma. Absent:
-    /// callbacks are not signed.
+    /// Signs callbacks as Standard Webhooks specify: `whsec_` and 24 to 64 random bytes in base64, as `openssl rand
+    /// -base64 32` prints them. During a rotation give both, separated by a comma. Absent: callbacks are not signed.
     pub secret: Option<Secret>,
     /// Seconds to wait for a connection.
     pub connect_timeout_seconds: f64,
-    /// Seconds that the client's server has to answer a callback.
+    /// Seconds to wait for the response to a callback.
     pub timeout_seconds: f64,
     /// User-Agent header of every callback.
     pub user_agent: String,

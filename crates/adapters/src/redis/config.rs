@@ -15,19 +15,19 @@ use crate::tls::Trust;
 #[serde(default, deny_unknown_fields)]
 pub struct RedisConfig {
     /// Address of Redis or Valkey: `redis://user:password@host:6379/0`, or `rediss://` for TLS; user, password and the
-    /// number of the database may be left out. Absent: every process keeps a cache of its own.
+    /// number of the database are optional. Absent: every process has a cache of its own.
     pub url: Option<Secret>,
     /// Authorities whose certificates are trusted in addition to the system's, as PEM text or as the path of a PEM file.
     pub certificates: Option<String>,
-    /// What every key begins with, so that several installations can share a server. Absent: `broker.prefix` and a colon.
+    /// Prefix of every key, so that several installations can share a server. Absent: `broker.prefix` and a colon.
     pub prefix: String,
-    /// Bytes of the largest value that is stored; larger ones are left out. An encoded subject has up to about 4 MiB.
+    /// Largest value that is stored, in bytes; larger ones are not cached. An encoded subject has up to about 4 MiB.
     pub max_value_bytes: u64,
     /// Seconds to wait for a connection.
     pub connect_timeout_seconds: f64,
-    /// Seconds to wait for an answer; a large value has as many once more for each MiB.
+    /// Seconds to wait for a response; for a large value as many again for each MiB.
     pub response_timeout_seconds: f64,
-    /// Seconds for which calls fail at once after Redis was found to be unreachable; 0 tries again with every call.
+    /// Seconds during which calls fail immediately after Redis was found unreachable; with 0 every call tries again.
     pub pause_seconds: f64,
 }
 

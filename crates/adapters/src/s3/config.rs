@@ -28,8 +28,8 @@ pub struct S3Config {
     /// What every key in the bucket begins with; it ends with `/` for a folder. No setting by itself either.
     #[serde(skip)]
     pub prefix: String,
-    /// Whether the bucket is named in the path of a request and not in the host's name. Absent: yes with an `endpoint`,
-    /// no without.
+    /// Whether the bucket is in the path of a request instead of the host name. Absent: yes with an `endpoint`, no
+    /// without.
     pub path_style: Option<bool>,
     /// Access key. Absent: what AWS's own tools would use (environment, profile, web identity, instance).
     pub access_key_id: Option<Secret>,
@@ -37,23 +37,23 @@ pub struct S3Config {
     pub secret_access_key: Option<Secret>,
     /// Session token of temporary access keys.
     pub session_token: Option<Secret>,
-    /// Checksum that is sent with an object and that the server verifies and keeps.
+    /// Checksum that is sent with an object; the server verifies and keeps it.
     pub upload_checksum: UploadChecksum,
     /// Whether the signature of a request covers the object's bytes. Without it only TLS protects them in transit, so
-    /// that needs an `https://` endpoint; it saves a pass over the bytes only if `upload_checksum` is `none` too.
+    /// it requires an `https://` endpoint; it saves a pass over the bytes only if `upload_checksum` is `none` too.
     pub sign_payload: bool,
     /// When the client library adds a checksum (CRC32 in a trailer) by itself, which many stores other than AWS reject.
-    /// It never adds one where `upload_checksum` gives one. Absent: `when_required` with an `endpoint`,
-    /// `when_supported` without.
+    /// It never does so where `upload_checksum` adds one. Absent: `when_required` with an `endpoint`, `when_supported`
+    /// without.
     pub checksum_calculation: Option<ChecksumCalculation>,
-    /// Whether the store knows `If-None-Match: *` on writes. Without it, "create only if absent" checks first and writes
-    /// then, and two workers at the same moment can both believe that they were first.
+    /// Whether the store supports `If-None-Match: *` on writes. Without it, "create only if absent" first checks and
+    /// then writes, and two simultaneous workers can both believe that they were first.
     pub conditional_writes: bool,
     /// Seconds to wait for a connection.
     pub connect_timeout_seconds: f64,
-    /// Seconds that one attempt of a call may take.
+    /// Time limit in seconds for one attempt of a call.
     pub attempt_timeout_seconds: f64,
-    /// Seconds that a call may take with all its attempts.
+    /// Time limit in seconds for a call with all its attempts.
     pub operation_timeout_seconds: f64,
     /// Attempts of one call, at least 1.
     pub max_attempts: u32,

@@ -13,7 +13,7 @@ use std::{
 use aws_sdk_s3::types::ChecksumMode;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use echogen_ports::{ObjectKey, ObjectStore};
+use echogen_ports::{FaultKind, ObjectKey, ObjectStore};
 use echogen_testkit::{S3Server, contract};
 use sha2::{Digest, Sha256};
 
@@ -98,6 +98,21 @@ async fn a_winner_whose_answer_was_lost_is_still_the_winner() {
         assert!(!store.put_if_absent(&at, format!("other {number}").into()).await.unwrap(), "{number}");
         assert!(!store.put_if_absent(&at, "a longer one than ours".into()).await.unwrap(), "{number}");
     }
+}
+
+#[tokio::test]
+async fn a_winner_who_may_not_read_is_told_so_and_not_that_another_won() {
+    let server = server();
+    let store = store(&server).await;
+    assert!(!store.exists(&key("a")).await.unwrap(), "the first call; the answer to the second, a write, is lost");
+    server.lose_answer_every(2);
+    server.refuse_reads(true);
+    let fault = store.put_if_absent(&key("a"), "1".into()).await.unwrap_err();
+    assert_eq!(fault.kind(), FaultKind::Refused, "{fault}");
+    assert!(fault.to_string().contains("allow s3:GetObject"), "{fault}");
+    server.refuse_reads(false);
+    server.lose_answer_every(0);
+    assert_eq!(store.get(&key("a"), 10).await.unwrap().unwrap(), "1", "it had won");
 }
 
 #[tokio::test]

@@ -123,7 +123,7 @@ pub enum BundleError {
         network: Network,
         /// The mismatch.
         #[source]
-        source: CheckpointError,
+        source: Box<CheckpointError>,
     },
     /// A file of the bundle cannot be read, or the lock file cannot be written.
     #[error("bundle {bundle}: cannot {action} {}: {source}", path.display())]

@@ -152,6 +152,7 @@ impl Bundle {
         build: impl FnOnce(VarBuilder<'static>) -> candle_core::Result<T>,
     ) -> Result<T, BundleError> {
         let loaded = self.checkpoint(network)?.load(dtype, device, ignored, build);
+        let loaded = loaded.map_err(Box::new);
         loaded.map_err(|source| BundleError::Weights { bundle: self.name().to_owned(), network, source })
     }
 

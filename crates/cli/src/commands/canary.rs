@@ -17,22 +17,22 @@ use crate::values;
 
 pub(crate) const CANARY_EXAMPLES: &str = "\
 Examples:
-  Is the whole system there? Exit code 0 if a job came back within a minute:
+  Does the whole system work? Exit code 0 if a job completes within a minute:
     echogen canary --limit 60
-  One every five minutes, its latency as a metric at http://…:9464/metrics:
+  Send one every five minutes; its latency is a metric at http://…:9464/metrics:
     echogen canary --every 300
 
-Every canary has a picture of its own, so that no stage finds its work done already. What it leaves lies
-below canary/ in the results. Its lane is interactive unless --lane says otherwise.";
+Each canary has a new picture, so that no stage is skipped. Its results are stored below canary/.
+The default lane is interactive.";
 
 /// `echogen canary`.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct CanaryArguments {
-    /// Seconds that the job may take from its sending to the event of its end
+    /// Seconds from submitting the job to its final event, at most
     #[arg(long, value_name = "SECONDS", default_value_t = 120.0, value_parser = values::seconds)]
     pub(crate) limit: f64,
 
-    /// Send one again and again, so many seconds apart; otherwise one
+    /// Send one every so many seconds; by default one only
     #[arg(long, value_name = "SECONDS", value_parser = values::seconds)]
     pub(crate) every: Option<f64>,
 }

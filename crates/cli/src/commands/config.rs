@@ -10,16 +10,16 @@ use serde_json::json;
 
 pub(crate) const CONFIG_EXAMPLES: &str = "\
 Examples:
-  What is in force here, and where each value comes from:
+  Print all values, and where each comes from:
     echogen config show
-  A file to begin with:
+  Write a file to start from:
     echogen config default > echogen.toml
-  Is a file valid?
+  Check a file:
     echogen config check --config echogen.toml";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Print every setting, its value, and whether a flag, the environment, the file or the default says so
+    /// Print every setting, its value, and where the value comes from
     Show,
     /// Check the configuration: unknown names, wrong values, contradictions
     Check,

@@ -14,21 +14,21 @@ use serde_json::json;
 
 pub(crate) const DEAD_LETTERS_EXAMPLES: &str = "\
 Examples:
-  What is parked, and why:
+  List parked tasks with the reasons:
     echogen dead-letters list
-  Send everything back to where it failed, once its cause is mended:
+  Publish all of them again after the cause is corrected:
     echogen dead-letters redrive --all
-  Throw one away:
+  Delete one:
     echogen dead-letters drop dog-1";
 
 /// Which dead letters.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct ChosenOptions {
-    /// Those of these jobs
+    /// Tasks of these jobs
     #[arg(value_name = "JOB", required_unless_present = "all")]
     pub(crate) jobs: Vec<String>,
 
-    /// All of them
+    /// All parked tasks
     #[arg(long, conflicts_with = "jobs")]
     pub(crate) all: bool,
 }
@@ -36,13 +36,13 @@ pub(crate) struct ChosenOptions {
 /// What to do with them.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum DeadLettersCommand {
-    /// List what is parked, with reasons
+    /// List parked tasks with their reasons
     List,
-    /// Print all headers and the body
+    /// Print headers and body
     Show(ChosenOptions),
-    /// Send back to the queue where it failed, with its attempts counted anew
+    /// Publish again to the queue where it failed; attempts start at zero
     Redrive(ChosenOptions),
-    /// Throw away for good
+    /// Delete
     Drop(ChosenOptions),
 }
 
@@ -59,8 +59,8 @@ pub(crate) fn run(command: &DeadLettersCommand, config: &ServiceConfig, as_json:
     let (action, printed, chosen, done) = match command {
         DeadLettersCommand::List => (Action::List, Printed::Line, Chosen::All, "parked"),
         DeadLettersCommand::Show(options) => (Action::List, Printed::Whole, chosen(options), "parked"),
-        DeadLettersCommand::Redrive(options) => (Action::Redrive, Printed::Nothing, chosen(options), "sent back"),
-        DeadLettersCommand::Drop(options) => (Action::Delete, Printed::Nothing, chosen(options), "thrown away"),
+        DeadLettersCommand::Redrive(options) => (Action::Redrive, Printed::Nothing, chosen(options), "redriven"),
+        DeadLettersCommand::Drop(options) => (Action::Delete, Printed::Nothing, chosen(options), "deleted"),
     };
     let count = count(config, action, printed, &chosen, as_json);
     block_on(async {

@@ -15,19 +15,19 @@ pub(crate) const GENERATE_EXAMPLES: &str = "\
 Examples:
   Four pictures with the seeds 42 to 45, wide, as JPEG:
     echogen generate -s dog.png -p \"a dog on a beach\" --count 4 --aspect-ratio 16:9 --format jpeg
-  Only a part of the picture is the subject (left, top, right, bottom in pixels):
+  The subject is only a part of the picture (left, top, right, bottom in pixels):
     echogen generate -s park.jpg --box 120,40,380,300 --name dog -p \"a dog in the snow\"
-  More of the sentence, less of the subject:
+  More weight on the prompt, less on the subject:
     echogen generate -s dog.png -p \"a dog made of glass\" --guidance-text 4 --guidance-subject 2
 
-The pictures stand in OUT/<job id>/image-0.png and so on; result.json beside them says how they
-were made, and OUT/contact-sheet.png shows the subject beside the results. The same command again
-finds the job done; to get other pictures, change --seed.";
+The pictures are OUT/<job id>/image-0.png and so on; result.json beside them has all parameters, and
+OUT/contact-sheet.png shows the subject beside the pictures. The same command again skips the
+completed job; for other pictures, change --seed.";
 
 /// `echogen generate`.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct GenerateArguments {
-    /// Picture of the subject: a file, or a data: address
+    /// Picture of the subject: a file, or a `data:` address
     #[arg(short, long, value_name = "PICTURE")]
     pub(crate) subject: String,
 
@@ -39,11 +39,11 @@ pub(crate) struct GenerateArguments {
     #[arg(long, value_name = "TEXT")]
     pub(crate) name: Option<String>,
 
-    /// Where the subject is: `left,top,right,bottom` in pixels; otherwise the networks find it
+    /// Where the subject is: `left,top,right,bottom` in pixels; by default the networks find it
     #[arg(long = "box", value_name = "BOX", value_parser = values::bounding_box)]
     pub(crate) bounding_box: Option<BoundingBox>,
 
-    /// Names the job and its folder; otherwise a name that follows from all the settings
+    /// Id of the job and name of its folder; by default derived from prompt, settings and picture
     #[arg(long, value_name = "ID")]
     pub(crate) id: Option<String>,
 
@@ -55,11 +55,11 @@ pub(crate) struct GenerateArguments {
 /// Where a run writes, and how often it tries.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct RunArguments {
-    /// Folder for pictures and results; what is needed in between is in OUT/.echogen and may be deleted
+    /// Folder for pictures and results; intermediate products are in OUT/.echogen and may be deleted
     #[arg(short, long, value_name = "OUT", default_value = "out")]
     pub(crate) out: PathBuf,
 
-    /// How often a stage is tried when something temporary goes wrong, such as a full disk
+    /// Attempts of a stage when something temporary fails, such as a full disk
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) attempts: u32,
 }

@@ -23,30 +23,29 @@ use crate::{
 };
 
 pub(crate) const BATCH_EXAMPLES: &str = "\
-A line of the file is a job; only the subject's picture and the prompt are needed:
+Each line of the file is a job; it needs the subject's picture and the prompt:
     {\"subject\": {\"image\": \"dog.png\"}, \"prompt\": \"a dog on a beach\"}
     {\"id\": \"cup-1\", \"subject\": {\"image\": \"cup.jpg\"}, \"prompt\": \"a cup on the moon\", \"seeds\": [1, 2]}
-Pictures named by a path are looked for beside the file. `echogen schema job`
-prints all fields.
+Relative paths of pictures start at the folder of the file. `echogen schema job` prints all fields.
 
 Examples:
-  Run a file, with 4 threads; stop it with Ctrl-C and run it again to go on:
+  Run a file with 4 threads; stop it with Ctrl-C, run it again to resume:
     echogen batch jobs.jsonl --out out/ --threads 4
-  One JSON object a line for each job, for a program to read:
+  Print one JSON object for each job, for programs:
     echogen batch jobs.jsonl --out out/ --json
-  Defaults for lines that do not say themselves:
+  Defaults for lines without these fields:
     echogen batch jobs.jsonl --count 2 --pixels 0.06M --format webp
 
-A line that is wrong is reported with its number and does not keep the others from running.";
+An invalid line is reported with its number; the other lines run.";
 
 /// `echogen batch`.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct BatchArguments {
-    /// File with one job a line, as JSON; `-` reads standard input
+    /// File with one job per line, as JSON; `-` reads standard input
     #[arg(value_name = "JOBS")]
     pub(crate) jobs: PathBuf,
 
-    /// Jobs that are on their way at once; memory stays bounded by it
+    /// Jobs in progress at once; this bounds the memory
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) in_flight: u32,
 

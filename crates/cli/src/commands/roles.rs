@@ -14,31 +14,35 @@ use echogen_telemetry::Telemetry;
 
 pub(crate) const ROLE_EXAMPLES: &str = "\
 Examples:
-  One role of each, in terminals of their own, against servers on this machine:
+  All roles on this machine, each in a terminal of its own and with a port of its own:
     export ECHOGEN_BROKER_URL=amqp://guest:guest@127.0.0.1:5672/%2f
     export ECHOGEN_CACHE_URL=redis://127.0.0.1:6379/0 ECHOGEN_STORE_URL=s3://echogen
     export ECHOGEN_STORE_ENDPOINT=http://127.0.0.1:9000
-    echogen dispatcher        echogen segmenter        echogen encoder        echogen sampler
+    echogen dispatcher --listen 127.0.0.1:9464
+    echogen segmenter --listen 127.0.0.1:9465
+    echogen encoder --listen 127.0.0.1:9466
+    echogen sampler --listen 127.0.0.1:9467
 
-Any number of each role may run, on any machines. SIGTERM or Ctrl-C: it receives nothing more, finishes
-what runs, requeues the rest, and ends. Settings may also stand in the environment or in echogen.toml;
-secrets are safe in neither flags nor files that others read: each has a variable ending in _FILE.";
+Any number of processes of each role may run, on any machines. On SIGTERM or Ctrl-C a role stops
+receiving, finishes running tasks within the grace period, requeues the rest, and ends. All settings
+can also be given in the environment or in echogen.toml. Do not give secrets as flags, which other
+users of the machine can see: each can be given as a file, by a variable that ends in _FILE.";
 
 pub(crate) const UP_EXAMPLES: &str = "\
 Examples:
-  Everything embedded: jobs from standard input, one JSON object a line, results in a folder; pictures
-  named by a path are taken from this folder and those in it, or from --fetch-subject-folder:
+  Without servers: jobs from standard input, one JSON object per line, results in a folder. Paths of
+  pictures are read below the working directory, or below --fetch-subject-folder:
     echogen up --store-url out/ < jobs.jsonl
-  All roles in this process, on servers of your own:
+  All roles in this process, with servers:
     echogen up \\
         --broker-url amqp://guest:guest@127.0.0.1/%2f --cache-url redis://127.0.0.1/0 --store-url s3://echogen";
 
-/// Runs one role until it is told to stop.
+/// Runs one role until a signal.
 pub(crate) fn one(role: RoleName, config: &ServiceConfig, telemetry: &Telemetry) -> Result<Exit, Failure> {
     on_servers(&[role], config, telemetry)
 }
 
-/// Runs all roles until told to stop, or, with the broker of this process, until the jobs on standard input are done.
+/// Runs all roles until a signal or, with the broker of this process, until the jobs on standard input are done.
 pub(crate) fn up(config: &ServiceConfig, telemetry: &Telemetry) -> Result<Exit, Failure> {
     if !config.is_embedded() {
         return on_servers(&RoleName::ALL, config, telemetry);

@@ -20,12 +20,12 @@ pub(crate) const SEGMENT_EXAMPLES: &str = "\
 Examples:
   Cut out the dog, by its outline:
     echogen segment park.jpg --name dog --mask sam --out out/
-  There are two; the one at column 420, row 180:
+  The dog at column 420, row 180, if there are several:
     echogen segment park.jpg --name dog --point 420,180
 
-OUT/cutout.png is the picture with everything else painted white, OUT/overlay.png the picture with
-box, name and score drawn on it. Without --name the bundle's namer is asked; a bundle without a
-detector takes the whole picture, or --box.";
+OUT/cutout.png is the subject with everything else painted white, OUT/overlay.png the picture with
+box, name and score drawn on it. Without --name the bundle's namer decides; without a detector in
+the bundle, the whole picture or --box is the subject.";
 
 /// The cut-out and the picture with the box drawn on it, in the folder OUT.
 const CUTOUT: &str = "cutout.png";

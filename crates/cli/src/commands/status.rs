@@ -1,4 +1,4 @@
-//! `echogen status` and `echogen cancel`: where a job stands, and cancelling it.
+//! `echogen status` and `echogen cancel`: the status of a job, and cancelling it.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub(crate) struct StatusArguments {
     #[arg(value_name = "ID", value_parser = values::job_id)]
     pub(crate) id: JobId,
 
-    /// Print every step until the job's end
+    /// Print every event until the job's end
     #[arg(short, long)]
     pub(crate) watch: bool,
 
@@ -34,7 +34,7 @@ pub(crate) struct StatusArguments {
     #[arg(long, value_name = "PREFIX")]
     pub(crate) destination: Option<String>,
 
-    /// Print addresses for this many seconds by which anybody may fetch the pictures (S3 only)
+    /// Print download links for the pictures, valid for this many seconds (S3 only)
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=604_800))]
     pub(crate) presign: Option<u64>,
 }
@@ -149,7 +149,7 @@ async fn cancel_one(
 ) -> Result<End, Failure> {
     let cancelled = canceller.cancel(id, destination).await?;
     if cancelled.status == End::Cancelled && !cancelled.is_sure {
-        // The result lies where only a job without a destination is sure to look.
+        // The result was written where only a job without a destination is sure to find it.
         let hint = "if it has a destination of its own it may go on; give --destination";
         print_error(format_args!("warning: the job status store knows nothing of {id}: {hint}"));
     }

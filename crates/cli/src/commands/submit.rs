@@ -20,16 +20,17 @@ use serde_json::json;
 
 pub(crate) const SUBMIT_EXAMPLES: &str = "\
 Examples:
-  One job; wait for its end:
+  Submit one job and wait for its end:
     echogen submit --subject dog.png --prompt \"a dog on a beach\" --wait
-  A file of jobs, one JSON object a line; run it again to try failed lines again and go on where it stopped:
+  Submit a file of jobs, one JSON object per line; run it again to resume and to send failed lines
+  again:
     echogen submit --batch manifest.jsonl --lane bulk
 
-How far a file has come is noted beside it, in manifest.jsonl.submitted. The file may grow, and lines that
-failed may be corrected; for another file, broker or prefix say --restart.
+The progress is recorded beside the file, in manifest.jsonl.submitted. Lines may be added, and lines
+that failed may be corrected; for another file, broker or prefix use --restart.
 
-A picture that is a file is sent along: put into the store if --store-url is given, else written into the
-job, which may then have at most 8 MiB.";
+A picture that is a file is uploaded to the store if --store-url is given; otherwise it becomes a
+part of the job, which may have at most 8 MiB.";
 
 /// `echogen submit`.
 #[derive(Args, Debug, Clone)]
@@ -46,23 +47,23 @@ pub(crate) struct SubmitArguments {
     #[arg(long, value_name = "TEXT")]
     pub(crate) name: Option<String>,
 
-    /// Names the job: the same id is one job however often it is sent; otherwise one that follows from the content
+    /// Id of the job, its idempotency key; by default a hash of its other fields
     #[arg(long, value_name = "ID")]
     pub(crate) id: Option<String>,
 
-    /// A file with one job a line instead; `-` reads standard input
+    /// File with one job per line; `-` reads standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["subject", "prompt", "name", "id"])]
     pub(crate) batch: Option<PathBuf>,
 
-    /// Begin a batch from its first line, whatever an earlier run has sent, and of which file and to which broker
+    /// Start a batch at its first line, and ignore what an earlier run has recorded
     #[arg(long, requires = "batch")]
     pub(crate) restart: bool,
 
-    /// Wait for the job's end, and fail if it fails
+    /// Wait for the job's end; the exit code is 1 if it fails
     #[arg(long, conflicts_with = "batch")]
     pub(crate) wait: bool,
 
-    /// Messages on their way to the broker at once
+    /// Messages in flight to the broker, not yet confirmed
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) in_flight: u32,
 }

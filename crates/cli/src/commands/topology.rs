@@ -1,4 +1,4 @@
-//! `echogen topology`: what stands on the broker, without connecting unless asked.
+//! `echogen topology`: the exchanges and queues on the broker, without connecting unless asked.
 
 use clap::Args;
 use echogen_service::{
@@ -11,7 +11,7 @@ use echogen_service::{
 /// `echogen topology`.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct TopologyArguments {
-    /// Declare it on the broker, too
+    /// Also declare everything on the broker
     #[arg(long)]
     pub(crate) declare: bool,
 }

@@ -22,14 +22,14 @@ use std::path::PathBuf;
 /// What to do with model bundles.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum ModelsCommand {
-    /// List the bundles found, and whether their files are there
+    /// List the bundles found, and whether their files are present
     List,
     /// Show a bundle's networks, files, licences and sampling defaults
     Show {
         /// Name of a bundle, or path of its TOML file or folder
         bundle: String,
     },
-    /// Fetch a bundle's files from their hub; goes on where an earlier run stopped
+    /// Fetch a bundle's files from their hub; resumes an interrupted run
     #[command(after_help = PULL_HELP)]
     Pull(pull::PullArguments),
     /// Read every file of a bundle and compare its length and SHA-256 with what is published
@@ -49,10 +49,10 @@ Examples:
   Only two of the networks:
     echogen models pull echogen-2b --network transformer --network visual_tokenizer
 
-Some repositories ask for consent on their page first; then give your token in HF_TOKEN or
-ECHOGEN_MODEL_HUB_TOKEN. A file whose SHA-256 is not the published one is deleted and reported. Where
-none is published, the hub's own sum counts, and what was fetched is recorded in bundle.lock.toml
-beside the weights.";
+Some repositories require consent on their page first; then give your token as
+ECHOGEN_MODEL_HUB_TOKEN or HF_TOKEN. A file whose SHA-256 is not the published one is deleted and
+reported. Where none is published, the hub's own sum is compared, and the file's sum is recorded in
+bundle.lock.toml.";
 
 const CONVERT_HELP: &str = "\
 Examples:

@@ -54,7 +54,7 @@ impl Bench {
         self.maker.schedule.pixels().0
     }
 
-    /// Generates a picture for each example, in batches. `made` is called with the size of each finished batch.
+    /// Makes a picture of each example, in batches; `made` is called with the size of each batch.
     pub(crate) fn make(
         &self,
         examples: &[Example],

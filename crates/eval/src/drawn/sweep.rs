@@ -38,7 +38,7 @@ pub(crate) fn draw(points: &[SweepPoint]) -> RgbImage {
     })
 }
 
-/// Writes a PNG file and creates missing parent folders.
+/// Writes a PNG file, and its folders.
 pub(crate) fn write(path: &Path, picture: &RgbImage) -> Result<()> {
     let png = encode_image(picture, ImageFormat::Png, 100)?;
     if let Some(folder) = path.parent() {

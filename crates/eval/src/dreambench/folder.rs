@@ -10,7 +10,7 @@ use super::prompts::{Listing, Row};
 /// File that lists subjects and sentences.
 const LISTING: &str = "prompts_and_classes.txt";
 
-/// Folder of the data set in a clone of google/dreambooth.
+/// Where it is in a clone of google/dreambooth.
 const IN_CLONE: &str = "dataset";
 
 /// Maximum length of that file in bytes. The published file has 4 kB.

@@ -39,7 +39,7 @@ impl Judges {
     pub(super) fn load(options: &DreamBenchArguments, device: &Device) -> Result<Self> {
         ensure!(
             options.dino.is_some() || options.clip.is_some(),
-            "nobody is there to judge: give --dino FOLDER, --clip FOLDER or both"
+            "there is no judge: give --dino FOLDER, --clip FOLDER or both"
         );
         let dino = options.dino.as_deref().map(|folder| Dino::load(folder, device)).transpose()?;
         let clip = options.clip.as_deref().map(|folder| Clip::load(folder, device)).transpose()?;

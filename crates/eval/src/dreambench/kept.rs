@@ -4,11 +4,16 @@
 //! settings, so pictures made with other settings are never reused. Pictures that were made by other programs have no
 //! such file; they are measured as they are, and must be complete.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use echogen_imaging::{ImageFormat, RgbImage, encode_image};
 use serde_json::{Map, Value};
+use tempfile::Builder;
 
 use super::folder::{ENDINGS, Subject};
 
@@ -116,13 +121,17 @@ fn differences(before: &Value, now: &Value) -> Vec<String> {
     names.into_iter().filter(|name| before.get(*name) != now.get(*name)).cloned().collect()
 }
 
-/// Writes a file atomically, so an interrupted run leaves no partial picture.
+/// Writes a file whole or not at all: a run that is stopped leaves no half picture. Two runs that keep their pictures in
+/// one folder write under different names until they rename.
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || {
-        std::fs::create_dir_all(path.parent().unwrap_or(Path::new("")))?;
-        let part = path.with_extension("part");
-        std::fs::write(&part, bytes)?;
-        std::fs::rename(&part, path)
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder)?;
+        // Created like any other file, since temporary files can be read by their owner only.
+        let mut file = Builder::new().suffix(".part").make_in(folder, |path| File::create_new(path))?;
+        file.write_all(bytes)?;
+        file.persist(path)?;
+        Ok::<_, std::io::Error>(())
     };
     write().with_context(|| format!("cannot write {}", path.display()))
 }
@@ -191,5 +200,16 @@ mod tests {
         assert_eq!(plan.missing().count(), 6);
         plan.agree(&json!({})).unwrap();
         plan.keep(Place { caption: 0, number: 0 }, &RgbImage::new(2, 2)).unwrap();
+    }
+
+    #[test]
+    fn what_another_run_is_writing_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (picture, other) = (folder.path().join("00-0.png"), folder.path().join("00-0.part"));
+        std::fs::write(&other, "half of a picture").unwrap();
+        write(&picture, b"a picture").unwrap();
+        assert_eq!(std::fs::read(&picture).unwrap(), b"a picture");
+        assert_eq!(std::fs::read(&other).unwrap(), b"half of a picture");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 }

@@ -100,7 +100,7 @@ impl Evaluation {
         };
         for (place, file) in &plan.pictures {
             if let Some(file) = file {
-                judge(*place, &picture_file::read(file).context("delete the picture to have it made anew")?)?;
+                judge(*place, &picture_file::read(file).context("delete the picture to have it made again")?)?;
             }
         }
         let how = self.make(plan, judge)?;

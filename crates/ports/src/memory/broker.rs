@@ -1,4 +1,4 @@
-//! The broker's twin: queues in one process, with prefetch, redelivery, delay, dead letters and events.
+//! The in-memory broker: queues in one process, with prefetch, redelivery, delay, dead letters and events.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -16,7 +16,7 @@ use tokio::{
 use super::lock;
 use crate::{Broker, Consumer, DEAD_LETTER_REASON, Delivery, Event, EventStream, Fault, Message, QueueName, Settle};
 
-/// Queues and events in memory. A queue comes into being when it is first named.
+/// Queues and events in memory. A queue is created when it is first named.
 #[derive(Clone, Default)]
 pub struct MemoryBroker {
     shared: Arc<Shared>,
@@ -25,14 +25,14 @@ pub struct MemoryBroker {
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    /// Told whenever a message may have become visible.
+    /// Notified whenever a message may have become visible.
     arrived: Notify,
 }
 
 #[derive(Default)]
 struct State {
     queues: HashMap<QueueName, Queue>,
-    /// What is out, by tag.
+    /// Unsettled deliveries, by tag.
     unsettled: HashMap<u64, Unsettled>,
     last_number: u64,
     listeners: Vec<Listener>,
@@ -41,7 +41,7 @@ struct State {
 #[derive(Default)]
 struct Queue {
     ready: VecDeque<Entry>,
-    /// Messages to come, by moment; the number tells apart those of one moment.
+    /// Delayed messages, by due time; the number distinguishes those due at the same time.
     delayed: BTreeMap<(Instant, u64), Entry>,
 }
 
@@ -67,12 +67,12 @@ impl MemoryBroker {
         Self::default()
     }
 
-    /// How many messages wait in a queue, delayed ones included, those handed out not.
+    /// The number of messages waiting in a queue, including delayed ones, without unsettled ones.
     pub fn waiting(&self, queue: &QueueName) -> usize {
         lock(&self.shared.state).queues.get(queue).map_or(0, |queue| queue.ready.len() + queue.delayed.len())
     }
 
-    /// How many deliveries are out and unsettled, of all queues.
+    /// The number of unsettled deliveries of all queues.
     pub fn unsettled(&self) -> usize {
         lock(&self.shared.state).unsettled.len()
     }
@@ -125,7 +125,7 @@ impl Broker for MemoryBroker {
 
     async fn publish_event(&self, event: Event) -> Result<(), Fault> {
         let mut state = lock(&self.shared.state);
-        // Listeners that are gone are forgotten on the way.
+        // Subscribers that are gone are removed.
         state
             .listeners
             .retain(|listener| !event.is_under(&listener.prefix) || listener.events.send(event.clone()).is_ok());
@@ -151,7 +151,7 @@ impl State {
         self.queues.entry(name.clone()).or_default()
     }
 
-    /// Puts an event into the queue of the one who asked, where somebody ever named that queue.
+    /// Puts an event into the reply queue, if that queue has ever been named.
     fn reply(&mut self, event: Event) {
         let Some(ReplyTo { queue, correlation_id }) = event.reply else { return };
         let Some(queue) = self.queues.get_mut(&QueueName(queue)) else { return };
@@ -159,7 +159,7 @@ impl State {
         queue.ready.push_back(Entry { message: Message { body: event.body, headers }, redeliveries: 0 });
     }
 
-    /// Hands out the next message of a queue, or says when the next delayed one is due.
+    /// Delivers the next message of a queue, or returns when the next delayed one is due.
     fn take(&mut self, name: &QueueName, consumer: u64) -> Result<(u64, Message, u32), Option<Instant>> {
         let queue = self.queue(name);
         queue.wake(Instant::now());
@@ -194,7 +194,7 @@ struct MemoryConsumer {
     shared: Arc<Shared>,
     queue: QueueName,
     number: u64,
-    /// One permit for each delivery that may be out.
+    /// One permit for each delivery that may be unsettled.
     room: Arc<Semaphore>,
 }
 
@@ -203,7 +203,7 @@ impl Consumer for MemoryConsumer {
     async fn receive(&mut self) -> Result<Option<Delivery>, Fault> {
         let Ok(permit) = Arc::clone(&self.room).acquire_owned().await else { return Ok(None) };
         loop {
-            // The wait begins before the look, so that a message in between is not missed.
+            // The wait begins before the queue is checked, so that a message in between is not missed.
             let arrived = self.shared.arrived.notified();
             let taken = lock(&self.shared.state).take(&self.queue, self.number);
             match taken {
@@ -231,7 +231,7 @@ impl Drop for MemoryConsumer {
         let mut state = lock(&self.shared.state);
         let mut mine: Vec<u64> =
             state.unsettled.iter().filter(|(_, out)| out.consumer == self.number).map(|(tag, _)| *tag).collect();
-        // Latest first, each to the front: the queue's order is as it was.
+        // Latest first, each to the front: this restores the queue's order.
         mine.sort_unstable_by(|a, b| b.cmp(a));
         for tag in mine {
             state.put_back(tag);

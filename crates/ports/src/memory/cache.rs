@@ -1,4 +1,4 @@
-//! The cache's twin: a map with a bound in bytes that forgets what was used longest ago.
+//! The in-memory cache: a map with a limit in bytes that evicts the least recently used values.
 
 use std::{
     collections::{BTreeMap, HashMap},

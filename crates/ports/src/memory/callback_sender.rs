@@ -1,4 +1,4 @@
-//! The callback sender's twin: servers in memory that answer as they are told to.
+//! The in-memory callback sender: servers in memory that answer as configured.
 
 use std::{collections::HashMap, sync::Mutex};
 
@@ -11,15 +11,15 @@ use crate::{CallbackReply, CallbackSender, Fault};
 /// How a server in memory answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallbackAnswer {
-    /// It has heard.
+    /// It accepts.
     Heard,
-    /// It is busy.
+    /// It refuses temporarily.
     Busy,
-    /// It will never hear of this.
+    /// It refuses permanently.
     Refused,
 }
 
-/// Servers in memory, which note what they hear.
+/// Servers in memory, which record what they receive.
 #[derive(Debug, Default)]
 pub struct MemoryCallbackSender {
     answers: Mutex<HashMap<String, CallbackAnswer>>,
@@ -28,7 +28,7 @@ pub struct MemoryCallbackSender {
 }
 
 impl MemoryCallbackSender {
-    /// No server: nobody is there at any address.
+    /// No server: no address answers.
     pub fn new() -> Self {
         Self::default()
     }
@@ -38,12 +38,12 @@ impl MemoryCallbackSender {
         lock(&self.answers).insert(address.to_owned(), answer);
     }
 
-    /// What was heard where, in order.
+    /// The events received, with the addresses, in order.
     pub fn heard(&self) -> Vec<(String, JobEvent)> {
         lock(&self.heard).clone()
     }
 
-    /// How many calls there were, whatever came of them.
+    /// The number of calls, whatever their outcome.
     pub fn calls(&self) -> usize {
         *lock(&self.calls)
     }

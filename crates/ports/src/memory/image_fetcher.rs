@@ -1,4 +1,4 @@
-//! The image fetcher's twin: a map from source to bytes.
+//! The in-memory image fetcher: a map from source to bytes.
 
 use std::{collections::HashMap, sync::Mutex};
 

@@ -1,4 +1,4 @@
-//! The leases of the cache's twin.
+//! The leases of the in-memory cache.
 
 use std::{
     collections::HashMap,
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::FencingToken;
 
-/// Who holds what, until when.
+/// The holder of each lease, and when it expires.
 #[derive(Default)]
 pub(super) struct Leases {
     held: HashMap<String, Lease>,
@@ -29,7 +29,7 @@ impl Lease {
 
 impl Leases {
     pub(super) fn acquire(&mut self, key: &str, ttl: Duration) -> Option<FencingToken> {
-        // Those that ran out are dropped here, so the map holds no more than is at work.
+        // Expired ones are removed here, so the map contains only leases in use.
         self.held.retain(|_, lease| !lease.is_over());
         if self.held.contains_key(key) {
             return None;
@@ -61,7 +61,8 @@ impl Leases {
         Self { held: HashMap::new(), last: self.last }
     }
 
-    /// The time of day in microseconds outlives a loss of everything; the counter guards against a clock set back.
+    /// The time of day in microseconds survives a loss of all data; the counter protects against a clock that is set
+    /// back.
     fn next_token(&mut self) -> FencingToken {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.last = u64::try_from(now.as_micros()).unwrap_or(u64::MAX).max(self.last + 1);

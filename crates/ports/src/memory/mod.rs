@@ -1,7 +1,7 @@
-//! In-memory twins of the ports: the real thing for a single process, and the stand-in for tests.
+//! In-memory implementations of the ports, for a single process and for tests.
 //!
-//! They keep every promise of their trait and pass the contract suites; what they lack is durability. Time is tokio's,
-//! so a test can pause it.
+//! They fulfil the contract of their trait and pass the contract suites, but are not durable. Time is tokio's, so a
+//! test can pause it.
 
 mod broker;
 mod cache;

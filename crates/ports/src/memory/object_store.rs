@@ -1,4 +1,4 @@
-//! The object store's twin: a map.
+//! The in-memory object store: a map.
 
 use std::{collections::BTreeMap, sync::Mutex};
 

@@ -1,4 +1,4 @@
-//! A client's JSON in memory, in one pass over its text, which notes the fields that stand there twice.
+//! A client's JSON in memory, read in one pass that also records duplicate fields.
 
 use std::{collections::HashSet, fmt};
 
@@ -10,7 +10,7 @@ use super::join;
 /// A JSON document.
 pub(super) struct Document {
     pub(super) value: Value,
-    /// The paths of fields that stand there more than once; of each, the last counts.
+    /// The paths of duplicate fields; the last one of each is kept.
     pub(super) repeated: HashSet<String>,
 }
 
@@ -26,7 +26,7 @@ impl Document {
 
 /// One value of the document.
 struct Node<'a> {
-    /// Where it stands.
+    /// Its path.
     path: &'a mut String,
     repeated: &'a mut HashSet<String>,
 }

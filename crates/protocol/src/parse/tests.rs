@@ -1,4 +1,4 @@
-//! Jobs good and bad: what the parser says, and that the published schema says the same.
+//! Valid and invalid jobs: the parser and the published schema agree.
 
 use std::sync::LazyLock;
 
@@ -39,7 +39,7 @@ fn bad(fields: Value, message: &str) {
     assert!(!SCHEMA.is_valid(&job), "the schema accepts {job}");
 }
 
-/// Refused by the parser with `message`; no schema can say why.
+/// Refused by the parser with `message`, for a reason that a schema cannot express.
 #[track_caller]
 fn bad_beyond_the_schema(fields: Value, message: &str) {
     let job = with(fields);
@@ -285,12 +285,12 @@ fn a_byte_order_mark_is_no_fault() {
 
 #[test]
 fn the_schema_is_published_as_it_stands() {
-    // Sorted, because the order of a map hangs on a feature of serde_json that any crate may switch on.
+    // Sorted, because the order of a map depends on a feature of serde_json that any crate may switch on.
     insta::with_settings!({ sort_maps => true }, { insta::assert_json_snapshot!("job_schema", Job::schema()) });
 }
 
 proptest! {
-    /// Whatever comes, the parser answers, and what it accepts the schema accepts and a second reading leaves as it is.
+    /// For any input the parser returns; what it accepts, the schema accepts, and parsing it again gives the same job.
     #[test]
     fn every_text_is_answered(text in "\\PC{0,200}") {
         prop_assert!(Job::parse(text.as_bytes()).is_err());

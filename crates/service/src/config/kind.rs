@@ -181,7 +181,7 @@ impl Kind {
     pub(super) fn schema(&self) -> Value {
         match self {
             Self::Boolean => json!({ "type": "boolean" }),
-            Self::Integer { min, max } => json!({ "type": "integer", "minimum": *min as f64, "maximum": *max as f64 }),
+            Self::Integer { min, max } => json!({ "type": "integer", "minimum": exact(*min), "maximum": exact(*max) }),
             Self::Number(bounds) => bounds.schema(),
             Self::Choice(words) => json!({ "type": "string", "enum": words }),
             Self::List(item) => json!({ "type": "array", "items": item.schema() }),
@@ -295,6 +295,11 @@ fn type_of(schema: &Value) -> &str {
         Value::Array(types) => types.iter().filter_map(Value::as_str).find(|name| *name != "null").unwrap_or_default(),
         single => single.as_str().unwrap_or_default(),
     }
+}
+
+/// A bound as JSON has it; every one is of a 64-bit type.
+fn exact(bound: i128) -> Value {
+    u64::try_from(bound).map_or_else(|_| Value::from(i64::try_from(bound).unwrap_or(i64::MIN)), Value::from)
 }
 
 fn boolean(text: &str) -> Option<bool> {

@@ -35,15 +35,15 @@ pub struct ServiceConfig {
     pub fetch: FetchConfig,
     /// How clients' servers are notified of the ends of jobs.
     pub callbacks: CallbackConfig,
-    /// How tasks are received, retried and given back.
+    /// How tasks are received, retried and requeued.
     pub worker: WorkerSettings,
-    /// How stages keep what they make, and how several processes agree on who makes it.
+    /// How products are cached, and how processes share the computation of one product.
     pub products: ProductsConfig,
     /// How the sampler forms batches.
     pub sampler: SamplerConfig,
     /// Logs, traces, and the endpoint of metrics and health.
     pub telemetry: TelemetryConfig,
-    /// What jobs get that do not say themselves: the defaults of `generate`, `batch`, `submit` and `canary`.
+    /// Defaults of jobs, for `generate`, `batch`, `submit` and `canary`.
     pub job: JobDefaults,
 }
 
@@ -66,17 +66,18 @@ pub struct ModelConfig {
     #[serde(with = "text")]
     #[schemars(with = "String", example = &"cpu")]
     pub device: DeviceChoice,
-    /// Type in which the large networks compute: `auto` (f32 on the processor, bf16 on a GPU), `f32`, `f16` or `bf16`.
+    /// Type in which the large networks compute: `auto` (f32 on the CPU, bf16 on a GPU), `f32`, `f16` or `bf16`.
     #[serde(with = "text")]
     #[schemars(with = "String", extend("enum" = ["auto", "f32", "f16", "bf16"]))]
     pub dtype: Precision,
-    /// Number of threads on which the networks compute on the processor. Absent: one for each core.
+    /// Number of threads for the networks on the CPU. Absent: one for each core.
     #[schemars(range(min = 1, max = 1_024))]
     pub threads: Option<u16>,
     /// Address of the hub from which `models pull` fetches checkpoints. Absent: huggingface.co.
     #[schemars(extend("x-variable" = "HF_ENDPOINT"))]
     pub hub_endpoint: Option<String>,
-    /// Access token of the hub, for repositories that ask for consent. Absent: the one that the hub's own tools have stored.
+    /// Access token of the hub, for repositories that require consent. Absent: the one that the hub's own tools have
+    /// stored.
     #[schemars(extend("x-variable" = "HF_TOKEN"))]
     pub hub_token: Option<Secret>,
 }
@@ -99,7 +100,7 @@ impl Default for ModelConfig {
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct CacheConfig {
-    /// Bytes that the cache within the process may hold where `cache.url` names no Redis.
+    /// Size in bytes of the cache within the process, which is used without `cache.url`.
     pub memory_bytes: u64,
     /// Redis; without an address there is none.
     #[serde(flatten)]
@@ -130,8 +131,8 @@ pub struct StoreConfig {
 pub struct FetchConfig {
     /// Buckets, or folders in them, from which `s3://` pictures are fetched, such as `pictures/public/`.
     pub allowed_buckets: Vec<String>,
-    /// Folder below which pictures may be named by a path. Absent: none may be or, where jobs come from standard input,
-    /// those below the working directory.
+    /// Folder below which pictures may be given as paths. Absent: no paths are allowed, except below the working
+    /// directory if jobs come from standard input.
     pub subject_folder: Option<PathBuf>,
     /// Largest picture of a subject, in bytes.
     pub max_image_bytes: u64,
@@ -151,13 +152,13 @@ impl Default for FetchConfig {
     }
 }
 
-/// How tasks are received, retried and given back.
+/// How tasks are received, retried and requeued.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct WorkerSettings {
-    /// Tasks at work at once, in each role.
+    /// Tasks in progress at once, for each role.
     pub concurrency: RoleConcurrency,
-    /// Jobs of standard input that `up` has read and that have not ended; the rest waits unread.
+    /// Jobs of standard input that `up` processes at once; the others are not read yet.
     #[schemars(range(min = 1, max = 100_000))]
     pub in_flight: u32,
     /// The same for all roles.
@@ -176,16 +177,17 @@ impl Default for WorkerSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct RoleConcurrency {
-    /// Tasks at work at once in a dispatcher, and callbacks in the notifier beside it.
+    /// Tasks in progress at once in a dispatcher, and callbacks in its notifier.
     #[schemars(range(min = 1, max = 4_096))]
     pub dispatcher: u16,
-    /// Tasks at work at once in a segmenter.
+    /// Tasks in progress at once in a segmenter.
     #[schemars(range(min = 1, max = 4_096))]
     pub segmenter: u16,
-    /// Tasks at work at once in an encoder.
+    /// Tasks in progress at once in an encoder.
     #[schemars(range(min = 1, max = 4_096))]
     pub encoder: u16,
-    /// Tasks at work at once in a sampler; at least twice the batch, so that one gathers while another is computed.
+    /// Tasks in progress at once in a sampler; at least twice the batch, so that the next batch forms while one is
+    /// computed.
     #[schemars(range(min = 1, max = 4_096))]
     pub sampler: u16,
 }
@@ -203,14 +205,14 @@ pub struct TelemetryConfig {
     /// What is logged on standard error: `off`, `error`, `warn`, `info`, `debug`, `trace`, or a filter such as
     /// `echogen_worker=debug`.
     pub log: String,
-    /// How log lines look: `pretty`, `plain` (full times, no colours) or `json`.
+    /// Format of log lines: `pretty`, `plain` (full times, no colours) or `json`.
     #[serde(with = "text")]
     #[schemars(with = "String", extend("enum" = ["pretty", "plain", "json"]))]
     pub log_format: LogFormat,
     /// Collector to which spans are sent by OTLP over HTTP, such as `http://collector:4318`. Absent: none are sent.
     #[schemars(extend("x-variable" = "OTEL_EXPORTER_OTLP_ENDPOINT"))]
     pub otlp_endpoint: Option<String>,
-    /// Share of the traces begun here that are kept, 0 to 1; those begun elsewhere are kept as decided there.
+    /// Share of the traces begun by this process that are recorded, 0 to 1; for others their beginner decides.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub trace_ratio: f64,
     /// Address of /livez, /readyz, /metrics and /log, such as `127.0.0.1:9464`, or `none`. Absent: 0.0.0.0:9464 if that is
@@ -286,20 +288,20 @@ pub struct JobDefaults {
     /// Seeds, one picture each, such as `7` or `1,2,3`.
     #[schemars(extend("x-alias" = "seed"))]
     pub seeds: Vec<u64>,
-    /// Number of pictures, with seeds counting up from the first of `seeds`, or from 42.
+    /// Number of pictures; their seeds count up from the first of `seeds`, or from 42.
     pub count: Option<u32>,
-    /// Width to height, such as 1:1, 16:9 or 1.5; the nearest shape of the schedule table is taken.
+    /// Width to height, such as 1:1, 16:9 or 1.5; the nearest shape of the schedule table is used.
     #[schemars(extend("x-alias" = "aspect"))]
     pub aspect_ratio: Option<AspectRatio>,
     /// Size of the picture in millions of pixels.
     pub pixels: Option<PixelBudget>,
     /// How strongly the picture follows the prompt: one number, or one for each scale such as `4,4,3,2.5`.
     pub guidance_text: Option<PerScale>,
-    /// How strongly the picture follows the subject; equal to the text guidance it is also fastest.
+    /// How strongly the picture follows the subject; sampling is fastest if it equals the text guidance.
     pub guidance_subject: Option<PerScale>,
     /// Above 1 is more varied, below 1 is safer; one number, or one for each scale.
     pub temperature: Option<PerScale>,
-    /// 1 always takes the likelier value; more changes nothing, since a bit has two values.
+    /// 1 always uses the likelier value of a bit; more changes nothing, since a bit has two values.
     pub top_k: Option<u32>,
     /// Values rarer than 1 - P are never drawn.
     pub top_p: Option<f64>,

@@ -34,7 +34,7 @@ const CONCURRENCY: RoleConcurrency = RoleConcurrency { dispatcher: 2, segmenter:
 /// Where results go, and how often a stage is tried.
 #[derive(Clone, Debug)]
 pub struct PipelineOptions {
-    /// Folder for pictures and results; what is needed in between lies in a folder within.
+    /// Folder for pictures and results; intermediate products are in a folder within it.
     pub out: PathBuf,
     /// How often a stage is tried.
     pub attempts: u32,

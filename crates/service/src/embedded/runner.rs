@@ -231,7 +231,7 @@ fn came_before(seen: &mut HashMap<u64, Seen>, job: &Job, line: Option<u64>) -> R
         return Ok(true);
     }
     let place = earlier.line.map_or_else(String::new, |line| format!(" on line {line}"));
-    Err(format!("the id {:?} stands already{place}; give each job an id of its own", job.id.as_str()))
+    Err(format!("the id {:?} is already used{place}; give each job an id of its own", job.id.as_str()))
 }
 
 /// Eight bytes of SHA-256: small enough to keep for millions of jobs.

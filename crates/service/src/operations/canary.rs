@@ -21,7 +21,7 @@ use tracing::{info_span, warn};
 use super::{connect, events::reason, submit::in_new_trace};
 use crate::{Exit, Failure, config::ServiceConfig, monitor, signals::stop_token};
 
-/// Where what it leaves lies among the results.
+/// Where its products are among the results.
 const DESTINATION: &str = "canary";
 
 /// Side of the picture in pixels.

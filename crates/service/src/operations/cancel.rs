@@ -36,7 +36,7 @@ impl Canceller {
     /// Waits until the job status store has been written.
     pub async fn close(self) {
         let Self { canceller, tracker } = self;
-        // What writes ends when nobody can ask it any more.
+        // The writer ends when its last sender is dropped.
         drop(canceller);
         tracker.close();
         tracker.wait().await;

@@ -20,7 +20,7 @@ const SILENCE: Duration = Duration::from_millis(700);
 pub enum Action {
     /// They stay.
     List,
-    /// They go back to the queue where they failed, with their attempts counted anew.
+    /// They go back to the queue where they failed, with their attempts counted from the beginning.
     Redrive,
     /// They are deleted.
     Delete,

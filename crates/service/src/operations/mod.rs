@@ -16,8 +16,8 @@ use echogen_adapters::amqp::AmqpBroker;
 
 use crate::{Failure, backends, config::ServiceConfig};
 
-/// Connects to the broker that the settings name, and declares the topology. Whoever connects also closes it, so that it
-/// has read the final acknowledgements.
+/// Connects to the broker that the settings name, and declares the topology. The caller also closes it, so that it has
+/// read the final acknowledgements.
 pub async fn connect(config: &ServiceConfig) -> Result<Arc<AmqpBroker>, Failure> {
     Ok(Arc::new(backends::connect(config).await?))
 }

@@ -1,4 +1,4 @@
-//! Where a job stands.
+//! The status of a job.
 
 use std::{sync::Arc, time::Duration};
 
@@ -45,7 +45,7 @@ pub enum Observed<'a> {
     Unreadable(&'a Fault),
 }
 
-/// Reads where a job stands.
+/// Reads the status of a job.
 pub struct StatusReader {
     board: JobStatusBoard,
     results: ResultWriter,
@@ -97,13 +97,13 @@ impl StatusReader {
     /// Addresses by which anybody may fetch the pictures of a result for so long.
     pub async fn presign(&self, result: &JobResult, valid: Duration) -> Result<Vec<String>, Failure> {
         let Some(bucket) = &self.bucket else {
-            return Err(Failure::usage("only an s3:// store gives away addresses; leave --presign out"));
+            return Err(Failure::usage("only an s3:// store has presigned addresses; leave --presign out"));
         };
         let mut addresses = Vec::with_capacity(result.images.len());
         for image in &result.images {
             let key = ObjectKey::new(image.key.clone()).map_err(|error| Failure::usage(error.to_string()))?;
             let address = bucket.presign(&key, valid).await;
-            addresses.push(address.map_err(|error| Failure::refused("no address can be given away", &error))?);
+            addresses.push(address.map_err(|error| Failure::refused("no address can be presigned", &error))?);
         }
         Ok(addresses)
     }

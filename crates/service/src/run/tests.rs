@@ -57,7 +57,7 @@ impl NetworkSource for BrokenEncoder {
     }
 
     async fn sampler(&self, _: &SamplerConfig) -> Result<Arc<dyn ImageSampler>, Failure> {
-        Err(Failure::usage("nobody asks for it"))
+        Err(Failure::usage("it is not asked for"))
     }
 }
 

@@ -20,27 +20,27 @@ closed_label! {
     JobEnd {
         /// With its images.
         Completed = "completed",
-        /// Without.
+        /// Without images, permanently.
         Failed = "failed",
-        /// Past its deadline.
+        /// Its deadline passed.
         Expired = "expired",
-        /// Taken back.
+        /// It was cancelled.
         Cancelled = "cancelled",
     }
 }
 
 closed_label! {
-    /// What became of a task.
+    /// The outcome of a task.
     TaskEnd {
         /// Its work is done.
         Done = "done",
-        /// Its job failed for good.
+        /// Its job failed permanently.
         Failed = "failed",
-        /// It is tried again later.
+        /// It is retried later.
         Retried = "retried",
         /// It was parked.
         DeadLettered = "dead_lettered",
-        /// It is in its queue again, unsettled.
+        /// It was requeued.
         PutBack = "put_back",
         /// Its job had ended elsewhere.
         Ended = "ended",
@@ -48,13 +48,13 @@ closed_label! {
 }
 
 closed_label! {
-    /// What the cache answered.
+    /// The cache's response.
     CacheAnswer {
-        /// It has it.
+        /// The value.
         Hit = "hit",
-        /// It has not.
+        /// No value.
         Miss = "miss",
-        /// Nothing useful.
+        /// An error.
         Error = "error",
     }
 }
@@ -66,23 +66,23 @@ closed_label! {
         Get = "get",
         /// Writes.
         Put = "put",
-        /// Writes where nothing stands.
+        /// Writes only if absent.
         PutIfAbsent = "put_if_absent",
-        /// Looks.
+        /// Checks whether it exists.
         Exists = "exists",
-        /// Removes.
+        /// Deletes.
         Delete = "delete",
     }
 }
 
 closed_label! {
-    /// What came of it.
+    /// Its outcome.
     StoreAnswer {
-        /// It worked.
+        /// It succeeded.
         Ok = "ok",
-        /// It may work later.
+        /// It may succeed later.
         Transient = "transient",
-        /// It never will.
+        /// It failed permanently.
         Permanent = "permanent",
     }
 }

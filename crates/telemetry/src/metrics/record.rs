@@ -1,4 +1,4 @@
-//! What counts: the process's metrics, one method for each thing that happens.
+//! Records the process's metrics: one method for each kind of event.
 
 use std::{
     sync::{LazyLock, Mutex, MutexGuard, PoisonError},
@@ -20,23 +20,23 @@ use super::{
 };
 use crate::Health;
 
-/// How much the newest task counts in the smoothed seconds of a task.
+/// Weight of the newest task in the smoothed seconds of a task.
 const SMOOTHING: f64 = 0.1;
 
-/// Seconds that a task is taken for while none has ended yet.
+/// Assumed seconds of a task while none has ended yet.
 const SECONDS_UNKNOWN: f64 = 1.0;
 
 /// Scales with a series of their own; the published schedules have 13.
 const MAX_SCALES: usize = 16;
 
-/// What a stage is doing.
+/// The state of a stage.
 #[derive(Debug)]
 struct StageState {
     in_progress: u32,
     last_progress: Instant,
     /// Smoothed; `None` before the first task has ended.
     task_seconds: Option<f64>,
-    /// Tasks at work at once; 0 where the stage does not run here.
+    /// Concurrency; 0 if the stage does not run here.
     at_once: u16,
 }
 
@@ -113,7 +113,7 @@ impl Metrics {
         metrics
     }
 
-    /// All but those without labels that only some roles have: those would show a zero everywhere.
+    /// All metrics except those without labels that only some roles have: these would be zero everywhere.
     fn register_common(&self) {
         let registry = &self.registry;
         for counters in [
@@ -145,17 +145,17 @@ impl Metrics {
         must(registry.register(Box::new(self.work_waiting.clone())));
     }
 
-    /// Says that this version runs.
+    /// Records the version.
     pub fn build(&self, version: &str) {
         self.build_info.with_label_values(&[version]).set(1);
     }
 
-    /// Says that this network is loaded.
+    /// Records a loaded network.
     pub fn model(&self, bundle: &str, network: &str, digest: &str) {
         self.model_info.with_label_values(&[bundle, network, digest]).set(1);
     }
 
-    /// Begins all series of a stage that runs here at zero.
+    /// Initialises all series of a stage that runs here to zero.
     pub fn expect_stage(&self, name: StageName, at_once: u16) {
         let stage = name.as_str();
         self.with_stage(name, |state| state.at_once = at_once.max(1));
@@ -185,18 +185,18 @@ impl Metrics {
         every_value(BATCHES.labels[0], |reason| drop(self.batches.with_label_values(&[reason])));
     }
 
-    /// Begins the canary's series.
+    /// Initialises the canary's series.
     pub fn expect_canary(&self) {
         self.register_once(&self.canary_seconds);
         every_value(CANARY_RUNS.labels[0], |outcome| drop(self.canary_runs.with_label_values(&[outcome])));
     }
 
     fn register_once<C: prometheus::core::Collector + Clone + 'static>(&self, collector: &C) {
-        // The one error there is says that it is registered already.
+        // The only error is that it is registered already.
         self.registry.register(Box::new(collector.clone())).ok();
     }
 
-    /// A task is in hand; `waited` is how long it lay in its queue, where that is known.
+    /// A task was received; `waited` is its time in the queue, if known.
     pub fn task_started(&self, stage: StageName, waited: Option<Duration>) -> TaskInProgress<'_> {
         if let Some(waited) = waited {
             self.queue_wait.with_label_values(&[stage.as_str()]).observe(waited.as_secs_f64());
@@ -230,7 +230,7 @@ impl Metrics {
         });
     }
 
-    /// A stage that is long at one task is getting on with it.
+    /// A stage makes progress on a long task.
     pub fn progressed(&self, stage: StageName) {
         self.with_stage(stage, |state| state.last_progress = Instant::now());
     }
@@ -245,7 +245,7 @@ impl Metrics {
         self.cache_requests.with_label_values(&[object_kind(key), answer.as_str()]).inc();
     }
 
-    /// A task waits for another process that makes the object at `key`.
+    /// A task waits for another process that computes the object at `key`.
     pub fn flight_waited(&self, key: &str) {
         self.flight_waits.with_label_values(&[object_kind(key)]).inc();
     }
@@ -258,12 +258,12 @@ impl Metrics {
         self.kv_cache.set(i64::try_from(kv_bytes).unwrap_or(i64::MAX));
     }
 
-    /// The batch has ended, in whatever way.
+    /// The batch has ended, successfully or not.
     pub fn batch_ended(&self) {
         self.kv_cache.set(0);
     }
 
-    /// A batch was so long at a scale, counted from 1.
+    /// A batch has spent this time on a scale, counted from 1.
     pub fn scale_sampled(&self, scale: usize, took: Duration) {
         let scale = scale.clamp(1, MAX_SCALES).to_string();
         self.scale_seconds.with_label_values(&[&scale]).observe(took.as_secs_f64());
@@ -312,7 +312,7 @@ impl Metrics {
             self.since_progress.with_label_values(&[stage]).set(seconds);
         }
         let mut text = Vec::new();
-        // Memory takes everything, and names that were registered can be written.
+        // Writing to memory cannot fail, and registered names are valid.
         TextEncoder::new().encode(&self.registry.gather(), &mut text).ok();
         String::from_utf8(text).unwrap_or_default()
     }
@@ -327,7 +327,7 @@ impl Metrics {
     }
 }
 
-/// A task at work. Dropped without [`TaskInProgress::ended`], it counts as put back.
+/// A task in progress. Dropped without [`TaskInProgress::ended`], it counts as requeued.
 pub struct TaskInProgress<'a> {
     metrics: &'a Metrics,
     stage: StageName,

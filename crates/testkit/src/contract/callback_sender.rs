@@ -12,7 +12,7 @@ pub trait CallbackServers {
     /// The address of one that answers so.
     fn address(&self, answer: CallbackAnswer) -> String;
 
-    /// An address where nobody is.
+    /// An address where no server listens.
     fn nobody(&self) -> String;
 
     /// The events that were heard at [`CallbackAnswer::Heard`], in order.

@@ -1,4 +1,4 @@
-//! What every adapter of a port has to keep, as checks that run against the twins and the real servers alike.
+//! The contracts of the ports, as checks that run against the in-memory implementations and the real servers.
 //!
 //! Each suite takes a factory, which gives a fresh and empty port for every check (a real server's factory takes a
 //! fresh prefix). The checks wait on conditions under a time limit; with tokio's clock paused they take no time.

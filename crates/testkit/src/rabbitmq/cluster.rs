@@ -52,8 +52,8 @@ impl RabbitMqCluster {
         self.nodes[node].ports.amqp
     }
 
-    /// Kills a node, counted from 0, as a power cut would. The first one takes the name server with it: nodes that are
-    /// connected stay so, but one that is started anew then finds nobody.
+    /// Kills a node, counted from 0, with SIGKILL. With the first one the name server ends too: connected nodes stay
+    /// connected, but a node that is started afterwards finds no others.
     pub fn kill_9(&self, node: usize) {
         self.nodes[node].kill();
     }

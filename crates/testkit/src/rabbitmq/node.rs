@@ -1,4 +1,4 @@
-//! One RabbitMQ node as a process group in a scratch folder.
+//! One RabbitMQ node as a process group in a temporary folder.
 
 use std::{
     fs,
@@ -21,8 +21,8 @@ use tokio::{
 
 use super::{Environment, Management, ServerError, server_script, tail};
 
-/// Reads process groups line by line; when its input ends, because the test process has ended, it kills the last one
-/// and removes the folder.
+/// A shell script that reads process groups line by line. When its input ends, because the test process has ended, it
+/// kills the last one and removes the folder.
 const WATCH: &str = r#"
 while read -r line; do group=$line; done
 [ -n "$group" ] && kill -s KILL -- "-$group" 2>/dev/null
@@ -166,7 +166,7 @@ impl Node {
         ])
     }
 
-    /// The node's scratch folder.
+    /// The node's temporary folder.
     pub(super) fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -208,7 +208,7 @@ impl Node {
         }
     }
 
-    /// SIGTERM, and SIGKILL if that does not do in half a minute.
+    /// SIGTERM, and SIGKILL if the node still runs after half a minute.
     pub(super) async fn stop(&self) {
         let Some(mut running) = lock(&self.running).take() else { return };
         running.signal(Signal::TERM);
@@ -246,7 +246,7 @@ impl Running {
         group.is_some_and(|group| kill_process_group(group, signal).is_ok())
     }
 
-    /// Takes the ended processes off the system's table.
+    /// Reaps the ended processes.
     fn reap(mut self) {
         drop(self.server.wait());
         drop(self.epmd.map(|mut epmd| epmd.wait()));
@@ -265,7 +265,7 @@ fn write_files(folder: &Path, plan: &NodePlan) -> std::io::Result<()> {
     fs::write(&cookie, "ECHOGENTESTS")?;
     fs::set_permissions(&cookie, fs::Permissions::from_mode(0o400))?;
     fs::write(folder.join("enabled_plugins"), "[rabbitmq_management].\n")?;
-    // Channels are looked at once a second, so that the tests of `consumer_timeout` need not wait for a minute.
+    // Channels are checked once a second, so that tests of `consumer_timeout` do not wait for a minute.
     let environment = [r"{channel_tick_interval, 1000}", &plan.environment].join(", ");
     let environment = environment.trim_end_matches([',', ' ']);
     fs::write(folder.join("advanced.config"), format!("[{{rabbit, [{environment}]}}].\n"))?;
@@ -287,13 +287,13 @@ fn configuration(plan: &NodePlan) -> String {
     text
 }
 
-/// Whether a broker greets on the port. It opens its listeners only once its queues are there.
+/// Whether a broker answers on the port. It opens its listeners only after its queues are loaded.
 async fn speaks_amqp(port: u16) -> bool {
     let greeting = async {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
         stream.write_all(b"AMQP\x00\x00\x09\x01").await?;
         stream.read_u8().await
     };
-    // The first byte of the first frame says that it is a method.
+    // The first byte of the first frame must be that of a method frame.
     matches!(timeout(Duration::from_secs(5), greeting).await, Ok(Ok(1)))
 }

@@ -10,10 +10,10 @@ use std::{
 
 use tempfile::TempDir;
 
-/// How long a start may take on a machine that is busy with other things.
+/// How long a start may take on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// A Redis of a test's own: nothing is kept on the disk, and it ends with this value.
+/// A private Redis: nothing is stored on disk, and it ends when this value is dropped.
 #[derive(Debug)]
 pub struct Redis {
     child: Child,
@@ -25,7 +25,7 @@ impl Redis {
     /// Starts a server on a free port and waits until it answers.
     pub fn start() -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
-        // Somebody else may take the port in the moment between; then another one is tried.
+        // Another process may take the port meanwhile; then another port is tried.
         let mut tries = 0;
         loop {
             tries += 1;
@@ -48,9 +48,9 @@ impl Redis {
         self.port
     }
 
-    /// Kills the server as a power cut would; all it knew is lost.
+    /// Kills the server with SIGKILL; all data is lost.
     pub fn kill_9(&mut self) {
-        // Both fail only if it is gone already.
+        // Both fail only if it has ended already.
         self.child.kill().ok();
         self.child.wait().ok();
     }
@@ -62,13 +62,13 @@ impl Redis {
         Ok(())
     }
 
-    /// Makes the server forget everything.
+    /// Deletes all data of the server.
     pub fn flush(&self) -> io::Result<()> {
         let answer = ask(self.port, "FLUSHALL\r\n")?;
         if answer.starts_with("+OK") { Ok(()) } else { Err(io::Error::other(format!("redis answered {answer:?}"))) }
     }
 
-    /// Lets the server hang: connections stay open and nothing is answered.
+    /// Stops the server with SIGSTOP: connections stay open and nothing is answered.
     pub fn pause(&self) -> io::Result<()> {
         self.signal("STOP")
     }

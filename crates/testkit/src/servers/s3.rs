@@ -1,8 +1,8 @@
 //! A private S3 within the test's own process.
 //!
 //! The protocol (signatures, checksums, conditions, errors) is that of `s3s`, the storage that of `s3s-fs`: files in a
-//! folder that ends with the server. Some of the storage's gaps are closed, see [`storage`]; for measuring there is one
-//! in memory, see [`memory`]. It runs on threads of its own, so a test's paused clock does not reach it.
+//! folder that is removed with the server. Some of the storage's gaps are closed, see [`storage`]; for measuring there
+//! is one in memory, see [`memory`]. It runs on threads of its own, so a test's paused clock does not reach it.
 
 mod memory;
 mod storage;
@@ -13,7 +13,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -40,7 +40,7 @@ const BUCKET: &str = "echogen-test";
 const ACCESS_KEY: &str = "test-access-key";
 const SECRET_KEY: &str = "test-secret-key";
 
-/// A private S3 server; it ends with this value.
+/// A private S3 server; it ends when this value is dropped.
 #[derive(Debug)]
 pub struct S3Server {
     address: SocketAddr,
@@ -51,7 +51,7 @@ pub struct S3Server {
     _folder: Option<TempDir>,
 }
 
-/// What a call meets first: counting and faults.
+/// The first layer of a call: counting and faults.
 struct Front {
     service: S3Service,
     calls: Mutex<BTreeMap<String, u64>>,
@@ -59,6 +59,7 @@ struct Front {
     connections: AtomicU64,
     fail_every: AtomicU64,
     lose_every: AtomicU64,
+    refuses_reads: AtomicBool,
 }
 
 impl S3Server {
@@ -95,12 +96,12 @@ impl S3Server {
         self.address.port()
     }
 
-    /// The bucket that is there from the start.
+    /// The bucket that exists from the start.
     pub fn bucket(&self) -> &'static str {
         BUCKET
     }
 
-    /// The one access key that is let in.
+    /// The one access key that is accepted.
     pub fn access_key(&self) -> &'static str {
         ACCESS_KEY
     }
@@ -135,7 +136,12 @@ impl S3Server {
         self.front.lose_every.store(n, Ordering::SeqCst);
     }
 
-    /// Stops listening and cuts all connections. The objects stay.
+    /// From now on reading an object is denied, or allowed again.
+    pub fn refuse_reads(&self, refuse: bool) {
+        self.front.refuses_reads.store(refuse, Ordering::SeqCst);
+    }
+
+    /// Stops listening and closes all connections. The objects stay.
     pub fn go_away(&mut self) {
         let Some(listening) = self.listening.take() else { return };
         listening.abort();
@@ -188,7 +194,7 @@ async fn accept(listener: TcpListener, front: Arc<Front>) {
         });
         connections.spawn(async move {
             let mut connection = http1::Builder::new();
-            // A connection that breaks is the client's to notice.
+            // A broken connection is detected by the client.
             connection.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await.ok();
         });
         while connections.try_join_next().is_some() {}
@@ -198,13 +204,17 @@ async fn accept(listener: TcpListener, front: Arc<Front>) {
 impl Front {
     fn new(service: S3Service) -> Self {
         let (number, connections, fail_every, lose_every) = Default::default();
-        Self { service, calls: Mutex::default(), number, connections, fail_every, lose_every }
+        let refuses_reads = AtomicBool::new(false);
+        Self { service, calls: Mutex::default(), number, connections, fail_every, lose_every, refuses_reads }
     }
 
     async fn call(&self, request: Request<Incoming>) -> Result<Response<Body>, HttpError> {
         let number = self.count(request.method());
         if is_nth(number, &self.fail_every) {
             return Ok(busy());
+        }
+        if request.method() == Method::GET && self.refuses_reads.load(Ordering::SeqCst) {
+            return Ok(error(StatusCode::FORBIDDEN, "AccessDenied"));
         }
         let answer = self.service.call(request.map(Body::from)).await;
         if is_nth(number, &self.lose_every) { Ok(busy()) } else { answer }
@@ -232,9 +242,13 @@ fn is_nth(number: u64, every: &AtomicU64) -> bool {
 }
 
 fn busy() -> Response<Body> {
-    let text = "<Error><Code>SlowDown</Code><Message>failed on purpose</Message></Error>";
-    let mut response = Response::new(Body::from(text.to_owned()));
-    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    error(StatusCode::SERVICE_UNAVAILABLE, "SlowDown")
+}
+
+fn error(status: StatusCode, code: &str) -> Response<Body> {
+    let text = format!("<Error><Code>{code}</Code><Message>failed on purpose</Message></Error>");
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/xml"));
     response
 }

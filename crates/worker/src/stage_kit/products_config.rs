@@ -10,19 +10,18 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProductsConfig {
-    /// Seconds that an object stays in the cache after it was stored or read from the store; 0 keeps none. Jobs for one
-    /// subject come close together.
+    /// Seconds that an object stays in the cache after it was stored or read from the store; 0 caches nothing.
     pub cache_seconds: f64,
-    /// Seconds until another process makes a product whose maker died. A living maker renews its lease three times as
-    /// often, so a short time costs calls to the cache and nothing else.
+    /// Seconds until a lease expires, so that another process computes the product of a process that died. Leases in
+    /// use are renewed three times as often; a short time costs calls to the cache only.
     pub lease_seconds: f64,
-    /// Seconds before a process looks for the first time for a product that another process is making. Each further wait
-    /// is half as long again.
+    /// Seconds before a process first checks for a product that another process is computing. Each further wait is 1.5
+    /// times as long.
     pub first_lookup_seconds: f64,
-    /// Seconds at most between two looks for a product that another process is making.
+    /// Seconds at most between two checks for a product that another process is computing.
     pub max_lookup_seconds: f64,
     /// Bytes that the decoded pictures of all tasks of a segmenter or an encoder may take together; further tasks wait.
-    /// The default holds one picture of the largest size, or five of twelve megapixels.
+    /// The default is enough for one picture of the largest size, or five of twelve megapixels.
     pub picture_memory_bytes: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Kinds with a face: animals and other creatures.
+//! Kinds with a face.
 
 use super::{Paint, Part, emblem, eye, inner, part};
 use crate::{

@@ -1,4 +1,4 @@
-//! Kinds of household objects.
+//! Household things.
 
 use super::{Paint, Part, emblem, inner, part};
 use crate::{

@@ -1,4 +1,4 @@
-//! Kinds that are outdoors: buildings, vehicles, and things that swim or fly.
+//! Kinds that are found outdoors.
 
 use super::{Paint, Part, emblem, inner, part};
 use crate::{

@@ -1,4 +1,4 @@
-//! Scenes, their light, and the painter they share.
+//! Scenes, their light, and how they are painted.
 
 mod indoors;
 mod land;
@@ -42,7 +42,7 @@ impl Light {
     /// All lights.
     pub const ALL: [Self; 3] = [Self::Day, Self::Sunset, Self::Night];
 
-    /// The index in [`Light::ALL`].
+    /// Its index in [`Light::ALL`].
     pub fn index(self) -> usize {
         self as usize
     }
@@ -80,12 +80,12 @@ impl Scene {
         Self::Library,
     ];
 
-    /// The index in [`Scene::ALL`].
+    /// Its index in [`Scene::ALL`].
     pub fn index(self) -> usize {
         self as usize
     }
 
-    /// The name, which every caption of the scene contains.
+    /// The word that its captions always contain.
     pub fn name(self) -> &'static str {
         match self {
             Self::Beach => "beach",
@@ -103,8 +103,7 @@ impl Scene {
         }
     }
 
-    /// Returns the lights in which the scene occurs. The moon and the stage have no time of day; indoor and underwater
-    /// scenes have day and night only.
+    /// The lights it is seen in. Space has no times of day, and indoor scenes have day and night only.
     pub fn lights(self) -> &'static [Light] {
         match self {
             Self::Moon | Self::Stage => &[Light::Day],
@@ -118,7 +117,7 @@ impl Scene {
         self == Self::Underwater
     }
 
-    /// Paints the scene. All random details are drawn from `draw`.
+    /// Paints it; random numbers come from `draw`.
     pub(crate) fn paint(self, canvas: &mut Canvas, light: Light, draw: Draw) {
         let mut painter = Painter { canvas, draw, light, tint: light.tint() };
         match self {
@@ -138,7 +137,7 @@ impl Scene {
     }
 }
 
-/// A canvas, its light, and a random stream.
+/// A canvas, its light, and random numbers.
 struct Painter<'a> {
     canvas: &'a mut Canvas,
     draw: Draw,
@@ -147,13 +146,13 @@ struct Painter<'a> {
 }
 
 impl Painter<'_> {
-    /// Fills a shape whose colour the light tints.
+    /// A lit surface.
     fn fill(&mut self, shape: Shape, colour: Colour) {
         let colour = colour.times(self.tint);
         self.glow(shape, 1.0, colour);
     }
 
-    /// Fills a light-emitting shape, whose colour is not tinted.
+    /// A light source.
     fn glow(&mut self, shape: Shape, opacity: f32, colour: Colour) {
         self.canvas.fill(&Frame::WHOLE, &shape, 0.0, opacity, |_, _| colour);
     }

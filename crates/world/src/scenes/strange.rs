@@ -1,4 +1,4 @@
-//! Scenes on the moon and under water.
+//! Scenes without air: under water and in space.
 
 use super::{Light, Painter};
 use crate::{

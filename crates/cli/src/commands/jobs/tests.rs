@@ -195,7 +195,7 @@ async fn a_repeated_line_is_one_job_and_a_repeated_id_is_a_fault() {
     let bench = Bench::new([line(1), line(1), line(1).replace("take 1", "another")]);
     let tally = bench.run_all(&Arc::new(Painter::default())).await;
     assert_eq!((tally.done, tally.cached, tally.failed), (1, 1, 1));
-    assert!(tally.first_error.unwrap().contains("stands already on line 1"));
+    assert!(tally.first_error.unwrap().contains("is already used on line 1"));
 }
 
 #[tokio::test]

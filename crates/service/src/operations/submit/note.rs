@@ -1,7 +1,7 @@
 //! The note beside a jobs file: which of its lines the broker has, so that the next run sends the others.
 //!
-//! It knows the file again by some of the lines that were confirmed. Those that failed do not count: whoever mends one
-//! still has the same file.
+//! It knows the file again by some of the lines that were confirmed. Those that failed do not count: a file
+//! in which one was corrected is still the same.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -83,7 +83,7 @@ pub(super) struct Note {
 }
 
 impl Note {
-    /// Where the note of a jobs file lies. A pipe has none: its lines come once, and the next one's are others.
+    /// Where the note of a jobs file is. A pipe has none: its lines come once, and the next one's are others.
     pub(super) fn path_of(jobs: &Path) -> Option<PathBuf> {
         let is_file = jobs != Path::new("-") && jobs.is_file();
         is_file.then(|| PathBuf::from(format!("{}.submitted", jobs.display())))
@@ -163,7 +163,7 @@ impl Note {
         std::fs::rename(&fresh, note).map_err(fault)
     }
 
-    /// The mark: what lies behind it is still to be sent.
+    /// The mark: what is behind it is still to be sent.
     pub(super) fn up_to(&self) -> u64 {
         self.up_to
     }

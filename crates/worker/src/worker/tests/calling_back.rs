@@ -54,8 +54,7 @@ async fn an_end_is_noted_for_those_who_ask_and_for_nobody_else() {
 
 #[tokio::test(start_paused = true)]
 async fn a_job_counts_as_ended_only_when_the_notice_is_in_its_queue() {
-    let bench =
-        Bench::start(|inner| Arc::new(FullAtFirst { inner, queue: notices_queue(), refusals: AtomicU32::new(1) }), 0);
+    let bench = Bench::start(|inner| Arc::new(FullAtFirst::new(inner, notices_queue(), 1)), 0);
     bench.send_job(&with_callback("wrong")).await;
     bench.idle().await;
     let told = notices(&bench).await;

@@ -5,6 +5,7 @@ mod calling_back;
 mod cancelling;
 mod dying;
 mod lanes;
+mod losing;
 mod settling;
 mod shared_store;
 mod telling;
@@ -20,8 +21,8 @@ use std::{
 
 use async_trait::async_trait;
 use echogen_ports::{
-    Backoff, Consumer, DEAD_LETTER_REASON, Event, EventStream, MemoryBroker, MemoryObjectStore, Message, ObjectKey,
-    ObjectStore,
+    Backoff, Consumer, DEAD_LETTER_REASON, Event, EventStream, FaultKind, MemoryBroker, MemoryObjectStore, Message,
+    ObjectKey, ObjectStore,
 };
 use echogen_protocol::{
     ContentHash, FailureKind, Job, JobResult, JobStatus, Lane, Progress, SegmentTask, StageName, TaskHeaders,
@@ -81,11 +82,13 @@ impl<T: StageTask> Stage for Script<T> {
             "panic" if tries < 2 => panic!("oh no"),
             "busy" => Err(asks_for(Duration::ZERO)),
             "patient" => Err(asks_for(Duration::from_secs(3_600))),
+            "barred" => Err(Fault::refused("the store is locked").because("403")),
             "wrong" => Err(Fault::bad_image("not an image")),
-            "slow" => {
+            // Longer than the grace period of a shutdown, and shorter than a try may take.
+            long @ ("slow" | "long") => {
                 let at_work = self.at_work.fetch_add(1, Ordering::SeqCst) + 1;
                 self.most_at_work.fetch_max(at_work, Ordering::SeqCst);
-                sleep(Duration::from_secs(5)).await;
+                sleep(Duration::from_secs(if long == "long" { 9 } else { 5 })).await;
                 self.at_work.fetch_sub(1, Ordering::SeqCst);
                 Ok(next(job))
             }
@@ -273,6 +276,32 @@ async fn a_permanent_failure_ends_the_job_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_task_that_is_refused_for_rights_or_configuration_is_kept_for_who_mends_them() {
+    let bench = Bench::plain();
+    let mut events = bench.broker.subscribe("job.parked").await.unwrap();
+    bench.send("barred").await;
+    bench.idle().await;
+    assert_eq!((bench.stage.tries("barred"), bench.result("barred").await), (1, None), "the job has not ended");
+    let dead = bench.broker.dead_letters(&queue());
+    assert_eq!(dead[0].headers[DEAD_LETTER_REASON], "the store is locked: 403");
+    assert_eq!(events.next().await.unwrap().to_job().unwrap().subject.as_str(), "barred");
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_is_busy_but_not_full_is_no_reason_to_hold_the_delivery() {
+    let busy = |inner| -> Arc<dyn Broker> {
+        let (queue, refusals) = (next_queue(), AtomicU32::new(1));
+        Arc::new(FullAtFirst { inner, queue, refusals, kind: FaultKind::Throttled })
+    };
+    let bench = Bench::start(busy, 0);
+    bench.send("slow").await;
+    bench.idle().await;
+    assert_eq!((bench.followed(), bench.stage.tries("slow")), (1, 2), "its task was requeued");
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failure_that_cannot_be_written_down_comes_again() {
     let bench = Bench::start(|broker| Arc::new(broker), 2);
     bench.send("wrong").await;
@@ -421,6 +450,13 @@ struct FullAtFirst {
     inner: MemoryBroker,
     queue: QueueName,
     refusals: AtomicU32,
+    kind: FaultKind,
+}
+
+impl FullAtFirst {
+    fn new(inner: MemoryBroker, queue: QueueName, refusals: u32) -> Self {
+        Self { inner, queue, refusals: AtomicU32::new(refusals), kind: FaultKind::QueueFull }
+    }
 }
 
 #[async_trait]
@@ -428,7 +464,7 @@ impl Broker for FullAtFirst {
     async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), Fault> {
         let take = |left: u32| left.checked_sub(1);
         if *queue == self.queue && self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok() {
-            return Err(Fault::queue_full("the queue is full").retry_in(Duration::from_secs(1)));
+            return Err(Fault::new(self.kind, "the queue is full").retry_in(Duration::from_secs(1)));
         }
         self.inner.publish(queue, message).await
     }
@@ -457,8 +493,7 @@ impl Broker for FullAtFirst {
 #[tokio::test(start_paused = true)]
 async fn a_full_queue_is_waited_for_with_the_delivery_in_hand() {
     // Far more refusals than redeliveries are allowed.
-    let bench =
-        Bench::start(|inner| Arc::new(FullAtFirst { inner, queue: next_queue(), refusals: AtomicU32::new(30) }), 0);
+    let bench = Bench::start(|inner| Arc::new(FullAtFirst::new(inner, next_queue(), 30)), 0);
     bench.send("good").await;
     bench.idle().await;
     assert_eq!((bench.followed(), bench.stage.tries("good")), (1, 1));

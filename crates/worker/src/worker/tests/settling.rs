@@ -55,7 +55,7 @@ fn put_back_once(broker: &MemoryBroker, id: &str) {
 async fn a_task_that_came_back_keeps_nobody_from_work_while_it_waits_to_be_handed_on() {
     let full = |inner: MemoryBroker| -> Arc<dyn Broker> {
         put_back_once(&inner, "again");
-        Arc::new(FullAtFirst { inner, queue: next_queue(), refusals: AtomicU32::new(30) })
+        Arc::new(FullAtFirst::new(inner, next_queue(), 30))
     };
     let (bench, began) = (Bench::start(full, 0), Instant::now());
     bench.send("wrong").await;

@@ -1,0 +1,186 @@
+//! The tasks at work. They outlive the consumers by which they came: a connection that is lost takes no work with it.
+//!
+//! A task whose connection is lost can no longer be acknowledged, so its message comes again, while the task itself goes on
+//! and publishes what follows. That message is no suspect: its worker did not die of it. It waits until the task has ended,
+//! and then finds what that task has made.
+
+use std::{
+    collections::VecDeque,
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use echogen_ports::Delivery;
+use tokio::{
+    select,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::{JoinError, JoinSet},
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::error;
+
+use crate::lanes::Consumers;
+
+/// Messages that are remembered to come again; of more, the oldest are forgotten, and count as suspects when they come.
+const REMEMBERED: usize = 4_096;
+
+/// The tasks at work, those of earlier consumers included.
+pub(crate) struct TasksAtWork {
+    /// A set and no tracker: its tasks end with it, also when the worker's future is dropped.
+    tasks: JoinSet<()>,
+    /// One for each task that may be at work, whatever consumer it came by.
+    permits: Arc<Semaphore>,
+    concurrency: u32,
+    /// Cancelled when the grace period of a shutdown is over.
+    abort: CancellationToken,
+    /// Tasks that came by the present consumer.
+    present: Vec<Running>,
+    present_consumer: TaskTracker,
+    /// Tasks whose consumer is lost, and whose messages have not come again.
+    lost: VecDeque<Lost>,
+    hasher: RandomState,
+}
+
+struct Running {
+    body: Bytes,
+    ended: CancellationToken,
+}
+
+struct Lost {
+    bytes: usize,
+    hash: u64,
+    ended: CancellationToken,
+}
+
+/// What a task needs that is to be at work.
+pub(crate) struct Admission {
+    /// Its own share of the limit.
+    pub(crate) permit: Option<OwnedSemaphorePermit>,
+    /// Of a suspect: everybody else's share, so that it runs alone.
+    pub(crate) alone: Option<OwnedSemaphorePermit>,
+    /// The end of the task of the same message that is still at work, since its connection was lost.
+    pub(crate) earlier: Option<CancellationToken>,
+}
+
+impl TasksAtWork {
+    pub(crate) fn new(concurrency: u16) -> Self {
+        let concurrency = u32::from(concurrency.max(1));
+        Self {
+            tasks: JoinSet::new(),
+            permits: Arc::new(Semaphore::new(concurrency as usize)),
+            concurrency,
+            abort: CancellationToken::new(),
+            present: Vec::new(),
+            present_consumer: TaskTracker::new(),
+            lost: VecDeque::new(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// Waits until one more task may be at work. Cancel safe.
+    pub(crate) async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        take(&self.permits, 1).await
+    }
+
+    /// Says how a delivery runs. One that came back runs alone: this waits until whatever is at work has ended, and nothing
+    /// begins until it has. But one that came back because its connection was lost only waits for its earlier self.
+    pub(crate) async fn admit(&mut self, delivery: &Delivery, permit: Option<OwnedSemaphorePermit>) -> Admission {
+        if delivery.redeliveries == 0 {
+            return Admission { permit, alone: None, earlier: None };
+        }
+        if let Some(earlier) = self.expected_back(&delivery.message.body) {
+            return Admission { permit, alone: None, earlier: Some(earlier) };
+        }
+        let alone = take(&self.permits, self.concurrency - 1).await;
+        Admission { permit, alone, earlier: None }
+    }
+
+    /// Starts a task, which comes by the present consumer.
+    pub(crate) fn spawn<F: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        body: Bytes,
+        admission: Admission,
+        work: impl FnOnce(Option<OwnedSemaphorePermit>, CancellationToken) -> F + Send + 'static,
+    ) {
+        while let Some(ended) = self.tasks.try_join_next() {
+            check(ended);
+        }
+        self.present.retain(|running| !running.ended.is_cancelled());
+        let ended = CancellationToken::new();
+        self.present.push(Running { body, ended: ended.clone() });
+        let (consumer, abort, permits) = (self.present_consumer.token(), self.abort.clone(), Arc::clone(&self.permits));
+        self.tasks.spawn(async move {
+            // Dropped at the end, also at a panic: the consumer may go, and another of the same message may begin.
+            let (_consumer, _ended) = (consumer, ended.drop_guard());
+            let Admission { mut permit, alone, earlier } = admission;
+            if let Some(earlier) = earlier {
+                // Whoever only waits takes no share of the limit from others.
+                drop(permit);
+                select! {
+                    // The grace period is over: it is requeued as soon as it has its turn.
+                    () = abort.cancelled() => {}
+                    // Its product is there now, or the earlier try failed.
+                    () = earlier.cancelled() => {}
+                }
+                permit = take(&permits, 1).await;
+            }
+            work(alone, abort).await;
+            drop(permit);
+        });
+    }
+
+    /// Lets a consumer go that has ended. It takes nothing more, and is kept until the last of its deliveries is settled:
+    /// where the connection is not lost, they still can be.
+    pub(crate) fn retire(&mut self, mut consumers: Consumers) {
+        let consumer = std::mem::take(&mut self.present_consumer);
+        consumer.close();
+        for Running { body, ended } in self.present.drain(..).filter(|running| !running.ended.is_cancelled()) {
+            self.lost.push_back(Lost { bytes: body.len(), hash: self.hasher.hash_one(&body), ended });
+        }
+        self.lost.drain(..self.lost.len().saturating_sub(REMEMBERED));
+        self.tasks.spawn(async move {
+            // In this order: what it has received and nobody handles goes back first, to whoever consumes now.
+            consumers.stop().await;
+            consumer.wait().await;
+        });
+    }
+
+    /// Waits for the end of all tasks; after `grace` they are told to requeue what they have.
+    pub(crate) async fn drain(&mut self, grace: Duration, at_end_of_grace: impl FnOnce(usize)) {
+        if timeout(grace, all_of(&mut self.tasks)).await.is_err() {
+            at_end_of_grace(self.tasks.len());
+            self.abort.cancel();
+            all_of(&mut self.tasks).await;
+        }
+    }
+
+    /// The end of the task of this message that is at work without a consumer, if there is one. Each is found once.
+    fn expected_back(&mut self, body: &Bytes) -> Option<CancellationToken> {
+        // A body is hashed only if it can be one of those.
+        self.lost.iter().find(|lost| lost.bytes == body.len())?;
+        let hash = self.hasher.hash_one(body);
+        let index = self.lost.iter().position(|lost| lost.bytes == body.len() && lost.hash == hash)?;
+        self.lost.remove(index).map(|lost| lost.ended)
+    }
+}
+
+/// Permits are never closed while they are asked for.
+async fn take(permits: &Arc<Semaphore>, count: u32) -> Option<OwnedSemaphorePermit> {
+    Arc::clone(permits).acquire_many_owned(count).await.ok()
+}
+
+async fn all_of(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.join_next().await {
+        check(ended);
+    }
+}
+
+/// A stage's panic is caught where it runs; one here is a fault of the loop, and its delivery comes again.
+fn check(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        error!(%error, "a task was not handled to its end");
+    }
+}

@@ -1,0 +1,188 @@
+//! What the samples say: one value of each kind of message, with every field of it.
+
+use echogen_protocol::*;
+use echogen_worker::JobState;
+use jiff::Timestamp;
+
+pub(crate) fn moment() -> Timestamp {
+    "2026-08-01T12:00:00.5Z".parse().expect("a moment")
+}
+
+pub(crate) fn hash(of: &str) -> ContentHash {
+    ContentHash::of(of.as_bytes())
+}
+
+/// A job that names every field.
+pub(crate) fn job() -> Job {
+    Job {
+        id: JobId("order-7.b".to_owned()),
+        tenant: Some("acme".to_owned()),
+        subject: Subject {
+            image: ImageSource::stored(hash("picture")),
+            name: Some("corgi".to_owned()),
+            bounding_box: Some(BoundingBox { left: 1, top: 2, right: 30, bottom: 40 }),
+            point: None,
+            mask: MaskMode::Sam,
+            if_not_found: IfNotFound::WholeImage,
+        },
+        prompt: "a corgi on a beach\nat \"noon\", in größter Hitze".to_owned(),
+        negative_prompt: Some("rain".to_owned()),
+        seeds: Seeds::List(vec![1, 2, u64::MAX]),
+        aspect_ratio: "16:9".parse().expect("a ratio"),
+        pixel_budget: Some(PixelBudget::M0_25),
+        guidance: Guidance { text: Some(PerScale::All(2.5)), subject: Some(PerScale::Each(vec![1.0, 2.5, 3.0])) },
+        temperature: Some(PerScale::All(2.0)),
+        top_k: Some(900),
+        top_p: Some(0.97),
+        output: OutputOptions {
+            format: OutputFormat::Jpeg,
+            quality: Some(85),
+            destination: Some("results/today".to_owned()),
+        },
+        lane: Lane::Bulk,
+        deadline: Some("2030-12-31T23:59:00Z".parse().expect("a moment")),
+        callback: Some("https://example.org/done".to_owned()),
+        metadata: [("order".to_owned(), "7".to_owned()), ("note".to_owned(), "line one\nline two".to_owned())].into(),
+    }
+}
+
+/// A job that names nothing but what it must, and a point.
+pub(crate) fn least_job() -> Job {
+    let mut job = Job { id: JobId("least".to_owned()), ..Job::new("dog.png".into(), "a dog") };
+    job.subject.point = Some(Point { x: 3, y: 4 });
+    job.seeds = Seeds::Range { first: 7, count: 2 };
+    job
+}
+
+pub(crate) fn subject() -> SubjectFound {
+    SubjectFound {
+        image: hash("picture"),
+        name: Some("corgi".to_owned()),
+        bounding_box: BoundingBox { left: 1, top: 2, right: 30, bottom: 40 },
+        score: Some(0.75),
+        how: FoundBy::Detector,
+    }
+}
+
+pub(crate) fn progress() -> Progress {
+    Progress {
+        timings: [("dispatcher".to_owned(), 0.25), ("segmenter".to_owned(), 1.5)].into(),
+        cached: [("dispatcher".to_owned(), false), ("segmenter".to_owned(), true)].into(),
+        models: [("detector".to_owned(), "ab".repeat(32))].into(),
+        subject: Some(subject()),
+        cutout: Some(hash("cut-out")),
+    }
+}
+
+pub(crate) fn segment_task() -> SegmentTask {
+    SegmentTask { job: job(), image: hash("picture"), progress: Progress::default() }
+}
+
+pub(crate) fn encode_task() -> EncodeTask {
+    EncodeTask { job: job(), cutout: hash("cut-out"), progress: progress() }
+}
+
+pub(crate) fn sample_task() -> SampleTask {
+    SampleTask { job: least_job(), encoded_subject: "subjects/ab/abcd".to_owned(), progress: progress() }
+}
+
+pub(crate) fn segmentation() -> Segmentation {
+    Segmentation { cutout: hash("cut-out"), subject: subject() }
+}
+
+pub(crate) fn parameters() -> Parameters {
+    Parameters {
+        bundle: "mini".to_owned(),
+        prompt: "a corgi on a beach".to_owned(),
+        negative_prompt: Some("rain".to_owned()),
+        aspect_ratio: "16:9".to_owned(),
+        pixel_budget: PixelBudget::M0_25,
+        width: 672,
+        height: 384,
+        text_guidance: PerScale::All(2.5),
+        subject_guidance: PerScale::Each(vec![1.0, 2.5, 3.0]),
+        temperature: PerScale::All(2.0),
+        top_k: 900,
+        top_p: 0.97,
+        format: OutputFormat::Jpeg,
+        quality: Some(85),
+    }
+}
+
+pub(crate) fn completed() -> JobResult {
+    let image = |index: usize, seed| ResultImage {
+        key: format!("results/today/order-7.b/image-{index}.jpg"),
+        seed,
+        width: 672,
+        height: 384,
+        sha256: hash("image"),
+    };
+    JobResult {
+        id: JobId("order-7.b".to_owned()),
+        status: JobStatus::Completed,
+        error: None,
+        images: vec![image(0, 1), image(1, 2)],
+        seeds: vec![1, 2],
+        parameters: Some(parameters()),
+        subject: Some(subject()),
+        models: [("transformer".to_owned(), "cd".repeat(32))].into(),
+        version: "0.1.0".to_owned(),
+        timings: [("sampler".to_owned(), 4.5), ("sampler.text".to_owned(), 0.5)].into(),
+        cached: [("sampler".to_owned(), false)].into(),
+        finished: moment(),
+        metadata: [("order".to_owned(), "7".to_owned())].into(),
+    }
+}
+
+pub(crate) fn failed() -> JobResult {
+    JobResult {
+        status: JobStatus::Failed,
+        error: Some(Failure { kind: FailureKind::BadImage, message: "the picture is empty".to_owned() }),
+        images: Vec::new(),
+        parameters: None,
+        subject: None,
+        models: Default::default(),
+        timings: Default::default(),
+        cached: Default::default(),
+        metadata: Default::default(),
+        ..completed()
+    }
+}
+
+pub(crate) fn event() -> JobEvent {
+    JobEvent::of_result(&failed()).in_trace(Some(TraceContext::new(0xabc, 0xdef)))
+}
+
+pub(crate) fn notify_task() -> NotifyTask {
+    NotifyTask { callback: "https://example.org/done".to_owned(), event: event() }
+}
+
+pub(crate) fn reply_to() -> ReplyTo {
+    ReplyTo { queue: "answers".to_owned(), correlation_id: Some("7".to_owned()) }
+}
+
+pub(crate) fn job_state() -> JobState {
+    JobState {
+        state: EventKind::Retrying,
+        stage: Some("encoder".to_owned()),
+        attempt: 2,
+        result_key: "results/today/order-7.b/result.json".to_owned(),
+        trace_id: Some(TraceContext::new(0xabc, 0xdef).trace_id()),
+        reply_to: Some(reply_to()),
+        callback: Some("https://example.org/done".to_owned()),
+        updated: moment(),
+    }
+}
+
+pub(crate) fn headers() -> TaskHeaders {
+    TaskHeaders {
+        failures: 3,
+        first_seen: Some(moment()),
+        last_error: Some("store is full".to_owned()),
+        traceparent: Some(TraceContext::new(0xabc, 0xdef)),
+        job: Some("order-7.b".to_owned()),
+        reply_to: Some(reply_to()),
+        stage: Some("sampler".to_owned()),
+        redeliveries: 2,
+    }
+}
