@@ -65,7 +65,7 @@ fn run(arguments: &[OsString]) -> Result<Exit, Failure> {
     ended.map_err(|failure| Failure { message: loaded.as_written(&failure.message), ..failure })
 }
 
-/// Creates a progress bar if the output is a terminal.
+/// Creates a progress bar on stderr. It is hidden if stderr is no terminal or the output is JSON.
 fn progress_bar(total: usize, json: bool) -> ProgressBar {
     if json || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
