@@ -14,6 +14,7 @@ mod examples;
 mod exposition;
 mod generate;
 mod installation;
+mod pages;
 mod program;
 mod store_calls;
 mod unreadable;

@@ -1,13 +1,13 @@
 //! Addresses of servers, as operators and their tools write them:
 //! `scheme://user:password@host:port,host:port/path?option=value#fragment`.
 //!
-//! Client libraries read such an address as a browser does. That is wrong for two kinds of address that operators' tools
-//! produce: a raw special character in a password ends the host early, and an IPv6 literal is no "domain". So an address
-//! is taken apart here, and its parts are handed to the libraries.
+//! Client libraries parse such an address as a URL. That is wrong for two kinds of address that operators' tools produce: a
+//! raw special character in a password ends the host early, and an IPv6 literal is not a "domain". So the address is parsed
+//! here, and the libraries get its parts.
 //!
-//! What must stay true: a connection is made to no host but the one that the address names. An address that can be read
-//! in two ways is refused, and so is a host that the system's resolver would read as another one; see [`host`]. Errors
-//! never quote a part that may belong to a password.
+//! What must stay true: a connection is made only to a host that the address names. An ambiguous address is refused, and so
+//! is a host that the system's resolver would take for another one; see [`host`]. Errors never quote a part that may belong
+//! to a password.
 
 mod host;
 
@@ -16,19 +16,19 @@ use percent_encoding::percent_decode_str;
 
 pub(crate) use host::Server;
 
-/// Why an address is refused, and how it is written. To be put behind the setting's name.
+/// Why an address is refused, and how to write it. To be appended to the setting's name.
 pub(crate) type Refusal = String;
 
-/// An address, taken apart. Only its path is still percent-encoded.
+/// The parts of an address. Only its path is still percent-encoded.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Address {
-    /// In small letters.
+    /// In lower case.
     pub(crate) scheme: String,
     pub(crate) user: Option<String>,
     pub(crate) password: Option<Secret>,
     /// At least one.
     pub(crate) servers: Vec<Server>,
-    /// What follows the `/` behind the servers; absent if there is no `/`.
+    /// What follows the `/` after the servers; absent if there is no `/`.
     pub(crate) path: Option<String>,
     /// Names and values.
     pub(crate) options: Vec<(String, String)>,
@@ -41,14 +41,14 @@ pub(crate) struct Form {
     pub(crate) schemes: &'static [&'static str],
     /// One of them, for errors.
     pub(crate) example: &'static str,
-    /// Ports of other services of the same server, which are no advice.
+    /// Ports of other services of the same server, which are not suggested in errors.
     pub(crate) other_ports: &'static [u16],
-    /// Whether an address that has been taken apart can be meant.
+    /// Refuses the parts of an address that are wrong for this kind of server.
     pub(crate) is_meant: fn(&Address) -> Result<(), Refusal>,
 }
 
 impl Form {
-    /// Takes an address apart.
+    /// Parses an address.
     pub(crate) fn read(&self, text: &str) -> Result<Address, Refusal> {
         let (scheme, rest) = self.scheme(text)?;
         if rest.contains("://") {
@@ -58,7 +58,7 @@ impl Form {
         if rest.chars().any(char::is_control) {
             return Err(self.refusal("contains a control character"));
         }
-        // The `@` behind user and password, as a browser reads it and as the last one at all.
+        // The `@` after user and password: where a URL parser finds it, and the last one of all.
         let (strict, last) = (rest[..end_of_servers(rest)].rfind('@'), rest.rfind('@'));
         let read = |at| {
             let address = Address::of(&scheme, rest, at)?;
@@ -68,16 +68,16 @@ impl Form {
         address.map_err(|why| self.refusal(&why))
     }
 
-    /// Chooses between two readings of an address with an `@` behind its first `/`, `?` or `#`: either these characters
-    /// belong to a raw password, which is what the second reading says, or the `@` belongs to the path.
+    /// Chooses between the two readings of an address with an `@` after its first `/`, `?` or `#`: either these characters
+    /// belong to a raw password, which is the second reading, or the `@` belongs to the path.
     fn choose(&self, strict: Result<Address, Refusal>, last: Result<Address, Refusal>) -> Result<Address, Refusal> {
         let (strict, last) = match (strict, last) {
             (Ok(strict), Ok(last)) => (strict, last),
-            // The first says which part of the address is wrong, as far as that can be said.
+            // The error of the first reading names the wrong part more precisely.
             (Err(why), Err(_)) => return Err(why),
             (one, other) => return one.or(other),
         };
-        // A path that ends like `@host:5672` is hardly one.
+        // A path that ends like `@host:5672` is unlikely.
         if strict.servers.iter().all(|server| server.port.is_none())
             && last.servers.iter().all(|server| server.port.is_some())
         {
@@ -105,8 +105,8 @@ impl Form {
         Err(self.corrected(scheme, rest).map_or_else(|| self.refusal(&why), |write| format!("{why}; {write}")))
     }
 
-    /// The corrected spelling of what has no scheme, or another one. Only for servers alone: whatever else there is may
-    /// belong to a password.
+    /// The corrected form of an address without a scheme, or with another one. Only if the address consists of servers
+    /// alone: any other part may belong to a password.
     fn corrected(&self, scheme: &str, rest: &str) -> Option<String> {
         let address = Address::of(scheme, rest.trim_end_matches('/'), None).ok()?;
         let is_plain = address.path.is_none() && address.options.is_empty() && address.fragment.is_none();
@@ -116,14 +116,14 @@ impl Form {
         (is_plain && !rest.contains('@')).then(|| format!("write {scheme}://{}", servers.join(",")))
     }
 
-    /// An error that says how an address is written, if it does not say so yet.
+    /// An error that says how to write an address, unless it says so already.
     pub(crate) fn refusal(&self, why: &str) -> Refusal {
         if why.contains("; write ") { why.to_owned() } else { format!("{why}; write it as {}", self.example) }
     }
 }
 
 impl Address {
-    /// Takes what stands behind `scheme://` apart; user and password end at the `@` at this place.
+    /// Parses what follows `scheme://`; user and password end at the `@` at this position.
     fn of(scheme: &str, rest: &str, at: Option<usize>) -> Result<Self, Refusal> {
         let (credentials, rest) = match at {
             Some(at) => (Some(&rest[..at]), &rest[at + 1..]),
@@ -148,7 +148,7 @@ impl Address {
     }
 }
 
-/// Where the servers end, as a browser reads an address.
+/// Where the servers end, as a URL parser reads an address.
 fn end_of_servers(rest: &str) -> usize {
     rest.find(['/', '?', '#']).unwrap_or(rest.len())
 }
@@ -166,7 +166,7 @@ fn options(query: &str) -> Result<Vec<(String, String)>, Refusal> {
     decoded.collect()
 }
 
-/// The text behind percent-encoding; a `%` without two hexadecimal digits is itself.
+/// Decodes percent-encoding; a `%` without two hexadecimal digits stands for itself.
 pub(crate) fn decode(text: &str) -> Result<String, Refusal> {
     let decoded = percent_decode_str(text).decode_utf8();
     let decoded =

@@ -1,8 +1,8 @@
 //! Objects as files below a folder.
 //!
-//! A file appears whole or not at all: it is written beside its place under a hidden name, flushed to the disk, and
-//! only then renamed. Keys have no parts that begin with a dot, so the two kinds of names never meet. A process that
-//! is killed while it writes leaves such a hidden file behind, and nothing else.
+//! Writes are atomic: a file is written in the same folder under a hidden name, flushed to the disk, and only then renamed.
+//! No part of a key begins with a dot, so the two kinds of names never collide. A process that is killed during a write
+//! leaves such a hidden file, and nothing else.
 
 use std::{
     fs::{self, File},
@@ -22,7 +22,7 @@ pub struct DirectoryObjectStore {
 }
 
 impl DirectoryObjectStore {
-    /// Opens the store at `root`, making the folder if need be, and tries whether it can be written to.
+    /// Opens the store at `root`, creates the folder if necessary, and checks that it can be written to.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, Fault> {
         let root = root.into();
         make_folder(&root).map_err(|error| write_error(&root, error))?;
@@ -92,7 +92,7 @@ fn read(path: &Path, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, F
         return Err(object_too_large(key, metadata.len(), max_bytes));
     }
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
-    // The file's size is checked; the limit holds even if somebody writes into it meanwhile.
+    // The limit holds even if the file grows after its size was checked.
     file.take(max_bytes).read_to_end(&mut bytes).map_err(failed)?;
     Ok(Some(bytes.into()))
 }
@@ -100,7 +100,7 @@ fn read(path: &Path, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, F
 fn put_if_absent(path: &Path, bytes: &[u8]) -> io::Result<bool> {
     match fs::metadata(path) {
         Ok(there) if there.is_file() => return Ok(false),
-        // A folder is no object, and leaves no room for one.
+        // A folder is not an object, and no object can have its name.
         Ok(_) => return Err(ErrorKind::IsADirectory.into()),
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error),
@@ -112,7 +112,7 @@ fn put_if_absent(path: &Path, bytes: &[u8]) -> io::Result<bool> {
     }
 }
 
-/// Writes a file beside `path`, complete and on the disk, that waits to be renamed; dropping it removes it.
+/// Writes a temporary file in the folder of `path`, flushed to the disk and ready to be renamed; dropping it removes it.
 fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
     let folder = path.parent().ok_or_else(|| io::Error::from(ErrorKind::InvalidInput))?;
     make_folder(folder)?;
@@ -131,14 +131,14 @@ fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
     builder.tempfile_in(folder)
 }
 
-/// Makes a folder and those above it, durably.
+/// Creates a folder and its parents, durably.
 fn make_folder(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
     fs::create_dir_all(folder)?;
     folder.ancestors().take_while(|above| !above.as_os_str().is_empty()).try_for_each(|above| match sync(above) {
-        // Folders far above may not be ours to open; they were there before.
+        // A parent that existed before may not be readable for this user, and needs no flush.
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
         synced => synced,
     })
@@ -148,7 +148,7 @@ fn sync_folder_of(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), sync)
 }
 
-/// A new name is on the disk only when its folder is. Other systems than Unix cannot open a folder, nor need to.
+/// Flushes a folder: a new name is durable only after that. Systems other than Unix cannot open a folder and need not.
 #[cfg(unix)]
 fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
@@ -159,7 +159,7 @@ fn sync(_: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Nothing there, also when a file stands where the key has a folder.
+/// Whether the file does not exist; also if a part of its path is a file.
 fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
@@ -168,7 +168,7 @@ fn read_error(path: &Path, error: io::Error) -> Fault {
     Fault::unavailable(format!("cannot read {}: {error}", path.display())).because(error)
 }
 
-/// What a person may do about it, and whether waiting for that person helps.
+/// The fault for an I/O error: what an operator may do about it, and whether a retry can succeed after that.
 fn write_error(path: &Path, error: io::Error) -> Fault {
     let shown = path.display();
     let advice = match error.kind() {

@@ -84,7 +84,7 @@ fn outside(name: &str) -> Fault {
 
 fn read(path: &Path, base: Option<&Path>, max_bytes: u64) -> Result<Bytes, Fault> {
     let failed = |error| read_error(path, error);
-    // Looked at before it is opened: opening a pipe would wait for a writer.
+    // Checked before it is opened: opening a pipe would wait for a writer.
     let metadata = fs::metadata(path).map_err(failed)?;
     if !metadata.is_file() {
         return Err(Fault::bad_image(format!("{} is not a file; name a picture", path.display())));
@@ -229,7 +229,7 @@ mod tests {
         assert!(fetch(&fetcher, &huge).await.unwrap_err().contains("has 750000 bytes; the limit is 5"));
         let huge_and_wrong = format!("data:;base64,{}", "?".repeat(1_000_000));
         let error = fetch(&fetcher, &huge_and_wrong).await.unwrap_err();
-        assert!(error.contains("the limit is 5"), "the size is looked at first: {error}");
+        assert!(error.contains("the limit is 5"), "the size is checked first: {error}");
         for bad in ["data:image/png;base64", "data:image/png,abc", "data:;base64,?", "data:,x"] {
             assert!(fetch(&fetcher, bad).await.is_err(), "{bad}");
         }

@@ -1,7 +1,7 @@
-//! Servers of strangers: pictures from the web, and callbacks to it.
+//! Untrusted servers: pictures from the web, and callbacks to it.
 //!
-//! The address comes from a stranger, so it is bounded above all where it may lead; see [`networks`]. Deliberately absent:
-//! proxies (the environment's are ignored).
+//! A client chooses the address, so the destinations are restricted first of all; see [`networks`]. Deliberately absent:
+//! proxies (those of the environment are ignored).
 
 mod callback_sender;
 mod client;

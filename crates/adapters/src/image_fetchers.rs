@@ -83,8 +83,8 @@ impl ImageFetcher for ImageFetchers {
     }
 }
 
-/// A fault over a picture as its fetcher reports it: what keeps a named picture from being read, rights included, is for
-/// whoever named it to change.
+/// Turns a fetcher's fault into one about the picture: if a picture cannot be read, also for missing rights, the client
+/// that named it has to change that.
 pub(crate) fn of_picture(fault: Fault) -> Fault {
     match fault.kind() {
         FaultKind::Refused | FaultKind::NotFound | FaultKind::TooLarge => fault.of_kind(FaultKind::BadImage),

@@ -6,7 +6,7 @@
 //! - `amqp`: RabbitMQ.
 //! - [`HttpImageFetcher`]: pictures from the web; [`S3ImageFetcher`]: from buckets;
 //!   [`ImageFetchers`]: each source to the fetcher for its kind.
-//! - [`HttpCallbackSender`]: a job's end, told to the client's own server.
+//! - [`HttpCallbackSender`]: sends the event of a job's end to the client's own server.
 //! - [`RedisCache`]: values and leases in Redis.
 //! - [`S3ObjectStore`]: objects in a bucket.
 //!
@@ -24,7 +24,7 @@ mod redis;
 mod retry_after;
 mod s3;
 #[cfg(test)]
-mod test_line;
+mod test_proxy;
 #[cfg(test)]
 mod test_tls;
 mod tls;

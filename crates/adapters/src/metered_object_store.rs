@@ -7,7 +7,7 @@ use bytes::Bytes;
 use echogen_ports::{Fault, ObjectKey, ObjectStore};
 use echogen_telemetry::{StoreAnswer, StoreCall, metrics};
 
-/// Passes every call on, and tells the metrics how long it took and what came of it.
+/// Forwards every call, and records its duration and outcome in the metrics.
 #[derive(Clone, Debug)]
 pub struct MeteredObjectStore {
     inner: Arc<dyn ObjectStore>,

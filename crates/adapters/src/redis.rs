@@ -1,12 +1,12 @@
 //! Values and leases in Redis.
 //!
-//! What it promises beyond [`Cache`]: every key has a time to live; a Redis that is unreachable costs its callers one
-//! short timeout, after which calls fail at once for a moment instead of each waiting again; a Redis that was restarted
-//! is found again without an error. Deliberately absent: any durability. Everything here may be lost at any moment.
+//! What it promises beyond [`Cache`]: every key has a time to live; while Redis is unreachable, one call waits for the
+//! timeout and the calls of the next moment fail at once; a Redis that was restarted is connected to again without an
+//! error. Deliberately absent: any durability. Everything here may be lost at any moment.
 //!
-//! There are two connections, because answers on one connection come in the order of the calls. Leases, counters and
-//! what is known of jobs go by the first, and large values by the second: a value of several MiB on a slow line would
-//! otherwise keep every lease waiting beyond its timeout, and a Redis that is merely slow would look unreachable.
+//! There are two connections, because Redis answers the calls of one connection in their order. Leases, counters and the
+//! status of jobs use the first, and large values the second: a value of several MiB on a slow network would otherwise
+//! delay every lease beyond its timeout, and a slow Redis would be taken for an unreachable one.
 
 mod address;
 mod config;
@@ -40,24 +40,24 @@ const MAX_TTL: Duration = Duration::from_secs(30 * 86_400);
 /// set back; after this time the clock would have to be set back by more than that.
 const COUNTER_TTL: Duration = Duration::from_secs(86_400);
 
-/// Bytes of the largest value that may stand before a lease on its connection: what a slow line still carries in a small
-/// part of the shortest timeout.
+/// Bytes of the largest value on the connection of the leases: a slow network transfers it within a small part of the
+/// shortest timeout.
 const SMALL: u64 = 64 * 1024;
 
-/// For each of so many bytes, a large value has the response timeout once more.
+/// A large value has one response timeout more for each of these many bytes.
 const BYTES_PER_TIMEOUT: u64 = 1024 * 1024;
 
-/// A cache in Redis, or in a server that speaks its language.
+/// A cache in Redis, or in a server with the same protocol.
 pub struct RedisCache {
-    /// For leases, and for all that has at most [`SMALL`] bytes.
+    /// For leases, and for values of at most [`SMALL`] bytes.
     small: SharedConnection,
     /// For larger values.
     large: SharedConnection,
     settings: Checked,
-    /// Host and port, for messages.
+    /// Host and port, for error messages.
     place: String,
-    /// Until when calls fail at once.
-    away_until: Mutex<Option<Instant>>,
+    /// The time until which calls fail at once.
+    unavailable_until: Mutex<Option<Instant>>,
 }
 
 impl RedisCache {
@@ -72,7 +72,7 @@ impl RedisCache {
             small: SharedConnection::new(client.clone(), connect, Some(response)),
             large: SharedConnection::new(client, connect, None),
             settings,
-            away_until: Mutex::default(),
+            unavailable_until: Mutex::default(),
         })
     }
 
@@ -86,30 +86,31 @@ impl RedisCache {
         (format!("{prefix}lease:{{{key}}}"), format!("{prefix}fence:{{{key}}}"))
     }
 
-    /// A call whose question and answer are small.
+    /// A call whose request and response are small.
     async fn small<T, F>(&self, run: impl Fn(ConnectionManager) -> F) -> Result<T, Fault>
     where
         F: Future<Output = Result<T, RedisError>>,
     {
-        self.check_away()?;
+        self.check_available()?;
         self.small.call(run).await.map_err(|error| self.failed(error))
     }
 
-    /// A call that carries a value of so many bytes. That such a call takes too long says nothing about other calls, so
-    /// they are not made to fail.
+    /// A call that transfers a value of this many bytes. Its timeout does not mean that Redis is unreachable, so other calls
+    /// do not fail because of it.
     async fn large<T, F>(&self, bytes: u64, run: impl Fn(ConnectionManager) -> F) -> Result<T, Fault>
     where
         F: Future<Output = Result<T, RedisError>>,
     {
-        self.check_away()?;
+        self.check_available()?;
         let parts = u32::try_from(bytes / BYTES_PER_TIMEOUT).unwrap_or(u32::MAX).saturating_add(1);
         let limit = self.settings.response_timeout.saturating_mul(parts).saturating_add(self.settings.connect_timeout);
         match timeout(limit, self.large.call(run)).await {
             Ok(called) => called.map_err(|error| self.failed(error)),
             Err(_) => {
-                // The next large value does not wait for the rest of this one.
+                // A new connection for the next large value: on the old one it would wait for the rest of this one.
                 self.large.renew();
-                let what = format!("redis at {} did not carry a value of {bytes} bytes within {limit:?}", self.place);
+                let what =
+                    format!("redis at {} did not transfer a value of {bytes} bytes within {limit:?}", self.place);
                 Err(Fault::unavailable(what))
             }
         }
@@ -123,29 +124,30 @@ impl RedisCache {
         self.small(|mut connection| async move { command.query_async(&mut connection).await }).await
     }
 
-    fn check_away(&self) -> Result<(), Fault> {
-        let mut away = self.away();
-        match *away {
-            Some(until) if Instant::now() < until => {
+    fn check_available(&self) -> Result<(), Fault> {
+        let mut until = self.unavailable_until();
+        match *until {
+            Some(end) if Instant::now() < end => {
                 Err(Fault::unavailable(format!("redis at {} is unreachable", self.place)))
             }
             _ => {
-                *away = None;
+                *until = None;
                 Ok(())
             }
         }
     }
 
-    /// Says what happened. After a loss the next calls fail at once for a while, and then a new connection is made.
+    /// The fault for an error. After a lost connection the next calls fail at once for a pause; the call after it connects
+    /// again.
     fn failed(&self, error: RedisError) -> Fault {
         if is_lost(&error) {
-            *self.away() = Instant::now().checked_add(self.settings.pause);
+            *self.unavailable_until() = Instant::now().checked_add(self.settings.pause);
         }
         port_error(&self.place, error)
     }
 
-    fn away(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.away_until.lock().unwrap_or_else(PoisonError::into_inner)
+    fn unavailable_until(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.unavailable_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -171,7 +173,7 @@ impl Cache for RedisCache {
                 let value: Option<Vec<u8>> = self.large(size, read).await?;
                 Ok(value.map(Bytes::from))
             }
-            // Nothing, in one of the protocol's two ways to say so.
+            // No value: the two versions of the protocol encode it differently.
             _ => Ok(None),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-/// The longest wait that a server may ask for: a stranger must not decide for how long a job lies still.
+/// The longest wait that a server may ask for: an untrusted server must not delay a job without limit.
 const LONGEST: Duration = Duration::from_mins(10);
 
 /// The wait that a header asks for at `now`, in seconds or by a date, but no more than [`LONGEST`]; `None` if it is
@@ -10,7 +10,7 @@ const LONGEST: Duration = Duration::from_mins(10);
 pub(crate) fn retry_after(header: &str, now: SystemTime) -> Option<Duration> {
     let header = header.trim();
     let seconds = header.parse().map(Duration::from_secs).ok();
-    // A date that is past asks for no wait.
+    // A date in the past means no wait.
     let until = || httpdate::parse_http_date(header).ok().map(|date| date.duration_since(now).unwrap_or_default());
     seconds.or_else(until).map(|wait| wait.min(LONGEST))
 }

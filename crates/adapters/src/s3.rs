@@ -1,8 +1,8 @@
-//! Objects in S3, or in a store that speaks its language.
+//! Objects in S3, or in a store with the same API.
 //!
-//! What it costs is looked after, as every job writes twice: connections are kept, the SHA-256 of an object is computed
-//! once for both the signature and the checksum that the server verifies and keeps, and nothing is copied. Deliberately
-//! absent: multipart uploads. The largest object here is a picture.
+//! Every job writes twice, so writes are kept cheap: connections are reused, the SHA-256 of an object is computed once for
+//! both the signature and the checksum that the server verifies and stores, and no bytes are copied. Deliberately absent:
+//! multipart uploads. The largest object here is a picture.
 
 mod client;
 mod config;
@@ -34,8 +34,8 @@ pub use image_fetcher::S3ImageFetcher;
 /// The longest that S3 lets a presigned address live.
 const LONGEST_PRESIGNED: Duration = Duration::from_secs(7 * 86_400);
 
-/// The longest pause before a conditional write is tried again here; a store that asks for more is for the caller to wait
-/// for.
+/// The longest pause before a conditional write is retried here; if the store asks for a longer one, the caller gets the
+/// error.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// The waits between tries of a conditional write.
@@ -49,15 +49,15 @@ pub struct S3ObjectStore {
 }
 
 impl S3ObjectStore {
-    /// Checks the settings and finds the access keys. The bucket is not asked for yet.
+    /// Checks the settings and finds the access keys. No request is sent to the bucket yet.
     pub async fn open(config: S3Config) -> Result<Self, Fault> {
         config.check_bucket()?;
         let clients = client::connect(&config).await?;
         Ok(Self { clients, config })
     }
 
-    /// An address under which anybody can read the object for a while, a week at most. Nothing is asked of the server:
-    /// whether the object exists shows when it is read.
+    /// A URL with which anyone can read the object until it expires, after a week at most. No request is sent, so whether the
+    /// object exists is not checked.
     pub async fn presign(&self, key: &ObjectKey, expires: Duration) -> Result<String, Fault> {
         let expires = expires.clamp(Duration::from_secs(1), LONGEST_PRESIGNED);
         let settings = PresigningConfig::expires_in(expires)
@@ -87,7 +87,7 @@ impl S3ObjectStore {
         only_if_absent: Option<&str>,
     ) -> Result<PutObjectOutput, SdkError<PutObjectError>> {
         let with_checksum = self.config.upload_checksum == UploadChecksum::Sha256;
-        // One pass over the bytes serves the checksum and the signature.
+        // Computed once for the checksum and the signature.
         let sha256 = (with_checksum || self.config.sign_payload).then(|| Sha256::digest(&bytes));
         let request = client
             .put_object()
@@ -105,8 +105,8 @@ impl S3ObjectStore {
         Box::pin(request.send()).await
     }
 
-    /// For stores without conditional writes: two writers at the same moment can both win.
-    async fn look_then_put(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, Fault> {
+    /// For stores without conditional writes: of two concurrent writers both can return `true`.
+    async fn check_then_put(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, Fault> {
         if self.exists(key).await? {
             return Ok(false);
         }
@@ -114,7 +114,7 @@ impl S3ObjectStore {
         Ok(true)
     }
 
-    /// Whether the object that stands there is what we tried to write.
+    /// Whether the stored object is equal to what we tried to write.
     async fn holds(&self, key: &ObjectKey, bytes: &Bytes) -> Result<bool, Fault> {
         match self.get(key, bytes.len() as u64).await {
             Ok(found) => Ok(found.as_ref() == Some(bytes)),
@@ -146,11 +146,11 @@ impl ObjectStore for S3ObjectStore {
         written.map(drop).map_err(|error| self.error(Access::Write, key, error))
     }
 
-    /// Tries again by hand: after a failure that may have come behind the write, "it exists" can mean that we won, and
-    /// the library's own retries would not tell.
+    /// Retries here and not in the library: after a failed attempt that may nevertheless have written the object, "it exists"
+    /// can mean that our own write succeeded, and the library's retries do not tell the two cases apart.
     async fn put_if_absent(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, Fault> {
         if !self.config.conditional_writes {
-            return self.look_then_put(key, bytes).await;
+            return self.check_then_put(key, bytes).await;
         }
         let mut may_be_ours = false;
         let mut tries = 0;
@@ -163,7 +163,7 @@ impl ObjectStore for S3ObjectStore {
                 return if may_be_ours { self.holds(key, &bytes).await } else { Ok(false) };
             }
             tries += 1;
-            // A conflict says that another's write is under way, and that ours was not done.
+            // A conflict (409) means that another write is in progress and that ours was not done.
             may_be_ours |= status(&error) != Some(409);
             let error = self.error(Access::Write, key, error);
             let pause = CONDITIONAL_WRITE.wait_asked(error.retry_after(), tries);
@@ -187,22 +187,22 @@ impl ObjectStore for S3ObjectStore {
         let request = self.clients.client.delete_object().bucket(&self.config.bucket).key(self.name(key));
         match Box::pin(request.send()).await {
             Ok(_) => Ok(()),
-            // S3 itself knows no such error, other stores do.
+            // S3 itself reports no such error, other stores do.
             Err(error) if error::is_absent(&error) => Ok(()),
             Err(error) => Err(self.error(Access::Delete, key, error)),
         }
     }
 }
 
-/// What came of a read.
+/// The outcome of a read.
 enum Fetched {
     Whole(Bytes),
     Absent,
-    /// Over the limit, by so many bytes at least.
+    /// Larger than the limit; it has at least this many bytes.
     TooLarge(u64),
 }
 
-/// Reads an object whole or not at all. Its length is looked at before its bytes are.
+/// Reads an object whole or not at all. Its length is checked before its body is read.
 async fn read_object(clients: &Clients, bucket: &str, name: &str, max_bytes: u64) -> Result<Fetched, Fault> {
     let request = clients.client.get_object().bucket(bucket).key(name);
     let answer = match Box::pin(request.send()).await {
@@ -223,7 +223,7 @@ async fn read_object(clients: &Clients, bucket: &str, name: &str, max_bytes: u64
     }
 }
 
-/// Reads a body of about `size` bytes; `None` if it goes over the limit. One that comes in one piece is not copied.
+/// Reads a body of about `size` bytes; `None` if it exceeds the limit. A body that arrives in one piece is not copied.
 async fn read_bounded(
     mut body: ByteStream,
     size: u64,
@@ -245,7 +245,7 @@ async fn read_bounded(
     Ok(Some(all.freeze()))
 }
 
-/// What a browser is told that it gets.
+/// The content type of an object, for browsers.
 fn content_type(key: &ObjectKey) -> &'static str {
     match key.as_str().rsplit_once('.').map(|(_, extension)| extension) {
         Some("png") => "image/png",

@@ -1,4 +1,4 @@
-//! A certificate for servers of tests, and encryption before a server that knows none.
+//! A certificate for test servers, and a TLS proxy for a server without TLS.
 
 use std::{net::Ipv4Addr, sync::Arc};
 
@@ -25,16 +25,16 @@ pub(crate) fn localhost() -> (TlsAcceptor, String) {
     (TlsAcceptor::from(Arc::new(config)), certificate)
 }
 
-/// Stands at `localhost` before a plain server; it ends with this value.
+/// A TLS proxy at `localhost` for a plain server; it ends when this value is dropped.
 pub(crate) struct TlsFront {
     pub(crate) port: u16,
-    /// What a client has to trust, as PEM text.
+    /// The certificate that a client has to trust, as PEM text.
     pub(crate) certificate: String,
     _tasks: JoinSet<()>,
 }
 
 impl TlsFront {
-    /// Before the server at this port of this machine.
+    /// A proxy for the server at this port of the local machine.
     pub(crate) async fn before(target: u16) -> Self {
         let (acceptor, certificate) = localhost();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -44,7 +44,7 @@ impl TlsFront {
             while let Ok((client, _)) = listener.accept().await {
                 let acceptor = acceptor.clone();
                 connections.spawn(async move {
-                    // A client that does not trust the certificate goes away.
+                    // A client that does not trust the certificate closes the connection.
                     let Ok(mut client) = acceptor.accept(client).await else { return };
                     let mut server = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).await.unwrap();
                     copy_bidirectional(&mut client, &mut server).await.ok();

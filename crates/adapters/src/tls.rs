@@ -1,7 +1,7 @@
 //! The one TLS stack: rustls with ring, and the authorities that are trusted.
 //!
-//! An own authority is added to the system's and never takes their place, wherever it is named: in a setting
-//! `certificates`, or in the variables `SSL_CERT_FILE` and `SSL_CERT_DIR`, which elsewhere replace the system's.
+//! A configured authority is added to those of the system and never replaces them, whether a setting `certificates` names
+//! it or the variables `SSL_CERT_FILE` and `SSL_CERT_DIR`, which replace the system's in other programs.
 
 use std::{
     env, fs,
@@ -14,12 +14,12 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-/// Why a setting `certificates` is refused. To be put behind the setting's name.
+/// Why a setting `certificates` is refused. To be appended to the setting's name.
 pub(crate) type Refusal = String;
 
-/// What the system trusts, and what the environment adds; read once.
+/// The authorities of the system and of the environment; read once.
 static SYSTEM: LazyLock<Vec<CertificateDer<'static>>> = LazyLock::new(|| {
-    // One that cannot be read is of no use; the others still are.
+    // An authority that cannot be read is skipped.
     let mut all = rustls_native_certs::load_native_certs().certs;
     if ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| env::var_os(name).is_some()) {
         for folder in openssl_probe::candidate_cert_dirs() {
@@ -35,7 +35,7 @@ static SYSTEM: LazyLock<Vec<CertificateDer<'static>>> = LazyLock::new(|| {
 /// The authorities that one adapter trusts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trust {
-    /// Besides the system's.
+    /// In addition to the system's.
     own: Vec<CertificateDer<'static>>,
 }
 
@@ -62,7 +62,7 @@ impl Trust {
         if own.is_empty() { Err("has no certificate; write PEM text".to_owned()) } else { Ok(Self { own }) }
     }
 
-    /// A client that believes these authorities.
+    /// A client configuration that trusts these authorities.
     pub(crate) fn client_config(&self) -> Result<ClientConfig, rustls::Error> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(self.all().cloned());
@@ -71,7 +71,7 @@ impl Trust {
         Ok(config.with_root_certificates(roots).with_no_client_auth())
     }
 
-    /// All authorities as PEM text, for libraries that take nothing else.
+    /// All authorities as PEM text, for libraries that accept nothing else.
     pub(crate) fn pem(&self) -> String {
         let one = |certificate: &CertificateDer<'_>| {
             format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", BASE64_STANDARD.encode(certificate))
@@ -84,9 +84,9 @@ impl Trust {
     }
 }
 
-/// Makes ring the process's provider of cryptography, unless the program has chosen one already.
+/// Makes ring the default crypto provider of the process, unless one is installed already.
 pub(crate) fn install_ring() {
-    // An error says that there is one already; that one is then used.
+    // An error means that one is installed already; it is then used.
     rustls::crypto::ring::default_provider().install_default().ok();
 }
 

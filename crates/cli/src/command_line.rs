@@ -12,9 +12,6 @@ use echogen_service::{
 
 use crate::arguments::Arguments;
 
-#[cfg(test)]
-mod pages;
-
 /// The settings of a command that runs one role, or all.
 const ROLE: [&str; 8] =
     ["broker", "cache", "store", "worker", "model", "finder", "fetch.max_image_bytes", "telemetry.listen"];

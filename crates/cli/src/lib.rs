@@ -25,6 +25,11 @@ use commands::{
     topology,
 };
 
+/// The definition of the whole command line, for checks of what pages say about it.
+pub fn command() -> clap::Command {
+    definition()
+}
+
 /// Runs the program with the process's own arguments.
 pub fn main() -> ExitCode {
     match run(&std::env::args_os().collect::<Vec<_>>()).and_then(all_printed) {

@@ -31,6 +31,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use command_line::Line;
 
+/// The definition of the whole command line, for checks of what pages say about it.
+pub fn command() -> clap::Command {
+    command_line::definition()
+}
+
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
     match run(&std::env::args_os().collect::<Vec<_>>()).and_then(all_printed) {
@@ -60,7 +65,7 @@ fn run(arguments: &[OsString]) -> Result<Exit, Failure> {
     ended.map_err(|failure| Failure { message: loaded.as_written(&failure.message), ..failure })
 }
 
-/// Creates a progress bar if the output is a terminal.
+/// Creates a progress bar on stderr. It is hidden if stderr is no terminal or the output is JSON.
 fn progress_bar(total: usize, json: bool) -> ProgressBar {
     if json || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();

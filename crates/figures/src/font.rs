@@ -1,7 +1,7 @@
 //! A small built-in stroke font for captions. Every glyph is a few strokes, so it can be drawn at any size.
 //!
-//! Font units: capitals are 14 high (0 is their top, 14 the baseline), lower-case letters begin at 4, descenders reach
-//! 18. Accented Latin letters are drawn without their accents; other scripts are drawn as boxes.
+//! Font units: capitals are 14 high (0 is their top, 14 the baseline), lower-case letters begin at 4, and descenders
+//! end at 18 units. Accented Latin letters are drawn without their accents; other scripts are drawn as boxes.
 
 /// Height of a capital in font units.
 pub(crate) const CAPITAL_HEIGHT: f32 = 14.0;

@@ -4,11 +4,11 @@
 //! published code. The parts, in the order in which a picture passes through them:
 //!
 //! 1. [`decode_image`] reads PNG, JPEG and WebP within [`ImageLimits`], which are checked before pixels are allocated;
-//! [`decoding_bytes`] returns in advance how much memory that needs.
+//!    [`decoding_bytes`] returns in advance how much memory that needs.
 //! 2. [`white_outside`] and [`white_outside_mask`] paint the background white: everything outside a [`PixelBox`] or a
-//! [`SubjectMask`].
+//!    [`SubjectMask`].
 //! 3. [`resize()`], [`cover_and_crop`] and [`shorter_side_and_crop`] match Pillow and torchvision exactly; their
-//! arithmetic is part of the published models.
+//!    arithmetic is part of the published models.
 //! 4. [`to_unit_tensor`] makes a network's input, [`from_unit_tensor`] makes a picture from a network's output.
 //! 5. [`encode_image`] encodes a picture as a file.
 //!

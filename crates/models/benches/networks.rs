@@ -1,8 +1,8 @@
-//! Times the heavy networks at the published 125M size and 256 pixels, float32 on the CPU.
+//! Benchmarks of the large networks at the published 125M size and 256 pixels, float32 on the CPU.
 //!
-//! `cargo bench -p echogen-models` runs all parts on weights drawn from a fixed seed. `tests/bench/compare.py` runs one
-//! part a process on weights it wrote itself, beside PyTorch on the same weights. One JSON line a part: seconds of every
-//! counted run, and the peak of the process's memory.
+//! `cargo bench -p echogen-models` runs all parts with weights drawn from a fixed seed. `tests/bench/compare.py` runs
+//! one part per process with weights it wrote itself, and compares with PyTorch on the same weights. Prints one JSON
+//! line per part: seconds of every measured run, and the peak memory of the process.
 #![allow(clippy::print_stdout, reason = "a benchmark reports to a person")]
 
 use std::{collections::HashMap, ops::ControlFlow, path::PathBuf, time::Instant};
@@ -24,10 +24,10 @@ use echogen_models::{
     visual_tokenizer::{TokenizerConfig, TokenizerDecoder},
 };
 
-/// Words in the prompt.
+/// Number of tokens in the prompt.
 const TEXT_TOKENS: usize = 32;
 
-/// Times networks at their published sizes.
+/// Benchmarks networks at their published sizes.
 #[derive(Parser)]
 struct Arguments {
     /// Which parts to run; all if none is named.
@@ -46,7 +46,7 @@ struct Arguments {
 const PARTS: [&str; 7] =
     ["sampling-three-rows", "sampling-default", "sampling-second", "decode", "dinov2", "vae-encoder", "grounding-dino"];
 
-/// "a red dog . a cat ." as BERT's tokenizer has it.
+/// "a red dog . a cat ." as token ids of BERT's tokenizer.
 const CAPTION: [u32; 10] = [101, 1037, 2417, 3899, 1012, 1037, 4937, 2006, 1012, 102];
 
 fn main() -> anyhow::Result<()> {
@@ -69,7 +69,7 @@ fn main() -> anyhow::Result<()> {
 
 type Run = Box<dyn FnMut() -> anyhow::Result<()>>;
 
-/// A run's result is looked at by nobody, but must be made.
+/// Keeps the result alive, so the computation cannot be optimised away.
 fn done<T>(result: &T) -> anyhow::Result<()> {
     std::hint::black_box(result);
     Ok(())
@@ -122,7 +122,7 @@ fn prepare(part: &str, arguments: &Arguments) -> anyhow::Result<Run> {
     })
 }
 
-/// One picture a run. Unless `keep`, nothing is kept from run to run, as for the first picture of a process.
+/// Samples one picture per run. Unless `keep` is set, conditions are not cached, as for a process's first picture.
 fn sampling(arguments: &Arguments, options: SamplingOptions, keep: bool) -> anyhow::Result<Run> {
     let config = EchoGenConfig::layer12();
     let model = load(arguments, |name| is_ignored(&config, name), |vb| EchoGen::new(vb, &config, DType::F32))?;
@@ -165,8 +165,8 @@ fn noise(shape: &[usize], seed: u64) -> candle_core::Result<Tensor> {
     Tensor::from_vec(values, shape, &Device::Cpu)
 }
 
-/// Answers every request for a weight with numbers of a fixed seed: ones for the weights of norms, else noise that
-/// keeps activations in range.
+/// A backend that fills every requested weight from a fixed seed: ones for norm weights, else noise scaled to keep
+/// activations in range.
 struct Drawn;
 
 impl SimpleBackend for Drawn {
@@ -195,7 +195,7 @@ impl SimpleBackend for Drawn {
     }
 }
 
-/// The most memory that this process ever held, in MiB.
+/// Returns the peak memory of this process in MiB.
 fn peak_mib() -> anyhow::Result<f64> {
     let status = std::fs::read_to_string("/proc/self/status").context("the peak of memory is read from /proc")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;

@@ -1,9 +1,9 @@
 //! Writes the tokenizer of the mini bundle: `mini_tokenizer PATH`.
 //!
-//! A unigram tokenizer of the same structure as T5's (padding 0, end mark 1, unknown 2, words begin with `▁`, text
-//! goes through compatibility composition first), with 512 tokens: every printable ASCII character, words that
-//! describe simple scenes, a few endings, and `<extra_id_N>` up to a multiple of 64 as T5 has them. The vocabulary
-//! size of the mini bundle's text encoder must be that number. The same program always writes the same bytes.
+//! A unigram tokenizer with the structure of T5's (padding 0, end token 1, unknown 2, words begin with `▁`, text is
+//! normalised to NFKC first) and 512 tokens: every printable ASCII character, words that describe simple scenes, a few
+//! suffixes, and `<extra_id_N>` up to a multiple of 64 as in T5. The vocabulary size of the mini bundle's text encoder
+//! must equal the number of tokens. Output is deterministic.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -19,10 +19,10 @@ use tokenizers::{
     processors::template::TemplateProcessing,
 };
 
-/// Padding, end mark, unknown; their places in this list are their ids.
+/// Padding, end token, unknown token; the index in this list is the token id.
 const SPECIAL: [&str; 3] = ["<pad>", "</s>", "<unk>"];
 
-/// Words by topic, in falling order of how common a topic is in prompts.
+/// Words by topic, in descending order of the topic's frequency in prompts.
 const WORDS: &[&str] = &[
     // Articles, pronouns, verbs and prepositions.
     "a an the A An The and or of in on at with without to from by for near next under over above below behind beside \
@@ -36,11 +36,11 @@ const WORDS: &[&str] = &[
     // Shapes and sizes.
     "circle square triangle star heart ring cube ball sphere cylinder cone rectangle line cross diamond oval shape \
      object big small large tiny huge little tall short long wide narrow round flat thick thin",
-    // Living things.
+    // Animals and people.
     "dog cat bird horse cow sheep pig rabbit fox bear lion tiger elephant monkey mouse frog turtle fish duck chicken \
      owl penguin butterfly bee snake dinosaur dragon robot man woman boy girl child baby person people animal puppy \
      kitten tree flower grass plant leaf rose mushroom cactus",
-    // Things.
+    // Objects.
     "car bus truck train bicycle motorcycle airplane boat ship house building castle tower bridge road chair table \
      bed sofa lamp clock book cup mug bottle bowl plate vase box bag backpack basket hat shoe boot sneaker shirt \
      dress scarf glasses sunglasses umbrella phone camera computer guitar piano toy teddy doll candle key door window \
@@ -50,18 +50,18 @@ const WORDS: &[&str] = &[
     "beach sea ocean lake river water mountain hill forest field garden park desert snow snowy ice sand island city \
      street room kitchen table floor wall background sky cloud sun moon stars rain storm fog wind fire sunset sunrise \
      night day morning evening summer winter spring autumn space underwater jungle cave farm",
-    // Doing and looking.
+    // Actions and viewpoints.
     "sitting standing lying running walking jumping flying swimming sleeping eating playing holding wearing riding \
      looking smiling floating sailing dancing open closed old new young happy sad cute beautiful cozy cold warm hot \
      wet dry empty full soft hard",
     // Kinds of pictures.
     "photo picture image painting drawing sketch cartoon watercolor oil pixel art style portrait view closeup macro \
      realistic simple minimal vintage studio product high low quality detailed blurry",
-    // What else the captions of the small world say.
+    // Other words in the captions of the drawn world.
     "rocket library meadow stage living during daylight theater",
 ];
 
-/// Endings that follow a word without a space.
+/// Suffixes that follow a word without a space.
 const ENDINGS: &[&str] = &["s", "es", "ed", "ing", "er", "est", "ly", "y", "'s", "n't"];
 
 fn main() -> ExitCode {
@@ -100,7 +100,8 @@ pub(crate) fn mini_tokenizer() -> Result<Tokenizer> {
     Ok(tokenizer)
 }
 
-/// Pieces with their scores, which are the logarithm of a rough frequency; a whole word beats its letters by far.
+/// Returns the pieces with their scores, which are logarithms of approximate frequencies. A whole word scores higher
+/// than its letters.
 fn vocabulary() -> Vec<(String, f64)> {
     let mut vocabulary: Vec<(String, f64)> = SPECIAL.iter().map(|piece| ((*piece).to_owned(), 0.0)).collect();
     let mut add = |piece: String, score: f64| {

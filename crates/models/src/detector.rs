@@ -1,4 +1,4 @@
-//! Where a subject is: GroundingDINO with its tokenizer and its preparation of pictures.
+//! The subject detector: GroundingDINO with its tokenizer and picture preprocessing.
 
 use candle_core::{Device, Tensor};
 use image::RgbImage;
@@ -8,27 +8,27 @@ use tokenizers::Tokenizer;
 use crate::grounding_dino::{GroundingDino, GroundingDinoInput, PixelMask};
 use echogen_imaging::{Filter, ImageError, resize};
 
-/// The size that a picture is brought to, under the names of the published `preprocessor_config.json`.
+/// The size to which a picture is resized, with the field names of the published `preprocessor_config.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct PictureSize {
-    /// Pixels that the shorter side is given, unless the longer one would pass its bound.
+    /// Target length of the shorter side in pixels, unless the longer side would exceed its limit.
     pub shortest_edge: u32,
-    /// Most pixels of the longer side.
+    /// Maximum length of the longer side in pixels.
     pub longest_edge: u32,
 }
 
-/// Longest side that a bundle may ask for; the network's memory grows with the square.
+/// Maximum side that a bundle may configure; the network's memory grows with the square of it.
 const MAX_EDGE: u32 = 4_096;
 
 impl Default for PictureSize {
-    /// As published.
+    /// The published values.
     fn default() -> Self {
         Self { shortest_edge: 800, longest_edge: 1_333 }
     }
 }
 
-/// What of a bundle's table is not the network's.
+/// The preprocessing settings in a bundle's detector table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct DetectorPreparation {
@@ -36,55 +36,55 @@ pub struct DetectorPreparation {
     pub size: PictureSize,
 }
 
-/// Mean of red, green and blue in [0, 1] of ImageNet.
+/// ImageNet's channel means (red, green, blue), for values in [0, 1].
 const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
-/// Standard deviation of the same.
+/// ImageNet's channel standard deviations.
 const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// [CLS] and [SEP] of BERT's vocabulary, which the network's phrase blocks are built on.
+/// [CLS] and [SEP] in BERT's vocabulary, which the network's phrase masks depend on.
 const CLS: u32 = 101;
 const SEP: u32 = 102;
 
-/// The token that closes a phrase.
+/// The token that ends a phrase.
 const FULL_STOP: u32 = 1012;
 
-/// Tokens that a word of the name must reach to be part of a detection's phrase: the usual threshold.
+/// Minimum score of a token to be part of a detection's phrase; the usual text threshold of GroundingDINO.
 const TEXT_THRESHOLD: f32 = 0.25;
 
-/// Characters of a name; the network reads 256 tokens, and a name is a noun phrase.
+/// Maximum number of characters of a name. A name is a noun phrase; the network reads 256 tokens.
 pub const MAX_NAME_CHARS: usize = 200;
 
-/// A place where the subject may be.
+/// A detected box.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Detection {
-    /// Left, top, right, bottom in pixels of the picture, within it.
+    /// Left, top, right, bottom in pixels of the picture, clipped to it.
     pub bounding_box: [f32; 4],
-    /// How well the best word fits, 0 to 1.
+    /// Score of the best-matching token, 0 to 1.
     pub score: f32,
-    /// The words of the name that fit.
+    /// The words of the name whose scores reach the text threshold.
     pub phrase: String,
 }
 
-/// Why nothing could be looked for.
+/// Detection failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DetectorError {
-    /// The name has no letters.
+    /// The name contains no letters.
     #[error("the subject's name {0:?} has no letters or digits; write what it is, such as \"dog\"")]
     EmptyName(String),
-    /// The name is no name.
+    /// The name is too long to be a noun phrase.
     #[error("the subject's name has {0} characters; the limit is {MAX_NAME_CHARS}")]
     LongName(usize),
-    /// The tokenizer does not belong to the network.
+    /// The tokenizer and the network do not belong together.
     #[error(
         "the tokenizer has {tokens} tokens, the detector's table {rows} rows; take the tokenizer.json published with it"
     )]
     Vocabulary {
-        /// Tokens of the tokenizer.
+        /// Number of tokens of the tokenizer.
         tokens: usize,
-        /// Rows of the word table.
+        /// Rows of the token embedding table.
         rows: usize,
     },
-    /// The bundle asks for pictures of no size, or too large.
+    /// The bundle configures an invalid or too large size.
     #[error("pictures of {shortest} to {longest} pixels; both must be from 1 to {MAX_EDGE}, and the first the less")]
     Size {
         /// The shorter side.
@@ -92,25 +92,25 @@ pub enum DetectorError {
         /// The longer side.
         longest: u32,
     },
-    /// The tokenizer refused.
+    /// The tokenizer returned an error.
     #[error("cannot split the subject's name into tokens")]
     Tokenize(#[source] tokenizers::Error),
     /// The picture cannot be resized.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// The network failed.
+    /// A tensor operation failed.
     #[error("cannot run the detector")]
     Network(#[from] candle_core::Error),
 }
 
 impl DetectorError {
-    /// Whether the name is at fault, so that another one may do.
+    /// Whether the name is the cause, so that another name may succeed.
     pub fn is_bad_name(&self) -> bool {
         matches!(self, Self::EmptyName(_) | Self::LongName(_))
     }
 }
 
-/// Finds subjects by name.
+/// Detects subjects by name.
 #[derive(Debug)]
 pub struct SubjectDetector {
     network: GroundingDino,
@@ -119,28 +119,29 @@ pub struct SubjectDetector {
 }
 
 impl SubjectDetector {
-    /// Joins a network and a tokenizer that were published together.
+    /// Creates a detector from a network and a tokenizer that were published together.
     ///
     /// # Errors
     ///
-    /// If the tokenizer may give tokens that the network does not know.
+    /// If the tokenizer can produce token ids that the network's embedding table lacks.
     pub fn new(network: GroundingDino, mut tokenizer: Tokenizer) -> Result<Self, DetectorError> {
         let tokens = tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
         let rows = network.config().text_config.vocab_size;
         if tokens > rows {
             return Err(DetectorError::Vocabulary { tokens, rows });
         }
-        // Some files carry these, some do not; the marks are put on here, alike for all.
+        // Some tokenizer files contain padding and post-processing, some do not. Both are removed; special tokens are
+        // added here.
         tokenizer.with_padding(None).with_post_processor(None::<tokenizers::PostProcessorWrapper>);
         tokenizer.with_truncation(None).map_err(DetectorError::Tokenize)?;
         Ok(Self { network, tokenizer, size: PictureSize::default() })
     }
 
-    /// The same with pictures of another size than the published one.
+    /// Sets another picture size than the published one.
     ///
     /// # Errors
     ///
-    /// If it is no size, or too large.
+    /// [`DetectorError::Size`] if the size is zero or too large.
     pub fn with_size(self, size: PictureSize) -> Result<Self, DetectorError> {
         let PictureSize { shortest_edge: shortest, longest_edge: longest } = size;
         if shortest == 0 || longest < shortest || longest > MAX_EDGE {
@@ -149,11 +150,11 @@ impl SubjectDetector {
         Ok(Self { size, ..self })
     }
 
-    /// Looks for a subject. Returns every box that the network gives, in its own order.
+    /// Detects a subject. Returns one detection per query of the network, in the network's order.
     ///
     /// # Errors
     ///
-    /// If the name has no letters or is too long, or the network fails.
+    /// If the name has no letters or is too long, or a tensor operation fails.
     pub fn detect(&self, picture: &RgbImage, name: &str) -> Result<Vec<Detection>, DetectorError> {
         let caption = caption(name)?;
         let ids = self.tokenize(&caption)?;
@@ -176,7 +177,7 @@ impl SubjectDetector {
         let encoding = self.tokenizer.encode_fast(caption, false).map_err(DetectorError::Tokenize)?;
         let mut ids = vec![CLS];
         ids.extend_from_slice(encoding.get_ids());
-        // A caption that is cut still has to end its phrase.
+        // A truncated caption must still end its phrase.
         ids.truncate(self.network.config().max_text_len.saturating_sub(2).max(1));
         if ids.last() != Some(&FULL_STOP) {
             ids.push(FULL_STOP);
@@ -209,14 +210,14 @@ impl SubjectDetector {
     }
 }
 
-/// A name as the network wants it: in small letters, one phrase, closed by " .".
+/// Formats a name as a caption for the network: lower case, one phrase, ending in " .".
 ///
-/// Full stops and question marks would cut the name into several phrases, and control characters are no words: they
-/// count as blanks.
+/// Full stops and question marks are replaced by spaces, because they would split the name into several phrases;
+/// control characters likewise.
 ///
 /// # Errors
 ///
-/// If nothing is left, or the name is too long to be one.
+/// If no letter is left, or the name is longer than [`MAX_NAME_CHARS`].
 pub fn caption(name: &str) -> Result<String, DetectorError> {
     let chars = name.chars().count();
     if chars > MAX_NAME_CHARS {
@@ -231,8 +232,8 @@ pub fn caption(name: &str) -> Result<String, DetectorError> {
     Ok(format!("{} .", words.join(" ")))
 }
 
-/// Height and width of a picture whose shorter side is `shortest`, or less if its longer side would pass `longest`: the
-/// rule of the original repository, which transformers follows but for a pixel on some long pictures.
+/// Returns (height, width) for a picture: the shorter side is `shortest`, or less if the longer side would exceed
+/// `longest`. The rule of the original repository; transformers differs from it by a pixel on some elongated pictures.
 pub fn detector_size((height, width): (u32, u32), shortest: u32, longest: u32) -> (u32, u32) {
     let (short, long) = (f64::from(height.min(width)), f64::from(height.max(width)));
     let mut size = f64::from(shortest);
@@ -249,7 +250,7 @@ pub fn detector_size((height, width): (u32, u32), shortest: u32, longest: u32) -
     if width < height { (other(height, width), size_pixels) } else { (size_pixels, other(width, height)) }
 }
 
-/// Resizes and normalises a picture: (3, height, width).
+/// Resizes and normalises a picture: returns (3, height, width), f32.
 ///
 /// # Errors
 ///

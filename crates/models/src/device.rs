@@ -1,26 +1,26 @@
-//! Which device the networks compute on, and in which type.
+//! Selection of the compute device and dtype.
 
 use std::{fmt, str::FromStr};
 
 use candle_core::{DType, Device};
 
-/// What was asked for: the first GPU if there is one, the processor, or a certain GPU.
+/// The requested device: automatic, the CPU, or a specific GPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// The first CUDA device where the program is built for CUDA and finds one, else the processor.
+    /// The first CUDA device if the program is built with CUDA and one is available, else the CPU.
     #[default]
     Auto,
-    /// The processor.
+    /// The CPU.
     Cpu,
-    /// The CUDA device of that number.
+    /// The CUDA device with that index.
     Cuda(usize),
 }
 
-/// In which type the heavy networks compute. What needs the range of float32 (norms, the residual stream, the detector)
-/// has it in any case.
+/// The dtype of the large networks. Parts that need the range of float32 (norms, the residual stream, the detector)
+/// use float32 in any case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// float32 on the processor, bfloat16 on a GPU, as the published code does.
+    /// float32 on the CPU, bfloat16 on a GPU, as in the published code.
     #[default]
     Auto,
     /// float32.
@@ -31,34 +31,34 @@ pub enum Precision {
     Bf16,
 }
 
-/// A device, and the type to compute in there.
+/// An open device and the dtype to compute in.
 #[derive(Clone, Debug)]
 pub struct Compute {
-    /// The device. Tensors of two openings of one GPU do not meet, so a process opens each once.
+    /// The device. Tensors of two handles to the same GPU cannot be combined, so a process opens each GPU once.
     pub device: Device,
-    /// The type of the heavy networks.
+    /// The dtype of the large networks.
     pub dtype: DType,
 }
 
-/// Why the networks cannot compute where they were told to.
+/// The requested device is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
-    /// CUDA is not compiled in.
+    /// The program was built without CUDA.
     #[error("this program is built without CUDA; build it with `--features cuda`, or take the device cpu")]
     NotBuilt,
-    /// There is no such GPU, or its driver does not answer.
+    /// The GPU does not exist, or its driver failed.
     #[error("CUDA device {number} cannot be used; see what `nvidia-smi` lists, or take the device cpu")]
     Unavailable {
-        /// Which one.
+        /// Index of the GPU.
         number: usize,
-        /// What the driver says.
+        /// The driver's error.
         #[source]
         source: candle_core::Error,
     },
-    /// Not the name of a device.
+    /// Not a device name.
     #[error("{0:?} is no device; give auto, cpu, cuda, or cuda:1 for the second GPU")]
     BadName(String),
-    /// Not the name of a type.
+    /// Not a dtype name.
     #[error("{0:?} is no type to compute in; give auto, f32, f16 or bf16")]
     BadType(String),
 }
@@ -68,12 +68,13 @@ impl DeviceChoice {
     ///
     /// # Errors
     ///
-    /// A certain GPU was asked for and is not there.
+    /// A specific GPU was requested and is not available.
     pub fn open(self, precision: Precision) -> Result<Compute, DeviceError> {
         let device = match self {
             Self::Cpu => Device::Cpu,
             Self::Cuda(number) => open_cuda(number)?,
-            // Nothing was promised, so the processor will do; the log says which one it is.
+            // No specific device was requested, so the CPU is an acceptable fallback; the log states which device is
+            // used.
             Self::Auto => open_cuda(0).unwrap_or(Device::Cpu),
         };
         let dtype = precision.on(&device);

@@ -1,14 +1,14 @@
-//! Which errors say that the device itself is broken.
+//! Classification of errors that mean the device itself is unusable.
 //!
-//! After an illegal access, a failed launch or a card that fell off its bus, every later call of the process fails: only
-//! a new process can help. Want of memory is no such fault.
+//! After an illegal memory access, a failed launch or a lost GPU, every later CUDA call of the process fails, and only
+//! a new process can recover. Out of memory is not such a fault.
 
 use std::error::Error;
 
-/// CUDA's word for want of memory. The driver's own type is only known where CUDA is compiled in, its text everywhere.
+/// CUDA's error name for out of memory. Matched as text, because the driver's error type exists only in CUDA builds.
 const OUT_OF_MEMORY: &str = "OUT_OF_MEMORY";
 
-/// Whether the error, or one behind it, is a fault of the compute device.
+/// Whether the error, or one in its source chain, is a fault of the compute device.
 pub fn is_device_fault(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {

@@ -1,16 +1,17 @@
-//! DINOv2 vision transformer: images in, one class token and a grid of patch tokens out.
+//! DINOv2 vision transformer: takes images, returns one class token and a grid of patch tokens per image.
 //!
-//! Oquab et al., "DINOv2: Learning Robust Visual Features without Supervision" (2023); checked against
-//! `modeling_dinov2.py` of transformers 5.23. Loads the key names of the Hugging Face files and those of the torch-hub
-//! files. Registers and the SwiGLU feed-forward of the giant model are not covered and are refused.
+//! Oquab et al., "DINOv2: Learning Robust Visual Features without Supervision" (2023); compared with
+//! `modeling_dinov2.py` of transformers 5.23. Reads the tensor names of the Hugging Face files and of the torch-hub
+//! files. Registers and the SwiGLU MLP of the giant model are not supported and are rejected.
 //!
-//! The table of position embeddings belongs to one grid of patches. Published pipelines resample it to their own grid
-//! in different ways, so that is a step of its own ([`Dinov2::with_grid`]), done once; an image of another grid is
-//! then refused instead of quietly interpolated. candle-transformers' version resamples by nearest neighbour where the
-//! original is bicubic and fixes the image at 518 px; its numbers differ from the reference, hence this one.
+//! The table of position embeddings belongs to one grid of patches. Published pipelines resample it to other grids in
+//! different ways, so resampling is a separate step ([`Dinov2::with_grid`]), done once. An image with another grid is
+//! then rejected, not silently interpolated. candle-transformers' version is not used: it resamples by nearest
+//! neighbour where the original is bicubic, and fixes the image size at 518 pixels, so its results differ from the
+//! reference.
 //!
-//! The layer scales are folded into the projections before them when loading: one pass over the weights instead of
-//! one over all activations in every run. Matrix products run in the weights' type; the residual stream, norms and
+//! The layer scales are folded into the preceding projections at load time: one pass over the weights instead of one
+//! over all activations in every run. Matrix products run in the weights' dtype; the residual stream, norms and
 //! softmax are f32.
 
 use candle_core::{DType, Module, Result, Tensor, bail};
@@ -24,13 +25,13 @@ use crate::layers::{
     resize::{resize_bicubic, resize_bicubic_antialias},
 };
 
-/// Mean of the red, green and blue values in [0, 1] of ImageNet, which the network was trained on.
+/// ImageNet's channel means (red, green, blue), for values in [0, 1]; the network was trained with them.
 const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
-/// Standard deviation of the same.
+/// ImageNet's channel standard deviations.
 const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// Settings, read from a published `config.json`; what the file leaves out has the default of the reference's class.
-/// Torch-hub files come without settings and take the same.
+/// Configuration, as in a published `config.json`. Fields absent from the file take the defaults of the reference
+/// class. Torch-hub files come without a configuration and use the same defaults.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Dinov2Config {
@@ -40,29 +41,29 @@ pub struct Dinov2Config {
     pub num_hidden_layers: usize,
     /// Number of attention heads; must divide `hidden_size`.
     pub num_attention_heads: usize,
-    /// Inner width of the feed-forward in units of `hidden_size`.
+    /// Inner width of the MLP as a multiple of `hidden_size`.
     pub mlp_ratio: f64,
-    /// Activation of the feed-forward.
+    /// Activation of the MLP.
     pub hidden_act: HiddenActivation,
-    /// Added to the variance in the norms.
+    /// Epsilon of the layer norms.
     pub layer_norm_eps: f64,
-    /// Side in pixels of the images that the stored table of positions is for.
+    /// Side in pixels of the images that the stored position table is for.
     pub image_size: usize,
     /// Side of a patch in pixels.
     pub patch_size: usize,
-    /// Channels of the image.
+    /// Number of channels of the image.
     pub num_channels: usize,
     /// Whether query, key and value have a bias.
     pub qkv_bias: bool,
-    /// Whether the feed-forward is the SwiGLU of the giant model, which is refused.
+    /// Whether the MLP is the SwiGLU of the giant model, which is rejected.
     pub use_swiglu_ffn: bool,
 }
 
-/// The one activation that published DINOv2 models have.
+/// The only activation of published DINOv2 models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HiddenActivation {
-    /// GELU by the error function.
+    /// GELU, erf form.
     Gelu,
 }
 
@@ -85,7 +86,7 @@ impl Default for Dinov2Config {
 }
 
 impl Dinov2Config {
-    /// The settings of `facebook/dinov2-base` and of the torch-hub model `dinov2_vitb14`.
+    /// The configuration of `facebook/dinov2-base` and of the torch-hub model `dinov2_vitb14`.
     pub fn vit_b14() -> Self {
         Self { image_size: 518, ..Self::default() }
     }
@@ -108,16 +109,16 @@ impl Dinov2Config {
     }
 }
 
-/// How the table of position embeddings is brought to another grid.
+/// How the position table is resampled to another grid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PositionResampling {
-    /// Bicubic with antialiasing, as timm's `resample_abs_pos_embed` and so EchoGen.
+    /// Bicubic with antialiasing, as in timm's `resample_abs_pos_embed` and in EchoGen.
     Antialiased,
-    /// Bicubic without antialiasing, as the network does by itself in transformers.
+    /// Bicubic without antialiasing, as in the reference model of transformers.
     Plain,
 }
 
-/// The two published ways to name the same tensors.
+/// The two published naming schemes of the tensors.
 #[derive(Debug, Clone, Copy)]
 enum KeyLayout {
     HuggingFace,
@@ -157,7 +158,8 @@ impl Attention {
         Ok(Self { qkv, proj, heads: config.num_attention_heads })
     }
 
-    /// What to add to the residual stream `xs`, (batch * tokens, width), but for the bias of `proj`.
+    /// Returns the branch's output without the bias of `proj`, which the residual addition adds; `xs` (batch * tokens,
+    /// width).
     fn forward(&self, xs: &Tensor, batch: usize) -> Result<Tensor> {
         let (rows, width) = xs.dims2()?;
         // (batch, 3, heads, tokens, head_width)
@@ -166,7 +168,7 @@ impl Attention {
             .forward(xs)?
             .reshape((batch, rows / batch, 3, self.heads, width / self.heads))?
             .permute((0, 2, 3, 1, 4))?;
-        // Image by image: then the heads of one are a plain stride apart, and the products can read the views.
+        // Image by image: the heads of one image have a plain stride, so the products can read views.
         let images = (0..batch).map(|n| attend_image(&qkv.get(n)?)).collect::<Result<Vec<_>>>()?;
         product(&Tensor::cat(&images, 0)?, &self.proj)
     }
@@ -174,13 +176,13 @@ impl Attention {
 
 /// (3, heads, tokens, head_width) to (tokens, heads * head_width)
 fn attend_image(qkv: &Tensor) -> Result<Tensor> {
-    // Only the CPU's product takes rows that lie apart.
+    // Only the CPU product supports rows that are not contiguous.
     let qkv = if qkv.device().is_cpu() { qkv.clone() } else { qkv.contiguous()? };
     let scale = 1.0 / (qkv.dim(3)? as f64).sqrt();
     attend(&qkv.get(0)?, &[&KeyValue { keys: qkv.get(1)?, values: qkv.get(2)? }], scale)
 }
 
-/// `xs` (rows, inputs) through `linear` without its bias, which the next step adds along with its own work.
+/// `xs` (rows, inputs) times the weight of `linear`, without its bias, which a later fused kernel adds.
 fn product(xs: &Tensor, linear: &Linear) -> Result<Tensor> {
     xs.matmul(&linear.weight().t()?)
 }
@@ -196,7 +198,7 @@ fn stack_rows(parts: [Result<Linear>; 3]) -> Result<Linear> {
     Ok(Linear::new(weight, bias))
 }
 
-/// Multiplies each output of `linear` by its number in `scale` (outputs).
+/// Multiplies each output of `linear` by the corresponding value of `scale` (outputs).
 fn scale_rows(linear: Linear, scale: &Tensor) -> Result<Linear> {
     let dtype = linear.weight().dtype();
     let scaled = |xs: Tensor, scale: &Tensor| xs.to_dtype(DType::F32)?.broadcast_mul(scale)?.to_dtype(dtype);
@@ -219,13 +221,14 @@ impl Mlp {
         Ok(Self { fc1, fc2 })
     }
 
-    /// What to add to the residual stream `xs`, (rows, width), but for the bias of `fc2`.
+    /// Returns the branch's output without the bias of `fc2`, which the residual addition adds; `xs` (rows, width).
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
         product(&activate(product(xs, &self.fc1)?, self.fc1.bias(), Activation::GeluErf)?, &self.fc2)
     }
 }
 
-/// Attention, then feed-forward, each normed before, scaled per channel and added to the residual stream.
+/// A pre-norm transformer block: attention, then MLP; each with a layer norm before, a layer scale, and a residual
+/// addition.
 #[derive(Debug, Clone)]
 struct Block {
     norm1: LayerNorm,
@@ -260,12 +263,12 @@ impl Block {
     }
 }
 
-/// What the network makes of a batch of images, after the final norm.
+/// The network's output for a batch of images, after the final norm.
 #[derive(Debug, Clone)]
 pub struct Dinov2Output {
-    /// The whole image: (batch, hidden_size).
+    /// Class token of each image: (batch, hidden_size).
     pub cls_token: Tensor,
-    /// The patches, row by row: (batch, rows * columns, hidden_size).
+    /// Patch tokens, row-major: (batch, rows * columns, hidden_size).
     pub patch_tokens: Tensor,
 }
 
@@ -301,7 +304,7 @@ pub struct Dinov2 {
     cls_token: Tensor,
     stored_positions: PositionTable,
     positions: PositionTable,
-    /// A patch's values to its embedding: the patch convolution as a matrix.
+    /// The patch convolution as a linear layer, from a patch's values to its embedding.
     patch_embed: Linear,
     blocks: Vec<Block>,
     norm: LayerNorm,
@@ -339,8 +342,8 @@ impl Dinov2 {
         })
     }
 
-    /// Returns the network for images of `rows` x `columns` patches, sharing the weights with this one. The table is
-    /// always resampled from the stored one.
+    /// Returns the network for images of `rows` x `columns` patches, sharing the weights with this one. The position
+    /// table is always resampled from the stored one.
     pub fn with_grid(&self, rows: usize, columns: usize, how: PositionResampling) -> Result<Self> {
         let positions = self.stored_positions.resampled(rows, columns, how)?;
         Ok(Self { positions, ..self.clone() })
@@ -352,36 +355,36 @@ impl Dinov2 {
         matches!(name, "mask_token" | "embeddings.mask_token") || name.starts_with("classifier.")
     }
 
-    /// Returns the settings the network was built with.
+    /// Returns the configuration of the network.
     pub fn config(&self) -> &Dinov2Config {
         &self.config
     }
 
-    /// Returns height and width in pixels of the images that [`forward`](Self::forward) takes.
+    /// Returns (height, width) in pixels of the images that [`forward`](Self::forward) takes.
     pub fn image_size(&self) -> (usize, usize) {
         (self.positions.rows * self.config.patch_size, self.positions.columns * self.config.patch_size)
     }
 
-    /// Returns the table in use, (1, 1 + rows * columns, hidden_size), the class token's row first.
+    /// Returns the position table in use, (1, 1 + rows * columns, hidden_size), the class token's row first.
     pub fn position_embeddings(&self) -> &Tensor {
         &self.positions.embeddings
     }
 
-    /// Brings images (batch, 3, height, width) in [-1, 1] to this network's size and value range, as EchoGen does:
-    /// first ImageNet's mean and deviation, then bicubic resizing without antialiasing or clipping.
+    /// Preprocesses images (batch, 3, height, width) in [-1, 1] as EchoGen does: normalisation by ImageNet's mean and
+    /// standard deviation first, then bicubic resizing without antialiasing or clipping.
     pub fn prepare(&self, images: &Tensor) -> Result<Tensor> {
         let (height, width) = self.image_size();
         resize_bicubic(&imagenet_normalized(images)?, height, width)
     }
 
-    /// Returns class token and patch tokens, f32, of prepared images (batch, channels, height, width) of exactly
+    /// Returns class token and patch tokens, f32, of preprocessed images (batch, channels, height, width) of exactly
     /// [`image_size`](Self::image_size).
     pub fn forward(&self, images: &Tensor) -> Result<Dinov2Output> {
         self.normed(&self.run(images, |_| ())?)
     }
 
-    /// As [`forward`](Self::forward), and before it the embedding and the state after each block, not normed:
-    /// (batch, 1 + rows * columns, hidden_size) each.
+    /// As [`forward`](Self::forward), and also returns the embedding and the state after each block, before the final
+    /// norm: (batch, 1 + rows * columns, hidden_size) each.
     pub fn forward_with_hidden_states(&self, images: &Tensor) -> Result<(Vec<Tensor>, Dinov2Output)> {
         let mut states = Vec::with_capacity(self.blocks.len() + 1);
         let xs = self.run(images, |state| states.push(state))?;
@@ -430,14 +433,14 @@ impl Dinov2 {
     }
 }
 
-/// The convolution of patch size and stride as the matrix it is: (hidden_size, channels * patch_size * patch_size).
+/// Loads the patch convolution as a matrix: (hidden_size, channels * patch_size * patch_size).
 fn patch_embed(vb: VarBuilder, config: &Dinov2Config) -> Result<Linear> {
     let (width, side) = (config.hidden_size, config.patch_size);
     let weight = vb.get((width, config.num_channels, side, side), "weight")?.flatten_from(1)?;
     Ok(Linear::new(weight, Some(vb.get(width, "bias")?)))
 }
 
-/// Values in [-1, 1] to values less ImageNet's mean over its deviation, channel by channel.
+/// Normalises values in [-1, 1] with ImageNet's mean and standard deviation, channel by channel.
 fn imagenet_normalized(images: &Tensor) -> Result<Tensor> {
     let channel = |values: [f32; 3]| Tensor::from_slice(&values, (1, 3, 1, 1), images.device());
     let images = images.to_dtype(DType::F32)?.affine(0.5, 0.5)?;
@@ -473,7 +476,7 @@ mod tests {
         xs.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap()
     }
 
-    /// Returns the largest difference in units of the largest magnitude of `expected`.
+    /// Returns the largest difference, relative to the largest magnitude of `expected`.
     fn error(actual: &Tensor, expected: &Tensor) -> f32 {
         assert_eq!(actual.dims(), expected.dims());
         let actual = actual.to_dtype(DType::F32).unwrap();

@@ -1,9 +1,9 @@
-//! What the sampler needs of a subject: DINOv2's features and the posterior of the FLUX autoencoder, and their file.
+//! An encoded subject: DINOv2's features and the posterior of the FLUX autoencoder, and their file format.
 //!
-//! The posterior is kept, not a sample of it: the published code draws the sample from an unseeded source, here
-//! [`EncodedSubject::content`] draws it from a seed. The encoded form is a safetensors file, so that it can be stored,
-//! shared between machines, and read by other programs. [`FeatureExtractor`](crate::feature_extractor::FeatureExtractor)
-//! makes it.
+//! The posterior is stored instead of a sample: the published code draws the sample from an unseeded generator,
+//! whereas [`EncodedSubject::content`] draws it from a seed. The file format is safetensors, so that a subject can be
+//! stored, shared between machines, and read by other programs.
+//! [`FeatureExtractor`](crate::feature_extractor::FeatureExtractor) creates encoded subjects.
 
 use std::collections::HashMap;
 
@@ -16,72 +16,73 @@ use crate::flux_vae::Posterior;
 use crate::random::CounterRng;
 use echogen_imaging::ImageError;
 
-/// The sides at which a subject can be encoded: 512 for the pixel budget 1M, 256 for the smaller published ones, 64 for
-/// 0.004M.
+/// The sides in pixels at which a subject can be encoded: 512 for the pixel budget 1M, 256 for the smaller published
+/// ones, 64 for 0.004M.
 pub const SUBJECT_RESOLUTIONS: [usize; 3] = [64, 256, 512];
 
-/// Side that DINOv2 sees of a subject of 256 pixels.
+/// Side in pixels of DINOv2's input for a subject of 256 pixels.
 pub(crate) const DINOV2_SIDE: usize = 224;
 
-/// Side of DINOv2's patches.
+/// Side of DINOv2's patches in pixels.
 const DINOV2_PATCH: usize = 14;
 
-/// Pixels of a side for each of the autoencoder's latent.
+/// Pixels per latent cell of the autoencoder, along one side.
 const LATENT_STRIDE: usize = 8;
 
-/// The stream of a seed from which the posterior's noise is drawn; the sampler's bits have another one.
+/// Number of the random stream of the posterior's noise. The sampler's bits use another stream.
 pub const SUBJECT_NOISE_STREAM: u64 = 2;
 
-/// Longest encoded subject that is read; the published networks need 3.7 MiB at 512 pixels.
+/// Maximum length in bytes of an encoded subject. The published networks need 3.7 MiB at 512 pixels.
 const MAX_BYTES: usize = 64 << 20;
 
-/// The one entry of the file's metadata. One, since several would be written in a random order.
+/// Key of the only metadata entry. With several entries, the order in the file would be random.
 const METADATA_KEY: &str = "echogen_encoded_subject";
 const VERSION: u32 = 1;
 
-/// Log-variances outside cannot come from the encoder, which clamps them to this.
+/// Valid range of log-variances; the encoder clamps to it.
 const LOGVAR_RANGE: std::ops::RangeInclusive<f32> = -30.0..=20.0;
 
-/// Why a subject could not be encoded or read.
+/// A subject could not be encoded or read.
 #[derive(Debug, thiserror::Error)]
 pub enum SubjectError {
     /// The cut-out is unusable.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// The networks were asked for a side they were not made for.
+    /// The resolution is none of [`SUBJECT_RESOLUTIONS`].
     #[error("subjects are encoded at 64, 256 or 512 pixels, not at {0}")]
     Resolution(usize),
-    /// A network failed.
+    /// A tensor operation failed.
     #[error("encoding the subject failed")]
     Network(#[from] candle_core::Error),
-    /// The bytes are no encoded subject of this version.
+    /// The bytes are not an encoded subject of this version.
     #[error("encoded subject is unusable ({0}); encode it anew")]
     Malformed(String),
 }
 
 impl SubjectError {
-    /// Whether trying again with the same input is pointless. A network may have failed for want of memory.
+    /// Whether a retry with the same input is pointless. Tensor errors may be caused by lack of memory, so they are
+    /// transient.
     pub fn is_permanent(&self) -> bool {
         !matches!(self, Self::Network(_))
     }
 }
 
-/// All that the sampler needs of a subject; f32, on the CPU.
+/// The features of one subject; f32, on the CPU.
 #[derive(Debug, Clone)]
 pub struct EncodedSubject {
     /// DINOv2's class token: (channels).
     pub cls: Tensor,
-    /// DINOv2's patches, row by row: (patches, channels).
+    /// DINOv2's patch tokens, row-major: (patches, channels).
     pub patches: Tensor,
     /// Mean of the autoencoder's posterior: (latent channels, rows, columns).
     pub mean: Tensor,
-    /// Logarithm of its variance, shaped as the mean.
+    /// Logarithm of the variance, same shape as the mean.
     pub logvar: Tensor,
-    /// Side in pixels at which the subject was looked at.
+    /// Side in pixels at which the subject was encoded.
     pub resolution: usize,
 }
 
-/// Sizes of an encoded subject, to hold against those that a generator was made for.
+/// Sizes of an encoded subject, to compare with those that a generator was made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SubjectShape {
     /// Channels of DINOv2's tokens.
@@ -102,11 +103,11 @@ struct Metadata {
 }
 
 impl EncodedSubject {
-    /// No subject at all, of the sizes that a transformer takes at a resolution: for trying it out.
+    /// Returns an all-zero subject with the sizes that a transformer takes at a resolution, for a test run.
     ///
     /// # Errors
     ///
-    /// If the sizes are no tensors'.
+    /// If the tensors cannot be created.
     pub fn blank(config: &EchoGenConfig, resolution: usize) -> Result<Self, SubjectError> {
         let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu);
         let (side, patches) = (resolution / LATENT_STRIDE, resolution * DINOV2_SIDE / 256 / DINOV2_PATCH);
@@ -130,14 +131,14 @@ impl EncodedSubject {
         }
     }
 
-    /// Draws the content tokens (rows * columns, latent channels) from the posterior.
+    /// Samples the content tokens (rows * columns, latent channels) from the posterior.
     ///
-    /// The noise is the stream [`SUBJECT_NOISE_STREAM`] of the seed, normals 0, 1, ... in the order of the mean's
-    /// memory: channel by channel, row by row.
+    /// The noise is the stream [`SUBJECT_NOISE_STREAM`] of the seed: normals 0, 1, ... in the memory order of the mean
+    /// (channel, row, column).
     ///
     /// # Errors
     ///
-    /// If the tensors are not those of an encoded subject.
+    /// If the tensors do not have the shapes of an encoded subject.
     pub fn content(&self, seed: u64) -> candle_core::Result<Tensor> {
         let mut noise = vec![0.0; self.mean.elem_count()];
         CounterRng::new(seed, SUBJECT_NOISE_STREAM).fill_normal(&mut noise);
@@ -147,7 +148,7 @@ impl EncodedSubject {
         posterior.sample(&noise)?.flatten_from(1)?.t()?.contiguous()
     }
 
-    /// Returns the subject as a safetensors file; the same subject gives the same bytes.
+    /// Serialises the subject as a safetensors file. Equal subjects give equal bytes.
     ///
     /// # Errors
     ///
@@ -160,12 +161,12 @@ impl EncodedSubject {
         safetensors::serialize(named, Some(metadata)).map_err(malformed)
     }
 
-    /// Reads what [`to_bytes`](Self::to_bytes) wrote. Nothing is allocated beyond what the bytes themselves hold.
+    /// Parses the output of [`to_bytes`](Self::to_bytes). Allocation is bounded by the length of the bytes.
     ///
     /// # Errors
     ///
-    /// If the bytes are anything else: damaged, of another version, with tensors of other types or shapes that do not
-    /// fit together, or with numbers that no encoder gives (not finite, log-variances out of bounds).
+    /// [`SubjectError::Malformed`] if the bytes are damaged, of another version, have tensors of other types or
+    /// inconsistent shapes, or contain values that no encoder produces (not finite, log-variances out of range).
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, SubjectError> {
         if bytes.len() > MAX_BYTES {
             return Err(malformed(format!("{} bytes; the limit is {MAX_BYTES}", bytes.len())));
@@ -186,7 +187,7 @@ impl EncodedSubject {
         Ok(subject)
     }
 
-    /// Checks that the tensors belong together and hold possible values.
+    /// Checks that the tensors' shapes are consistent and their values valid.
     fn check(&self) -> Result<(), SubjectError> {
         let (cls, patches) = (self.cls.dims(), self.patches.dims());
         if cls[0] != patches[1] {
@@ -211,7 +212,7 @@ fn malformed(reason: impl std::fmt::Display) -> SubjectError {
     SubjectError::Malformed(reason.to_string())
 }
 
-/// The resolution in the metadata, whose version must be ours.
+/// Reads the resolution from the metadata and checks the version.
 fn read_resolution(bytes: &[u8]) -> Result<usize, SubjectError> {
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(malformed)?;
     let entry = header.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY));
@@ -243,7 +244,7 @@ fn read_tensor(file: &SafeTensors<'_>, name: &str, rank: usize) -> Result<Tensor
 mod tests {
     use super::*;
 
-    /// A made-up subject with 2 channels, 3 patches, and a latent of 2 x 4 x 4.
+    /// A synthetic subject with 2 channels, 3 patches, and a latent of 2 x 4 x 4.
     fn small() -> EncodedSubject {
         let tensor = |shape: &[usize], scale: f64| {
             let count = shape.iter().product::<usize>() as u32;

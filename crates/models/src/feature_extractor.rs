@@ -1,7 +1,7 @@
-//! From a cut-out to an [`EncodedSubject`], by DINOv2 and the FLUX autoencoder.
+//! Encoding of a cut-out as an [`EncodedSubject`], by DINOv2 and the FLUX autoencoder.
 //!
-//! The cut-out is made square (shorter side to the resolution, Lanczos, centre crop); DINOv2 gets it at 224 pixels for
-//! every 256, the autoencoder as it is.
+//! The cut-out is resized (Lanczos, shorter side to the resolution) and centre-cropped to a square. DINOv2 reads it at
+//! 224 pixels for every 256; the autoencoder reads it unchanged.
 
 use candle_core::{DType, Device, Tensor};
 use echogen_checkpoint::bundle::{Bundle, BundleError, Network};
@@ -16,7 +16,7 @@ use crate::{
 /// DINOv2 and the encoder of the FLUX autoencoder.
 #[derive(Debug, Clone)]
 pub struct FeatureExtractor {
-    /// DINOv2 for each of [`SUBJECT_RESOLUTIONS`], sharing their weights.
+    /// One DINOv2 for each of [`SUBJECT_RESOLUTIONS`], with shared weights.
     dinov2: [Dinov2; 3],
     vae_encoder: FluxVaeEncoder,
     dtype: DType,
@@ -28,7 +28,7 @@ impl FeatureExtractor {
     ///
     /// # Errors
     ///
-    /// If the bundle lacks one of them, or its weights or its patches do not fit.
+    /// If the bundle lacks one of them, its weights do not fit, or the patch size does not divide 224 pixels.
     pub fn load(bundle: &Bundle, device: &Device, dtype: DType) -> Result<Self, BundleError> {
         let config = bundle.config(Network::Dinov2)?;
         let dinov2 =
@@ -43,11 +43,11 @@ impl FeatureExtractor {
         })
     }
 
-    /// Takes the networks, both on one device and in one type.
+    /// Creates an extractor from two networks on one device with one dtype.
     ///
     /// # Errors
     ///
-    /// If DINOv2's patches do not divide 224 pixels.
+    /// If DINOv2's patch size does not divide 224 pixels.
     pub fn new(dinov2: &Dinov2, vae_encoder: FluxVaeEncoder) -> candle_core::Result<Self> {
         let patch = dinov2.config().patch_size;
         if !DINOV2_SIDE.is_multiple_of(patch) {
@@ -67,7 +67,7 @@ impl FeatureExtractor {
     ///
     /// # Errors
     ///
-    /// If the picture has no pixels, the resolution is none of [`SUBJECT_RESOLUTIONS`], or a network fails.
+    /// If the picture has no pixels, the resolution is none of [`SUBJECT_RESOLUTIONS`], or a tensor operation fails.
     pub fn encode(&self, cutout: &RgbImage, resolution: usize) -> Result<EncodedSubject, SubjectError> {
         let position = SUBJECT_RESOLUTIONS.iter().position(|known| *known == resolution);
         let dinov2 = &self.dinov2[position.ok_or(SubjectError::Resolution(resolution))?];
@@ -89,7 +89,7 @@ impl FeatureExtractor {
     }
 }
 
-/// The only one of a batch, as it is kept.
+/// Returns the only item of a batch, f32 on the CPU.
 fn stored(xs: &Tensor) -> candle_core::Result<Tensor> {
     xs.get(0)?.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()
 }

@@ -1,11 +1,11 @@
-//! The KL autoencoder of FLUX.1: pictures to 16-channel latents an eighth of their size, and back.
+//! The KL autoencoder of FLUX.1: encodes pictures as 16-channel latents of an eighth of their size, and decodes them.
 //!
-//! Reference: `AutoencoderKL` of the diffusers library and `autoencoder.py` of black-forest-labs/flux. Both ways of
-//! naming the tensors are read: diffusers' (`encoder.down_blocks.0.resnets.0…`, attention as linear layers under either
-//! of its two sets of names) and those of `ae.safetensors` (`encoder.down.0.block.0…`, attention as 1x1 convolutions).
-//! candle-transformers' FLUX autoencoder is not used: it reads the second layout only, and its encoder draws the
-//! posterior's noise from the device's unseeded generator. Here the encoder returns the [`Posterior`], and whoever
-//! samples it brings the noise. EchoGen takes the raw sample; FLUX itself shifts and scales it
+//! Reference: `AutoencoderKL` of the diffusers library and `autoencoder.py` of black-forest-labs/flux. Both naming
+//! schemes are supported: that of diffusers (`encoder.down_blocks.0.resnets.0…`, attention as linear layers under
+//! either of its two sets of names) and that of `ae.safetensors` (`encoder.down.0.block.0…`, attention as 1x1
+//! convolutions). candle-transformers' FLUX autoencoder is not used: it reads the second scheme only, and its encoder
+//! draws the posterior's noise from the device's unseeded generator. Here the encoder returns the [`Posterior`], and
+//! the caller provides the noise. EchoGen uses the raw sample; FLUX itself shifts and scales it
 //! ([`FluxVaeConfig::normalise`]).
 
 use candle_core::{Result, Tensor};
@@ -14,31 +14,31 @@ use serde::{Deserialize, Serialize};
 
 use crate::layers::conv::{Names, PyramidConfig, PyramidDecoder, PyramidEncoder, Stage};
 
-/// Settings, read from diffusers' `config.json` or from the parameters of the original code (`ch`, `ch_mult`, …).
+/// Configuration, from diffusers' `config.json` or from the parameters of the original code (`ch`, `ch_mult`, …).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "serde_json::Value")]
 pub struct FluxVaeConfig {
-    /// Channels of the pictures taken.
+    /// Number of channels of the encoder's input.
     pub in_channels: usize,
-    /// Channels of the pictures given.
+    /// Number of channels of the decoder's output.
     pub out_channels: usize,
-    /// Width of each level, full resolution first; each level but the last halves the picture.
+    /// Width of each level, full resolution first. Each level but the last halves height and width.
     pub block_out_channels: Vec<usize>,
     /// Residual blocks per level of the encoder; the decoder has one more.
     pub layers_per_block: usize,
     /// Channels of the latent.
     pub latent_channels: usize,
-    /// Groups of the norms.
+    /// Groups of the group norms.
     pub norm_num_groups: usize,
-    /// Whether the middle has attention.
+    /// Whether the middle blocks have attention between them.
     pub mid_block_add_attention: bool,
-    /// Factor of [`FluxVaeConfig::normalise`].
+    /// Scale of [`FluxVaeConfig::normalise`].
     pub scaling_factor: f64,
-    /// Subtracted by [`FluxVaeConfig::normalise`].
+    /// Shift of [`FluxVaeConfig::normalise`].
     pub shift_factor: f64,
 }
 
-/// Constant of all norms; neither configuration format has a field for it.
+/// Epsilon of all norms; neither configuration format has a field for it.
 const NORM_EPS: f64 = 1e-6;
 
 impl FluxVaeConfig {
@@ -57,12 +57,12 @@ impl FluxVaeConfig {
         }
     }
 
-    /// The latent as FLUX's transformer takes it: (latent − shift) · scale.
+    /// Normalises a latent for FLUX's transformer: (latent − shift) · scale.
     pub fn normalise(&self, latent: &Tensor) -> Result<Tensor> {
         latent.affine(self.scaling_factor, -self.shift_factor * self.scaling_factor)
     }
 
-    /// Undoes [`FluxVaeConfig::normalise`].
+    /// The inverse of [`FluxVaeConfig::normalise`].
     pub fn denormalise(&self, latent: &Tensor) -> Result<Tensor> {
         latent.affine(1.0 / self.scaling_factor, self.shift_factor)
     }
@@ -82,7 +82,7 @@ impl FluxVaeConfig {
     }
 }
 
-/// Why a configuration cannot be used.
+/// The configuration is not usable.
 #[derive(Debug, thiserror::Error)]
 pub enum FluxVaeConfigError {
     /// Fields are missing or of the wrong type.
@@ -91,12 +91,12 @@ pub enum FluxVaeConfigError {
     /// Levels, groups or channels are missing or zero.
     #[error("autoencoder configuration: give at least one level, and no width, group or channel count of zero")]
     Empty,
-    /// The network has parts that FLUX's lacks.
+    /// The network has layers that FLUX's autoencoder lacks.
     #[error("autoencoder configuration: {0} must be false; FLUX's autoencoder has no such layer")]
     QuantConv(&'static str),
 }
 
-/// diffusers' `config.json`, with that library's defaults.
+/// diffusers' `config.json`, with the defaults of that library.
 #[derive(Deserialize)]
 struct DiffusersConfig {
     in_channels: usize,
@@ -116,7 +116,7 @@ struct DiffusersConfig {
     shift_factor: f64,
 }
 
-/// The parameters of the original code; the number of groups is fixed there.
+/// The parameters of the original code, in which the number of groups is a constant.
 #[derive(Deserialize)]
 struct OriginalConfig {
     in_channels: usize,
@@ -196,18 +196,18 @@ impl From<OriginalConfig> for FluxVaeConfig {
     }
 }
 
-/// What the encoder knows of a picture's latent: independent normal distributions.
+/// The distribution of a picture's latent: independent normal distributions.
 #[derive(Debug, Clone)]
 pub struct Posterior {
-    /// (batch, latent, height / 8, width / 8).
+    /// (batch, latent channels, height / 8, width / 8).
     pub mean: Tensor,
-    /// Logarithm of the variance, within [-30, 20]; shaped as the mean.
+    /// Logarithm of the variance, in [-30, 20]; same shape as the mean.
     pub logvar: Tensor,
 }
 
 impl Posterior {
-    /// mean + standard deviation · noise; `noise` is drawn by the caller from the standard normal distribution and is
-    /// shaped as the mean.
+    /// Returns mean + standard deviation · noise. `noise` is drawn by the caller from the standard normal distribution
+    /// and has the mean's shape.
     pub fn sample(&self, noise: &Tensor) -> Result<Tensor> {
         &self.mean + self.logvar.affine(0.5, 0.0)?.exp()?.mul(noise)?
     }
@@ -220,24 +220,25 @@ pub struct FluxVaeEncoder {
 }
 
 impl FluxVaeEncoder {
-    /// Takes the tensors below `encoder` of the autoencoder's checkpoint, in whichever layout it has.
+    /// Loads the tensors below `encoder` of the autoencoder's checkpoint, in either naming scheme.
     pub fn new(vb: VarBuilder, config: &FluxVaeConfig) -> Result<Self> {
         let names = names(&vb, "encoder.down.0.block.0.conv1.weight");
         let config = config.pyramid(config.in_channels, 2 * config.latent_channels);
         Ok(Self { encoder: PyramidEncoder::new(&vb.pp("encoder"), &config, names)? })
     }
 
-    /// Whether a tensor of the autoencoder's checkpoint is none of the encoder's.
+    /// Whether a tensor of the autoencoder's checkpoint does not belong to the encoder.
     pub fn ignores(name: &str) -> bool {
         !name.starts_with("encoder.")
     }
 
-    /// Pictures (batch, 3, height, width) in [-1, 1] to the distribution of their latents.
+    /// Encodes pictures (batch, 3, height, width) in [-1, 1].
     pub fn forward(&self, images: &Tensor) -> Result<Posterior> {
         self.forward_with_tap(images, |_, _| Ok(()))
     }
 
-    /// As [`FluxVaeEncoder::forward`]; `tap` sees the map after every level and after the middle.
+    /// As [`FluxVaeEncoder::forward`]; `tap` is called with the feature map after every level and after the middle
+    /// blocks.
     pub fn forward_with_tap(
         &self,
         images: &Tensor,
@@ -258,31 +259,32 @@ pub struct FluxVaeDecoder {
 }
 
 impl FluxVaeDecoder {
-    /// Takes the tensors below `decoder` of the autoencoder's checkpoint, in whichever layout it has.
+    /// Loads the tensors below `decoder` of the autoencoder's checkpoint, in either naming scheme.
     pub fn new(vb: VarBuilder, config: &FluxVaeConfig) -> Result<Self> {
         let names = names(&vb, "decoder.up.0.block.0.conv1.weight");
         let config = config.pyramid(config.out_channels, config.latent_channels);
         Ok(Self { decoder: PyramidDecoder::new(&vb.pp("decoder"), &config, names)? })
     }
 
-    /// Whether a tensor of the autoencoder's checkpoint is none of the decoder's.
+    /// Whether a tensor of the autoencoder's checkpoint does not belong to the decoder.
     pub fn ignores(name: &str) -> bool {
         !name.starts_with("decoder.")
     }
 
-    /// Latents (batch, latent, height, width), not normalised, to pictures (batch, 3, 8 · height, 8 · width) around
-    /// [-1, 1], not clipped.
+    /// Decodes latents (batch, latent channels, height, width), not normalised, to pictures (batch, 3, 8 · height, 8 ·
+    /// width), approximately in [-1, 1] and not clipped.
     pub fn forward(&self, latents: &Tensor) -> Result<Tensor> {
         self.forward_with_tap(latents, |_, _| Ok(()))
     }
 
-    /// As [`FluxVaeDecoder::forward`]; `tap` sees the map after the middle and after every level, lowest first.
+    /// As [`FluxVaeDecoder::forward`]; `tap` is called with the feature map after the middle blocks and after every
+    /// level, lowest resolution first.
     pub fn forward_with_tap(&self, latents: &Tensor, tap: impl FnMut(Stage, &Tensor) -> Result<()>) -> Result<Tensor> {
         self.decoder.forward_with_tap(latents, tap)
     }
 }
 
-/// The layout of a checkpoint, told by a tensor that only `ae.safetensors` has.
+/// Detects the naming scheme by a tensor that only `ae.safetensors` has.
 fn names(vb: &VarBuilder, telling: &str) -> Names {
     if vb.contains_tensor(telling) { Names::Levels } else { Names::Diffusers }
 }

@@ -1,4 +1,5 @@
-//! From words and an encoded subject to pictures: the text encoder, transformer and visual tokenizer of one bundle.
+//! Generation of pictures from a prompt and an encoded subject: text encoder, transformer and visual tokenizer of a
+//! bundle.
 
 use std::{ops::ControlFlow, sync::Arc};
 
@@ -18,52 +19,52 @@ use crate::{
 };
 use echogen_checkpoint::bundle::{Bundle, BundleError, Network};
 
-/// Seed of the noise that samples the subject's posterior. A constant, so that a subject has one content whatever the
-/// job: the published code leaves this noise to chance, and one draw serves all seeds and prompts of a subject.
+/// Seed of the noise that samples the subject's posterior. Constant, so that one draw, and hence one set of content
+/// tokens, serves all seeds and prompts of a subject. The published code draws this noise without a seed.
 const CONTENT_SEED: u64 = 0;
 
-/// Prompts whose features are kept.
+/// Maximum number of prompts whose features are cached.
 const KEPT_PROMPTS: u64 = 256;
 
-/// One picture to make.
+/// A request for one picture.
 #[derive(Clone, Debug)]
 pub struct ImageRequest {
-    /// The scene, in words.
+    /// The prompt.
     pub prompt: String,
-    /// What takes the place of "no text".
+    /// Replaces the learned "no text" embedding in guidance, if given.
     pub negative_prompt: Option<String>,
     /// The subject.
     pub subject: Arc<EncodedSubject>,
-    /// Seed of the drawn bits.
+    /// Seed of the sampled bits.
     pub seed: u64,
-    /// Guidance, temperature and the like.
+    /// Guidance, temperature, top_k and top_p.
     pub options: SamplingOptions,
 }
 
-/// Why there is no picture.
+/// Generation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum GeneratorError {
     /// The bundle is incomplete or malformed, or its weights do not fit.
     #[error(transparent)]
     Bundle(Box<BundleError>),
-    /// The prompt cannot be encoded, or the text encoder not be built.
+    /// The prompt cannot be encoded, or the text encoder cannot be built.
     #[error(transparent)]
     Text(#[from] TextEncoderError),
-    /// The shape or the pixel budget is none of the model's.
+    /// The model does not support the aspect ratio or the pixel budget.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
-    /// The bundle was not made for this pixel budget.
+    /// The bundle does not support this pixel budget.
     #[error("the bundle makes no pictures of {budget} pixels; it offers {offered}")]
     Budget {
-        /// What was asked for.
+        /// The requested budget.
         budget: PixelBudget,
-        /// What there is.
+        /// The supported budgets.
         offered: String,
     },
-    /// Sampling stopped.
+    /// Sampling failed or was cancelled.
     #[error(transparent)]
     Sample(#[from] SampleError),
-    /// A network failed.
+    /// A tensor operation failed.
     #[error("a network failed")]
     Tensor(#[from] candle_core::Error),
 }
@@ -75,7 +76,8 @@ impl From<BundleError> for GeneratorError {
 }
 
 impl GeneratorError {
-    /// Whether trying the same again is pointless; a network may have failed for want of memory.
+    /// Whether a retry of the same request is pointless. Tensor errors may be caused by lack of memory, so they are
+    /// transient.
     pub fn is_permanent(&self) -> bool {
         !matches!(
             self,
@@ -84,7 +86,7 @@ impl GeneratorError {
     }
 }
 
-/// The networks that make pictures.
+/// The networks for generation.
 pub struct Generator {
     text_encoder: TextEncoder,
     prompts: Cache<String, Tensor>,
@@ -95,8 +97,8 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Loads the networks of `bundle`; `dtype` is what the heavy parts compute in (float32 on the CPU). Conditions of
-    /// prompts and subjects are kept across calls in at most `cache_bytes`.
+    /// Loads the networks of `bundle`. `dtype` is that of the large parts (float32 on the CPU). Conditions of prompts
+    /// and subjects are cached across calls in at most `cache_bytes` bytes.
     pub fn load(bundle: &Bundle, device: &Device, dtype: DType, cache_bytes: usize) -> Result<Self, GeneratorError> {
         let config: EchoGenConfig = bundle.config(Network::Transformer)?;
         config.validate().map_err(SampleError::Invalid)?;
@@ -125,7 +127,7 @@ impl Generator {
         })
     }
 
-    /// The scales of a picture of about `budget` pixels whose height is `h_div_w` times its width.
+    /// Returns the schedule of a picture of about `budget` pixels with height = `h_div_w` · width.
     pub fn schedule(&self, h_div_w: f64, budget: PixelBudget) -> Result<Schedule, GeneratorError> {
         if !self.budgets.contains(&budget) {
             let offered = self.budgets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -134,19 +136,19 @@ impl Generator {
         Ok(Schedule::nearest(h_div_w, budget)?)
     }
 
-    /// Bytes of key-value caches that one picture needs while it is sampled: those of every row that guidance runs.
+    /// Returns the bytes of key-value cache that one picture needs during sampling, over all its guidance rows.
     pub fn kv_cache_bytes(&self, schedule: &Schedule, options: &SamplingOptions) -> usize {
         let rows = options.row_scales(schedule.scales().len()).iter().filter(|scales| **scales > 0).count();
         rows * self.sampler.model().kv_cache_bytes(schedule)
     }
 
-    /// The transformer and the conditions it keeps.
+    /// Returns the transformer with its cache of conditions.
     pub fn sampler(&self) -> &Sampler {
         &self.sampler
     }
 
     /// Makes one picture for each request, all of one schedule. A picture does not depend on the others of its batch.
-    /// `observe` is told before each scale which of how many comes, and may stop the batch.
+    /// `observe` is called before each scale with its index and the number of scales, and may stop the batch.
     pub fn generate(
         &self,
         requests: &[ImageRequest],
@@ -155,7 +157,7 @@ impl Generator {
     ) -> Result<Vec<RgbImage>, GeneratorError> {
         let requests = requests.iter().map(|request| self.features(request)).collect::<Result<Vec<_>, _>>()?;
         let summed = self.sampler.sample(&requests, schedule, observe)?;
-        // One at a time: the decoder's widest activation is the peak of the whole job's memory.
+        // Decoded one at a time, because the decoder's largest activation determines the peak memory of the batch.
         summed.iter().map(|codes| self.decode(codes)).collect()
     }
 
@@ -175,7 +177,7 @@ impl Generator {
         })
     }
 
-    /// T5 features of a prompt, (tokens, text_channels), float32.
+    /// Returns the T5 features of a prompt, (tokens, text_channels), float32.
     fn encode(&self, prompt: &str) -> Result<Tensor, GeneratorError> {
         if let Some(features) = self.prompts.get(prompt) {
             return Ok(features);
@@ -185,7 +187,7 @@ impl Generator {
         Ok(features)
     }
 
-    /// Summed codes (d, H, W) to a picture.
+    /// Decodes summed codes (d, H, W) to a picture.
     fn decode(&self, codes: &Tensor) -> Result<RgbImage, GeneratorError> {
         let picture = self.decoder.forward(&codes.unsqueeze(0)?.to_device(&self.device)?)?;
         let bytes = to_rgb8(&picture)?.squeeze(0)?; // (height, width, 3)
@@ -205,7 +207,7 @@ impl std::fmt::Debug for Generator {
     }
 }
 
-/// The pixel budgets that the bundle's manifest offers, smallest first.
+/// Returns the pixel budgets listed in the bundle's manifest, smallest first.
 fn budgets(bundle: &Bundle) -> Vec<PixelBudget> {
     let offered = &bundle.manifest().sampling.subject_resolution;
     PixelBudget::ALL.into_iter().filter(|budget| offered.contains_key(&budget.to_string())).collect()

@@ -1,21 +1,23 @@
 //! The networks of EchoGen in candle: finding the subject, encoding it, sampling pictures.
 //!
-//! | for | start at |
+//! | task | start at |
 //! |---|---|
-//! | making a picture of a prompt and an encoded subject | [`generator`] (the transformer is in [`echogen`], [`visual_tokenizer`] decodes) |
-//! | encoding a subject | [`feature_extractor`] ([`dinov2`] and [`flux_vae`]), which makes an [`encoded_subject`] |
-//! | finding a subject in a picture | [`subject_finder`] ([`namer`]: Qwen2.5-VL, [`detector`]: GroundingDINO, [`masker`]: SAM) |
-//! | text | [`text_encoder`] ([`t5`]) |
-//! | choosing a device and a type, telling a broken device from a bad job | [`device`], [`device_fault`] |
-//! | attention, convolutions, norms, kernels | [`layers`]: the only place that knows about devices' kernels |
-//! | seeded randomness | [`random`] |
+//! | generate a picture from a prompt and an encoded subject | [`generator`] (the transformer is in [`echogen`];
+//! [`visual_tokenizer`] decodes) |
+//! | encode a subject | [`feature_extractor`] ([`dinov2`] and [`flux_vae`]), which creates an [`encoded_subject`] |
+//! | find a subject in a picture | [`subject_finder`] ([`namer`]: Qwen2.5-VL, [`detector`]: GroundingDINO, [`masker`]:
+//! SAM) |
+//! | encode text | [`text_encoder`] ([`t5`]) |
+//! | select device and dtype, classify device errors | [`device`], [`device_fault`] |
+//! | attention, convolutions, norms, kernels | [`layers`]: the only module with device-specific kernels |
+//! | seeded random numbers | [`random`] |
 //!
-//! Synchronous: nothing here knows queues or object stores. Call it from dedicated threads, never from async threads.
-//! Weights come from crate `checkpoint`, pictures from crate `imaging`.
+//! The crate is synchronous and contains no queues or object stores. Call it from dedicated threads, never from async
+//! threads. Weights come from crate `checkpoint`, pictures from crate `imaging`.
 //!
-//! Every network of EchoGen is written here, and not taken from candle-transformers: what that has of them differs from
-//! the reference in numbers or reads other key names (each module says where), and the rest it lacks. Each is compared
-//! with reference numbers by the example `parity` and the test of the same name.
+//! All networks are implemented here and not taken from candle-transformers: its versions differ from the reference
+//! numerically or read other tensor names (each module says how), and the other networks do not exist there. Each
+//! network is compared with reference values by the example `parity` and the test of the same name.
 
 pub mod detector;
 pub mod device;

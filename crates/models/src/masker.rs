@@ -1,4 +1,4 @@
-//! A subject's outline: SAM with its preparation of pictures.
+//! The subject masker: SAM with its picture preprocessing.
 
 use candle_core::Device;
 use image::RgbImage;
@@ -6,37 +6,37 @@ use image::RgbImage;
 use crate::sam::{Sam, SamPicture, SamPictureError, SamPrompt};
 use echogen_imaging::{ImageError, PixelBox, SubjectMask};
 
-/// Why a subject has no outline.
+/// Segmentation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MaskerError {
     /// The picture or the box cannot be used.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// The picture cannot be prepared.
+    /// The picture cannot be preprocessed.
     #[error(transparent)]
     Picture(#[from] SamPictureError),
-    /// The network failed.
+    /// A tensor operation failed.
     #[error("cannot run SAM")]
     Network(#[from] candle_core::Error),
 }
 
-/// Outlines subjects.
+/// Segments subjects.
 #[derive(Debug)]
 pub struct SubjectMasker {
     network: Sam,
 }
 
 impl SubjectMasker {
-    /// Wraps the network.
+    /// Creates a masker from a network.
     pub fn new(network: Sam) -> Self {
         Self { network }
     }
 
-    /// Outlines what is in a box: the one mask that the network gives for a clear prompt, as a box is.
+    /// Segments the object in a box. A box is an unambiguous prompt, so SAM's single-mask output is used.
     ///
     /// # Errors
     ///
-    /// If the box leaves the picture, or the network fails.
+    /// If the box leaves the picture, or a tensor operation fails.
     pub fn outline(&self, picture: &RgbImage, area: PixelBox) -> Result<SubjectMask, MaskerError> {
         let (width, height) = picture.dimensions();
         area.check(width, height)?;

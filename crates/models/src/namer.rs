@@ -1,4 +1,4 @@
-//! What a subject is called: Qwen2.5-VL with its tokenizer, one fixed question, and a bounded answer.
+//! The subject namer: Qwen2.5-VL with its tokenizer, a fixed question, and a bounded answer.
 
 use candle_core::Tensor;
 use image::RgbImage;
@@ -7,44 +7,45 @@ use tokenizers::Tokenizer;
 
 use crate::qwen2_5_vl::{Qwen, QwenInput, QwenProcessorConfig, QwenProcessorError};
 
-/// What is asked of every picture.
+/// The question asked about every picture.
 pub const QUESTION: &str = "What is the main subject of this picture? Answer with its name only, one to four words, \
                             without an article.";
 
-/// Tokens of an answer: four words have at most some twelve.
+/// Maximum number of generated tokens. Four words need at most about twelve.
 const MAX_NEW_TOKENS: usize = 24;
 
-/// Pixels of the picture that the namer sees: 512 merged cells, enough to tell a subject, and a bound on the time.
+/// Maximum number of pixels of the namer's input: 512 merged cells, which suffices to recognise a subject and bounds
+/// the time.
 const MAX_PIXELS: usize = 512 * 28 * 28;
 
-/// Words and characters of a name; what comes after them is talk.
+/// Maximum number of words and of characters of a name; the rest of an answer is discarded.
 const MAX_WORDS: usize = 6;
 const MAX_CHARS: usize = 60;
 
-/// Words that an answer may begin with although it was told not to.
+/// Words that are removed from the beginning of an answer.
 const LEADING_WORDS: [&str; 12] =
     ["a", "an", "the", "this", "that", "it", "it's", "is", "there", "answer", "subject", "main"];
 
-/// Why a picture has no name.
+/// A picture could not be named.
 #[derive(Debug, thiserror::Error)]
 pub enum NamerError {
-    /// The tokenizer does not belong to the network.
+    /// The tokenizer and the network do not belong together.
     #[error(
         "the tokenizer has {tokens} tokens, the namer's table {rows} rows; take the tokenizer.json published with it"
     )]
     Vocabulary {
-        /// Tokens of the tokenizer.
+        /// Number of tokens of the tokenizer.
         tokens: usize,
-        /// Rows of the word table.
+        /// Rows of the token embedding table.
         rows: usize,
     },
-    /// The tokenizer refused.
+    /// The tokenizer returned an error.
     #[error("cannot split the question into tokens")]
     Tokenize(#[source] tokenizers::Error),
-    /// The picture cannot be prepared.
+    /// The picture cannot be preprocessed.
     #[error(transparent)]
     Picture(#[from] QwenProcessorError),
-    /// The network failed.
+    /// A tensor operation failed.
     #[error("cannot run the namer")]
     Network(#[from] candle_core::Error),
 }
@@ -55,16 +56,16 @@ pub struct SubjectNamer {
     model: Qwen,
     tokenizer: Tokenizer,
     processor: QwenProcessorConfig,
-    /// Tokens before the picture and after it.
+    /// Prompt tokens before and after the picture.
     around: (Vec<u32>, Vec<u32>),
 }
 
 impl SubjectNamer {
-    /// Joins a model and a tokenizer that were published together.
+    /// Creates a namer from a model and a tokenizer that were published together.
     ///
     /// # Errors
     ///
-    /// If the tokenizer may give tokens that the model does not know.
+    /// If the tokenizer can produce token ids that the model's embedding table lacks.
     pub fn new(model: Qwen, mut tokenizer: Tokenizer) -> Result<Self, NamerError> {
         let tokens = tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
         let rows = model.config().text.vocab_size;
@@ -84,7 +85,7 @@ impl SubjectNamer {
         Ok(Self { model, tokenizer, processor: published.clone(), around }.with_preparation(published))
     }
 
-    /// The same with pictures prepared as a bundle says. Its most pixels count up to a bound.
+    /// Sets the preprocessing that a bundle configures. `max_pixels` is limited to this module's bound.
     #[must_use]
     pub fn with_preparation(mut self, preparation: QwenProcessorConfig) -> Self {
         let max_pixels = preparation.max_pixels.min(MAX_PIXELS);
@@ -92,12 +93,12 @@ impl SubjectNamer {
         self
     }
 
-    /// Asks what the picture shows. `keep_going` is asked before every further token; once it says no, what was said so
-    /// far counts. `None` if the answer holds no name.
+    /// Names the subject of a picture. `keep_going` is called before every further token; when it returns false,
+    /// generation stops and the tokens so far are used. Returns `None` if the answer contains no name.
     ///
     /// # Errors
     ///
-    /// If the picture is more than 200 times as long as wide, or the network fails.
+    /// If one side of the picture is more than 200 times as long as the other, or a tensor operation fails.
     pub fn name(&self, picture: &RgbImage, keep_going: &dyn Fn() -> bool) -> Result<Option<String>, NamerError> {
         let config = self.model.config();
         let patches = self.processor.patches(picture, &config.vision)?;
@@ -117,12 +118,12 @@ impl SubjectNamer {
     }
 }
 
-/// The name in an answer: its first phrase, in small letters, without articles and other talk before it. `None` if
-/// there is none.
+/// Extracts the name from an answer: its first phrase in lower case, without leading articles and filler words.
+/// Returns `None` if there is none.
 pub fn noun_phrase(answer: &str) -> Option<String> {
     let answer: String = answer.chars().take(1_000).collect::<String>().to_lowercase();
     let is_end = |c: char| matches!(c, '.' | ',' | ';' | ':' | '?' | '!' | '\n' | '\r' | '(' | '|');
-    // "the subject is: a dog": what a colon announces comes behind it.
+    // "the subject is: a dog": the name follows the colon.
     let phrases = answer.split(is_end);
     let words = |phrase: &str| {
         let clean = |word: &str| word.trim_matches(|c: char| !c.is_alphanumeric()).to_owned();

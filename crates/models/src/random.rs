@@ -1,67 +1,67 @@
-//! The one source of randomness: a counter-based generator, so that any draw can be recomputed from its number.
+//! The only source of random numbers: a counter-based generator, so that any draw can be recomputed from its index.
 //!
-//! Philox4x32 with 10 rounds (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011). It keeps no
-//! hidden state: the seed is the key, and the counter is (block number, stream), so what one job draws cannot depend
-//! on what else runs. The order, which stored results rely on and which must therefore not change:
+//! Philox4x32 with 10 rounds (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011). It has no hidden
+//! state: the seed is the key, and the counter is (block number, stream), so the draws of one job cannot depend on
+//! other jobs. Stored results depend on the following order, which must not change:
 //!
 //! - key = (low, high half of the seed); counter = (low, high half of the block number, low, high half of the stream);
 //! - word `i` of a stream is word `i mod 4` of block `i / 4`;
 //! - uniform `i` is made of word `i`: its upper 24 bits times 2^-24, in [0, 1), exact in f32;
 //! - normals `2b` and `2b + 1` are made of block `b` (Box–Muller in f64): with u = ((words 0, 1 as a little-endian
-//!   64-bit number) / 2^11 + 1) 2^-53, in (0, 1], and v = ((words 2, 3) / 2^11) 2^-53, they are
-//!   sqrt(-2 ln u) cos(2 pi v) and sqrt(-2 ln u) sin(2 pi v), rounded to f32.
+//!   64-bit number) / 2^11 + 1) 2^-53, in (0, 1], and v = ((words 2, 3) / 2^11) 2^-53, they are sqrt(-2 ln u) cos(2 pi
+//!   v) and sqrt(-2 ln u) sin(2 pi v), rounded to f32.
 //!
-//! Words are not for cryptography.
+//! Not suitable for cryptography.
 
 use std::f64::consts::TAU;
 
-/// Words a block has.
+/// Words per block.
 const BLOCK: u64 = 4;
 
 /// Multipliers of a Philox4x32 round.
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 
-/// What the key grows by from round to round (golden ratio and sqrt(3) - 1, as 32-bit fractions).
+/// Increments of the key per round (golden ratio and sqrt(3) - 1, as 32-bit fractions).
 const KEY_STEPS: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 
-/// A seeded stream of draws with a position; see the module for the exact order.
+/// A seeded stream of random numbers with a position; the module documentation states the exact order.
 ///
-/// Give each purpose (noise of the subject, bits of the picture, ...) a stream number of its own under the job's seed.
+/// Each purpose (noise of the subject, bits of the picture, ...) has its own stream number under the job's seed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CounterRng {
     seed: u64,
     stream: u64,
-    /// The number of the next word that a `fill_` method uses.
+    /// Index of the next word that a `fill_` method uses.
     position: u64,
 }
 
 impl CounterRng {
-    /// The stream `stream` of the seed, at its beginning.
+    /// Creates the stream `stream` of the seed, at position 0.
     pub fn new(seed: u64, stream: u64) -> Self {
         Self { seed, stream, position: 0 }
     }
 
-    /// The number of the next word that a `fill_` method uses.
+    /// Returns the index of the next word that a `fill_` method uses.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// Goes to the word `position`, forwards or backwards.
+    /// Sets the position, forwards or backwards.
     pub fn seek(&mut self, position: u64) {
         self.position = position;
     }
 
-    /// Uniform number `index` of the stream, in [0, 1) with 24 bits; does not move the position.
+    /// Returns uniform number `index` of the stream, in [0, 1) with 24 bits. Does not change the position.
     pub fn uniform_at(&self, index: u64) -> f64 {
         f64::from(uniform(self.block(index / BLOCK)[(index % BLOCK) as usize]))
     }
 
-    /// Standard normal number `index` of the stream; does not move the position.
+    /// Returns standard normal number `index` of the stream. Does not change the position.
     pub fn normal_at(&self, index: u64) -> f32 {
         normal_pair(self.block(index / 2))[(index % 2) as usize]
     }
 
-    /// Fills with uniforms in [0, 1), one word each, from the position on.
+    /// Fills `out` with uniforms in [0, 1), one word each, from the position on.
     pub fn fill_uniform(&mut self, out: &mut [f32]) {
         let mut block_number = self.position / BLOCK;
         let mut skip = (self.position % BLOCK) as usize;
@@ -78,8 +78,8 @@ impl CounterRng {
         }
     }
 
-    /// Fills with standard normals, from the next whole block on (two to a block; what an odd length leaves of the last
-    /// block is never used).
+    /// Fills `out` with standard normals, starting at the next whole block (two normals per block; the second one of
+    /// the last block is discarded if the length is odd).
     pub fn fill_normal(&mut self, out: &mut [f32]) {
         let mut block_number = self.position.div_ceil(BLOCK);
         for pair in out.chunks_mut(2) {
@@ -95,7 +95,7 @@ impl CounterRng {
     }
 }
 
-/// Low and high half.
+/// Returns the low and the high half.
 fn halves(value: u64) -> [u32; 2] {
     [value as u32, (value >> 32) as u32]
 }
@@ -129,7 +129,7 @@ fn normal_pair(words: [u32; 4]) -> [f32; 2] {
 mod tests {
     use super::*;
 
-    /// The known answers that the authors of Random123 publish (`kat_vectors`, philox4x32, 10 rounds).
+    /// The known-answer tests published by the authors of Random123 (`kat_vectors`, philox4x32, 10 rounds).
     #[test]
     fn equals_the_published_known_answers() {
         assert_eq!(philox([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
@@ -209,7 +209,7 @@ mod tests {
             let variance = values.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / count as f64;
             (mean, variance)
         };
-        // Bounds are five standard errors; the draws are fixed, so this cannot flicker.
+        // The bounds are five standard errors. The draws are fixed, so the test is deterministic.
         let mut rng = CounterRng::new(42, 0);
         rng.fill_uniform(&mut values);
         assert!(values.iter().all(|v| (0.0..1.0).contains(v)));

@@ -1,14 +1,15 @@
-//! SAM: a picture and a box or points in, the outline of what is meant out.
+//! SAM: takes a picture and a box or points, returns the mask of the prompted object.
 //!
-//! Kirillov et al., "Segment Anything" (2023); checked against `modeling_sam.py` of transformers 5.23. Loads the key
-//! names of `facebook/sam-vit-base` and its larger kin. Mask prompts are not covered: their weights are not read.
+//! Kirillov et al., "Segment Anything" (2023); compared with `modeling_sam.py` of transformers 5.23. Reads the tensor
+//! names of `facebook/sam-vit-base` and its larger variants. Mask prompts are not supported: their weights are not
+//! read.
 //!
-//! candle-transformers has a `segment_anything`, but for the original key names, for points only, and with masks
-//! enlarged by nearest neighbour; it cannot pass parity as it is, hence this one.
+//! candle-transformers' `segment_anything` is not used: it reads the original tensor names, takes points only, and
+//! upscales masks by nearest neighbour, so its results differ from the reference.
 //!
-//! Relative positions are not added to the scores but to the vectors: a query carries its products with the table's
-//! rows, a key says in ones and zeros which row and column it is of. So one attention serves windows and the whole
-//! picture, and no matrix of biases is ever made.
+//! Relative positions are added to the vectors and not to the scores: the query vector is extended by its products
+//! with the position tables' rows, the key vector by one-hot encodings of the key's row and column. So one attention
+//! function serves windows and global attention, and no bias matrix is materialised.
 
 mod config;
 mod picture;
@@ -28,16 +29,16 @@ use crate::layers::{
     norm::LayerNorm,
 };
 
-/// Constant of the norms that have no setting.
+/// Epsilon of the norms that have no configuration field.
 const EPS: f64 = 1e-6;
 
-/// Constant of the decoder's last norm, which has no setting either.
+/// Epsilon of the decoder's final norm, which has no configuration field either.
 const FINAL_EPS: f64 = 1e-5;
 
-/// Scores of the picture's patches that are formed at a time: 16 MiB.
+/// Maximum number of attention scores of the image encoder in memory at a time: 16 MiB.
 const BAND_SCORES: usize = 1 << 22;
 
-/// Attention of the picture's patches.
+/// Self-attention of the image encoder.
 #[derive(Debug, Clone)]
 struct VisionAttention {
     qkv: Linear,
@@ -85,8 +86,8 @@ impl VisionAttention {
         self.proj.product(&Tensor::cat(&mixed, 0)?)
     }
 
-    /// Products of every query (heads, tokens, head_dim) with the rows of both tables that belong to its row and
-    /// column: (heads, tokens, 2 · side).
+    /// Returns the products of every query (heads, tokens, head_dim) with the rows of both relative position tables
+    /// for its row and column: (heads, tokens, 2 · side).
     fn offsets(&self, queries: &Tensor, side: usize) -> Result<Tensor> {
         let (heads, tokens, head_dim) = queries.dims3()?;
         let grid = queries.reshape((heads, side, side, head_dim))?; // (heads, row, column, head_dim)
@@ -100,8 +101,8 @@ impl VisionAttention {
     }
 }
 
-/// softmax(q Kᵀ) V; queries and keys (heads, tokens, any width), values (heads, tokens, head_dim). Returns (tokens,
-/// heads · head_dim).
+/// Returns softmax(q Kᵀ) V, computed in bands of queries. Queries and keys are (heads, tokens, any width), values
+/// (heads, tokens, head_dim); the result is (tokens, heads · head_dim).
 fn attend_in_bands(queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
     let (heads, tokens, _) = queries.dims3()?;
     let width = heads * values.dim(2)?;
@@ -115,17 +116,17 @@ fn attend_in_bands(queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<T
     Tensor::cat(&(0..tokens).step_by(count).map(band).collect::<Result<Vec<_>>>()?, 0)
 }
 
-/// For every place of a query, the table's rows for all places of a key: (side, head_dim, side).
+/// Returns, for every query position, the table's rows for all key positions: (side, head_dim, side).
 fn relative(table: &Tensor, side: usize) -> Result<Tensor> {
     let place = |query: usize| {
-        // Offsets count down while keys count up.
+        // Table indices decrease while key positions increase.
         let index: Vec<u32> = (0..side).map(|key| (query + side - 1 - key) as u32).collect();
         table.index_select(&Tensor::from_vec(index, side, table.device())?, 0)?.t()?.contiguous()
     };
     Tensor::stack(&(0..side).map(place).collect::<Result<Vec<_>>>()?, 0)
 }
 
-/// A one where a token's row and its column are: (side · side, 2 · side).
+/// Returns one-hot encodings of each token's row and column: (side · side, 2 · side).
 fn one_hot_places(side: usize, device: &Device) -> Result<Tensor> {
     let mut ones = vec![0f32; side * side * 2 * side];
     for (token, row) in ones.chunks_exact_mut(2 * side).enumerate() {
@@ -135,7 +136,7 @@ fn one_hot_places(side: usize, device: &Device) -> Result<Tensor> {
     Tensor::from_vec(ones, (side * side, 2 * side), device)
 }
 
-/// lin2(gelu(lin1 x)), or with a rectifier in the decoder.
+/// lin2(gelu(lin1 x)); ReLU instead of GELU in the decoder.
 #[derive(Debug, Clone)]
 struct Mlp {
     lin1: Linear,
@@ -162,7 +163,7 @@ struct VisionLayer {
     attn: VisionAttention,
     layer_norm2: LayerNorm,
     mlp: Mlp,
-    /// Side of a window; `None` where the whole picture is one.
+    /// Side of a window; `None` for global attention.
     window: Option<usize>,
 }
 
@@ -191,7 +192,7 @@ impl VisionLayer {
                 let count = side.div_ceil(window);
                 let rest = count * window - side;
                 let map = normed.reshape((batch, side, side, width))?;
-                // Cells that fill up the last windows are zeros that take part, as in the original.
+                // Padding cells of the last windows are zeros that take part in attention, as in the reference.
                 let map = map.pad_with_zeros(1, 0, rest)?.pad_with_zeros(2, 0, rest)?;
                 let cut = map.reshape(&[batch, count, window, count, window, width])?.transpose(2, 3)?.contiguous()?;
                 let ys = self.attn.forward(&cut.reshape(((), width))?, window)?;
@@ -205,15 +206,15 @@ impl VisionLayer {
     }
 }
 
-/// The picture's encoder.
+/// The image encoder.
 #[derive(Debug, Clone)]
 struct VisionEncoder {
-    /// The patch convolution as a matrix.
+    /// The patch convolution as a linear layer.
     patch_embed: Linear,
     /// (1, side, side, width)
     pos_embed: Option<Tensor>,
     layers: Vec<VisionLayer>,
-    /// 1x1: cell by cell.
+    /// The 1x1 convolution as a linear layer.
     conv1: Linear,
     layer_norm1: LayerNorm,
     conv2: Conv2d,
@@ -247,7 +248,7 @@ impl VisionEncoder {
         })
     }
 
-    /// (batch, 3, size, size) to (batch, cells, channels).
+    /// Encodes (batch, 3, size, size) as (batch, cells, channels).
     fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
         let (batch, channels, height, width) = pixels.dims4()?;
         let SamVisionConfig { image_size, patch_size, num_channels, output_channels, .. } = self.config;
@@ -272,7 +273,7 @@ impl VisionEncoder {
     }
 }
 
-/// Attention of the decoder, narrower inside than outside.
+/// Attention of the decoder, whose inner width is smaller than its outer width.
 #[derive(Debug, Clone)]
 struct DecoderAttention {
     q_proj: Linear,
@@ -310,7 +311,7 @@ impl DecoderAttention {
     }
 }
 
-/// Points and picture look at each other.
+/// Self-attention of the prompt tokens, and cross-attention between tokens and image in both directions.
 #[derive(Debug, Clone)]
 struct TwoWayBlock {
     self_attn: DecoderAttention,
@@ -341,9 +342,9 @@ impl TwoWayBlock {
         })
     }
 
-    /// Tokens and cells with their positions; returns both anew.
+    /// Takes tokens and cells with their positions; returns both updated.
     fn forward(&self, tokens: &Tensor, cells: &Tensor, points: &Tensor, places: &Tensor) -> Result<(Tensor, Tensor)> {
-        // The first block has no positions to add: the tokens are the positions.
+        // In the first block the tokens are the positions, so no positions are added.
         let tokens = match self.is_first {
             true => self.self_attn.forward(tokens, tokens, tokens)?,
             false => {
@@ -363,7 +364,7 @@ impl TwoWayBlock {
     }
 }
 
-/// Linear layers with rectifiers between them, named as in the checkpoint.
+/// A multilayer perceptron with ReLU, named as in the checkpoint.
 #[derive(Debug, Clone)]
 struct Head {
     layers: Vec<Linear>,
@@ -384,7 +385,7 @@ impl Head {
     }
 }
 
-/// 2x2 transposed convolution with stride 2: every cell becomes four.
+/// A 2x2 transposed convolution with stride 2: every cell becomes four.
 #[derive(Debug, Clone)]
 struct Quadruple {
     linear: Linear,
@@ -405,10 +406,10 @@ impl Quadruple {
     }
 }
 
-/// The decoder.
+/// The mask decoder.
 #[derive(Debug, Clone)]
 struct MaskDecoder {
-    /// (1 + masks, width): the rating's token, then the masks'.
+    /// (1 + masks, width): the IoU token, then the mask tokens.
     output_tokens: Tensor,
     layers: Vec<TwoWayBlock>,
     final_attn_token_to_image: DecoderAttention,
@@ -455,7 +456,7 @@ impl MaskDecoder {
         })
     }
 
-    /// One prompt on one picture: all masks (masks, 4 · side, 4 · side) and their ratings (masks).
+    /// Decodes one prompt on one picture: returns all masks (masks, 4 · side, 4 · side) and their IoU scores (masks).
     fn forward(&self, cells: &Tensor, places: &Tensor, prompt: &Tensor, side: usize) -> Result<(Tensor, Tensor)> {
         let points = Tensor::cat(&[&self.output_tokens, prompt], 0)?;
         let (mut tokens, mut cells) = (points.clone(), cells.clone());
@@ -475,32 +476,32 @@ impl MaskDecoder {
     }
 }
 
-/// What the mask is asked for, in pixels of SAM's square.
+/// A prompt, in pixels of SAM's square input.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SamPrompt {
     /// Left, top, right, bottom.
     pub bounding_box: Option<[f32; 4]>,
-    /// Points and whether each is part of what is meant.
+    /// Points, each labelled as foreground or background.
     pub points: Vec<SamPoint>,
 }
 
 /// A point of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SamPoint {
-    /// Pixels from the left.
+    /// Horizontal position in pixels.
     pub x: f32,
-    /// Pixels from the top.
+    /// Vertical position in pixels.
     pub y: f32,
-    /// Whether the point is part of what is meant or of the background.
+    /// Whether the point is foreground, else background.
     pub is_subject: bool,
 }
 
-/// Turns prompts into tokens.
+/// Encodes prompts as tokens.
 #[derive(Debug, Clone)]
 struct PromptEncoder {
-    /// (2, num_pos_feats): a trained buffer.
+    /// (2, num_pos_feats): the fixed random projection of the positions, stored in the checkpoint.
     positional_embedding: Tensor,
-    /// Background point, point, upper left corner, lower right corner; each (1, width).
+    /// Embeddings of background point, foreground point, upper left corner, lower right corner; each (1, width).
     point_embed: Vec<Tensor>,
     not_a_point_embed: Tensor,
     no_mask_embed: Tensor,
@@ -522,7 +523,7 @@ impl PromptEncoder {
         })
     }
 
-    /// Sines and cosines of places in [0, 1], x before y: (places, width).
+    /// Returns the Fourier features of positions in [0, 1], x before y: (positions, width).
     fn positions(&self, places: &[[f32; 2]]) -> Result<Tensor> {
         let centred: Vec<f32> = places.iter().flatten().map(|at| 2.0 * at - 1.0).collect();
         let places = Tensor::from_vec(centred, (places.len(), 2), self.positional_embedding.device())?;
@@ -530,14 +531,14 @@ impl PromptEncoder {
         Tensor::cat(&[angles.sin()?, angles.cos()?], 1)
     }
 
-    /// Every cell's position: (side · side, width).
+    /// Returns the position encoding of every cell: (side · side, width).
     fn cells(&self, side: usize) -> Result<Tensor> {
         let place = |at: usize| (at as f32 + 0.5) / side as f32;
         let cells: Vec<_> = (0..side * side).map(|cell| [place(cell % side), place(cell / side)]).collect();
         self.positions(&cells)
     }
 
-    /// (tokens, width); a prompt without a box gets a point that is none.
+    /// Returns (tokens, width). A prompt without a box gets a padding point, as in the reference.
     fn forward(&self, prompt: &SamPrompt) -> Result<Tensor> {
         let place = |at: f32| (at + 0.5) / self.image_size as f32;
         let mut tokens = Vec::new();
@@ -557,7 +558,7 @@ impl PromptEncoder {
     }
 }
 
-/// A picture in the form that prompts are asked about: one for all prompts.
+/// The image embedding of a picture; one embedding serves all prompts.
 #[derive(Debug, Clone)]
 pub struct SamEmbedding {
     /// (cells, width)
@@ -566,22 +567,23 @@ pub struct SamEmbedding {
 }
 
 impl SamEmbedding {
-    /// (width, side, side), as the reference has it.
+    /// Returns the embedding as (width, side, side), the reference's layout.
     pub fn map(&self) -> Result<Tensor> {
         self.cells.t()?.reshape(((), self.side, self.side))
     }
 }
 
-/// Masks of a prompt at a quarter of the square's size: logits, above 0 inside.
+/// Mask logits of a prompt at a quarter of the square's size. Positive values are inside the mask.
 #[derive(Debug, Clone)]
 pub struct SamMasks {
-    /// (1 + num_multimask_outputs, height, width): one mask for a clear prompt, then those for one that is not.
+    /// (1 + num_multimask_outputs, height, width): the mask for an unambiguous prompt, then those for an ambiguous
+    /// one.
     pub masks: Tensor,
-    /// How good each is, by the network's own estimate.
+    /// The network's estimate of each mask's IoU.
     pub iou_scores: Tensor,
 }
 
-/// The whole network. Cloning shares the weights.
+/// The SAM network. Cloning shares the weights.
 #[derive(Debug, Clone)]
 pub struct Sam {
     vision_encoder: VisionEncoder,
@@ -605,25 +607,25 @@ impl Sam {
         })
     }
 
-    /// Returns whether a tensor of a published checkpoint is unused: the weights for mask prompts, and the second copy
-    /// of the table of positions.
+    /// Returns whether a tensor of a published checkpoint is unused: the weights for mask prompts, and the duplicate
+    /// of the position encoding.
     pub fn is_ignored(name: &str) -> bool {
         name.starts_with("prompt_encoder.mask_embed.") || name == "prompt_encoder.shared_embedding.positional_embedding"
     }
 
-    /// Returns the settings the network was built with.
+    /// Returns the configuration of the network.
     pub fn config(&self) -> &SamConfig {
         &self.config
     }
 
-    /// Reads pictures (batch, 3, size, size).
+    /// Computes the image embeddings of pictures (batch, 3, size, size).
     pub fn embed(&self, pixels: &Tensor) -> Result<Vec<SamEmbedding>> {
         let side = self.config.vision_config.image_size / self.config.vision_config.patch_size;
         let cells = self.vision_encoder.forward(pixels)?;
         (0..cells.dim(0)?).map(|image| Ok(SamEmbedding { cells: cells.get(image)?, side })).collect()
     }
 
-    /// Outlines what a prompt means.
+    /// Predicts the masks of a prompt.
     pub fn masks(&self, picture: &SamEmbedding, prompt: &SamPrompt) -> Result<SamMasks> {
         let cells = picture.cells.broadcast_add(&self.prompt_encoder.no_mask_embed)?;
         let places = self.prompt_encoder.cells(picture.side)?;

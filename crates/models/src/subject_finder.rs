@@ -1,4 +1,4 @@
-//! The networks of a bundle that find a subject: what it is called, where it is, its outline. Each may be missing.
+//! The networks of a bundle that find a subject: namer, detector and masker. Each is optional.
 
 use candle_core::{DType, Device};
 
@@ -13,19 +13,19 @@ use crate::{
 };
 use echogen_checkpoint::bundle::{Bundle, BundleError, Network, Presence};
 
-/// Why the networks cannot be loaded.
+/// The networks cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum SubjectFinderError {
-    /// The bundle is malformed, a network is there in part, or its weights do not fit.
+    /// The bundle is malformed, a network's files are incomplete, or its weights do not fit.
     #[error(transparent)]
     Bundle(Box<BundleError>),
     /// A tokenizer cannot be read.
     #[error(transparent)]
     Tokenizer(#[from] TextEncoderError),
-    /// Detector and tokenizer do not go together.
+    /// Detector and tokenizer do not belong together.
     #[error(transparent)]
     Detector(#[from] DetectorError),
-    /// Namer and tokenizer do not go together.
+    /// Namer and tokenizer do not belong together.
     #[error(transparent)]
     Namer(#[from] NamerError),
 }
@@ -36,24 +36,24 @@ impl From<BundleError> for SubjectFinderError {
     }
 }
 
-/// What of the three networks a bundle has.
+/// The networks of a bundle that find a subject; absent ones are `None`.
 #[derive(Debug, Default)]
 pub struct SubjectFinder {
-    /// Says what a subject is called.
+    /// Names the subject of a picture.
     pub namer: Option<SubjectNamer>,
-    /// Says where a subject of that name is.
+    /// Finds the box of a subject of a given name.
     pub detector: Option<SubjectDetector>,
-    /// Outlines the subject in a box.
+    /// Segments the subject in a box.
     pub masker: Option<SubjectMasker>,
 }
 
 impl SubjectFinder {
-    /// Loads the networks that the bundle names and whose files are there. The namer computes in `dtype`, the others in
+    /// Loads those networks of the bundle whose files are present. The namer computes in `dtype`, the others in
     /// float32.
     ///
     /// # Errors
     ///
-    /// A network's files are there in part, or do not fit.
+    /// A network's files are incomplete, or its weights do not fit.
     pub fn load(bundle: &Bundle, device: &Device, dtype: DType) -> Result<Self, SubjectFinderError> {
         let mut finder = Self::default();
         if is_there(bundle, Network::Detector) {
@@ -70,7 +70,7 @@ impl SubjectFinder {
             let network =
                 bundle.load(Network::Namer, (device, dtype), Qwen::is_ignored, |vb| Qwen::new(vb, &config))?;
             let tokenizer = load_tokenizer(&bundle.tokenizer(Network::Namer)?)?;
-            // The published preparation unless the same file says otherwise.
+            // The published preprocessing, unless the same file overrides it.
             let preparation = bundle.config(Network::Namer)?;
             finder.namer = Some(SubjectNamer::new(network, tokenizer)?.with_preparation(preparation));
         }
@@ -84,7 +84,7 @@ impl SubjectFinder {
     }
 }
 
-/// Not there is no fault of an optional network; there in part is, and opening it says which file is missing.
+/// An optional network may be absent. One that is there in part is an error: opening it names the missing file.
 fn is_there(bundle: &Bundle, network: Network) -> bool {
     bundle.manifest().network(network).is_some() && bundle.presence(network) != Presence::Absent
 }

@@ -1,16 +1,16 @@
-//! T5 encoder of the version 1.1 / flan layout: token ids in, one vector per token out.
+//! T5 encoder of the version 1.1 / flan layout: takes token ids, returns one vector per token.
 //!
-//! Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer" (2020); checked
-//! against `modeling_t5.py` of transformers 5.23. Only the encoder: decoder and head are skipped when loading
+//! Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer" (2020); compared
+//! with `modeling_t5.py` of transformers 5.23. Encoder only: decoder and head are skipped when loading
 //! ([`T5Encoder::is_ignored`]).
 //!
-//! candle-transformers has a T5 encoder too. On a single prompt without padding it gives the same numbers, but it
-//! takes no padding mask, so in a batch of prompts of different lengths the shorter ones come out wrong; it also
-//! needs `&mut self` for its key-value cache and keeps the residual stream in the weights' type, where f16 overflows.
-//! Hence this one: masked, immutable, nothing kept between calls.
+//! candle-transformers' T5 encoder is not used. On a single prompt without padding its results are the same, but it
+//! takes no padding mask, so in a batch of prompts of different lengths the shorter ones are wrong. It also needs
+//! `&mut self` for its key-value cache, and keeps the residual stream in the weights' dtype, where f16 overflows. This
+//! implementation takes a mask and keeps no state between calls.
 //!
-//! Matrix products run in the weights' type. The residual stream, norms and softmax are f32 always, and with f16
-//! weights so is the feed-forward's output projection `wo`, whose results leave the range of f16 in the large models.
+//! Matrix products run in the weights' dtype. The residual stream, norms and softmax are always f32. With f16 weights
+//! the MLP's output projection `wo` is f32 too, because its results exceed the range of f16 in the large models.
 
 use candle_core::{D, DType, Device, Module, Result, Tensor, bail};
 use candle_nn::{Embedding, Linear, VarBuilder};
@@ -21,7 +21,8 @@ use crate::layers::{
     norm::RmsNorm,
 };
 
-/// Settings, read from a published `config.json`; what the file leaves out has the default of the reference's class.
+/// Configuration, as in a published `config.json`. Fields absent from the file take the defaults of the reference
+/// class.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct T5Config {
@@ -31,31 +32,31 @@ pub struct T5Config {
     pub d_model: usize,
     /// Width of one attention head; `num_heads * d_kv` need not equal `d_model`.
     pub d_kv: usize,
-    /// Inner width of the feed-forward.
+    /// Inner width of the MLP.
     pub d_ff: usize,
     /// Number of encoder blocks.
     pub num_layers: usize,
     /// Number of attention heads.
     pub num_heads: usize,
-    /// Number of distance buckets of the position bias, both directions together.
+    /// Number of distance buckets of the position bias, for both directions together.
     pub relative_attention_num_buckets: usize,
     /// Distance from which on all positions share the last bucket.
     pub relative_attention_max_distance: usize,
-    /// Added to the mean square in the norms.
+    /// Epsilon of the RMS norms.
     pub layer_norm_epsilon: f64,
-    /// Kind of feed-forward.
+    /// Kind of the MLP.
     pub feed_forward_proj: FeedForwardProjection,
-    /// The token that ends a text.
+    /// The end token.
     pub eos_token_id: u32,
 }
 
-/// The two published kinds of feed-forward; others are refused when the configuration is read.
+/// The two published kinds of MLP. Others are rejected when the configuration is parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FeedForwardProjection {
-    /// `wo(relu(wi(x)))`, the first version of T5.
+    /// `wo(relu(wi(x)))`, T5 version 1.0.
     Relu,
-    /// `wo(gelu(wi_0(x)) * wi_1(x))` with the tanh form of GELU, version 1.1 and flan.
+    /// `wo(gelu(wi_0(x)) * wi_1(x))` with the tanh form of GELU, T5 version 1.1 and flan.
     GatedGelu,
 }
 
@@ -78,7 +79,7 @@ impl Default for T5Config {
 }
 
 impl T5Config {
-    /// The settings of `google/flan-t5-xl`.
+    /// The configuration of `google/flan-t5-xl`.
     pub fn flan_t5_xl() -> Self {
         Self {
             d_model: 2048,
@@ -90,7 +91,7 @@ impl T5Config {
         }
     }
 
-    /// The settings of `google/flan-t5-base`.
+    /// The configuration of `google/flan-t5-base`.
     pub fn flan_t5_base() -> Self {
         Self {
             d_model: 768,
@@ -118,7 +119,8 @@ impl T5Config {
     }
 }
 
-/// `k`, `q`, `v`, `o`; scores are not divided by the root of the head width, which T5 trains into `q`.
+/// `k`, `q`, `v`, `o`. Scores are not divided by the square root of the head width; T5's trained `q` includes that
+/// factor.
 #[derive(Debug, Clone)]
 struct SelfAttention {
     q: Linear,
@@ -196,7 +198,7 @@ impl DenseReluDense {
     }
 }
 
-/// Attention, then feed-forward, each normed before and added to the residual stream.
+/// A pre-norm transformer block: attention, then MLP, each added to the residual stream.
 #[derive(Debug, Clone)]
 struct Block {
     self_attention: SelfAttention,
@@ -240,7 +242,7 @@ impl T5Encoder {
     /// Builds the encoder from a checkpoint of a whole model or of an encoder alone.
     pub fn new(vb: VarBuilder, config: &T5Config) -> Result<Self> {
         config.check()?;
-        // Some files name the one embedding table `shared`, some list the encoder's copy, some both.
+        // Some files store the embedding table as `shared`, some as the encoder's copy, some as both.
         let copy_only = !vb.contains_tensor("shared.weight") && vb.contains_tensor("encoder.embed_tokens.weight");
         let table = if copy_only { vb.pp("encoder.embed_tokens") } else { vb.pp("shared") };
         let vb_encoder = vb.pp("encoder");
@@ -262,31 +264,32 @@ impl T5Encoder {
         })
     }
 
-    /// Returns whether a tensor of a whole model's checkpoint is none of the encoder's business.
+    /// Returns whether a tensor of a complete model's checkpoint does not belong to the encoder.
     pub fn is_ignored(name: &str) -> bool {
         name.starts_with("decoder.") || name.starts_with("lm_head.") || name == "encoder.embed_tokens.weight"
     }
 
-    /// Returns the settings the encoder was built with.
+    /// Returns the configuration of the encoder.
     pub fn config(&self) -> &T5Config {
         &self.config
     }
 
-    /// Returns where the weights live, and so where token ids must be.
+    /// Returns the device of the weights, on which token ids must be.
     pub fn device(&self) -> &Device {
         self.relative_attention_bias.device()
     }
 
-    /// Returns the normed last hidden state, (batch, tokens, d_model) f32.
+    /// Returns the last hidden state after the final norm, (batch, tokens, d_model) f32.
     ///
-    /// `input_ids`: (batch, tokens), u32 or i64. `attention_mask`: the same shape, any type, 0 where a row is padded;
-    /// without it all tokens are real. Rows of padding tokens are computed, but no real row depends on them.
+    /// `input_ids`: (batch, tokens), u32 or i64. `attention_mask`: the same shape, any type, 0 for padding; without it
+    /// all tokens are real. Outputs of padding tokens are computed, but no real token's output depends on them.
     pub fn forward(&self, input_ids: &Tensor, attention_mask: Option<&Tensor>) -> Result<Tensor> {
         let xs = self.run(input_ids, attention_mask, |_| ())?;
         self.final_layer_norm.forward(&xs)
     }
 
-    /// As [`forward`](Self::forward), and before it the embedding and the state after each block (not normed).
+    /// As [`forward`](Self::forward), and also returns the embedding and the state after each block, before the final
+    /// norm.
     pub fn forward_with_hidden_states(
         &self,
         input_ids: &Tensor,
@@ -314,7 +317,8 @@ impl T5Encoder {
         Ok(xs)
     }
 
-    /// Returns what every block adds to its attention scores: (1, heads, tokens, tokens) f32, rows are queries.
+    /// Returns the bias that every block adds to its attention scores: (1, heads, tokens, tokens) f32, rows are
+    /// queries.
     pub fn position_bias(&self, tokens: usize) -> Result<Tensor> {
         let buckets = self.position_buckets(tokens);
         let ids = Tensor::from_vec(buckets, tokens * tokens, self.device())?;
@@ -323,11 +327,11 @@ impl T5Encoder {
         bias.t()?.contiguous()?.reshape((1, self.config.num_heads, tokens, tokens))
     }
 
-    /// Returns the bucket of every pair of positions, query by query: tokens * tokens numbers.
+    /// Returns the bucket of every pair of positions, row-major by query: tokens * tokens values.
     pub fn position_buckets(&self, tokens: usize) -> Vec<u32> {
         let T5Config { relative_attention_num_buckets: buckets, relative_attention_max_distance: distance, .. } =
             self.config;
-        // Only 2 * tokens - 1 distances occur; `by_distance[tokens - 1 + r]` is that of key - query = r.
+        // Only 2 * tokens - 1 distances occur; `by_distance[tokens - 1 + r]` is the bucket of key - query = r.
         let by_distance: Vec<u32> = (0..2 * tokens)
             .map(|n| relative_position_bucket(n as i64 - (tokens as i64 - 1), buckets, distance))
             .collect();
@@ -337,8 +341,8 @@ impl T5Encoder {
 
 /// Returns the bucket of a key `relative` positions after the query (before it, if negative).
 ///
-/// Half of the `buckets` are for keys after the query. Of each half, the first half hold one distance each, the rest
-/// grow logarithmically up to `max_distance`, and what is farther shares the last.
+/// Half of the `buckets` are for keys after the query. In each half, the first half of the buckets cover one distance
+/// each; the others grow logarithmically up to `max_distance`, and larger distances share the last bucket.
 pub fn relative_position_bucket(relative: i64, buckets: usize, max_distance: usize) -> u32 {
     let side = buckets as u32 / 2;
     let exact = side / 2;
@@ -347,14 +351,15 @@ pub fn relative_position_bucket(relative: i64, buckets: usize, max_distance: usi
     if distance < u64::from(exact) {
         return offset + distance as u32;
     }
-    // In f32 and in this order, because bucket edges (32, 64, 128, ...) fall exactly on whole numbers and another
+    // Computed in f32 and in this order, because bucket edges (32, 64, 128, ...) fall exactly on integers and other
     // rounding would move them.
     let ratio = (distance as f32 / exact as f32).ln() / (max_distance as f64 / f64::from(exact)).ln() as f32;
     let beyond = (ratio * (side - exact) as f32) as u32;
     offset + (exact.saturating_add(beyond)).min(side - 1)
 }
 
-/// (batch, tokens) with 0 for padding, to (batch, 1, 1, tokens) with the lowest finite number there and 0 elsewhere.
+/// Converts a mask (batch, tokens), 0 for padding, to a bias (batch, 1, 1, tokens): the lowest finite value for
+/// padding, else 0.
 fn padding_bias(mask: &Tensor) -> Result<Tensor> {
     let bias = mask.eq(0f64)?.to_dtype(DType::F32)?.affine(f64::from(f32::MIN), 0.0)?;
     bias.unsqueeze(1)?.unsqueeze(D::Minus2)
@@ -388,7 +393,7 @@ mod tests {
         xs.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap()
     }
 
-    /// Fails unless `actual` is within `tolerance` of the largest magnitude of `expected`.
+    /// Fails unless the largest difference is within `tolerance` times the largest magnitude of `expected`.
     fn check_close(actual: &Tensor, expected: &Tensor, tolerance: f32) {
         assert_eq!(actual.dims(), expected.dims());
         let error = largest(&(actual - expected).unwrap()) / largest(expected);

@@ -1,4 +1,4 @@
-//! A sentence in, one vector per token out: tokenizer and T5 encoder together.
+//! The text encoder: tokenizer and T5 encoder. Takes a prompt, returns one vector per token.
 
 use std::path::{Path, PathBuf};
 
@@ -7,10 +7,10 @@ use tokenizers::Tokenizer;
 
 use crate::t5::T5Encoder;
 
-/// Largest tokenizer file that is read. T5's has 2.4 MB; the limit keeps a wrong path from filling the memory.
+/// Maximum length of a tokenizer file in bytes. T5's has 2.4 MB; the bound limits memory if the path is wrong.
 const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
 
-/// Why a text encoder cannot be built or a prompt not be encoded.
+/// A text encoder cannot be built, or a prompt cannot be encoded.
 #[derive(Debug, thiserror::Error)]
 pub enum TextEncoderError {
     /// The tokenizer file cannot be read.
@@ -18,52 +18,52 @@ pub enum TextEncoderError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         #[source]
         source: std::io::Error,
     },
-    /// The tokenizer file is too large to be one.
+    /// The file is too large to be a tokenizer.
     #[error("{} has {bytes} bytes; a tokenizer file has at most {MAX_TOKENIZER_BYTES}", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// Its size.
+        /// Its length in bytes.
         bytes: u64,
     },
-    /// The tokenizer file is not one.
+    /// The file is not a valid tokenizer.
     #[error("{} is no tokenizer.json of the tokenizers library", path.display())]
     Parse {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The parser's error.
         #[source]
         source: tokenizers::Error,
     },
-    /// The tokenizer may produce tokens that the network has no vector for.
+    /// The tokenizer can produce token ids that the embedding table lacks.
     #[error(
         "the tokenizer has {tokens} tokens, the text encoder's table {rows} rows; take the tokenizer.json that was \
          published with the weights"
     )]
     Vocabulary {
-        /// Tokens of the tokenizer.
+        /// Number of tokens of the tokenizer.
         tokens: usize,
         /// Rows of the embedding table.
         rows: usize,
     },
-    /// No room for a token beside the end mark.
+    /// The limit leaves no space for a token beside the end token.
     #[error("max_tokens is {0}; it must be at least 2, one token and the end mark")]
     MaxTokens(usize),
-    /// The tokenizer refused the prompt.
+    /// The tokenizer returned an error.
     #[error("cannot split the prompt into tokens")]
     Tokenize(#[source] tokenizers::Error),
-    /// The network failed.
+    /// A tensor operation failed.
     #[error("cannot run the text encoder")]
     Network(#[from] candle_core::Error),
 }
 
 /// Tokenizer and T5 encoder.
 ///
-/// Encodes one prompt at a time and only its real tokens: a padded batch gives the same rows, for more work.
+/// Encodes one prompt at a time, without padding: a padded batch gives the same vectors at a higher cost.
 #[derive(Debug)]
 pub struct TextEncoder {
     tokenizer: Tokenizer,
@@ -72,25 +72,26 @@ pub struct TextEncoder {
 }
 
 impl TextEncoder {
-    /// Joins a tokenizer and an encoder that were published together. Prompts are cut to `max_tokens` tokens, the end
-    /// mark included.
+    /// Creates a text encoder from a tokenizer and an encoder that were published together. Prompts are truncated to
+    /// `max_tokens` tokens, including the end token.
     pub fn new(mut tokenizer: Tokenizer, encoder: T5Encoder, max_tokens: usize) -> Result<Self, TextEncoderError> {
         if max_tokens < 2 {
             return Err(TextEncoderError::MaxTokens(max_tokens));
         }
-        // Ids may have gaps, so what counts is the largest one.
+        // Ids may have gaps, so the largest id is compared, not the number of tokens.
         let tokens = tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
         let rows = encoder.config().vocab_size;
         if tokens > rows {
             return Err(TextEncoderError::Vocabulary { tokens, rows });
         }
-        // Some files carry these, some do not; cutting and the end mark are done here, alike for all.
+        // Some tokenizer files contain padding and post-processing, some do not. Both are removed; truncation and the
+        // end token are applied here.
         tokenizer.with_padding(None).with_post_processor(None::<tokenizers::PostProcessorWrapper>);
         tokenizer.with_truncation(None).map_err(TextEncoderError::Tokenize)?;
         Ok(Self { tokenizer, encoder, max_tokens })
     }
 
-    /// Returns the token ids of a prompt: at most `max_tokens`, the last one is the end mark.
+    /// Returns the token ids of a prompt: at most `max_tokens`, the last one is the end token.
     pub fn tokenize(&self, prompt: &str) -> Result<Vec<u32>, TextEncoderError> {
         let encoding = self.tokenizer.encode_fast(prompt, false).map_err(TextEncoderError::Tokenize)?;
         let mut ids = encoding.get_ids().to_vec();
@@ -99,16 +100,16 @@ impl TextEncoder {
         Ok(ids)
     }
 
-    /// Returns the last hidden state of a prompt's tokens, end mark included: (tokens, channels) f32.
+    /// Returns the last hidden state of a prompt's tokens, including the end token: (tokens, channels) f32.
     ///
-    /// An empty prompt gives the one row of the end mark.
+    /// An empty prompt gives one row, for the end token.
     pub fn encode(&self, prompt: &str) -> Result<Tensor, TextEncoderError> {
         let ids = self.tokenize(prompt)?;
         let ids = Tensor::new(ids, self.encoder.device())?.unsqueeze(0)?;
         Ok(self.encoder.forward(&ids, None)?.squeeze(0)?)
     }
 
-    /// Returns the width of the rows that [`encode`](Self::encode) gives.
+    /// Returns the width of the vectors that [`encode`](Self::encode) returns.
     pub fn channels(&self) -> usize {
         self.encoder.config().d_model
     }
@@ -139,7 +140,7 @@ mod tests {
         load_tokenizer(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bundles/mini/tokenizer.json")).unwrap()
     }
 
-    /// An encoder without blocks whose table's row i is (1, i): its normed output tells the ids.
+    /// An encoder without blocks whose embedding of token i is (1, i), so the normed output identifies the ids.
     fn telltale_encoder(vocab_size: usize) -> T5Encoder {
         let config = T5Config {
             vocab_size,
@@ -210,7 +211,7 @@ mod tests {
         assert_eq!(ids.len(), 512);
         assert_eq!(ids[511], 1);
         assert!(ids[..511].iter().all(|id| *id == ids[0]));
-        // One that fits exactly is left whole.
+        // A prompt of exactly the maximum length is not truncated.
         assert_eq!(encoder.tokenize(&"dog ".repeat(511)).unwrap(), ids);
     }
 

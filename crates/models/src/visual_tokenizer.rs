@@ -1,12 +1,12 @@
-//! Infinity's visual tokenizer: pictures to bits at several scales, and back.
+//! Infinity's visual tokenizer: encodes pictures as bits at several scales, and decodes them.
 //!
-//! A convolutional encoder gives a latent with one channel per bit. Coarse to fine, the part of it not yet explained is
-//! averaged to the scale's size and each number's sign becomes one bit (binary spherical quantisation: every code is a
-//! corner of a cube inside the unit sphere); the decoder turns the sum of all scales' codes into the picture. EchoGen
-//! draws the bits itself and needs the [`CodeSum`] and the [`TokenizerDecoder`]; encoding serves training and previews.
+//! A convolutional encoder returns a latent with one channel per bit. From coarse to fine, the residual is averaged to
+//! the scale's size and the sign of each value becomes one bit (binary spherical quantisation: every code is a corner
+//! of a cube inside the unit sphere). The decoder converts the sum of all scales' codes to the picture. EchoGen
+//! samples the bits itself and uses only [`CodeSum`] and [`TokenizerDecoder`]; encoding serves training and previews.
 //!
 //! Paper: Infinity (arXiv:2412.04431). The published files wrap every layer (`encoder.conv_in.conv.weight`), others do
-//! not, and everything may lie below `vae`; all of these load.
+//! not, and all tensors may be below `vae`; all of these layouts are supported.
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 use candle_nn::VarBuilder;
@@ -17,28 +17,29 @@ use crate::layers::{
     resize::{resize_area, resize_bilinear},
 };
 
-/// Settings of the tokenizer.
+/// Configuration of the tokenizer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizerConfig {
-    /// Bits per token, which is the latent's number of channels.
+    /// Bits per token, which is the number of channels of the latent.
     pub bits: usize,
     /// Base width.
     #[serde(default = "published_channels")]
     pub channels: usize,
-    /// Width of each level in base widths, full resolution first; each level but the last halves the picture.
+    /// Width of each level as a multiple of `channels`, full resolution first. Each level but the last halves height
+    /// and width.
     #[serde(default = "published_multipliers")]
     pub multipliers: Vec<usize>,
-    /// The same for the decoder, if it is wider than the encoder; as many levels.
+    /// As `multipliers`, for a decoder that is wider than the encoder. Must have the same number of levels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decoder_multipliers: Option<Vec<usize>>,
     /// Residual blocks per level of the encoder; the decoder has one more.
     #[serde(default = "published_res_blocks")]
     pub res_blocks: usize,
-    /// Groups of the norms; widths that it does not divide have [`ODD_NORM_GROUPS`].
+    /// Groups of the group norms. Widths that it does not divide use [`ODD_NORM_GROUPS`].
     #[serde(default = "published_norm_groups")]
     pub norm_groups: usize,
-    /// Constant of all norms.
+    /// Epsilon of all norms.
     #[serde(default = "published_norm_eps")]
     pub norm_eps: f64,
 }
@@ -67,7 +68,7 @@ fn published_norm_eps() -> f64 {
 }
 
 impl TokenizerConfig {
-    /// The published tokenizer of so many bits: 16 (EchoGen 125M) or 32 (EchoGen 2B).
+    /// The published tokenizer with that many bits: 16 (EchoGen 125M) or 32 (EchoGen 2B).
     pub fn published(bits: usize) -> Self {
         Self {
             bits,
@@ -116,13 +117,13 @@ impl TokenizerConfig {
     }
 }
 
-/// Whether a tensor of the tokenizer's checkpoint is none of the encoder's or decoder's: a buffer of the quantiser
-/// that nothing reads.
+/// Whether a tensor of the tokenizer's checkpoint belongs to neither encoder nor decoder: an unused buffer of the
+/// quantiser.
 pub fn is_leftover(name: &str) -> bool {
     name.strip_prefix("vae.").unwrap_or(name) == "quantizer.lfq.mask"
 }
 
-/// Where the tensors lie and how they are named, told by the names of the first convolution of `part`.
+/// Detects prefix and naming scheme of the tensors by the first convolution of `part`.
 fn layout<'a>(vb: VarBuilder<'a>, part: &str) -> (VarBuilder<'a>, Names) {
     let (wrapped, bare) = (format!("{part}.conv_in.conv.weight"), format!("{part}.conv_in.weight"));
     let nested = vb.pp("vae");
@@ -139,18 +140,19 @@ pub struct TokenizerEncoder {
 }
 
 impl TokenizerEncoder {
-    /// Takes the tensors below `encoder` of the tokenizer's checkpoint, in whichever layout it has.
+    /// Loads the tensors below `encoder` of the tokenizer's checkpoint, in any supported layout.
     pub fn new(vb: VarBuilder, config: &TokenizerConfig) -> Result<Self> {
         let (vb, names) = layout(vb, "encoder");
         Ok(Self { encoder: PyramidEncoder::new(&vb, &config.encoder_pyramid()?, names)? })
     }
 
-    /// Whether a tensor of the tokenizer's checkpoint may be passed over when only the encoder is loaded.
+    /// Whether a tensor of the tokenizer's checkpoint is not needed when only the encoder is loaded.
     pub fn ignores(name: &str) -> bool {
         is_leftover(name) || name.strip_prefix("vae.").unwrap_or(name).starts_with("decoder.")
     }
 
-    /// Pictures (batch, 3, height, width) in [-1, 1] to latents (batch, bits, height / 16, width / 16), not quantised.
+    /// Encodes pictures (batch, 3, height, width) in [-1, 1] as latents (batch, bits, height / 16, width / 16), not
+    /// quantised.
     pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
         self.encoder.forward_with_tap(images, |_, _| Ok(()))
     }
@@ -163,18 +165,18 @@ pub struct TokenizerDecoder {
 }
 
 impl TokenizerDecoder {
-    /// Takes the tensors below `decoder` of the tokenizer's checkpoint, in whichever layout it has.
+    /// Loads the tensors below `decoder` of the tokenizer's checkpoint, in any supported layout.
     pub fn new(vb: VarBuilder, config: &TokenizerConfig) -> Result<Self> {
         let (vb, names) = layout(vb, "decoder");
         Ok(Self { decoder: PyramidDecoder::new(&vb, &config.decoder_pyramid()?, names)? })
     }
 
-    /// Whether a tensor of the tokenizer's checkpoint may be passed over when only the decoder is loaded.
+    /// Whether a tensor of the tokenizer's checkpoint is not needed when only the decoder is loaded.
     pub fn ignores(name: &str) -> bool {
         is_leftover(name) || name.strip_prefix("vae.").unwrap_or(name).starts_with("encoder.")
     }
 
-    /// Code sums (batch, bits, height, width) to pictures (batch, 3, 16 · height, 16 · width) in [-1, 1].
+    /// Decodes code sums (batch, bits, height, width) to pictures (batch, 3, 16 · height, 16 · width) in [-1, 1].
     pub fn forward(&self, summed: &Tensor) -> Result<Tensor> {
         self.decoder.forward_with_tap(summed, |_, _| Ok(()))?.clamp(-1.0, 1.0)
     }
@@ -183,18 +185,18 @@ impl TokenizerDecoder {
 /// Height and width of each scale in tokens, coarse to fine; the last is the latent's size.
 pub type Scales = [(usize, usize)];
 
-/// A latent as bits.
+/// A quantised latent.
 #[derive(Debug, Clone)]
 pub struct Quantised {
-    /// Per scale (batch, height, width, bits), 0 or 1 as u8.
+    /// Bits of each scale: (batch, height, width, bits), 0 or 1 as u8.
     pub bits: Vec<Tensor>,
-    /// The codes of all scales (batch, bits, height, width).
+    /// Sum of the codes of all scales: (batch, bits, height, width).
     pub summed: Tensor,
-    /// What the transformer is fed at each scale but the first, (batch, height · width, bits).
+    /// The transformer's input at each scale but the first: (batch, height · width, bits).
     pub transformer_inputs: Vec<Tensor>,
 }
 
-/// Quantises latents (batch, bits, height, width), each scale taking what the scales before left over.
+/// Quantises latents (batch, bits, height, width). Each scale quantises the residual of the scales before it.
 pub fn quantise(latent: &Tensor, scales: &Scales) -> Result<Quantised> {
     let mut sum = CodeSum::zeros_like(latent)?;
     let mut bits = Vec::with_capacity(scales.len());
@@ -211,19 +213,19 @@ pub fn quantise(latent: &Tensor, scales: &Scales) -> Result<Quantised> {
     Ok(Quantised { bits, summed: sum.into_tensor(), transformer_inputs })
 }
 
-/// The codes of the scales so far, at the latent's size.
+/// The sum of the codes of the scales so far, at the latent's size.
 #[derive(Debug, Clone)]
 pub struct CodeSum {
     summed: Tensor,
 }
 
 impl CodeSum {
-    /// No codes yet: zeros (batch, bits, height, width) on the device.
+    /// Creates an empty sum: zeros (batch, bits, height, width) on the device.
     pub fn zeros(batch: usize, bits: usize, (height, width): (usize, usize), device: &Device) -> Result<Self> {
         Ok(Self { summed: Tensor::zeros((batch, bits, height, width), DType::F32, device)? })
     }
 
-    /// No codes yet, in the shape of a latent (batch, bits, height, width).
+    /// Creates an empty sum in the shape of a latent (batch, bits, height, width).
     pub fn zeros_like(latent: &Tensor) -> Result<Self> {
         Ok(Self { summed: latent.zeros_like()? })
     }
@@ -236,8 +238,8 @@ impl CodeSum {
         Ok(())
     }
 
-    /// What the transformer is fed at a scale of that size: the sum so far, resized with four neighbours also when
-    /// shrinking, as (batch, height · width, bits).
+    /// Returns the transformer's input at a scale of that size: the sum so far, resized bilinearly without antialiasing
+    /// (four neighbours also when shrinking), as (batch, height · width, bits).
     pub fn transformer_input(&self, size: (usize, usize)) -> Result<Tensor> {
         resize_bilinear(&self.summed, size.0, size.1)?.flatten_from(2)?.transpose(1, 2)?.contiguous()
     }
@@ -253,14 +255,14 @@ impl CodeSum {
     }
 }
 
-/// Bits (batch, height, width, bits) to codes (batch, bits, height, width): ±1 / √bits.
+/// Converts bits (batch, height, width, bits) to codes (batch, bits, height, width): ±1 / √bits.
 fn bits_to_codes(bits: &Tensor, dtype: DType) -> Result<Tensor> {
     let scale = 1.0 / (bits.dim(3)? as f64).sqrt();
     bits.to_dtype(dtype)?.affine(2.0 * scale, -scale)?.permute((0, 3, 1, 2))?.contiguous()
 }
 
-/// Pictures (batch, 3, height, width) in [-1, 1] to bytes (batch, height, width, 3): floor((x + 1) / 2 · 255), cut and
-/// not rounded, as the published code does.
+/// Converts pictures (batch, 3, height, width) in [-1, 1] to bytes (batch, height, width, 3): floor((x + 1) / 2 ·
+/// 255), truncated and not rounded, as in the published code.
 pub fn to_rgb8(images: &Tensor) -> Result<Tensor> {
     let levels = images.to_dtype(DType::F32)?.affine(0.5, 0.5)?.affine(255.0, 0.0)?;
     levels.clamp(0.0, 255.0)?.floor()?.permute((0, 2, 3, 1))?.to_dtype(DType::U8)?.contiguous()
@@ -306,7 +308,8 @@ mod tests {
 
     #[test]
     fn each_scale_codes_what_is_left() -> Result<()> {
-        // One bit: the first scale's sign is that of the mean, +1 everywhere; left over are -0.5 and +1.5.
+        // One bit: at the first scale the mean is positive, so the code is +1 everywhere; the residual is -0.5 and
+        // +1.5.
         let latent = Tensor::new(&[[[[0.5f32, 2.5]]]], &Device::Cpu)?;
         let quantised = quantise(&latent, &[(1, 1), (1, 2)])?;
         assert_eq!(quantised.bits[0].flatten_all()?.to_vec1::<u8>()?, [1]);

@@ -1,5 +1,5 @@
-//! The bundles of the repository: the mini bundle is whole and every network loads from it, the other one describes
-//! what is published.
+//! Tests the repository's bundles: the mini bundle is complete and every network loads from it; the other bundle
+//! describes the published files.
 #![allow(clippy::unwrap_used, reason = "a test panics where something is wrong")]
 
 #[path = "mini_bundle/transformer.rs"]
@@ -26,7 +26,7 @@ fn open(name: &str) -> Bundle {
     Bundle::open(&root().join("bundles").join(name)).unwrap()
 }
 
-/// Loads a network strictly: nothing missing, nothing left over.
+/// Loads a network strictly: no tensor missing or unused.
 fn load<T>(bundle: &Bundle, network: Network, build: impl FnOnce(VarBuilder<'static>) -> candle_core::Result<T>) -> T {
     let checkpoint = bundle.checkpoint(network).unwrap();
     checkpoint.load(DType::F32, &Device::Cpu, |_| false, build).unwrap()

@@ -1,4 +1,4 @@
-//! The tokenizer in `bundles/mini` is the one that the example program writes.
+//! Tests that the tokenizer in `bundles/mini` equals the example program's output.
 
 #[path = "../examples/mini_tokenizer.rs"]
 #[allow(dead_code, reason = "the example's main is not called here")]

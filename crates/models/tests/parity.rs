@@ -1,4 +1,4 @@
-//! The parity example's comparisons as tests over the shipped fixtures.
+//! Runs the comparisons of the example `parity` on the shipped fixtures.
 
 #[path = "../examples/parity/bsq.rs"]
 mod bsq;

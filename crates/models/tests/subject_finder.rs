@@ -1,5 +1,5 @@
-//! Detector, namer and masker from a bundle, on the small networks of the parity fixtures: their weights are drawn, so
-//! answers mean nothing, but every step from a picture to an answer is run, on odd pictures too.
+//! Tests detector, namer and masker of a bundle with the small networks of the parity fixtures. Their weights are
+//! random, so the answers have no meaning, but every step from picture to answer runs, on unusual pictures too.
 #![allow(clippy::unwrap_used, reason = "a test panics where something is wrong")]
 
 use std::{
@@ -20,7 +20,7 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
 }
 
-/// A tokenizer of a few words; `ids` are those the networks know.
+/// Writes a tokenizer with a few words; `ids` are those that the networks know.
 fn write_tokenizer(path: &Path, words: &[(&str, u32)], special: &[&str]) {
     let vocab: HashMap<String, u32> = words.iter().map(|(word, id)| ((*word).to_owned(), *id)).collect();
     let model = WordLevel::builder().vocab(vocab.into_iter().collect()).unk_token("[UNK]".into()).build().unwrap();
@@ -31,7 +31,7 @@ fn write_tokenizer(path: &Path, words: &[(&str, u32)], special: &[&str]) {
     tokenizer.save(path, false).unwrap();
 }
 
-/// The mini bundle's manifest with the three networks of the fixtures behind it.
+/// Creates the mini bundle's manifest with the three networks of the fixtures appended.
 fn bundle(folder: &Path) -> Bundle {
     let networks = [("detector", "grounding-dino"), ("namer", "qwen2.5-vl"), ("segment_anything", "sam")];
     let mut mini: toml::Table = include_str!("../../../bundles/mini/bundle.toml").parse().unwrap();

@@ -1,13 +1,13 @@
-//! The notifier: tells the client's own server that a job has ended, where the job names one.
+//! The notifier: sends the event of a job's end to the client's own server, where the job names one.
 //!
-//! A telling that fails is tried again like any other task, and parked when its tries are used up. A server that does
-//! not answer must not hold up what is meant for others: it is left alone for a while, and its tellings fail at once
-//! meanwhile, to come back when the while is over. One that answers is there, whatever it says: clients who share a
-//! server do not pay for each other's paths.
+//! A callback that fails is retried like any other task, and dead-lettered after its last attempt. A server that does not
+//! answer must not delay the callbacks to others: its circuit opens, and while it is open its callbacks fail at once and
+//! are retried when the pause is over. Any answer closes the circuit, whatever its status: clients that share a server are
+//! not affected by each other's paths.
 //!
-//! Deliberately absent: the job. It has ended, and its result stands whatever becomes of the telling.
+//! Deliberately absent: the job. It has ended, and its result stands whatever becomes of the callback.
 
-mod patience;
+mod circuit_breaker;
 
 use std::sync::Arc;
 
@@ -17,19 +17,19 @@ use echogen_protocol::NotifyTask;
 use echogen_worker::{Outcome, Stage, StageContext};
 use url::Url;
 
-use patience::Patience;
+use circuit_breaker::CircuitBreaker;
 
 /// The stage.
 #[derive(Debug)]
 pub struct Notifier {
     sender: Arc<dyn CallbackSender>,
-    patience: Patience,
+    circuit_breaker: CircuitBreaker,
 }
 
 impl Notifier {
-    /// A notifier that tells by `sender`.
+    /// A notifier that calls servers with `sender`.
     pub fn new(sender: Arc<dyn CallbackSender>) -> Self {
-        Self { sender, patience: Patience::default() }
+        Self { sender, circuit_breaker: CircuitBreaker::default() }
     }
 }
 
@@ -39,16 +39,16 @@ impl Stage for Notifier {
 
     async fn run(&self, task: NotifyTask, _: &StageContext) -> Result<Outcome, Fault> {
         let host = host(&task.callback);
-        if let Err(left) = self.patience.may_call(&host) {
-            let message = format!("{host} did not answer lately and is left alone for a while");
+        if let Err(left) = self.circuit_breaker.may_call(&host) {
+            let message = format!("{host} did not answer recently and is not called for a while");
             return Err(Fault::circuit_open(message).retry_in(left));
         }
         let sent = self.sender.send(&task.callback, &task.event).await;
         match &sent {
-            // A refusal is an answer too: the server is there.
-            Ok(_) => self.patience.answered(&host),
-            Err(error) if !error.is_permanent() => self.patience.failed(&host),
-            // An address that must not be called says nothing of the server.
+            // A refusal is an answer too.
+            Ok(_) => self.circuit_breaker.answered(&host),
+            Err(error) if !error.is_permanent() => self.circuit_breaker.failed(&host),
+            // The address was refused before the call, which says nothing about the server.
             Err(_) => {}
         }
         sent?.heard()?;
@@ -56,7 +56,7 @@ impl Stage for Notifier {
     }
 }
 
-/// Whom the address belongs to: its host and port.
+/// The key of the server's circuit: host and port of the address.
 fn host(address: &str) -> String {
     let url = Url::parse(address).ok();
     let parts = url.as_ref().and_then(|url| Some((url.host_str()?, url.port_or_known_default()?)));

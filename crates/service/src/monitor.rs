@@ -79,7 +79,7 @@ pub(crate) fn loaded(stage: StageName, broker: Option<&Arc<AmqpBroker>>) {
 /// Returns whether every queue of a stage is being consumed, and since when. For a queue that was never consumed, the
 /// time counts from the start of the stage.
 fn consuming(broker: &AmqpBroker, queues: &[QueueName], began: Instant) -> Consuming {
-    let seen = broker.consuming();
+    let seen = broker.consumption();
     let mut state = Consuming { now: true, since: began.elapsed() };
     for queue in queues {
         let found = seen.iter().find(|seen| seen.queue == *queue);

@@ -1,8 +1,8 @@
 //! One server of an address.
 //!
-//! The system's resolver takes short and hexadecimal forms of IPv4 addresses (`127.1`, `0x7f000001`, `2130706433`), so
-//! a mistyped address would lead to another host. Whatever ends like a number is an IPv4 address of four parts, or is
-//! refused. So are the addresses that mean "any", which would lead to this machine.
+//! The system's resolver accepts short and hexadecimal forms of IPv4 addresses (`127.1`, `0x7f000001`, `2130706433`), so a
+//! mistyped address would connect to another host. A host that ends in a number must be an IPv4 address of four parts.
+//! Unspecified addresses (`0.0.0.0`, `::`) are refused too, because they would connect to the local machine.
 
 use std::{
     fmt,
@@ -93,7 +93,7 @@ fn ends_like_a_number(name: &str) -> bool {
     }
 }
 
-/// An address that stands for one machine.
+/// Refuses an unspecified address.
 fn reachable(address: IpAddr) -> Result<String, Refusal> {
     if address.to_canonical().is_unspecified() {
         return Err("names the address that stands for any; write 127.0.0.1 or [::1] for this machine".to_owned());

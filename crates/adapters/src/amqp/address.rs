@@ -1,8 +1,8 @@
 //! Addresses of RabbitMQ, by its own rules (<https://www.rabbitmq.com/docs/uri-spec>), and hosts of a cluster.
 //!
-//! Three things differ from those rules. The empty path is the virtual host `/`, as clients' tools write it, and not the
-//! virtual host without a name. Without a host nothing is connected to, instead of to this machine. An option that
-//! cannot be obeyed is refused, instead of ignored.
+//! Three things differ from those rules. The empty path is the virtual host `/`, as other tools write it, and not the
+//! virtual host with an empty name. An address without a host is refused; it does not mean the local machine. An option
+//! that is not supported is refused; it is not ignored.
 
 use std::str::FromStr;
 
@@ -13,7 +13,7 @@ use crate::address::{Address, Form, Refusal, Server, decode};
 const FORM: Form = Form {
     schemes: &["amqp", "amqps"],
     example: "amqp://user:password@host:5672/vhost",
-    // The management API's.
+    // The ports of the management API.
     other_ports: &[15_671, 15_672],
     is_meant,
 };
@@ -21,7 +21,7 @@ const FORM: Form = Form {
 /// The longest name of a virtual host, in bytes.
 const MAX_VHOST: usize = 255;
 
-/// Reads an address: one for each of its hosts, which differ in nothing else.
+/// Parses an address into one URI for each of its hosts; they differ only in the host.
 pub(super) fn read(text: &str) -> Result<Vec<AMQPUri>, Refusal> {
     let address = FORM.read(text)?;
     let scheme = if address.scheme == "amqps" { AMQPScheme::AMQPS } else { AMQPScheme::AMQP };

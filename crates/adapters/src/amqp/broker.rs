@@ -1,4 +1,4 @@
-//! The port's verbs.
+//! The operations of the port [`Broker`].
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,120 +12,125 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::{
-    caution::SHORT_PAUSE,
     config::AmqpConfig,
     consumer::AmqpConsumer,
     declare::{depth, short},
     error::{is_not_found, port_error},
     events::AmqpEvents,
     headers,
-    link::{Consuming, Link, Publishing, Session, Shared},
-    liveness::{self, Liveness},
+    liveness::{ConsumerRegistry, QueueConsumption},
+    poison_isolation::SHORT_PAUSE,
     publisher::{Outcome, Outgoing, Publisher},
-    refusals::Refusals,
+    rejected_event_backoff::RejectedEventBackoff,
+    session::{ConsumeSession, PublishSession, Session, SessionContext, SharedSession},
     topology::{Route, Topology},
 };
 
-/// How long whoever finds a queue full is asked to wait.
+/// The wait that a caller is asked for when a queue is full.
 const FULL_QUEUE_WAIT: Duration = Duration::from_millis(500);
 
-/// The time that the broker may take to say what is in a queue.
-const LOOK_LIMIT: Duration = Duration::from_secs(5);
+/// The time that the broker may take to report the depth of a queue.
+const DEPTH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// RabbitMQ as a [`Broker`]. Clones share connections.
 #[derive(Clone)]
 pub struct AmqpBroker {
-    shared: Arc<Shared>,
-    publishing: Arc<Link<Publishing>>,
-    consuming: Arc<Link<Consuming>>,
-    liveness: Arc<Liveness>,
+    context: Arc<SessionContext>,
+    publishing: Arc<SharedSession<PublishSession>>,
+    consuming: Arc<SharedSession<ConsumeSession>>,
+    consumers: Arc<ConsumerRegistry>,
 }
 
 impl std::fmt::Debug for AmqpBroker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AmqpBroker").field("servers", &self.shared.settings.servers).finish_non_exhaustive()
+        f.debug_struct("AmqpBroker").field("servers", &self.context.settings.servers).finish_non_exhaustive()
     }
 }
 
 impl AmqpBroker {
-    /// A broker with these settings; it connects when it is first used.
+    /// A broker with these settings; it connects at its first use.
     pub fn new(config: AmqpConfig) -> Result<Self, Fault> {
         let settings = config.checked()?;
         let topology = Topology::of(&config);
-        let (tasks, caution, refusals) = (TaskTracker::new(), Arc::default(), Refusals::default());
-        let shared = Arc::new(Shared { settings, topology, tasks, caution, refusals });
+        let (tasks, poison_isolation) = (TaskTracker::new(), Arc::default());
+        let rejected_events = RejectedEventBackoff::default();
+        let context = SessionContext { settings, topology, tasks, poison_isolation, rejected_events };
+        let context = Arc::new(context);
         Ok(Self {
-            publishing: Arc::new(Link::new(Arc::clone(&shared))),
-            consuming: Arc::new(Link::new(Arc::clone(&shared))),
-            liveness: Arc::default(),
-            shared,
+            publishing: Arc::new(SharedSession::new(Arc::clone(&context))),
+            consuming: Arc::new(SharedSession::new(Arc::clone(&context))),
+            consumers: Arc::default(),
+            context,
         })
     }
 
-    /// The same, connected, and with all exchanges and queues declared.
+    /// The same, connected, and with the topology declared.
     pub async fn connect(config: AmqpConfig) -> Result<Self, Fault> {
         let broker = Self::new(config)?;
-        broker.publishing.session().await?;
-        broker.consuming.session().await?;
+        broker.publishing.get().await?;
+        broker.consuming.get().await?;
         Ok(broker)
     }
 
     /// What is declared on the broker.
     pub fn topology(&self) -> &Topology {
-        &self.shared.topology
+        &self.context.topology
     }
 
-    /// For each queue that this process has begun to consume: whether messages still come. Between a lost connection
-    /// and the next, none do.
-    pub fn consuming(&self) -> Vec<liveness::Consuming> {
-        self.liveness.look()
+    /// For each queue that this process has tried to consume: whether messages are delivered. Between the loss of a
+    /// connection and the next `consume`, none are.
+    pub fn consumption(&self) -> Vec<QueueConsumption> {
+        self.consumers.consumption()
     }
 
-    /// For each of these queues that is there: how many messages wait in it, as the broker counts them.
+    /// For each of these queues that exists: how many messages are ready in it, as the broker counts them.
     pub async fn depths(&self, queues: &[QueueName]) -> Result<Vec<(QueueName, u32)>, Fault> {
-        let session = self.consuming.session().await?;
+        let session = self.consuming.get().await?;
         let mut depths = Vec::with_capacity(queues.len());
         for queue in queues {
-            let name = self.shared.topology.names().queue(queue);
-            let looking = timeout(LOOK_LIMIT, depth(session.connection(), &name)).await;
-            let late = |_| Fault::timed_out(format!("RabbitMQ did not say within {LOOK_LIMIT:?} what is in {name}"));
-            depths.extend(looking.map_err(late)??.map(|messages| (queue.clone(), messages)));
+            let name = self.context.topology.names().queue(queue);
+            let asked = timeout(DEPTH_TIMEOUT, depth(session.connection(), &name)).await;
+            let late =
+                |_| Fault::timed_out(format!("RabbitMQ did not report the depth of {name} within {DEPTH_TIMEOUT:?}"));
+            depths.extend(asked.map_err(late)??.map(|messages| (queue.clone(), messages)));
         }
         Ok(depths)
     }
 
-    /// Closes the connections in good order: what was sent is read by the broker. To be called last; using the broker
-    /// again connects again.
+    /// Closes the connections cleanly, after the broker has read everything that was sent. To be called last; a later use
+    /// of the broker connects again.
     pub async fn close(&self) {
+        // Publishing first: the acknowledgement of a task follows the confirm of what the task published, so the
+        // connection that carries acknowledgements closes last.
         self.publishing.close().await;
         self.consuming.close().await;
     }
 
-    async fn consume_at_once(&self, name: &str, prefetch: u16) -> Result<AmqpConsumer, Fault> {
-        let session = self.consuming.session().await?;
+    async fn consume_shared(&self, name: &str, prefetch: u16) -> Result<AmqpConsumer, Fault> {
+        let session = self.consuming.get().await?;
         let connection = session.connection();
-        let mut opened = AmqpConsumer::open(connection, short(name)?, prefetch, &self.shared.caution).await;
-        if opened.as_ref().is_err_and(is_not_found) && self.shared.topology.has_queue(name) {
+        let mut opened = AmqpConsumer::open(connection, short(name)?, prefetch, &self.context.poison_isolation).await;
+        if opened.as_ref().is_err_and(is_not_found) && self.context.topology.has_queue(name) {
             self.consuming.declare_again(&session).await?;
-            opened = AmqpConsumer::open(connection, short(name)?, prefetch, &self.shared.caution).await;
+            opened = AmqpConsumer::open(connection, short(name)?, prefetch, &self.context.poison_isolation).await;
         }
         debug!(queue = name, prefetch, "consuming");
         opened.map_err(|error| self.not_consumed(name, error))
     }
 
-    /// See [`caution`](super::caution).
-    async fn consume_with_care(&self, name: &str, end: Instant) -> Result<AmqpConsumer, Fault> {
-        let connection = self.shared.connect_alone().await?;
-        let opened = AmqpConsumer::open(&connection, short(name)?, 1, &self.shared.caution).await;
-        debug!(queue = name, "consuming with care");
-        opened.map(|consumer| consumer.alone_on(connection, end)).map_err(|error| self.not_consumed(name, error))
+    /// Consumes on a connection of its own; see [`poison_isolation`](super::poison_isolation).
+    async fn consume_isolated(&self, name: &str, end: Instant) -> Result<AmqpConsumer, Fault> {
+        let connection = self.context.connect_isolated().await?;
+        let opened = AmqpConsumer::open(&connection, short(name)?, 1, &self.context.poison_isolation).await;
+        debug!(queue = name, "consuming in isolation");
+        opened.map(|consumer| consumer.isolated_on(connection, end)).map_err(|error| self.not_consumed(name, error))
     }
 
     fn not_consumed(&self, name: &str, error: lapin::Error) -> Fault {
-        if is_not_found(&error) && !self.shared.topology.has_queue(name) {
+        if is_not_found(&error) && !self.context.topology.has_queue(name) {
             return Fault::not_found(format!("there is no queue {name}")).because(error);
         }
-        let is_unreadable = self.shared.caution.is_raised_by_opening(&error);
+        let is_unreadable = self.context.poison_isolation.start_if_opening_failed(&error);
         let error = port_error(&format!("{name} is not consumed"), error);
         if is_unreadable { error.retry_in(SHORT_PAUSE) } else { error }
     }
@@ -138,13 +143,14 @@ impl AmqpBroker {
         }
         let exchange = short(&route.exchange)?;
         let outgoing = self.outgoing(exchange, short(&route.routing_key)?, true, message.body, properties)?;
-        let session = self.publishing.session().await?;
+        let session = self.publishing.get().await?;
         match self.confirmed(&session.tasks, outgoing, &route.routing_key).await? {
-            Outcome::Taken => Ok(()),
-            Outcome::Refused => {
+            Outcome::Confirmed => Ok(()),
+            Outcome::Rejected => {
                 let exchange = &route.exchange;
-                let message = format!("the queue {queue} is full, or its nodes are away: RabbitMQ refused a message");
-                Err(Fault::queue_full(format!("{message} by way of {exchange}")).retry_in(FULL_QUEUE_WAIT))
+                let message =
+                    format!("the queue {queue} is full, or its nodes are unavailable: RabbitMQ rejected a message");
+                Err(Fault::queue_full(format!("{message} to the exchange {exchange}")).retry_in(FULL_QUEUE_WAIT))
             }
             Outcome::Returned => Err(self.unroutable(&session, &route).await),
         }
@@ -158,16 +164,16 @@ impl AmqpBroker {
         body: Bytes,
         properties: BasicProperties,
     ) -> Result<Outgoing, Fault> {
-        let (size, limit) = (body.len(), self.shared.settings.max_message_bytes);
+        let (size, limit) = (body.len(), self.context.settings.max_message_bytes);
         if size > limit {
             return Err(Fault::too_large(format!("the message has {size} bytes; the limit is {limit}")));
         }
         Ok(Outgoing { exchange, routing_key, mandatory, body, properties })
     }
 
-    /// Publishes and waits for the confirm, within its time.
+    /// Publishes and waits for the confirm, no longer than the confirm timeout.
     async fn confirmed(&self, publisher: &Publisher, outgoing: Outgoing, to: &str) -> Result<Outcome, Fault> {
-        let limit = self.shared.settings.confirm_timeout;
+        let limit = self.context.settings.confirm_timeout;
         match timeout(limit, publisher.publish(outgoing)).await {
             Ok(Some(Ok(outcome))) => Ok(outcome),
             Ok(Some(Err(error))) => Err(port_error(&format!("a message for {to} was not confirmed"), error)),
@@ -178,10 +184,11 @@ impl AmqpBroker {
         }
     }
 
-    /// What a returned message means; a queue of ours that is gone is declared again for the next attempt.
-    async fn unroutable(&self, session: &Publishing, route: &Route) -> Fault {
+    /// The error for a returned message. A queue of the topology that no longer exists is declared again for the next
+    /// attempt.
+    async fn unroutable(&self, session: &PublishSession, route: &Route) -> Fault {
         let message = format!("no queue {} is bound to the exchange {}", route.routing_key, route.exchange);
-        if !self.shared.topology.has_queue(&route.routing_key) {
+        if !self.context.topology.has_queue(&route.routing_key) {
             return Fault::not_found(message);
         }
         match self.publishing.declare_again(session).await {
@@ -192,12 +199,12 @@ impl AmqpBroker {
 
     async fn reply(&self, publisher: &Publisher, body: Bytes, reply: ReplyTo) -> Result<(), Fault> {
         let ReplyTo { queue, correlation_id } = reply;
-        if self.shared.topology.has_queue(&queue) {
-            warn!(queue, "a client wants replies in a queue of the installation; it gets none");
+        if self.context.topology.has_queue(&queue) {
+            warn!(queue, "a client asked for replies in a queue of the installation; none is sent");
             return Ok(());
         }
         let Ok(routing_key) = ShortString::try_new(queue.as_str()) else {
-            warn!("a client wants replies in a queue whose name is longer than 255 bytes; it gets none");
+            warn!("a client asked for replies in a queue whose name is longer than 255 bytes; none is sent");
             return Ok(());
         };
         let mut properties = headers::event_properties();
@@ -205,19 +212,19 @@ impl AmqpBroker {
             properties = properties.with_correlation_id(id);
         }
         let outgoing = self.outgoing(ShortString::default(), routing_key, false, body, properties)?;
-        if self.confirmed(publisher, outgoing, &queue).await? == Outcome::Refused {
-            warn!(queue, "a client's queue is full or away; it gets no reply");
+        if self.confirmed(publisher, outgoing, &queue).await? == Outcome::Rejected {
+            warn!(queue, "the reply queue of a client is full or unavailable; no reply is sent");
         }
         Ok(())
     }
 
-    /// Publishes where no queue is needed; see [`refusals`](super::refusals).
-    async fn told(&self, publisher: &Publisher, outgoing: Outgoing, to: &str) -> Result<(), Fault> {
+    /// Publishes an event; see [`rejected_event_backoff`](super::rejected_event_backoff). It needs no queue to reach.
+    async fn publish_with_backoff(&self, publisher: &Publisher, outgoing: Outgoing, to: &str) -> Result<(), Fault> {
         for times in 1.. {
-            if self.confirmed(publisher, outgoing.clone(), to).await? != Outcome::Refused {
+            if self.confirmed(publisher, outgoing.clone(), to).await? != Outcome::Rejected {
                 break;
             }
-            let Some(wait) = self.shared.refusals.wait(times, to) else { break };
+            let Some(wait) = self.context.rejected_events.wait(times, to) else { break };
             sleep(wait).await;
         }
         Ok(())
@@ -227,38 +234,39 @@ impl AmqpBroker {
 #[async_trait]
 impl Broker for AmqpBroker {
     async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), Fault> {
-        self.send(queue, self.shared.topology.names().route(queue), message).await
+        self.send(queue, self.context.topology.names().route(queue), message).await
     }
 
     async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), Fault> {
-        self.send(queue, self.shared.topology.names().delayed_route(queue, delay)?, message).await
+        self.send(queue, self.context.topology.names().delayed_route(queue, delay)?, message).await
     }
 
     async fn dead_letter(&self, queue: &QueueName, mut message: Message, reason: &str) -> Result<(), Fault> {
         message.headers.insert(DEAD_LETTER_REASON.to_owned(), reason.to_owned());
         let dead = queue.dead_letters();
-        self.send(&dead, self.shared.topology.names().route(&dead), message).await
+        self.send(&dead, self.context.topology.names().route(&dead), message).await
     }
 
     async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, Fault> {
-        self.liveness.wanted(queue);
-        let name = self.shared.topology.names().queue(queue);
-        let consumer = match self.shared.caution.until() {
-            Some(end) => self.consume_with_care(&name, end).await,
-            None => self.consume_at_once(&name, prefetch).await,
+        // Before the first await: an attempt that hangs or fails shows as a queue that is not consumed.
+        self.consumers.add_queue(queue);
+        let name = self.context.topology.names().queue(queue);
+        let consumer = match self.context.poison_isolation.end() {
+            Some(end) => self.consume_isolated(&name, end).await,
+            None => self.consume_shared(&name, prefetch).await,
         }?;
-        self.liveness.add(queue, consumer.pulse());
+        self.consumers.add_consumer(queue, consumer.liveness());
         Ok(Box::new(consumer))
     }
 
     async fn publish_event(&self, event: Event) -> Result<(), Fault> {
         let Event { topic, body, reply } = event;
-        let exchange = self.shared.topology.names().events();
+        let exchange = self.context.topology.names().events();
         let routing_key = short(&topic)?;
         let properties = headers::event_properties();
         let outgoing = self.outgoing(short(&exchange)?, routing_key, false, body.clone(), properties)?;
-        let session = self.publishing.session().await?;
-        self.told(&session.events, outgoing, &exchange).await?;
+        let session = self.publishing.get().await?;
+        self.publish_with_backoff(&session.events, outgoing, &exchange).await?;
         match reply {
             Some(reply) => self.reply(&session.events, body, reply).await,
             None => Ok(()),
@@ -266,8 +274,8 @@ impl Broker for AmqpBroker {
     }
 
     async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, Fault> {
-        let session = self.consuming.session().await?;
-        let exchange = self.shared.topology.names().events();
+        let session = self.consuming.get().await?;
+        let exchange = self.context.topology.names().events();
         Ok(Box::new(AmqpEvents::open(session.connection(), &exchange, prefix).await?))
     }
 }

@@ -1,4 +1,4 @@
-//! Deliveries of one queue, each settled on the channel it came by.
+//! Deliveries of one queue, each settled on the channel that delivered it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,92 +14,95 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
 use super::{
-    caution::{Caution, SHORT_PAUSE},
+    await_or_closed::{await_or_closed, open_channel},
     headers,
-    liveness::Pulse,
-    owed::{open_channel, owed},
+    liveness::Liveness,
+    poison_isolation::{PoisonIsolation, SHORT_PAUSE},
 };
 
-/// The time that the broker has to say that it sends nothing more.
-const STOP_LIMIT: Duration = Duration::from_secs(2);
+/// The time that the broker has to confirm the cancellation of a consumer.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A consumer with a channel of its own, so that its end puts back its deliveries and no others.
+/// A consumer with a channel of its own, so that its end requeues its own deliveries and no others.
 pub(super) struct AmqpConsumer {
     queue: ShortString,
     deliveries: lapin::Consumer,
     origin: Arc<Origin>,
-    caution: Arc<Caution>,
+    poison_isolation: Arc<PoisonIsolation>,
     is_stopped: bool,
-    /// Of one that is alone on its connection: the connection, and when it ends to make room for an ordinary one.
-    care: Option<(Connection, Instant)>,
+    /// For an isolated consumer: its connection, and the time at which the consumer ends so that an ordinary one can
+    /// replace it.
+    isolated: Option<(Connection, Instant)>,
 }
 
-/// Where deliveries came from, and where alone they can be settled.
+/// The channel that delivered a message; the broker accepts its acknowledgement on no other.
 struct Origin {
     channel: Channel,
-    pulse: Pulse,
+    liveness: Liveness,
 }
 
 impl AmqpConsumer {
-    /// Starts to consume. The prefetch is agreed first: the broker sends as soon as it is asked.
+    /// Starts to consume. The prefetch is set before `basic_consume`: the broker delivers as soon as it has that request.
     pub(super) async fn open(
         connection: &Connection,
         queue: ShortString,
         prefetch: u16,
-        caution: &Arc<Caution>,
+        poison_isolation: &Arc<PoisonIsolation>,
     ) -> Result<Self, lapin::Error> {
         let channel = open_channel(connection).await?;
         channel.basic_qos(prefetch.max(1), BasicQosOptions::default()).await?;
         let (tag, options) = (ShortString::default(), BasicConsumeOptions::default());
         let deliveries = channel.basic_consume(queue.clone(), tag, options, FieldTable::default()).await?;
-        let pulse = Pulse::new(channel.status().clone());
-        let (origin, caution) = (Arc::new(Origin { channel, pulse }), Arc::clone(caution));
-        Ok(Self { queue, deliveries, origin, caution, is_stopped: false, care: None })
+        let liveness = Liveness::new(channel.status().clone());
+        let origin = Arc::new(Origin { channel, liveness });
+        let poison_isolation = Arc::clone(poison_isolation);
+        Ok(Self { queue, deliveries, origin, poison_isolation, is_stopped: false, isolated: None })
     }
 
-    /// The same consumer, which keeps its connection for itself until `end`, and then ends.
-    pub(super) fn alone_on(mut self, connection: Connection, end: Instant) -> Self {
-        self.care = Some((connection, end));
+    /// Makes this an isolated consumer: it owns its connection and ends at `end`.
+    pub(super) fn isolated_on(mut self, connection: Connection, end: Instant) -> Self {
+        self.isolated = Some((connection, end));
         self
     }
 
-    /// The next delivery; `None` when the time of care is over.
+    /// The next delivery; `None` when the isolation has ended.
     async fn next(&mut self) -> Option<Option<lapin::Result<lapin::message::Delivery>>> {
-        let delivery = owed(self.deliveries.next(), || self.origin.channel.status().connected()).map(Option::flatten);
-        let Some((_, end)) = &self.care else { return Some(delivery.await) };
+        let is_open = || self.origin.channel.status().connected();
+        let delivery = await_or_closed(self.deliveries.next(), is_open).map(Option::flatten);
+        let Some((_, end)) = &self.isolated else { return Some(delivery.await) };
         timeout_at(*end, delivery).await.ok()
     }
 
-    pub(super) fn pulse(&self) -> Pulse {
-        self.origin.pulse.clone()
+    pub(super) fn liveness(&self) -> Liveness {
+        self.origin.liveness.clone()
     }
 }
 
 #[async_trait]
 impl Consumer for AmqpConsumer {
     async fn receive(&mut self) -> Result<Option<Delivery>, Fault> {
-        // There is still something to settle, but nothing to come.
+        // After `stop` no delivery is returned; those that were returned before can still be settled.
         while !self.is_stopped {
             let Some(next) = self.next().await else {
-                // What is in hand can still be settled: this consumer ends when it is dropped.
+                // The deliveries that were returned can still be settled: the channel closes when this value is dropped.
                 let message =
-                    format!("{} was consumed with care for a while, and is consumed as before now", self.queue);
+                    format!("the isolation of {} has ended, it is consumed on the shared connection again", self.queue);
                 return Err(Fault::unavailable(message).retry_in(Duration::ZERO));
             };
             match next {
-                // What came before its channel was lost is on its way to another consumer already.
+                // The channel of this delivery was lost; the broker delivers the message to another consumer.
                 Some(Ok(delivery)) if delivery.acker.poisoned() => {}
                 Some(Ok(delivery)) => return Ok(Some(self.deliver(delivery))),
                 Some(Err(error)) => {
-                    self.origin.pulse.end();
+                    self.origin.liveness.end();
                     let what = format!("the consumer of {} has lost its channel", self.queue);
-                    let is_unreadable = self.caution.is_raised_by(&error);
-                    // Whatever it was, a consumer can be started anew, and then it shows whether that is refused.
+                    let is_unreadable = self.poison_isolation.start_if_unreadable(&error);
+                    // Transient whatever the cause: if the broker refuses this consumer, the next `consume` reports it.
                     let lost = Fault::unavailable(format!("{what}: {error}")).because(error);
                     return Err(if is_unreadable { lost.retry_in(SHORT_PAUSE) } else { lost });
                 }
                 None => {
-                    self.origin.pulse.end();
+                    self.origin.liveness.end();
                     return Ok(None);
                 }
             }
@@ -108,9 +111,11 @@ impl Consumer for AmqpConsumer {
     }
 
     async fn stop(&mut self) {
+        // The order must hold: the consumer is cancelled at the broker first, and only then are the buffered deliveries
+        // requeued. The other way round, the broker could deliver the requeued messages to this consumer again.
         self.is_stopped = true;
         self.cancel().await;
-        // What came before the broker knew is dropped, and so goes back.
+        // Deliveries that arrived before the cancellation are dropped, which requeues them.
         while let Some(Some(Ok(delivery))) = self.deliveries.next().now_or_never() {
             drop(self.deliver(delivery));
         }
@@ -118,13 +123,15 @@ impl Consumer for AmqpConsumer {
 }
 
 impl AmqpConsumer {
-    /// Asks the broker to send nothing more.
+    /// Cancels the consumer at the broker, so that no further message is delivered to it.
     async fn cancel(&self) {
         let cancelling = self.origin.channel.basic_cancel(self.deliveries.tag(), BasicCancelOptions::default());
-        match timeout(STOP_LIMIT, cancelling).await {
+        match timeout(CANCEL_TIMEOUT, cancelling).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => debug!(%error, queue = %self.queue, "the consumer had ended already"),
-            Err(_) => warn!(queue = %self.queue, "RabbitMQ did not answer; it may go on sending"),
+            Err(_) => {
+                warn!(queue = %self.queue, "RabbitMQ did not confirm the cancellation; it may deliver further messages")
+            }
         }
     }
 
@@ -136,10 +143,11 @@ impl AmqpConsumer {
 }
 
 impl Drop for AmqpConsumer {
-    /// Closes the channel, upon which the broker puts back what is not settled.
+    /// Closes the channel, upon which the broker requeues every delivery that is not settled.
     fn drop(&mut self) {
-        self.origin.pulse.end();
-        // The first poll sends the request; its answer interests nobody.
+        // First: from here on `AmqpSettle` reports the delivery as returned and sends nothing on the closing channel.
+        self.origin.liveness.end();
+        // The first poll sends the request; its answer is not awaited.
         if let Some(Err(error)) = self.origin.channel.close(200, ShortString::default()).now_or_never() {
             debug!(%error, queue = %self.queue, "the consumer's channel was closed already");
         }
@@ -154,7 +162,7 @@ struct AmqpSettle {
 
 impl AmqpSettle {
     fn check(&self) -> Result<(), Fault> {
-        if self.origin.pulse.beats() {
+        if self.origin.liveness.is_live() {
             return Ok(());
         }
         Err(Fault::unavailable("the consumer of this delivery has ended; the message is back in its queue"))
@@ -167,19 +175,21 @@ impl AmqpSettle {
 }
 
 fn unsettled(error: lapin::Error) -> Fault {
-    Fault::unavailable(format!("the delivery is not settled: {error}; its message comes again")).because(error)
+    Fault::unavailable(format!("the delivery is not settled: {error}; its message is delivered again")).because(error)
 }
 
 #[async_trait]
 impl Settle for AmqpSettle {
     async fn ack(mut self: Box<Self>) -> Result<(), Fault> {
         self.check()?;
+        // Before the call: if this future is dropped, `Drop` must not send a second answer for the same delivery.
         self.settled = true;
         self.origin.channel.basic_ack(self.tag, BasicAckOptions::default()).await.map_err(unsettled)
     }
 
     async fn requeue(mut self: Box<Self>) -> Result<(), Fault> {
         self.check()?;
+        // Before the call, as in `ack`.
         self.settled = true;
         self.nack().await.map_err(unsettled)
     }
@@ -187,12 +197,12 @@ impl Settle for AmqpSettle {
 
 impl Drop for AmqpSettle {
     fn drop(&mut self) {
-        if self.settled || !self.origin.pulse.beats() {
+        if self.settled || !self.origin.liveness.is_live() {
             return;
         }
-        // The first poll sends it, and if it cannot be sent the channel is gone and the message back.
+        // The first poll sends it. If it cannot be sent, the channel has closed and the broker requeues the message.
         if let Some(Err(error)) = self.nack().now_or_never() {
-            debug!(%error, "a dropped delivery is put back by its channel's end");
+            debug!(%error, "a dropped delivery is requeued by the end of its channel");
         }
     }
 }

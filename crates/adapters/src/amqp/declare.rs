@@ -1,4 +1,4 @@
-//! Declares a topology on the broker. It changes nothing where everything is there already.
+//! Declares a topology on the broker. What exists already is left unchanged.
 
 use echogen_ports::Fault;
 use lapin::{
@@ -8,12 +8,13 @@ use lapin::{
 };
 
 use super::{
+    await_or_closed::open_channel,
     error::{is_mismatch, is_not_found, port_error},
-    owed::open_channel,
     topology::{Argument, Binding, Exchange, ExchangeType, Queue, Topology},
 };
 
-/// Declares everything, on a channel of its own: a refusal closes the channel it came on.
+/// Declares the topology, on a channel of its own: a refusal closes the channel. The order must hold: bindings need their
+/// exchanges and queues.
 pub(super) async fn declare(connection: &Connection, topology: &Topology) -> Result<(), Fault> {
     let opened = open_channel(connection).await;
     let channel = opened.map_err(|error| port_error("no channel to declare queues on", error))?;
@@ -30,11 +31,11 @@ pub(super) async fn declare(connection: &Connection, topology: &Topology) -> Res
     closed.map_err(|error| port_error("the queues are declared, but the channel does not close", error))
 }
 
-/// How many messages wait in a queue; `None` if there is no such queue. On a channel of its own: a missing queue closes
-/// the channel it was asked for on.
+/// How many messages are ready in a queue; `None` if there is no such queue. On a channel of its own: asking for a missing
+/// queue closes the channel.
 pub(super) async fn depth(connection: &Connection, name: &str) -> Result<Option<u32>, Fault> {
     let opened = open_channel(connection).await;
-    let channel = opened.map_err(|error| port_error("no channel to look at queues on", error))?;
+    let channel = opened.map_err(|error| port_error("no channel to read queue depths on", error))?;
     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     match channel.queue_declare(short(name)?, options, FieldTable::default()).await {
         Ok(queue) => {
@@ -43,7 +44,7 @@ pub(super) async fn depth(connection: &Connection, name: &str) -> Result<Option<
             Ok(Some(queue.message_count()))
         }
         Err(error) if is_not_found(&error) => Ok(None),
-        Err(error) => Err(port_error(&format!("nothing is known of {name}"), error)),
+        Err(error) => Err(port_error(&format!("the depth of {name} cannot be read"), error)),
     }
 }
 

@@ -6,7 +6,7 @@ use lapin::{
     protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
 };
 
-/// The broker's own code, where it refused something.
+/// The AMQP error code, where the broker refused a request.
 pub(super) fn refusal(error: &lapin::Error) -> Option<&AMQPErrorKind> {
     match error.kind() {
         ErrorKind::ProtocolError(refused) => Some(refused.kind()),
@@ -14,17 +14,17 @@ pub(super) fn refusal(error: &lapin::Error) -> Option<&AMQPErrorKind> {
     }
 }
 
-/// Whether the broker knows no such queue or exchange.
+/// Whether the queue or exchange does not exist.
 pub(super) fn is_not_found(error: &lapin::Error) -> bool {
     matches!(refusal(error), Some(AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND)))
 }
 
-/// Whether something exists already, but otherwise.
+/// Whether the queue or exchange exists with other settings.
 pub(super) fn is_mismatch(error: &lapin::Error) -> bool {
     matches!(refusal(error), Some(AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED)))
 }
 
-/// A port's error. Wrong credentials and missing rights do not mend by themselves; everything else may.
+/// The fault for an error. Wrong credentials and missing rights are permanent; everything else is transient.
 pub(super) fn port_error(what: &str, error: lapin::Error) -> Fault {
     let denied = matches!(
         refusal(&error),

@@ -1,4 +1,4 @@
-//! Listening to events.
+//! Subscriptions to events.
 
 use async_trait::async_trait;
 use echogen_ports::{Event, EventStream, Fault};
@@ -10,16 +10,16 @@ use lapin::{
 };
 
 use super::{
+    await_or_closed::{await_or_closed, open_channel},
     declare::short,
     error::port_error,
-    owed::{open_channel, owed},
 };
 
-/// Events that wait in a listener's queue; of more, the oldest are dropped: a listener that sleeps must not fill the
-/// broker.
+/// Events that wait in a listener's queue. Beyond it the broker drops the oldest, so that a listener that does not read
+/// cannot fill the broker.
 const MAX_WAITING: i64 = 100_000;
 
-/// Events on their way to a listener.
+/// Events that are delivered to a listener and not acknowledged.
 const PREFETCH: u16 = 500;
 
 /// Events from a queue of the listener's own, which the broker deletes with its connection.
@@ -29,7 +29,7 @@ pub(super) struct AmqpEvents {
 }
 
 impl AmqpEvents {
-    /// Listens, from now on, to events whose topic is `prefix` or goes on from it.
+    /// Subscribes to the events, from now on, whose topic is `prefix` or starts with `prefix.`.
     pub(super) async fn open(connection: &Connection, exchange: &str, prefix: &str) -> Result<Self, Fault> {
         let pattern = if prefix.is_empty() { "#".to_owned() } else { format!("{prefix}.#") };
         let (exchange, pattern) = (short(exchange)?, short(&pattern)?);
@@ -47,8 +47,10 @@ impl AmqpEvents {
         let mut arguments = FieldTable::default();
         arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(MAX_WAITING));
         let queue = channel.queue_declare(ShortString::default(), options, arguments).await?.name().clone();
+        // Bound before this function returns, so that no event published after it is missed.
         let options = QueueBindOptions::default();
         channel.queue_bind(queue.clone(), exchange, pattern, options, FieldTable::default()).await?;
+        // Before `basic_consume`: the broker delivers as soon as it has that request.
         channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
         let (tag, options) = (ShortString::default(), BasicConsumeOptions::default());
         let deliveries = channel.basic_consume(queue, tag, options, FieldTable::default()).await?;
@@ -59,8 +61,10 @@ impl AmqpEvents {
 #[async_trait]
 impl EventStream for AmqpEvents {
     async fn next(&mut self) -> Option<Event> {
-        let delivery = owed(self.deliveries.next(), || self.channel.status().connected()).await??.ok()?;
-        // The ack only makes room for further events; if it cannot be sent, the stream has ended.
+        let is_open = || self.channel.status().connected();
+        let delivery = await_or_closed(self.deliveries.next(), is_open).await??.ok()?;
+        // The ack only frees a place in the prefetch window. If it cannot be sent, the channel has closed and the next call
+        // returns `None`.
         drop(self.channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).now_or_never());
         let topic = delivery.routing_key.as_str().to_owned();
         Some(Event { topic, body: delivery.data.into(), reply: None })

@@ -1,9 +1,9 @@
 //! Text headers to and from AMQP's properties and header table.
 //!
-//! Outward, all headers are long strings; `reply-to` and `correlation-id` are the properties of these names. Inward,
-//! other producers' types are read as text as far as they are text or numbers. Left out are tables and lists, what the
-//! broker itself writes (`x-…`), and `CC` and `BCC`: sent on, those would deliver copies elsewhere, and written as text
-//! they would close the channel.
+//! Published headers are long strings; `reply-to` and `correlation-id` are the properties of these names. Of received
+//! headers, text and numbers of any AMQP type are read as text. Tables, lists, the broker's own headers (`x-…`), `CC` and
+//! `BCC` are left out: if `CC` and `BCC` were published again, the broker would route copies to other queues, and written as
+//! text they would close the channel.
 
 use std::collections::BTreeMap;
 
@@ -23,8 +23,8 @@ const MAX_HEADER_BYTES: usize = 8 * 1024;
 /// Bytes of all headers that are read of one message.
 const MAX_READ_BYTES: usize = 32 * 1024;
 
-/// Bytes of all headers that are published with one message. All of them have to fit into one frame, 128 KiB by
-/// default, or the broker closes the connection.
+/// Bytes of all headers that are published with one message. They must fit into one frame, 128 KiB by default; otherwise
+/// the broker closes the connection.
 const MAX_WRITTEN_BYTES: usize = 64 * 1024;
 
 /// The header that carries the job's id, which is also the message's id.
@@ -32,8 +32,8 @@ const JOB: &str = "echogen-job";
 
 const PERSISTENT: u8 = 2;
 
-/// RabbitMQ's own name for the one who publishes. A client's request comes with another name in its place, so this one
-/// can only have been written by hand.
+/// RabbitMQ's pseudo-queue for direct replies. The broker replaces it by a generated name in a client's request, so a
+/// received message carries it only if the client wrote it into the header table itself.
 const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
 
 /// The properties of a message to be published.
@@ -49,7 +49,7 @@ pub(super) fn properties(headers: &BTreeMap<String, String>) -> Result<BasicProp
     for (name, text) in headers {
         let as_property = ShortString::try_new(text.as_str()).ok();
         match (name.as_str(), as_property) {
-            // To the broker this name is a request for direct replies, which closes the channel of whoever may not ask.
+            // The broker takes this name as a request for direct replies and closes a channel that does not consume them.
             (ReplyTo::QUEUE_HEADER, Some(queue)) if queue.as_str() == DIRECT_REPLY => {}
             (ReplyTo::QUEUE_HEADER, Some(queue)) => properties = properties.with_reply_to(queue),
             (ReplyTo::CORRELATION_HEADER, Some(id)) => properties = properties.with_correlation_id(id),
@@ -71,7 +71,7 @@ pub(super) fn event_properties() -> BasicProperties {
         .with_delivery_mode(PERSISTENT)
 }
 
-/// What came, as a message, and how often it came before.
+/// A received message, and how often it was delivered before.
 pub(super) fn message(data: Vec<u8>, properties: &BasicProperties, redelivered: bool) -> (Message, u32) {
     let mut headers = BTreeMap::new();
     let empty = FieldTable::default();
@@ -87,7 +87,7 @@ pub(super) fn message(data: Vec<u8>, properties: &BasicProperties, redelivered: 
     if let Some(reason) = given_up(table) {
         headers.entry(DEAD_LETTER_REASON.to_owned()).or_insert(reason);
     }
-    // Newer brokers count apart what was handed out and what failed; the larger says how often it came.
+    // Newer brokers count deliveries and failed deliveries separately; the larger one is the number of deliveries.
     let counted = ["x-delivery-count", "x-acquired-count"].iter().filter_map(|name| number(table, name)).max();
     let redeliveries = counted.unwrap_or(0).max(u32::from(redelivered));
     (Message { body: data.into(), headers }, redeliveries)
@@ -109,7 +109,7 @@ fn read(table: &FieldTable, headers: &mut BTreeMap<String, String>) {
     }
 }
 
-/// A header's value, if it has a short form as text.
+/// A header's value as text; `None` for a table, a list, or bytes that are not UTF-8.
 fn text(value: &AMQPValue) -> Option<String> {
     match value {
         AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok().map(str::to_owned),
@@ -141,8 +141,8 @@ fn number(table: &FieldTable, name: &str) -> Option<u32> {
     Some(u32::try_from(number.max(0)).unwrap_or(u32::MAX))
 }
 
-/// Why the broker itself parked a message, read from the newest entry of its own record. The end of a retry's wait is
-/// in that record too, and is no such reason.
+/// Why the broker itself dead-lettered a message, from the newest entry of `x-death`. The end of a retry's wait is also
+/// recorded there, and is not such a reason.
 fn given_up(table: &FieldTable) -> Option<String> {
     let AMQPValue::FieldArray(deaths) = table.inner().get("x-death")? else { return None };
     let AMQPValue::FieldTable(death) = deaths.as_slice().first()? else { return None };

@@ -1,4 +1,4 @@
-//! Whether the broker still hands out messages: what "alive" means for a worker.
+//! Whether the broker still delivers messages: the condition under which a worker counts as alive.
 
 use std::{
     collections::BTreeMap,
@@ -14,88 +14,90 @@ use lapin::ChannelStatus;
 
 /// The state of the consumers of one queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Consuming {
+pub struct QueueConsumption {
     /// The queue.
     pub queue: QueueName,
-    /// Whether at least one consumer of it gets messages.
+    /// Whether at least one consumer receives its messages.
     pub consuming: bool,
-    /// Since when, as far as anybody has looked.
+    /// Since when this is so, as precisely as it was checked.
     pub since: Instant,
 }
 
-/// All consumers of a broker handle, by queue. A queue stays listed once somebody has begun to consume it.
+/// The consumers of a broker handle, by queue. A queue stays registered after its first attempt to consume it.
 #[derive(Debug, Default)]
-pub(super) struct Liveness(Mutex<BTreeMap<QueueName, Consumers>>);
+pub(super) struct ConsumerRegistry(Mutex<BTreeMap<QueueName, QueueConsumers>>);
 
 #[derive(Debug)]
-struct Consumers {
-    active: Vec<Pulse>,
+struct QueueConsumers {
+    live: Vec<Liveness>,
     consuming: bool,
     since: Instant,
 }
 
-/// A consumer's sign of life.
+/// Whether one consumer is live; clones share its state.
 #[derive(Clone, Debug)]
-pub(super) struct Pulse {
+pub(super) struct Liveness {
     channel: ChannelStatus,
     /// Set when the consumer is dropped or the broker has cancelled it.
     ended: Arc<AtomicBool>,
 }
 
-impl Pulse {
+impl Liveness {
     pub(super) fn new(channel: ChannelStatus) -> Self {
         Self { channel, ended: Arc::new(AtomicBool::new(false)) }
     }
 
-    /// Whether deliveries come and can be settled. A lost connection shows here before anybody receives.
-    pub(super) fn beats(&self) -> bool {
+    /// Whether deliveries arrive and can be settled. False as soon as the connection is lost, also while no caller is in
+    /// `receive`.
+    pub(super) fn is_live(&self) -> bool {
         !self.ended.load(Ordering::Acquire) && self.channel.connected()
     }
 
-    /// Returns whether it has not been ended before.
-    pub(super) fn end(&self) -> bool {
-        !self.ended.swap(true, Ordering::AcqRel)
+    /// Marks the consumer as ended, for good.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
     }
 }
 
-impl Liveness {
-    /// Lists a queue that somebody wants to consume.
-    pub(super) fn wanted(&self, queue: &QueueName) {
+impl ConsumerRegistry {
+    /// Registers a queue before the attempt to consume it, so that a failed attempt shows as "not consuming".
+    pub(super) fn add_queue(&self, queue: &QueueName) {
         let mut queues = self.lock();
-        queues.entry(queue.clone()).or_insert_with(Consumers::none);
+        queues.entry(queue.clone()).or_insert_with(QueueConsumers::none);
     }
 
-    /// Adds a consumer that runs.
-    pub(super) fn add(&self, queue: &QueueName, pulse: Pulse) {
+    /// Registers a consumer that has started.
+    pub(super) fn add_consumer(&self, queue: &QueueName, liveness: Liveness) {
         let mut queues = self.lock();
-        let consumers = queues.entry(queue.clone()).or_insert_with(Consumers::none);
-        consumers.active.push(pulse);
-        consumers.look();
+        let consumers = queues.entry(queue.clone()).or_insert_with(QueueConsumers::none);
+        consumers.live.push(liveness);
+        consumers.update();
     }
 
-    /// Looks at all of them.
-    pub(super) fn look(&self) -> Vec<Consuming> {
+    /// Checks all consumers and returns the state of every queue.
+    pub(super) fn consumption(&self) -> Vec<QueueConsumption> {
         let mut queues = self.lock();
-        let look = |(queue, consumers): (&QueueName, &mut Consumers)| {
-            consumers.look();
-            Consuming { queue: queue.clone(), consuming: consumers.consuming, since: consumers.since }
+        let state = |(queue, consumers): (&QueueName, &mut QueueConsumers)| {
+            consumers.update();
+            QueueConsumption { queue: queue.clone(), consuming: consumers.consuming, since: consumers.since }
         };
-        queues.iter_mut().map(look).collect()
+        queues.iter_mut().map(state).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<QueueName, Consumers>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<QueueName, QueueConsumers>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Consumers {
+impl QueueConsumers {
     fn none() -> Self {
-        Self { active: Vec::new(), consuming: false, since: Instant::now() }
+        Self { live: Vec::new(), consuming: false, since: Instant::now() }
     }
 
-    fn look(&mut self) {
-        self.active.retain(Pulse::beats);
-        let consuming = !self.active.is_empty();
+    /// Removes the consumers that have ended.
+    fn update(&mut self) {
+        self.live.retain(Liveness::is_live);
+        let consuming = !self.live.is_empty();
         if consuming != self.consuming {
             (self.consuming, self.since) = (consuming, Instant::now());
         }

@@ -1,12 +1,13 @@
-//! Publishes on one confirm channel, with any number of confirms in flight.
+//! Publishes on one confirm channel, with many confirms in flight.
 //!
-//! One task owns the channel: callers hand it messages and wait for their own confirm only, and one that goes away
-//! takes nothing with it. The order in which that task touches the channel is the order of AMQP's publish numbers.
+//! One task owns the channel. Callers send it messages and each waits for its own confirm; a caller that stops waiting
+//! affects no other. The order in which the task publishes is the order of AMQP's publish numbers.
 //!
-//! What must stay true: a returned message fails its own publish and no other. RabbitMQ sends a return before the
-//! confirm of the same message, but one confirm may cover many messages, and the client library then hands the return
-//! to whichever of them it completes first. So each message bears its number, and [`settle`] goes by that. It looks at
-//! all confirms that have come before it believes one: whatever carries a return is completed before those that don't.
+//! What must stay true: a returned message fails its own publish and no other. RabbitMQ sends the return before the
+//! confirm of the same message, but one confirm may cover many messages, and lapin then attaches the return to whichever of
+//! them it completes first. Therefore each message carries its number as a property, and [`complete`] matches returns by
+//! that number. It reads the returns of all confirms that have arrived before it reports any outcome: lapin completes the
+//! confirm that carries a return before those that do not.
 
 use std::collections::HashSet;
 
@@ -23,12 +24,12 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use super::owed::open_channel;
+use super::await_or_closed::open_channel;
 
-/// Messages that wait to be sent; past it callers wait.
+/// Messages that wait to be published; beyond it callers wait.
 const MAX_WAITING: usize = 1_024;
 
-/// Messages sent and not confirmed.
+/// Messages that are published and not confirmed.
 const MAX_IN_FLIGHT: usize = 8_192;
 
 /// A confirm channel.
@@ -43,20 +44,20 @@ pub(super) struct Publisher {
 pub(super) struct Outgoing {
     pub(super) exchange: ShortString,
     pub(super) routing_key: ShortString,
-    /// Whether it has to reach a queue.
+    /// Whether it must be routed to a queue.
     pub(super) mandatory: bool,
     pub(super) body: Bytes,
     pub(super) properties: BasicProperties,
 }
 
-/// What the broker did with a message.
+/// The broker's answer to a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It is on disk in its queue, or there is no queue and there need not be one.
-    Taken,
-    /// Its queue is full, or has lost its nodes.
-    Refused,
-    /// It had to reach a queue, and there is none.
+    /// It is on disk in its queues, or it was routed to none and is not mandatory.
+    Confirmed,
+    /// A queue is full, or has lost its nodes.
+    Rejected,
+    /// It is mandatory and no queue is bound.
     Returned,
 }
 
@@ -66,15 +67,15 @@ struct Request {
     done: oneshot::Sender<Result<Outcome, lapin::Error>>,
 }
 
-/// A publish that has ended.
-struct Ended {
+/// A publish whose confirm has arrived, or that has failed.
+struct Completed {
     number: u64,
     confirmation: Result<Confirmation, lapin::Error>,
     done: oneshot::Sender<Result<Outcome, lapin::Error>>,
 }
 
 impl Publisher {
-    /// Opens the channel and starts its task, which ends when the publisher is dropped and all confirms have come.
+    /// Opens the channel and starts its task, which ends when the publisher is dropped and all confirms have arrived.
     pub(super) async fn open(connection: &Connection, tasks: &TaskTracker) -> Result<Self, lapin::Error> {
         let channel = open_channel(connection).await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
@@ -88,7 +89,7 @@ impl Publisher {
         self.status.connected()
     }
 
-    /// Publishes and waits for the confirm; `None` if the channel's task is gone.
+    /// Publishes and waits for the confirm; `None` if the channel's task has ended.
     pub(super) async fn publish(&self, outgoing: Outgoing) -> Option<Result<Outcome, lapin::Error>> {
         let (done, outcome) = oneshot::channel();
         self.requests.send(Request { outgoing, done }).await.ok()?;
@@ -102,17 +103,23 @@ async fn run(channel: Channel, mut requests: mpsc::Receiver<Request>) {
     let (mut number, mut open) = (0, true);
     while open || !in_flight.is_empty() {
         select! {
+            // Confirms before requests: a steady flow of requests must not delay the outcomes of earlier publishes.
             biased;
+            // At least one confirm has arrived, or a publish has failed. All that have are completed together, because a
+            // return may be attached to the confirm of another message.
             Some(first) = in_flight.next(), if !in_flight.is_empty() => {
-                let mut ended: Vec<Ended> = vec![first];
+                let mut completed: Vec<Completed> = vec![first];
                 while let Some(Some(next)) = in_flight.next().now_or_never() {
-                    ended.push(next);
+                    completed.push(next);
                 }
-                settle(ended, &mut returned);
+                complete(completed, &mut returned);
             }
+            // A caller's message, or `None` when the publisher was dropped. At the limit no request is read, so that
+            // callers wait in the channel; after the drop only the confirms in flight are awaited.
             request = requests.recv(), if open && in_flight.len() < MAX_IN_FLIGHT => match request {
-                // Whoever has given up waiting will publish again.
+                // Its caller has stopped waiting and publishes again; publishing this one too would only duplicate it.
                 Some(request) if request.done.is_closed() => {}
+                // The number is assigned here, in the order of the requests, and travels with the message.
                 Some(request) => {
                     number += 1;
                     in_flight.push(send(channel.clone(), number, request));
@@ -123,9 +130,9 @@ async fn run(channel: Channel, mut requests: mpsc::Receiver<Request>) {
     }
 }
 
-/// Sends one message and waits for its confirm. Both are done here, so that no confirm is ever dropped half-way: the
-/// client library would keep it, and what was returned with it.
-async fn send(channel: Channel, number: u64, Request { outgoing, done }: Request) -> Ended {
+/// Publishes one message and waits for its confirm. One future does both, so that no confirm is dropped before it arrives:
+/// lapin would keep it, together with the return that is attached to it.
+async fn send(channel: Channel, number: u64, Request { outgoing, done }: Request) -> Completed {
     let Outgoing { exchange, routing_key, mandatory, body, properties } = outgoing;
     let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
     let properties = properties.with_app_id(mark(number));
@@ -134,31 +141,33 @@ async fn send(channel: Channel, number: u64, Request { outgoing, done }: Request
         Ok(confirm) => confirm.await,
         Err(error) => Err(error),
     };
-    Ended { number, confirmation, done }
+    Completed { number, confirmation, done }
 }
 
-/// Tells each publish its own outcome. `returned` keeps the numbers of those whose confirm is still to come.
-fn settle(ended: Vec<Ended>, returned: &mut HashSet<u64>) {
-    for Ended { confirmation, .. } in &ended {
+/// Reports to each publish its own outcome. `returned` keeps the numbers of returned messages whose confirm has not
+/// arrived yet.
+fn complete(completed: Vec<Completed>, returned: &mut HashSet<u64>) {
+    // The order must hold: all returns are read before the first outcome is reported.
+    for Completed { confirmation, .. } in &completed {
         if let Ok(Confirmation::Ack(Some(message)) | Confirmation::Nack(Some(message))) = confirmation {
             returned.extend(message.properties.app_id().as_ref().and_then(number_of));
         }
     }
-    for Ended { number, confirmation, done } in ended {
+    for Completed { number, confirmation, done } in completed {
         let was_returned = returned.remove(&number);
         let outcome = match confirmation {
             Err(error) => Err(error),
             Ok(_) if was_returned => Ok(Outcome::Returned),
-            Ok(Confirmation::Ack(_)) => Ok(Outcome::Taken),
-            // The channel is in confirm mode, so "not requested" cannot come; it would be no confirm.
-            Ok(Confirmation::Nack(_) | Confirmation::NotRequested) => Ok(Outcome::Refused),
+            Ok(Confirmation::Ack(_)) => Ok(Outcome::Confirmed),
+            // The channel is in confirm mode, so `NotRequested` does not occur; it would not be a confirm.
+            Ok(Confirmation::Nack(_) | Confirmation::NotRequested) => Ok(Outcome::Rejected),
         };
-        // Whoever asked may have gone away.
+        // The caller may have stopped waiting.
         drop(done.send(outcome));
     }
 }
 
-/// A message's number on its channel, as the property that nobody else needs.
+/// A message's number on its channel, as the property `app-id`, which has no other use here.
 fn mark(number: u64) -> ShortString {
     ShortString::try_new(format!("echogen/{number}")).unwrap_or_default()
 }

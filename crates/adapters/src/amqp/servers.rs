@@ -1,7 +1,7 @@
 //! Connections to the servers of an address.
 //!
-//! The hosts of a cluster are tried in turn, each for its part of the time, so that one that does not answer leaves time
-//! for the others; the one that answered last is tried first.
+//! The hosts of a cluster are tried in turn, each within its share of the timeout, so that a host that does not answer
+//! leaves time for the others. The host that answered last is tried first.
 
 use std::{
     sync::{
@@ -25,24 +25,24 @@ use crate::{address::Server, tls::Trust};
 
 /// The servers of one address.
 pub(super) struct Servers {
-    /// At least one; they differ in the host alone.
+    /// At least one; they differ only in the host.
     uris: Vec<AMQPUri>,
-    /// Where to begin.
+    /// The index of the server to try first.
     first: AtomicUsize,
-    /// Of an address with TLS.
+    /// Present if the address uses TLS.
     tls: Option<RustlsConnector>,
-    /// How long one server may take to answer.
-    limit: Duration,
+    /// The time that one server has to answer.
+    timeout: Duration,
 }
 
 impl Servers {
-    /// The servers at these addresses, which together have `limit` to answer.
-    pub(super) fn new(uris: Vec<AMQPUri>, trust: &Trust, limit: Duration) -> Result<Self, Fault> {
+    /// The servers at these addresses, which together have `timeout` to answer.
+    pub(super) fn new(uris: Vec<AMQPUri>, trust: &Trust, timeout: Duration) -> Result<Self, Fault> {
         let encrypted = uris.iter().any(|uri| uri.scheme == AMQPScheme::AMQPS);
         let tls = encrypted.then(|| trust.client_config()).transpose();
         let tls = tls.map_err(|error| Fault::refused("TLS cannot be set up").because(error))?;
-        let limit = limit / u32::try_from(uris.len()).unwrap_or(u32::MAX).max(1);
-        Ok(Self { uris, first: AtomicUsize::new(0), tls: tls.map(|config| Arc::new(config).into()), limit })
+        let timeout = timeout / u32::try_from(uris.len()).unwrap_or(u32::MAX).max(1);
+        Ok(Self { uris, first: AtomicUsize::new(0), tls: tls.map(|config| Arc::new(config).into()), timeout })
     }
 
     /// Connects to the first of them that answers.
@@ -56,7 +56,7 @@ impl Servers {
                     self.first.store(index, Ordering::Relaxed);
                     return Ok(connection);
                 }
-                // What the user may not do here, it may not do on the other nodes of a cluster either.
+                // Credentials and rights are the same on all nodes of a cluster, so the others refuse too.
                 Err(error) if error.is_permanent() => return Err(error),
                 Err(error) => error,
             };
@@ -66,7 +66,7 @@ impl Servers {
     }
 
     async fn connect_to(&self, uri: &AMQPUri, purpose: &str) -> Result<Connection, Fault> {
-        let (place, limit) = (place(uri), self.limit);
+        let (place, limit) = (place(uri), self.timeout);
         let properties = ConnectionProperties::default().with_connection_name(format!("echogen {purpose}").into());
         match timeout(limit, open(uri, self.tls.clone(), properties)).await {
             Ok(opened) => opened.map_err(|error| port_error(&format!("RabbitMQ at {place}"), error)),
@@ -98,7 +98,8 @@ fn place(uri: &AMQPUri) -> String {
     Server { host: uri.authority.host.clone(), port: Some(uri.authority.port) }.to_string()
 }
 
-/// The client library's own way with TLS trusts the system's authorities or others, not both; so the stream is made here.
+/// Opens a connection. The stream is made here because lapin's own TLS setup trusts either the system's authorities or
+/// configured ones, not both.
 async fn open(
     uri: &AMQPUri,
     tls: Option<RustlsConnector>,

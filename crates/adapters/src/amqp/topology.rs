@@ -4,11 +4,11 @@
 //! client ──▶ jobs ──lane──▶ dispatch.<lane> ◀──┐
 //! stage  ──▶ tasks ──queue's name──▶ segment, encode, sample, dispatch.<lane> ──given up──▶ dead ──▶ <queue>.dead
 //! stage  ──▶ retry.<wait> ──▶ retry.<wait> ──time is up──▶ tasks (the routing key is still the queue's name)
-//! stage  ──▶ events ──topic──▶ whoever listens
+//! stage  ──▶ events ──topic──▶ listeners
 //! ```
 //!
-//! A retry tier holds messages up to its own time; each message carries its exact wait. A message behind one that waits
-//! longer waits for it, so tiers bound how much too long that can be.
+//! A retry tier is a queue for delays up to its own limit; each message carries its exact delay. RabbitMQ expires messages
+//! at the head of a queue only, so a message waits for those before it; the limits of the tiers bound the extra delay.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -18,12 +18,13 @@ use serde::Serialize;
 
 use super::config::{AmqpConfig, QueueLimits};
 
-/// The retry tiers in milliseconds. The workers' own waits end at five minutes; a server may ask for a day.
+/// The limits of the retry tiers in milliseconds. The workers' own delays are at most five minutes; a server may ask for
+/// up to a day.
 const TIERS: [u64; 8] = [250, 1_000, 4_000, 16_000, 64_000, 300_000, 3_600_000, 86_400_000];
 
-/// Deliveries of a dead letter before the broker drops it: looking at dead letters counts as one, and must not eat
-/// them. RabbitMQ 4 has a limit of 20 where none is given, and RabbitMQ 3 no way to say "none".
-const LOOKS_AT_DEAD_LETTERS: i64 = 1_000_000_000;
+/// Deliveries of a dead letter before the broker drops it: each listing of dead letters counts as a delivery, and must not
+/// remove them. RabbitMQ 4 has a default limit of 20, and RabbitMQ 3 cannot express "no limit".
+const DEAD_LETTER_DELIVERY_LIMIT: i64 = 1_000_000_000;
 
 /// Everything that one installation declares on its broker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -32,7 +33,7 @@ pub struct Topology {
     pub exchanges: Vec<Exchange>,
     /// The queues; all are durable.
     pub queues: Vec<Queue>,
-    /// What leads from the first to the second.
+    /// The bindings from exchanges to queues.
     pub bindings: Vec<Binding>,
     #[serde(skip)]
     names: Names,
@@ -104,7 +105,7 @@ pub(super) struct Names {
 pub(super) struct Route {
     pub(super) exchange: String,
     pub(super) routing_key: String,
-    /// How long a retry tier shall hold it.
+    /// How long a retry tier holds it; `None` for a direct route.
     pub(super) wait: Option<Duration>,
 }
 
@@ -117,8 +118,8 @@ impl Names {
         format!("{}.{name}", self.prefix)
     }
 
-    /// A queue's name on the broker: `echogen.` makes way for the installation's prefix. Other names, such as a
-    /// client's own queue, stay as they are.
+    /// A queue's name on the broker: `echogen` is replaced by the installation's prefix. Other names, such as a client's own
+    /// queue, are unchanged.
     pub(super) fn queue(&self, queue: &QueueName) -> String {
         queue.as_str().strip_prefix("echogen.").map_or_else(|| queue.as_str().to_owned(), |name| self.with(name))
     }
@@ -127,16 +128,16 @@ impl Names {
         self.with("events")
     }
 
-    /// The way to a queue.
+    /// The direct route to a queue.
     pub(super) fn route(&self, queue: &QueueName) -> Route {
         let routing_key = self.queue(queue);
         let exchange = self.with(if routing_key.ends_with(".dead") { "dead" } else { "tasks" });
         Route { exchange, routing_key, wait: None }
     }
 
-    /// The way to a queue through the smallest tier that holds a message so long.
+    /// The route to a queue through the smallest tier for this delay.
     pub(super) fn delayed_route(&self, queue: &QueueName, delay: Duration) -> Result<Route, Fault> {
-        // Messages never come early, so a part of a millisecond counts as a whole one.
+        // Rounded up: a message is never delivered before its delay has passed.
         let milliseconds = delay.as_nanos().div_ceil(1_000_000);
         if milliseconds == 0 {
             return Ok(self.route(queue));
@@ -180,14 +181,15 @@ impl Topology {
         &self.names
     }
 
-    /// The queues of a stage. Those that face clients are as long as a lane: no job's end shall wait for a slow server.
+    /// The queues of a stage. Those of a stage that faces clients have the limits of a lane, so that the end of a job does
+    /// not wait for a slow server of a client.
     fn add_stage(&mut self, config: &AmqpConfig, stage: StageName) {
         let limits = if stage.faces_clients() { config.intake() } else { config.stage() };
         let purpose = format!("{}, for the {stage}", stage.takes());
         for (index, queue) in stage.queues().iter().enumerate() {
             let queue = self.names.queue(queue);
             self.add_work_queue(config, &queue, limits, purpose.clone());
-            // Clients know the lanes of the first stage, and no queue's name.
+            // Clients publish with a lane as the routing key; they know no queue's name.
             if let (StageName::Dispatcher, Some(lane)) = (stage, stage.lanes().get(index)) {
                 self.bind(&self.names.with("jobs"), lane.as_str(), &queue);
             }
@@ -203,7 +205,7 @@ impl Topology {
         self.bindings.push(Binding { exchange, routing_key, queue });
     }
 
-    /// A stage's queue, and the one for its dead letters.
+    /// A stage's queue, and the queue for its dead letters.
     fn add_work_queue(&mut self, config: &AmqpConfig, name: &str, limits: QueueLimits, purpose: String) {
         let (tasks, dead, dead_letters) = (self.names.with("tasks"), self.names.with("dead"), format!("{name}.dead"));
         let mut arguments = arguments(config, limits);
@@ -217,7 +219,7 @@ impl Topology {
         self.bind(&tasks, name, name);
         let mut arguments = self::arguments(config, config.dead_letters());
         if config.quorum {
-            arguments.insert("x-delivery-limit", Argument::Number(LOOKS_AT_DEAD_LETTERS));
+            arguments.insert("x-delivery-limit", Argument::Number(DEAD_LETTER_DELIVERY_LIMIT));
         }
         self.queues.push(Queue { name: dead_letters.clone(), arguments, purpose: "its dead letters".to_owned() });
         self.bind(&dead, &dead_letters, &dead_letters);
@@ -232,7 +234,7 @@ impl Topology {
         });
         let mut arguments = arguments(config, config.stage());
         arguments.insert("x-message-ttl", Argument::Number(i64::try_from(milliseconds).unwrap_or(i64::MAX)));
-        // Without a routing key of its own here, a message keeps the one it came with: its queue's name.
+        // No `x-dead-letter-routing-key`: an expired message keeps its routing key, which is the name of its queue.
         arguments.insert("x-dead-letter-exchange", Argument::Text(self.names.with("tasks")));
         if config.quorum {
             arguments.insert("x-delivery-limit", Argument::Number(config.delivery_limit.into()));
@@ -243,7 +245,7 @@ impl Topology {
     }
 }
 
-/// What all queues have: kind, limits, and that past them publishing is refused.
+/// The arguments of every queue: its type, its limits, and that publishing beyond them is rejected.
 fn arguments(config: &AmqpConfig, limits: QueueLimits) -> BTreeMap<&'static str, Argument> {
     let bytes = i64::try_from(limits.max_bytes).unwrap_or(i64::MAX);
     let mut arguments = BTreeMap::from([
@@ -280,7 +282,7 @@ impl fmt::Display for ExchangeType {
 }
 
 impl fmt::Display for Topology {
-    /// Writes tables for people.
+    /// Writes tables for operators.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.queues.iter().map(|queue| queue.name.len()).max().unwrap_or(0);
         writeln!(f, "exchanges (durable)")?;

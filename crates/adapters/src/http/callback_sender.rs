@@ -1,9 +1,9 @@
-//! Callbacks: a job's end as a CloudEvent, posted to the client's own server.
+//! Callbacks: the end of a job as a CloudEvent, posted to the client's own server.
 //!
 //! The body is the event in CloudEvents' structured mode. With a secret every call is signed as Standard Webhooks say
 //! (<https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>), so that the client
-//! knows who calls. Only a status of 200 to 299 counts as heard. Deliberately absent: redirects, which would take what is
-//! signed for one server to another, and any reading of the answer's body.
+//! can verify the sender. Only a status of 200 to 299 counts as received. Deliberately absent: redirects, which would send
+//! what is signed for one server to another, and reading the body of the response.
 
 use std::time::SystemTime;
 
@@ -28,7 +28,7 @@ const ID: HeaderName = HeaderName::from_static("webhook-id");
 const TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 
-/// Calls servers by `https://`.
+/// Sends callbacks by `https://`.
 #[derive(Clone)]
 pub struct HttpCallbackSender {
     client: WebClient,
@@ -36,8 +36,8 @@ pub struct HttpCallbackSender {
 }
 
 impl HttpCallbackSender {
-    /// Makes a sender that signs with every secret of the settings: while both are given, receivers can change from an
-    /// old one to a new one at any time.
+    /// Makes a sender that signs with every secret of the settings: while both are set, receivers can change from the old
+    /// one to the new one at any time.
     pub fn new(config: CallbackConfig) -> Result<Self, Fault> {
         Ok(Self { keys: config.keys()?, client: WebClient::new(config.access()?, "called")? })
     }

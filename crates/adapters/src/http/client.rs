@@ -1,4 +1,4 @@
-//! The way to servers that a stranger named: checked before anything is sent, and bounded in time.
+//! Requests to servers that a client named: checked before anything is sent, and with a timeout.
 
 use std::{
     error::Error,
@@ -25,18 +25,18 @@ use super::{
 };
 use crate::retry_after::retry_after;
 
-/// Connections that are kept for the next request to the same server.
+/// Idle connections that are kept for further requests to the same server.
 const IDLE_CONNECTIONS: usize = 4;
 
-/// How long a connection is kept.
+/// How long an idle connection is kept.
 const IDLE_TIME: Duration = Duration::from_secs(10);
 
-/// Sends requests to servers of strangers.
+/// Sends requests to untrusted servers.
 #[derive(Clone)]
 pub(super) struct WebClient {
     client: Client<HttpsConnector<HttpConnector<CheckedResolver>>, Full<Bytes>>,
     access: Arc<WebAccess>,
-    /// What it does to an address, for errors: `fetched`, say.
+    /// The participle for error messages, such as `fetched`.
     done: &'static str,
 }
 
@@ -65,8 +65,8 @@ impl WebClient {
         self.access.timeout
     }
 
-    /// Sends a request to `url`, if that may be reached, and returns the answer's head; its body is still to come. Where a
-    /// redirect leads is for the caller to say.
+    /// Sends a request to `url`, if that may be reached, and returns the head of the response. The caller reads the
+    /// body and follows redirects.
     pub(super) async fn request(
         &self,
         url: &Url,
@@ -81,8 +81,8 @@ impl WebClient {
         self.client.request(request).await.map_err(|error| self.connect_error(url, error))
     }
 
-    /// Checks all that can be known before a name is resolved. An address in place of a name is not resolved at all,
-    /// so it is checked here.
+    /// Checks what is known before a name is resolved. An IP address in place of a name is never resolved, so it is checked
+    /// here.
     fn check(&self, url: &Url) -> Result<(), Fault> {
         let refuse = |why: &str| Err(Fault::refused(format!("{} is not {}: {why}", shown(url), self.done)));
         match url.scheme() {
@@ -109,7 +109,8 @@ impl WebClient {
         }
     }
 
-    /// Nobody could be asked. Whether a name does not exist or cannot be looked up just now, the system does not tell.
+    /// The fault for a request without a response. Transient if a name cannot be resolved: the system does not tell a name
+    /// that does not exist from a failed look-up.
     fn connect_error(&self, url: &Url, error: hyper_util::client::legacy::Error) -> Fault {
         let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
         while let Some(now) = cause {
@@ -132,7 +133,7 @@ impl std::fmt::Debug for WebClient {
     }
 }
 
-/// Without what stands behind the path: it may be a signature.
+/// The address without its query and fragment, which may contain a signature.
 pub(super) fn shown(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
@@ -140,8 +141,7 @@ pub(super) fn shown(url: &Url) -> String {
     format!("{}://{host}{port}{path}", url.scheme())
 }
 
-/// An answer by which the server asks to come again later, after `Retry-After` if it says so;
-/// `None` for any other.
+/// The fault for a response that asks to retry later, after `Retry-After` if it has one; `None` for any other response.
 pub(super) fn busy(url: &Url, status: StatusCode, headers: &HeaderMap) -> Option<Fault> {
     if !matches!(status.as_u16(), 408 | 425 | 429 | 500..=599) {
         return None;
@@ -159,8 +159,7 @@ pub(super) fn busy(url: &Url, status: StatusCode, headers: &HeaderMap) -> Option
     })
 }
 
-/// A certificate that does not hold. It comes packed into errors of input and output, which do not show what they hold
-/// as their cause.
+/// The error of an invalid certificate. It is wrapped in an I/O error, which does not expose it as its source.
 fn tls_error(cause: &(dyn Error + 'static)) -> Option<String> {
     if let Some(rustls::Error::InvalidCertificate(why)) = cause.downcast_ref() {
         return Some(format!("{why:?}"));

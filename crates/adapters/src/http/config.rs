@@ -49,7 +49,7 @@ impl Default for HttpConfig {
             max_redirects: 5,
             connect_timeout_seconds: 5.0,
             timeout_seconds: 30.0,
-            // A dispatcher fetches for all its tasks at once: four pictures of the largest size, and many more usual ones.
+            // A dispatcher fetches for all its tasks concurrently: four pictures of the largest size, or many average ones.
             memory_bytes: 256 << 20,
             user_agent: USER_AGENT.to_owned(),
         }
@@ -132,7 +132,7 @@ impl CallbackConfig {
         web.access("callbacks")
     }
 
-    /// The keys that every callback is signed with.
+    /// The keys with which every callback is signed.
     pub(super) fn keys(&self) -> Result<Vec<SigningKey>, Fault> {
         let Some(secret) = &self.secret else { return Ok(Vec::new()) };
         let texts = secret.expose().split([',', '\n']).map(str::trim).filter(|text| !text.is_empty());
@@ -140,7 +140,7 @@ impl CallbackConfig {
     }
 }
 
-/// The User-Agent header of somebody who sets none.
+/// The default User-Agent header.
 const USER_AGENT: &str = concat!("echogen/", env!("CARGO_PKG_VERSION"));
 
 fn limit(section: &str, name: &str, value: f64) -> Result<Duration, Fault> {
@@ -155,7 +155,7 @@ fn user_agent(section: &str, text: &str) -> Result<HeaderValue, Fault> {
     text.parse().map_err(|error: http::header::InvalidHeaderValue| refused(error))
 }
 
-/// Settings that have been checked: whom a client may reach, and how long that may take.
+/// Settings that have been checked: which servers a client may reach, and its timeouts.
 #[derive(Clone, Debug)]
 pub(super) struct WebAccess {
     pub(super) allowed_hosts: Vec<String>,
@@ -168,7 +168,7 @@ pub(super) struct WebAccess {
 }
 
 impl WebAccess {
-    /// Whether the host may be asked, by its name.
+    /// Whether the host is allowed by its name.
     pub(super) fn allows_host(&self, host: &str) -> bool {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let allows = |allowed: &String| {
@@ -181,7 +181,7 @@ impl WebAccess {
         self.allowed_hosts.is_empty() || self.allowed_hosts.iter().any(allows)
     }
 
-    /// What the address belongs to, if it must not be reached.
+    /// What the IP address belongs to, if it must not be reached.
     pub(super) fn refused(&self, address: IpAddr) -> Option<&'static str> {
         let whose = not_public(address)?;
         let allowed = self.allowed_networks.iter().any(|network| network.contains(address));

@@ -1,7 +1,7 @@
 //! Pictures from the web.
 //!
-//! Everything about an answer is bounded: bytes, time, redirects; and so is what all pictures in hand take together.
-//! Each redirect is a new address and is checked as the first one was. Deliberately absent: cookies, credentials, and
+//! A response is bounded in bytes, time and redirects, and all pictures that are held share a memory budget. The target of
+//! each redirect is checked like the first address. Deliberately absent: cookies, credentials, and
 //! decoding of compressed answers.
 
 mod picture_buffer;
@@ -32,7 +32,7 @@ pub struct HttpImageFetcher {
     memory: MemoryBudget,
 }
 
-/// Where one request led.
+/// The outcome of one request.
 enum Step {
     Picture(Bytes),
     Elsewhere(Url),
@@ -45,8 +45,8 @@ impl HttpImageFetcher {
         Ok(Self { client, max_redirects: config.max_redirects, memory: MemoryBudget::new(config.memory_bytes) })
     }
 
-    /// Fetches what lies at `url`, at most `max_bytes` of it. While other pictures leave no memory for it, it waits,
-    /// within the time that a picture may take.
+    /// Fetches `url`, at most `max_bytes`. Waits for a memory permit while other pictures hold the budget; the wait counts
+    /// towards the timeout of a picture.
     pub async fn fetch_url(&self, url: &Url, max_bytes: u64) -> Result<Bytes, Fault> {
         let limit = self.client.timeout();
         match tokio::time::timeout(limit, self.follow(url.clone(), max_bytes)).await {
@@ -116,7 +116,7 @@ fn redirect(url: &Url, response: &Response<Incoming>) -> Result<Option<Url>, Fau
 }
 
 async fn read(url: &Url, mut body: Incoming, max_bytes: u64, memory: &MemoryBudget) -> Result<Bytes, Fault> {
-    // What the server says of the length; what it sends is counted all the same.
+    // The announced length only; the bytes that arrive are counted as well.
     let said = body.size_hint();
     if said.lower() > max_bytes {
         return Err(too_large(url, &said.lower().to_string(), max_bytes));

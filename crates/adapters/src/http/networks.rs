@@ -1,8 +1,8 @@
-//! Which addresses of the internet a stranger's picture may lie at.
+//! Which IP addresses may be reached for a client.
 //!
-//! The job names the address, but this process makes the call, from inside its own network. So everything that is not
-//! plainly public is refused: what belongs to this machine, to networks around it, to a cloud's own services, and all
-//! ways of writing an IPv4 address as an IPv6 one.
+//! The job names the address, but this process sends the request, from inside its own network. So everything that is not
+//! certainly public is refused: the local machine, private networks, the services of a cloud provider, and every form of an
+//! IPv4 address that is written as an IPv6 address.
 
 use std::{
     borrow::Cow,
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub struct AllowedNetwork(IpNet);
 
 impl AllowedNetwork {
-    /// Whether the address lies within. An IPv6 address never lies within an IPv4 network, however it is written.
+    /// Whether the network contains the address. An IPv4 network contains no IPv6 address in any notation.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address)
     }
@@ -75,7 +75,8 @@ const fn v6(first: u16, second: u16, bits: u8) -> IpNet {
     IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(first, second, 0, 0, 0, 0, 0, 0), bits))
 }
 
-/// Not public, by the registries of special addresses (IANA, RFC 6890 and those after it) and by what clouds do.
+/// IPv4 networks that are not public, by the registries of special addresses (IANA, RFC 6890 and its successors) and by
+/// the practice of cloud providers.
 const REFUSED_V4: &[(IpNet, &str)] = &[
     (v4(0, 0, 0, 0, 8), "this machine"),
     (v4(10, 0, 0, 0, 8), "a private network"),
@@ -99,7 +100,7 @@ const REFUSED_V4: &[(IpNet, &str)] = &[
 /// (`::ffff:0:0/96`) and NAT64 (`64:ff9b::/96`) do not.
 const GLOBAL_V6: IpNet = v6(0x2000, 0, 3);
 
-/// Not public although they begin so.
+/// IPv6 networks within [`GLOBAL_V6`] that are not public.
 const REFUSED_V6: &[(IpNet, &str)] = &[
     (v6(0x2001, 0, 23), "a special purpose"),
     (v6(0x2001, 0x0db8, 32), "documentation"),

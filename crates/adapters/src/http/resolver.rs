@@ -1,7 +1,7 @@
-//! Names to addresses, once, and only to those that may be reached.
+//! Resolves names, once, and only to IP addresses that may be reached.
 //!
-//! The connection is made to the very addresses that were checked here. A second look-up, which could say something
-//! else, never happens.
+//! The connection is made to the addresses that were checked here. There is no second look-up, which could give another
+//! result.
 
 use std::{
     net::SocketAddr,
@@ -22,7 +22,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Clone, Debug)]
 pub(super) struct CheckedResolver(pub(super) Arc<WebAccess>);
 
-/// The name leads nowhere but to addresses that must not be reached.
+/// The name resolves only to addresses that must not be reached.
 #[derive(Debug)]
 pub(super) struct Refused(pub(super) String);
 
@@ -46,13 +46,13 @@ impl Service<Name> for CheckedResolver {
     fn call(&mut self, name: Name) -> Self::Future {
         let access = Arc::clone(&self.0);
         Box::pin(async move {
-            // The port is the connector's affair.
+            // The connector sets the port.
             let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
             let refused = |at: &SocketAddr| access.refused(at.ip());
             let reachable: Vec<SocketAddr> = found.iter().copied().filter(|at| refused(at).is_none()).collect();
             match (reachable.is_empty(), found.iter().find_map(refused)) {
                 (true, Some(whose)) => {
-                    // Which address it is stays unsaid: a stranger must not map the network with our messages.
+                    // The message does not contain the address: a client must not map the network by it.
                     Err(Refused(format!("{} belongs to {whose}", name.as_str())).into())
                 }
                 (true, None) => Err(format!("{} has no address", name.as_str()).into()),

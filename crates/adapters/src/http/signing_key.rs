@@ -15,7 +15,7 @@ const SECRET_PREFIX: &str = "whsec_";
 /// Bytes of a secret.
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
-/// A key that is shared with those who are called, written as `whsec_` and 24 to 64 bytes in base64.
+/// A key that is shared with the receivers, written as `whsec_` and 24 to 64 bytes in base64.
 #[derive(Clone, Debug)]
 pub(super) struct SigningKey(SecretSlice<u8>);
 
@@ -23,7 +23,7 @@ impl FromStr for SigningKey {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        // The text itself is never shown.
+        // The error never contains the text itself.
         let fault = "is no signing secret; write whsec_ and 24 to 64 random bytes in base64, as `openssl rand -base64 32` gives";
         let bytes = text.strip_prefix(SECRET_PREFIX).and_then(|bytes| BASE64_STANDARD.decode(bytes).ok());
         let bytes = bytes.filter(|bytes| SECRET_BYTES.contains(&bytes.len()));
@@ -32,7 +32,7 @@ impl FromStr for SigningKey {
 }
 
 impl SigningKey {
-    /// The signature of a message, as it stands in the header.
+    /// The signature of a message, as written in the header.
     pub(super) fn sign(&self, id: &str, timestamp: u64, body: &[u8]) -> Result<String, Fault> {
         let made = Hmac::<Sha256>::new_from_slice(self.0.expose_secret());
         let mut mac = made.map_err(|error| Fault::refused("the callback's secret is of no use").because(error))?;

@@ -10,7 +10,7 @@ use ::redis::{
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 
-/// A connection that is made when it is first needed, and again after it was lost.
+/// A connection that is opened at its first use, and again after it was lost.
 pub(super) struct SharedConnection {
     client: Client,
     config: ConnectionManagerConfig,
@@ -27,7 +27,7 @@ struct Slot {
 impl SharedConnection {
     /// Nothing is connected yet. Without `response_timeout` calls wait as long as their caller does.
     pub(super) fn new(client: Client, connect_timeout: Duration, response_timeout: Option<Duration>) -> Self {
-        // The pause between attempts is the cache's: its callers do not wait for a second one.
+        // No retries here: the cache makes its own pause between attempts.
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(connect_timeout))
             .set_response_timeout(response_timeout)
@@ -35,8 +35,8 @@ impl SharedConnection {
         Self { client, config, slot: Mutex::default() }
     }
 
-    /// Makes a call, a second time if the connection turns out to have been closed meanwhile. After any other loss the
-    /// next call connects anew.
+    /// Makes a call, and makes it again if the connection was closed since the last one. After any other loss the next call
+    /// connects again.
     pub(super) async fn call<T, F>(&self, run: impl Fn(ConnectionManager) -> F) -> Result<T, RedisError>
     where
         F: Future<Output = Result<T, RedisError>>,
@@ -60,7 +60,7 @@ impl SharedConnection {
         again
     }
 
-    /// The next call connects anew. Calls that are under way keep the connection that they have.
+    /// Makes the next call connect again. Calls in flight keep their connection.
     pub(super) fn renew(&self) {
         self.lock().manager = None;
     }

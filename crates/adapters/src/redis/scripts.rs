@@ -1,5 +1,5 @@
-//! What the server does in one step. The server keeps each script under its hash, which is all that is sent; the client
-//! library sends the script itself where the server does not have it, as after a restart or `SCRIPT FLUSH`.
+//! The scripts that the server runs atomically. The server stores each script under its hash, and a call sends only the
+//! hash; the client library sends the script itself if the server does not have it, as after a restart or `SCRIPT FLUSH`.
 
 use std::sync::LazyLock;
 

@@ -13,7 +13,7 @@ use echogen_testkit::{Redis, contract};
 use echogen_worker::{CachedObjects, Products, ProductsConfig, StageContext, StoredObject};
 
 use super::{RedisCache, RedisConfig};
-use crate::{test_line::Line, test_tls::TlsFront};
+use crate::{test_proxy::TestProxy, test_tls::TlsFront};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -222,10 +222,10 @@ fn settings_that_cannot_work_are_refused_at_once() {
 }
 
 /// A value of 4 MiB in the cache behind a line of this speed.
-async fn behind_a_slow_line(redis: &Redis, bytes_per_second: f64, config: RedisConfig) -> (RedisCache, Line) {
+async fn behind_a_slow_line(redis: &Redis, bytes_per_second: f64, config: RedisConfig) -> (RedisCache, TestProxy) {
     let value = Bytes::from(vec![7; 4 << 20]);
     cache(redis).put("large", value, HOUR).await.unwrap();
-    let line = Line::to(redis.port()).slow(bytes_per_second).listening((Ipv4Addr::LOCALHOST, 0)).await;
+    let line = TestProxy::to(redis.port()).slow(bytes_per_second).listening((Ipv4Addr::LOCALHOST, 0)).await;
     let url = Some(format!("redis://127.0.0.1:{}", line.port()).into());
     (RedisCache::open(RedisConfig { url, ..config }).unwrap(), line)
 }
@@ -304,7 +304,7 @@ async fn scripts_are_sent_once() {
 #[tokio::test]
 async fn a_server_with_an_ipv6_address_is_reached() {
     let redis = redis();
-    let line = Line::to(redis.port()).listening((Ipv6Addr::LOCALHOST, 0)).await;
+    let line = TestProxy::to(redis.port()).listening((Ipv6Addr::LOCALHOST, 0)).await;
     let cache = RedisCache::open(RedisConfig::at(format!("redis://[::1]:{}/1", line.port()))).unwrap();
     cache.put("a", "1".into(), HOUR).await.unwrap();
     assert_eq!(cache.get("a").await.unwrap().unwrap(), "1");

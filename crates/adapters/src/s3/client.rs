@@ -1,4 +1,4 @@
-//! The client: one TLS stack, explicit timeouts, and as few passes over the bytes as can be.
+//! The client: one TLS stack, explicit timeouts, and as few passes over the bytes as possible.
 
 use std::{fmt::Write, time::Duration};
 
@@ -22,7 +22,7 @@ use echogen_ports::Fault;
 use super::{ChecksumCalculation, S3Config, config::Keys};
 use crate::tls::Trust;
 
-/// The way to a server.
+/// The clients of a server.
 #[derive(Clone)]
 pub(super) struct Clients {
     pub(super) client: Client,
@@ -32,7 +32,7 @@ pub(super) struct Clients {
     pub(super) operation_timeout: Duration,
 }
 
-/// Makes the clients; no server is asked.
+/// Makes the clients; no request is sent to the store.
 pub(super) async fn connect(config: &S3Config) -> Result<Clients, Fault> {
     let checked = config.check_server()?;
     let http = http_client(&checked.trust)?;
@@ -51,13 +51,13 @@ pub(super) async fn connect(config: &S3Config) -> Result<Clients, Fault> {
         .http_client(http)
         .timeout_config(timeouts)
         .retry_config(retries)
-        // Time limits say the same, for less work.
+        // The timeouts have the same effect at a lower cost.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .request_checksum_calculation(match config.checksum_calculation() {
             ChecksumCalculation::WhenRequired => RequestChecksumCalculation::WhenRequired,
             ChecksumCalculation::WhenSupported => RequestChecksumCalculation::WhenSupported,
         })
-        // What is read here is either checked by its hash or decoded strictly.
+        // Objects that are read are either verified by their hash or decoded strictly.
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         .force_path_style(config.path_style());
     if let Ok(name) = AppName::new("echogen") {
@@ -103,7 +103,7 @@ async fn credentials(
     })
 }
 
-/// Hands the signer a SHA-256 that is known already, so that it does not compute it again.
+/// Gives the signer a SHA-256 that is already known, so that it does not compute it again.
 #[derive(Debug)]
 pub(super) struct KnownHash(String);
 

@@ -1,4 +1,4 @@
-//! What went wrong, whether trying again may help, and what to change.
+//! The faults for the store's errors: which may be retried, and what to change.
 
 use std::time::SystemTime;
 
@@ -7,7 +7,7 @@ use echogen_ports::{Fault, FaultKind};
 
 use crate::retry_after::retry_after;
 
-/// What was tried.
+/// The kind of request.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Access {
     Read,
@@ -26,7 +26,7 @@ impl Access {
 
     fn permission(self) -> &'static str {
         match self {
-            // Without leave to list, S3 says "denied" and not "absent".
+            // Without the right to list, S3 answers "denied" instead of "not found".
             Self::Read => "s3:GetObject and s3:ListBucket",
             Self::Write => "s3:PutObject",
             Self::Delete => "s3:DeleteObject",
@@ -39,7 +39,7 @@ pub(super) fn status<E>(error: &SdkError<E>) -> Option<u16> {
     error.raw_response().map(|response| response.status().as_u16())
 }
 
-/// Whether there is no such object. A bucket that does not exist is another matter.
+/// Whether the object does not exist. A missing bucket is a different error.
 pub(super) fn is_absent<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     status(error) == Some(404) && error.code() != Some("NoSuchBucket")
 }
@@ -67,7 +67,7 @@ where
     made.because(error)
 }
 
-/// The server said no.
+/// The fault for an error answer of the server.
 fn answered<E: ProvideErrorMetadata>(what: &str, bucket: &str, access: Access, error: &SdkError<E>) -> Fault {
     use FaultKind::{NotFound, Refused, Throttled, Timeout, TooLarge, Unavailable};
     let status = status(error).unwrap_or(0);
@@ -88,7 +88,7 @@ fn answered<E: ProvideErrorMetadata>(what: &str, bucket: &str, access: Access, e
             permanent(Refused, "check store.access_key_id and store.secret_access_key")
         }
         ("RequestTimeTooSkewed", _) => transient(Unavailable, "; set this machine's clock"),
-        // The keys are renewed by whoever hands them out.
+        // Transient: the provider of temporary keys renews them.
         ("ExpiredToken" | "TokenRefreshRequired", _) => transient(Unavailable, "; the temporary keys have run out"),
         ("SlowDown" | "ThrottlingException" | "Throttling", _) | (_, 429) => transient(Throttled, ""),
         ("RequestTimeout", _) | (_, 408) => transient(Timeout, ""),

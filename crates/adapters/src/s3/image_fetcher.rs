@@ -14,15 +14,15 @@ use super::{
     read_object,
 };
 
-/// Fetches `s3://bucket/key`, from buckets that are allowed and no others: the keys of this installation may well open
-/// more than jobs are to see.
+/// Fetches `s3://bucket/key`, from allowed buckets only: the access keys of this installation may give access to more than
+/// jobs are meant to read.
 #[derive(Clone)]
 pub struct S3ImageFetcher {
     clients: Clients,
     allowed: Vec<Allowed>,
 }
 
-/// A bucket, or what lies in it under a prefix.
+/// A bucket, or the objects in it below a prefix.
 #[derive(Clone, Debug)]
 struct Allowed {
     bucket: String,
@@ -55,7 +55,7 @@ impl Allowed {
     }
 }
 
-/// S3 itself takes dots as they are, but what stands behind an endpoint may be a file system.
+/// S3 itself gives dots no meaning, but a store behind an endpoint may be a file system.
 fn climbs(key: &str) -> bool {
     key.split('/').any(|part| matches!(part, "" | "." | ".."))
 }

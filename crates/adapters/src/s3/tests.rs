@@ -18,7 +18,7 @@ use echogen_testkit::{S3Server, contract};
 use sha2::{Digest, Sha256};
 
 use super::{S3Config, S3ObjectStore, UploadChecksum};
-use crate::{test_line::Line, test_tls::TlsFront};
+use crate::{test_proxy::TestProxy, test_tls::TlsFront};
 
 fn server() -> S3Server {
     S3Server::start().unwrap()
@@ -188,7 +188,7 @@ async fn without_conditional_writes_it_looks_first() {
     assert_eq!((server.calls_of("HEAD"), server.calls_of("PUT")), (2, 1));
 }
 
-/// A plain HTTP client that knows nothing of S3.
+/// A plain HTTP client without S3 support.
 fn browse(address: &str) -> String {
     let (host, path) = address.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let mut stream = TcpStream::connect(host).unwrap();
@@ -300,7 +300,7 @@ async fn an_own_authority_is_trusted_besides_the_systems() {
 #[tokio::test]
 async fn a_server_with_an_ipv6_address_is_reached() {
     let server = server();
-    let line = Line::to(server.port()).listening((Ipv6Addr::LOCALHOST, 0)).await;
+    let line = TestProxy::to(server.port()).listening((Ipv6Addr::LOCALHOST, 0)).await;
     let config = S3Config { endpoint: Some(format!("http://[::1]:{}", line.port())), ..config(&server) };
     let store = S3ObjectStore::open(config).await.unwrap();
     store.put(&key("a"), "1".into()).await.unwrap();

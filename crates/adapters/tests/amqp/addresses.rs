@@ -39,7 +39,7 @@ impl Front {
                 connections.spawn(async move {
                     match tls {
                         None => pass(client, port).await,
-                        // A client that does not trust the certificate goes away.
+                        // A client that does not trust the certificate closes the connection.
                         Some(tls) => {
                             if let Ok(client) = tls.accept(client).await {
                                 pass(client, port).await;
@@ -62,7 +62,7 @@ async fn connect(url: String) -> Result<AmqpBroker, echogen_ports::Fault> {
     AmqpBroker::connect(AmqpConfig { connect_timeout_seconds: 20.0, ..config(url) }).await
 }
 
-/// A port at which nobody listens.
+/// A port at which no program listens.
 async fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port is free");
     listener.local_addr().expect("it listens").port()

@@ -1,4 +1,4 @@
-//! What the tests share: brokers with prefixes of their own, and a bare client that does as any other program may.
+//! Shared by the tests: brokers with their own prefixes, and a plain AMQP client that acts as another program.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ pub(crate) fn message(body: impl Into<bytes::Bytes>) -> Message {
     Message { body: body.into(), ..Message::default() }
 }
 
-/// A consumer of a queue; tries again while the broker is away, as a worker would.
+/// A consumer of a queue; retries while the broker is unavailable, as a worker does.
 pub(crate) async fn consume(broker: &AmqpBroker, queue: &QueueName, prefetch: u16) -> Box<dyn Consumer> {
     for _ in 0..300 {
         match broker.consume(queue, prefetch).await {

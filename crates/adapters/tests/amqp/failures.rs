@@ -1,4 +1,4 @@
-//! The broker dies, is cut off, cancels, or loses patience; no message is lost over it.
+//! The broker is killed, is cut off, cancels a consumer, or times it out; no message is lost.
 
 use std::{
     collections::BTreeSet,
@@ -21,10 +21,10 @@ fn full_name(broker: &AmqpBroker, queue: &QueueName) -> String {
 }
 
 fn is_consuming(broker: &AmqpBroker, queue: &QueueName) -> bool {
-    broker.consuming().iter().any(|state| state.queue == *queue && state.consuming)
+    broker.consumption().iter().any(|state| state.queue == *queue && state.consuming)
 }
 
-/// How the consumer ends, soon: with a transient error, or by itself.
+/// Waits for the end of the consumer: a transient error, or the end of its deliveries.
 async fn end(consumer: &mut Box<dyn Consumer>) {
     loop {
         match timeout(Duration::from_secs(40), consumer.receive()).await.expect("its end is noticed") {
@@ -38,7 +38,7 @@ async fn end(consumer: &mut Box<dyn Consumer>) {
     }
 }
 
-/// Publishes until the broker has taken it, as a worker's retries do.
+/// Publishes until the broker has confirmed it, as a worker's retries do.
 async fn publish_surely(broker: &AmqpBroker, queue: &QueueName, body: String) -> Result<(), Fault> {
     loop {
         match broker.publish(queue, message(body.clone())).await {
@@ -73,7 +73,7 @@ async fn a_broker_killed_in_mid_work_loses_nothing() {
             match timeout(Duration::from_secs(60), consumer.receive()).await.expect("work goes on") {
                 Ok(Some(delivery)) => {
                     let body = String::from_utf8_lossy(&delivery.message.body).into_owned();
-                    // What was acknowledged for certain is done; the rest comes again.
+                    // What was certainly acknowledged is done; the rest is delivered again.
                     if delivery.ack().await.is_ok() {
                         seen.extend(body.parse::<usize>().ok());
                     }
@@ -104,7 +104,7 @@ async fn a_queue_deleted_under_its_consumer_is_declared_again() {
     assert!(is_consuming(&broker, &queue));
     broker.publish(&queue, message("after")).await.unwrap();
     receive(&mut consumer).await.ack().await.unwrap();
-    // The same for one who only publishes: an error, and the next attempt finds the queue there.
+    // The same for a caller that only publishes: an error, and the next attempt finds the queue.
     channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
     let error = broker.publish(&queue, message("lost")).await.unwrap_err();
     assert!(!error.is_permanent() && error.to_string().contains("declared anew"), "{error}");
@@ -120,16 +120,16 @@ async fn a_connection_that_is_cut_ends_what_hung_on_it_and_is_made_again() {
     broker.publish(&queue, message("one")).await.unwrap();
     let mut consumer = broker.consume(&queue, 1).await.unwrap();
     let held = receive(&mut consumer).await;
-    let since = broker.consuming()[0].since;
+    let since = broker.consumption()[0].since;
     proxy.cut();
-    // Nobody has to receive for that to show: a worker at its limit does not.
+    // This shows without a call of `receive`: a worker at its limit makes none.
     for _ in 0..600 {
         if !is_consuming(&broker, &queue) {
             break;
         }
         sleep(Duration::from_millis(50)).await;
     }
-    let state = &broker.consuming()[0];
+    let state = &broker.consumption()[0];
     assert!(!state.consuming && state.since > since, "{state:?}");
     end(&mut consumer).await;
     let error = held.ack().await.unwrap_err();
@@ -163,9 +163,9 @@ async fn a_dropped_consumer_gives_up_also_what_is_still_held() {
 async fn a_silent_network_is_noticed_by_heartbeats() {
     let server = RabbitMq::shared().await;
     let proxy = CutProxy::start(format!("127.0.0.1:{}", server.amqp_port())).await.unwrap();
-    let impatient =
+    let short_timeouts =
         AmqpConfig { heartbeat_seconds: 1, confirm_timeout_seconds: 2.0, ..config(server.amqp_url_at(proxy.port())) };
-    let broker = AmqpBroker::connect(impatient).await.unwrap();
+    let broker = AmqpBroker::connect(short_timeouts).await.unwrap();
     let queue = QueueName::of(StageName::Sampler, Lane::Standard);
     let mut consumer = broker.consume(&queue, 1).await.unwrap();
     proxy.stall();
@@ -183,7 +183,7 @@ async fn a_silent_network_is_noticed_by_heartbeats() {
 }
 
 #[tokio::test]
-async fn a_broker_that_loses_patience_with_a_consumer_is_consumed_anew() {
+async fn a_queue_whose_consumer_the_broker_timed_out_is_consumed_again() {
     let server = RabbitMq::start_with("{consumer_timeout, 1500}").await.unwrap();
     let broker = AmqpBroker::connect(config(server.amqp_url())).await.unwrap();
     let queue = QueueName::of(StageName::Sampler, Lane::Standard);

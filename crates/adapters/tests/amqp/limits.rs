@@ -22,7 +22,7 @@ async fn a_full_queue_refuses_and_says_so() {
     let few = AmqpConfig { stage_max_messages: 5, stage_max_bytes: 1_000_000, ..config(url().await) };
     let broker = AmqpBroker::connect(few).await.unwrap();
     let mut refused = None;
-    // The limit is kept about: some more get in while the broker counts.
+    // The limit is approximate: the broker accepts some more while it counts.
     for number in 0..1_000 {
         if let Err(error) =
             broker.publish(&QueueName::of(StageName::Sampler, Lane::Standard), message(number.to_string())).await
@@ -33,7 +33,7 @@ async fn a_full_queue_refuses_and_says_so() {
     }
     let error = refused.expect("the queue is full at last");
     assert!(!error.is_permanent() && error.to_string().contains("the queue echogen.sample is full"), "{error}");
-    // Others still take messages, on the same channel.
+    // Other queues still accept messages, on the same channel.
     broker.publish(&QueueName::of(StageName::Encoder, Lane::Standard), message("{}")).await.unwrap();
     let mut consumer = broker.consume(&QueueName::of(StageName::Sampler, Lane::Standard), 10).await.unwrap();
     for _ in 0..5 {
@@ -57,12 +57,12 @@ async fn a_listeners_full_queue_holds_up_no_event_for_long() {
     let (exchange, options) = (format!("{}.events", config.prefix), QueueBindOptions::default());
     let bound = channel.queue_bind(full.into(), exchange.into(), "#".into(), options, FieldTable::default());
     bound.await.unwrap();
-    // The first is sent again for a while, and those after it are not.
+    // The first is published again for a while, and those after it are not.
     for (number, limit) in [(1, 30), (2, 5), (3, 5)] {
         let reply = Some(ReplyTo { queue: reply.clone(), correlation_id: None });
         let event = Event { topic: format!("job.completed.{number}"), body: "{}".into(), reply };
-        let told = tokio::time::timeout(Duration::from_secs(limit), broker.publish_event(event)).await;
-        told.expect("no listener is waited for that long").unwrap();
+        let published = tokio::time::timeout(Duration::from_secs(limit), broker.publish_event(event)).await;
+        published.expect("no listener is waited for that long").unwrap();
     }
     let mut heard = Vec::new();
     while heard.last().map(String::as_str) != Some("job.completed.3") {
@@ -82,7 +82,7 @@ async fn what_is_too_big_is_refused_before_it_is_sent() {
         let error = broker.publish(&QueueName::of(StageName::Sampler, Lane::Standard), message).await.unwrap_err();
         assert!(error.is_permanent() && error.to_string().contains("the limit is"), "{error}");
     }
-    // What is just allowed is taken, and the channel has not been closed over the rest.
+    // A message at the limit is accepted, and the refused ones have not closed the channel.
     broker.publish(&QueueName::of(StageName::Sampler, Lane::Standard), giant_headers(60_000)).await.unwrap();
 }
 
@@ -117,11 +117,12 @@ async fn a_message_that_always_comes_back_is_parked_by_the_broker_with_a_reason(
     let parked = loop {
         let mut consumer = broker.consume(&queue, 1).await.unwrap();
         tokio::select! {
+            // The queue delivers it once more. The worker is killed: its channel closes before the delivery is settled.
             delivery = receive(&mut consumer) => {
-                // The worker dies: its channel goes first.
                 drop(consumer);
                 seen.push(delivery.redeliveries);
             }
+            // The broker has dead-lettered it.
             parked = receive(&mut dead) => break parked,
         }
     };
@@ -131,7 +132,7 @@ async fn a_message_that_always_comes_back_is_parked_by_the_broker_with_a_reason(
     assert!(reason.contains("gave it up") && reason.contains("delivery limit"), "{reason}");
     parked.requeue().await.unwrap();
     drop(dead);
-    // The broker's own record is there for whoever looks with other tools.
+    // The broker's own record is present for other tools.
     let (_connection, channel) = channel(&url().await).await;
     let name = &broker.topology().queues.iter().find(|queue| queue.name.ends_with("sample.dead")).unwrap().name;
     tokio::time::timeout(Duration::from_secs(20), async {

@@ -49,7 +49,7 @@ async fn any_program_puts_a_job_into_its_lane() {
     let expected = [("correlation-id", "7"), ("priority", "3"), ("reply-to", "answers"), ("traceparent", "00-1-2-01")];
     let expected: BTreeMap<String, String> = expected.map(|(name, text)| (name.to_owned(), text.to_owned())).into();
     assert_eq!(delivery.message, Message { body: "{}".into(), headers: expected });
-    // What came from outside can be sent on: none of its headers closes the channel.
+    // A received message can be published again: none of its headers closes the channel.
     broker.publish(&QueueName::of(StageName::Segmenter, Lane::Standard), delivery.message.clone()).await.unwrap();
     delivery.ack().await.unwrap();
 }
@@ -73,7 +73,7 @@ async fn what_is_published_is_persistent_json_with_the_jobs_id() {
 }
 
 #[tokio::test]
-async fn an_end_is_told_to_the_queue_that_asked() {
+async fn an_end_is_published_to_the_reply_queue() {
     let broker = broker().await;
     let (_connection, channel) = channel(&RabbitMq::shared().await.amqp_url()).await;
     let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
@@ -120,7 +120,7 @@ async fn delays_are_kept_about_and_none_waits_for_a_much_longer_one() {
         order.push(millis);
     }
     assert_eq!(order[..2], ["100", "900"]);
-    // The longest lies in the tier of 16 seconds, and does not wait so long.
+    // The longest is in the tier of 16 seconds, and waits less than that.
     assert!(begin.elapsed() < Duration::from_secs(14), "{:?}", begin.elapsed());
 }
 
@@ -132,7 +132,7 @@ async fn many_publish_at_once_and_each_gets_its_own_answer() {
     let publishes = (0..messages).map(|number| {
         let broker = &broker;
         async move {
-            // Every tenth goes to a queue that nobody has, in the midst of those that are confirmed together.
+            // Every tenth goes to a queue that does not exist, among those that are confirmed together.
             let known = number % 10 != 0;
             let queue = if known {
                 QueueName::of(StageName::Sampler, Lane::Standard)

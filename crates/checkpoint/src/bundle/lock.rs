@@ -6,11 +6,11 @@
 //!
 //! Several processes may use one folder concurrently, also from different containers or machines:
 //! - the file is replaced atomically: written under a unique temporary name in the same folder, synced to disk and
-//! renamed, so a reader sees either the old or the new file;
+//!   renamed, so a reader sees either the old or the new file;
 //! - [`Lock::update`] holds an exclusive lock on [`GUARD_FILE`] from reading to renaming, so no writer loses another
-//! writer's entries;
+//!   writer's entries;
 //! - a file that cannot be parsed is an error. If it were treated as empty, the present contents of the weights would
-//! be recorded as the version pulled first.
+//!   be recorded as the version pulled first.
 
 use super::{Bundle, BundleError, one_line};
 use crate::temporary;

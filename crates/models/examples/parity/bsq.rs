@@ -1,4 +1,4 @@
-//! Infinity's visual tokenizer.
+//! Parity of Infinity's visual tokenizer.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::compare::{Comparison, Fixture};
 
-/// The part of the fixture's `config.json` that is needed.
+/// The fields of the fixture's `config.json` that are needed.
 #[derive(Deserialize)]
 struct Config {
     model: TokenizerConfig,
@@ -50,8 +50,8 @@ pub(crate) fn run(folder: &Path) -> anyhow::Result<Vec<Comparison>> {
     fixture.finish()
 }
 
-/// Bytes are cut at steps, where the least rounding difference shows as a whole level. Differences of one level in
-/// fewer than one byte of a thousand are forgiven; anything else counts in full.
+/// Compares bytes. Truncation to bytes turns a tiny rounding difference into a whole level, so differences of one
+/// level in fewer than one byte per thousand are allowed.
 fn check_bytes(fixture: &mut Fixture, name: &str, actual: &Tensor) -> anyhow::Result<()> {
     let expected = fixture.get(name)?;
     ensure!(expected.dims() == actual.dims(), "{name}: expected {:?}, computed {:?}", expected.dims(), actual.dims());

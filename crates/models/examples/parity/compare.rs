@@ -1,14 +1,14 @@
-//! One expected tensor against one computed tensor. The crate `eval` includes this file for its own networks.
+//! Comparison of expected with computed tensors. The crate `eval` includes this file for its own networks.
 
 use std::{collections::BTreeMap, fmt, path::Path};
 
 use anyhow::{Context, ensure};
 use candle_core::{DType, Device, Tensor};
 
-/// Largest allowed error, relative to the largest magnitude of the expected tensor.
+/// Maximum error relative to the largest magnitude of the expected tensor.
 pub(crate) const TOLERANCE: f64 = 1e-4;
 
-/// How far one tensor is off.
+/// The result of comparing one tensor.
 #[derive(Debug, Clone)]
 pub(crate) struct Comparison {
     /// Fixture folder.
@@ -17,12 +17,12 @@ pub(crate) struct Comparison {
     pub(crate) tensor: String,
     /// Largest absolute difference.
     pub(crate) max_abs_error: f64,
-    /// The same, divided by the largest magnitude of the expected tensor.
+    /// `max_abs_error` divided by the largest magnitude of the expected tensor.
     pub(crate) relative_error: f64,
 }
 
 impl Comparison {
-    /// Whether this is about the tensor `name`; a label is the name, or the name, a space and the way taken.
+    /// Whether this compares the tensor `name`. A label is the name, optionally followed by a space and the variant.
     fn compares(&self, name: &str) -> bool {
         self.tensor.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
     }
@@ -35,7 +35,7 @@ impl fmt::Display for Comparison {
     }
 }
 
-/// The tensors of a fixture and the comparisons made so far; [`Fixture::finish`] fails if an output was left out.
+/// The tensors of a fixture, and the comparisons so far. [`Fixture::finish`] fails if an output was not compared.
 pub(crate) struct Fixture {
     folder: String,
     tensors: BTreeMap<String, Tensor>,
@@ -51,7 +51,7 @@ impl Fixture {
         Ok(Self { folder, tensors, comparisons: Vec::new() })
     }
 
-    /// The tensor of that name, as stored.
+    /// Returns the tensor of that name, as stored.
     pub(crate) fn get(&self, name: &str) -> anyhow::Result<&Tensor> {
         self.tensors.get(name).with_context(|| format!("the fixture lacks the tensor {name}"))
     }
@@ -61,23 +61,24 @@ impl Fixture {
         self.tensors.contains_key(name)
     }
 
-    /// All names, sorted.
+    /// Returns all names, sorted.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// Compares `actual` with the stored tensor `name` under that name.
+    /// Compares `actual` with the stored tensor `name`.
     pub(crate) fn check(&mut self, name: &str, actual: &Tensor) -> anyhow::Result<()> {
         self.check_as(name, name, actual)
     }
 
-    /// Compares `actual` with the stored tensor `name`, reported as `label` (for a second way to the same numbers).
+    /// Compares `actual` with the stored tensor `name` and reports it as `label` (for a second variant of the same
+    /// output).
     pub(crate) fn check_as(&mut self, label: &str, name: &str, actual: &Tensor) -> anyhow::Result<()> {
         let expected = self.get(name)?.clone();
         self.check_against(label, &expected, actual, 0.0)
     }
 
-    /// Compares `actual` with `expected`; a largest difference within `allowance` counts as a relative error of zero.
+    /// Compares `actual` with `expected`. If the largest difference is within `allowance`, the relative error is zero.
     pub(crate) fn check_against(
         &mut self,
         label: &str,
@@ -96,7 +97,7 @@ impl Fixture {
         let mut max_abs_error: f64 = 0.0;
         let mut magnitude: f64 = 0.0;
         for (e, a) in expected.iter().zip(&actual) {
-            // Equal infinities (masked logits) differ by nothing; a NaN on either side must not pass as equal.
+            // Equal infinities (masked logits) have difference 0. A NaN on either side must not count as equal.
             let error = if e == a { 0.0 } else { (e - a).abs() };
             max_abs_error = if error.is_nan() { f64::INFINITY } else { max_abs_error.max(error) };
             if e.is_finite() {
@@ -109,7 +110,7 @@ impl Fixture {
         Ok(())
     }
 
-    /// The comparisons; an error if an `out.` tensor of the fixture was never compared.
+    /// Returns the comparisons; an error if an `out.` tensor of the fixture was not compared.
     pub(crate) fn finish(self) -> anyhow::Result<Vec<Comparison>> {
         let left_out: Vec<_> = self
             .tensors

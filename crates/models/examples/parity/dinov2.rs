@@ -1,4 +1,5 @@
-//! DINOv2: preparation, resampled position table, state after each block, both outputs; every key layout there is.
+//! Parity of DINOv2: preprocessing, resampled position table, state after each block, both outputs; in every naming
+//! scheme.
 
 use std::path::Path;
 
@@ -9,7 +10,7 @@ use echogen_models::dinov2::{Dinov2, Dinov2Config, Dinov2Output, PositionResampl
 
 use crate::compare::{Comparison, Fixture};
 
-/// Weight files by key layout, and what is put behind a tensor's name in the report.
+/// Weight file of each naming scheme, and the suffix of tensor names in the report.
 const WEIGHTS: [(&str, &str); 2] = [("model.safetensors", ""), ("model.torchhub.safetensors", " (torch hub)")];
 
 pub(crate) fn run(folder: &Path) -> anyhow::Result<Vec<Comparison>> {
@@ -54,7 +55,8 @@ fn last_hidden_state(output: &Dinov2Output) -> candle_core::Result<Tensor> {
     Tensor::cat(&[&output.cls_token.unsqueeze(1)?, &output.patch_tokens], 1)
 }
 
-/// Rows and columns of patches: of the prepared image if the fixture has it, else the square of as many tokens.
+/// Returns rows and columns of patches: of the preprocessed image if the fixture has it, else of a square with that
+/// many tokens.
 fn grid(fixture: &Fixture, config: &Dinov2Config) -> anyhow::Result<(usize, usize)> {
     if fixture.has("out.resized") {
         let (_, _, height, width) = fixture.get("out.resized")?.dims4()?;

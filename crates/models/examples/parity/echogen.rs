@@ -1,4 +1,4 @@
-//! EchoGen's transformer: teacher-forced passes and replayed sampling runs.
+//! Parity of EchoGen's transformer: teacher-forced passes and replayed sampling runs.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use crate::compare::{Comparison, Fixture};
 
-/// `config.json` of an `echogen` fixture.
+/// The contents of `config.json` in an `echogen` fixture.
 #[derive(Deserialize)]
 struct Description {
     model: EchoGenConfig,
@@ -65,7 +65,7 @@ pub(crate) fn run(folder: &Path) -> anyhow::Result<Vec<Comparison>> {
     fixture.finish()
 }
 
-/// Features of image `index`.
+/// Returns the features of image `index`.
 fn subject(fixture: &Fixture, index: usize) -> anyhow::Result<SubjectFeatures> {
     let content = fixture.get("in.content")?.i(index)?; // (content_dim, h, w)
     Ok(SubjectFeatures {
@@ -111,8 +111,8 @@ fn teacher_forced(
     Ok(())
 }
 
-/// Replays the fixture's bits scale by scale and compares everything; then once more with only the rows that guidance
-/// needs, and, where the run is greedy, with our own choice of bits.
+/// Replays the fixture's bits scale by scale and compares all outputs. Repeats this with only the rows that guidance
+/// needs, and, if the run is greedy, with the bits that our sampler selects.
 fn sampling_run(
     fixture: &mut Fixture,
     sampler: &Sampler,
@@ -164,7 +164,7 @@ fn request(fixture: &Fixture, run: &Run, image: usize) -> anyhow::Result<SampleR
     })
 }
 
-/// Rows come image by image; the fixture has them kind by kind.
+/// Reorders rows from image-major to kind-major, the fixture's order.
 fn by_kind(rows: &[Tensor], batch: usize) -> anyhow::Result<Tensor> {
     ensure!(rows.len() == 3 * batch, "expected three rows for each of {batch} images, got {}", rows.len());
     let order = (0..3).flat_map(|kind| (0..batch).map(move |image| image * 3 + kind));

@@ -1,4 +1,4 @@
-//! FLUX's autoencoder, through whichever of the two key layouts the folder has.
+//! Parity of the FLUX autoencoder, in each naming scheme for which the folder has weights.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use echogen_models::{
 
 use crate::compare::{Comparison, Fixture};
 
-/// Configuration and weights of each layout, and what the comparison's label says of it.
+/// Configuration file, weight file and label suffix of each naming scheme.
 const LAYOUTS: [(&str, &str, &str); 2] =
     [("config.json", "model.safetensors", ""), ("config.bfl.json", "model.bfl.safetensors", " (ae names)")];
 

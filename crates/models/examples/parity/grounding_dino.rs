@@ -1,4 +1,4 @@
-//! GroundingDINO: everything from the phrase mask to the boxes, for every caption of the fixture.
+//! Parity of GroundingDINO: all steps from the phrase mask to the boxes, for every caption of the fixture.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -23,7 +23,7 @@ pub(crate) fn run(folder: &Path) -> anyhow::Result<Vec<Comparison>> {
     fixture.finish()
 }
 
-/// What stands between `in.` and `.input_ids`.
+/// Returns the case names: the part of a tensor name between `in.` and `.input_ids`.
 fn cases(fixture: &Fixture) -> Vec<String> {
     let case = |name: &str| Some(name.strip_prefix("in.")?.strip_suffix(".input_ids")?.to_owned());
     fixture.names().filter_map(case).collect()
@@ -32,7 +32,7 @@ fn cases(fixture: &Fixture) -> Vec<String> {
 fn compute(fixture: &Fixture, network: &GroundingDino, case: &str) -> anyhow::Result<BTreeMap<String, Tensor>> {
     let input_ids = fixture.get(&format!("in.{case}.input_ids"))?;
     let batch = input_ids.dim(0)?;
-    // A case may bring its own pictures; else it takes the first ones of all.
+    // A case may have its own pictures; otherwise it uses the first ones of the fixture.
     let of_case = |name: &str| -> anyhow::Result<Option<Tensor>> {
         let own = format!("in.{case}.{name}");
         let name = if fixture.has(&own) { own } else { format!("in.{name}") };
@@ -64,7 +64,7 @@ fn compute(fixture: &Fixture, network: &GroundingDino, case: &str) -> anyhow::Re
     Ok(computed)
 }
 
-/// Every output of the case: a name as computed, or one image of it where a number follows.
+/// Compares every output of a case. A number at the end of a name selects one image of the computed tensor.
 fn compare(fixture: &mut Fixture, case: &str, computed: &BTreeMap<String, Tensor>) -> anyhow::Result<()> {
     let prefix = format!("out.{case}.");
     let outputs: Vec<_> = fixture.names().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_owned).collect();

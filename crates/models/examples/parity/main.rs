@@ -1,7 +1,7 @@
-//! Compares our networks with reference numbers: `parity DIR...`.
+//! Compares the networks with reference values: `parity DIR...`.
 //!
 //! The folder's name (up to the first further `-`, `_` or digit group) says which network it is for; `FIXTURES.md`
-//! beside this file documents the layouts. One line is printed per output tensor, then the worst relative error.
+//! beside this file documents the layouts. Prints one line per output tensor, then the largest relative error.
 #![allow(clippy::print_stdout, reason = "an example that reports to a person")]
 
 mod bsq;
@@ -24,7 +24,7 @@ use anyhow::{Context, bail};
 use clap::Parser;
 use compare::{Comparison, TOLERANCE};
 
-/// Names of networks that only evaluation uses; their fixtures lie in the same folder.
+/// Networks that only evaluation uses. Their fixtures are in the same folder, and are skipped here.
 const JUDGES: [&str; 2] = ["clip", "dino"];
 
 /// Compares the networks with fixture folders; exit code 1 if any tensor is off by more than 1e-4 of its magnitude.

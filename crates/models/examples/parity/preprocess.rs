@@ -1,4 +1,5 @@
-//! Image preparation: resizing, cropping and the way to a tensor, from the decoded pixels of the fixture.
+//! Parity of picture preprocessing: resizing, cropping and conversion to a tensor, from the decoded pixels of the
+//! fixture.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -13,7 +14,7 @@ use serde::Deserialize;
 
 use crate::compare::{Comparison, Fixture};
 
-/// One level of 8 bits is allowed: in bytes, and in [-1, 1] (with room for the rounding of f32).
+/// The tolerance is one of 256 levels: in bytes, and in [-1, 1] (with a margin for the rounding of f32).
 const LEVEL: f64 = 1.0;
 const UNIT_LEVEL: f64 = 2.0 / 255.0 + 1e-6;
 
@@ -29,7 +30,7 @@ pub(crate) fn run(folder: &Path) -> anyhow::Result<Vec<Comparison>> {
     fixture.finish()
 }
 
-/// `out.[exif_applied.](float|crop)SIZE.PICTURE`.
+/// Compares an output named `out.[exif_applied.](float|crop)SIZE.PICTURE`.
 fn check_output(fixture: &mut Fixture, folder: &Path, name: &str) -> anyhow::Result<()> {
     let rest = name.strip_prefix("out.").unwrap_or(name);
     let (rest, turn) = rest.strip_prefix("exif_applied.").map_or((rest, false), |rest| (rest, true));
@@ -47,7 +48,7 @@ fn check_output(fixture: &mut Fixture, folder: &Path, name: &str) -> anyhow::Res
     fixture.check_against(name, &expected, &bytes_tensor(&cover_and_crop(&picture, height, width)?)?, LEVEL)
 }
 
-/// The pictures in folders `expectedSIZE`, one for each input of that name.
+/// Compares the pictures in folders `expectedSIZE`, one for each input of that name.
 fn check_expected_files(fixture: &mut Fixture, folder: &Path) -> anyhow::Result<()> {
     for (directory, size) in expected_folders(folder)? {
         let (height, width) = parse_size(&size)?;
@@ -65,7 +66,7 @@ fn check_expected_files(fixture: &mut Fixture, folder: &Path) -> anyhow::Result<
     Ok(())
 }
 
-/// The sizes before cropping that `info.json` gives: must be the same to the pixel.
+/// Compares the sizes before cropping with those in `info.json`; they must be equal.
 fn check_sizes(fixture: &mut Fixture, folder: &Path) -> anyhow::Result<()> {
     let info = info(folder)?;
     for name in picture_names(fixture) {
@@ -83,7 +84,7 @@ fn check_sizes(fixture: &mut Fixture, folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The detector's preparation, which is Pillow's to the last bit: no level is forgiven.
+/// Compares the detector's preprocessing, which must be bit-identical to Pillow's.
 fn check_detector(fixture: &mut Fixture, folder: &Path) -> anyhow::Result<()> {
     let path = folder.join("io.groundingdino.safetensors");
     if !path.exists() {
@@ -112,7 +113,7 @@ fn check_detector(fixture: &mut Fixture, folder: &Path) -> anyhow::Result<()> {
     fixture.check_against("groundingdino sizes", &tensor(expected)?, &tensor(actual.collect())?, 0.0)
 }
 
-/// `groundingdino_sizes.json`.
+/// The contents of `groundingdino_sizes.json`.
 #[derive(Deserialize)]
 struct DetectorSizes {
     size: u32,
@@ -120,7 +121,7 @@ struct DetectorSizes {
     table_800_1333: Vec<DetectorSize>,
 }
 
-/// One picture's size, and what the original repository makes of it.
+/// The size of one picture, and the size that the original repository resizes it to.
 #[derive(Deserialize)]
 struct DetectorSize {
     h: u32,
@@ -128,7 +129,7 @@ struct DetectorSize {
     original_hw: [u32; 2],
 }
 
-/// Folders named `expectedSIZE`, and their sizes.
+/// Returns the folders named `expectedSIZE`, with their sizes.
 fn expected_folders(folder: &Path) -> anyhow::Result<Vec<(String, String)>> {
     let mut folders = Vec::new();
     for entry in std::fs::read_dir(folder)? {
@@ -141,7 +142,7 @@ fn expected_folders(folder: &Path) -> anyhow::Result<Vec<(String, String)>> {
     Ok(folders)
 }
 
-/// The pictures of which the fixture gives decoded pixels.
+/// Returns the names of the pictures for which the fixture has decoded pixels.
 fn picture_names(fixture: &Fixture) -> Vec<String> {
     let name = |tensor: &str| Some(tensor.strip_prefix("in.")?.strip_suffix(".decoded")?.to_owned());
     fixture.names().filter_map(name).collect()
@@ -154,8 +155,8 @@ fn decoded(fixture: &Fixture, name: &str) -> anyhow::Result<RgbImage> {
     RgbImage::from_raw(width.try_into()?, height.try_into()?, tensor.flatten_all()?.to_vec1()?).context("too large")
 }
 
-/// The decoded pixels, turned as the EXIF data of the file says: JPEG decoders differ a little, so that the pixels of
-/// our own would not do.
+/// Applies the EXIF orientation of the file to the fixture's decoded pixels. Our own decoded pixels cannot be used,
+/// because JPEG decoders differ slightly.
 fn upright(picture: RgbImage, folder: &Path, name: &str) -> anyhow::Result<RgbImage> {
     let info = info(folder)?;
     let file = info[name]["file"].as_str().with_context(|| format!("info.json names no file for {name}"))?;
@@ -170,14 +171,14 @@ fn info(folder: &Path) -> anyhow::Result<serde_json::Value> {
     Ok(serde_json::from_slice(&std::fs::read(folder.join("info.json"))?)?)
 }
 
-/// `48` is 48 x 48, `48x64` is 48 high and 64 wide.
+/// Parses a size: `48` is 48 x 48, `48x64` is 48 high and 64 wide.
 fn parse_size(text: &str) -> anyhow::Result<(u32, u32)> {
     let (height, width) = text.split_once('x').unwrap_or((text, text));
     let number = |text: &str| text.parse().with_context(|| format!("{text:?} is no size"));
     Ok((number(height)?, number(width)?))
 }
 
-/// The picture as (height, width, 3) bytes.
+/// Returns the picture as a tensor (height, width, 3) of bytes.
 fn bytes_tensor(picture: &RgbImage) -> anyhow::Result<Tensor> {
     let shape = (picture.height() as usize, picture.width() as usize, 3);
     Ok(Tensor::from_vec(picture.as_raw().clone(), shape, &Device::Cpu)?)

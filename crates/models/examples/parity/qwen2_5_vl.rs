@@ -1,4 +1,5 @@
-//! Qwen2.5-VL: preparation, vision tower, positions, first pass and greedy decoding, for every text of the fixture.
+//! Parity of Qwen2.5-VL: preprocessing, vision encoder, positions, prefill and greedy decoding, for every text of the
+//! fixture.
 
 use std::{collections::BTreeMap, ops::ControlFlow, path::Path};
 
@@ -13,7 +14,7 @@ use serde::Deserialize;
 
 use crate::compare::{Comparison, Fixture};
 
-/// Pixels of a merged cell's side, in the list of sizes.
+/// Side of a merged cell in pixels, for the list of sizes.
 const FACTOR: usize = 28;
 
 pub(crate) fn run(folder: &Path) -> anyhow::Result<Vec<Comparison>> {
@@ -45,7 +46,7 @@ fn read(folder: &Path, name: &str) -> anyhow::Result<Option<Vec<u8>>> {
 
 fn names_between(fixture: &Fixture, before: &str, after: &str) -> Vec<String> {
     let name = |name: &str| Some(name.strip_prefix(before)?.strip_suffix(after)?.to_owned());
-    // `image_grid_thw` belongs to a text, not to a picture.
+    // `image_grid_thw` belongs to a case, not to a picture.
     fixture.names().filter_map(name).filter(|name| !name.contains('.')).collect()
 }
 
@@ -58,7 +59,7 @@ struct SizeCase {
     resized: Option<[u32; 2]>,
 }
 
-/// Every size of the list, (0, 0) for those that are refused.
+/// Compares every size of the list; (0, 0) marks pictures that must be rejected.
 fn check_sizes(fixture: &mut Fixture, folder: &Path) -> anyhow::Result<()> {
     let Some(text) = read(folder, "smart_resize_cases.json")? else { return Ok(()) };
     let cases: Vec<SizeCase> = serde_json::from_slice(&text).context("smart_resize_cases.json")?;
@@ -137,7 +138,7 @@ fn check_case(fixture: &mut Fixture, case: &str, model: &Qwen) -> anyhow::Result
     Ok(())
 }
 
-/// The case's own patches, or those of its pictures in order.
+/// Returns the case's own patches, or those of its pictures in order.
 fn pixel_values(fixture: &Fixture, case: &str, pictures: usize) -> anyhow::Result<Tensor> {
     let own = format!("in.{case}.pixel_values");
     if fixture.has(&own) {
@@ -152,7 +153,7 @@ fn pixel_values(fixture: &Fixture, case: &str, pictures: usize) -> anyhow::Resul
     Ok(Tensor::cat(&parts.collect::<anyhow::Result<Vec<_>>>()?, 0)?)
 }
 
-/// Everything that says where something stands.
+/// Returns all position tensors of a case.
 fn positions(config: &QwenConfig, ids: &[u32], grids: &[Grid]) -> anyhow::Result<Vec<(&'static str, Tensor)>> {
     let merge = config.vision.spatial_merge_size;
     let text = TextPositions::new(ids, config.image_token_id, grids, merge)?;

@@ -1,4 +1,4 @@
-//! SAM: the picture's embedding, and masks and ratings for boxes and points.
+//! Parity of SAM: image embeddings, and masks and IoU scores for boxes and points.
 
 use std::path::Path;
 
@@ -26,7 +26,7 @@ pub(crate) fn run(folder: &Path) -> anyhow::Result<Vec<Comparison>> {
     fixture.finish()
 }
 
-/// What stands between `out.` and `.pred_masks` or `.iou_scores`.
+/// Returns the case names: the part of a tensor name between `out.` and `.pred_masks` or `.iou_scores`.
 fn cases(fixture: &Fixture) -> Vec<String> {
     let case = |name: &str| {
         let rest = name.strip_prefix("out.")?;
@@ -37,8 +37,8 @@ fn cases(fixture: &Fixture) -> Vec<String> {
     cases
 }
 
-/// A name that begins with `box` is asked by the boxes, with `point` by the points, with `both` by both; one that ends in
-/// `single` has the one mask of a clear prompt.
+/// Compares one case. A name that begins with `box` uses the boxes as prompts, `point` the points, `both` both. A name
+/// that ends in `single` uses the mask for an unambiguous prompt.
 fn check_case(fixture: &mut Fixture, network: &Sam, pictures: &[SamEmbedding], case: &str) -> anyhow::Result<()> {
     let prompts = prompts(fixture, case)?;
     ensure!(prompts.len() == pictures.len(), "{case}: {} pictures, {} prompts", pictures.len(), prompts.len());
@@ -64,7 +64,7 @@ fn check_case(fixture: &mut Fixture, network: &Sam, pictures: &[SamEmbedding], c
     Ok(())
 }
 
-/// By picture, the prompts of the case.
+/// Returns the prompts of the case for each picture.
 fn prompts(fixture: &Fixture, case: &str) -> anyhow::Result<Vec<Vec<SamPrompt>>> {
     let numbers = |name: &str| -> anyhow::Result<Vec<Vec<Vec<f32>>>> {
         Ok(fixture.get(name)?.to_dtype(DType::F32)?.flatten_from(2)?.to_vec3()?)

@@ -1,4 +1,5 @@
-//! T5 encoder: last hidden state with and without padding, state after each block, position bias and buckets.
+//! Parity of the T5 encoder: last hidden state with and without padding, state after each block, position bias and
+//! buckets.
 
 use std::path::Path;
 
@@ -25,7 +26,8 @@ fn open_encoder(folder: &Path) -> anyhow::Result<T5Encoder> {
     Ok(weights.load(DType::F32, &Device::Cpu, T5Encoder::is_ignored, |vb| T5Encoder::new(vb, &config))?)
 }
 
-/// What stands between `in.` and `input_ids`: "" for `in.input_ids`, "long." for `in.long.input_ids`.
+/// Returns the group names: the part between `in.` and `input_ids`: "" for `in.input_ids`, "long." for
+/// `in.long.input_ids`.
 fn groups(fixture: &Fixture) -> Vec<String> {
     let group = |name: &str| Some(name.strip_prefix("in.")?.strip_suffix("input_ids")?.to_owned());
     fixture.names().filter_map(group).collect()

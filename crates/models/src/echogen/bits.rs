@@ -1,14 +1,14 @@
-//! Drawing bits from logits.
+//! Sampling of bits from logits.
 
 use super::guidance::SamplingOptions;
 use crate::random::CounterRng;
 
-/// The stream of a seed that bits are drawn from; the posterior's noise has another.
+/// Number of the random stream that bits are drawn from. The posterior's noise uses another stream.
 pub const BIT_STREAM: u64 = 1;
 
-/// Draws every bit alone from its pair of logits. One uniform number is taken for each bit, in the order (scale, token,
-/// bit), also where the outcome is settled, so the n-th bit of a picture always meets the n-th number of its seed.
-/// `logits` holds pairs (bit 0, bit 1); returns one byte a bit.
+/// Samples every bit independently from its pair of logits. One uniform number is consumed per bit, in the order
+/// (scale, token, bit), even where the outcome is certain, so the n-th bit of a picture always uses the n-th number of
+/// its seed. `logits` holds pairs (bit 0, bit 1). Returns one byte per bit.
 pub fn draw_bits(logits: &[f32], options: &SamplingOptions, rng: &mut CounterRng) -> Vec<u8> {
     let mut uniforms = vec![0f32; logits.len() / 2];
     rng.fill_uniform(&mut uniforms);
@@ -19,7 +19,7 @@ pub fn draw_bits(logits: &[f32], options: &SamplingOptions, rng: &mut CounterRng
     pairs.zip(uniforms).map(|(pair, u)| u8::from(f64::from(u) < probability_of_one(pair, options.top_p))).collect()
 }
 
-/// The probability that a bit is one, after the rarer value has been dropped if it is as rare as 1 − top_p.
+/// Returns the probability of a 1. A value with probability 1 − top_p or less gets probability 0.
 fn probability_of_one(pair: &[f32], top_p: f64) -> f64 {
     let one = 1.0 / (1.0 + (f64::from(pair[0]) - f64::from(pair[1])).exp());
     if top_p > 0.0 && one <= 1.0 - top_p {

@@ -1,7 +1,9 @@
-//! One block: a content stream that sees text and itself, and an image stream that sees text, subject and itself.
+//! One transformer block with two streams: the content stream attends to text and itself; the image stream attends to
+//! text, subject and itself.
 //!
-//! Field names are the checkpoint's. Shapes: C width, H heads, R guidance rows, L image tokens of the present scale,
-//! K content tokens, T text tokens, S patches.
+//! Field names are the checkpoint's. Gains are the six adaptive layer norm vectors of a block (two gates, two scales,
+//! two shifts). Shapes: C width, H heads, R guidance rows, L image tokens of the current scale, K content tokens, T
+//! text tokens, S patches.
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -14,21 +16,21 @@ use crate::layers::{
     norm::LayerNorm,
 };
 
-/// Upper bound of a head's log sharpness, ln 100.
+/// Upper bound of a head's log sharpness (the learned logit scale of unit-norm attention), ln 100.
 const MAX_LOG_SHARPNESS: f32 = 4.605_170_2;
 
-/// What the image tokens of one guidance row read in one block, computed once per job.
+/// Keys and values that the image tokens of one guidance row attend to in one block, computed once per job.
 #[derive(Clone, Debug)]
 pub(crate) struct LayerCondition {
     /// Content tokens, (H, K, head_dim).
     pub(crate) content: KeyValue,
     /// Semantic patches, (H, S, head_dim).
     pub(crate) patches: KeyValue,
-    /// Words, (H, T, head_dim).
+    /// Text tokens, (H, T, head_dim).
     pub(crate) words: KeyValue,
 }
 
-/// Which keys a run of queries may see: queries `start .. start + count` of the L tokens see the first `keys`.
+/// Visible keys of a range of queries: queries `start .. start + count` of the L tokens attend to the first `keys`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Span {
     pub(crate) start: usize,
@@ -36,23 +38,23 @@ pub(crate) struct Span {
     pub(crate) keys: usize,
 }
 
-/// The image tokens of one pass through a block.
+/// Inputs of one pass of image tokens through a block.
 pub(crate) struct ImageStep<'a> {
-    /// (R, 6, C): the block's own gains added.
+    /// (R, 6, C), including the block's own gains.
     pub(crate) gains: &'a Tensor,
-    /// Angles of the L tokens.
+    /// Rotary angles of the L tokens.
     pub(crate) rotation: &'a Rotation,
-    /// The rows' conditions in this block.
+    /// The rows' conditions for this block.
     pub(crate) conditions: &'a [&'a LayerCondition],
     /// The rows' key-value caches of this block, (H, capacity, head_dim).
     pub(crate) caches: &'a [&'a KeyValue],
-    /// Where in the caches the new keys go.
+    /// Position in the caches at which the new keys are written.
     pub(crate) position: usize,
-    /// Who sees what.
+    /// Visible keys of the queries.
     pub(crate) spans: &'a [Span],
 }
 
-/// Queries, keys and values of the image; keys and values of the content; the bridge between them.
+/// Self-attention of the image stream and its cross-attention to the subject: projections of both streams.
 struct JointAttention {
     mat_qkv: Linear,
     q_bias: Tensor,
@@ -64,7 +66,7 @@ struct JointAttention {
     control_attn: Linear,
 }
 
-/// The half of a block that changes the content; the last block has none, since nobody would read it.
+/// The part of a block that updates the content stream. The last block has none, because its content output is unused.
 struct ContentBranch {
     control_mat_q: Linear,
     control_q_bias: Tensor,
@@ -139,7 +141,7 @@ impl FeedForward {
         Ok(Self { fc1: Linear::new(vb.pp("fc1"), c, hidden)?, fc2: Linear::new(vb.pp("fc2"), hidden, c)? })
     }
 
-    /// Without the last bias, which the residual sum adds.
+    /// Without the bias of the second layer, which the residual addition adds.
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
         let hidden = activate(self.fc1.product(xs)?, self.fc1.bias(), Activation::GeluTanh)?;
         self.fc2.product(&hidden)
@@ -180,35 +182,35 @@ impl Block {
         })
     }
 
-    /// What the weights are stored in.
+    /// Returns the dtype of the weights.
     pub(crate) fn dtype(&self) -> candle_core::DType {
         self.sa.proj.dtype()
     }
 
-    /// The block's own image gains added to those of the rows, (R, 6, C).
+    /// Returns the sum of the block's own image gains and those of the rows, (R, 6, C).
     pub(crate) fn image_gains(&self, gains: &Tensor) -> Result<Tensor> {
         gains.broadcast_add(&self.ada_gss)
     }
 
-    /// Keys and values of the words for the image stream; `words` (T, C).
+    /// Returns keys and values of the text tokens for the image stream; `words` (T, C).
     pub(crate) fn words(&self, words: &Tensor) -> Result<KeyValue> {
         self.key_value(&self.ca.mat_kv.product(words)?, &self.ca.v_bias, false)
     }
 
-    /// Keys and values of the words for the content stream; none in the last block.
+    /// Returns keys and values of the text tokens for the content stream; `None` in the last block.
     pub(crate) fn words_for_content(&self, words: &Tensor) -> Result<Option<KeyValue>> {
         let Some(branch) = &self.content else { return Ok(None) };
         let attention = &branch.control_ca;
         self.key_value(&attention.mat_kv.product(words)?, &attention.v_bias, false).map(Some)
     }
 
-    /// Keys and values of the semantic patches for the image stream; `patches` (S, C).
+    /// Returns keys and values of the semantic patches for the image stream; `patches` (S, C).
     pub(crate) fn patches(&self, patches: &Tensor) -> Result<KeyValue> {
         self.key_value(&self.ca_control_mat_kv.product(patches)?, &self.ca_control_v_bias, false)
     }
 
-    /// What the image reads of `content` (K, C), and the content for the next block (none after the last); `gains`
-    /// (1, 6, C) without the block's own.
+    /// Returns the content keys and values for the image stream, and the content stream for the next block (`None` in
+    /// the last block). `content` is (K, C); `gains` (1, 6, C) excludes the block's own.
     pub(crate) fn content(
         &self,
         content: &Tensor,
@@ -235,7 +237,7 @@ impl Block {
         Ok((own, Some(content)))
     }
 
-    /// The image stream (R · L, C) after this block; appends the tokens' keys and values to the rows' caches.
+    /// Returns the image stream (R · L, C) after this block. Appends the tokens' keys and values to the rows' caches.
     pub(crate) fn image(&self, xs: &Tensor, step: &ImageStep) -> Result<Tensor> {
         let gains = step.gains;
         let normed = self.norm(xs, gains, Gain::Scale1, Gain::Shift1)?;
@@ -309,12 +311,12 @@ impl Block {
         1.0 / (self.head_dim as f64).sqrt()
     }
 
-    /// One row's (tokens, C) as (H, tokens, head_dim).
+    /// Splits one row's (tokens, C) into heads: (H, tokens, head_dim).
     fn heads_of(&self, xs: &Tensor, options: HeadOptions) -> Result<Tensor> {
         split_heads(xs, 0, (1, self.heads, self.head_dim), options)?.squeeze(0)
     }
 
-    /// Splits (tokens, 2C) into keys and values; `unit` normalises the keys.
+    /// Splits (tokens, 2C) into keys and values. `unit` selects L2 normalisation of the keys.
     fn key_value(&self, xs: &Tensor, v_bias: &Tensor, unit: bool) -> Result<KeyValue> {
         let shape = (1, self.heads, self.head_dim);
         let keys = split_heads(xs, 0, shape, HeadOptions { unit, ..HeadOptions::default() })?.squeeze(0)?;
@@ -324,12 +326,12 @@ impl Block {
     }
 }
 
-/// A block's own gains, (1, 1, 6, C) in the file, as (1, 6, C) in float32.
+/// Loads a block's own gains, (1, 1, 6, C) in the file, as (1, 6, C) in float32.
 fn gains(vb: &VarBuilder, name: &str, c: usize) -> Result<Tensor> {
     vb.get((1, 1, 6, c), name)?.squeeze(0)?.to_dtype(candle_core::DType::F32)
 }
 
-/// Rows one below the other; a single one is not copied.
+/// Concatenates rows along dimension 0. A single row is not copied.
 fn join(rows: &[Tensor]) -> Result<Tensor> {
     match rows {
         [row] => Ok(row.clone()),

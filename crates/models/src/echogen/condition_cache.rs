@@ -1,8 +1,8 @@
-//! Conditions kept across jobs, in bounded caches.
+//! Bounded caches of conditions across jobs.
 //!
-//! Keyed by content, so nobody can pass a wrong key: text by its features (or, for "no text", by its length alone),
-//! subject by its features (or, for "no subject", by its token counts). Hence a prompt's row without subject serves
-//! every subject, the row without text and subject is a table by length, and the full row serves all seeds.
+//! Keys are derived from content: a text's key from its features (for "no text" from its length), a subject's from its
+//! features (for "no subject" from its token counts). So a prompt's row without subject is shared by all subjects, the
+//! row without text and subject is shared by all prompts of one length, and the full row is shared by all seeds.
 
 use std::sync::Arc;
 
@@ -15,25 +15,25 @@ use super::{
     model::{EchoGen, SubjectFeatures},
 };
 
-/// A text of a guidance row.
+/// The text of a guidance row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Text<'a> {
     /// Features (T, text_channels).
     Features(&'a Tensor),
-    /// The learned "no text" of that many tokens.
+    /// The learned "no text" with that many tokens.
     Nothing(usize),
 }
 
-/// A subject of a guidance row.
+/// The subject of a guidance row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Subject<'a> {
     /// A subject's features.
     Features(&'a SubjectFeatures),
     /// The learned "no subject".
     Nothing {
-        /// Content tokens.
+        /// Number of content tokens.
         content: usize,
-        /// Patches.
+        /// Number of patches.
         patches: usize,
     },
 }
@@ -50,23 +50,23 @@ enum SubjectKey {
     Nothing(usize, usize),
 }
 
-/// Three caches (texts, subjects, pairs) that together hold at most a given number of bytes.
+/// Three caches (texts, subjects, pairs) with a common limit in bytes.
 pub(crate) struct ConditionCache {
     texts: Cache<TextKey, Arc<TextCondition>>,
     subjects: Cache<SubjectKey, Arc<SubjectCondition>>,
     rows: Cache<(TextKey, SubjectKey), Arc<RowCondition>>,
 }
 
-/// How often a kept condition was used and how often one had to be computed.
+/// Hits and misses of the condition cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheUse {
-    /// Rows that were there.
+    /// Number of rows found in the cache.
     pub hits: usize,
-    /// Rows that were computed.
+    /// Number of rows computed.
     pub misses: usize,
 }
 
-/// Weights are counted in KiB, so that they fit moka's 32 bits.
+/// Returns the cache weight in KiB, because moka's weights are 32-bit.
 fn weight(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
 }
@@ -84,8 +84,8 @@ where
 }
 
 impl ConditionCache {
-    /// A cache of at most `bytes`: the pairs, which are the dearest to compute, get five eighths, the texts a quarter,
-    /// the subjects an eighth.
+    /// Creates a cache of at most `bytes`. The pairs, which are the most expensive to compute, get five eighths of it,
+    /// the texts a quarter, the subjects an eighth.
     pub(crate) fn new(bytes: usize) -> Self {
         Self {
             texts: lru(bytes / 4, TextCondition::bytes),
@@ -94,7 +94,7 @@ impl ConditionCache {
         }
     }
 
-    /// The conditions of a row, kept or computed; counts which in `usage`.
+    /// Returns the conditions of a row from the cache, or computes them. Counts the hit or miss in `usage`.
     pub(crate) fn row(
         &self,
         model: &EchoGen,

@@ -1,40 +1,41 @@
-//! Sizes of the transformer.
+//! Configuration of the transformer.
 
 use serde::{Deserialize, Serialize};
 
-/// Sizes of an EchoGen transformer; the published ones are [`EchoGenConfig::layer12`] and [`EchoGenConfig::echogen_2b`].
+/// Sizes of an EchoGen transformer. The published ones are [`EchoGenConfig::layer12`] and
+/// [`EchoGenConfig::echogen_2b`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EchoGenConfig {
-    /// Blocks.
+    /// Number of blocks.
     pub depth: usize,
     /// Width C of both streams.
     pub dim: usize,
-    /// Attention heads.
+    /// Number of attention heads H.
     pub heads: usize,
-    /// Groups that the checkpoint stores the blocks in.
+    /// Number of groups (chunks) in which the checkpoint stores the blocks.
     pub block_chunks: usize,
     /// Bits per token, d.
     pub bits: usize,
     /// Channels of the text features.
     pub text_channels: usize,
-    /// Rows of the learned "no text" table: the longest prompt.
+    /// Rows of the learned "no text" table, which is the maximum number of text tokens.
     pub text_maxlen: usize,
-    /// Content tokens K.
+    /// Number of content tokens K.
     pub content_len: usize,
     /// Channels of a content token.
     pub content_dim: usize,
-    /// Semantic tokens: one global row and S patches.
+    /// Number of semantic tokens: one global token and S patches.
     pub semantic_len: usize,
     /// Channels of a semantic token.
     pub semantic_dim: usize,
-    /// Hidden width of the feed-forward networks over C, before rounding to a multiple of 256.
+    /// Inner width of the MLPs as a multiple of C, before rounding to a multiple of 256.
     pub mlp_ratio: f64,
     /// Rows of the level embedding.
     pub levels: usize,
     /// Epsilon of every norm.
     pub norm_eps: f64,
-    /// Whether the level embedding is added once, before the first block, or again before every chunk.
+    /// Whether the level embedding is added once before the first block, or before every chunk.
     pub level_embed_once: bool,
 }
 
@@ -80,27 +81,27 @@ impl EchoGenConfig {
         }
     }
 
-    /// Channels of a head.
+    /// Returns the width of a head.
     pub fn head_dim(&self) -> usize {
         self.dim / self.heads
     }
 
-    /// Hidden width of the feed-forward networks.
+    /// Returns the inner width of the MLPs.
     pub fn hidden(&self) -> usize {
         (self.dim as f64 * self.mlp_ratio / 256.0).round_ties_even() as usize * 256
     }
 
-    /// Heads of the pooling attention over the text.
+    /// Returns the number of heads of the attention pooling over the text.
     pub fn pool_heads(&self) -> usize {
         self.text_channels / if self.dim > 4096 { 64 } else { 128 }
     }
 
-    /// Blocks in a chunk.
+    /// Returns the number of blocks in a chunk.
     pub fn chunk_depth(&self) -> usize {
         self.depth / self.block_chunks
     }
 
-    /// The checkpoint's prefix of block `index`.
+    /// Returns the prefix of block `index` in the checkpoint.
     pub fn block_prefix(&self, index: usize) -> String {
         match self.block_chunks {
             1 => format!("blocks.{index}"),
@@ -108,7 +109,7 @@ impl EchoGenConfig {
         }
     }
 
-    /// Refuses sizes that do not divide, with the numbers.
+    /// Checks that the sizes are divisible as required. The error states the numbers.
     pub fn validate(&self) -> Result<(), String> {
         let Self { depth, dim, heads, block_chunks, text_channels, .. } = *self;
         if [depth, dim, heads, block_chunks, self.bits, self.content_len, self.content_dim, self.semantic_dim]

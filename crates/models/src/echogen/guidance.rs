@@ -1,24 +1,24 @@
-//! Subject-text classifier-free guidance: which rows are run, and how their logits are joined.
+//! Subject-text classifier-free guidance: which rows run, and how their logits are combined.
 //!
-//! Three rows an image: (text, subject), (text, no subject), (no text, no subject). With cfg_t, cfg_i the published
-//! L = L2 + cfg_t (L1 − L2) + cfg_i (L0 − L1) is the weighted sum cfg_i·L0 + (cfg_t − cfg_i)·L1 + (1 − cfg_t)·L2. A row
-//! whose weight is zero now and at every later scale need not run: with equal guidance, the published default, that is
-//! row 1.
+//! Each image has three rows: 0 = (text, subject), 1 = (text, no subject), 2 = (no text, no subject). With cfg_t and
+//! cfg_i, the published L = L2 + cfg_t (L1 − L2) + cfg_i (L0 − L1) equals the weighted sum cfg_i·L0 + (cfg_t −
+//! cfg_i)·L1 + (1 − cfg_t)·L2. A row whose weight is zero at the current and every later scale is not run. With cfg_t
+//! = cfg_i, the published default, that is row 1.
 
 use serde::{Deserialize, Serialize};
 
-/// One number for all scales, or one for each, coarse to fine.
+/// A parameter for all scales, or one value per scale from coarse to fine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum PerScale {
-    /// The same at every scale.
+    /// The same value at every scale.
     All(f64),
-    /// One number a scale.
+    /// One value per scale.
     Each(Vec<f64>),
 }
 
 impl PerScale {
-    /// The number at `scale`; a list that is too short repeats its last.
+    /// Returns the value at `scale`. A list that is too short repeats its last value.
     pub fn at(&self, scale: usize) -> f64 {
         match self {
             Self::All(value) => *value,
@@ -34,24 +34,24 @@ impl PerScale {
     }
 }
 
-/// How one image is drawn.
+/// Sampling parameters of one image.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SamplingOptions {
-    /// cfg_t: how strongly the picture follows the text.
+    /// cfg_t: strength of text guidance.
     pub guidance_text: PerScale,
-    /// cfg_i: how strongly the picture follows the subject.
+    /// cfg_i: strength of subject guidance.
     pub guidance_subject: PerScale,
-    /// tau: divides the logits.
+    /// tau: the logits are divided by it.
     pub temperature: PerScale,
-    /// 1 is greedy; any larger number changes nothing, since a bit has two values.
+    /// 1 is greedy. Any larger number has no effect, because a bit has two values.
     pub top_k: u32,
-    /// A value as rare as 1 − top_p is never drawn; 0 turns this off.
+    /// A value with probability 1 − top_p or less is never drawn; 0 disables this.
     pub top_p: f64,
 }
 
 impl Default for SamplingOptions {
-    /// The values of the published inference script.
+    /// The defaults of the published inference script.
     fn default() -> Self {
         Self {
             guidance_text: PerScale::All(2.5),
@@ -64,7 +64,7 @@ impl Default for SamplingOptions {
 }
 
 impl SamplingOptions {
-    /// Refuses what cannot be sampled with, in words that say what to change.
+    /// Checks the parameters. The error says what to change.
     pub fn validate(&self, scales: usize) -> Result<(), String> {
         for (name, value) in [
             ("text guidance", &self.guidance_text),
@@ -95,13 +95,13 @@ impl SamplingOptions {
         Ok(())
     }
 
-    /// The weights of the three rows at `scale`.
+    /// Returns the weights of the three rows at `scale`.
     pub fn row_weights(&self, scale: usize) -> [f64; 3] {
         let (text, subject) = (self.guidance_text.at(scale), self.guidance_subject.at(scale));
         [subject, text - subject, 1.0 - text]
     }
 
-    /// For each row, how many of the first scales it must run at.
+    /// Returns, for each row, the number of leading scales at which it must run.
     pub fn row_scales(&self, scales: usize) -> [usize; 3] {
         [0, 1, 2]
             .map(|row| (0..scales).rev().find(|scale| self.row_weights(*scale)[row] != 0.0).map_or(0, |last| last + 1))

@@ -1,6 +1,7 @@
 //! EchoGen: subject-driven next-scale prediction.
 //!
-//! [`model::EchoGen`] is the transformer, [`sampling::Sampler`] draws images from it, [`schedule`] says at which scales.
+//! [`model::EchoGen`] is the transformer, [`sampling::Sampler`] samples images from it, [`schedule`] defines the
+//! scales.
 
 pub mod bits;
 mod block;

@@ -1,7 +1,7 @@
 //! The transformer: embeddings, conditions, blocks and head.
 //!
-//! Source: the EchoGen paper's dual-path injection on top of Infinity's bitwise next-scale prediction; names are those
-//! of the published `echogen_2b.pth`.
+//! Source: the EchoGen paper's dual-path injection on top of Infinity's bitwise next-scale prediction. Tensor names
+//! are those of the published `echogen_2b.pth`.
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 use candle_nn::VarBuilder;
@@ -48,7 +48,7 @@ pub struct EchoGen {
     head: Linear,
 }
 
-/// Features of one subject, as the encoders give them.
+/// Features of one subject, as returned by the encoders.
 #[derive(Clone, Debug)]
 pub struct SubjectFeatures {
     /// DINOv2 class token, (semantic_dim).
@@ -59,7 +59,7 @@ pub struct SubjectFeatures {
     pub content: Tensor,
 }
 
-/// One learned query over the text tokens.
+/// Attention pooling of the text tokens with one learned query.
 struct TextPool {
     mat_q: Tensor,
     mat_kv: Linear,
@@ -72,14 +72,14 @@ struct Projector {
     second: Linear,
 }
 
-/// What a teacher-forced pass shows beside the logits.
+/// Intermediate results of a teacher-forced pass.
 #[derive(Debug, Default)]
 pub struct Taps {
     /// The image stream after every block, (tokens + 1, C).
     pub blocks: Vec<Tensor>,
 }
 
-/// What depends on one (text, subject) pair, for inspection; shapes as in the fixtures' documentation.
+/// Intermediate results of the conditions of one (text, subject) pair; shapes as documented for the fixtures.
 #[derive(Debug)]
 pub struct ConditionTaps {
     /// (C).
@@ -105,7 +105,7 @@ impl TextPool {
         })
     }
 
-    /// (T, text_channels) to (1, C).
+    /// Pools (T, text_channels) to (1, C).
     fn forward(&self, text: &Tensor) -> Result<Tensor> {
         let (heads, _, head_dim) = self.mat_q.dims3()?;
         let kv = self.mat_kv.product(text)?; // (T, 2C)
@@ -128,8 +128,8 @@ impl Projector {
     }
 }
 
-/// A learned table (rows, channels): one that is longer in the file is cut to the first rows, a shorter one is
-/// followed by zeros (a model of another pixel budget, whose further rows were never trained).
+/// Loads a learned table (rows, channels). A longer table in the file is truncated; a shorter one is padded with zeros
+/// (a model of a smaller pixel budget, whose further rows were never trained).
 fn table(vb: &VarBuilder, name: &str, rows: usize, channels: usize) -> Result<Tensor> {
     if !vb.contains_tensor(name) {
         return vb.get((rows, channels), name);
@@ -142,8 +142,8 @@ fn table(vb: &VarBuilder, name: &str, rows: usize, channels: usize) -> Result<Te
     }
 }
 
-/// Whether a checkpoint's tensor is rightly left unread: buffers of zeros, leftovers of training, and what the last
-/// block would do to a content stream that nobody reads.
+/// Whether a tensor of the checkpoint is unused by design: zero buffers, training state, and the weights with which
+/// the last block would update the content stream.
 pub fn is_ignored(config: &EchoGenConfig, name: &str) -> bool {
     const LEFTOVERS: [&str; 4] =
         ["lvl_1L", "attn_bias_for_masking", "Infinity_visible_kvlen", "Infinity_invisible_qlen"];
@@ -166,8 +166,8 @@ pub fn is_ignored(config: &EchoGenConfig, name: &str) -> bool {
 }
 
 impl EchoGen {
-    /// Loads the transformer. The blocks take `block_dtype` (bf16 or f16 where the device has it); conditions, gains,
-    /// norms, embeddings and head stay in `vb`'s dtype, which should be float32.
+    /// Loads the transformer. The blocks use `block_dtype` (bf16 or f16 where the device supports it); conditions,
+    /// gains, norms, embeddings and head stay in `vb`'s dtype, which should be float32.
     pub fn new(vb: VarBuilder, config: &EchoGenConfig, block_dtype: DType) -> Result<Self> {
         config.validate().map_err(candle_core::Error::Msg)?;
         let c = config.dim;
@@ -207,22 +207,22 @@ impl EchoGen {
         })
     }
 
-    /// The model's sizes.
+    /// Returns the configuration.
     pub fn config(&self) -> &EchoGenConfig {
         &self.config
     }
 
-    /// Where the weights lie.
+    /// Returns the device of the weights.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// The learned "no text" of `length` tokens, (length, text_channels).
+    /// Returns the learned "no text" embedding of `length` tokens, (length, text_channels).
     pub(crate) fn no_text(&self, length: usize) -> Result<Tensor> {
         self.cfg_uncond.narrow(0, 0, length)
     }
 
-    /// The learned "no subject" with as many content tokens and patches as a subject has.
+    /// Returns the learned "no subject" embedding with the given numbers of content tokens and patches.
     pub(crate) fn no_subject(&self, content: usize, patches: usize) -> Result<SubjectFeatures> {
         Ok(SubjectFeatures {
             cls_token: self.control_features_uncond.get(0)?,
@@ -231,12 +231,12 @@ impl EchoGen {
         })
     }
 
-    /// Angles of every position of a schedule.
+    /// Returns the rotary angles of every position of a schedule.
     pub(crate) fn rotation(&self, schedule: &Schedule) -> Result<Rotation> {
         rotation_table(schedule, self.config.head_dim(), &self.device)
     }
 
-    /// Refuses text features that the model cannot take.
+    /// Checks the shape of text features.
     pub(crate) fn check_text(&self, text: &Tensor) -> Result<()> {
         let (length, channels) = text.dims2()?;
         if length == 0 || length > self.config.text_maxlen || channels != self.config.text_channels {
@@ -246,7 +246,7 @@ impl EchoGen {
         Ok(())
     }
 
-    /// Refuses subject features that the model cannot take.
+    /// Checks the shapes of subject features.
     pub(crate) fn check_subject(&self, subject: &SubjectFeatures) -> Result<()> {
         let config = &self.config;
         let (patches, patch_channels) = subject.patch_tokens.dims2()?;
@@ -273,7 +273,7 @@ impl EchoGen {
         Ok(())
     }
 
-    /// What depends on the text alone; `text` (T, text_channels), before the norm.
+    /// Computes the conditions that depend on the text only; `text` (T, text_channels), before the norm.
     pub(crate) fn text_condition(&self, text: &Tensor) -> Result<TextCondition> {
         self.check_text(text)?;
         let c = self.config.dim;
@@ -293,7 +293,7 @@ impl EchoGen {
         })
     }
 
-    /// What depends on the subject alone.
+    /// Computes the conditions that depend on the subject only.
     pub(crate) fn subject_condition(&self, subject: &SubjectFeatures) -> Result<SubjectCondition> {
         self.check_subject(subject)?;
         let c = self.config.dim;
@@ -309,8 +309,8 @@ impl EchoGen {
         })
     }
 
-    /// What depends on the pair: runs the content tower and the first scale. `seen` is shown the content stream after
-    /// every block but the last.
+    /// Computes the conditions that depend on the pair: runs the content stream and the first scale. `seen` is called
+    /// with the content stream after every block but the last.
     pub(crate) fn row_condition(
         &self,
         text: Arc<TextCondition>,
@@ -333,7 +333,7 @@ impl EchoGen {
         Ok(RowCondition { text, gains, layers, first_keys, first_logits })
     }
 
-    /// The global and the text token through all blocks: everything that happens before the first bit is drawn.
+    /// Runs the global and the text token through all blocks: the computation before the first sampled bit.
     fn first_scale(
         &self,
         text: &TextCondition,
@@ -360,12 +360,13 @@ impl EchoGen {
         Ok((caches, logits))
     }
 
-    /// [global + control_pos_start, text + pos_start], (2, C).
+    /// Returns [global + control_pos_start, text + pos_start], (2, C).
     pub(crate) fn prefix(&self, text: &TextCondition, subject: &SubjectCondition) -> Result<Tensor> {
         Tensor::cat(&[(&subject.vector + &self.control_pos_start)?, (&text.vector + &self.pos_start)?], 0)
     }
 
-    /// Key-value caches of one row, one a block, each (H, capacity, head_dim); allocated once and filled in place.
+    /// Allocates the key-value caches of one row, one per block, each (H, capacity, head_dim). They are filled in
+    /// place.
     pub(crate) fn empty_caches(&self, capacity: usize) -> Result<Vec<KeyValue>> {
         let shape = (self.config.heads, capacity, self.config.head_dim());
         let empty = || Tensor::zeros(shape, self.block_dtype(), &self.device);
@@ -376,23 +377,24 @@ impl EchoGen {
         self.blocks.first().map_or(DType::F32, |block| block.dtype())
     }
 
-    /// Bytes of key-value cache that one row of `schedule` needs.
+    /// Returns the bytes of key-value cache that one row of `schedule` needs.
     pub fn kv_cache_bytes(&self, schedule: &Schedule) -> usize {
         let elements = 2 * self.config.depth * self.config.dim * (schedule.image_tokens() + 1);
         elements * self.block_dtype().size_in_bytes()
     }
 
-    /// The level embedding of scale `index`, (1, C).
+    /// Returns the level embedding of scale `index`, (1, C).
     pub(crate) fn level(&self, index: usize) -> Result<Tensor> {
         self.lvl_embed.narrow(0, index, 1)
     }
 
-    /// Code sums (L, d) to tokens (L, C).
+    /// Embeds code sums (L, d) as tokens (L, C).
     pub(crate) fn embed_words(&self, codes: &Tensor) -> Result<Tensor> {
         self.word_embed.forward(codes)
     }
 
-    /// Tokens (R · L, C) through all blocks; `level` (1, C) or (R · L, C). `seen` is shown the stream after each block.
+    /// Runs tokens (R · L, C) through all blocks; `level` is (1, C) or (R · L, C). `seen` is called with the stream
+    /// after each block.
     pub(crate) fn run_blocks(
         &self,
         mut xs: Tensor,
@@ -420,14 +422,14 @@ impl EchoGen {
         Ok(xs)
     }
 
-    /// The head's output of one row, (L, 2d): pairs (bit 0, bit 1). One row at a time, so that the narrow product's
-    /// order of summation never depends on how many rows are in the batch.
+    /// Returns the head's output for one row, (L, 2d): pairs (bit 0, bit 1). One row at a time, because the summation
+    /// order of a product this narrow could depend on the number of rows in the batch.
     pub(crate) fn logits(&self, xs: &Tensor, head_gains: &Tensor) -> Result<Tensor> {
         self.head.forward(&modulated_norm(xs, head_gains, 0, 1, self.config.norm_eps)?)
     }
 
-    /// One pass over all scales with known codes: `inputs` (L − 1, d) are the resized code sums of scales 1.., row-major
-    /// and joined. Returns logits (L, 2d) without guidance and temperature.
+    /// Runs all scales in one pass with known codes (teacher forcing). `inputs` (L − 1, d) are the resized code sums
+    /// of scales 1 and following, row-major and concatenated. Returns logits (L, 2d) without guidance and temperature.
     pub fn teacher_forced(
         &self,
         text: &Tensor,
@@ -459,7 +461,7 @@ impl EchoGen {
         Ok((self.logits(&xs.narrow(0, 1, count - 1)?, &text.head_gains)?, taps))
     }
 
-    /// The intermediate results of one (text, subject) pair's conditions.
+    /// Returns the intermediate results of the conditions of one (text, subject) pair.
     pub fn condition_taps(&self, text: &Tensor, subject: &SubjectFeatures) -> Result<ConditionTaps> {
         let text = Arc::new(self.text_condition(text)?);
         let subject = self.subject_condition(subject)?;
@@ -475,16 +477,16 @@ impl EchoGen {
     }
 }
 
-/// The rows of one pass through all blocks.
+/// The guidance rows of one pass through all blocks.
 pub(crate) struct Pass<'a> {
-    /// (R, 6, C), without the blocks' own.
+    /// (R, 6, C), excluding the blocks' own gains.
     pub(crate) gains: Tensor,
-    /// Every row's conditions and caches, one of each a block.
+    /// Each row's conditions and caches, one of each per block.
     pub(crate) rows: Vec<(&'a [LayerCondition], &'a [KeyValue])>,
-    /// Angles of the L tokens.
+    /// Rotary angles of the L tokens.
     pub(crate) rotation: &'a Rotation,
     /// Position of the first of the L tokens.
     pub(crate) position: usize,
-    /// Who sees what.
+    /// Visible keys of the queries.
     pub(crate) spans: &'a [Span],
 }

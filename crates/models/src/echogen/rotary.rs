@@ -1,4 +1,4 @@
-//! Two-dimensional rotary positions on the grid of the finest published scale.
+//! Two-dimensional rotary position embeddings on the grid of the finest published scale.
 
 use candle_core::{Device, Result, Tensor};
 
@@ -8,14 +8,15 @@ use crate::layers::attention::Rotation;
 /// Base of the frequencies.
 const BASE: f32 = 10_000.0;
 
-/// Grid line of each of `count` token lines spread over `grid` lines: `index · grid / count` in float32, ties to even.
+/// Returns the grid position of each of `count` token rows or columns on a grid of `grid`: `index · grid / count` in
+/// float32, rounded half to even.
 pub(crate) fn grid_lines(count: usize, grid: usize) -> impl Iterator<Item = f32> {
     let step = (grid as f64 / count as f64) as f32;
     (0..count).map(move |index| (index as f32 * step).round_ties_even())
 }
 
-/// The angles of the whole sequence, (1 + image tokens, head_dim / 2): the first half of the pairs turns by row, the
-/// second by column. The global token and the text token both stand at (0, 0).
+/// Returns the angles of the whole sequence, (1 + image tokens, head_dim / 2). The first half of the channel pairs
+/// encodes the row, the second the column. The global token and the text token are both at (0, 0).
 pub(crate) fn rotation_table(schedule: &Schedule, head_dim: usize, device: &Device) -> Result<Rotation> {
     let pairs = head_dim / 4;
     let frequencies: Vec<f32> = (0..pairs).map(|j| 1.0 / BASE.powf((2 * j) as f32 / (head_dim / 2) as f32)).collect();
@@ -42,7 +43,7 @@ mod tests {
     #[test]
     fn grid_lines_round_ties_to_even() {
         assert_eq!(grid_lines(6, 64).collect::<Vec<_>>(), [0.0, 11.0, 21.0, 32.0, 43.0, 53.0]);
-        // 3 x 63/... : 24 lines over 60 put line 1 at 2.5, which goes to 2, and line 3 at 7.5, which goes to 8.
+        // 24 lines over 60: line 1 is at 2.5, which rounds to 2, and line 3 is at 7.5, which rounds to 8.
         assert_eq!(grid_lines(24, 60).take(4).collect::<Vec<_>>(), [0.0, 2.0, 5.0, 8.0]);
     }
 

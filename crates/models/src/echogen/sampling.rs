@@ -1,9 +1,9 @@
-//! Cached autoregressive sampling over all scales: next-scale prediction of bits.
+//! Autoregressive sampling over all scales with key-value caches: next-scale prediction of bits.
 //!
-//! A [`Sampling`] steps through the scales: [`Sampling::logits`] gives the guided logits of the present scale,
-//! [`Sampling::accept`] takes the bits that were chosen from them. [`Sampler::sample`] does both in turn, drawing from
-//! each image's own seed. Rows are computed side by side but never mixed: attention runs row by row, all else token by
-//! token, so an image does not depend on what else is in its batch.
+//! A [`Sampling`] holds the state between scales: [`Sampling::logits`] returns the guided logits of the current scale,
+//! [`Sampling::accept`] takes the chosen bits. [`Sampler::sample`] alternates the two, drawing bits from each image's
+//! seed. Rows are batched but never mixed: attention runs row by row and all other operations token by token, so an
+//! image does not depend on the other images of its batch.
 
 use std::{ops::ControlFlow, sync::Arc};
 
@@ -24,31 +24,31 @@ use crate::{
     visual_tokenizer::CodeSum,
 };
 
-/// One image to sample.
+/// A request for one image.
 #[derive(Clone, Debug)]
 pub struct SampleRequest {
     /// T5 features of the prompt, (T, text_channels).
     pub text: Tensor,
-    /// T5 features of the negative prompt; takes the place of "no text".
+    /// T5 features of the negative prompt; replaces the learned "no text" if given.
     pub negative_text: Option<Tensor>,
     /// The subject.
     pub subject: SubjectFeatures,
-    /// Seed of the drawn bits.
+    /// Seed of the sampled bits.
     pub seed: u64,
-    /// Guidance, temperature and the like.
+    /// Guidance, temperature, top_k and top_p.
     pub options: SamplingOptions,
 }
 
-/// Why sampling stopped.
+/// Sampling failed or was cancelled.
 #[derive(Debug, thiserror::Error)]
 pub enum SampleError {
-    /// The observer said so.
+    /// The observer cancelled the batch.
     #[error("sampling was cancelled before scale {scale}")]
     Cancelled {
-        /// The scale that was not run.
+        /// Index of the first scale that was not run.
         scale: usize,
     },
-    /// The request cannot be sampled; says what to change.
+    /// The request is invalid. The message says what to change.
     #[error("{0}")]
     Invalid(String),
     /// A tensor operation failed.
@@ -56,43 +56,43 @@ pub enum SampleError {
     Tensor(#[from] candle_core::Error),
 }
 
-/// Which rows are run.
+/// Which guidance rows run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Rows {
-    /// Those that guidance gives a weight.
+    /// Rows with a non-zero weight.
     #[default]
     Needed,
-    /// All three, as the published code does; for comparison.
+    /// All three rows, as in the published code; for comparison.
     All,
 }
 
-/// A transformer with the conditions it keeps.
+/// A transformer with its condition cache.
 pub struct Sampler {
     model: EchoGen,
     conditions: ConditionCache,
 }
 
-/// One image on its way.
+/// The state of one image during sampling.
 struct ImageState {
     options: SamplingOptions,
     rng: CounterRng,
-    /// Of the scales so far, at the size of the last scale, on the CPU.
+    /// Code sum of the scales so far, at the size of the last scale, on the CPU.
     codes: CodeSum,
-    /// Tokens of the present scale before the blocks, (L, C); none for the first scale.
+    /// Input tokens of the current scale, (L, C); `None` for the first scale.
     tokens: Option<Tensor>,
 }
 
-/// One guidance row on its way.
+/// The state of one guidance row during sampling.
 struct RowState {
     image: usize,
     kind: usize,
-    /// The row runs at scales below this.
+    /// Number of leading scales at which the row runs.
     scales: usize,
     condition: Arc<RowCondition>,
     caches: Vec<KeyValue>,
 }
 
-/// A batch of images of one schedule, between two scales.
+/// A batch of images with one schedule, between two scales.
 pub struct Sampling<'a> {
     model: &'a EchoGen,
     schedule: &'a Schedule,
@@ -105,18 +105,18 @@ pub struct Sampling<'a> {
 }
 
 impl Sampler {
-    /// A sampler that keeps at most `cache_bytes` of conditions across calls.
+    /// Creates a sampler that caches at most `cache_bytes` bytes of conditions across calls.
     pub fn new(model: EchoGen, cache_bytes: usize) -> Self {
         Self { model, conditions: ConditionCache::new(cache_bytes) }
     }
 
-    /// The transformer.
+    /// Returns the transformer.
     pub fn model(&self) -> &EchoGen {
         &self.model
     }
 
-    /// Samples a batch; returns each image's summed codes (d, H, W) on the CPU, ready for the visual tokenizer's
-    /// decoder. `observe` is told before each scale which of how many comes, and may stop the batch.
+    /// Samples a batch. Returns each image's code sum (d, H, W) on the CPU, the input of the visual tokenizer's
+    /// decoder. `observe` is called before each scale with (scale index, number of scales), and may cancel the batch.
     pub fn sample(
         &self,
         requests: &[SampleRequest],
@@ -141,7 +141,7 @@ impl Sampler {
         Ok(finished.summed()?)
     }
 
-    /// Computes or looks up the conditions of all rows, and allocates their key-value caches.
+    /// Computes the conditions of all rows or takes them from the cache, and allocates the key-value caches.
     pub fn start<'a>(
         &'a self,
         requests: &[SampleRequest],
@@ -199,7 +199,7 @@ impl Sampler {
 }
 
 impl SampleRequest {
-    /// The text and the subject of guidance row `kind`.
+    /// Returns the text and the subject of guidance row `kind`.
     fn row(&self, kind: usize) -> Result<(Text<'_>, Subject<'_>)> {
         let nothing =
             Subject::Nothing { content: self.subject.content.dim(0)?, patches: self.subject.patch_tokens.dim(0)? };
@@ -213,12 +213,12 @@ impl SampleRequest {
 }
 
 impl Sampling<'_> {
-    /// How often kept conditions were used.
+    /// Returns hits and misses of the condition cache.
     pub fn cache_use(&self) -> CacheUse {
         self.usage
     }
 
-    /// The guided logits of the present scale, divided by the temperature: (L, 2d) for each image.
+    /// Returns the guided logits of the current scale, divided by the temperature: (L, 2d) for each image.
     pub fn logits(&mut self) -> Result<Vec<Tensor>> {
         self.row_logits = if self.scale == 0 {
             self.rows.iter().map(|row| row.condition.first_logits.clone()).collect()
@@ -241,12 +241,12 @@ impl Sampling<'_> {
         guided.into_iter().map(|g| g.map_or_else(|| bail!("guidance leaves no row to sample from"), Ok)).collect()
     }
 
-    /// The head's output of every live row at the present scale, before guidance: (L, 2d), image by image.
+    /// Returns the head's output of every active row at the current scale, before guidance: (L, 2d), image by image.
     pub fn row_logits(&self) -> &[Tensor] {
         &self.row_logits
     }
 
-    /// Draws the present scale's bits from each image's own seed.
+    /// Draws the current scale's bits from each image's seed.
     pub fn draw(&mut self, logits: &[Tensor]) -> Result<Vec<Vec<u8>>> {
         let pairs = self.images.iter_mut().zip(logits);
         pairs
@@ -257,7 +257,7 @@ impl Sampling<'_> {
             .collect()
     }
 
-    /// Takes the bits of the present scale, (token, bit) row-major for each image, and goes on to the next scale.
+    /// Takes the bits of the current scale, (token, bit) row-major for each image, and advances to the next scale.
     pub fn accept(&mut self, bits: &[Vec<u8>]) -> Result<()> {
         let (scales, depth) = (self.schedule.scales(), self.model.config.bits);
         let Some(&(height, width)) = scales.get(self.scale) else { bail!("all scales have been sampled") };
@@ -279,7 +279,7 @@ impl Sampling<'_> {
         Ok(())
     }
 
-    /// The sum of codes so far, (d, H, W) for each image, on the CPU.
+    /// Returns the code sum so far, (d, H, W) for each image, on the CPU.
     pub fn summed(&self) -> Result<Vec<Tensor>> {
         self.images.iter().map(|image| image.codes.tensor().squeeze(0)).collect()
     }

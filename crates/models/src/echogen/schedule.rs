@@ -1,21 +1,22 @@
-//! Which scales a picture is sampled at: 15 shapes of 13 scales each, of which a pixel budget takes a prefix.
+//! Schedules: the scales at which a picture is sampled. There are 15 aspect ratios with 13 scales each; a pixel budget
+//! uses the first scales of the list.
 //!
-//! The numbers are those of Infinity's dynamic-resolution table, which EchoGen inherits.
+//! The values are those of Infinity's dynamic-resolution table, which EchoGen uses.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Tokens of a scale: (height, width).
+/// Size of a scale in tokens: (height, width).
 pub type Scale = (usize, usize);
 
-/// Pixels of the picture along one side of a token, for the published budgets.
+/// Pixels per token along one side, for the published budgets.
 const PIXELS_PER_TOKEN: usize = 16;
 
-/// About how many pixels a picture has.
+/// The approximate number of pixels of a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum PixelBudget {
-    /// 64 x 64 when square: 5 scales, of tokens 8 pixels wide. Not among the published ones.
+    /// 64 x 64 when square: 5 scales with 8 pixels per token side. Not a published budget.
     #[serde(rename = "0.004M")]
     M0_004,
     /// 256 x 256 when square: 7 scales.
@@ -36,7 +37,7 @@ impl PixelBudget {
     /// All budgets, smallest first.
     pub const ALL: [Self; 5] = [Self::M0_004, Self::M0_06, Self::M0_25, Self::M0_60, Self::M1];
 
-    /// How many of the 13 scales are sampled.
+    /// Returns how many of the 13 scales are sampled.
     pub fn scales(self) -> usize {
         match self {
             Self::M0_004 => 5,
@@ -47,12 +48,12 @@ impl PixelBudget {
         }
     }
 
-    /// Pixels of the picture along one side of a token.
+    /// Returns the pixels per token along one side.
     pub fn pixels_per_token(self) -> usize {
         if self == Self::M0_004 { 8 } else { PIXELS_PER_TOKEN }
     }
 
-    /// Side in pixels to which the subject is brought for this budget (the published pairing).
+    /// Returns the side in pixels at which the subject is encoded for this budget (the published pairing).
     pub fn subject_resolution(self) -> usize {
         match self {
             Self::M0_004 => 64,
@@ -74,7 +75,7 @@ impl fmt::Display for PixelBudget {
     }
 }
 
-/// The scales of one picture, coarse to fine, and the grid that its rotary positions are laid out on.
+/// The scales of one picture, coarse to fine, and the grid of its rotary positions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Schedule {
     scales: Vec<Scale>,
@@ -82,19 +83,19 @@ pub struct Schedule {
     pixels_per_token: usize,
 }
 
-/// The schedule does not exist.
+/// There is no such schedule.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum ScheduleError {
-    /// The shape is none that the model knows.
+    /// The aspect ratio is not supported.
     #[error("height to width is {0}; the model makes pictures between 1:3 and 3:1")]
     Shape(f64),
-    /// No scales, or an empty one.
+    /// The list of scales is empty, or a scale has no tokens.
     #[error("a schedule needs at least one scale, and every scale at least one token")]
     Empty,
 }
 
 impl Schedule {
-    /// The schedule for the template nearest to `h_div_w` (height divided by width, compared as a ratio).
+    /// Returns the schedule of the template nearest to `h_div_w` (height divided by width, compared as a ratio).
     pub fn nearest(h_div_w: f64, budget: PixelBudget) -> Result<Self, ScheduleError> {
         if !(0.3..=3.4).contains(&h_div_w) {
             return Err(ScheduleError::Shape(h_div_w));
@@ -104,7 +105,8 @@ impl Schedule {
         nearest.map(|template| template.schedule(budget)).ok_or(ScheduleError::Empty)
     }
 
-    /// A schedule of any scales with tokens of 16 pixels; `rotary_grid` is the last scale of the full list that they are a prefix of.
+    /// Creates a schedule of arbitrary scales with 16 pixels per token side. `rotary_grid` is the last scale of the
+    /// full list of which they are a prefix.
     pub fn new(scales: Vec<Scale>, rotary_grid: Scale) -> Result<Self, ScheduleError> {
         let empty = |&(height, width): &Scale| height == 0 || width == 0;
         if scales.is_empty() || scales.iter().any(empty) || empty(&rotary_grid) {
@@ -113,34 +115,34 @@ impl Schedule {
         Ok(Self { scales, rotary_grid, pixels_per_token: PIXELS_PER_TOKEN })
     }
 
-    /// All scales, coarse to fine.
+    /// Returns all scales, coarse to fine.
     pub fn scales(&self) -> &[Scale] {
         &self.scales
     }
 
-    /// The grid that rotary positions are laid out on, whatever the budget.
+    /// Returns the grid of rotary positions, which is the same for every budget.
     pub fn rotary_grid(&self) -> Scale {
         self.rotary_grid
     }
 
-    /// The finest scale: the size of the latent.
+    /// Returns the finest scale, which is the size of the latent.
     pub fn last(&self) -> Scale {
         self.scales.last().copied().unwrap_or((1, 1))
     }
 
-    /// Height and width of the picture in pixels.
+    /// Returns (height, width) of the picture in pixels.
     pub fn pixels(&self) -> (usize, usize) {
         let (height, width) = self.last();
         (height * self.pixels_per_token, width * self.pixels_per_token)
     }
 
-    /// Image tokens of all scales.
+    /// Returns the total number of image tokens of all scales.
     pub fn image_tokens(&self) -> usize {
         self.scales.iter().map(|(height, width)| height * width).sum()
     }
 
-    /// Positions of scale `index` in the sequence: the first scale holds the global token and the text token, every
-    /// further one its image tokens.
+    /// Returns the sequence positions of scale `index`. The first scale consists of the global token and the text
+    /// token; every later scale consists of its image tokens.
     pub fn positions(&self, index: usize) -> std::ops::Range<usize> {
         let tokens = |scales: &[Scale]| scales.iter().map(|(height, width)| height * width).sum::<usize>();
         let start = if index == 0 { 0 } else { 1 + tokens(&self.scales[..index]) };
@@ -148,7 +150,7 @@ impl Schedule {
     }
 }
 
-/// Height divided by width of every template, as the table names them.
+/// Returns height divided by width of every template, as named in the table.
 pub fn template_ratios() -> impl Iterator<Item = f64> {
     TEMPLATES.iter().map(|template| template.h_div_w)
 }

@@ -1,4 +1,5 @@
-//! The savings change nothing, and an image depends on its own request alone. On the weights of the shipped fixture.
+//! Caching and row skipping do not change results, and an image depends on its own request only. Uses the weights of
+//! the shipped fixture.
 
 use std::{collections::HashMap, ops::ControlFlow, path::Path};
 

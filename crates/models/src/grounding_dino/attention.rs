@@ -1,4 +1,5 @@
-//! The attentions of encoder and decoder: among queries, on maps, and between picture and caption.
+//! The attention layers of encoder and decoder: self-attention, deformable attention, and attention between picture
+//! and caption.
 
 use candle_core::{D, DType, Device, Result, Tensor, bail};
 use candle_nn::VarBuilder;
@@ -11,7 +12,7 @@ use crate::layers::{
     linear::Linear,
 };
 
-/// Multi-head attention with a matrix each for query, key, value and output.
+/// Multi-head attention with separate projections for query, key, value and output.
 #[derive(Debug, Clone)]
 pub(super) struct Projections {
     query: Linear,
@@ -22,20 +23,20 @@ pub(super) struct Projections {
 }
 
 impl Projections {
-    /// `query`, `key` and `value` below `vb`, the output's matrix at `out`.
+    /// Loads `query`, `key` and `value` below `vb`, and the output projection at `out`.
     pub(super) fn new(vb: &VarBuilder, out: VarBuilder, width: usize, heads: usize) -> Result<Self> {
         let linear = |name: &str| Linear::new(vb.pp(name), width, width);
         let (query, key, value) = (linear("query")?, linear("key")?, linear("value")?);
         Ok(Self { query, key, value, out_proj: Linear::new(out, width, width)?, heads })
     }
 
-    /// Bias of the output, which [`forward`](Self::forward) leaves to the next step.
+    /// Returns the output bias, which [`forward`](Self::forward) does not add; the residual addition does.
     pub(super) fn out_bias(&self) -> Option<&Tensor> {
         self.out_proj.bias()
     }
 
-    /// Queries, keys and values, each (batch · tokens, width); `bias` (batch, 1, 1 or queries, keys) is added to the
-    /// scores. Returns (batch · queries, width).
+    /// Queries, keys and values are each (batch · tokens, width). `bias` (batch, 1, 1 or queries, keys) is added to
+    /// the scores. Returns (batch · queries, width) without the output bias.
     pub(super) fn forward(
         &self,
         (queries, keys, values): (&Tensor, &Tensor, &Tensor),
@@ -66,10 +67,10 @@ impl Projections {
     }
 }
 
-/// Attention at points that each query chooses on the maps.
+/// Multi-scale deformable attention: each query attends to a few sampling points on the maps.
 #[derive(Debug, Clone)]
 pub(super) struct DeformableAttention {
-    /// Outputs: all offsets, all weights.
+    /// Outputs: all sampling offsets, then all attention weights.
     choices: Linear,
     value_proj: Linear,
     output_proj: Linear,
@@ -95,13 +96,13 @@ impl DeformableAttention {
         })
     }
 
-    /// Bias of the output, which [`forward`](Self::forward) leaves to the next step.
+    /// Returns the output bias, which [`forward`](Self::forward) does not add; the residual addition does.
     pub(super) fn out_bias(&self) -> Option<&Tensor> {
         self.output_proj.bias()
     }
 
-    /// `queries` (batch · queries, width) with their positions, `memory` (batch · cells, width), the references image
-    /// by image. Returns (batch · queries, width).
+    /// Takes `queries` (batch · queries, width) including positions, `memory` (batch · cells, width), and the
+    /// reference points image by image. Returns (batch · queries, width) without the output bias.
     pub(super) fn forward(
         &self,
         queries: &Tensor,
@@ -122,11 +123,11 @@ impl DeformableAttention {
     }
 }
 
-/// Picture and caption look at each other through one matrix of scores.
+/// Bidirectional cross-attention: picture and caption attend to each other through one score matrix.
 ///
-/// A caption has few tokens and a picture many cells. So what the reference does cell by cell is done token by token
-/// where the two are the same: the projections around the scores are folded into one small matrix for the caption at
-/// hand, and no cell is ever projected to the fusion's own width.
+/// A caption has few tokens and a picture many cells, so work per cell is replaced by equivalent work per token: the
+/// projections on both sides of the scores are folded into one small matrix for the given caption, and no cell is
+/// projected to the inner width.
 #[derive(Debug, Clone)]
 pub(super) struct BiMultiHeadAttention {
     vision_proj: PerHead,
@@ -140,7 +141,7 @@ pub(super) struct BiMultiHeadAttention {
     heads: usize,
 }
 
-/// A projection to heads: weight (heads, head_dim, width) and bias (heads, head_dim, 1).
+/// A projection split by head: weight (heads, head_dim, width) and bias (heads, head_dim, 1).
 #[derive(Debug, Clone)]
 struct PerHead {
     weight: Tensor,
@@ -178,13 +179,14 @@ impl BiMultiHeadAttention {
         })
     }
 
-    /// Bias of what [`forward`](Self::forward) returns for the picture, which it leaves to the next step.
+    /// Returns the bias of the picture's output, which [`forward`](Self::forward) does not add.
     pub(super) fn out_vision_bias(&self) -> &Tensor {
         &self.out_vision_bias
     }
 
-    /// One image: `vision` (cells, width), `text` (tokens, width); masks are added to the scores, `vision_mask` (1,
-    /// cells) and `text_mask` (1, 1, tokens). Returns what is new for either, the picture's part without its bias.
+    /// Processes one image: `vision` (cells, width), `text` (tokens, width). The masks are added to the scores:
+    /// `vision_mask` (1, cells), `text_mask` (1, 1, tokens). Returns the updates of both, the picture's without its
+    /// bias.
     pub(super) fn forward(
         &self,
         vision: &Tensor,
@@ -215,7 +217,7 @@ impl BiMultiHeadAttention {
         let seen = candle_nn::ops::softmax_last_dim(&to_vision)?.matmul(vision)?; // (heads · tokens, width)
         let seen = seen.reshape((self.heads, tokens, ()))?;
         let projection = &self.values_vision_proj;
-        // The weights of a softmax sum up to 1, so the bias passes through unchanged.
+        // Softmax weights sum to 1, so the bias can be added after the weighted sum.
         let seen =
             seen.matmul(&projection.weight.transpose(1, 2)?)?.broadcast_add(&projection.bias.transpose(1, 2)?)?;
         let new_text = self.out_text_proj.forward(&seen.transpose(0, 1)?.flatten_from(1)?)?;
@@ -223,7 +225,7 @@ impl BiMultiHeadAttention {
     }
 }
 
-/// What is added to scores so that only what is kept counts: 0 or the lowest number.
+/// Returns an additive attention mask: 0 where `keep` is true, else the lowest finite value.
 pub(super) fn additive_mask(keep: &[bool], shape: &[usize], device: &Device) -> Result<Tensor> {
     if keep.len() != shape.iter().product::<usize>() {
         bail!("a mask of {} places does not have the shape {shape:?}", keep.len());
@@ -232,8 +234,8 @@ pub(super) fn additive_mask(keep: &[bool], shape: &[usize], device: &Device) -> 
     Tensor::from_vec(numbers, shape, device)
 }
 
-/// Sines and cosines, alternating, of each of `numbers` (rows, count) times 2π: (rows, count · width), with wave
-/// lengths from 2π to `temperature` times as much. All in f32, as the reference has it.
+/// Returns sines and cosines, alternating, of each of `numbers` (rows, count) times 2π: (rows, count · width), with
+/// wavelengths from 2π to `temperature` · 2π. All in f32, as in the reference.
 pub(super) fn sine_features(numbers: &[f32], count: usize, width: usize, temperature: f64) -> Vec<f32> {
     let wave = |at: usize| (temperature as f32).powf((2 * (at / 2)) as f32 / width as f32);
     let waves: Vec<f32> = (0..width).map(wave).collect();
@@ -250,8 +252,8 @@ pub(super) fn sine_features(numbers: &[f32], count: usize, width: usize, tempera
     features
 }
 
-/// `hidden` · `text` image by image: (batch, rows, tokens), `hidden` (batch · rows, width), `text` (batch · tokens,
-/// width); tokens that are not kept get minus infinity.
+/// Returns `hidden` · `text` for each image: (batch, rows, tokens). `hidden` is (batch · rows, width), `text` (batch ·
+/// tokens, width). Tokens where `keep` is false get minus infinity.
 pub(super) fn contrastive_logits(hidden: &Tensor, text: &Tensor, batch: usize, keep: &[bool]) -> Result<Tensor> {
     let width = hidden.dim(D::Minus1)?;
     let (hidden, text) = (hidden.reshape((batch, (), width))?, text.reshape((batch, (), width))?);

@@ -1,6 +1,6 @@
-//! BERT's encoder, with a mask for every pair of tokens and positions given from outside.
+//! BERT encoder with an attention mask per token pair and position ids given by the caller.
 //!
-//! Devlin et al., "BERT" (2018); checked against `modeling_bert.py` of transformers 5.23. The pooler is not read.
+//! Devlin et al., "BERT" (2018); compared with `modeling_bert.py` of transformers 5.23. The pooler is not loaded.
 
 use candle_core::{DType, Result, Tensor, bail};
 use candle_nn::{Embedding, Module, VarBuilder};
@@ -40,7 +40,7 @@ impl Embeddings {
     }
 }
 
-/// Attention, then feed-forward, each added to the stream and normed after.
+/// A post-norm transformer block: attention, then MLP, each added to the stream and normed.
 #[derive(Debug, Clone)]
 struct Layer {
     attention: Projections,
@@ -78,7 +78,7 @@ impl Layer {
     }
 }
 
-/// The encoder.
+/// The complete encoder.
 #[derive(Debug, Clone)]
 pub(super) struct Bert {
     embeddings: Embeddings,
@@ -99,7 +99,8 @@ impl Bert {
         })
     }
 
-    /// Ids (batch, tokens); `bias` (batch, 1, tokens, tokens) is added to the scores. Returns (batch · tokens, width).
+    /// Takes token ids (batch, tokens); `bias` (batch, 1, tokens, tokens) is added to the scores. Returns (batch ·
+    /// tokens, width).
     pub(super) fn forward(
         &self,
         input_ids: &Tensor,

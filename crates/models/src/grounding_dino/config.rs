@@ -1,58 +1,58 @@
-//! Settings, as published in `config.json`. What a file leaves out has the default of the reference's class, which
-//! matters here: the published files give the two towers by little more than their type.
+//! Configuration, as in the published `config.json`. Fields absent from the file take the defaults of the reference
+//! class; the published files specify little more than the type of the two backbones.
 
 use candle_core::{Result, bail};
 use serde::Deserialize;
 
-/// Settings of the whole detector.
+/// Configuration of the complete detector.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct GroundingDinoConfig {
-    /// The picture's tower.
+    /// The picture backbone.
     pub backbone_config: SwinConfig,
-    /// The caption's tower.
+    /// The text backbone.
     pub text_config: BertConfig,
     /// Width of encoder and decoder.
     pub d_model: usize,
-    /// Boxes that come out; fewer if the picture has fewer cells.
+    /// Number of predicted boxes; fewer if the picture has fewer cells.
     pub num_queries: usize,
-    /// Resolutions that encoder and decoder look at.
+    /// Number of feature map resolutions in encoder and decoder.
     pub num_feature_levels: usize,
-    /// Blocks of the encoder.
+    /// Number of encoder blocks.
     pub encoder_layers: usize,
-    /// Inner width of the encoder's feed-forward.
+    /// Inner width of the encoder's MLP.
     pub encoder_ffn_dim: usize,
-    /// Heads of the encoder's deformable attention; text and fusion have half as many.
+    /// Number of heads of the encoder's deformable attention; text self-attention and fusion have half as many.
     pub encoder_attention_heads: usize,
-    /// Points of a head on a level in the encoder.
+    /// Number of sampling points per head and level in the encoder.
     pub encoder_n_points: usize,
-    /// Blocks of the decoder.
+    /// Number of decoder blocks.
     pub decoder_layers: usize,
-    /// Inner width of the decoder's feed-forward.
+    /// Inner width of the decoder's MLP.
     pub decoder_ffn_dim: usize,
-    /// Heads of the decoder's attentions.
+    /// Number of attention heads in the decoder.
     pub decoder_attention_heads: usize,
-    /// Points of a head on a level in the decoder.
+    /// Number of sampling points per head and level in the decoder.
     pub decoder_n_points: usize,
-    /// Activation of the feed-forwards.
+    /// Activation of the MLPs.
     pub activation_function: FeedForwardActivation,
-    /// Tokens of a caption that count, and columns of the logits.
+    /// Maximum number of caption tokens, and number of columns of the logits.
     pub max_text_len: usize,
-    /// Base of the wave lengths of the cells' positions.
+    /// Temperature of the cells' sine position encodings.
     pub positional_embedding_temperature: f64,
-    /// Added to the variance in the norms.
+    /// Epsilon of the layer norms.
     pub layer_norm_eps: f64,
     /// Whether the decoder's blocks share one box head.
     pub decoder_bbox_embed_share: bool,
-    /// Kind of the cells' positions; only sines are published.
+    /// Type of the cells' position encodings; only sine encodings are published.
     pub position_embedding_type: PositionEmbeddingType,
-    /// Whether boxes start from the encoder's best cells; without it the network is refused.
+    /// Whether boxes start from the encoder's best cells; networks without this are rejected.
     pub two_stage: bool,
-    /// Whether queries start from a learned table; without it the network is refused.
+    /// Whether queries start from a learned table; networks without this are rejected.
     pub embedding_init_target: bool,
-    /// Whether the first boxes come from the decoder's head; such a network is refused.
+    /// Whether the proposal boxes come from the decoder's head; such networks are rejected.
     pub two_stage_bbox_embed_share: bool,
-    /// Numbers of a reference; 4, a box.
+    /// Number of coordinates of a reference; must be 4, a box.
     pub query_dim: usize,
 }
 
@@ -62,11 +62,11 @@ pub struct GroundingDinoConfig {
 pub enum FeedForwardActivation {
     /// max(x, 0), as published.
     Relu,
-    /// GELU by the error function.
+    /// GELU, erf form.
     Gelu,
 }
 
-/// Kinds of position embeddings; others are refused when the configuration is read.
+/// Types of position encodings. Others are rejected when the configuration is parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PositionEmbeddingType {
@@ -74,49 +74,49 @@ pub enum PositionEmbeddingType {
     Sine,
 }
 
-/// The one activation that both towers have.
+/// The only activation of both backbones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TowerActivation {
-    /// GELU by the error function.
+    /// GELU, erf form.
     Gelu,
 }
 
-/// Settings of the Swin transformer.
+/// Configuration of the Swin transformer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct SwinConfig {
-    /// Channels of the picture.
+    /// Number of channels of the picture.
     pub num_channels: usize,
     /// Side of a patch in pixels.
     pub patch_size: usize,
-    /// Channels of the first stage; every further one has twice as many.
+    /// Channels of the first stage; each further stage has twice as many.
     pub embed_dim: usize,
-    /// Blocks of each stage.
+    /// Number of blocks in each stage.
     pub depths: Vec<usize>,
-    /// Heads of each stage.
+    /// Number of attention heads in each stage.
     pub num_heads: Vec<usize>,
     /// Side of a window in cells.
     pub window_size: usize,
-    /// Inner width of the feed-forward in units of the stage's channels.
+    /// Inner width of the MLP as a multiple of the stage's channels.
     pub mlp_ratio: f64,
     /// Whether query, key and value have a bias.
     pub qkv_bias: bool,
-    /// Activation of the feed-forward.
+    /// Activation of the MLP.
     pub hidden_act: TowerActivation,
-    /// Added to the variance in the blocks' norms.
+    /// Epsilon of the blocks' layer norms.
     pub layer_norm_eps: f64,
-    /// Whether positions are added to the patches; such a network is refused.
+    /// Whether absolute positions are added to the patches; such networks are rejected.
     pub use_absolute_embeddings: bool,
-    /// The stages whose maps are used, counted from 1.
+    /// The stages whose maps are returned, counted from 1.
     pub out_indices: Vec<usize>,
 }
 
-/// Settings of BERT.
+/// Configuration of BERT.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct BertConfig {
-    /// Rows of the word table.
+    /// Rows of the token embedding table.
     pub vocab_size: usize,
     /// Rows of the position table.
     pub max_position_embeddings: usize,
@@ -124,15 +124,15 @@ pub struct BertConfig {
     pub type_vocab_size: usize,
     /// Width.
     pub hidden_size: usize,
-    /// Blocks.
+    /// Number of blocks.
     pub num_hidden_layers: usize,
-    /// Heads.
+    /// Number of attention heads.
     pub num_attention_heads: usize,
-    /// Inner width of the feed-forward.
+    /// Inner width of the MLP.
     pub intermediate_size: usize,
-    /// Activation of the feed-forward.
+    /// Activation of the MLP.
     pub hidden_act: TowerActivation,
-    /// Added to the variance in the norms.
+    /// Epsilon of the layer norms.
     pub layer_norm_eps: f64,
 }
 
@@ -202,12 +202,12 @@ impl Default for BertConfig {
 }
 
 impl GroundingDinoConfig {
-    /// The settings of `IDEA-Research/grounding-dino-tiny`.
+    /// The configuration of `IDEA-Research/grounding-dino-tiny`.
     pub fn tiny() -> Self {
         Self::default()
     }
 
-    /// The settings of `IDEA-Research/grounding-dino-base`.
+    /// The configuration of `IDEA-Research/grounding-dino-base`.
     pub fn base() -> Self {
         let backbone_config = SwinConfig {
             embed_dim: 128,
@@ -261,7 +261,7 @@ impl SwinConfig {
         Ok(())
     }
 
-    /// Channels of a stage, counted from 0.
+    /// Returns the number of channels of a stage, counted from 0.
     pub(super) fn channels(&self, stage: usize) -> usize {
         self.embed_dim << stage
     }

@@ -1,4 +1,5 @@
-//! The decoder: queries that look at each other, at the caption and at the picture, and move their boxes block by block.
+//! The decoder: queries attend to each other, to the caption and to the picture, and refine their boxes in every
+//! block.
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -16,17 +17,17 @@ use crate::layers::{
     norm::LayerNorm,
 };
 
-/// How close to 0 and 1 a box's numbers may come before the logit.
+/// Box coordinates are clamped to this distance from 0 and 1 before the logit.
 const LOGIT_EPS: f32 = 1e-5;
 
-/// A few linear layers with rectifiers between them.
+/// A multilayer perceptron with ReLU.
 #[derive(Debug, Clone)]
 pub(super) struct Mlp {
     layers: Vec<Linear>,
 }
 
 impl Mlp {
-    /// `widths` from the input's to the output's.
+    /// `widths` lists the widths from input to output.
     pub(super) fn new(vb: VarBuilder, widths: &[usize]) -> Result<Self> {
         let layer = |(n, pair): (usize, &[usize])| Linear::new(vb.pp("layers").pp(n), pair[0], pair[1]);
         Ok(Self { layers: widths.windows(2).enumerate().map(layer).collect::<Result<_>>()? })
@@ -36,7 +37,7 @@ impl Mlp {
         rectified_between(&self.layers, xs)
     }
 
-    /// The output row by row, as numbers.
+    /// Returns the output as a vector, row-major.
     pub(super) fn numbers(&self, xs: &Tensor) -> Result<Vec<f32>> {
         self.forward(xs)?.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()
     }
@@ -52,7 +53,7 @@ fn logit(x: f32) -> f32 {
     (x / (1.0 - x)).ln()
 }
 
-/// Boxes moved by what a head says.
+/// Refines boxes: adds a head's output in logit space.
 pub(super) fn moved(boxes: &[f32], by: &[f32]) -> Vec<f32> {
     boxes.iter().zip(by).map(|(number, by)| sigmoid(by + logit(*number))).collect()
 }
@@ -101,7 +102,7 @@ impl DecoderLayer {
     }
 }
 
-/// What the queries look at.
+/// The encoder's outputs that the queries attend to.
 pub(super) struct Scene<'a> {
     levels: &'a Levels,
     vision: &'a Tensor,
@@ -110,24 +111,24 @@ pub(super) struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    /// Cells (batch · cells, width) and tokens (batch · tokens, width) from the encoder.
+    /// Takes cells (batch · cells, width) and tokens (batch · tokens, width) from the encoder.
     pub(super) fn new(levels: &'a Levels, vision: &'a Tensor, text: &'a Tensor, caption: &Caption) -> Result<Self> {
         Ok(Self { levels, vision, text, text_mask: caption.mask()? })
     }
 }
 
-/// What comes out of the decoder.
+/// The output of the decoder.
 #[derive(Debug, Clone)]
 pub(super) struct Decoded {
     /// (batch · queries, width), normed.
     pub(super) hidden: Tensor,
-    /// Boxes before the last block: what the last boxes are counted from.
+    /// Boxes before the last block, which the last box head refines.
     pub(super) last_references: Vec<f32>,
     /// Boxes after each block, (batch, queries, 4).
     pub(super) references: Vec<Vec<f32>>,
 }
 
-/// All blocks.
+/// All blocks of the decoder.
 #[derive(Debug, Clone)]
 pub(super) struct Decoder {
     layers: Vec<DecoderLayer>,
@@ -150,7 +151,8 @@ impl Decoder {
         })
     }
 
-    /// `queries` (batch · queries, width) and their first boxes (batch, queries, 4); `heads` moves boxes, by block.
+    /// Runs all blocks on `queries` (batch · queries, width) and their initial boxes (batch, queries, 4); `heads` are
+    /// the box heads, one per block.
     pub(super) fn forward(
         &self,
         queries: Tensor,
@@ -178,11 +180,11 @@ impl Decoder {
         Ok(decoded)
     }
 
-    /// (batch · queries, width) from the boxes on the first level.
+    /// Returns the queries' position encodings (batch · queries, width) from their boxes on the first level.
     fn places(&self, by_level: &[Vec<f32>], levels: usize) -> Result<Tensor> {
         let mut numbers = Vec::new();
         for place in by_level.iter().flat_map(|image| image.chunks_exact(4 * levels)) {
-            // y before x, as the reference has it.
+            // y before x, as in the reference.
             numbers.extend([place[1], place[0], place[2], place[3]]);
         }
         let features = sine_features(&numbers, 4, self.width / 2, 10_000.0);
@@ -192,7 +194,7 @@ impl Decoder {
     }
 }
 
-/// An image's boxes in units of each level's whole map: (queries, levels, 4).
+/// Returns an image's boxes relative to each level's padded map: (queries, levels, 4).
 fn on_every_level(boxes: &[f32], ratios: &[[f32; 2]]) -> Vec<f32> {
     let levels = |place: &[f32]| {
         let (x, y, width, height) = (place[0], place[1], place[2], place[3]);

@@ -1,4 +1,4 @@
-//! The encoder: cells and tokens look at each other, then each at their own kind.
+//! The encoder: cells and tokens attend to each other, then tokens to tokens and cells to cells.
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -16,28 +16,28 @@ use crate::layers::{
     norm::LayerNorm,
 };
 
-/// The caption on its way through the network.
+/// The encoded caption with its masks.
 #[derive(Debug, Clone)]
 pub(super) struct Caption {
-    /// (batch · tokens): whether a token is no padding.
+    /// (batch · tokens): whether a token is not padding.
     pub(super) is_real: Vec<bool>,
-    /// (batch, 1, tokens, tokens): which tokens see each other, added to scores.
+    /// (batch, 1, tokens, tokens): additive mask of the tokens that attend to each other.
     pub(super) phrases: Tensor,
-    /// (batch · tokens, d_model): sines of the places in the phrases.
+    /// (batch · tokens, d_model): sine encodings of the positions in the phrases.
     pub(super) positions: Tensor,
     pub(super) batch: usize,
     pub(super) tokens: usize,
 }
 
 impl Caption {
-    /// What is added to the scores of cells with an image's tokens, if any of them is padding: (1, 1, tokens).
+    /// Returns the additive mask for scores of cells and an image's tokens, (1, 1, tokens); `None` without padding.
     fn mask_of(&self, image: usize) -> Result<Option<Tensor>> {
         let keep = &self.is_real[image * self.tokens..][..self.tokens];
         let device = self.phrases.device();
         keep.iter().any(|keep| !keep).then(|| additive_mask(keep, &[1, 1, self.tokens], device)).transpose()
     }
 
-    /// What is added to the scores of queries with the tokens, if any of them is padding: (batch, 1, 1, tokens).
+    /// Returns the additive mask for scores of queries and tokens, (batch, 1, 1, tokens); `None` without padding.
     pub(super) fn mask(&self) -> Result<Option<Tensor>> {
         let shape = [self.batch, 1, 1, self.tokens];
         let is_padded = self.is_real.iter().any(|is_real| !is_real);
@@ -45,7 +45,7 @@ impl Caption {
     }
 }
 
-/// fc2(activation(fc1 x)), added to x and normed.
+/// fc2(activation(fc1 x)), added to x and normed (post-norm).
 #[derive(Debug, Clone)]
 pub(super) struct FeedForward {
     fc1: Linear,
@@ -74,13 +74,13 @@ impl FeedForward {
     }
 }
 
-/// Cells and tokens exchange what they know.
+/// Bidirectional cross-attention of cells and tokens.
 #[derive(Debug, Clone)]
 struct FusionLayer {
     layer_norm_vision: LayerNorm,
     layer_norm_text: LayerNorm,
     attn: BiMultiHeadAttention,
-    /// (1, 1, d_model): a gate in the form that the residual kernel takes.
+    /// (1, 1, d_model): the gate, in the shape that the residual kernel takes.
     vision_param: Tensor,
     text_param: Tensor,
 }
@@ -97,7 +97,7 @@ impl FusionLayer {
         })
     }
 
-    /// The sum goes to the normed cells and tokens, not to those that came in.
+    /// The update is added to the normed cells and tokens, not to the inputs.
     fn forward(&self, vision: &Tensor, text: &Tensor, levels: &Levels, caption: &Caption) -> Result<(Tensor, Tensor)> {
         let vision = self.layer_norm_vision.forward(vision)?;
         let text = self.layer_norm_text.forward(text)?;
@@ -124,7 +124,7 @@ impl FusionLayer {
     }
 }
 
-/// Tokens look at the tokens of their phrase.
+/// Self-attention of the tokens within their phrases.
 #[derive(Debug, Clone)]
 struct TextEnhancerLayer {
     self_attn: Projections,
@@ -150,7 +150,7 @@ impl TextEnhancerLayer {
     }
 }
 
-/// Cells look at points around them on all levels.
+/// Deformable self-attention of the cells on all levels.
 #[derive(Debug, Clone)]
 struct DeformableLayer {
     self_attn: DeformableAttention,
@@ -183,7 +183,7 @@ struct EncoderLayer {
     deformable_layer: DeformableLayer,
 }
 
-/// All blocks.
+/// All blocks of the encoder.
 #[derive(Debug, Clone)]
 pub(super) struct Encoder {
     layers: Vec<EncoderLayer>,
@@ -202,7 +202,7 @@ impl Encoder {
         Ok(Self { layers: (0..config.encoder_layers).map(layer).collect::<Result<_>>()? })
     }
 
-    /// Cells and tokens after the last block; `visit` sees them after each.
+    /// Returns cells and tokens after the last block; `visit` is called with them after each block.
     pub(super) fn forward(
         &self,
         levels: &Levels,

@@ -1,10 +1,10 @@
-//! Feature maps of several resolutions, one behind the other, as the deformable attention reads them.
+//! Feature maps of several resolutions, concatenated as deformable attention reads them.
 
 use candle_core::Tensor;
 
 use crate::layers::deformable::References;
 
-/// A batch of maps of several resolutions, one behind the other.
+/// A batch of feature maps of several resolutions, concatenated level by level.
 #[derive(Debug, Clone)]
 pub(super) struct Levels {
     /// Number of images.
@@ -13,26 +13,26 @@ pub(super) struct Levels {
     pub(super) shapes: Vec<(usize, usize)>,
     /// (batch · cells, d_model)
     pub(super) features: Tensor,
-    /// Sines of the places, plus the level's embedding: (batch · cells, d_model).
+    /// Sine position encodings plus the level embedding: (batch · cells, d_model).
     pub(super) positions: Tensor,
-    /// By image and level: the share of the map that is picture, (width, height).
+    /// By image and level: the share (width, height) of the map that is not padding.
     pub(super) valid_ratios: Vec<Vec<[f32; 2]>>,
-    /// (batch · cells): whether a cell is picture.
+    /// (batch · cells): whether a cell is not padding.
     pub(super) is_picture: Vec<bool>,
 }
 
 impl Levels {
-    /// Cells of an image.
+    /// Number of cells of an image, over all levels.
     pub(super) fn cells(&self) -> usize {
         self.shapes.iter().map(|(height, width)| height * width).sum()
     }
 
-    /// What counts, where not everything does.
+    /// Returns the mask of valid cells, or `None` if there is no padding.
     pub(super) fn keep(&self) -> Option<&[bool]> {
         self.is_picture.iter().any(|is_picture| !is_picture).then_some(&self.is_picture)
     }
 
-    /// Every cell's own place as reference on every level, image by image.
+    /// Returns every cell's own position as its reference point on every level, image by image.
     pub(super) fn references(&self) -> Vec<References> {
         let image = |ratios: &Vec<[f32; 2]>| {
             let mut numbers = Vec::with_capacity(self.cells() * self.shapes.len() * 2);

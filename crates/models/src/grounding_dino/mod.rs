@@ -1,13 +1,13 @@
-//! GroundingDINO: a picture and a caption in, boxes and how well each word fits them out.
+//! GroundingDINO: takes a picture and a caption, returns boxes with a score for each token.
 //!
-//! Liu et al., "Grounding DINO: Marrying DINO with Grounded Pre-Training for Open-Set Object Detection" (2023); checked
-//! against `modeling_grounding_dino.py` of transformers 5.23. Loads the key names of `IDEA-Research/grounding-dino-tiny`
-//! and `-base`, with the one box head under any or all of its names.
+//! Liu et al., "Grounding DINO: Marrying DINO with Grounded Pre-Training for Open-Set Object Detection" (2023);
+//! compared with `modeling_grounding_dino.py` of transformers 5.23. Reads the tensor names of
+//! `IDEA-Research/grounding-dino-tiny` and `-base`, with the shared box head under any or all of its names.
 //!
-//! candle-transformers has no such network. Three things are done in fewer steps than in the reference, with the same
-//! result but for rounding: the fusion's projections are folded into one matrix for the caption
-//! (`attention::BiMultiHeadAttention`), boxes are computed for chosen cells only, and masks only where there is padding.
-//! Everything is float32: a box's numbers would not bear less.
+//! candle-transformers does not contain this network. Three computations differ from the reference's order, with the
+//! same result except for rounding: the fusion's projections are folded into one matrix per caption
+//! (`attention::BiMultiHeadAttention`), boxes are computed only for selected cells, and masks only where there is
+//! padding. Everything is float32, because box coordinates need that precision.
 
 mod attention;
 mod bert;

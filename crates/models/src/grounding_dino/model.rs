@@ -1,4 +1,4 @@
-//! The whole network.
+//! The complete GroundingDINO model.
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 use candle_nn::VarBuilder;
@@ -16,10 +16,10 @@ use super::{
 };
 use crate::layers::{linear::Linear, norm::LayerNorm};
 
-/// Side of a first box on the finest level, in units of the picture; twice as much on every further one.
+/// Side of a proposal box on the finest level, relative to the picture; doubled on every further level.
 const PROPOSAL_SIZE: f32 = 0.05;
 
-/// Cells whose first box comes closer than this to the picture's edge are passed over.
+/// Cells whose proposal box has a coordinate closer than this to 0 or 1 are skipped.
 const PROPOSAL_MARGIN: f32 = 0.01;
 
 /// A batch of pictures and captions.
@@ -27,26 +27,26 @@ const PROPOSAL_MARGIN: f32 = 0.01;
 pub struct GroundingDinoInput<'a> {
     /// (batch, 3, height, width), normalised.
     pub pixel_values: &'a Tensor,
-    /// What of them is picture.
+    /// Which pixels belong to the pictures.
     pub pixel_mask: &'a PixelMask,
     /// (batch, tokens), u32 or i64.
     pub input_ids: &'a Tensor,
     /// (batch, tokens), 0 for padding; `None` if there is none.
     pub attention_mask: Option<&'a Tensor>,
-    /// (batch, tokens): segments; `None` for all 0.
+    /// (batch, tokens): segment ids; `None` for all 0.
     pub token_type_ids: Option<&'a Tensor>,
 }
 
-/// Boxes and how well the words fit them.
+/// Predicted boxes and their logits for each token.
 #[derive(Debug, Clone)]
 pub struct GroundingDinoOutput {
-    /// (batch, queries, max_text_len); minus infinity for padding and past the caption.
+    /// (batch, queries, max_text_len); minus infinity for padding tokens and beyond the caption.
     pub logits: Tensor,
-    /// (batch, queries, 4): centre x, centre y, width, height in units of the padded picture.
+    /// (batch, queries, 4): centre x, centre y, width, height relative to the padded picture.
     pub pred_boxes: Tensor,
 }
 
-/// The cells that become queries.
+/// The cells selected as queries.
 struct Chosen {
     /// (batch, queries)
     indices: Vec<u32>,
@@ -56,7 +56,7 @@ struct Chosen {
     boxes: Vec<f32>,
 }
 
-/// The detector. Cloning shares the weights.
+/// The detector network. Cloning shares the weights.
 #[derive(Debug, Clone)]
 pub struct GroundingDino {
     backbone: Swin,
@@ -67,10 +67,10 @@ pub struct GroundingDino {
     enc_output: Linear,
     enc_output_norm: LayerNorm,
     encoder_output_bbox_embed: Mlp,
-    /// (queries, d_model): what every query starts from, despite the checkpoint's name for it.
+    /// (queries, d_model): the initial content of every query, despite the name in the checkpoint.
     query_position_embeddings: Tensor,
     decoder: Decoder,
-    /// One for all blocks, or one for each.
+    /// One box head shared by all blocks, or one per block.
     bbox_embed: Vec<Mlp>,
     config: GroundingDinoConfig,
     device: Device,
@@ -86,7 +86,7 @@ impl GroundingDino {
         let (model, width) = (vb.pp("model"), config.d_model);
         let box_head = [width, width, width, 4];
         let heads = if config.decoder_bbox_embed_share { 1 } else { config.decoder_layers };
-        // Some files list the one head under the decoder alone.
+        // Some files store the shared box head under the decoder only.
         let bbox_embed = match vb.contains_tensor("bbox_embed.0.layers.0.weight") {
             false if vb.contains_tensor("model.decoder.bbox_embed.0.layers.0.weight") => model.pp("decoder.bbox_embed"),
             _ => vb.pp("bbox_embed"),
@@ -108,8 +108,8 @@ impl GroundingDino {
         })
     }
 
-    /// Returns whether a tensor of a published checkpoint is unused: buffers that follow from the settings, copies of
-    /// the one box head, and the towers' ends that a detector does not need.
+    /// Returns whether a tensor of a published checkpoint is unused: buffers derived from the configuration, copies of
+    /// the shared box head, and output layers of the backbones that a detector does not need.
     pub fn is_ignored(name: &str) -> bool {
         let copy_of_head = name.strip_prefix("model.decoder.").unwrap_or(name).starts_with("bbox_embed.");
         copy_of_head
@@ -122,23 +122,23 @@ impl GroundingDino {
                 .any(|unused| name.starts_with(unused))
     }
 
-    /// Returns the settings the network was built with.
+    /// Returns the configuration of the network.
     pub fn config(&self) -> &GroundingDinoConfig {
         &self.config
     }
 
-    /// Returns where the weights live.
+    /// Returns the device of the weights.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// Finds boxes.
+    /// Predicts boxes.
     pub fn forward(&self, input: &GroundingDinoInput<'_>) -> Result<GroundingDinoOutput> {
         self.forward_visiting(input, &mut |_, _| Ok(()))
     }
 
-    /// As [`forward`](Self::forward); `visit` is shown what is computed on the way, by name: those of the parity
-    /// fixtures, which `FIXTURES.md` lists.
+    /// As [`forward`](Self::forward). `visit` is called with intermediate results by name, as `FIXTURES.md` lists them
+    /// for the parity fixtures.
     pub fn forward_visiting(
         &self,
         input: &GroundingDinoInput<'_>,
@@ -175,7 +175,7 @@ impl GroundingDino {
         })
     }
 
-    /// The caption's tokens in the encoder's width, (batch · tokens, d_model), and how they belong together.
+    /// Encodes the caption's tokens in the encoder's width, (batch · tokens, d_model), with their masks and positions.
     fn read_caption(
         &self,
         input: &GroundingDinoInput<'_>,
@@ -189,7 +189,7 @@ impl GroundingDino {
         let ids: Vec<Vec<u32>> = input.input_ids.to_dtype(DType::U32)?.to_device(&Device::Cpu)?.to_vec2()?;
         let (mut mask, mut positions) = (Vec::new(), Vec::new());
         for ids in &ids {
-            // What is cut off still closes the phrases before it, as in the reference.
+            // Truncated tokens still delimit the phrases before them, as in the reference.
             let blocks = PhraseBlocks::new(ids);
             mask.extend((0..tokens).flat_map(|row| blocks.mask[row * given..][..tokens].to_vec()));
             positions.extend_from_slice(&blocks.position_ids[..tokens]);
@@ -254,7 +254,7 @@ impl GroundingDino {
         Ok(levels)
     }
 
-    /// The cells that fit some word best, in falling order, and their first boxes.
+    /// Selects the cells with the highest token logits, in descending order, and their proposal boxes.
     fn choose(
         &self,
         vision: &Tensor,
@@ -315,7 +315,7 @@ impl GroundingDino {
         visit("intermediate_reference_points", &Tensor::stack(&blocks, 1)?)
     }
 
-    /// Minus infinity for the columns past the caption.
+    /// Pads the logits with minus infinity beyond the caption.
     fn widened(&self, logits: &Tensor) -> Result<Tensor> {
         let (batch, queries, tokens) = logits.dims3()?;
         if tokens == self.config.max_text_len {
@@ -326,7 +326,8 @@ impl GroundingDino {
     }
 }
 
-/// The first box of every cell before the sigmoid, (batch · cells); none for padding and for boxes at the edge.
+/// Returns the proposal box of every cell before the sigmoid, (batch · cells); `None` for padding and for boxes at the
+/// edge.
 fn proposals(levels: &Levels) -> Vec<Option<[f32; 4]>> {
     let mut proposals = Vec::with_capacity(levels.batch * levels.cells());
     let mut rest = levels.is_picture.as_slice();
@@ -348,7 +349,7 @@ fn proposals(levels: &Levels) -> Vec<Option<[f32; 4]>> {
     proposals
 }
 
-/// `xs` (rows, width) with zeros in the rows that are not kept.
+/// Returns `xs` (rows, width) with zeros in the rows where `keep` is false.
 fn zero_unless(xs: &Tensor, keep: &[bool]) -> Result<Tensor> {
     let keep: Vec<f32> = keep.iter().map(|keep| f32::from(u8::from(*keep))).collect();
     xs.broadcast_mul(&Tensor::from_vec(keep, (xs.dim(0)?, 1), xs.device())?)

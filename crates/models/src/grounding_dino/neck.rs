@@ -1,5 +1,5 @@
-//! Between the backbone and the encoder: maps of all resolutions in one width, their positions, and what of them is
-//! picture.
+//! The neck between backbone and encoder: projects the maps of all resolutions to one width, and computes their
+//! positions and padding masks.
 
 use candle_core::{Device, Module, Result, Tensor, bail};
 use candle_nn::VarBuilder;
@@ -15,13 +15,13 @@ use crate::layers::{
     linear::Linear,
 };
 
-/// Groups of the norms behind the projections.
+/// Groups and epsilon of the norms after the projections.
 const NORM: NormConfig = NormConfig { groups: 32, eps: 1e-5 };
 
-/// 3x3 with stride 2 and a zero line all round.
+/// 3x3 with stride 2 and one row or column of zeros on every side.
 const HALVING: Geometry = Geometry { kernel: 3, stride: 2, before: 1, after: 1 };
 
-/// What of a batch of pictures of one size is picture, in the picture's pixels.
+/// Which pixels of a batch of padded pictures belong to the picture.
 #[derive(Debug, Clone)]
 pub struct PixelMask {
     height: usize,
@@ -31,19 +31,19 @@ pub struct PixelMask {
 }
 
 impl PixelMask {
-    /// From (batch, height, width) of any type, 0 where there is only padding.
+    /// Creates the mask from a tensor (batch, height, width) of any type; 0 is padding.
     pub fn new(mask: &Tensor) -> Result<Self> {
         let (_, height, width) = mask.dims3()?;
         let numbers = mask.to_device(&Device::Cpu)?.to_dtype(candle_core::DType::U8)?.flatten_all()?.to_vec1::<u8>()?;
         Ok(Self { height, width, pixels: numbers.into_iter().map(|number| number != 0).collect() })
     }
 
-    /// No padding at all.
+    /// Creates a mask without padding.
     pub fn whole(batch: usize, height: usize, width: usize) -> Self {
         Self { height, width, pixels: vec![true; batch * height * width] }
     }
 
-    /// The mask at another size, the nearest pixel for each cell: (batch · height · width).
+    /// Resamples the mask by nearest neighbour to another size: (batch · height · width).
     fn resized(&self, height: usize, width: usize) -> Vec<bool> {
         let nearest = |to: usize, from: usize, out: usize| {
             let scale = from as f32 / out as f32;
@@ -61,21 +61,21 @@ impl PixelMask {
     }
 }
 
-/// One level's projection from a map to the encoder's width.
+/// The projection of one level's map to the encoder's width.
 #[derive(Debug, Clone)]
 enum Projection {
-    /// 1x1: cell by cell.
+    /// 1x1 convolution, as a linear layer.
     Cells(Linear),
-    /// Halves the map.
+    /// 3x3 convolution that halves the map.
     Halving(Conv2d),
 }
 
-/// Projections and level embeddings.
+/// The projections and level embeddings.
 #[derive(Debug, Clone)]
 pub(super) struct Neck {
     input_proj: Vec<(Projection, GroupNorm)>,
     level_embed: Tensor,
-    /// Number of maps that the backbone gives.
+    /// Number of maps that the backbone returns.
     maps: usize,
     width: usize,
     temperature: f64,
@@ -144,7 +144,7 @@ impl Neck {
         })
     }
 
-    /// (batch, cells, d_model): first the row's sines, then the column's.
+    /// Returns the position encodings (batch, cells, d_model): first the row's sines, then the column's.
     fn positions(&self, level: usize, mask: &[bool], (batch, height, width): (usize, usize, usize)) -> Result<Tensor> {
         let images = mask.chunks_exact((height * width).max(1));
         let numbers: Vec<f32> = images.flat_map(|mask| places(mask, height, width)).collect();
@@ -154,7 +154,7 @@ impl Neck {
     }
 }
 
-/// Each cell's row and column, counted from 1 within the picture, over the number of rows and columns.
+/// Returns each cell's row and column, counted from 1 within the picture, divided by the numbers of rows and columns.
 fn places(mask: &[bool], height: usize, width: usize) -> Vec<f32> {
     let mut counts = vec![[0f32; 2]; height * width];
     for (cell, is_picture) in mask.iter().enumerate() {
@@ -171,12 +171,12 @@ fn places(mask: &[bool], height: usize, width: usize) -> Vec<f32> {
     counts.iter().enumerate().flat_map(share).collect()
 }
 
-/// (batch, channels, height, width) over the memory of the cells.
+/// Returns a view (batch, channels, height, width) over the memory of the cells.
 fn image_view(map: &Map) -> Result<Tensor> {
     map.cells.reshape((map.batch, map.height, map.width, ()))?.permute((0, 3, 1, 2))
 }
 
-/// By level, the share of the image's first row and column that is picture: (width, height).
+/// Returns, by level, the valid share of the image's first row and first column: (width, height).
 fn valid_ratios(masks: &[Vec<bool>], shapes: &[(usize, usize)], image: usize) -> Vec<[f32; 2]> {
     let level = |(mask, (height, width)): (&Vec<bool>, &(usize, usize))| {
         let (columns, rows) = valid_size(&mask[image * height * width..][..height * width], *width);
@@ -185,13 +185,13 @@ fn valid_ratios(masks: &[Vec<bool>], shapes: &[(usize, usize)], image: usize) ->
     masks.iter().zip(shapes).map(level).collect()
 }
 
-/// How many of the first row's and of the first column's cells are picture.
+/// Returns the numbers of valid cells in the first row and the first column.
 pub(super) fn valid_size(mask: &[bool], width: usize) -> (usize, usize) {
     let columns = mask.iter().take(width).filter(|is_picture| **is_picture).count();
     (columns, mask.iter().step_by(width.max(1)).filter(|is_picture| **is_picture).count())
 }
 
-/// Level by level and then by image, to image by image and then by level.
+/// Reorders from level-major to image-major.
 fn interleave(masks: &[Vec<bool>], shapes: &[(usize, usize)], batch: usize) -> Vec<bool> {
     let part = |image: usize, (mask, (height, width)): (&Vec<bool>, &(usize, usize))| {
         mask[image * height * width..(image + 1) * height * width].to_vec()

@@ -1,21 +1,21 @@
-//! A caption's phrases: which tokens see each other, and where each stands in its phrase.
+//! The phrases of a caption: which tokens attend to each other, and each token's position in its phrase.
 
-/// [CLS], [SEP], "." and "?" of BERT's vocabulary: what ends a phrase.
+/// [CLS], [SEP], "." and "?" of BERT's vocabulary. They delimit phrases.
 const DELIMITERS: [u32; 4] = [101, 102, 1012, 1029];
 
-/// The mask and the positions of a caption.
+/// The attention mask and the position ids of a caption.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PhraseBlocks {
-    /// (tokens, tokens): whether the row's token sees the column's.
+    /// (tokens, tokens): whether the row's token attends to the column's.
     pub mask: Vec<bool>,
-    /// (tokens): place within the phrase.
+    /// (tokens): position within the phrase.
     pub position_ids: Vec<u32>,
 }
 
 impl PhraseBlocks {
-    /// Cuts a caption after every delimiter. Tokens up to and including one form a block: they see each other and are
-    /// counted from 0. A delimiter at the very first or last place, and what follows the last delimiter, see only
-    /// themselves at position 0.
+    /// Splits a caption after every delimiter. The tokens up to and including a delimiter form a phrase: they attend
+    /// to each other, and their positions count from 0. A delimiter at the first or last position, and tokens after
+    /// the last delimiter, attend only to themselves and have position 0.
     pub fn new(input_ids: &[u32]) -> Self {
         let count = input_ids.len();
         let mut mask = vec![false; count * count];

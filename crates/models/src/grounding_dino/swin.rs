@@ -1,7 +1,8 @@
-//! Swin transformer: a picture in, maps of three resolutions out.
+//! Swin transformer backbone: takes a picture, returns feature maps of several resolutions.
 //!
-//! Liu et al., "Swin Transformer" (2021); checked against `modeling_swin.py` of transformers 5.23, in the form that a
-//! detector uses: windows are cut however small the map, and maps are taken before a stage's downsampling.
+//! Liu et al., "Swin Transformer" (2021); compared with `modeling_swin.py` of transformers 5.23, in the variant for
+//! detectors: maps smaller than a window are still split into windows, and feature maps are taken before a stage's
+//! downsampling.
 
 use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
@@ -14,10 +15,10 @@ use crate::layers::{
     window_attention::{OffsetBias, WindowGrid, window_attention},
 };
 
-/// Constant of the norms outside the blocks, which have no setting.
+/// Epsilon of the norms outside the blocks, which have no configuration field.
 const EPS: f64 = 1e-5;
 
-/// A batch of maps, channels last.
+/// A batch of feature maps, channels last.
 #[derive(Debug, Clone)]
 pub(super) struct Map {
     /// (batch · height · width, channels)
@@ -27,7 +28,7 @@ pub(super) struct Map {
     pub(super) width: usize,
 }
 
-/// Attention within windows.
+/// Self-attention within windows.
 #[derive(Debug, Clone)]
 struct Attention {
     /// Rows: all queries, all keys, all values.
@@ -55,14 +56,14 @@ impl Attention {
         })
     }
 
-    /// What to add to the cells, but for the bias of `output`.
+    /// Returns the branch's output without the bias of `output`, which the residual addition adds.
     fn forward(&self, xs: &Tensor, grid: WindowGrid) -> Result<Tensor> {
         let mixed = window_attention(&self.qkv.product(xs)?, self.qkv.bias(), &self.offsets, grid)?;
         self.output.product(&mixed)
     }
 }
 
-/// Attention, then feed-forward, each normed before and added to the cells.
+/// A pre-norm transformer block: attention, then MLP, each added to the residual stream.
 #[derive(Debug, Clone)]
 struct Block {
     layernorm_before: LayerNorm,
@@ -101,7 +102,7 @@ impl Block {
     }
 }
 
-/// Four neighbouring cells to one of twice the channels.
+/// Patch merging: joins four neighbouring cells to one with twice the channels.
 #[derive(Debug, Clone)]
 struct Downsample {
     norm: LayerNorm,
@@ -116,7 +117,7 @@ impl Downsample {
         })
     }
 
-    /// A last odd row or column is filled up with zeros. The four lie side by side column by column.
+    /// An odd last row or column is padded with zeros. The four cells are concatenated column by column.
     fn forward(&self, map: &Map) -> Result<Map> {
         let (_, channels) = map.cells.dims2()?;
         let (height, width) = (map.height.div_ceil(2), map.width.div_ceil(2));
@@ -134,14 +135,14 @@ impl Downsample {
 struct Stage {
     blocks: Vec<Block>,
     downsample: Option<Downsample>,
-    /// The norm of the map that leaves the network here, if one does.
+    /// The norm of the map that is returned for this stage, if one is.
     norm: Option<LayerNorm>,
 }
 
-/// The transformer.
+/// The complete Swin transformer.
 #[derive(Debug, Clone)]
 pub(super) struct Swin {
-    /// The patch convolution as a matrix.
+    /// The patch convolution as a linear layer.
     projection: Linear,
     norm: LayerNorm,
     stages: Vec<Stage>,
@@ -178,12 +179,13 @@ impl Swin {
         })
     }
 
-    /// Channels of the maps that come out.
+    /// Returns the numbers of channels of the returned maps.
     pub(super) fn out_channels(config: &SwinConfig) -> Vec<usize> {
         config.out_indices.iter().map(|stage| config.channels(stage - 1)).collect()
     }
 
-    /// `pixels` (batch, channels, height, width); a side that is no multiple of the patch is filled up with zeros.
+    /// `pixels` is (batch, channels, height, width); sides that are no multiple of the patch size are padded with
+    /// zeros.
     pub(super) fn forward(&self, pixels: &Tensor) -> Result<Vec<Map>> {
         let patches = self.patches(pixels)?;
         let cells = self.norm.forward(&self.projection.forward(&patches.cells)?)?;

@@ -1,8 +1,8 @@
-//! Attention over keys and values that lie in several places, and the head splitting around it.
+//! Attention over keys and values in several segments, and the splitting of projections into heads.
 //!
-//! A row attends alone, so no padding and no mask is ever needed: its keys are exactly those that it may see, in one
-//! softmax over any number of [`KeyValue`] segments. Nothing is glued together. On the CPU a task is one head of a run of
-//! queries: its scores are formed, turned into weights and summed up without leaving the caches.
+//! Every guidance row attends separately, so no padding or mask is needed: its keys are exactly the visible ones, in
+//! one softmax over any number of [`KeyValue`] segments, which are not concatenated. On the CPU a task is one head of
+//! a range of queries: scores, softmax weights and weighted sum are computed within the CPU caches.
 
 use std::{cell::RefCell, ops::Deref};
 
@@ -14,13 +14,13 @@ use super::{
     product::{Matrix, MatrixMut, multiply},
 };
 
-/// Scores that one task forms at a time on the CPU: half a mebibyte of floats, which stays in the second-level cache.
+/// Maximum number of scores of one task on the CPU: half a mebibyte of floats, which fits into the L2 cache.
 const TASK_SCORES: usize = 1 << 17;
 
-/// Queries of one task, at most: past that a larger product is no faster.
+/// Maximum number of queries of one task; larger products are not faster.
 const TASK_QUERIES: usize = 128;
 
-/// Queries from which on it pays to turn the keys once for all of them.
+/// Number of queries from which on transposing the keys once is faster.
 const TURN_KEYS_FROM: usize = 16;
 
 /// Keys and values of all heads, each (heads, tokens, head_dim).
@@ -33,14 +33,14 @@ pub struct KeyValue {
 }
 
 impl KeyValue {
-    /// The bytes that both hold.
+    /// Returns the memory of both in bytes.
     pub fn bytes(&self) -> usize {
         [&self.keys, &self.values].iter().map(|t| t.elem_count() * t.dtype().size_in_bytes()).sum()
     }
 }
 
-/// softmax(q Kᵀ · scale) V in one softmax over all segments; `queries` (heads, tokens, head_dim). Returns
-/// (tokens, heads · head_dim).
+/// Returns softmax(q Kᵀ · scale) V with one softmax over all segments. `queries` is (heads, tokens, head_dim); the
+/// result is (tokens, heads · head_dim).
 pub fn attend(queries: &Tensor, segments: &[&KeyValue], scale: f64) -> Result<Tensor> {
     let (heads, tokens, head_dim) = queries.dims3()?;
     if segments.is_empty() {
@@ -60,7 +60,7 @@ pub fn attend(queries: &Tensor, segments: &[&KeyValue], scale: f64) -> Result<Te
     Tensor::from_vec(interleave(&by_head, shape), (tokens, heads * head_dim), queries.device())
 }
 
-/// Every head's matrix (tokens, head_dim) of a tensor (heads, tokens, head_dim), which may be a view of a larger one.
+/// Access to every head's matrix (tokens, head_dim) in a tensor (heads, tokens, head_dim), which may be a view.
 #[derive(Clone, Copy)]
 struct HeadSlices<'a> {
     data: &'a [f32],
@@ -88,7 +88,7 @@ impl<'a> HeadSlices<'a> {
     }
 }
 
-/// One segment's tensors, held for reading.
+/// The storage guards and layouts of one segment.
 struct Held<'a, Guard> {
     keys: (Guard, &'a Layout),
     values: (Guard, &'a Layout),
@@ -101,16 +101,16 @@ fn hold(segment: &KeyValue) -> Result<Held<'_, impl Deref<Target = Storage>>> {
     Ok(Held { keys: segment.keys.storage_and_layout(), values: segment.values.storage_and_layout() })
 }
 
-/// One segment as the tasks read it.
+/// One segment, as the tasks read it.
 struct Side<'a> {
     keys: HeadSlices<'a>,
-    /// The keys as (heads, head_dim, keys), where that was worth it.
+    /// The keys transposed to (heads, head_dim, keys), if there are enough queries.
     turned: Option<&'a [f32]>,
     values: HeadSlices<'a>,
 }
 
 impl<Guard: Deref<Target = Storage>> Held<'_, Guard> {
-    /// The keys as (heads, head_dim, keys), as the score product reads them; none for few queries.
+    /// Returns the keys transposed to (heads, head_dim, keys) for the score product; `None` for few queries.
     fn turned_keys(&self, queries: usize) -> Result<Option<Vec<f32>>> {
         if queries < TURN_KEYS_FROM {
             return Ok(None);
@@ -132,7 +132,7 @@ impl<Guard: Deref<Target = Storage>> Held<'_, Guard> {
 }
 
 impl Side<'_> {
-    /// (head_dim, keys) of one head.
+    /// Returns one head's keys as (head_dim, keys).
     fn keys_of(&self, head: usize) -> Result<Matrix<'_>> {
         let (count, head_dim) = (self.keys.tokens, self.keys.head_dim);
         match self.turned {
@@ -145,7 +145,7 @@ impl Side<'_> {
     }
 }
 
-/// Writes the transpose of `from` (rows, columns) into `out`, tile by tile.
+/// Writes the transpose of `from` (rows, columns) into `out`, in tiles.
 fn turn(from: &[f32], row_stride: usize, out: &mut [f32], (rows, columns): (usize, usize)) {
     const TILE: usize = 16;
     for first in (0..rows).step_by(TILE) {
@@ -159,12 +159,12 @@ fn turn(from: &[f32], row_stride: usize, out: &mut [f32], (rows, columns): (usiz
 }
 
 thread_local! {
-    /// A task's scores; kept, since a fresh one would have to be cleared and paged in.
+    /// Scratch memory for a task's scores. Kept per thread, because new memory would have to be zeroed and paged in.
     static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The attended values, (heads, tokens, head_dim). A task is one head of a run of queries; how they are cut depends on
-/// the shapes alone.
+/// Returns the attention output, (heads, tokens, head_dim). A task is one head of a range of queries. The ranges
+/// depend on the shapes only, so the result does not depend on the number of threads.
 fn attend_by_head(
     queries: &HeadSlices<'_>,
     sides: &[Side<'_>],
@@ -184,7 +184,8 @@ fn attend_by_head(
     Ok(out)
 }
 
-/// One head of one run of queries: scores side by side for all segments, one softmax, the weighted sum of values.
+/// Computes one head of one range of queries: scores of all segments side by side, one softmax, the weighted sum of
+/// values.
 fn attend_run(
     queries: Matrix<'_>,
     head: usize,
@@ -218,7 +219,7 @@ fn attend_run(
     Ok(())
 }
 
-/// Turns each row of scores s into its softmax weights, e^(scale · (s − max)) over their sum.
+/// Replaces each row of scores s by its softmax weights, e^(scale · (s − max)) divided by their sum.
 fn exponentiate(scores: &mut [f32], width: usize, scale: f32) {
     kernels::vectorized(
         scores,
@@ -241,7 +242,7 @@ fn exponentiate(scores: &mut [f32], width: usize, scale: f32) {
     );
 }
 
-/// (heads, tokens, head_dim) as (tokens, heads · head_dim).
+/// Reorders (heads, tokens, head_dim) to (tokens, heads · head_dim).
 fn interleave(by_head: &[f32], (heads, tokens, head_dim): (usize, usize, usize)) -> Vec<f32> {
     if tokens == 1 {
         return by_head.to_vec();
@@ -277,7 +278,7 @@ fn attend_spelled_out(queries: &Tensor, segments: &[&KeyValue], scale: f64) -> R
     sum.transpose(0, 1)?.reshape((tokens, heads * head_dim))
 }
 
-/// Rotation angles of consecutive tokens: cosines and sines, each (tokens, head_dim / 2), float32.
+/// Rotary angles of consecutive tokens: cosines and sines, each (tokens, head_dim / 2), float32.
 #[derive(Clone, Debug)]
 pub struct Rotation {
     /// Cosines.
@@ -287,27 +288,27 @@ pub struct Rotation {
 }
 
 impl Rotation {
-    /// The angles of `count` tokens from `start` on; a view.
+    /// Returns a view of the angles of `count` tokens from `start` on.
     pub fn narrow(&self, start: usize, count: usize) -> Result<Self> {
         Ok(Self { cos: self.cos.narrow(0, start, count)?, sin: self.sin.narrow(0, start, count)? })
     }
 }
 
-/// What is done to each head's vector on the way from a projection's output to attention.
+/// The operations on each head's vector between projection and attention, in this order.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HeadOptions<'a> {
     /// Added first; (channels).
     pub bias: Option<&'a Tensor>,
-    /// Divide the vector by max(‖·‖₂, 1e-12).
+    /// Then divide the vector by max(‖·‖₂, 1e-12).
     pub unit: bool,
-    /// Then multiply by the head's sharpness; (heads).
+    /// Then multiply by the head's sharpness (logit scale); (heads).
     pub sharpness: Option<&'a [f32]>,
-    /// Then turn neighbouring channel pairs by the token's angles.
+    /// Then rotate neighbouring channel pairs by the token's angles.
     pub rotation: Option<&'a Rotation>,
 }
 
 /// Splits columns `offset .. offset + channels` of `xs` (rows · tokens, width) into heads: (rows, heads, tokens,
-/// head_dim), with bias, normalisation and rotation on the way.
+/// head_dim). Applies bias, normalisation and rotation in the same pass.
 pub fn split_heads(
     xs: &Tensor,
     offset: usize,
@@ -458,7 +459,7 @@ mod tests {
 
     #[test]
     fn bands_do_not_show() {
-        // 3 heads x 30,000 keys leave room for 16 queries a band.
+        // With 3 heads and 30,000 keys, a band has 16 queries.
         let (long, queries) = (segment(30_000, 9), tensor(&[3, 40, 8], 11));
         let whole = attend_spelled_out(&queries, &[&long], 1.0).unwrap();
         assert_close(&attend(&queries, &[&long], 1.0).unwrap(), &whole);

@@ -1,10 +1,11 @@
-//! A bias added in place, alone or with a rectifier behind it in the same pass over memory.
+//! In-place bias addition, optionally with ReLU in the same pass over memory.
 
 use candle_core::{D, DType, Result, Tensor, bail};
 
 use super::kernels::{for_each_row, in_place, is_cpu_f32, with_slice};
 
-/// xs + bias; `xs` is (…, channels), `bias` (channels). Consumes `xs`, which nobody else may hold.
+/// Returns xs + bias; `xs` is (…, channels), `bias` (channels). Modifies `xs` in place, so no other tensor may share
+/// its storage.
 pub fn add_bias(xs: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let Some(bias) = bias else { return Ok(xs) };
     add_and(
@@ -16,7 +17,8 @@ pub fn add_bias(xs: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     )
 }
 
-/// max(xs + bias, 0); `xs` is (…, channels), `bias` (channels). Consumes `xs`, which nobody else may hold.
+/// Returns max(xs + bias, 0); `xs` is (…, channels), `bias` (channels). Modifies `xs` in place, so no other tensor may
+/// share its storage.
 pub fn add_bias_relu(xs: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let Some(bias) = bias else { return xs.relu() };
     add_and(

@@ -1,8 +1,8 @@
-//! Deformable attention: every query looks at a few points of its own choice on maps of several resolutions.
+//! Multi-scale deformable attention: every query samples a few learned points on maps of several resolutions.
 //!
-//! Zhu et al., "Deformable DETR" (2021). A point lies between four cells and takes their values bilinearly, zeros
-//! outside the map. The points of a head become a list of cells and weights first; then its channels are summed in
-//! registers. On other devices than the CPU the maps are brought there: right, not fast.
+//! Zhu et al., "Deformable DETR" (2021). A sampling point interpolates its four neighbouring cells bilinearly, with
+//! zeros outside the map. The points of a head are first converted to a list of cells and weights; then the head's
+//! channels are summed in registers. On other devices the tensors are copied to the CPU, which is correct but slow.
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 use pulp::{Arch, Simd, WithSimd};
@@ -13,15 +13,16 @@ use super::{
     simd::{load, store},
 };
 
-/// Queries that one parallel task takes.
+/// Number of queries per parallel task.
 const BLOCK: usize = 32;
 
-/// Where a query's points are counted from, in units of the map, for every level.
+/// The queries' reference points, relative to the map, for every level.
 #[derive(Clone, Debug)]
 pub enum References {
-    /// (queries, levels, 2): x, y; offsets are in cells.
+    /// (queries, levels, 2): x, y. Offsets are in cells.
     Points(Vec<f32>),
-    /// (queries, levels, 4): centre x, centre y, width, height; offsets are in halves of the box, over the points.
+    /// (queries, levels, 4): centre x, centre y, width, height. Offsets are in half box sizes, divided by the number
+    /// of points.
     Boxes(Vec<f32>),
 }
 
@@ -34,14 +35,14 @@ impl References {
     }
 }
 
-/// What all queries share.
+/// The parameters that all queries share.
 #[derive(Clone, Copy, Debug)]
 pub struct Sampling<'a> {
-    /// Height and width of each level's map; their cells follow one another.
+    /// Height and width of each level's map; the cells of the levels are concatenated.
     pub levels: &'a [(usize, usize)],
-    /// Heads, which share a cell's channels out among them.
+    /// Number of heads; each has an equal part of a cell's channels.
     pub heads: usize,
-    /// Points of a head on a level.
+    /// Number of sampling points per head and level.
     pub points: usize,
 }
 
@@ -50,18 +51,19 @@ impl Sampling<'_> {
         self.levels.iter().map(|(height, width)| height * width).sum()
     }
 
-    /// Points of a head on all levels.
+    /// Returns the number of sampling points of a head on all levels.
     fn taps(&self) -> usize {
         self.levels.len() * self.points
     }
 
-    /// Numbers that a query chooses its points with: two of offset and one of weight for each.
+    /// Returns the number of projection outputs per query: two offsets and one weight per sampling point.
     pub fn choices(&self) -> usize {
         self.heads * self.taps() * 3
     }
 }
 
-/// values + bias in place, and zeros for cells that are not kept. `values` is (cells, channels) and nobody else's.
+/// Returns values + bias, computed in place, with zeros for cells where `keep` is false. `values` is (cells,
+/// channels); no other tensor may share its storage.
 pub fn masked_values(values: Tensor, bias: Option<&Tensor>, keep: Option<&[bool]>) -> Result<Tensor> {
     let values = super::bias::add_bias(values, bias)?;
     let Some(keep) = keep else { return Ok(values) };
@@ -80,9 +82,9 @@ pub fn masked_values(values: Tensor, bias: Option<&Tensor>, keep: Option<&[bool]
     Ok(values)
 }
 
-/// Sums of values at the points that every query chooses. `values` (cells, channels); `choices` (queries,
-/// [`Sampling::choices`]): first the offsets (heads, levels, points, 2), then the logits of the weights (heads, levels ·
-/// points). Returns (queries, channels).
+/// Returns the weighted sums of values at every query's sampling points, (queries, channels). `values` is (cells,
+/// channels). `choices` is (queries, [`Sampling::choices`]): first the offsets (heads, levels, points, 2), then the
+/// logits of the weights (heads, levels · points).
 pub fn deformable_attention(
     values: &Tensor,
     choices: &Tensor,
@@ -112,14 +114,14 @@ pub fn deformable_attention(
     Tensor::from_vec(out, (queries, channels), &Device::Cpu)?.to_device(values.device())?.to_dtype(values.dtype())
 }
 
-/// A cell and how much of it counts.
+/// A cell and its weight.
 #[derive(Clone, Copy)]
 struct Tap {
     cell: usize,
     weight: f32,
 }
 
-/// Some queries, one after the other.
+/// A range of consecutive queries.
 struct Block<'a> {
     values: &'a [f32],
     choices: &'a [f32],
@@ -161,7 +163,7 @@ impl WithSimd for Block<'_> {
     }
 }
 
-/// Turns a head's choices into cells and weights.
+/// Converts one head's offsets and logits to cells and weights.
 #[inline(always)]
 fn find_taps(
     sampling: Sampling<'_>,
@@ -196,10 +198,10 @@ fn find_taps(
     }
 }
 
-/// The cells around a place and their shares; those outside the map count for nothing.
+/// Returns the four cells around a point with their bilinear weights, without cells outside the map.
 #[inline(always)]
 fn four_cells((x, y): (f32, f32), (height, width): (usize, usize), start: usize, weight: f32, taps: &mut Vec<Tap>) {
-    // Also false where an offset is not a number.
+    // Also false where an offset is NaN.
     let near = x > -1.0 && y > -1.0 && x < width as f32 && y < height as f32;
     if !near {
         return;
@@ -231,7 +233,7 @@ mod tests {
 
     const LEVELS: [(usize, usize); 2] = [(2, 3), (1, 2)];
 
-    /// One head of one channel; cell n has the value 10^n, so that a sum tells its cells.
+    /// Samples one head of one channel; cell n has the value 10^n, so the sum identifies the cells.
     fn sample(points: Vec<f32>, offsets: [f32; 4], logits: [f32; 2]) -> f32 {
         let values: Vec<f32> = (0..8).map(|n| 10f32.powi(n)).collect();
         let values = Tensor::from_vec(values, (8, 1), &Device::Cpu).unwrap();
@@ -245,11 +247,11 @@ mod tests {
 
     #[test]
     fn a_point_in_a_cells_middle_is_that_cell() {
-        // Cell (1, 2) of the first map is number 5, cell (0, 0) of the second number 6.
+        // Cell (1, 2) of the first map has number 5, cell (0, 0) of the second number 6.
         let middle = vec![2.5 / 3.0, 0.75, 0.25, 0.5];
         assert!((sample(middle.clone(), [0.0; 4], [0.0, 0.0]) - 550_000.0).abs() < 1.0);
         assert!((sample(middle.clone(), [0.0; 4], [40.0, 0.0]) - 100_000.0).abs() < 1.0);
-        // One cell to the left and up; and past the edge, where there is nothing.
+        // One cell to the left and up; and beyond the edge, where values are zero.
         assert!((sample(middle.clone(), [-1.0, -1.0, 0.0, 0.0], [40.0, 0.0]) - 10.0).abs() < 0.01);
         assert!(sample(middle, [2.0, 0.0, 0.0, 0.0], [40.0, 0.0]).abs() < 0.01);
     }
@@ -265,7 +267,7 @@ mod tests {
 
     #[test]
     fn offsets_of_boxes_are_in_halves_of_the_box() {
-        // From the middle of cell (0, 1) half a box of two thirds, one cell, to the right.
+        // From the centre of cell (0, 1), half a box of two thirds (one cell) to the right.
         let boxes = vec![0.5, 0.25, 2.0 / 3.0, 1.0, 0.25, 0.5, 1.0, 1.0];
         assert!((sample(boxes, [1.0, 0.0, 0.0, 0.0], [40.0, 0.0]) - 100.0).abs() < 0.01);
     }

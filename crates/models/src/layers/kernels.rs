@@ -1,47 +1,45 @@
-//! Row kernels: normalisation, activation, residual sums and head splitting, one pass over memory each.
+//! Row kernels: normalisation, activation, residual addition and head splitting, each in one pass over memory.
 //!
-//! Every function has two ways to the same numbers. Float32 on the CPU runs a vectorised loop in this file, compiled
-//! for the widest instruction set and chosen at run time; anything else is spelled out in candle operations. Tests
-//! hold the two against each other. Shapes: `rows` guidance rows of `tokens` tokens each are flattened to
-//! (rows · tokens, channels).
+//! Every function has two implementations with the same results: float32 on the CPU runs a vectorised loop in this
+//! file, compiled for several instruction sets and selected at run time; everything else uses candle operations. Tests
+//! compare the two. Shapes: `rows` guidance rows of `tokens` tokens each are flattened to (rows · tokens, channels).
 
 use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Storage, Tensor, bail};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-/// Elements that one parallel task works on: large enough to hide the hand-over, small enough to stay in L2.
+/// Number of elements per parallel task: large enough to amortise scheduling, small enough to stay in the L2 cache.
 pub(crate) const BLOCK_ELEMENTS: usize = 1 << 14;
 
-/// Independent partial sums in a reduction, so that it can be vectorised.
+/// Number of independent partial sums in a reduction, so that it can be vectorised.
 const LANES: usize = 16;
 
-/// Which of a block's six gain vectors: the order in which the checkpoint stores them (gate, gate, scale, scale,
-/// shift, shift).
+/// Index of a block's six gain vectors, in the checkpoint's order (gate, gate, scale, scale, shift, shift).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gain {
     /// Gate of the attention branch.
     Gate1 = 0,
-    /// Gate of the feed-forward branch.
+    /// Gate of the MLP branch.
     Gate2 = 1,
     /// Scale before attention.
     Scale1 = 2,
-    /// Scale before the feed-forward network.
+    /// Scale before the MLP.
     Scale2 = 3,
     /// Shift before attention.
     Shift1 = 4,
-    /// Shift before the feed-forward network.
+    /// Shift before the MLP.
     Shift2 = 5,
 }
 
-/// Whether `xs` can go through the vectorised loops.
+/// Whether `xs` can use the vectorised loops.
 pub fn is_cpu_f32(xs: &Tensor) -> bool {
     xs.device().is_cpu() && xs.dtype() == DType::F32
 }
 
-/// e^x to about one unit in the last place; saturates instead of overflowing and reaches 0 below -87.
+/// Returns e^x with an error of about one unit in the last place. Saturates instead of overflowing; 0 below -87.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    // Adding 1.5 · 2^23 rounds to an integer that then stands in the low mantissa bits.
+    // Adding 1.5 · 2^23 rounds to an integer, which is then in the low mantissa bits.
     const ROUND: f32 = 12_582_912.0;
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
@@ -78,7 +76,7 @@ fn silu_scalar(x: f32) -> f32 {
     x / (1.0 + exp(-x))
 }
 
-/// Sum of `f(x)` over a row, in [`LANES`] partial sums.
+/// Returns the sum of `f(x)` over a row, accumulated in [`LANES`] partial sums.
 #[inline(always)]
 pub(crate) fn lane_sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0f32; LANES];
@@ -92,7 +90,7 @@ pub(crate) fn lane_sum(row: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     lanes.iter().sum::<f32>() + tail
 }
 
-/// The largest value of a row.
+/// Returns the largest value of a row.
 #[inline(always)]
 pub(crate) fn lane_max(row: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
@@ -106,7 +104,7 @@ pub(crate) fn lane_max(row: &[f32]) -> f32 {
     lanes.iter().fold(tail, |a, b| a.max(*b))
 }
 
-/// Runs `f(row index, row)` over all rows of `width` elements, in parallel and vectorised.
+/// Calls `f(row index, row)` for all rows of `width` elements, in parallel and vectorised.
 pub(crate) fn for_each_row(data: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
     if width == 0 {
         return;
@@ -125,12 +123,12 @@ pub(crate) fn for_each_row(data: &mut [f32], width: usize, f: impl Fn(usize, &mu
     });
 }
 
-/// Runs `f(argument)` compiled for the widest instruction set of this machine.
+/// Calls `f(argument)` compiled for the widest instruction set of this machine.
 ///
-/// `f` and every closure that it calls need `#[inline(always)]`: what is not inlined here is compiled for the oldest
-/// machine, where each `mul_add` is a call into the C library.
+/// `f` and every closure that it calls need `#[inline(always)]`: code that is not inlined here is compiled for the
+/// baseline instruction set, where each `mul_add` is a call into the C library.
 pub(crate) fn vectorized<A, R>(argument: A, f: impl Fn(A) -> R) -> R {
-    /// A closure given to `dispatch` itself goes through a shim for `FnOnce` that the compiler may leave outlined.
+    /// A closure passed to `dispatch` directly would go through a shim for `FnOnce` that the compiler may not inline.
     struct Inlined<A, F>(A, F);
 
     impl<A, R, F: Fn(A) -> R> WithSimd for Inlined<A, F> {
@@ -145,7 +143,8 @@ pub(crate) fn vectorized<A, R>(argument: A, f: impl Fn(A) -> R) -> R {
     Arch::new().dispatch(Inlined(argument, f))
 }
 
-/// Gives `f` the elements of a float32 CPU tensor in row-major order; copies only what is not contiguous.
+/// Calls `f` with the elements of a float32 CPU tensor in row-major order; copies only if the tensor is not
+/// contiguous.
 pub(crate) fn with_slice<R>(xs: &Tensor, f: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
     let xs = xs.contiguous()?;
     let (storage, layout) = xs.storage_and_layout();
@@ -160,7 +159,7 @@ fn contiguous<'a>(all: &'a [f32], layout: &Layout) -> Result<&'a [f32]> {
     }
 }
 
-/// A change of a contiguous float32 CPU tensor in place. The caller owns the tensor alone.
+/// An in-place operation on a contiguous float32 CPU tensor. No other tensor may share its storage.
 struct InPlace<F>(F);
 
 impl<F: Fn(&mut [f32])> InplaceOp1 for InPlace<F> {
@@ -178,7 +177,7 @@ impl<F: Fn(&mut [f32])> InplaceOp1 for InPlace<F> {
     }
 }
 
-/// Changes a contiguous float32 CPU tensor in place. The caller owns the tensor alone.
+/// Modifies a contiguous float32 CPU tensor in place. No other tensor may share its storage.
 pub(crate) fn in_place(xs: &Tensor, f: impl Fn(&mut [f32])) -> Result<()> {
     xs.inplace_op1(&InPlace(f))
 }
@@ -194,7 +193,8 @@ pub enum Activation {
     Silu,
 }
 
-/// activation(xs + bias); `xs` is (…, channels), `bias` (channels). Consumes `xs`, which nobody else may hold.
+/// Returns activation(xs + bias); `xs` is (…, channels), `bias` (channels). Modifies `xs` in place, so no other tensor
+/// may share its storage.
 #[expect(
     clippy::redundant_closure,
     reason = "a function given by name is called through its pointer type and not inlined into the vectorised loop"
@@ -250,7 +250,7 @@ fn map_rows(data: &mut [f32], width: usize, bias: &[f32], f: impl Fn(f32) -> f32
     );
 }
 
-/// A vector of `width` numbers as floats: zeros where there is none.
+/// Returns a vector of `width` values as f32; zeros if there is none.
 fn row_of(xs: Option<&Tensor>, width: usize) -> Result<Vec<f32>> {
     match xs {
         None => Ok(vec![0.0; width]),
@@ -259,7 +259,7 @@ fn row_of(xs: Option<&Tensor>, width: usize) -> Result<Vec<f32>> {
     }
 }
 
-/// (mean, 1 / sqrt(variance + eps)) of a row.
+/// Returns (mean, 1 / sqrt(variance + eps)) of a row.
 #[inline(always)]
 fn moments(row: &[f32], eps: f32) -> (f32, f32) {
     let count = row.len() as f32;
@@ -276,8 +276,8 @@ fn moments(row: &[f32], eps: f32) -> (f32, f32) {
     (mean, 1.0 / (variance + eps).sqrt())
 }
 
-/// LN(x) · (1 + scale) + shift, LN without affine part; `xs` (rows · tokens, channels), `gains` (rows, n, channels),
-/// of which `scale` and `shift` name the two vectors. Result in float32.
+/// Returns LN(x) · (1 + scale) + shift in float32, where LN has no affine parameters. `xs` is (rows · tokens,
+/// channels), `gains` (rows, n, channels); `scale` and `shift` are indices into the n gain vectors.
 pub fn modulated_norm(xs: &Tensor, gains: &Tensor, scale: usize, shift: usize, eps: f64) -> Result<Tensor> {
     let (count, channels) = xs.dims2()?;
     let (rows, kinds, _) = gains.dims3()?;
@@ -308,7 +308,7 @@ pub fn modulated_norm(xs: &Tensor, gains: &Tensor, scale: usize, shift: usize, e
     Tensor::from_vec(out, (count, channels), xs.device())
 }
 
-/// Layer norm with weight and bias (channels); `xs` is (…, channels). Result in float32.
+/// Layer norm with weight and bias (channels); `xs` is (…, channels). The result is float32.
 pub fn affine_norm(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
     if !is_cpu_f32(xs) {
         let (weight, bias) = (weight.to_dtype(DType::F32)?, bias.to_dtype(DType::F32)?);
@@ -355,8 +355,8 @@ fn layer_norm_plain(xs: &Tensor, eps: f64) -> Result<Tensor> {
     centred.broadcast_div(&(variance + eps)?.sqrt()?)
 }
 
-/// xs + gate · (ys + bias), in float32; `xs`, `ys` (rows · tokens, channels), `bias` (channels), `gate`: gains
-/// (rows, n, channels) and which vector of them, or no gate.
+/// Returns xs + gate · (ys + bias) in float32. `xs` and `ys` are (rows · tokens, channels), `bias` (channels). `gate`
+/// is gains (rows, n, channels) and the index of the gate vector, or `None` for no gate.
 pub fn residual(xs: &Tensor, ys: &Tensor, bias: Option<&Tensor>, gate: Option<(&Tensor, usize)>) -> Result<Tensor> {
     let (count, channels) = xs.dims2()?;
     if ys.dims() != xs.dims() {

@@ -1,12 +1,12 @@
-//! Linear layers whose weight lies the way the CPU reads it.
+//! Linear layers with a weight layout that is fast on the CPU.
 
 use candle_core::{DType, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
 use super::bias::add_bias_relu;
 
-/// xs · Wᵀ (+ b). A published weight is (out, in); it is kept as (in, out), which spares the product a repacking of
-/// the whole weight at every call. That matters for the few tokens of the first scales.
+/// xs · Wᵀ (+ b). A published weight is (out, in). It is stored as (in, out), which saves the matrix product from
+/// repacking the weight at every call; this matters for the few tokens of the first scales.
 #[derive(Debug, Clone)]
 pub struct Linear {
     weight: Tensor,
@@ -20,27 +20,27 @@ impl Linear {
         Ok(Self { bias: Some(bias), ..Self::without_bias(vb, inputs, outputs)? })
     }
 
-    /// Loads `weight` (out, in) alone.
+    /// Loads `weight` (out, in), without a bias.
     pub fn without_bias(vb: VarBuilder, inputs: usize, outputs: usize) -> Result<Self> {
         Ok(Self { weight: vb.get((outputs, inputs), "weight")?.t()?.contiguous()?, bias: None })
     }
 
-    /// From a weight (out, in) and a bias that are at hand.
+    /// Creates a layer from a weight (out, in) and a bias (out).
     pub fn from_tensors(weight: &Tensor, bias: Option<Tensor>) -> Result<Self> {
         Ok(Self { weight: weight.t()?.contiguous()?, bias })
     }
 
-    /// The bias (out), for those who fuse it into what follows.
+    /// Returns the bias (out), for callers that fuse its addition into the next operation.
     pub fn bias(&self) -> Option<&Tensor> {
         self.bias.as_ref()
     }
 
-    /// The weight's dtype.
+    /// Returns the dtype of the weight.
     pub fn dtype(&self) -> DType {
         self.weight.dtype()
     }
 
-    /// xs · Wᵀ without the bias; `xs` is (…, in), converted to the weight's dtype.
+    /// Returns xs · Wᵀ without the bias; `xs` is (…, in) and is converted to the weight's dtype.
     pub fn product(&self, xs: &Tensor) -> Result<Tensor> {
         let (inputs, outputs) = self.weight.dims2()?;
         let dims = xs.dims();
@@ -55,14 +55,14 @@ impl Linear {
         flat.matmul(&self.weight)?.reshape(shape)
     }
 
-    /// xs · Wᵀ + b; `xs` is (…, in).
+    /// Returns xs · Wᵀ + b; `xs` is (…, in).
     pub fn forward(&self, xs: &Tensor) -> Result<Tensor> {
         let product = self.product(xs)?;
         self.bias.as_ref().map_or(Ok(product.clone()), |bias| product.broadcast_add(bias))
     }
 }
 
-/// The layers one after the other, with a rectifier between each and the next.
+/// Applies the layers in order, with ReLU between them.
 pub fn rectified_between(layers: &[Linear], xs: &Tensor) -> Result<Tensor> {
     let Some((last, first)) = layers.split_last() else { return Ok(xs.clone()) };
     let inner = first.iter().try_fold(xs.clone(), |xs, layer| add_bias_relu(layer.product(&xs)?, layer.bias()))?;

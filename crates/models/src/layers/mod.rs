@@ -1,4 +1,5 @@
-//! What several networks share: resampling, convolutions, attention, norms. Choice of device and kernel lives here only.
+//! Layers shared by several networks: resampling, convolutions, attention, norms. Device and kernel selection is in
+//! this module only.
 
 pub mod attention;
 pub mod bias;

@@ -1,4 +1,4 @@
-//! Norm layers with weights.
+//! Norm layers with learned parameters.
 
 use candle_core::{D, DType, Result, Tensor};
 use candle_nn::VarBuilder;

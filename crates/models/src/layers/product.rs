@@ -1,11 +1,11 @@
-//! One matrix product on one thread, over matrices that lie in slices: for kernels that divide the work themselves.
+//! A single-threaded matrix product over slices, for kernels that parallelise themselves.
 //!
-//! Large products of whole tensors go through candle; these are the small ones inside a parallel task, where the
-//! operands are windows into something larger and a tensor for each would cost more than the product.
+//! Large products of whole tensors use candle. This function is for small products inside a parallel task, whose
+//! operands are views of larger buffers; creating a tensor for each would cost more than the product.
 
 use candle_core::{Result, bail};
 
-/// A matrix in a slice: element (i, j) stands at i · `row_stride` + j · `column_stride`.
+/// A matrix in a slice: element (i, j) is at i · `row_stride` + j · `column_stride`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Matrix<'a> {
     data: &'a [f32],
@@ -13,7 +13,7 @@ pub(crate) struct Matrix<'a> {
     strides: (usize, usize),
 }
 
-/// The same, to be written.
+/// A mutable matrix in a slice, with contiguous rows.
 #[derive(Debug)]
 pub(crate) struct MatrixMut<'a> {
     data: &'a mut [f32],
@@ -21,7 +21,7 @@ pub(crate) struct MatrixMut<'a> {
     strides: (usize, usize),
 }
 
-/// Whether every element of such a matrix lies within `length`.
+/// Whether every element of the matrix is within `length`.
 fn fits(length: usize, (rows, columns): (usize, usize), (row, column): (usize, usize)) -> bool {
     if rows == 0 || columns == 0 {
         return true;
@@ -31,7 +31,7 @@ fn fits(length: usize, (rows, columns): (usize, usize), (row, column): (usize, u
 }
 
 impl<'a> Matrix<'a> {
-    /// A matrix of `shape` (rows, columns) with `strides` (row, column); an error if it does not fit into `data`.
+    /// Creates a matrix of `shape` (rows, columns) with `strides` (row, column); an error if it exceeds `data`.
     pub(crate) fn new(data: &'a [f32], shape: (usize, usize), strides: (usize, usize)) -> Result<Self> {
         if !fits(data.len(), shape, strides) {
             bail!("a matrix of {shape:?} with strides {strides:?} does not fit into {} numbers", data.len());
@@ -39,7 +39,7 @@ impl<'a> Matrix<'a> {
         Ok(Self { data, shape, strides })
     }
 
-    /// Rows turned into columns; nothing is moved.
+    /// Returns the transposed matrix, without copying.
     pub(crate) fn transposed(self) -> Self {
         let swap = |(a, b)| (b, a);
         Self { data: self.data, shape: swap(self.shape), strides: swap(self.strides) }
@@ -47,7 +47,7 @@ impl<'a> Matrix<'a> {
 }
 
 impl<'a> MatrixMut<'a> {
-    /// As [`Matrix::new`]; the elements of a row stand side by side and rows do not overlap.
+    /// As [`Matrix::new`]; rows are contiguous and do not overlap.
     pub(crate) fn new(data: &'a mut [f32], shape: (usize, usize), row_stride: usize) -> Result<Self> {
         let strides = (row_stride, 1);
         if !fits(data.len(), shape, strides) || (row_stride < shape.1 && shape.0 > 1) {
@@ -57,7 +57,7 @@ impl<'a> MatrixMut<'a> {
     }
 }
 
-/// Sets `out` to a · b, or adds it to what stands there.
+/// Sets `out` to a · b, or adds a · b to `out`.
 pub(crate) fn multiply(out: &mut MatrixMut<'_>, a: Matrix<'_>, b: Matrix<'_>, add: bool) -> Result<()> {
     let ((rows, columns), inner) = (out.shape, a.shape.1);
     if a.shape.0 != rows || b.shape != (inner, columns) {
@@ -76,8 +76,9 @@ pub(crate) fn multiply(out: &mut MatrixMut<'_>, a: Matrix<'_>, b: Matrix<'_>, ad
 #[expect(unsafe_code, reason = "the kernel takes pointers and strides; the matrices have proven that theirs fit")]
 fn call(out: &mut MatrixMut<'_>, a: Matrix<'_>, b: Matrix<'_>, add: bool, strides: [(isize, isize); 3]) {
     let [(out_row, out_column), (a_row, a_column), (b_row, b_column)] = strides;
-    // SAFETY: `Matrix::new` and `MatrixMut::new` prove that every element named by shape and strides lies within the
-    // slice, `multiply` that the shapes agree, and `out` is borrowed alone, so it overlaps neither operand.
+    // SAFETY: `Matrix::new` and `MatrixMut::new` check that every element addressed by shape and strides is within the
+    // slice, `multiply` checks that the shapes agree, and `out` is borrowed exclusively, so it overlaps neither
+    // operand.
     unsafe {
         gemm::gemm(
             out.shape.0,

@@ -1,12 +1,12 @@
-//! Resampling of pictures and feature maps: bilinear, two bicubics, area, nearest.
+//! Resampling of pictures and feature maps: bilinear, bicubic (two variants), area, nearest.
 //!
-//! All but nearest are separable: each output row or column is a weighted sum of input rows or columns. The weights
+//! All except nearest are separable: each output row or column is a weighted sum of input rows or columns. The weights
 //! form a small matrix per axis, so a resize is two matrix products and runs on every device. Coordinates and weights
-//! are computed in f32 in the order PyTorch's `interpolate` does, because f64 coordinates would be more exact than the
-//! reference and differ from it in the fifth digit. Sums are f32; other types are converted and converted back.
+//! are computed in f32 in the order of PyTorch's `interpolate`; f64 coordinates would be more exact than the reference
+//! and differ from it in the fifth digit. Sums are f32; other dtypes are converted and converted back.
 //!
-//! Two bicubics exist because published pipelines mix them: [`resize_bicubic`] looks at four neighbours whatever the
-//! scale, [`resize_bicubic_antialias`] has a sharper kernel that widens when shrinking.
+//! There are two bicubic variants because published pipelines use both: [`resize_bicubic`] reads four neighbours at
+//! any scale, [`resize_bicubic_antialias`] has a sharper kernel that widens when shrinking.
 
 use candle_core::{DType, Result, Tensor, bail};
 
@@ -21,14 +21,14 @@ pub fn resize_bicubic(xs: &Tensor, height: usize, width: usize) -> Result<Tensor
     resize_separable(xs, height, width, bicubic_weights)
 }
 
-/// Resizes (batch, channels, height, width) by cubic convolution with a = -0.5 whose support is stretched by the scale
-/// when shrinking; weights that fall outside the input are dropped and the rest normalised.
+/// Resizes (batch, channels, height, width) by cubic convolution with a = -0.5. When shrinking, the kernel's support
+/// widens by the scale. Weights outside the input are dropped and the others renormalised.
 pub fn resize_bicubic_antialias(xs: &Tensor, height: usize, width: usize) -> Result<Tensor> {
     resize_separable(xs, height, width, bicubic_antialias_weights)
 }
 
 /// Resizes (batch, channels, height, width) by averaging: each output cell is the mean of all input cells that it
-/// touches (adaptive average pooling).
+/// overlaps (adaptive average pooling).
 pub fn resize_area(xs: &Tensor, height: usize, width: usize) -> Result<Tensor> {
     resize_separable(xs, height, width, area_weights)
 }
@@ -39,7 +39,7 @@ pub fn resize_nearest_2x(xs: &Tensor) -> Result<Tensor> {
     xs.upsample_nearest2d(2 * height, 2 * width)
 }
 
-/// Weights of one axis: from input size and output size, a matrix (output, input) in row-major order.
+/// Computes the weights of one axis from input size and output size: a matrix (output, input), row-major.
 type AxisWeights = fn(usize, usize) -> Vec<f32>;
 
 fn resize_separable(xs: &Tensor, height: usize, width: usize, weights: AxisWeights) -> Result<Tensor> {
@@ -59,7 +59,7 @@ fn resize_separable(xs: &Tensor, height: usize, width: usize, weights: AxisWeigh
     }
     if from_height != height {
         let rows = Tensor::from_vec(weights(from_height, height), (height, from_height), xs.device())?;
-        // A view with batch stride 0: the products read the one matrix, nothing is copied.
+        // A view with batch stride 0: all products read one matrix, and nothing is copied.
         let rows = rows.broadcast_as((planes, height, from_height))?;
         // (batch * channels, height, width)
         resized = rows.matmul(&resized.reshape((planes, from_height, width))?)?;
@@ -67,7 +67,7 @@ fn resize_separable(xs: &Tensor, height: usize, width: usize, weights: AxisWeigh
     resized.reshape((batch, channels, height, width))?.to_dtype(xs.dtype())
 }
 
-/// Where output cell `to` lies in input cells, both counted at their centres.
+/// Returns the position of output cell `to` in input cells; cell centres are at integers.
 fn source_position(to: usize, scale: f32) -> f32 {
     scale * (to as f32 + 0.5) - 0.5
 }
@@ -130,7 +130,7 @@ fn area_weights(from: usize, to: usize) -> Vec<f32> {
     weights
 }
 
-/// The cubic convolution kernel of Keys (1981), with free parameter `a`, at distance `x` in cells.
+/// The cubic convolution kernel of Keys (1981) with parameter `a`, at distance `x` in cells.
 fn cubic_kernel(x: f32, a: f32) -> f32 {
     let x = x.abs();
     if x <= 1.0 {
@@ -258,7 +258,7 @@ mod tests {
     fn every_plane_is_resized_alone() {
         let (first, second) = (map(), map().affine(-3.0, 2.0).unwrap());
         let planes = Tensor::cat(&[&first, &second, &second, &first], 0).unwrap().reshape((2, 2, 3, 5)).unwrap();
-        // The same values behind a view that is not contiguous.
+        // The same values as a non-contiguous view.
         let batch = planes.transpose(2, 3).unwrap().contiguous().unwrap().transpose(2, 3).unwrap();
         let resized = resize_bicubic(&batch, 4, 6).unwrap();
         for (b, c, plane) in [(0, 0, &first), (0, 1, &second), (1, 0, &second), (1, 1, &first)] {

@@ -1,15 +1,16 @@
-//! Small building blocks for kernels that hold their sums in the processor's vector registers.
+//! SIMD building blocks for kernels that keep their sums in vector registers.
 
 use pulp::Simd;
 
-/// Rows that [`small_product`] takes at a time: with two vectors of columns, eight independent sums.
+/// Rows that [`small_product`] processes at a time: with two vectors of columns, eight independent sums.
 pub(super) const ROWS: usize = 4;
 
-/// What the columns of [`small_product`] must be a multiple of: two vectors of the widest machine.
+/// The number of columns of [`small_product`] must be a multiple of this: two vectors of the widest supported
+/// registers.
 pub(super) const COLUMNS: usize = 32;
 
-/// out = a · b for matrices that fit into the caches: `a` (rows, stride) of which `inner` columns count, `b` (inner,
-/// columns), `out` (rows, columns). Rows are a multiple of [`ROWS`], columns of [`COLUMNS`].
+/// out = a · b for matrices that fit into the CPU caches: `a` (rows, stride), of which the first `inner` columns are
+/// used; `b` (inner, columns); `out` (rows, columns). `rows` is a multiple of [`ROWS`], `columns` of [`COLUMNS`].
 #[inline(always)]
 pub(super) fn small_product<S: Simd>(
     simd: S,
@@ -41,7 +42,7 @@ pub(super) fn small_product<S: Simd>(
     }
 }
 
-/// The numbers of `xs` from `at` on; zeros past the end.
+/// Loads a vector of the values of `xs` from index `at` on; zeros past the end.
 #[inline(always)]
 pub(super) fn load<S: Simd>(simd: S, xs: &[f32], at: usize) -> S::f32s {
     let rest = xs.get(at..).unwrap_or_default();
@@ -51,7 +52,7 @@ pub(super) fn load<S: Simd>(simd: S, xs: &[f32], at: usize) -> S::f32s {
     }
 }
 
-/// Writes the numbers of `xs` from `at` on, as many as there are.
+/// Stores the vector into `xs` from index `at` on, as many values as fit.
 #[inline(always)]
 pub(super) fn store<S: Simd>(simd: S, xs: &mut [f32], at: usize, values: S::f32s) {
     let Some(rest) = xs.get_mut(at..) else { return };

@@ -1,9 +1,8 @@
-//! Attention inside the windows of a map, as Swin has it: windows that shift from block to block, and a learned bias
-//! for each offset between two cells.
+//! Window attention of the Swin transformer: shifted windows, and a learned relative position bias.
 //!
-//! On the CPU one task takes one window through all its heads, and the scores of one head are all that lies in memory.
-//! Cells that only fill up a window at the map's edge take part with the projection of a zero vector, as in the
-//! original. On other devices the map is brought to the CPU: right, not fast.
+//! On the CPU one task computes one window head by head, so only one head's scores are in memory. Padding cells in
+//! windows at the map's edge take part with the projection of a zero vector, as in the reference. On other devices the
+//! tensors are copied to the CPU, which is correct but slow.
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 use pulp::{Arch, Simd, WithSimd};
@@ -14,13 +13,13 @@ use super::{
     simd::{COLUMNS, ROWS, small_product},
 };
 
-/// What keeps cells of different regions apart: the original's number, which is not infinite.
+/// Mask value between cells of different regions; the reference uses this finite value.
 const OTHER_REGION: f32 = -100.0;
 
-/// What the columns get that only fill up a vector: their share of the softmax is 0.
+/// Bias of the columns that pad a row to whole vectors; their softmax weight is 0.
 const NO_CELL: f32 = -1e30;
 
-/// How a batch of maps is cut into windows.
+/// How a batch of maps is partitioned into windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowGrid {
     /// Number of maps.
@@ -29,9 +28,9 @@ pub struct WindowGrid {
     pub height: usize,
     /// Columns of a map.
     pub width: usize,
-    /// Rows and columns of a window.
+    /// Number of rows and of columns of a window.
     pub side: usize,
-    /// By how many cells the map is rolled up and to the left before it is cut.
+    /// Number of cells by which the map is shifted cyclically up and to the left before partitioning.
     pub shift: usize,
 }
 
@@ -40,12 +39,12 @@ impl WindowGrid {
         self.side * self.side
     }
 
-    /// Windows of a map: rows and columns.
+    /// Returns the numbers of window rows and window columns of a map.
     fn windows(&self) -> (usize, usize) {
         (self.height.div_ceil(self.side), self.width.div_ceil(self.side))
     }
 
-    /// Window of a map and place in it of the cell at a row and column.
+    /// Returns the window of a cell, and the cell's position in the window.
     fn place(&self, row: usize, column: usize) -> (usize, usize) {
         let (rows, columns) = self.windows();
         let rolled = |at: usize, windows: usize| {
@@ -57,7 +56,7 @@ impl WindowGrid {
         (window, row % self.side * self.side + column % self.side)
     }
 
-    /// The cells of a window, row by row: where in the map, if anywhere, and in which region.
+    /// Returns the cells of a window, row-major: position in the map (`None` for padding) and region.
     fn cells(&self, window: usize) -> Vec<Cell> {
         let (rows, columns) = self.windows();
         let (padded_height, padded_width) = (rows * self.side, columns * self.side);
@@ -86,19 +85,20 @@ struct Cell {
     region: u8,
 }
 
-/// A bias for each head and each pair of cells of a window.
+/// The relative position bias of each head for each pair of cells of a window.
 #[derive(Clone, Debug)]
 pub struct OffsetBias {
     heads: usize,
     side: usize,
-    /// Columns of a row, filled up.
+    /// Columns of a row, including padding to whole vectors.
     columns: usize,
     /// (heads, area, columns)
     values: Vec<f32>,
 }
 
 impl OffsetBias {
-    /// From the checkpoint's table ((2 · side - 1)², heads), whose rows are offsets between two cells.
+    /// Creates the bias from the checkpoint's table ((2 · side - 1)², heads), whose rows are relative positions of two
+    /// cells.
     pub fn new(table: &Tensor, side: usize) -> Result<Self> {
         let (offsets, heads) = table.dims2()?;
         let span = 2 * side - 1;
@@ -129,7 +129,7 @@ impl OffsetBias {
     }
 }
 
-/// Self-attention of every window; `qkv` (batch · height · width, 3 · channels) holds queries, keys and values
+/// Self-attention within every window. `qkv` (batch · height · width, 3 · channels) holds queries, keys and values
 /// without their bias (3 · channels). Returns (batch · height · width, channels).
 pub fn window_attention(qkv: &Tensor, bias: Option<&Tensor>, offsets: &OffsetBias, grid: WindowGrid) -> Result<Tensor> {
     let (cells, width) = qkv.dims2()?;
@@ -155,7 +155,7 @@ pub fn window_attention(qkv: &Tensor, bias: Option<&Tensor>, offsets: &OffsetBia
     Tensor::from_vec(out, (cells, channels), &Device::Cpu)?.to_device(qkv.device())?.to_dtype(qkv.dtype())
 }
 
-/// What all windows share.
+/// The inputs that all windows share.
 struct Job<'a> {
     qkv: &'a [f32],
     bias: &'a [f32],
@@ -181,7 +181,7 @@ fn all_windows(job: &Job<'_>) -> Vec<f32> {
     out
 }
 
-/// Cells in window order to cells in map order; those that only filled up are left behind.
+/// Reorders cells from window order to map order and drops padding cells.
 fn back_to_maps(by_window: &[f32], grid: WindowGrid, channels: usize) -> Vec<f32> {
     let (rows, columns) = grid.windows();
     let size = grid.height * grid.width;
@@ -195,7 +195,7 @@ fn back_to_maps(by_window: &[f32], grid: WindowGrid, channels: usize) -> Vec<f32
     out
 }
 
-/// Memory that a thread uses for one head after the other.
+/// Per-thread scratch memory, reused for each head.
 struct Scratch {
     queries: Vec<f32>, // (rows, head_dim)
     keys: Vec<f32>,    // (head_dim, columns)
@@ -272,7 +272,7 @@ impl WithSimd for Window<'_> {
 }
 
 impl Window<'_> {
-    /// Brings the head's queries, scaled, its keys, turned, and its values together.
+    /// Copies the head's scaled queries, transposed keys and values to the scratch memory.
     #[inline(always)]
     fn gather(&mut self, head: usize, head_dim: usize) {
         let Job { qkv, bias, grid, channels, offsets } = self.job;
@@ -304,7 +304,7 @@ impl Window<'_> {
     }
 }
 
-/// softmax(row + bias + mask) in place; an empty mask is none.
+/// softmax(row + bias + mask) in place. An empty mask means no mask.
 #[inline(always)]
 fn softmax(row: &mut [f32], bias: &[f32], mask: &[f32]) {
     row.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
@@ -331,7 +331,7 @@ mod tests {
         Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
     }
 
-    /// Window by window in plain loops over f64.
+    /// Reference implementation: window by window in plain f64 loops.
     fn spelled_out(qkv: &Tensor, bias: &Tensor, table: &Tensor, heads: usize, grid: WindowGrid) -> Vec<f64> {
         let qkv = qkv.to_vec2::<f32>().unwrap();
         let (bias, table) = (bias.to_vec1::<f32>().unwrap(), table.to_vec2::<f32>().unwrap());

@@ -1,86 +1,86 @@
-//! Settings, as published in `config.json`: flat, or with the language model's in a section of their own, as newer
-//! libraries write them. What a file leaves out has the default of the reference's class.
+//! Configuration, as in the published `config.json`: flat, or with the language model's fields in a nested section, as
+//! newer libraries write them. Fields absent from the file take the defaults of the reference class.
 
 use candle_core::{Result, bail};
 use serde::Deserialize;
 
-/// Settings of both towers and the ids that join them.
+/// Configuration of vision encoder and language model, and the special token ids.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(from = "Published")]
 pub struct QwenConfig {
     /// The language model.
     pub text: QwenTextConfig,
-    /// The picture's tower.
+    /// The vision encoder.
     pub vision: QwenVisionConfig,
-    /// The token in whose places the picture's features go.
+    /// The token whose embeddings are replaced by the picture's features.
     pub image_token_id: u32,
-    /// Stands before a picture.
+    /// The token before a picture.
     pub vision_start_token_id: u32,
-    /// Stands behind a picture.
+    /// The token after a picture.
     pub vision_end_token_id: u32,
     /// The tokens that end an answer.
     pub eos_token_ids: Vec<u32>,
-    /// Whether the head is the word table.
+    /// Whether the output head shares its weights with the token embedding table.
     pub tie_word_embeddings: bool,
 }
 
-/// Settings of the language model.
+/// Configuration of the language model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QwenTextConfig {
-    /// Rows of the word table.
+    /// Rows of the token embedding table.
     pub vocab_size: usize,
     /// Width.
     pub hidden_size: usize,
-    /// Inner width of the feed-forward.
+    /// Inner width of the MLP.
     pub intermediate_size: usize,
-    /// Blocks.
+    /// Number of blocks.
     pub num_hidden_layers: usize,
-    /// Heads of the queries.
+    /// Number of query heads.
     pub num_attention_heads: usize,
-    /// Heads of keys and values; divides the queries'.
+    /// Number of key and value heads; must divide the number of query heads.
     pub num_key_value_heads: usize,
-    /// Added to the mean square in the norms.
+    /// Epsilon of the RMS norms.
     pub rms_norm_eps: f64,
-    /// Base of the rotation's wave lengths.
+    /// Base of the rotary wavelengths.
     pub rope_theta: f64,
-    /// How many of a head's wave lengths turn by time, row and column.
+    /// Number of a head's channel pairs that encode time, row and column.
     pub mrope_section: [usize; 3],
-    /// Whether some blocks see a part of the past only; refused.
+    /// Whether some blocks use sliding-window attention; such networks are rejected.
     pub use_sliding_window: bool,
 }
 
-/// Settings of the vision tower.
+/// Configuration of the vision encoder.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct QwenVisionConfig {
-    /// Blocks.
+    /// Number of blocks.
     pub depth: usize,
     /// Width.
     pub hidden_size: usize,
-    /// Inner width of the feed-forward.
+    /// Inner width of the MLP.
     pub intermediate_size: usize,
-    /// Heads.
+    /// Number of attention heads.
     pub num_heads: usize,
-    /// Channels of the picture.
+    /// Number of channels of the picture.
     #[serde(alias = "in_chans")]
     pub in_channels: usize,
     /// Side of a patch in pixels.
     pub patch_size: usize,
-    /// Side in patches of the square that becomes one token.
+    /// Side, in patches, of the square that is merged to one token.
     pub spatial_merge_size: usize,
-    /// Frames of a patch.
+    /// Number of frames per patch.
     pub temporal_patch_size: usize,
     /// Side of a window in pixels.
     pub window_size: usize,
-    /// Width of what comes out: the language model's.
+    /// Output width: that of the language model.
     pub out_hidden_size: usize,
-    /// Blocks that see the whole picture.
+    /// Indices of the blocks with global attention.
     pub fullatt_block_indexes: Vec<usize>,
-    /// Activation of the feed-forward.
+    /// Activation of the MLP.
     pub hidden_act: QwenActivation,
 }
 
-/// The one activation of both feed-forwards.
+/// The only activation of both MLPs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum QwenActivation {
@@ -108,7 +108,7 @@ impl Default for QwenVisionConfig {
     }
 }
 
-/// The file as it may stand there.
+/// The fields of the file, flat or nested.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Published {
@@ -121,7 +121,7 @@ struct Published {
     vision_end_token_id: Option<u32>,
 }
 
-/// `in_channels` and `in_chans` may both be there.
+/// A file may contain `in_channels`, `in_chans`, or both.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct PublishedVision {
@@ -178,7 +178,7 @@ impl From<Published> for QwenConfig {
         let Published { flat, text_config, vision_config, .. } = published;
         let nested = text_config.unwrap_or_default();
         let eos = nested.eos_token_id.clone().or(flat.eos_token_id.clone());
-        // The head belongs to the whole model, so the outer word counts first.
+        // The head belongs to the complete model, so the outer field takes precedence.
         let tie_word_embeddings = flat.tie_word_embeddings.or(nested.tie_word_embeddings).unwrap_or(false);
         let vision = vision_config.map_or_else(QwenVisionConfig::default, QwenVisionConfig::from);
         Self {
@@ -218,7 +218,7 @@ impl From<PublishedVision> for QwenVisionConfig {
 }
 
 impl QwenTextConfig {
-    /// The nested section's word, else the flat one's, else the class's default.
+    /// The nested section's value, else the flat one, else the class's default.
     fn of(nested: &PublishedText, flat: &PublishedText) -> Self {
         fn first<T: Clone>(get: impl Fn(&PublishedText) -> Option<T>, of: [&PublishedText; 2], default: T) -> T {
             of.into_iter().find_map(get).unwrap_or(default)
@@ -244,14 +244,14 @@ impl QwenTextConfig {
         }
     }
 
-    /// Width of a head.
+    /// Returns the width of a head.
     pub fn head_dim(&self) -> usize {
         self.hidden_size / self.num_attention_heads.max(1)
     }
 }
 
 impl QwenConfig {
-    /// The settings of `Qwen/Qwen2.5-VL-3B-Instruct`.
+    /// The configuration of `Qwen/Qwen2.5-VL-3B-Instruct`.
     pub fn qwen_3b() -> Self {
         let vision = QwenVisionConfig { hidden_size: 1_280, out_hidden_size: 2_048, ..QwenVisionConfig::default() };
         let text = QwenTextConfig {
@@ -296,12 +296,12 @@ impl QwenConfig {
 }
 
 impl QwenVisionConfig {
-    /// Side of a window in merged cells.
+    /// Returns the side of a window in merged cells.
     pub fn window_cells(&self) -> usize {
         self.window_size / self.patch_size.max(1) / self.spatial_merge_size.max(1)
     }
 
-    /// Numbers of a patch.
+    /// Returns the number of values per patch.
     pub fn patch_numbers(&self) -> usize {
         self.in_channels * self.temporal_patch_size * self.patch_size * self.patch_size
     }

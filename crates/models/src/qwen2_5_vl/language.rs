@@ -1,4 +1,4 @@
-//! The language model: tokens and pictures in, the next token's logits out, with everything seen kept.
+//! The language model: takes embedded tokens, returns the next token's logits; keeps a key-value cache.
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 use candle_nn::VarBuilder;
@@ -10,12 +10,12 @@ use crate::layers::{
     norm::RmsNorm,
 };
 
-/// Tokens of the question that attention takes at a time.
+/// Number of prompt tokens that attention processes at a time.
 const BAND: usize = 128;
 
 #[derive(Debug, Clone)]
 struct Attention {
-    /// Rows: all queries, all keys, all values; queries and keys with their halves interleaved.
+    /// Rows: all queries, all keys, all values; channel halves of queries and keys are interleaved.
     qkv: Linear,
     o_proj: Linear,
     heads: usize,
@@ -46,7 +46,8 @@ impl Attention {
         })
     }
 
-    /// What to add to the stream (tokens, width); `past` is what earlier tokens left, and gets these tokens' part.
+    /// Returns the branch's output for the stream (tokens, width), without a residual addition. `past` is the
+    /// key-value cache, to which these tokens are appended.
     fn forward(&self, xs: &Tensor, rotation: &Rotation, past: &mut Option<KeyValue>) -> Result<Tensor> {
         let qkv = self.qkv.product(xs)?;
         let part = |first: usize, heads: usize, rotation: Option<&Rotation>| {
@@ -74,7 +75,8 @@ impl Attention {
         1.0 / (self.head_dim as f64).sqrt()
     }
 
-    /// One token sees all that was before. Heads that share keys are taken for rows of one head.
+    /// Attention of one token to itself and all earlier ones. Query heads that share keys are processed as rows of one
+    /// head.
     fn one(&self, queries: &Tensor, seen: &KeyValue) -> Result<Tensor> {
         let group = self.heads / self.kv_heads;
         let queries = queries.reshape((self.kv_heads, group, self.head_dim))?;
@@ -83,7 +85,7 @@ impl Attention {
         mixed.reshape((1, self.heads * self.head_dim))
     }
 
-    /// Each token sees itself and what was before; a band of tokens at a time.
+    /// Causal attention of several tokens, in bands of tokens.
     fn many(&self, queries: &Tensor, seen: &KeyValue) -> Result<Tensor> {
         let (group, tokens) = (self.heads / self.kv_heads, queries.dim(1)?);
         let before = seen.keys.dim(1)? - tokens;
@@ -109,7 +111,8 @@ impl Attention {
     }
 }
 
-/// 0 for what a token may see, minus infinity for what comes after it: (count, keys), the last tokens of the keys.
+/// Returns the causal mask (count, keys) of the last `count` tokens: 0 for visible keys, minus infinity for later
+/// ones.
 fn causal_mask(count: usize, keys: usize, device: &Device) -> Result<Tensor> {
     let before = keys - count;
     let sees = |row: usize, key: usize| if key <= before + row { 0.0 } else { f32::NEG_INFINITY };
@@ -144,7 +147,7 @@ impl Layer {
     }
 }
 
-/// The keys and values of all that was read, block by block.
+/// The key-value cache, block by block.
 #[derive(Debug, Clone)]
 pub(super) struct Past(Vec<Option<KeyValue>>);
 
@@ -155,12 +158,12 @@ pub(super) struct LanguageModel {
     embed_tokens: Tensor,
     layers: Vec<Layer>,
     norm: RmsNorm,
-    /// (vocab_size, hidden_size): the word table itself where they are tied.
+    /// (vocab_size, hidden_size): the token embedding table itself if the weights are tied.
     lm_head: Tensor,
 }
 
 impl LanguageModel {
-    /// `model` is where the blocks lie, `head` where the head lies, if it has weights of its own.
+    /// Loads the blocks below `model`, and the output head below `head` if it has its own weights.
     pub(super) fn new(model: VarBuilder, head: Option<VarBuilder>, config: &QwenTextConfig) -> Result<Self> {
         let shape = (config.vocab_size, config.hidden_size);
         let embed_tokens = model.get(shape, "embed_tokens.weight")?;
@@ -177,12 +180,12 @@ impl LanguageModel {
         self.embed_tokens.device()
     }
 
-    /// Nothing read yet.
+    /// Returns an empty key-value cache.
     pub(super) fn no_past(&self) -> Past {
         Past(vec![None; self.layers.len()])
     }
 
-    /// (tokens, hidden_size), float32.
+    /// Embeds token ids: (tokens, hidden_size), float32.
     pub(super) fn embed(&self, ids: &[u32]) -> Result<Tensor> {
         let rows = self.embed_tokens.dim(0)?;
         if let Some(id) = ids.iter().find(|id| **id as usize >= rows) {
@@ -192,8 +195,8 @@ impl LanguageModel {
         self.embed_tokens.index_select(&ids, 0)?.to_dtype(DType::F32)
     }
 
-    /// Reads further tokens (tokens, hidden_size); returns the normed stream. `visit` sees the stream before the first
-    /// block and after each but the last, then the normed one.
+    /// Processes further tokens (tokens, hidden_size) and returns the stream after the final norm. `visit` is called
+    /// with the stream before the first block and after each block but the last, then with the normed stream.
     pub(super) fn read(
         &self,
         xs: Tensor,
@@ -211,7 +214,7 @@ impl LanguageModel {
         Ok(normed)
     }
 
-    /// Logits (tokens, vocab_size) of normed rows.
+    /// Returns the logits (tokens, vocab_size) of normed rows.
     pub(super) fn logits(&self, normed: &Tensor) -> Result<Tensor> {
         normed.to_dtype(self.lm_head.dtype())?.matmul(&self.lm_head.t()?)?.to_dtype(DType::F32)
     }

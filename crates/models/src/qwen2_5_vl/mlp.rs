@@ -1,4 +1,4 @@
-//! The gated feed-forward, which the tower has with biases and the language model without.
+//! The gated MLP, with biases in the vision encoder and without in the language model.
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -18,7 +18,7 @@ pub(super) struct Mlp {
 }
 
 impl Mlp {
-    /// `linear` makes each of the three, by its name, inputs and outputs: with a bias or without.
+    /// `linear` creates each of the three layers from its name, inputs and outputs, with or without a bias.
     pub(super) fn new(
         vb: VarBuilder,
         (width, inner): (usize, usize),
@@ -31,7 +31,7 @@ impl Mlp {
         })
     }
 
-    /// All but the last bias, which is for whoever adds the result to something.
+    /// Returns the output without the last bias, which the residual addition adds.
     pub(super) fn forward(&self, xs: &Tensor) -> Result<Tensor> {
         let gate = activate(self.gate_proj.product(xs)?, self.gate_proj.bias(), Activation::Silu)?;
         let up = add_bias(self.up_proj.product(xs)?, self.up_proj.bias())?;

@@ -1,11 +1,11 @@
-//! Qwen2.5-VL: pictures and words in, words out.
+//! Qwen2.5-VL: takes pictures and text, returns text.
 //!
-//! Bai et al., "Qwen2.5-VL Technical Report" (2025); checked against `modeling_qwen2_5_vl.py` of transformers 5.23.
-//! Loads the key names of the published 3B and 7B checkpoints, sharded or not, and those that newer libraries write
+//! Bai et al., "Qwen2.5-VL Technical Report" (2025); compared with `modeling_qwen2_5_vl.py` of transformers 5.23.
+//! Reads the tensor names of the published 3B and 7B checkpoints, sharded or not, and those that newer libraries write
 //! (`model.visual.*`, `model.language_model.*`).
 //!
-//! Greedy decoding only: an answer is a function of the picture and the question. Pictures, not films. candle-transformers
-//! has no such network.
+//! Greedy decoding only, so an answer is a function of the picture and the question. Videos are not supported.
+//! candle-transformers does not contain this network.
 
 mod config;
 mod language;

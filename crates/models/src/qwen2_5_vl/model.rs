@@ -1,4 +1,4 @@
-//! Both towers together, and greedy decoding.
+//! The vision-language model and greedy decoding.
 
 use std::ops::ControlFlow;
 
@@ -12,25 +12,25 @@ use super::{
     vision::VisionTower,
 };
 
-/// A text with pictures.
+/// A prompt with pictures.
 #[derive(Debug, Clone)]
 pub struct QwenInput<'a> {
-    /// Token ids; a picture's places hold the image token.
+    /// Token ids; a picture's positions hold the image token.
     pub input_ids: &'a [u32],
-    /// Patches of all pictures, in order: (patches, numbers of a patch).
+    /// Patches of all pictures, in order: (patches, values per patch).
     pub pixel_values: &'a Tensor,
-    /// The pictures' sizes, in order.
+    /// Sizes of the pictures in patches, in order.
     pub grids: &'a [Grid],
 }
 
-/// What was read, and what comes next.
+/// The state of decoding: the key-value cache and the next token's logits.
 #[derive(Debug, Clone)]
 pub struct Conversation {
     past: Past,
     next: u32,
     /// Logits of the next token, (vocab_size).
     pub logits: Tensor,
-    /// The normed stream of all tokens of the question, (tokens, hidden_size).
+    /// The hidden state of all prompt tokens after the final norm, (tokens, hidden_size).
     pub hidden: Tensor,
 }
 
@@ -43,7 +43,7 @@ pub struct Qwen {
 }
 
 impl Qwen {
-    /// Builds the model. Matrix products run in the weights' type; streams, norms and softmax are f32.
+    /// Builds the model. Matrix products run in the weights' dtype; residual streams, norms and softmax are f32.
     pub fn new(vb: VarBuilder, config: &QwenConfig) -> Result<Self> {
         config.check()?;
         let model = vb.pp("model");
@@ -59,29 +59,29 @@ impl Qwen {
         })
     }
 
-    /// Returns whether a tensor of a published checkpoint is unused: buffers that follow from the settings, and a head
-    /// that is the word table once more.
+    /// Returns whether a tensor of a published checkpoint is unused: buffers derived from the configuration, and an
+    /// output head that duplicates the token embedding table.
     pub fn is_ignored(name: &str) -> bool {
         name.ends_with("inv_freq") || name == "lm_head.weight"
     }
 
-    /// Returns the settings the model was built with.
+    /// Returns the configuration of the model.
     pub fn config(&self) -> &QwenConfig {
         &self.config
     }
 
-    /// Returns the picture's tower.
+    /// Returns the vision encoder.
     pub fn visual(&self) -> &VisionTower {
         &self.visual
     }
 
-    /// Reads a text with pictures.
+    /// Processes a prompt with pictures (prefill).
     pub fn read(&self, input: &QwenInput<'_>) -> Result<Conversation> {
         self.read_visiting(input, &mut |_, _| Ok(()))
     }
 
-    /// As [`read`](Self::read); `visit` sees the language model's stream (tokens, hidden_size) before each block and,
-    /// normed, after the last.
+    /// As [`read`](Self::read). `visit` is called with the language model's stream (tokens, hidden_size) before each
+    /// block, and after the final norm.
     pub fn read_visiting(
         &self,
         input: &QwenInput<'_>,
@@ -100,7 +100,7 @@ impl Qwen {
         Ok(Conversation { past, next: positions.next, logits, hidden })
     }
 
-    /// Words and pictures as one stream.
+    /// Embeds text and pictures as one sequence.
     fn embed(&self, input: &QwenInput<'_>) -> Result<Tensor> {
         let words = self.language.embed(input.input_ids)?;
         if input.grids.is_empty() {
@@ -126,14 +126,14 @@ impl Qwen {
         text_rotation(places, text.head_dim(), text.rope_theta, text.mrope_section, self.language.device())
     }
 
-    /// Logits (tokens, vocab_size) of the question's last tokens.
+    /// Returns the logits (tokens, vocab_size) of the prompt's last `count` tokens.
     pub fn last_logits(&self, conversation: &Conversation, count: usize) -> Result<Tensor> {
         let tokens = conversation.hidden.dim(0)?;
         let count = count.min(tokens);
         self.language.logits(&conversation.hidden.narrow(0, tokens - count, count)?)
     }
 
-    /// Reads one more token.
+    /// Processes one more token.
     pub fn step(&self, conversation: &mut Conversation, token: u32) -> Result<()> {
         let xs = self.language.embed(&[token])?;
         let rotation = self.rotation(&[[conversation.next; 3]])?;
@@ -143,8 +143,8 @@ impl Qwen {
         Ok(())
     }
 
-    /// The likeliest tokens, one after the other, until an end mark (not returned), `max_new_tokens`, or `observe` says
-    /// stop. `observe` is told each token before the next is computed, with the logits that chose it.
+    /// Decodes greedily until an end token (not returned), `max_new_tokens`, or until `observe` stops it. `observe` is
+    /// called with each token and the logits that selected it, before the next token is computed.
     pub fn greedy(
         &self,
         conversation: &mut Conversation,
@@ -167,7 +167,7 @@ impl Qwen {
     }
 }
 
-/// The first of the largest.
+/// Returns the index of the largest logit; the first one of equal logits.
 fn likeliest(logits: &Tensor) -> Result<u32> {
     let logits = logits.to_device(&Device::Cpu)?.to_vec1::<f32>()?;
     let best = logits

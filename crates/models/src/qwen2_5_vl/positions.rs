@@ -1,11 +1,11 @@
-//! Where things stand: patches in a picture, cells in windows, tokens in a text with pictures.
+//! Positions: of patches in a picture, of cells in windows, and of tokens in a prompt with pictures.
 
 use candle_core::{Device, Result, Tensor, bail};
 
 use super::config::QwenVisionConfig;
 use crate::layers::attention::Rotation;
 
-/// Base of the wave lengths in the vision tower.
+/// Base of the rotary wavelengths in the vision encoder.
 const VISION_THETA: f32 = 10_000.0;
 
 /// A picture's size in patches.
@@ -13,43 +13,43 @@ const VISION_THETA: f32 = 10_000.0;
 pub struct Grid {
     /// Time steps; 1 for a picture.
     pub frames: usize,
-    /// Patches down.
+    /// Number of patch rows.
     pub rows: usize,
-    /// Patches across.
+    /// Number of patch columns.
     pub columns: usize,
 }
 
 impl Grid {
-    /// Patches of all frames.
+    /// Returns the number of patches of all frames.
     pub fn patches(&self) -> usize {
         self.frames * self.rows * self.columns
     }
 
-    /// Merged cells down and across.
+    /// Returns the number of rows and columns of merged cells.
     fn cells(&self, merge: usize) -> (usize, usize) {
         (self.rows / merge, self.columns / merge)
     }
 
-    /// Tokens that the language model gets for it.
+    /// Returns the number of tokens of this picture in the language model.
     pub fn tokens(&self, merge: usize) -> usize {
         let (rows, columns) = self.cells(merge);
         self.frames * rows * columns
     }
 }
 
-/// In which order the vision tower takes merged cells, and where attention ends.
+/// The window order of merged cells in the vision encoder, and the boundaries of attention.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WindowOrder {
-    /// Merged cells, window by window.
+    /// Indices of the merged cells, window by window.
     pub index: Vec<u32>,
-    /// Ends of the windows in patches, a 0 before the first.
+    /// End of each window in patches, with a leading 0.
     pub window_ends: Vec<usize>,
-    /// Ends of the pictures' frames in patches, a 0 before the first.
+    /// End of each picture's frame in patches, with a leading 0.
     pub frame_ends: Vec<usize>,
 }
 
 impl WindowOrder {
-    /// Windows are cut from the upper left corner and clipped at the edges; cells within go row by row.
+    /// Windows start at the upper left corner and are clipped at the edges; cells within a window are row-major.
     pub fn new(grids: &[Grid], config: &QwenVisionConfig) -> Self {
         let (side, merge) = (config.window_cells(), config.spatial_merge_size);
         let mut order = Self { index: Vec::new(), window_ends: vec![0], frame_ends: vec![0] };
@@ -68,7 +68,7 @@ impl WindowOrder {
         order
     }
 
-    /// The order that undoes this one.
+    /// Returns the inverse permutation.
     pub fn inverse(&self) -> Vec<u32> {
         let mut inverse = vec![0; self.index.len()];
         for (place, cell) in self.index.iter().enumerate() {
@@ -78,14 +78,14 @@ impl WindowOrder {
     }
 }
 
-/// Row and column of a patch that is counted block by block.
+/// Returns row and column of a patch from its index; patches are ordered by blocks of merged cells.
 pub(super) fn place_of_patch(patch: usize, columns: usize, merge: usize) -> (usize, usize) {
     let (block, inside) = (patch / (merge * merge), patch % (merge * merge));
     let blocks = columns / merge;
     (block / blocks * merge + inside / merge, block % blocks * merge + inside % merge)
 }
 
-/// Row and column of every patch, in the order of the patches.
+/// Returns row and column of every patch, in the order of the patches.
 pub fn patch_places(grids: &[Grid], merge: usize) -> Vec<[u32; 2]> {
     let of_frame = |grid: &Grid| {
         let columns = grid.columns;
@@ -97,14 +97,14 @@ pub fn patch_places(grids: &[Grid], merge: usize) -> Vec<[u32; 2]> {
     grids.iter().flat_map(|grid| (0..grid.frames).flat_map(move |_| of_frame(grid))).collect()
 }
 
-/// The turn of every patch: half of a head's pairs by its row, half by its column.
+/// Returns the rotary angles of every patch: half of a head's channel pairs encode the row, half the column.
 pub(super) fn vision_rotation(places: &[[u32; 2]], head_dim: usize, device: &Device) -> Result<Rotation> {
     let waves = wave_lengths(head_dim / 2, VISION_THETA);
     let angles = places.iter().flat_map(|place| place.iter().flat_map(|at| waves.iter().map(move |w| *at as f32 * w)));
     rotation(angles.collect(), places.len(), head_dim / 2, device)
 }
 
-/// 1 / theta^(2 i / width) for i below width / 2, in f32 as the reference has it.
+/// Returns 1 / theta^(2 i / width) for i below width / 2, in f32 as in the reference.
 fn wave_lengths(width: usize, theta: f32) -> Vec<f32> {
     (0..width / 2).map(|i| 1.0 / theta.powf((2 * i) as f32 / width as f32)).collect()
 }
@@ -116,20 +116,22 @@ fn rotation(angles: Vec<f32>, tokens: usize, pairs: usize, device: &Device) -> R
     Ok(Rotation { cos: part(f32::cos)?, sin: part(f32::sin)? })
 }
 
-/// Time, row and column of every token, and the place of the next one.
+/// Multimodal rotary positions (time, row, column) of every token, and the position of the next token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TextPositions {
-    /// One triple a token.
+    /// One triple per token.
     pub places: Vec<[u32; 3]>,
-    /// Where the text goes on: less than the number of tokens, since a picture takes up its longer side only.
+    /// Position of the next token. Less than the number of tokens, because a picture advances it by its longer side
+    /// only.
     pub next: u32,
 }
 
 impl TextPositions {
-    /// Words count up on all three axes; a picture's tokens stand at its begin, moved by their row and column.
+    /// Computes the positions. Text tokens advance all three axes. A picture's tokens have the position of its start,
+    /// plus their row and column on those two axes.
     ///
     /// # Errors
-    /// The tokens that stand for pictures are not as many as the pictures have.
+    /// The number of image tokens differs from the number of tokens of the pictures.
     pub fn new(input_ids: &[u32], image_token: u32, grids: &[Grid], merge: usize) -> Result<Self> {
         let (mut places, mut next, mut token) = (Vec::with_capacity(input_ids.len()), 0u32, 0);
         let mut grids = grids.iter();
@@ -162,7 +164,7 @@ impl TextPositions {
     }
 }
 
-/// The turn of every token: a head's pairs go by time, row and column in sections.
+/// Returns the rotary angles of every token: sections of a head's channel pairs encode time, row and column.
 pub(super) fn text_rotation(
     places: &[[u32; 3]],
     head_dim: usize,

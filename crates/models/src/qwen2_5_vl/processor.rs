@@ -1,4 +1,5 @@
-//! Pictures as the published processor prepares them: a size in whole merged cells, then patches in blocks.
+//! Preprocessing of pictures as in the published processor: resizing to whole merged cells, then splitting into
+//! patches in block order.
 
 use candle_core::{Device, Tensor};
 use image::RgbImage;
@@ -10,25 +11,25 @@ use super::{
 };
 use echogen_imaging::{Filter, ImageError, resize};
 
-/// Longest side over shortest that the published processor takes.
+/// Maximum ratio of longest to shortest side, as in the published processor.
 const MAX_ASPECT_RATIO: f64 = 200.0;
 
-/// Settings, as published in `preprocessor_config.json`.
+/// Configuration, as in the published `preprocessor_config.json`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct QwenProcessorConfig {
-    /// Fewest pixels of a prepared picture.
+    /// Minimum number of pixels of a preprocessed picture.
     pub min_pixels: usize,
-    /// Most pixels of a prepared picture.
+    /// Maximum number of pixels of a preprocessed picture.
     pub max_pixels: usize,
-    /// Mean of red, green and blue in [0, 1].
+    /// Channel means (red, green, blue), for values in [0, 1].
     pub image_mean: [f32; 3],
-    /// Standard deviation of the same.
+    /// Channel standard deviations.
     pub image_std: [f32; 3],
 }
 
 impl Default for QwenProcessorConfig {
-    /// The published limits and CLIP's statistics.
+    /// The published limits, and CLIP's channel statistics.
     fn default() -> Self {
         Self {
             min_pixels: 3_136,
@@ -39,36 +40,36 @@ impl Default for QwenProcessorConfig {
     }
 }
 
-/// Why a picture cannot be prepared.
+/// A picture cannot be preprocessed.
 #[derive(Debug, thiserror::Error)]
 pub enum QwenProcessorError {
-    /// Too long and thin.
+    /// The ratio of the sides exceeds the limit.
     #[error("picture is {width} x {height}; one side may be at most 200 times the other")]
     TooThin {
-        /// Pixels across.
+        /// Width in pixels.
         width: u32,
-        /// Pixels down.
+        /// Height in pixels.
         height: u32,
     },
-    /// It cannot be resized.
+    /// The picture cannot be resized.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// It cannot be made a tensor.
+    /// A tensor operation failed.
     #[error("cannot make patches of the picture")]
     Tensor(#[from] candle_core::Error),
 }
 
-/// A picture in patches.
+/// A picture split into patches.
 #[derive(Debug, Clone)]
 pub struct QwenPatches {
-    /// (patches, channels · frames · patch · patch), blocks of merged cells row by row.
+    /// (patches, channels · frames · patch · patch), in blocks of merged cells, row-major.
     pub pixel_values: Tensor,
-    /// Frames, rows and columns in patches.
+    /// Number of frames, patch rows and patch columns.
     pub grid: Grid,
 }
 
-/// Height and width of a picture that are multiples of `factor`, near the picture's own, with a number of pixels
-/// within bounds. `None` for a picture longer than 200 times its width.
+/// Returns (height, width) near the picture's own: multiples of `factor`, with a number of pixels within the bounds.
+/// `None` if one side is more than 200 times the other.
 pub fn smart_resize(
     (height, width): (usize, usize),
     factor: usize,
@@ -79,7 +80,7 @@ pub fn smart_resize(
         return None;
     }
     let (h, w, f) = (height as f64, width as f64, factor as f64);
-    // Halves go to the even neighbour, as in Python.
+    // Rounds halves to even, as in Python.
     let near = |side: f64| ((side / f).round_ties_even() * f) as usize;
     let (rows, columns) = (near(h), near(w));
     if rows * columns > max_pixels {
@@ -96,11 +97,11 @@ pub fn smart_resize(
 }
 
 impl QwenProcessorConfig {
-    /// The size that a picture is given: height, width.
+    /// Returns the (height, width) to which a picture is resized.
     ///
     /// # Errors
     ///
-    /// If the picture is more than 200 times as long as wide.
+    /// If one side of the picture is more than 200 times the other.
     pub fn size_of(&self, picture: &RgbImage, vision: &QwenVisionConfig) -> Result<(usize, usize), QwenProcessorError> {
         let (width, height) = picture.dimensions();
         let factor = vision.patch_size * vision.spatial_merge_size;
@@ -108,11 +109,11 @@ impl QwenProcessorConfig {
             .ok_or(QwenProcessorError::TooThin { width, height })
     }
 
-    /// Resizes, normalises and cuts a picture into patches. A single picture is taken for all frames of a patch.
+    /// Resizes, normalises and splits a picture into patches. A single picture fills all frames of a patch.
     ///
     /// # Errors
     ///
-    /// If the picture has no pixels or is more than 200 times as long as wide.
+    /// If the picture has no pixels, or one side is more than 200 times the other.
     pub fn patches(&self, picture: &RgbImage, vision: &QwenVisionConfig) -> Result<QwenPatches, QwenProcessorError> {
         let (height, width) = self.size_of(picture, vision)?;
         let resized = resize(picture, height as u32, width as u32, Filter::Bicubic)?;

@@ -1,4 +1,4 @@
-//! The vision tower: patches in, one vector for each square of patches out.
+//! The vision encoder: takes patches, returns one vector for each square of merged patches.
 
 use candle_core::{DType, Result, Tensor, bail};
 use candle_nn::VarBuilder;
@@ -15,11 +15,11 @@ use crate::layers::{
     norm::RmsNorm,
 };
 
-/// Constant of the tower's norms, which has no setting.
+/// Epsilon of the encoder's norms, which have no configuration field.
 const EPS: f64 = 1e-6;
 
-/// Rows (heads · head_dim, inputs) in a new order: what the reference turns as halves of a head lies side by side, as
-/// our rotation wants it. Queries and keys in the same new order have the same products.
+/// Reorders rows (heads · head_dim, inputs): the reference rotates pairs (i, i + head_dim / 2), our kernel rotates
+/// neighbouring pairs. Queries and keys in the same order have the same products.
 pub(super) fn interleave_halves(rows: &Tensor, heads: usize) -> Result<Tensor> {
     let (outputs, rest) = (rows.dim(0)?, rows.dims()[1..].iter().product::<usize>());
     let half = outputs / heads / 2;
@@ -28,7 +28,7 @@ pub(super) fn interleave_halves(rows: &Tensor, heads: usize) -> Result<Tensor> {
 
 #[derive(Debug, Clone)]
 struct Attention {
-    /// Rows: all queries, all keys, all values; queries and keys with their halves interleaved.
+    /// Rows: all queries, all keys, all values; channel halves of queries and keys are interleaved.
     qkv: Linear,
     proj: Linear,
     heads: usize,
@@ -52,8 +52,8 @@ impl Attention {
         })
     }
 
-    /// What to add to the stream (patches, width), but for the bias of `proj`. Patches between two `ends` see each
-    /// other.
+    /// Returns the branch's output for the stream (patches, width), without the bias of `proj`. Patches between two
+    /// consecutive `ends` attend to each other.
     fn forward(&self, xs: &Tensor, rotation: &Rotation, ends: &[usize]) -> Result<Tensor> {
         let width = xs.dim(1)?;
         let qkv = self.qkv.product(xs)?;
@@ -103,7 +103,7 @@ impl Block {
     }
 }
 
-/// Squares of patches to one vector each, in the language model's width.
+/// Merges each square of patches to one vector of the language model's width.
 #[derive(Debug, Clone)]
 struct PatchMerger {
     ln_q: RmsNorm,
@@ -129,19 +129,19 @@ impl PatchMerger {
     }
 }
 
-/// What the tower makes of some pictures.
+/// The vision encoder's output.
 #[derive(Debug, Clone)]
 pub struct VisionOutput {
-    /// One row for each merged cell, picture by picture and row by row: (tokens, out_hidden_size).
+    /// One row per merged cell, picture by picture, row-major: (tokens, out_hidden_size).
     pub embeds: Tensor,
-    /// The stream behind the last block, window by window: (patches, hidden_size).
+    /// The stream after the last block, in window order: (patches, hidden_size).
     pub last_hidden_state: Tensor,
 }
 
-/// The vision tower.
+/// The complete vision encoder.
 #[derive(Debug, Clone)]
 pub struct VisionTower {
-    /// The patch convolution as a matrix.
+    /// The patch convolution as a linear layer.
     patch_embed: Linear,
     blocks: Vec<Block>,
     merger: PatchMerger,
@@ -161,7 +161,7 @@ impl VisionTower {
         })
     }
 
-    /// `pixel_values` (patches of all pictures, numbers of a patch).
+    /// Encodes `pixel_values` (patches of all pictures, values per patch).
     pub fn forward(&self, pixel_values: &Tensor, grids: &[Grid]) -> Result<VisionOutput> {
         let (patches, merge) = (pixel_values.dim(0)?, self.config.spatial_merge_size);
         let whole = |grid: &Grid| grid.rows.is_multiple_of(merge) && grid.columns.is_multiple_of(merge);
@@ -173,7 +173,7 @@ impl VisionTower {
         let index = Tensor::from_slice(&order.index, order.index.len(), device)?;
         let xs = self.patch_embed.product(pixel_values)?.to_dtype(DType::F32)?;
         let width = self.config.hidden_size;
-        // Patches move in squares.
+        // Reorders whole squares of merged patches.
         let xs = xs.reshape((patches / (merge * merge), merge * merge * width))?.index_select(&index, 0)?;
         let mut xs = xs.reshape((patches, width))?;
         let rotation = self.rotation(grids, &order, device)?;

@@ -1,53 +1,54 @@
-//! Settings, as published in `config.json`.
+//! Configuration, as in the published `config.json`.
 
 use candle_core::{Result, bail};
 use serde::Deserialize;
 
-/// Settings, as published in `config.json`; what the file leaves out has the default of the reference's class.
+/// Configuration, as in the published `config.json`. Fields absent from the file take the defaults of the reference
+/// class.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default)]
 pub struct SamConfig {
-    /// The picture's encoder.
+    /// The image encoder.
     pub vision_config: SamVisionConfig,
-    /// The decoder.
+    /// The mask decoder.
     pub mask_decoder_config: SamMaskDecoderConfig,
 }
 
-/// Settings of the picture's encoder.
+/// Configuration of the image encoder.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct SamVisionConfig {
     /// Width.
     pub hidden_size: usize,
-    /// Width of what comes out.
+    /// Number of output channels.
     pub output_channels: usize,
-    /// Blocks.
+    /// Number of blocks.
     pub num_hidden_layers: usize,
-    /// Heads.
+    /// Number of attention heads.
     pub num_attention_heads: usize,
-    /// Channels of the picture.
+    /// Number of channels of the picture.
     pub num_channels: usize,
     /// Side of the picture in pixels.
     pub image_size: usize,
     /// Side of a patch in pixels.
     pub patch_size: usize,
-    /// Inner width of the feed-forward in units of the width, where `mlp_dim` does not say.
+    /// Inner width of the MLP as a multiple of the width, used if `mlp_dim` is absent.
     pub mlp_ratio: f64,
-    /// Inner width of the feed-forward.
+    /// Inner width of the MLP.
     pub mlp_dim: Option<usize>,
-    /// Added to the variance in the blocks' norms.
+    /// Epsilon of the blocks' layer norms.
     pub layer_norm_eps: f64,
     /// Whether query, key and value have a bias.
     pub qkv_bias: bool,
-    /// Whether a table of positions is added to the patches.
+    /// Whether an absolute position table is added to the patches.
     pub use_abs_pos: bool,
-    /// Whether blocks have tables of relative positions; without them the network is refused.
+    /// Whether blocks have relative position tables; networks without them are rejected.
     pub use_rel_pos: bool,
     /// Side of a window in patches.
     pub window_size: usize,
-    /// Blocks that see the whole picture.
+    /// Indices of the blocks with global attention.
     pub global_attn_indexes: Vec<usize>,
-    /// Half the width of the positions of points.
+    /// Half the width of the position encoding of points.
     pub num_pos_feats: usize,
 }
 
@@ -74,27 +75,27 @@ impl Default for SamVisionConfig {
     }
 }
 
-/// Settings of the decoder.
+/// Configuration of the mask decoder.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct SamMaskDecoderConfig {
     /// Width.
     pub hidden_size: usize,
-    /// Inner width of the feed-forward.
+    /// Inner width of the MLP.
     pub mlp_dim: usize,
-    /// Blocks.
+    /// Number of blocks.
     pub num_hidden_layers: usize,
-    /// Heads.
+    /// Number of attention heads.
     pub num_attention_heads: usize,
-    /// By how much attention between points and picture is narrower.
+    /// Divisor of the inner width of the attention between tokens and image.
     pub attention_downsample_rate: usize,
-    /// Masks for a prompt that may mean several things.
+    /// Number of masks for an ambiguous prompt.
     pub num_multimask_outputs: usize,
-    /// Layers of the head that rates masks.
+    /// Number of layers of the IoU head.
     pub iou_head_depth: usize,
-    /// Width of the head that rates masks.
+    /// Width of the IoU head.
     pub iou_head_hidden_dim: usize,
-    /// Added to the variance in the norms.
+    /// Epsilon of the layer norms.
     pub layer_norm_eps: f64,
 }
 

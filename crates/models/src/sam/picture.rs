@@ -1,4 +1,4 @@
-//! Pictures as the published processor prepares them, and masks on their way back.
+//! Preprocessing of pictures as in the published processor, and conversion of masks back to the picture's size.
 
 use candle_core::{Device, Result, Tensor};
 use image::RgbImage;
@@ -6,19 +6,19 @@ use image::RgbImage;
 use crate::layers::resize::resize_bilinear;
 use echogen_imaging::{Filter, ImageError, resize};
 
-/// Mean of red, green and blue in [0, 1] of ImageNet.
+/// ImageNet's channel means (red, green, blue), for values in [0, 1].
 const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
-/// Standard deviation of the same.
+/// ImageNet's channel standard deviations.
 const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// A picture prepared for SAM: its longest side the square's, zeros to the right and below.
+/// A picture preprocessed for SAM: the longest side resized to the square's side, zero-padded to the right and below.
 #[derive(Debug, Clone)]
 pub struct SamPicture {
     /// (1, 3, size, size)
     pub pixel_values: Tensor,
-    /// Height and width that the picture has in the square.
+    /// (Height, width) of the resized picture within the square.
     pub resized: (usize, usize),
-    /// Height and width that the picture has itself.
+    /// (Height, width) of the original picture.
     pub original: (usize, usize),
 }
 
@@ -27,7 +27,7 @@ impl SamPicture {
     ///
     /// # Errors
     ///
-    /// If the picture has no pixels, or is so thin that nothing would be left of it.
+    /// If the picture has no pixels, or is so thin that a resized side has none.
     pub fn new(picture: &RgbImage, image_size: usize) -> std::result::Result<Self, SamPictureError> {
         let (width, height) = picture.dimensions();
         let scale = image_size as f64 / f64::from(width.max(height).max(1));
@@ -48,15 +48,15 @@ impl SamPicture {
         })
     }
 
-    /// A box in pixels of the picture, in pixels of the square.
+    /// Converts a box from pixels of the picture to pixels of the square.
     pub fn scaled_box(&self, [left, top, right, bottom]: [f32; 4]) -> [f32; 4] {
         let across = self.resized.1 as f32 / self.original.1.max(1) as f32;
         let down = self.resized.0 as f32 / self.original.0.max(1) as f32;
         [left * across, top * down, right * across, bottom * down]
     }
 
-    /// A mask's logits (height, width) as (picture height, picture width): enlarged to the square, cut to the picture,
-    /// resized to its own size, bilinear both times.
+    /// Converts a mask's logits (height, width) to (picture height, picture width): upscaled to the square, cropped to
+    /// the resized picture, resized to the original size; bilinear both times.
     pub fn unscaled_mask(&self, mask: &Tensor) -> Result<Tensor> {
         let size = self.pixel_values.dim(2)?;
         let mask = resize_bilinear(&mask.unsqueeze(0)?.unsqueeze(0)?, size, size)?;
@@ -65,13 +65,13 @@ impl SamPicture {
     }
 }
 
-/// Why a picture cannot be prepared.
+/// A picture cannot be preprocessed.
 #[derive(Debug, thiserror::Error)]
 pub enum SamPictureError {
-    /// It cannot be resized.
+    /// The picture cannot be resized.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// It cannot be made a tensor.
+    /// A tensor operation failed.
     #[error("cannot make a tensor of the picture")]
     Tensor(#[from] candle_core::Error),
 }

@@ -1,12 +1,12 @@
-//! The tensors of EchoGen's transformer as the published checkpoint has them, buffers included.
+//! The tensors of EchoGen's transformer in the published checkpoint, including buffers.
 //!
-//! Written out, not asked from the network: the last block of a checkpoint has weights that no result depends on and
-//! that the network therefore never asks for.
+//! Listed explicitly, not requested from the network: the last block of a checkpoint contains unused weights, which
+//! the network never requests.
 
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// The sizes that decide shapes.
+/// The configuration values that determine shapes.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct TransformerSizes {
     pub(crate) depth: usize,
@@ -24,7 +24,7 @@ pub(crate) struct TransformerSizes {
     pub(crate) levels: usize,
 }
 
-/// Collects names below a prefix.
+/// Collects tensor names below a prefix.
 struct Names<'a> {
     shapes: &'a mut BTreeMap<String, Vec<usize>>,
     prefix: String,

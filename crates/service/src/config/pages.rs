@@ -1,8 +1,6 @@
 //! The files that are generated from the list of settings: the default file, its JSON Schema, and the documentation
 //! page.
 
-use std::fmt::Write;
-
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -21,9 +19,9 @@ pub fn default_file() -> String {
     );
     for section in &settings().sections {
         let own = settings().of_table(&section.name);
-        let _ = writeln!(text, "\n{}\n[{}]", comment(&section.help), section.name);
+        text.push_str(&format!("\n{}\n[{}]\n", comment(&section.help), section.name));
         for setting in own {
-            let _ = write!(text, "\n{}\n# {}\n", comment(&setting.help), assignment(setting));
+            text.push_str(&format!("\n{}\n# {}\n", comment(&setting.help), assignment(setting)));
         }
     }
     text
@@ -96,7 +94,7 @@ pub fn page() -> String {
         if own.is_empty() && section.name.contains('.') {
             continue;
         }
-        let _ = write!(text, "\n## {}\n\n{}\n", section.name, section.help);
+        text.push_str(&format!("\n## {}\n\n{}\n", section.name, section.help));
         if own.is_empty() {
             continue;
         }

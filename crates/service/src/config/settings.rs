@@ -117,10 +117,10 @@ impl Settings {
         // A section begins with the address; all other settings are sorted by name.
         own.sort_by_key(|(name, _)| *name != "url");
         for (name, schema) in own {
-            self.all.push(setting([path, &[name.clone()]].concat(), schema, defaults));
+            self.all.push(setting([path, std::slice::from_ref(name)].concat(), schema, defaults));
         }
         for (name, schema) in properties().filter(|(_, schema)| is_table(schema)) {
-            let path = [path, &[name.clone()]].concat();
+            let path = [path, std::slice::from_ref(name)].concat();
             self.sections.push(Section { name: path.join("."), help: paragraph(schema) });
             // The outer type's default takes precedence over the inner type's.
             let defaults = defaults.and_then(|defaults| defaults.get(name)).or(schema.get("default"));

@@ -22,7 +22,7 @@ use crate::test_tls;
 /// A secret of 24 bytes.
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-/// What a server heard: the request's head in small letters, and its body.
+/// A request that a server received: its head in lower case, and its body.
 type Heard = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
 
 /// An encrypted server that answers with the status that the path names; it ends with this value.
@@ -41,7 +41,7 @@ impl Server {
         let noted = Arc::clone(&heard);
         tasks.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                // A caller who goes away is no fault of the server's.
+                // A client that closes the connection is not an error of the server.
                 let Ok(mut stream) = acceptor.accept(stream).await else { continue };
                 let mut head = Vec::new();
                 while !head.ends_with(b"\r\n\r\n") {

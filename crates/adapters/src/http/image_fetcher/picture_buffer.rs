@@ -1,24 +1,24 @@
-//! A picture on its way, and the memory that is reserved for it.
+//! The buffer of a picture that is being fetched, and its memory permit.
 
 use bytes::Bytes;
 use echogen_ports::{MemoryBudget, MemoryPermit};
 
-/// A buffer within the memory of all pictures of a fetcher.
+/// A buffer within the memory budget of a fetcher's pictures.
 pub(super) struct PictureBuffer {
-    /// All of it is reserved at once: a buffer that doubles would for a moment take more than its permit.
+    /// Allocated at its full size: a buffer that grows by doubling would temporarily exceed its permit.
     pub(super) bytes: Vec<u8>,
     permit: MemoryPermit,
 }
 
 impl PictureBuffer {
-    /// Waits until there is memory for a picture of `bytes`. One that is larger than the whole budget gets the whole.
+    /// Waits for a permit for a picture of `bytes`. A picture that is larger than the budget gets a permit for all of it.
     pub(super) async fn reserve(budget: &MemoryBudget, bytes: u64) -> Self {
         let permit = budget.acquire(bytes).await;
         let capacity = usize::try_from(bytes.min(permit.bytes())).unwrap_or_default();
         Self { bytes: Vec::with_capacity(capacity), permit }
     }
 
-    /// The whole picture. Memory that it did not need is free at once, the other when nobody refers to it any more.
+    /// The whole picture. Memory that it does not need is released at once, the rest with its last reference.
     pub(super) fn finish(mut self) -> Bytes {
         self.bytes.shrink_to_fit();
         self.permit.shrink_to(self.bytes.len() as u64);

@@ -56,7 +56,7 @@ async fn site_at(address: Ipv4Addr, tls: Option<TlsAcceptor>) -> Site {
             seen.fetch_add(1, Ordering::SeqCst);
             let tls = tls.clone();
             visits.spawn(async move {
-                // A visitor who goes away is no fault of the server's.
+                // A client that closes the connection is not an error of the server.
                 match tls {
                     None => answer(stream).await.ok(),
                     Some(tls) => match tls.accept(stream).await {

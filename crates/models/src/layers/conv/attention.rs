@@ -5,10 +5,10 @@ use candle_nn::{Linear, VarBuilder, ops::softmax_last_dim};
 
 use super::{GroupNorm, Names, NormConfig};
 
-/// Queries attended at a time, times keys, at most: 16 MiB of scores in f32.
+/// Maximum number of queries times keys at a time: 16 MiB of scores in f32.
 const SCORES: usize = 4 << 20;
 
-/// x + out(attention(norm(x))): one head as wide as the map, every pixel a token.
+/// x + out(attention(norm(x))): one head with the map's width; every pixel is a token.
 #[derive(Debug, Clone)]
 pub struct Attention {
     norm: GroupNorm,
@@ -19,8 +19,8 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// Takes the tensors below `vb`. The diffusers library has two sets of names for the linear layers; FLUX's own file
-    /// stores them as 1x1 convolutions, (channels, channels, 1, 1).
+    /// Loads the tensors below `vb`. diffusers has two sets of names for the linear layers; FLUX's own file stores
+    /// them as 1x1 convolutions, (channels, channels, 1, 1).
     pub fn new(vb: &VarBuilder, channels: usize, norm: NormConfig, names: Names) -> Result<Self> {
         let [norm_name, q, k, v, out] = match names {
             Names::Diffusers if vb.contains_tensor("query.weight") => {
@@ -49,7 +49,7 @@ impl Attention {
 }
 
 impl Module for Attention {
-    /// (batch, channels, height, width), kept.
+    /// Takes and returns (batch, channels, height, width).
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
         let (batch, channels, height, width) = xs.dims4()?;
         let tokens = self.norm.forward(xs)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?; // (batch, pixels, channels)

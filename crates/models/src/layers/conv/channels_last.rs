@@ -1,17 +1,17 @@
-//! Access to tensors on the CPU whose pixels are contiguous runs of channels.
+//! Channels-last access to CPU tensors: each pixel's channels are contiguous.
 
 use candle_core::{Result, Tensor};
 
 use super::Scale;
 use crate::layers::kernels::with_slice;
 
-/// (batch, channels, height, width) as a contiguous tensor (batch, height, width, channels); no copy if `xs` is a
-/// view made by [`channels_last_view`].
+/// Returns (batch, channels, height, width) as a contiguous tensor (batch, height, width, channels). Does not copy if
+/// `xs` is a view from [`channels_last_view`].
 pub(super) fn channels_last(xs: &Tensor) -> Result<Tensor> {
     xs.permute((0, 2, 3, 1))?.contiguous()
 }
 
-/// `ys` (batch, height, width, channels), as a tensor (batch, channels, height, width) over the same memory.
+/// Returns `ys` (batch, height, width, channels) as a tensor (batch, channels, height, width) over the same memory.
 pub(super) fn channels_last_view(ys: Vec<f32>, shape: (usize, usize, usize, usize)) -> Result<Tensor> {
     Tensor::from_vec(ys, shape, &candle_core::Device::Cpu)?.permute((0, 3, 1, 2))
 }
@@ -20,9 +20,9 @@ pub(super) fn channels_last_view(ys: Vec<f32>, shape: (usize, usize, usize, usiz
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FeatureMap {
     pub(super) batch: usize,
-    /// As read, after enlarging.
+    /// Height in pixels, after upscaling.
     pub(super) height: usize,
-    /// As read, after enlarging.
+    /// Width in pixels, after upscaling.
     pub(super) width: usize,
     pub(super) channels: usize,
     /// Stored coordinate = read coordinate >> shift.
@@ -30,7 +30,7 @@ pub(super) struct FeatureMap {
 }
 
 impl FeatureMap {
-    /// The size of `xs` (batch, height, width, channels), read at the given scale.
+    /// Returns the size of `xs` (batch, height, width, channels), read at the given scale.
     pub(super) fn shape_of(xs: &Tensor, scale: Scale) -> Result<Self> {
         let (batch, height, width, channels) = xs.dims4()?;
         let shift = match scale {
@@ -40,7 +40,7 @@ impl FeatureMap {
         Ok(Self { batch, height: height << shift, width: width << shift, channels, shift })
     }
 
-    /// The channels of a pixel of `values`, or nothing where only padding is.
+    /// Returns the channels of a pixel of `values`, or `None` in the padding.
     #[inline(always)]
     pub(super) fn pixel<'a>(&self, values: &'a [f32], image: usize, y: isize, x: isize) -> Option<&'a [f32]> {
         let inside = (0..self.height as isize).contains(&y) && (0..self.width as isize).contains(&x);
@@ -54,7 +54,7 @@ impl FeatureMap {
     }
 }
 
-/// What is added to the bare convolution.
+/// What is added to the convolution's result.
 pub(super) struct Finish<'a> {
     /// (out).
     pub(super) bias: &'a Tensor,
@@ -63,7 +63,7 @@ pub(super) struct Finish<'a> {
 }
 
 impl Finish<'_> {
-    /// Calls `f` with the bias and the residual, which is empty where there is none.
+    /// Calls `f` with the bias and the residual as slices; the residual is empty if there is none.
     pub(super) fn with_slices<R>(&self, f: impl FnOnce(&[f32], &[f32]) -> Result<R>) -> Result<R> {
         with_slice(self.bias, |bias| match self.residual {
             Some(residual) => with_slice(residual, |residual| f(bias, residual)),
@@ -72,8 +72,8 @@ impl Finish<'_> {
     }
 }
 
-/// Cuts every plane of `planes` (planes, parts · part_length) into parts: element [part][plane] of the result.
-/// So several threads can each write one part of all planes.
+/// Splits every plane of `planes` (planes, parts · part_length) into parts: element [part][plane] of the result. Each
+/// thread can then write one part of all planes.
 pub(super) fn parts_of_planes(planes: &mut [f32], plane_length: usize, part_length: usize) -> Vec<Vec<&mut [f32]>> {
     let parts = plane_length.div_ceil(part_length.max(1));
     let mut result: Vec<Vec<&mut [f32]>> = (0..parts).map(|_| Vec::new()).collect();

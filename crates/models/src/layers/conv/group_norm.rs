@@ -1,4 +1,4 @@
-//! Group normalisation, alone or with SiLU behind it in the same pass over memory.
+//! Group normalisation, optionally with SiLU in the same pass over memory.
 
 use candle_core::{Module, Result, Tensor, bail};
 use candle_nn::VarBuilder;
@@ -7,15 +7,15 @@ use rayon::prelude::*;
 use super::channels_last::{channels_last, channels_last_view};
 use crate::layers::kernels::{is_cpu_f32, with_slice};
 
-/// Pixels that one task takes, and whose sums are formed in f32 before they go on in f64.
+/// Number of pixels per task. Their sums are accumulated in f32, the sums of tasks in f64.
 const PIXELS: usize = 256;
 
-/// Number of groups and the constant under the root.
+/// Groups and epsilon of a group norm.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NormConfig {
-    /// Groups of channels normalised together; divides the number of channels.
+    /// Number of groups; must divide the number of channels.
     pub groups: usize,
-    /// Added to the variance.
+    /// Epsilon, added to the variance.
     pub eps: f64,
 }
 
@@ -27,7 +27,7 @@ pub struct GroupNorm {
     config: NormConfig,
 }
 
-/// What follows the normalisation.
+/// The operation after the normalisation.
 #[derive(Debug, Clone, Copy)]
 enum Activation {
     None,
@@ -35,7 +35,7 @@ enum Activation {
 }
 
 impl GroupNorm {
-    /// Takes `weight` and `bias` (channels) below `vb`.
+    /// Loads `weight` and `bias` (channels) below `vb`.
     pub fn new(vb: &VarBuilder, channels: usize, config: NormConfig) -> Result<Self> {
         if config.groups == 0 || !channels.is_multiple_of(config.groups) {
             bail!("{channels} channels do not divide into {} groups", config.groups);
@@ -44,7 +44,7 @@ impl GroupNorm {
         Ok(Self { weight: weight.contiguous()?, bias: bias.contiguous()?, config })
     }
 
-    /// SiLU of the normalised map: y · sigmoid(y). Shape (batch, channels, height, width), kept.
+    /// Returns SiLU of the normalised map, y · sigmoid(y). Takes and returns (batch, channels, height, width).
     pub fn forward_silu(&self, xs: &Tensor) -> Result<Tensor> {
         if is_cpu_f32(xs) { self.forward_own(xs, Activation::Silu) } else { self.forward_candle(xs)?.silu() }
     }
@@ -76,7 +76,7 @@ impl GroupNorm {
         channels_last_view(ys, shape)
     }
 
-    /// The norm of one image (pixels, channels) as a factor and a summand per channel.
+    /// Returns the norm of one image (pixels, channels) as one scale and one shift per channel.
     fn scale_and_shift(&self, xs: &[f32]) -> Result<(Vec<f32>, Vec<f32>)> {
         let channels = self.weight.elem_count();
         let size = channels / self.config.groups;
@@ -109,8 +109,8 @@ impl Module for GroupNorm {
     }
 }
 
-/// Sums per channel over an image, of the differences to a pivot near the mean and of their squares; without the
-/// pivot the variance of a map far from zero would drown in rounding.
+/// Sums per channel over an image: of the differences to a pivot near the mean, and of their squares. Without the
+/// pivot the variance of a map far from zero would be lost in rounding.
 struct Moments<'a> {
     pivot: &'a [f32],
     sum: Vec<f64>,
@@ -128,7 +128,7 @@ impl<'a> Moments<'a> {
                 (sum, square)
             })
             .collect();
-        // Added up in the order of the pixels, not of the threads: the same numbers at every run.
+        // Summed in pixel order, independent of the threads, so results are reproducible.
         let (mut sum, mut square) = (vec![0f64; channels], vec![0f64; channels]);
         for (partial_sum, partial_square) in &partial {
             for channel in 0..channels {
@@ -139,7 +139,7 @@ impl<'a> Moments<'a> {
         Self { pivot, sum, square }
     }
 
-    /// Of all numbers of a range of channels, each channel having so many pixels.
+    /// Returns mean and variance of a range of channels, each with `pixels` values.
     fn mean_and_variance(&self, group: std::ops::Range<usize>, pixels: f64) -> (f64, f64) {
         let count = pixels * group.len() as f64;
         let pivot = |channel: usize| f64::from(self.pivot[channel]);
@@ -175,22 +175,23 @@ fn apply(xs: &[f32], scale: &[f32], shift: &[f32], activation: Activation, ys: &
     }
 }
 
-/// e to the x within 2e-7 of the result, free of branches so that loops over it vectorise; ±87 stand for all beyond.
+/// Returns e^x with a relative error of at most 2e-7, without branches, so loops over it vectorise. Arguments are
+/// clamped to ±87.
 ///
-/// Not [`kernels::exp`](crate::layers::kernels::exp), which fuses its products and has one more term: with it, pictures of
-/// the same seed would differ from those made so far by a level in some places.
+/// [`kernels::exp`](crate::layers::kernels::exp) is not used, because it fuses multiply-adds and has one more term:
+/// pictures of the same seed would differ from earlier ones by one level in some pixels.
 #[inline(always)]
 fn exp(x: f32) -> f32 {
-    /// Adding this leaves the rounded number in the low bits of the significand.
+    /// Adding this constant leaves the rounded integer in the low bits of the significand.
     const ROUNDING: f32 = 12_582_912.0;
-    /// ln 2 in two parts, the first with few enough bits that its multiples are exact.
+    /// ln 2 in two parts; the first has few enough bits that its multiples are exact.
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     let x = x.clamp(-87.0, 87.0);
     let rounded = x * std::f32::consts::LOG2_E + ROUNDING;
     let power = rounded - ROUNDING;
     let r = x - power * LN2_HIGH - power * LN2_LOW;
-    // Taylor's series of e^r, |r| <= ln 2 / 2: the next term is below 1.2e-7 / 16.
+    // Taylor series of e^r, |r| <= ln 2 / 2: the next term is below 1.2e-7 / 16.
     let series = 1.0 / 720.0;
     let series = series * r + 1.0 / 120.0;
     let series = series * r + 1.0 / 24.0;
@@ -216,7 +217,7 @@ mod tests {
         }
     }
 
-    /// Numbers far from zero with little spread, the hard case for a variance.
+    /// Values far from zero with little spread, the difficult case for a variance.
     fn sample(shape: (usize, usize, usize, usize), offset: f64) -> Result<Tensor> {
         let count = (shape.0 * shape.1 * shape.2 * shape.3) as f32;
         Tensor::arange(0f32, count, &Device::Cpu)?.sin()?.affine(2.0, offset)?.reshape(shape)

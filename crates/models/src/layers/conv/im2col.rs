@@ -1,6 +1,7 @@
-//! Convolution as a product: every output pixel's input patch is one row of a matrix.
+//! Convolution as a matrix product (im2col): the input patch of every output pixel is one row of a matrix.
 //!
-//! Patches are gathered for a band of output rows at a time. A 1x1 convolution needs no gathering: the map is the matrix.
+//! Patches are gathered for a band of output rows at a time. A 1x1 convolution needs no gathering: the map is the
+//! matrix.
 
 use candle_core::{DType, Device, Result, Tensor};
 use rayon::prelude::*;
@@ -11,11 +12,11 @@ use super::{
 };
 use crate::layers::kernels::{in_place, with_slice};
 
-/// Patch memory at a time, in numbers (16 MiB).
+/// Maximum number of patch values in memory at a time (16 MiB).
 const BAND: usize = 4 << 20;
 
-/// Convolves `xs` (batch, height, width, in) with `weight` (kernel · kernel · in, out); the result is
-/// (batch, rows, columns, out) with (rows, columns) = `size`.
+/// Convolves `xs` (batch, height, width, in) with `weight` (kernel · kernel · in, out). The result is (batch, rows,
+/// columns, out) with (rows, columns) = `size`.
 pub(super) fn conv(
     xs: &Tensor,
     map: &FeatureMap,
@@ -46,9 +47,9 @@ pub(super) fn conv(
     Ok(ys)
 }
 
-/// Where a band's rows of patches come from.
+/// The source of a band's patch matrix.
 enum Patches<'a> {
-    /// The map itself (pixels, in).
+    /// The map itself, (pixels, in), for 1x1 convolutions.
     Map { pixels: Tensor, columns: usize },
     /// Gathered into scratch memory (pixels of a band, patch).
     Gathered { xs: &'a Tensor, map: &'a FeatureMap, geometry: Geometry, size: (usize, usize), scratch: Tensor },
@@ -65,7 +66,8 @@ impl<'a> Patches<'a> {
         Ok(Self::Gathered { xs, map, geometry, size, scratch })
     }
 
-    /// The patches (pixels, patch) of `count` output lines from `first` on, lines of all images counted through.
+    /// Returns the patches (pixels, patch) of `count` output rows from `first` on; rows are numbered across all
+    /// images.
     fn of_lines(&self, first: usize, count: usize) -> Result<Tensor> {
         match self {
             Self::Map { pixels, columns } => pixels.narrow(0, first * columns, count * columns),
@@ -79,7 +81,7 @@ impl<'a> Patches<'a> {
     }
 }
 
-/// Writes the patches of the output lines from `first` on, as many as `scratch` holds and there are.
+/// Writes the patches of the output rows from `first` on, as many as fit into `scratch`.
 fn gather(
     values: &[f32],
     map: &FeatureMap,
@@ -105,7 +107,7 @@ fn gather(
     });
 }
 
-/// ys = products + bias + residual; the residual is empty where there is none.
+/// ys = products + bias + residual; an empty residual is omitted.
 fn add_all(ys: &mut [f32], products: &[f32], bias: &[f32], residual: &[f32]) {
     let chunk = bias.len() * 256;
     ys.par_chunks_mut(chunk).enumerate().for_each(|(index, ys)| {

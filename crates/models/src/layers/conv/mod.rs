@@ -1,16 +1,16 @@
-//! Two-dimensional convolutions and what stands around them in image autoencoders.
+//! Two-dimensional convolutions and the layers around them in image autoencoders.
 //!
-//! Feature maps are tensors (batch, channels, height, width) everywhere. On a CPU in f32 the kernels of this folder
-//! compute, and they hold their results *channels last*: the tensor is a transposed view, so that every pixel is one
-//! contiguous run of channels, the transforms vectorise without shuffling, and a 1x1 convolution is a plain product.
-//! Layers hand such maps on to each other without a copy; any other memory order is accepted and copied once.
-//! Other devices and dtypes take candle's own operations.
+//! Feature maps are tensors (batch, channels, height, width). On a CPU in f32 the kernels of this module are used, and
+//! their results are stored *channels last*: the tensor is a transposed view, so the channels of every pixel are
+//! contiguous, transforms vectorise without shuffling, and a 1x1 convolution is a plain matrix product. Layers pass
+//! such maps on without a copy; maps in any other memory order are copied once. Other devices and dtypes use candle's
+//! operations.
 //!
-//! Which way a CPU convolution goes:
-//! - 3x3, stride 1 on maps that are not tiny: `winograd`, four times fewer multiplications;
+//! Algorithms on the CPU:
+//! - 3x3 with stride 1 on maps that are not tiny: `winograd`, with four times fewer multiplications;
 //! - everything else: `im2col`, patches times weights.
 //!
-//! Both work through the map in bands, so that scratch memory stays bounded whatever the picture's size.
+//! Both process the map in bands, so scratch memory is bounded for any picture size.
 
 mod attention;
 mod channels_last;
@@ -31,28 +31,28 @@ pub use names::Names;
 pub use pyramid::{PyramidConfig, PyramidDecoder, PyramidEncoder, Stage};
 pub use res_block::ResBlock;
 
-/// Size, step and zero lines of a square convolution.
+/// Kernel size, stride and padding of a square convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
     /// Side of the kernel.
     pub kernel: usize,
-    /// Step between output pixels.
+    /// Stride in pixels.
     pub stride: usize,
-    /// Zero lines above and to the left.
+    /// Rows and columns of zero padding above and to the left.
     pub before: usize,
-    /// Zero lines below and to the right.
+    /// Rows and columns of zero padding below and to the right.
     pub after: usize,
 }
 
 impl Geometry {
     /// 1x1.
     pub const POINTWISE: Self = Self { kernel: 1, stride: 1, before: 0, after: 0 };
-    /// 3x3 that keeps the size.
+    /// 3x3 that preserves the size.
     pub const SAME_3X3: Self = Self { kernel: 3, stride: 1, before: 1, after: 1 };
-    /// 3x3 with stride 2 whose only zero line is below and to the right: halves the size.
+    /// 3x3 with stride 2, padded below and to the right only: halves the size.
     pub const HALVING_3X3: Self = Self { kernel: 3, stride: 2, before: 0, after: 1 };
 
-    /// Output length along a side of the given length; an error if the kernel does not fit.
+    /// Returns the output length for an input side of the given length; an error if the kernel does not fit.
     fn output(&self, length: usize) -> Result<usize> {
         let padded = length + self.before + self.after;
         if padded < self.kernel {
@@ -62,7 +62,7 @@ impl Geometry {
     }
 }
 
-/// A convolution with bias, all channels connected.
+/// A convolution with bias and without channel groups.
 #[derive(Debug, Clone)]
 pub struct Conv2d {
     weight: Weight,
@@ -71,23 +71,23 @@ pub struct Conv2d {
     in_channels: usize,
 }
 
-/// The weights in the order that the device's way wants.
+/// The weights in the layout of the algorithm in use.
 #[derive(Debug, Clone)]
 enum Weight {
-    /// (kernel · kernel · in, out): for our CPU kernels.
+    /// (kernel · kernel · in, out), for the CPU kernels of this module.
     Patches(Tensor),
     /// (out, in, kernel, kernel): for candle.
     Plain(Tensor),
 }
 
 impl Conv2d {
-    /// Takes `weight` (out, in, kernel, kernel) and `bias` (out) below `vb`.
+    /// Loads `weight` (out, in, kernel, kernel) and `bias` (out) below `vb`.
     pub fn new(vb: &VarBuilder, in_channels: usize, out_channels: usize, geometry: Geometry) -> Result<Self> {
         let weight = vb.get((out_channels, in_channels, geometry.kernel, geometry.kernel), "weight")?;
         Self::from_tensors(&weight, vb.get(out_channels, "bias")?, geometry)
     }
 
-    /// A convolution of `weight` (out, in, kernel, kernel) and `bias` (out).
+    /// Creates a convolution from `weight` (out, in, kernel, kernel) and `bias` (out).
     pub fn from_tensors(weight: &Tensor, bias: Tensor, geometry: Geometry) -> Result<Self> {
         let (out_channels, in_channels, kernel, _) = weight.dims4()?;
         let weight = if is_cpu_f32(weight) {
@@ -99,7 +99,7 @@ impl Conv2d {
         Ok(Self { weight, bias: bias.contiguous()?, geometry, in_channels })
     }
 
-    /// The convolution of `xs` plus `residual`, which has the result's shape.
+    /// Returns the convolution of `xs` plus `residual`, which has the result's shape.
     pub fn forward_onto(&self, xs: &Tensor, residual: &Tensor) -> Result<Tensor> {
         match &self.weight {
             Weight::Patches(weight) => self.forward_own(weight, xs, Scale::One, Some(residual)),
@@ -107,7 +107,7 @@ impl Conv2d {
         }
     }
 
-    /// The convolution of `xs` enlarged to twice its height and width by repeating every pixel.
+    /// Returns the convolution of `xs` after upscaling it by 2 (nearest neighbour).
     pub fn forward_doubled(&self, xs: &Tensor) -> Result<Tensor> {
         match &self.weight {
             Weight::Patches(weight) => self.forward_own(weight, xs, Scale::Two, None),
@@ -139,7 +139,7 @@ impl Conv2d {
         channels_last_view(ys, shape)
     }
 
-    /// candle's convolution, whose zero lines are the same on all sides: uneven ones are added beforehand.
+    /// candle's convolution supports only equal padding on all sides, so unequal padding is added beforehand.
     fn forward_candle(&self, weight: &Tensor, xs: &Tensor) -> Result<Tensor> {
         let Geometry { stride, before, after, .. } = self.geometry;
         let (xs, padding) = if before == after {
@@ -161,7 +161,7 @@ impl Conv2d {
 }
 
 impl Module for Conv2d {
-    /// (batch, in, height, width) to (batch, out, height', width').
+    /// Maps (batch, in, height, width) to (batch, out, height', width').
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
         match &self.weight {
             Weight::Patches(weight) => self.forward_own(weight, xs, Scale::One, None),
@@ -170,7 +170,7 @@ impl Module for Conv2d {
     }
 }
 
-/// How much larger than stored a map is read: every pixel repeated in both directions.
+/// The factor by which a map is upscaled (nearest neighbour) while it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scale {
     One,

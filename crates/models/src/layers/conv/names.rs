@@ -1,15 +1,15 @@
-//! The ways in which published checkpoints name the same layers.
+//! The naming schemes of tensors in published checkpoints.
 
 use candle_nn::VarBuilder;
 
-/// How a checkpoint names the tensors.
+/// A naming scheme.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Names {
-    /// `down_blocks.0.resnets.0…`: the diffusers library; its decoder counts levels from the lowest resolution.
+    /// `down_blocks.0.resnets.0…`: diffusers. The decoder numbers its levels from the lowest resolution.
     Diffusers,
-    /// `down.0.block.0…`: FLUX's `ae.safetensors`; the decoder counts levels from the full resolution.
+    /// `down.0.block.0…`: FLUX's `ae.safetensors`. The decoder numbers its levels from the full resolution.
     Levels,
-    /// As [`Names::Levels`], each layer inside a wrapper: `conv1.conv.weight`, `norm1.norm.weight`.
+    /// As [`Names::Levels`], with each layer in a wrapper: `conv1.conv.weight`, `norm1.norm.weight`.
     WrappedLevels,
 }
 
@@ -42,7 +42,7 @@ impl Names {
         if self.is_diffusers() { format!("resnets.{index}") } else { format!("block.{index}") }
     }
 
-    /// The resampling convolution of a level, `direction` being "down" or "up".
+    /// Returns the name of a level's resampling convolution; `direction` is "down" or "up".
     pub(super) fn resampling(self, direction: &str) -> String {
         if self.is_diffusers() { format!("{direction}samplers.0.conv") } else { format!("{direction}sample.conv") }
     }

@@ -1,33 +1,34 @@
-//! The convolutional encoder and decoder that latent-diffusion autoencoders and Infinity's tokenizer share: levels of
-//! residual blocks, each level half the size of the one before, and two more blocks at the lowest resolution.
+//! The convolutional encoder and decoder shared by latent-diffusion autoencoders and Infinity's tokenizer: levels of
+//! residual blocks with halved resolution at each level, and two more blocks at the lowest resolution.
 //!
-//! The networks differ in widths, norms, names, and in whether attention stands between the two middle blocks.
+//! The networks differ in widths, norms, tensor names, and in whether there is attention between the two middle
+//! blocks.
 
 use candle_core::{Module, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
 use super::{Attention, Conv2d, Geometry, GroupNorm, Names, NormConfig, ResBlock};
 
-/// The shape of an encoder or decoder.
+/// The configuration of an encoder or decoder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PyramidConfig {
-    /// Channels of pictures.
+    /// Number of channels of pictures.
     pub image_channels: usize,
-    /// Channels at the small end: what the encoder gives, what the decoder takes.
+    /// Number of channels of the latent: the encoder's output, the decoder's input.
     pub latent_channels: usize,
     /// Width of each level, full resolution first; not empty.
     pub widths: Vec<usize>,
-    /// Width before the first level of the encoder.
+    /// Number of channels before the first level of the encoder.
     pub stem: usize,
     /// Residual blocks per level of the encoder; the decoder has one more.
     pub res_blocks: usize,
-    /// Whether attention stands between the middle blocks.
+    /// Whether there is attention between the middle blocks.
     pub attention: bool,
-    /// Groups of the norms.
+    /// Groups of the group norms.
     pub norm_groups: usize,
     /// Groups of a norm over a width that `norm_groups` does not divide.
     pub odd_norm_groups: usize,
-    /// Constant of all norms.
+    /// Epsilon of all norms.
     pub norm_eps: f64,
 }
 
@@ -46,16 +47,16 @@ impl PyramidConfig {
     }
 }
 
-/// A place inside a network whose output a caller may look at.
+/// A point in the network whose output can be observed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// After a level, with its resampling; counted in the order of running.
+    /// After a level including its resampling, counted in execution order.
     Level(usize),
     /// After the middle blocks.
     Middle,
 }
 
-/// Picture to latent.
+/// The encoder, from picture to latent.
 #[derive(Debug, Clone)]
 pub struct PyramidEncoder {
     conv_in: Conv2d,
@@ -66,7 +67,7 @@ pub struct PyramidEncoder {
 }
 
 impl PyramidEncoder {
-    /// Takes the tensors below `vb`, usually at the prefix `encoder`.
+    /// Loads the tensors below `vb`, usually at the prefix `encoder`.
     pub fn new(vb: &VarBuilder, config: &PyramidConfig, names: Names) -> Result<Self> {
         let conv_in = names.conv(&vb.pp("conv_in"));
         let conv_in = Conv2d::new(&conv_in, config.image_channels, config.stem, Geometry::SAME_3X3)?;
@@ -89,8 +90,8 @@ impl PyramidEncoder {
         Ok(Self { conv_in, levels, mid, norm_out, conv_out })
     }
 
-    /// (batch, 3, height, width) to (batch, latent, height', width'), each side halved once per level but the last.
-    /// `tap` sees the map after every stage.
+    /// Maps (batch, 3, height, width) to (batch, latent, height', width'); each level but the last halves both sides.
+    /// `tap` is called with the map after every stage.
     pub fn forward_with_tap(&self, xs: &Tensor, mut tap: impl FnMut(Stage, &Tensor) -> Result<()>) -> Result<Tensor> {
         let mut xs = self.conv_in.forward(xs)?;
         for (index, level) in self.levels.iter().enumerate() {
@@ -104,19 +105,19 @@ impl PyramidEncoder {
     }
 }
 
-/// Latent to picture.
+/// The decoder, from latent to picture.
 #[derive(Debug, Clone)]
 pub struct PyramidDecoder {
     conv_in: Conv2d,
     mid: Middle,
-    /// In the order of running: the lowest resolution first.
+    /// In execution order: the lowest resolution first.
     levels: Vec<UpLevel>,
     norm_out: GroupNorm,
     conv_out: Conv2d,
 }
 
 impl PyramidDecoder {
-    /// Takes the tensors below `vb`, usually at the prefix `decoder`.
+    /// Loads the tensors below `vb`, usually at the prefix `decoder`.
     pub fn new(vb: &VarBuilder, config: &PyramidConfig, names: Names) -> Result<Self> {
         let mut width = config.lowest_width()?;
         let conv_in = names.conv(&vb.pp("conv_in"));
@@ -138,8 +139,8 @@ impl PyramidDecoder {
         Ok(Self { conv_in, mid, levels, norm_out, conv_out })
     }
 
-    /// (batch, latent, height, width) to (batch, 3, height', width'), each side doubled once per level but the last.
-    /// `tap` sees the map after every stage.
+    /// Maps (batch, latent, height, width) to (batch, 3, height', width'); each level but the last doubles both sides.
+    /// `tap` is called with the map after every stage.
     pub fn forward_with_tap(&self, xs: &Tensor, mut tap: impl FnMut(Stage, &Tensor) -> Result<()>) -> Result<Tensor> {
         let mut xs = self.mid.forward(self.conv_in.forward(xs)?)?;
         tap(Stage::Middle, &xs)?;
@@ -152,7 +153,7 @@ impl PyramidDecoder {
     }
 }
 
-/// Residual blocks, the first of which changes the width.
+/// Creates a level's residual blocks, the first of which changes the width.
 fn level_blocks(
     vb: &VarBuilder,
     mut width: usize,
@@ -164,14 +165,14 @@ fn level_blocks(
     let mut blocks = Vec::with_capacity(count);
     for index in 0..count {
         let vb = vb.pp(names.block(index));
-        // The second norm has the target's width, so a group count that depends on the width is asked per norm.
+        // The second norm has the target's width, so the number of groups is computed per norm.
         blocks.push(ResBlock::new(&vb, width, target, |channels| config.norm(channels), names)?);
         width = target;
     }
     Ok(blocks)
 }
 
-// A level takes its map by value, so that it is freed as soon as the first block is through.
+// A level takes its map by value, so that the map is freed as soon as the first block is done.
 
 #[derive(Debug, Clone)]
 struct DownLevel {

@@ -1,4 +1,4 @@
-//! The residual block of convolutional image autoencoders.
+//! The residual block of convolutional autoencoders for images.
 
 use candle_core::{Module, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -16,8 +16,8 @@ pub struct ResBlock {
 }
 
 impl ResBlock {
-    /// Takes the tensors below `vb`; `norm` gives the settings of a norm over so many channels, `names` tells how the
-    /// shortcut is called and whether layers are wrapped.
+    /// Loads the tensors below `vb`. `norm` returns the configuration of a norm over a number of channels; `names` is
+    /// the naming scheme of the shortcut and of wrapped layers.
     pub fn new(
         vb: &VarBuilder,
         in_channels: usize,
@@ -40,7 +40,7 @@ impl ResBlock {
 }
 
 impl Module for ResBlock {
-    /// (batch, in, height, width) to (batch, out, height, width).
+    /// Maps (batch, in, height, width) to (batch, out, height, width).
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
         let inner = self.conv1.forward(&self.norm1.forward_silu(xs)?)?;
         let inner = self.norm2.forward_silu(&inner)?;

@@ -1,10 +1,10 @@
-//! The CPU kernels against candle's convolution in f64.
+//! Compares the CPU kernels with candle's convolution in f64.
 
 use candle_core::{DType, Device};
 
 use super::*;
 
-/// Numbers in [-1, 1) from a linear congruential generator.
+/// Returns values in [-1, 1) from a linear congruential generator.
 pub(super) fn noise(shape: (usize, usize, usize, usize), seed: u64) -> Result<Tensor> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let values = (0..shape.0 * shape.1 * shape.2 * shape.3).map(|_| {
@@ -14,8 +14,8 @@ pub(super) fn noise(shape: (usize, usize, usize, usize), seed: u64) -> Result<Te
     Tensor::from_vec(values.collect(), shape, &Device::Cpu)
 }
 
-/// Largest difference, relative to the largest magnitude of `expected`, or to 1 where that is smaller: a lone pixel may
-/// be the small difference of large summands.
+/// Returns the largest difference, relative to the largest magnitude of `expected`, or to 1 where that is smaller: a
+/// single pixel may be the small difference of large summands.
 fn relative_error(actual: &Tensor, expected: &Tensor) -> Result<f64> {
     assert_eq!(actual.dims(), expected.dims());
     let largest = |xs: &Tensor| xs.abs()?.flatten_all()?.max(0)?.to_scalar::<f64>();
@@ -23,7 +23,7 @@ fn relative_error(actual: &Tensor, expected: &Tensor) -> Result<f64> {
     Ok(error / largest(expected)?.max(1.0))
 }
 
-/// The convolution in f32 and the same in f64 (which candle computes).
+/// Returns the convolution in f32, and the same in f64 by candle.
 fn pair(in_channels: usize, out_channels: usize, geometry: Geometry) -> Result<(Conv2d, Conv2d)> {
     let weight = noise((out_channels, in_channels, geometry.kernel, geometry.kernel), 1)?;
     let bias = noise((1, 1, 1, out_channels), 2)?.flatten_all()?;
@@ -83,7 +83,7 @@ fn both_ways_agree_with_candle_on_tiny_maps_too() -> Result<()> {
 
 #[test]
 fn several_bands_are_one_map() -> Result<()> {
-    // Wide enough that both ways need more than one band.
+    // Wide enough that both algorithms need more than one band.
     let (conv, exact) = pair(64, 64, Geometry::SAME_3X3)?;
     let xs = noise((2, 64, 66, 190), 6)?;
     let expected = exact.forward(&xs.to_dtype(DType::F64)?)?;

@@ -1,14 +1,14 @@
 //! 3x3 convolution by Winograd's minimal filtering F(4x4, 3x3).
 //!
-//! A tile of 4x4 outputs depends on 6x6 inputs. Read as polynomials evaluated at six points, its 144 multiplications
-//! per pair of channels become 36: B transforms the input tile, G the kernel, the 36 places are multiplied as 36
-//! matrix products over channels, and A turns the products into outputs (S. Winograd 1980; A. Lavin, S. Gray,
-//! arXiv:1509.09308). The points here are 0, ±3/4, ±3/2 and infinity: constants stay exact in binary, and being close
-//! to 1 they keep the rounding error near that of direct summation (measured: root mean square 8e-7 of the output
-//! over 128 channels, direct 5e-7; the usual points 0, ±1, ±2 give 1.7e-6).
+//! A tile of 4x4 outputs depends on 6x6 inputs. Interpreted as polynomials evaluated at six points, its 144
+//! multiplications per pair of channels become 36: B transforms the input tile, G the kernel, the 36 positions are
+//! multiplied as 36 matrix products over channels, and A transforms the products to outputs (S. Winograd 1980; A.
+//! Lavin, S. Gray, arXiv:1509.09308). The points are 0, ±3/4, ±3/2 and infinity: the constants are exact in binary,
+//! and close to 1, which keeps the rounding error near that of direct summation (measured: root mean square 8e-7 of
+//! the output over 128 channels, direct 5e-7; the usual points 0, ±1, ±2 give 1.7e-6).
 //!
-//! Weights are transformed at each call: kept, they would take four times the memory of the weights themselves, and
-//! the transform costs little beside the products wherever the map is large enough for this way to pay.
+//! Weights are transformed at each call. Storing them transformed would take four times the memory of the weights, and
+//! the transform is cheap compared with the products wherever the map is large enough for this algorithm to be faster.
 
 use std::ops::Range;
 
@@ -22,29 +22,30 @@ use crate::layers::{
     simd::{load, store},
 };
 
-/// Outputs of a tile along one side.
+/// Side of an output tile.
 const TILE: usize = 4;
-/// Inputs that a tile reads along one side, and points of evaluation.
+/// Side of an input tile, and number of evaluation points.
 const POINTS: usize = 6;
-/// Places of a transformed tile.
+/// Number of positions of a transformed tile.
 const PLACES: usize = POINTS * POINTS;
-/// Transformed tiles held at a time, inputs and products together, in numbers (32 MiB).
+/// Maximum number of values in transformed tiles at a time, inputs and products together (32 MiB).
 const BAND: usize = 8 << 20;
 
-/// The first pair of points is ±P, the second ±Q.
+/// The first pair of evaluation points is ±P, the second ±Q.
 const P: f32 = 0.75;
 const Q: f32 = 1.5;
 
-/// A transformed tile for as many channels as a register holds.
+/// A transformed tile for as many channels as a vector register holds.
 type Tile<V> = [[V; POINTS]; POINTS];
 
-/// Whether this way is faster than [`super::im2col`]: only a map of many tiles repays transforming the weights.
+/// Whether this algorithm is faster than [`super::im2col`]: a map needs many tiles to amortise the transform of the
+/// weights.
 pub(super) fn pays(map: &FeatureMap) -> bool {
     map.channels >= 16 && map.batch * map.height.div_ceil(TILE) * map.width.div_ceil(TILE) >= 32
 }
 
-/// Convolves `xs` (batch, height, width, in) with `weight` (9 · in, out), one zero line on every side; the result is
-/// (batch, height, width, out).
+/// Convolves `xs` (batch, height, width, in) with `weight` (9 · in, out) and one row or column of zero padding on
+/// every side. The result is (batch, height, width, out).
 pub(super) fn conv3x3(xs: &Tensor, map: &FeatureMap, weight: &Tensor, finish: &Finish) -> Result<Vec<f32>> {
     let (_, out_channels) = weight.dims2()?;
     let weight = transformed_weight(weight)?; // (36, in, out)
@@ -67,7 +68,7 @@ pub(super) fn conv3x3(xs: &Tensor, map: &FeatureMap, weight: &Tensor, finish: &F
     Ok(ys)
 }
 
-/// (9 · in, out) to (36, in, out).
+/// Transforms (9 · in, out) to (36, in, out).
 fn transformed_weight(weight: &Tensor) -> Result<Tensor> {
     let (rows, out_channels) = weight.dims2()?;
     let in_channels = rows / 9;
@@ -83,7 +84,7 @@ fn transformed_weight(weight: &Tensor) -> Result<Tensor> {
     Ok(transformed)
 }
 
-/// The kernels of one input channel for all output channels: 3x3 rows to 6x6 rows, both (out).
+/// The kernels of one input channel for all output channels: from 3x3 rows to 6x6 rows, both (out).
 struct KernelLine<'a> {
     weight: &'a [f32],
     in_channels: usize,
@@ -118,8 +119,7 @@ impl WithSimd for KernelLine<'_> {
     }
 }
 
-/// Transforms the tiles of `count` tile lines from `first` on (lines of all images counted through) into
-/// (36, tiles, in).
+/// Transforms the tiles of `count` tile rows from `first` on (numbered across all images) to (36, tiles, in).
 fn transform_inputs(xs: &[f32], map: &FeatureMap, first: usize, count: usize, scratch: &mut [f32]) {
     let lines = map.height.div_ceil(TILE);
     let part = map.width.div_ceil(TILE) * map.channels;
@@ -130,7 +130,7 @@ fn transform_inputs(xs: &[f32], map: &FeatureMap, first: usize, count: usize, sc
     });
 }
 
-/// One line of input tiles, into as many planes as a tile has places, each (tiles, in).
+/// One row of input tiles, and the destination planes, one per position of a tile, each (tiles, in).
 struct InputLine<'a> {
     xs: &'a [f32],
     map: &'a FeatureMap,
@@ -159,7 +159,7 @@ impl WithSimd for InputLine<'_> {
     }
 }
 
-/// The 6x6 pixels that a tile reads; nothing where only padding is.
+/// Returns the 6x6 pixels that a tile reads; `None` in the padding.
 #[inline(always)]
 fn pixels_of_tile<'a>(
     xs: &'a [f32],
@@ -178,7 +178,7 @@ fn pixels_of_tile<'a>(
     pixels
 }
 
-/// B transposed · pixels · B for the channels from `at` on.
+/// Returns Bᵀ · pixels · B for the channels from `at` on.
 #[inline(always)]
 fn transformed_input<S: Simd>(simd: S, pixels: &Tile<Option<&[f32]>>, at: usize) -> Tile<S::f32s> {
     let mut tile = [[simd.splat_f32s(0.0); POINTS]; POINTS];
@@ -199,7 +199,7 @@ fn transformed_input<S: Simd>(simd: S, pixels: &Tile<Option<&[f32]>>, at: usize)
     tile
 }
 
-/// Turns products (36, tiles, out) into the pixels of `strips`, tile lines from `first` on, and adds what `finish` says.
+/// Transforms products (36, tiles, out) to the pixels of `strips`, tile rows from `first` on, and adds `finish`.
 fn write_outputs(
     products: &[f32],
     map: &FeatureMap,
@@ -222,15 +222,15 @@ fn write_outputs(
     })
 }
 
-/// One line of output tiles.
+/// One row of output tiles.
 struct OutputLine<'a> {
     /// Each (tiles, out).
     planes: Vec<&'a [f32]>,
     width: usize,
     bias: &'a [f32],
-    /// As the strip.
+    /// The residual, in the layout of the strip.
     residual: Option<&'a [f32]>,
-    /// Up to four image lines (lines, width, out).
+    /// Up to four image rows (rows, width, out).
     strip: &'a mut [f32],
 }
 
@@ -263,7 +263,7 @@ impl WithSimd for OutputLine<'_> {
     }
 }
 
-/// A transposed · products · A: the 4x4 outputs of the tile at `place` in each plane, for the channels from `at` on.
+/// Returns Aᵀ · products · A: the 4x4 outputs of the tile at `place` in each plane, for the channels from `at` on.
 #[inline(always)]
 fn output_tile<S: Simd>(simd: S, planes: &[&[f32]], place: Range<usize>, at: usize) -> [[S::f32s; TILE]; TILE] {
     let mut half = [[simd.splat_f32s(0.0); POINTS]; TILE];
@@ -283,7 +283,7 @@ fn output_tile<S: Simd>(simd: S, planes: &[&[f32]], place: Range<usize>, at: usi
     tile
 }
 
-// Functions and not closures below: only what is forced inline is compiled for the wider registers.
+// The following are functions and not closures: only code that is forced inline is compiled for the wider registers.
 
 #[inline(always)]
 fn times<S: Simd>(simd: S, factor: f32, xs: S::f32s) -> S::f32s {
@@ -302,7 +302,7 @@ fn sum_and_difference<S: Simd>(simd: S, a: S::f32s, b: S::f32s) -> [S::f32s; 2] 
     [simd.add_f32s(a, b), simd.sub_f32s(a, b)]
 }
 
-/// G: a kernel of three taps evaluated at the six points, each divided by the product of its distances to the others.
+/// G: evaluates a kernel of three taps at the six points, each divided by the product of its distances to the others.
 #[inline(always)]
 fn kernel_1d<S: Simd>(simd: S, [g0, g1, g2]: [S::f32s; 3]) -> [S::f32s; POINTS] {
     const INNER: f32 = 1.0 / (2.0 * P * P * (P * P - Q * Q));
@@ -314,7 +314,7 @@ fn kernel_1d<S: Simd>(simd: S, [g0, g1, g2]: [S::f32s; 3]) -> [S::f32s; POINTS] 
     [times(simd, 1.0 / (P * P * Q * Q), g0), plus_p, minus_p, plus_q, minus_q, g2]
 }
 
-/// B transposed: row i is the polynomial that vanishes at all points but the i-th.
+/// Bᵀ: row i is the polynomial that vanishes at all points except the i-th.
 #[inline(always)]
 fn input_1d<S: Simd>(simd: S, [d0, d1, d2, d3, d4, d5]: [S::f32s; POINTS]) -> [S::f32s; POINTS] {
     const SUM: f32 = P * P + Q * Q;
@@ -328,7 +328,7 @@ fn input_1d<S: Simd>(simd: S, [d0, d1, d2, d3, d4, d5]: [S::f32s; POINTS]) -> [S
     [first, plus_p, minus_p, plus_q, minus_q, last]
 }
 
-/// A transposed: row k sums the products, each times the k-th power of its point.
+/// Aᵀ: row k sums the products, each times the k-th power of its point.
 #[inline(always)]
 fn output_1d<S: Simd>(simd: S, [m0, m1, m2, m3, m4, m5]: [S::f32s; POINTS]) -> [S::f32s; TILE] {
     let [even_p, odd_p] = sum_and_difference(simd, m1, m2);

@@ -1,4 +1,4 @@
-//! A line to a server of tests: at another address than the server's, and as slow as a test wants it.
+//! A TCP proxy for tests: it listens at another address than the server, and can limit the rate.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -13,23 +13,23 @@ use tokio::{
     time::sleep,
 };
 
-/// Passes on what comes; it ends with this value.
-pub(crate) struct Line {
+/// Forwards in both directions; it ends when this value is dropped.
+pub(crate) struct TestProxy {
     target: u16,
-    /// For each connection and direction.
+    /// The rate of each connection and direction.
     bytes_per_second: f64,
     address: SocketAddr,
     tasks: JoinSet<()>,
 }
 
-impl Line {
-    /// To the server at this port of this machine. Nobody listens yet.
+impl TestProxy {
+    /// A proxy to the server at this port of the local machine. It does not listen yet.
     pub(crate) fn to(target: u16) -> Self {
         let address = (Ipv4Addr::LOCALHOST, 0).into();
         Self { target, bytes_per_second: f64::INFINITY, address, tasks: JoinSet::new() }
     }
 
-    /// So slow for each connection: one that waits does not keep others waiting.
+    /// Limits the rate of each connection; connections do not delay each other.
     pub(crate) fn slow(self, bytes_per_second: f64) -> Self {
         Self { bytes_per_second, ..self }
     }
@@ -45,10 +45,12 @@ impl Line {
                 connections.spawn(async move {
                     let server = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).await.unwrap();
                     let ((client_in, client_out), (server_in, server_out)) = (client.into_split(), server.into_split());
-                    // One direction's end is the other's too.
+                    // The first direction to end closes the other.
                     select! {
-                        () = pass(client_in, server_out, speed) => {}
-                        () = pass(server_in, client_out, speed) => {}
+                        // The client has closed its side, or the server no longer accepts bytes.
+                        () = forward(client_in, server_out, speed) => {}
+                        // The server has closed its side, or the client no longer accepts bytes.
+                        () = forward(server_in, client_out, speed) => {}
                     }
                 });
             }
@@ -61,7 +63,7 @@ impl Line {
     }
 }
 
-async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, bytes_per_second: f64) {
+async fn forward(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, bytes_per_second: f64) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         if to.write_all(&buffer[..count]).await.is_err() {

@@ -8,7 +8,7 @@ use std::{
 use clap::Command;
 use echogen_service::config::{CONFIG_VARIABLE, Setting, settings};
 
-use super::definition;
+use crate::program::repository;
 
 /// Pages, and folders of pages, relative to the root of the repository.
 const PAGES: [&str; 9] = [
@@ -47,7 +47,7 @@ const FILE_ENDINGS: [&str; 7] = ["rs", "toml", "json", "yaml", "safetensors", "m
 
 /// Returns every page's path and text.
 fn pages() -> Vec<(String, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let root = repository("");
     let mut files = Vec::new();
     PAGES.iter().for_each(|page| collect(&root.join(page), &mut files));
     assert!(files.len() > 30, "{files:?}");
@@ -105,15 +105,18 @@ fn code_spans(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter(|line| !line.starts_with("```")).flat_map(|line| line.split('`').skip(1).step_by(2))
 }
 
-/// Returns the calls of `echogen` with a command, in lines and in code spans. A backslash at the end of a line
+/// Returns the calls of a program, or of a command of it, in lines and in code spans. A backslash at the end of a line
 /// continues it.
-fn calls(text: &str, root: &Command) -> Vec<String> {
-    let joined = text.replace("\\\n", " ");
-    let starts = joined.match_indices("echogen ").filter(|(at, _)| !joined[..*at].ends_with(['-', '/', '_', '.']));
+fn calls(text: &str, program: &Command) -> Vec<String> {
+    let (joined, name) = (text.replace("\\\n", " "), format!("{} ", program.get_name()));
+    let starts = joined.match_indices(&name).filter(|(at, _)| !joined[..*at].ends_with(['-', '/', '_', '.']));
     let end = |c: char| matches!(c, '\n' | '`' | '|' | ';' | '#' | '&' | '<' | '>' | '"');
     let calls = starts.filter_map(|(at, _)| joined[at..].split(end).next());
-    let is_call = |call: &&str| call.split_whitespace().nth(1).is_some_and(|name| root.find_subcommand(name).is_some());
-    calls.filter(is_call).map(str::to_owned).collect()
+    // `cargo run -p PROGRAM -- FLAGS`, too.
+    let of_program = calls.map(|call| call.replace(" -- ", " "));
+    let is_command = |word: &str| program.find_subcommand(word).is_some();
+    let is_call = |call: &String| !program.has_subcommands() || call.split_whitespace().nth(1).is_some_and(is_command);
+    of_program.filter(is_call).collect()
 }
 
 /// Adds the flags in the help examples of a command and of its subcommands.
@@ -146,14 +149,16 @@ fn every_variable_on_a_page_exists() {
 fn every_flag_on_a_page_exists() {
     let mut known = BTreeSet::from(["--help".to_owned(), "--version".to_owned(), "--section-name".to_owned()]);
     known.extend(OTHER_FLAGS.map(str::to_owned));
-    let mut command = definition();
-    command.build();
-    flags(&command, &mut known);
+    let mut programs = [echogen_cli::command(), echogen_eval::command()];
+    for program in &mut programs {
+        program.build();
+        flags(program, &mut known);
+    }
     let is_flag = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let pages = pages();
     let mut found = Vec::new();
     for (page, text) in &pages {
-        for call in calls(text, &command) {
+        for call in programs.iter().flat_map(|program| calls(text, program)) {
             found.extend(
                 words(&call, "--", is_flag).filter(|flag| flag.len() > 2).map(|f| (page.clone(), f.to_owned())),
             );
@@ -165,7 +170,7 @@ fn every_flag_on_a_page_exists() {
             found.extend(alone.flat_map(|span| words(span, "--", is_flag)).map(|flag| (page.clone(), flag.to_owned())));
         }
     }
-    examples(&command, &mut found);
+    programs.iter().for_each(|program| examples(program, &mut found));
     assert!(found.len() > 100, "{found:?}");
     check("flags", &known, found);
 }
