@@ -53,7 +53,7 @@ fn pages() -> Vec<(String, String)> {
     assert!(files.len() > 30, "{files:?}");
     let text = |path: PathBuf| {
         let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        (path.strip_prefix(&root).unwrap().display().to_string(), text)
+        (path.strip_prefix(&root).expect("it is below the root").display().to_string(), text)
     };
     files.into_iter().map(text).collect()
 }
@@ -66,7 +66,9 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) {
         return;
     }
     if path.is_dir() && !["node_modules", "target"].contains(&name.as_str()) {
-        std::fs::read_dir(path).unwrap().for_each(|entry| collect(&entry.unwrap().path(), files));
+        std::fs::read_dir(path)
+            .expect("a folder can be read")
+            .for_each(|entry| collect(&entry.expect("an entry can be read").path(), files));
     } else if path.is_file() && is_page {
         files.push(path.to_owned());
     }

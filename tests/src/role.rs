@@ -63,8 +63,7 @@ pub struct RoleEnvironment {
 impl RoleEnvironment {
     /// Returns the configuration of a role in this environment.
     pub fn config(&self) -> ServiceConfig {
-        let mut config = ServiceConfig::default();
-        config.broker = self.amqp();
+        let mut config = ServiceConfig { broker: self.amqp(), ..ServiceConfig::default() };
         config.cache.redis.url = Some(self.redis_url.as_str().into());
         config.cache.redis.prefix = format!("{}:", self.prefix);
         config.store.url = Some(format!("s3://{}/{}", self.bucket, self.prefix));

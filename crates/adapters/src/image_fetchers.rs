@@ -71,7 +71,7 @@ impl ImageFetcher for ImageFetchers {
             ImageLocation::Stored(_) => (None, "a sha256: picture is in the object store already and not taken here"),
             ImageLocation::File(_) => {
                 let files = self.files.as_ref().map(|files| files as _);
-                (files, "files of this machine are not read here unless fetch.subject_folder is set")
+                (files, "files of this machine are not taken here unless fetch.subject_folder is set")
             }
             ImageLocation::Https(_) => (self.https.as_deref(), "https:// is not taken here"),
             ImageLocation::S3(_) => (self.s3.as_deref(), "s3:// is not taken here"),
