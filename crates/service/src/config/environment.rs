@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use super::{
-    layers::{Form, Given, Origin},
+    given::{Form, Given, Origin},
     nearest::hint,
     settings::{Setting, settings},
 };

@@ -13,16 +13,13 @@ use toml::{
 };
 
 use super::{
-    layers::{Form, Given, Origin},
+    given::{Form, Given, MAX_BYTES, Origin},
     nearest::hint,
     settings::{Setting, settings},
 };
 
 /// The file that is read if no file is named.
 pub const DEFAULT_FILE: &str = "echogen.toml";
-
-/// A size limit far above any configuration, so that a wrong path, such as a picture's, is not read completely.
-pub(super) const MAX_BYTES: u64 = 1024 * 1024;
 
 /// Reads the named file, or the default one if it exists.
 pub(super) fn read(named: Option<PathBuf>) -> Result<Vec<Given>, Vec<String>> {

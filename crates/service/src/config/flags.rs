@@ -10,7 +10,7 @@ use clap::{
 
 use super::{
     Kind, Setting,
-    layers::Form,
+    given::Form,
     nearest::{hint, nearest},
     settings::settings,
 };

@@ -9,6 +9,7 @@ mod check;
 mod environment;
 mod file;
 mod flags;
+mod given;
 mod job;
 mod kind;
 mod layers;
@@ -23,8 +24,9 @@ mod text;
 pub use environment::CONFIG_VARIABLE;
 pub use file::DEFAULT_FILE;
 pub use flags::{flags, given, one_line};
+pub use given::{Form, Origin};
 pub use kind::{Bounds, Kind};
-pub use layers::{ConfigError, Form, Layers, Loaded, Origin, Shown};
+pub use layers::{ConfigError, Layers, Loaded, Shown};
 pub use nearest::nearest;
 pub use pages::{default_file, page, schema};
 pub use sections::{

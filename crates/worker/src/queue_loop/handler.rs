@@ -3,7 +3,7 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use echogen_ports::{Delivery, Fault, QueueName};
+use echogen_ports::{Delivery, Fault, QueueName, spawn_blocking};
 use echogen_protocol::{Failure, FailureKind, Job, JobError, JobOutline, StageTask, TaskHeaders};
 use echogen_telemetry::{TaskEnd, metrics};
 use futures::FutureExt;
@@ -169,7 +169,7 @@ impl<S: Stage> Handler<S> {
                 self.run(task, parsed, abort).await
             }
             Err(Unreadable { error, job }) => {
-                note_job(task, job);
+                note_job(task, job.map(|job| *job));
                 unreadable(task, &error)
             }
         };
@@ -267,21 +267,21 @@ impl<S: Stage> Handler<S> {
 /// A body that is no task of its stage.
 struct Unreadable {
     error: JobError,
-    /// Its job, if enough is readable for the job to fail under its own id.
-    job: Option<JobOutline>,
+    /// Its job, if enough is readable for the job to fail under its own id. Boxed, since most bodies are readable.
+    job: Option<Box<JobOutline>>,
 }
 
 /// Reads a body, once. What takes long is read where it holds up no other task.
 async fn read<T: StageTask>(body: &Bytes) -> Result<T, Unreadable> {
     fn read_now<T: StageTask>(body: &[u8]) -> Result<T, Unreadable> {
-        T::parse(body).map_err(|error| Unreadable { error, job: T::unreadable_job(body) })
+        T::parse(body).map_err(|error| Unreadable { error, job: T::unreadable_job(body).map(Box::new) })
     }
     if body.len() <= READ_INLINE_BYTES {
         return read_now(body);
     }
     let body = body.clone();
-    let read = tokio::task::spawn_blocking(move || read_now(&body)).await;
-    read.unwrap_or_else(|error| Err(Unreadable { error: JobError::new("", error.to_string()), job: None }))
+    let read = spawn_blocking(move || read_now(&body)).await;
+    read.unwrap_or_else(|fault| Err(Unreadable { error: JobError::new("", fault.to_string()), job: None }))
 }
 
 /// Keeps of the job what is needed once the task has gone to the stage.
@@ -295,7 +295,7 @@ fn note_job(task: &mut ReceivedTask<'_>, job: Option<JobOutline>) {
 async fn parked_unrun<S: Stage>(task: &mut ReceivedTask<'_>, story: String) -> Disposition {
     let job = match read::<S::Task>(&task.message.body).await {
         Ok(parsed) => parsed.job().map(Job::outline),
-        Err(Unreadable { job, .. }) => job,
+        Err(Unreadable { job, .. }) => job.map(|job| *job),
     };
     note_job(task, job);
     Disposition::Park(story)

@@ -11,7 +11,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use serde_json::Value;
 
-use super::{layers::Form, *};
+use super::{given::Form, *};
 
 /// Returns the setting of that name.
 #[track_caller]
