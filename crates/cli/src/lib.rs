@@ -14,7 +14,7 @@ use echogen_protocol::{Job, JobResult, RoleName};
 use echogen_service::{
     Exit, Failure,
     config::{self, ServiceConfig},
-    console::{all_printed, answer_of, print_error, print_line},
+    console::{answer_of, exit_code, print_error, print_line},
 };
 use echogen_telemetry::Telemetry;
 
@@ -32,13 +32,7 @@ pub fn command() -> clap::Command {
 
 /// Runs the program with the process's own arguments.
 pub fn main() -> ExitCode {
-    match run(&std::env::args_os().collect::<Vec<_>>()).and_then(all_printed) {
-        Ok(exit) => exit.into(),
-        Err(failure) => {
-            print_error(format_args!("error: {}", failure.message));
-            failure.exit.into()
-        }
-    }
+    exit_code(run(&std::env::args_os().collect::<Vec<_>>()))
 }
 
 fn run(arguments: &[OsString]) -> Result<Exit, Failure> {

@@ -25,7 +25,7 @@ use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
 
 use echogen_service::{
     Exit, Failure,
-    console::{all_printed, answer_of, print_error},
+    console::{answer_of, exit_code, print_error},
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -38,13 +38,7 @@ pub fn command() -> clap::Command {
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
-    match run(&std::env::args_os().collect::<Vec<_>>()).and_then(all_printed) {
-        Ok(exit) => exit.into(),
-        Err(failure) => {
-            print_error(format_args!("error: {}", failure.message));
-            failure.exit.into()
-        }
-    }
+    exit_code(run(&std::env::args_os().collect::<Vec<_>>()))
 }
 
 fn run(arguments: &[OsString]) -> Result<Exit, Failure> {

@@ -7,6 +7,7 @@ use std::{
     ffi::OsString,
     fmt::Display,
     io::{ErrorKind, Write},
+    process::ExitCode,
     sync::OnceLock,
 };
 
@@ -32,7 +33,7 @@ pub fn print_line(text: &str) {
     note_printed(writeln!(std::io::stdout(), "{text}"));
 }
 
-/// Records the first error of writing, for [`all_printed`]. A reader that has closed the pipe, such as `head`, is not
+/// Records the first error of writing, which [`exit_code`] reports. A reader that has closed the pipe, such as `head`, is not
 /// an error.
 pub fn note_printed(result: std::io::Result<()>) {
     if let Err(error) = result
@@ -43,8 +44,19 @@ pub fn note_printed(result: std::io::Result<()>) {
     }
 }
 
+/// Returns how a program exits after its run, and prints the error of a run that failed.
+pub fn exit_code(ended: Result<Exit, Failure>) -> ExitCode {
+    match ended.and_then(all_printed) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            print_error(format_args!("error: {}", failure.message));
+            failure.exit.into()
+        }
+    }
+}
+
 /// Returns an error in place of success if a part of the answer could not be written.
-pub fn all_printed(exit: Exit) -> Result<Exit, Failure> {
+fn all_printed(exit: Exit) -> Result<Exit, Failure> {
     let Some(error) = LOST.get() else { return Ok(exit) };
     let exit = if exit == Exit::Success { Exit::Usage } else { exit };
     Err(Failure { exit, message: format!("standard output cannot be written: {error}; lines of it are missing") })
