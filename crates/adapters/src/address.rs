@@ -9,6 +9,8 @@
 //! is a host that the system's resolver would take for another one; see [`host`]. Errors never quote a part that may belong
 //! to a password.
 
+#[cfg(test)]
+pub(crate) mod arbitrary;
 mod host;
 
 use echogen_ports::Secret;

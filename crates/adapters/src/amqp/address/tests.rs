@@ -1,9 +1,9 @@
 //! Addresses of RabbitMQ in the forms in which operators and their tools write them.
 
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use proptest::prelude::*;
 
 use super::*;
+use crate::address::arbitrary::{encode, host};
 
 /// What is connected to, as text: scheme, user, password, hosts with ports, virtual host.
 fn parts(text: &str) -> Result<String, Refusal> {
@@ -152,24 +152,9 @@ fn options_are_obeyed() {
     assert_eq!(query.auth_mechanism, Some(lapin::uri::SASLMechanism::AMQPlain));
 }
 
-/// Names, IPv4 and IPv6 addresses, as they stand in an address and as they are connected to.
-fn host() -> impl Strategy<Value = (String, String)> {
-    let name = "[a-z]([a-z0-9_-]{0,20}[a-z])?(\\.[a-z][a-z0-9-]{0,10}[a-z]){0,3}".prop_map(|name| (name.clone(), name));
-    let v4 = any::<std::net::Ipv4Addr>().prop_filter("it is one machine", |address| !address.is_unspecified());
-    let v4 = v4.prop_map(|address| (address.to_string(), address.to_string()));
-    let v6 = any::<std::net::Ipv6Addr>();
-    let v6 = v6.prop_filter("it is one machine", |address| !address.to_canonical().is_unspecified());
-    let v6 = v6.prop_map(|address| (format!("[{address}]"), address.to_string()));
-    prop_oneof![name, v4, v6]
-}
-
 /// Any text but for the byte that AMQP's credentials cannot contain.
 fn text() -> impl Strategy<Value = String> {
     any::<String>().prop_map(|text| text.replace('\0', ""))
-}
-
-fn encode(text: &str) -> String {
-    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
 proptest! {
