@@ -163,7 +163,7 @@ class Run:
     def save(self) -> None:
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
                  "average": self.average.values, "step": self.step}
-        partial = self.folder / "checkpoint.partial"
+        partial = self.folder / f"checkpoint.{os.getpid()}.partial"
         torch.save(state, partial)
         os.replace(partial, self.folder / "checkpoint.pt")
         self.saved = time.monotonic()

@@ -63,7 +63,7 @@ class Frozen:
 
 
 def store(tensors: dict[str, Tensor], path: Path) -> None:
-    partial = path.with_suffix(".partial")
+    partial = path.with_suffix(f".{os.getpid()}.partial")
     save_file({name: value.half().contiguous() for name, value in tensors.items()}, partial)
     os.replace(partial, path)
 

@@ -362,7 +362,7 @@ def cost():
             lines(
                 "Share of attempts without a result",
                 target(
-                    'sum by (stage) (rate(echogen_tasks_total{outcome=~"retried|dead_lettered|put_back"}[$__rate_interval])) '
+                    'sum by (stage) (rate(echogen_tasks_total{outcome=~"retried|dead_lettered|requeued"}[$__rate_interval])) '
                     "/ sum by (stage) (rate(echogen_tasks_total[$__rate_interval]))",
                     "{{stage}}",
                 ),

@@ -50,7 +50,7 @@ def series():
 
 def pace(labels):
     """Events per minute; failures are rarer."""
-    bad = {"failed", "expired", "cancelled", "retried", "dead_lettered", "put_back", "error", "transient", "permanent"}
+    bad = {"failed", "expired", "cancelled", "retried", "dead_lettered", "requeued", "error", "transient", "permanent"}
     bad |= {"late", "unsent"}
     return 0.05 if bad & set(labels.values()) else 6.0
 

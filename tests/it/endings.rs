@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use crate::program::{Folder, Run, Running, subject, wait_for};
 
 /// Timeout of every wait, for a machine that is busy with other work.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Maximum time between a signal and the end of a command: less than any timeout of the program itself.
 const AT_ONCE: Duration = Duration::from_secs(8);
@@ -47,7 +47,7 @@ impl SilentServer {
     }
 
     fn accept(&self) -> TcpStream {
-        wait_for("the command connects", PATIENCE, || Some(self.0.accept().ok()?.0))
+        wait_for("the command connects", TIMEOUT, || Some(self.0.accept().ok()?.0))
     }
 }
 
@@ -97,12 +97,12 @@ async fn a_role_that_is_told_to_stop_before_it_is_ready_never_consumes() {
     command.env("ECHOGEN_BROKER_URL", url).env("ECHOGEN_BROKER_PREFIX", prefix).env("ECHOGEN_STORE_URL", "store");
     let mut sampler = start(&folder, command);
     let said = || String::from_utf8_lossy(&folder.read("said")).into_owned();
-    wait_for("it begins", PATIENCE, || said().contains("serving health and metrics").then_some(()));
+    wait_for("it begins", TIMEOUT, || said().contains("serving health and metrics").then_some(()));
     sampler.signal(Signal::TERM);
-    assert_eq!(sampler.end(PATIENCE), Some(0), "{}", said());
+    assert_eq!(sampler.end(TIMEOUT), Some(0), "{}", said());
 
     let mut consumer = broker.consume(&queue, 1).await.expect("consume works");
-    let received = timeout(PATIENCE, consumer.receive()).await.expect("the task is still there");
+    let received = timeout(TIMEOUT, consumer.receive()).await.expect("the task is still there");
     let delivery = received.expect("receive works").expect("the consumer goes on");
     assert_eq!(delivery.redeliveries, 0, "{}", said());
     delivery.ack().await.expect("ack works");
@@ -176,10 +176,10 @@ async fn a_process_that_ends_closes_its_connections_to_the_broker() {
         command.env("ECHOGEN_STORE_URL", "store");
         let mut role = start(&folder, command);
         let said = || String::from_utf8_lossy(&folder.read("said")).into_owned();
-        wait_for("it is ready", PATIENCE, || said().contains("ready").then_some(()));
+        wait_for("it is ready", TIMEOUT, || said().contains("ready").then_some(()));
         role.signal(Signal::TERM);
-        assert_eq!(role.end(PATIENCE), Some(0), "{}", said());
-        let closed = wait_for("both ends know", PATIENCE, || Some(tap.closed()).filter(|closed| !closed.is_empty()));
+        assert_eq!(role.end(TIMEOUT), Some(0), "{}", said());
+        let closed = wait_for("both ends know", TIMEOUT, || Some(tap.closed()).filter(|closed| !closed.is_empty()));
         assert!(closed.iter().all(|closed| *closed), "{name}: {closed:?}");
     }
 }

@@ -22,7 +22,7 @@ pub(crate) struct Installation {
     pub(crate) broker: Arc<MemoryBroker>,
     events: Box<dyn EventStream>,
     pub(crate) cache: Arc<MemoryCache>,
-    board: JobStatusStore,
+    status_store: JobStatusStore,
     work: Store,
     results: Store,
     pub(crate) callbacks: Arc<MemoryCallbackSender>,
@@ -37,13 +37,13 @@ impl Installation {
         let (stored, written) = (store.clone(), results.clone());
         let backends = Backends::new(broker.clone(), cache.clone(), stored, written, fetcher, &tracker);
         let backends = backends.with_callbacks(callbacks.clone());
-        let (board, networks) = (backends.board.clone(), constant::networks(Duration::ZERO));
+        let (status_store, networks) = (backends.status_store.clone(), constant::networks(Duration::ZERO));
         let events = broker.subscribe("job").await.expect("the twin takes listeners");
         tracker.spawn(async move {
             let (config, end) = (ServiceConfig::default(), CancellationToken::new());
             work(&RoleName::ALL, &networks, &backends, &config, &end).await
         });
-        Self { broker, events, cache, board, work: store, results, callbacks }
+        Self { broker, events, cache, status_store, work: store, results, callbacks }
     }
 
     /// Runs a job to its end and returns its last event.
@@ -64,7 +64,12 @@ impl Installation {
     /// Waits until the job status store has recorded the end of the job: it is updated after the event is published.
     pub(crate) async fn until_noted(&self, job: &Job) {
         let noted = async {
-            while !self.board.find(&job.id).await.expect("the twin answers").is_some_and(|state| state.state.ends_job())
+            while !self
+                .status_store
+                .find(&job.id)
+                .await
+                .expect("the twin answers")
+                .is_some_and(|state| state.state.ends_job())
             {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }

@@ -33,7 +33,7 @@ async fn a_known_subject_costs_no_more_than_to_learn_that_it_is_known() {
 }
 
 #[tokio::test]
-async fn a_job_that_comes_twice_is_known_by_the_scoreboard_or_by_its_result() {
+async fn a_job_that_comes_twice_is_known_by_its_status_or_by_its_result() {
     let mut installation = Installation::start().await;
     let job = producer::job("one", 1, "a dog");
     calls(&mut installation, &job).await;

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Timeout of every wait, for a machine that is busy with other work.
-const PATIENCE: Duration = Duration::from_secs(180);
+const TIMEOUT: Duration = Duration::from_secs(180);
 
 /// A password that must never appear in a log.
 const AMQP_PASSWORD: &str = "hush-amqp-4711";
@@ -113,7 +113,7 @@ impl Watched {
 
     /// Returns the address of its endpoint, from its log.
     fn address(&self) -> SocketAddr {
-        let said = wait_for(&format!("the {} says where it listens", self.name), PATIENCE, || {
+        let said = wait_for(&format!("the {} says where it listens", self.name), TIMEOUT, || {
             let log = self.log();
             let line = log.lines().find(|line| line.contains("serving health and metrics"))?;
             let line: serde_json::Value = serde_json::from_str(line).ok()?;
@@ -125,7 +125,7 @@ impl Watched {
     /// Sends SIGTERM and waits for the exit; returns the exit code.
     fn stop(&mut self) -> Option<i32> {
         self.running.signal(Signal::TERM);
-        self.running.end(PATIENCE)
+        self.running.end(TIMEOUT)
     }
 }
 
@@ -163,7 +163,7 @@ fn start_roles(servers: &Servers, folder: &Folder, more: &[&str]) -> Vec<Watched
 fn wait_until_ready(roles: &[Watched]) -> Vec<SocketAddr> {
     let addresses: Vec<SocketAddr> = roles.iter().map(Watched::address).collect();
     for (role, address) in roles.iter().zip(&addresses) {
-        wait_for(&format!("the {} is ready: {}", role.name, role.log()), PATIENCE, || {
+        wait_for(&format!("the {} is ready: {}", role.name, role.log()), TIMEOUT, || {
             assert_eq!(ask(*address, "GET", "/livez", "").0, 200, "the {} must live while it loads", role.name);
             (ask(*address, "GET", "/readyz", "").0 == 200).then_some(())
         });
@@ -220,14 +220,14 @@ fn check_changing_the_log(address: SocketAddr, role: &Watched) {
     assert_eq!(ask(address, "PUT", "/log", "nonsense=x=y").0, 400);
     assert_eq!(role.log().len(), before, "it is off");
     assert_eq!(ask(address, "PUT", "/log", "debug").0, 200);
-    wait_for("the change is logged", PATIENCE, || role.log()[before..].contains("log filter changed").then_some(()));
+    wait_for("the change is logged", TIMEOUT, || role.log()[before..].contains("log filter changed").then_some(()));
 }
 
 fn check_canary_again_and_again(servers: &Servers, folder: &Folder) {
     let arguments = ["canary", "--every", "0.5", "--listen", "127.0.0.1:0", "--log", "info"];
     let mut canary = Watched::start("canary", servers.command(folder, &arguments));
     let address = canary.address();
-    let shown = wait_for("two canaries come back", PATIENCE, || {
+    let shown = wait_for("two canaries come back", TIMEOUT, || {
         let shown = scrape(address);
         (shown.sum("echogen_canary_runs_total", &[("outcome", "completed")]) >= 2.0).then_some(shown)
     });

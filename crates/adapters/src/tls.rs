@@ -32,6 +32,11 @@ static SYSTEM: LazyLock<Vec<CertificateDer<'static>>> = LazyLock::new(|| {
     all
 });
 
+/// The certificate authorities of the system and of the environment.
+pub fn system_authorities() -> &'static [CertificateDer<'static>] {
+    &SYSTEM
+}
+
 /// The authorities that one adapter trusts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trust {

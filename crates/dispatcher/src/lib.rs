@@ -66,7 +66,7 @@ impl Dispatcher {
         if let Some(result) = self.results.find_noted(&job).await? {
             // The event may have been lost the first time, and another client may have sent the same job, so it is
             // published again.
-            self.results.tell(&job, &result, &context.metadata).await?;
+            self.results.publish_again(&job, &result, &context.metadata).await?;
             return Ok(Outcome::Done);
         }
         let resolution = self.config.subjects.resolution(&job).map_err(Fault::unsupported)?;
@@ -80,7 +80,7 @@ impl Dispatcher {
         let id = job.id.clone();
         let way = self.shortest_way(record, resolution).await?;
         let next = way.with(job, image, started, known, &self.config.subjects);
-        context.tell(EventKind::Accepted, &id, serde_json::json!({ "image": image })).await;
+        context.publish_new(EventKind::Accepted, &id, serde_json::json!({ "image": image })).await;
         Ok(Outcome::Next(vec![next]))
     }
 

@@ -62,7 +62,7 @@ impl Encoder {
         };
         progress.models.extend(self.networks.models());
         progress.note(StageName::Encoder, started.elapsed().as_secs_f64(), subject.is_found());
-        context.tell(EventKind::Encoded, &job.id, serde_json::json!({ "subject": key.as_str() })).await;
+        context.publish_new(EventKind::Encoded, &job.id, serde_json::json!({ "subject": key.as_str() })).await;
         let encoded_subject = key.as_str().to_owned();
         Ok(Outcome::next(&SampleTask { job, encoded_subject, progress }))
     }

@@ -45,7 +45,7 @@ pub enum JudgeError {
 
 /// The judge's output for one picture.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Verdict {
+pub struct Judgement {
     /// Index of the most probable kind.
     pub kind: usize,
     /// Index of the most probable scene.
@@ -108,7 +108,7 @@ impl Judge {
     /// # Errors
     ///
     /// If the picture has no pixels, or a tensor operation fails.
-    pub fn judge(&self, picture: &RgbImage) -> std::result::Result<Verdict, JudgeError> {
+    pub fn judge(&self, picture: &RgbImage) -> std::result::Result<Judgement, JudgeError> {
         let small = if picture.dimensions() == (SIDE, SIDE) {
             picture.clone()
         } else {
@@ -118,11 +118,11 @@ impl Judge {
         for (convolution, norm) in &self.layers {
             maps.push(norm.forward(&convolution.forward(&maps[maps.len() - 1])?)?.relu()?);
         }
-        Ok(self.verdict(&maps[maps.len() - 2], &maps[maps.len() - 1])?)
+        Ok(self.judgement(&maps[maps.len() - 2], &maps[maps.len() - 1])?)
     }
 
     /// Computes the output from the last two feature maps (1, channels, rows, columns), which have the same size.
-    fn verdict(&self, detail: &Tensor, last: &Tensor) -> Result<Verdict> {
+    fn judgement(&self, detail: &Tensor, last: &Tensor) -> Result<Judgement> {
         let cells = |xs: &Tensor| xs.contiguous()?.flatten_from(2)?.squeeze(0); // (channels, cells)
         let weights = candle_nn::ops::softmax_last_dim(&cells(&self.place.forward(last)?)?)?;
         let (detail, last) = (cells(detail)?, cells(last)?);
@@ -130,7 +130,7 @@ impl Judge {
         let subject = of_subject(&last)?;
         let identity = self.identity.forward(&Tensor::cat(&[&subject, &of_subject(&detail)?], 1)?)?;
         let length = identity.sqr()?.sum_all()?.to_scalar::<f32>()?.sqrt().max(1e-12);
-        Ok(Verdict {
+        Ok(Judgement {
             kind: largest(&self.kind.forward(&subject)?)?,
             scene: largest(&self.scene.forward(&last.mean_keepdim(1)?.t()?.contiguous()?)?)?,
             identity: identity.affine(1.0 / f64::from(length), 0.0)?.flatten_all()?.to_vec1()?,

@@ -16,8 +16,8 @@ mod command_line;
 mod drawn;
 mod dreambench;
 pub mod judge;
-mod maker;
 mod measures;
+mod pipeline;
 pub mod round_trip;
 pub mod similarity;
 

@@ -5,7 +5,7 @@ use std::{ops::ControlFlow, sync::Arc};
 
 use candle_core::{DType, Device, Tensor};
 use image::RgbImage;
-use moka::sync::Cache;
+use moka::{policy::EvictionPolicy, sync::Cache};
 
 use crate::{
     echogen::{
@@ -119,7 +119,7 @@ impl Generator {
         let tokenizer = load_tokenizer(&bundle.tokenizer(Network::TextEncoder)?)?;
         Ok(Self {
             text_encoder: TextEncoder::new(tokenizer, encoder, config.text_maxlen)?,
-            prompts: Cache::new(KEPT_PROMPTS),
+            prompts: Cache::builder().max_capacity(KEPT_PROMPTS).eviction_policy(EvictionPolicy::lru()).build(),
             sampler: Sampler::new(model, cache_bytes),
             decoder,
             budgets: budgets(bundle),

@@ -109,10 +109,10 @@ impl SubjectNamer {
         input_ids.push(config.vision_end_token_id);
         input_ids.extend_from_slice(&self.around.1);
         let input = QwenInput { input_ids: &input_ids, pixel_values: &patches.pixel_values, grids: &[patches.grid] };
-        let mut conversation = self.model.read(&input)?;
+        let mut state = self.model.prefill(&input)?;
         let observe =
             |_: u32, _: &Tensor| if keep_going() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
-        let tokens = self.model.greedy(&mut conversation, MAX_NEW_TOKENS, observe)?;
+        let tokens = self.model.greedy(&mut state, MAX_NEW_TOKENS, observe)?;
         let answer = self.tokenizer.decode(&tokens, true).map_err(NamerError::Tokenize)?;
         Ok(noun_phrase(&answer))
     }

@@ -82,7 +82,7 @@ impl Sampler {
         let (result, subject) = tokio::join!(self.results.find(&job), self.objects.get(&key, MAX_SUBJECT_BYTES));
         if let Some(result) = result? {
             // The event may have been lost the first time, so it is published again.
-            self.results.tell(&job, &result, &context.metadata).await?;
+            self.results.publish_again(&job, &result, &context.metadata).await?;
             return Ok(Outcome::Done);
         }
         let parameters = self.networks.plan(&job)?;
@@ -227,7 +227,7 @@ async fn encode(image: RgbImage, format: ImageFormat, quality: u8) -> Result<Byt
 async fn tell_step(job: &Job, step: ScaleDone, context: &StageContext) {
     let data = serde_json::json!({ "scale": step.done, "scales": step.total });
     let event = JobEvent::new(EventKind::Sampling, &job.id, context.clock.now(), data);
-    context.tell_event(event.with_part(step.done)).await;
+    context.publish(event.with_part(step.done)).await;
 }
 
 fn file_format(format: OutputFormat) -> ImageFormat {

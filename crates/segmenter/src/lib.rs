@@ -70,7 +70,7 @@ impl Segmenter {
         progress.subject = Some(record.subject_of(&job));
         progress.cutout = Some(record.cutout);
         progress.note(StageName::Segmenter, started.elapsed().as_secs_f64(), found);
-        context.tell(EventKind::Segmented, &job.id, serde_json::json!({ "cutout": record.cutout })).await;
+        context.publish_new(EventKind::Segmented, &job.id, serde_json::json!({ "cutout": record.cutout })).await;
         Ok(Outcome::next(&EncodeTask { job, cutout: record.cutout, progress }))
     }
 

@@ -38,7 +38,7 @@ pub struct Backends {
     /// Sends callbacks to clients' servers; without it no notifier runs.
     pub callbacks: Option<Arc<dyn CallbackSender>>,
     /// The job status store.
-    pub board: JobStatusStore,
+    pub status_store: JobStatusStore,
     /// The same broker if it is RabbitMQ, whose queue depths can be read.
     pub(crate) amqp: Option<Arc<AmqpBroker>>,
 }
@@ -53,8 +53,8 @@ impl Backends {
         fetcher: Arc<dyn ImageFetcher>,
         tracker: &TaskTracker,
     ) -> Self {
-        let board = JobStatusStore::start(Arc::clone(&cache), tracker);
-        Self { broker, cache, work, results, fetcher, callbacks: None, board, amqp: None }
+        let status_store = JobStatusStore::start(Arc::clone(&cache), tracker);
+        Self { broker, cache, work, results, fetcher, callbacks: None, status_store, amqp: None }
     }
 
     /// Adds the port to clients' servers.
@@ -91,7 +91,7 @@ impl Backends {
 
     /// Returns the writer of results.
     pub fn writer(&self) -> ResultWriter {
-        result_writer(Arc::clone(&self.results), Arc::clone(&self.broker)).with_status_store(self.board.clone())
+        result_writer(Arc::clone(&self.results), Arc::clone(&self.broker)).with_status_store(self.status_store.clone())
     }
 }
 

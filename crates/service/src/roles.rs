@@ -138,7 +138,7 @@ async fn drive<S: Stage>(
     shutdown: CancellationToken,
 ) -> Result<(), Fault> {
     let worker = Worker::new(Arc::new(stage), Arc::clone(&backends.broker), Arc::new(backends.writer()), config);
-    worker.with_status_store(backends.board.clone()).run(shutdown).await
+    worker.with_status_store(backends.status_store.clone()).run(shutdown).await
 }
 
 #[cfg(test)]

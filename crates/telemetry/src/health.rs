@@ -1,7 +1,7 @@
 //! Whether the roles of this process live and are ready.
 //!
 //! A role that loads its networks is live and not ready. A role whose broker delivers nothing is not ready immediately,
-//! and not live after [`PATIENCE`]: that is longer than any pause between two attempts to connect, so that an outage of
+//! and not live after [`RECONNECT_LIMIT`]: that is longer than any pause between two attempts to connect, so that an outage of
 //! the broker does not cost the loaded networks, but a stuck consumer is detected. A fault of the compute device is
 //! permanent: the process must end.
 
@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use crate::metrics::metrics;
 
 /// How long a role may be without a consumer; its pauses between attempts are at most five minutes.
-const PATIENCE: Duration = Duration::from_secs(600);
+const RECONNECT_LIMIT: Duration = Duration::from_secs(600);
 
 /// Whether the broker delivers messages to a role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +99,9 @@ impl Health {
     /// What `/livez` says: an error is a line on what is wrong.
     pub fn live(&self) -> Result<(), String> {
         for (stage, consuming) in self.consuming() {
-            if let Some(Consuming { now: false, since }) = consuming.filter(|consuming| consuming.since > PATIENCE) {
+            if let Some(Consuming { now: false, since }) =
+                consuming.filter(|consuming| consuming.since > RECONNECT_LIMIT)
+            {
                 return Err(format!("the {stage} has not consumed for {} seconds", since.as_secs()));
             }
         }
@@ -194,7 +196,7 @@ mod tests {
         health.device_fault("a later one");
         assert_eq!(health.faulted().await, "illegal address", "also after the fact");
         assert_eq!(health.ready().unwrap_err(), "the compute device is broken: illegal address");
-        assert_eq!(health.live(), Ok(()), "what is in hand may be put back");
+        assert_eq!(health.live(), Ok(()), "what is in hand may be requeued");
         assert_eq!(health.by_stage(), [("sampler", true, false)]);
     }
 }

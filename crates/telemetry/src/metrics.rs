@@ -138,7 +138,7 @@ const JOBS: Metric = counter(
 );
 const TASKS: Metric = counter(
     "echogen_tasks_total",
-    &[STAGE, Label::Of("outcome", &["done", "failed", "retried", "dead_lettered", "put_back", "ended"])],
+    &[STAGE, Label::Of("outcome", &["done", "failed", "retried", "dead_lettered", "requeued", "ended"])],
     "Tasks by outcome: done, the job failed permanently, to be retried, parked as a dead letter, requeued \
      unsettled, or dropped because the job had ended elsewhere.",
 );

@@ -21,7 +21,7 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use opentelemetry_http::{HttpClient, HttpError, Request, Response};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer};
 use tokio::{
     runtime::{Builder, Runtime},
     time::timeout,
@@ -42,13 +42,21 @@ pub(crate) struct OtlpClient {
 
 impl OtlpClient {
     /// A client for a collector at `endpoint`; an error is one line.
-    pub(crate) fn new(endpoint: &str, limit: Duration) -> Result<Self, String> {
+    pub(crate) fn new(endpoint: &str, authorities: &[CertificateDer<'_>], limit: Duration) -> Result<Self, String> {
         let uri: Uri = endpoint.parse().map_err(|error| format!("{endpoint:?} is no address ({error})"))?;
-        let tls = match uri.scheme_str() {
-            Some("http") => tls_config(RootCertStore::empty())?,
-            Some("https") => tls_config(system_roots()?)?,
+        let mut roots = RootCertStore::empty();
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some("https") => {
+                // Some of a system's certificates may be unusable; the others suffice.
+                roots.add_parsable_certificates(authorities.iter().cloned());
+                if roots.is_empty() {
+                    return Err("the system has no certificates for https".to_owned());
+                }
+            }
             _ => return Err(format!("{endpoint:?} begins neither with http:// nor with https://")),
-        };
+        }
+        let tls = tls_config(roots)?;
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
         // An idle connection may be closed between two exports, so each export opens its own.
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
@@ -96,22 +104,16 @@ fn tls_config(roots: RootCertStore) -> Result<ClientConfig, String> {
     Ok(config.map_err(|error| error.to_string())?.with_root_certificates(roots).with_no_client_auth())
 }
 
-fn system_roots() -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    // Some of a system's certificates may be unusable; the others suffice.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() { Err("the system has no certificates for https".to_owned()) } else { Ok(roots) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn only_web_addresses_are_taken() {
-        let new = |endpoint: &str| OtlpClient::new(endpoint, Duration::from_secs(1)).map(drop);
+        let new = |endpoint: &str| OtlpClient::new(endpoint, &[], Duration::from_secs(1)).map(drop);
         assert_eq!(new("http://127.0.0.1:4318"), Ok(()));
         assert!(new("collector:4318").unwrap_err().contains("http://"));
+        assert!(new("https://collector:4318").unwrap_err().contains("no certificates"));
         assert!(new("grpc://collector:4317").is_err());
         assert!(new("not an address").is_err());
     }

@@ -17,6 +17,7 @@ use opentelemetry_sdk::{
     propagation::TraceContextPropagator,
     trace::{Sampler, SdkTracerProvider},
 };
+use rustls::pki_types::CertificateDer;
 use tracing::{Level, Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::{Layer, filter::Targets, registry::LookupSpan};
@@ -37,6 +38,8 @@ const TRACEPARENT: &str = "traceparent";
 pub struct Otlp {
     /// The collector's address, such as `http://collector:4318`; spans go to `/v1/traces` below it.
     pub endpoint: String,
+    /// The certificate authorities that an https collector is verified with.
+    pub authorities: Vec<CertificateDer<'static>>,
     /// The service's name, such as `echogen-sampler`.
     pub service: String,
     /// Its version.
@@ -61,7 +64,7 @@ pub(crate) fn switch_on() {
 
 impl Traces {
     pub(crate) fn start(otlp: &Otlp) -> Result<Self, TelemetryError> {
-        let client = OtlpClient::new(&otlp.endpoint, EXPORT_TIME).map_err(TelemetryError::Otlp)?;
+        let client = OtlpClient::new(&otlp.endpoint, &otlp.authorities, EXPORT_TIME).map_err(TelemetryError::Otlp)?;
         let exporter = SpanExporter::builder()
             .with_http()
             .with_http_client(client)

@@ -3,8 +3,8 @@
 //! The bundle's networks run in this process. Generated pictures are measured by DINOv2's features and by a judge that
 //! is no part of the bundle's pipeline.
 
-mod bench;
 mod examples;
+mod networks;
 mod report;
 mod sweep;
 
@@ -26,11 +26,11 @@ use echogen_world::Bounds;
 use indicatif::ProgressBar;
 
 use self::{
-    bench::{Bench, Impression},
     examples::{Example, GALLERY},
+    networks::{Networks, PictureFeatures},
     report::{Fidelity, Report, SweepPoint},
 };
-use crate::{arguments::EvalArguments, maker, measures, progress_bar};
+use crate::{arguments::EvalArguments, measures, pipeline, progress_bar};
 
 /// Number of pictures on the contact sheet.
 const GRID: usize = 24;
@@ -44,10 +44,11 @@ const SWEPT: usize = 50;
 /// Runs the evaluation.
 pub(crate) fn run(arguments: &EvalArguments, config: &ServiceConfig) -> Result<Exit, Failure> {
     let (bundle, compute) = (config.model.open()?, config.model.compute()?);
-    let options = maker::sampling(&bundle, &config.job);
-    let bench = Bench::load(&bundle, &compute).with_context(|| format!("cannot load the bundle {}", bundle.name()))?;
-    options.validate(bench.maker.schedule.scales().len()).map_err(Failure::usage)?;
-    let evaluation = Evaluation::prepare(&bench, arguments)?;
+    let options = pipeline::sampling(&bundle, &config.job);
+    let networks =
+        Networks::load(&bundle, &compute).with_context(|| format!("cannot load the bundle {}", bundle.name()))?;
+    options.validate(networks.pipeline.schedule.scales().len()).map_err(Failure::usage)?;
+    let evaluation = Evaluation::prepare(&networks, arguments)?;
     let report = Report { bundle: bundle.name().to_owned(), ..evaluation.report(arguments, &options)? };
     evaluation.bar.finish_and_clear();
     if arguments.json {
@@ -63,16 +64,16 @@ pub(crate) fn run(arguments: &EvalArguments, config: &ServiceConfig) -> Result<E
 
 /// Examples with their encoded subjects, and the retrieval galleries.
 struct Evaluation<'a> {
-    bench: &'a Bench,
+    networks: &'a Networks,
     examples: Vec<Example>,
     references: Vec<RgbImage>,
     subjects: Vec<Arc<EncodedSubject>>,
-    gallery: Vec<Impression>,
+    gallery: Vec<PictureFeatures>,
     bar: ProgressBar,
 }
 
 impl<'a> Evaluation<'a> {
-    fn prepare(bench: &'a Bench, arguments: &EvalArguments) -> Result<Self> {
+    fn prepare(networks: &'a Networks, arguments: &EvalArguments) -> Result<Self> {
         let count = arguments.picture_count();
         let bar = progress(arguments);
         let examples: Vec<Example> = (0..count.next_multiple_of(GALLERY)).map(Example::new).collect();
@@ -80,15 +81,15 @@ impl<'a> Evaluation<'a> {
         let (mut subjects, mut gallery) = (Vec::new(), Vec::new());
         bar.set_message("encoding subjects");
         for example in &examples {
-            let reference = example.reference(bench.maker.resolution)?;
+            let reference = example.reference(networks.pipeline.resolution)?;
             if references.len() < count {
-                subjects.push(Arc::new(bench.maker.encode(&reference)?));
+                subjects.push(Arc::new(networks.pipeline.encode(&reference)?));
                 references.push(reference.clone());
             }
-            gallery.push(bench.look_at_reference(&reference)?);
+            gallery.push(networks.look_at_reference(&reference)?);
             bar.inc(1);
         }
-        Ok(Self { bench, examples, references, subjects, gallery, bar })
+        Ok(Self { networks, examples, references, subjects, gallery, bar })
     }
 
     fn report(&self, arguments: &EvalArguments, options: &SamplingOptions) -> Result<Report> {
@@ -99,7 +100,7 @@ impl<'a> Evaluation<'a> {
         let seconds = started.elapsed().as_secs_f64() / count.max(1) as f64;
         let made = self.judged(&pictures)?;
         let unguided = self.judged(&self.make(count, &without, "making pictures without subject guidance")?)?;
-        let side = self.bench.side();
+        let side = self.networks.side();
         let real = (0..count).map(|number| Ok(self.examples[number].target(side)?.0)).collect::<Result<Vec<_>>>()?;
         if let Some(path) = &arguments.grid {
             sweep::write(path, &self.grid(&pictures))?;
@@ -122,13 +123,13 @@ impl<'a> Evaluation<'a> {
     fn make(&self, count: usize, options: &SamplingOptions, message: &'static str) -> Result<Vec<RgbImage>> {
         self.bar.set_message(message);
         let examples = &self.examples[..count];
-        self.bench.make(examples, &self.subjects[..count], options, |made| self.bar.inc(made as u64))
+        self.networks.make(examples, &self.subjects[..count], options, |made| self.bar.inc(made as u64))
     }
 
     /// Measures the pictures of the first examples, one per example.
     fn judged(&self, pictures: &[RgbImage]) -> Result<Fidelity> {
         let pairs = pictures.iter().zip(&self.examples);
-        let seen = pairs.map(|(picture, example)| self.bench.look(picture, example.name()));
+        let seen = pairs.map(|(picture, example)| self.networks.look(picture, example.name()));
         let seen = seen.collect::<Result<Vec<_>>>()?;
         let mut counts = Counts::default();
         for (number, impression) in seen.iter().enumerate() {
@@ -137,22 +138,22 @@ impl<'a> Evaluation<'a> {
         Ok(counts.fidelity())
     }
 
-    fn count(&self, counts: &mut Counts, number: usize, seen: &Impression) {
+    fn count(&self, counts: &mut Counts, number: usize, seen: &PictureFeatures) {
         let first = number / GALLERY * GALLERY;
         let gallery = &self.gallery[first..first + GALLERY];
         let right = Some(number - first);
         let dino: Vec<Vec<f32>> = gallery.iter().map(|one| one.dino.clone()).collect();
         counts.found.push(measures::nearest(&seen.dino, &dino) == right);
         counts.likeness.push(f64::from(measures::cosine(&seen.dino, &self.gallery[number].dino)));
-        let Some(verdict) = &seen.verdict else { return };
+        let Some(judgement) = &seen.judgement else { return };
         let example = &self.examples[number];
-        let judged = gallery.iter().filter_map(|one| one.verdict.as_ref());
-        let judged: Vec<Vec<f32>> = judged.map(|verdict| verdict.identity.clone()).collect();
-        counts.found_by_judge.push(measures::nearest(&verdict.identity, &judged) == right);
-        counts.kind.push(verdict.kind == example.kind());
-        counts.scene.push(verdict.scene == example.scene());
+        let judged = gallery.iter().filter_map(|one| one.judgement.as_ref());
+        let judged: Vec<Vec<f32>> = judged.map(|judgement| judgement.identity.clone()).collect();
+        counts.found_by_judge.push(measures::nearest(&judgement.identity, &judged) == right);
+        counts.kind.push(judgement.kind == example.kind());
+        counts.scene.push(judgement.scene == example.scene());
         if example.is_new_pair {
-            counts.scene_of_new_pairs.push(verdict.scene == example.scene());
+            counts.scene_of_new_pairs.push(judgement.scene == example.scene());
         }
     }
 
@@ -162,16 +163,16 @@ impl<'a> Evaluation<'a> {
         self.bar.set_message("looking for subjects");
         for number in 0..count {
             let example = Example::new(number);
-            let (picture, Bounds { left, top, right, bottom }) = example.target(self.bench.side())?;
+            let (picture, Bounds { left, top, right, bottom }) = example.target(self.networks.side())?;
             let truth = [left, top, right, bottom].map(|edge| edge as f32);
-            if let Some((found, _)) = self.bench.detect(&picture, example.name())? {
+            if let Some((found, _)) = self.networks.detect(&picture, example.name())? {
                 boxes.push(measures::overlap(found, truth) >= 0.5);
             }
-            if let Some(namer) = &self.bench.finder.namer {
+            if let Some(namer) = &self.networks.finder.namer {
                 names.push(namer.name(&picture, &|| true)?.as_deref() == Some(example.name()));
             }
-            if let Some(round_trip) = &self.bench.round_trip {
-                losses.push(measures::psnr(&picture, &round_trip.picture(&picture, &self.bench.maker.schedule)?));
+            if let Some(round_trip) = &self.networks.round_trip {
+                losses.push(measures::psnr(&picture, &round_trip.picture(&picture, &self.networks.pipeline.schedule)?));
             }
             self.bar.inc(1);
         }
@@ -190,8 +191,8 @@ impl<'a> Evaluation<'a> {
         let mut seconds = Vec::new();
         for (example, reference) in self.examples.iter().zip(&self.references).rev().take(TIMED) {
             let started = Instant::now();
-            let subject = Arc::new(self.bench.maker.encode(reference)?);
-            self.bench.make(std::slice::from_ref(example), &[subject], options, |_| ())?;
+            let subject = Arc::new(self.networks.pipeline.encode(reference)?);
+            self.networks.make(std::slice::from_ref(example), &[subject], options, |_| ())?;
             seconds.push(started.elapsed().as_secs_f64());
         }
         seconds.sort_by(f64::total_cmp);

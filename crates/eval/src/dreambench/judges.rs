@@ -18,7 +18,7 @@ pub(super) struct Judges {
 }
 
 /// Features of a picture.
-pub(super) struct Seen {
+pub(super) struct Features {
     dino: Option<Direction>,
     clip: Option<Direction>,
 }
@@ -47,10 +47,10 @@ impl Judges {
     }
 
     /// Computes the features of a picture.
-    pub(super) fn see(&self, picture: &RgbImage) -> Result<Seen> {
+    pub(super) fn see(&self, picture: &RgbImage) -> Result<Features> {
         let dino = self.dino.as_ref().map(|dino| dino.picture(picture)).transpose()?;
         let clip = self.clip.as_ref().map(|clip| clip.picture(picture)).transpose()?;
-        Ok(Seen { dino, clip })
+        Ok(Features { dino, clip })
     }
 
     /// Computes the features of a sentence.
@@ -61,7 +61,7 @@ impl Judges {
 
 impl Scores {
     /// Returns the scores of a picture against all photographs of its subject and its sentence.
-    pub(super) fn of(picture: &Seen, photographs: &[Seen], sentence: Option<&Direction>) -> Self {
+    pub(super) fn of(picture: &Features, photographs: &[Features], sentence: Option<&Direction>) -> Self {
         let all = || photographs.iter().map(|photograph| (picture, photograph));
         Self {
             clip_t: picture.clip.as_ref().zip(sentence).map(|(picture, sentence)| picture.cosine(sentence)),
@@ -70,7 +70,7 @@ impl Scores {
     }
 
     /// Returns the scores between photographs, each pair once; absent if there is only one photograph.
-    pub(super) fn of_photographs(photographs: &[Seen]) -> Self {
+    pub(super) fn of_photographs(photographs: &[Features]) -> Self {
         let others = |number: usize| photographs[number + 1..].iter();
         let pairs = || (0..).zip(photographs).flat_map(|(number, one)| others(number).map(move |other| (one, other)));
         Self::of_pairs(pairs)
@@ -82,7 +82,7 @@ impl Scores {
         Self { dino: mean(|one| one.dino), clip_i: mean(|one| one.clip_i), clip_t: mean(|one| one.clip_t) }
     }
 
-    fn of_pairs<'a, Pairs: Iterator<Item = (&'a Seen, &'a Seen)>>(pairs: impl Fn() -> Pairs) -> Self {
+    fn of_pairs<'a, Pairs: Iterator<Item = (&'a Features, &'a Features)>>(pairs: impl Fn() -> Pairs) -> Self {
         let dino = pairs().filter_map(|(one, other)| cosine(&one.dino, &other.dino));
         let clip = pairs().filter_map(|(one, other)| cosine(&one.clip, &other.clip));
         Self { dino: measures::average(dino), clip_i: measures::average(clip), clip_t: None }
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn a_picture_is_most_like_itself_and_all_pairs_count() {
         let judges = judges();
-        let seen: Vec<Seen> = [0, 90, 255].map(|blue| judges.see(&picture(blue)).unwrap()).into();
+        let seen: Vec<Features> = [0, 90, 255].map(|blue| judges.see(&picture(blue)).unwrap()).into();
         let sentence = judges.read("a robot on the beach").unwrap();
         let alone = Scores::of(&seen[0], &seen[..1], sentence.as_ref());
         assert!((alone.dino.unwrap() - 1.0).abs() < 1e-6 && (alone.clip_i.unwrap() - 1.0).abs() < 1e-6, "{alone:?}");
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn photographs_are_not_compared_with_themselves() {
         let judges = judges();
-        let seen: Vec<Seen> = [0, 90, 255].map(|blue| judges.see(&picture(blue)).unwrap()).into();
+        let seen: Vec<Features> = [0, 90, 255].map(|blue| judges.see(&picture(blue)).unwrap()).into();
         assert_eq!(Scores::of_photographs(&seen[..1]), Scores::default());
         let pairs = [(0, 1), (0, 2), (1, 2)].map(|(one, other)| Scores::of(&seen[one], &seen[other..=other], None));
         let expected = Scores::mean(&pairs);

@@ -11,7 +11,7 @@ mod judges;
 mod kept;
 mod prompts;
 mod report;
-mod studio;
+mod subject_generator;
 
 use std::path::Path;
 
@@ -31,7 +31,7 @@ use self::{
     judges::{Judges, Scores},
     kept::{Place, Plan},
     report::{Report, Row},
-    studio::{Recipe, Studio},
+    subject_generator::{GenerationSettings, SubjectGenerator},
 };
 use crate::arguments::EvalArguments;
 
@@ -43,9 +43,9 @@ pub(super) fn run(folder: &Path, arguments: &EvalArguments, config: &ServiceConf
     let plans = subjects.iter().map(plan).collect::<Result<Vec<_>>>()?;
     let compute = config.model.compute()?;
     let judges = Judges::load(options, &compute.device)?;
-    let (bundle, studio) = studio(&plans, config, &compute)?;
+    let (bundle, generator) = generator(&plans, config, &compute)?;
     let bar = crate::progress_bar(plans.iter().map(|plan| plan.pictures.len()).sum(), arguments.json);
-    let evaluation = Evaluation { judges, studio, bar };
+    let evaluation = Evaluation { judges, generator, bar };
     let rows = plans.iter().map(|plan| evaluation.row(plan)).collect::<Result<Vec<_>>>()?;
     evaluation.bar.finish_and_clear();
     let report = Report::new(bundle, rows);
@@ -58,28 +58,28 @@ pub(super) fn run(folder: &Path, arguments: &EvalArguments, config: &ServiceConf
 }
 
 /// Returns the bundle's name and networks, as far as needed: pictures that were made elsewhere need neither.
-fn studio(
+fn generator(
     plans: &[Plan<'_>],
     config: &ServiceConfig,
     compute: &Compute,
-) -> Result<(Option<String>, Option<Studio>), Failure> {
+) -> Result<(Option<String>, Option<SubjectGenerator>), Failure> {
     let is_missing = |plan: &Plan<'_>| plan.missing().next().is_some();
     if !plans.iter().any(|plan| plan.has_settings() || is_missing(plan)) {
         return Ok((None, None));
     }
-    let recipe = Recipe::open(config)?;
+    let settings = GenerationSettings::open(config)?;
     for plan in plans {
-        plan.agree(&recipe.settings(plan.subject)?)?;
+        plan.agree(&settings.record(plan.subject)?)?;
     }
-    let name = recipe.bundle_name().to_owned();
-    let studio = if plans.iter().any(is_missing) { Some(recipe.load(compute)?) } else { None };
-    Ok((Some(name), studio))
+    let name = settings.bundle_name().to_owned();
+    let generator = if plans.iter().any(is_missing) { Some(settings.load(compute)?) } else { None };
+    Ok((Some(name), generator))
 }
 
 struct Evaluation {
     judges: Judges,
     /// `None` if no picture has to be generated.
-    studio: Option<Studio>,
+    generator: Option<SubjectGenerator>,
     bar: ProgressBar,
 }
 
@@ -121,18 +121,18 @@ impl Evaluation {
     /// Generates the missing pictures, keeps them and passes each to `judge`. Returns how the subject was found.
     fn make(&self, plan: &Plan<'_>, mut judge: impl FnMut(Place, &RgbImage) -> Result<()>) -> Result<Option<FoundBy>> {
         let places: Vec<Place> = plan.missing().map(|(place, _)| *place).collect();
-        let (Some(studio), Some(photograph)) = (&self.studio, plan.subject.photographs.first()) else {
+        let (Some(generator), Some(photograph)) = (&self.generator, plan.subject.photographs.first()) else {
             return Ok(None);
         };
         if places.is_empty() {
             return Ok(None);
         }
-        let (subject, how) = studio
+        let (subject, how) = generator
             .encode(&picture_file::read(photograph)?, &plan.subject.class)
             .with_context(|| photograph.display().to_string())?;
-        for batch in places.chunks(studio.side_by_side()) {
+        for batch in places.chunks(generator.side_by_side()) {
             let wish = |place: &Place| (plan.subject.captions[place.caption].as_str(), place.number as u64);
-            let pictures = studio.make(&subject, &batch.iter().map(wish).collect::<Vec<_>>())?;
+            let pictures = generator.make(&subject, &batch.iter().map(wish).collect::<Vec<_>>())?;
             for (place, picture) in batch.iter().zip(&pictures) {
                 plan.keep(*place, picture)?;
                 judge(*place, picture)?;

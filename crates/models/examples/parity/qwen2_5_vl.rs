@@ -114,7 +114,7 @@ fn check_case(fixture: &mut Fixture, case: &str, model: &Qwen) -> anyhow::Result
     check_if_there(fixture, &name("vision_last_hidden_state_window_order"), &seen.last_hidden_state)?;
     let input = QwenInput { input_ids: &input_ids, pixel_values: &pixel_values, grids: &grids };
     let mut states = BTreeMap::new();
-    let mut conversation = model.read_visiting(&input, &mut |index, state| {
+    let mut state = model.prefill_visiting(&input, &mut |index, state| {
         states.insert(index, state.unsqueeze(0)?);
         Ok(())
     })?;
@@ -123,12 +123,12 @@ fn check_case(fixture: &mut Fixture, case: &str, model: &Qwen) -> anyhow::Result
     }
     if fixture.has(&name("prefill_logits")) {
         let count = fixture.get(&name("prefill_logits"))?.dim(1)?;
-        fixture.check(&name("prefill_logits"), &model.last_logits(&conversation, count)?.unsqueeze(0)?)?;
+        fixture.check(&name("prefill_logits"), &model.last_logits(&state, count)?.unsqueeze(0)?)?;
     }
     if fixture.has(&name("greedy_tokens")) {
         let count = fixture.get(&name("greedy_tokens"))?.dim(0)?;
         let mut logits = Vec::new();
-        let tokens = model.greedy(&mut conversation, count, |_, chosen_by| {
+        let tokens = model.greedy(&mut state, count, |_, chosen_by| {
             logits.push(chosen_by.clone());
             ControlFlow::Continue(())
         })?;

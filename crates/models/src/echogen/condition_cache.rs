@@ -83,6 +83,17 @@ where
         .build()
 }
 
+/// Inserts a value and evicts at once. Left to itself, `moka` evicts some time after the limit is exceeded, which is too
+/// late for values of many megabytes.
+fn insert<K, V>(cache: &Cache<K, Arc<V>>, key: K, value: Arc<V>)
+where
+    K: std::hash::Hash + Eq + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    cache.insert(key, value);
+    cache.run_pending_tasks();
+}
+
 impl ConditionCache {
     /// Creates a cache of at most `bytes`. The pairs, which are the most expensive to compute, get five eighths of it,
     /// the texts a quarter, the subjects an eighth.
@@ -111,7 +122,7 @@ impl ConditionCache {
         let text = self.text(model, key.0, text)?;
         let subject = self.subject(model, key.1, subject)?;
         let row = Arc::new(model.row_condition(text, &subject, |_| ())?);
-        self.rows.insert(key, Arc::clone(&row));
+        insert(&self.rows, key, Arc::clone(&row));
         Ok(row)
     }
 
@@ -123,7 +134,7 @@ impl ConditionCache {
             Text::Features(features) => model.text_condition(features)?,
             Text::Nothing(length) => model.text_condition(&model.no_text(length)?)?,
         });
-        self.texts.insert(key, Arc::clone(&computed));
+        insert(&self.texts, key, Arc::clone(&computed));
         Ok(computed)
     }
 
@@ -135,7 +146,7 @@ impl ConditionCache {
             Subject::Features(features) => model.subject_condition(features)?,
             Subject::Nothing { content, patches } => model.subject_condition(&model.no_subject(content, patches)?)?,
         });
-        self.subjects.insert(key, Arc::clone(&computed));
+        insert(&self.subjects, key, Arc::clone(&computed));
         Ok(computed)
     }
 }
@@ -163,4 +174,20 @@ fn hash(tensors: &[&Tensor]) -> Result<[u8; 32]> {
         }
     }
     Ok(hasher.finalize().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_holds_after_every_insertion() {
+        const KIB: usize = 1024;
+        let cache = lru(10 * KIB, Vec::<u8>::len);
+        for key in 0..100_u32 {
+            insert(&cache, key, Arc::new(vec![0; 3 * KIB]));
+            assert!(cache.weighted_size() <= 10, "{} KiB after {key}", cache.weighted_size());
+        }
+        assert!(cache.get(&99).is_some() && cache.get(&0).is_none());
+    }
 }

@@ -16,7 +16,7 @@ mod processor;
 mod vision;
 
 pub use config::{QwenActivation, QwenConfig, QwenTextConfig, QwenVisionConfig};
-pub use model::{Conversation, Qwen, QwenInput};
+pub use model::{DecodingState, Qwen, QwenInput};
 pub use positions::{Grid, TextPositions, WindowOrder, patch_places};
 pub use processor::{QwenPatches, QwenProcessorConfig, QwenProcessorError, smart_resize};
 pub use vision::{VisionOutput, VisionTower};

@@ -25,7 +25,7 @@ pub struct QwenInput<'a> {
 
 /// The state of decoding: the key-value cache and the next token's logits.
 #[derive(Debug, Clone)]
-pub struct Conversation {
+pub struct DecodingState {
     past: Past,
     next: u32,
     /// Logits of the next token, (vocab_size).
@@ -76,17 +76,17 @@ impl Qwen {
     }
 
     /// Processes a prompt with pictures (prefill).
-    pub fn read(&self, input: &QwenInput<'_>) -> Result<Conversation> {
-        self.read_visiting(input, &mut |_, _| Ok(()))
+    pub fn prefill(&self, input: &QwenInput<'_>) -> Result<DecodingState> {
+        self.prefill_visiting(input, &mut |_, _| Ok(()))
     }
 
-    /// As [`read`](Self::read). `visit` is called with the language model's stream (tokens, hidden_size) before each
+    /// As [`prefill`](Self::prefill). `visit` is called with the language model's stream (tokens, hidden_size) before each
     /// block, and after the final norm.
-    pub fn read_visiting(
+    pub fn prefill_visiting(
         &self,
         input: &QwenInput<'_>,
         visit: &mut dyn FnMut(usize, &Tensor) -> Result<()>,
-    ) -> Result<Conversation> {
+    ) -> Result<DecodingState> {
         let merge = self.config.vision.spatial_merge_size;
         let positions = TextPositions::new(input.input_ids, self.config.image_token_id, input.grids, merge)?;
         if input.input_ids.is_empty() {
@@ -97,7 +97,7 @@ impl Qwen {
         let mut past = self.language.no_past();
         let hidden = self.language.read(xs, &rotation, &mut past, visit)?;
         let logits = self.language.logits(&hidden.narrow(0, input.input_ids.len() - 1, 1)?)?.squeeze(0)?;
-        Ok(Conversation { past, next: positions.next, logits, hidden })
+        Ok(DecodingState { past, next: positions.next, logits, hidden })
     }
 
     /// Embeds text and pictures as one sequence.
@@ -127,19 +127,19 @@ impl Qwen {
     }
 
     /// Returns the logits (tokens, vocab_size) of the prompt's last `count` tokens.
-    pub fn last_logits(&self, conversation: &Conversation, count: usize) -> Result<Tensor> {
-        let tokens = conversation.hidden.dim(0)?;
+    pub fn last_logits(&self, state: &DecodingState, count: usize) -> Result<Tensor> {
+        let tokens = state.hidden.dim(0)?;
         let count = count.min(tokens);
-        self.language.logits(&conversation.hidden.narrow(0, tokens - count, count)?)
+        self.language.logits(&state.hidden.narrow(0, tokens - count, count)?)
     }
 
     /// Processes one more token.
-    pub fn step(&self, conversation: &mut Conversation, token: u32) -> Result<()> {
+    pub fn step(&self, state: &mut DecodingState, token: u32) -> Result<()> {
         let xs = self.language.embed(&[token])?;
-        let rotation = self.rotation(&[[conversation.next; 3]])?;
-        let normed = self.language.read(xs, &rotation, &mut conversation.past, &mut |_, _| Ok(()))?;
-        conversation.logits = self.language.logits(&normed)?.squeeze(0)?;
-        conversation.next += 1;
+        let rotation = self.rotation(&[[state.next; 3]])?;
+        let normed = self.language.read(xs, &rotation, &mut state.past, &mut |_, _| Ok(()))?;
+        state.logits = self.language.logits(&normed)?.squeeze(0)?;
+        state.next += 1;
         Ok(())
     }
 
@@ -147,21 +147,21 @@ impl Qwen {
     /// called with each token and the logits that selected it, before the next token is computed.
     pub fn greedy(
         &self,
-        conversation: &mut Conversation,
+        state: &mut DecodingState,
         max_new_tokens: usize,
         mut observe: impl FnMut(u32, &Tensor) -> ControlFlow<()>,
     ) -> Result<Vec<u32>> {
         let mut tokens = Vec::new();
         while tokens.len() < max_new_tokens {
-            let token = likeliest(&conversation.logits)?;
+            let token = likeliest(&state.logits)?;
             if self.config.eos_token_ids.contains(&token) {
                 break;
             }
             tokens.push(token);
-            if observe(token, &conversation.logits).is_break() || tokens.len() == max_new_tokens {
+            if observe(token, &state.logits).is_break() || tokens.len() == max_new_tokens {
                 break;
             }
-            self.step(conversation, token)?;
+            self.step(state, token)?;
         }
         Ok(tokens)
     }

@@ -172,7 +172,7 @@ impl State {
         Ok((tag, message, redeliveries))
     }
 
-    fn put_back(&mut self, tag: u64) -> bool {
+    fn requeue(&mut self, tag: u64) -> bool {
         let Some(Unsettled { queue, mut entry, .. }) = self.unsettled.remove(&tag) else { return false };
         entry.redeliveries += 1;
         self.queue(&queue).ready.push_front(entry);
@@ -234,7 +234,7 @@ impl Drop for MemoryConsumer {
         // Latest first, each to the front: this restores the queue's order.
         mine.sort_unstable_by(|a, b| b.cmp(a));
         for tag in mine {
-            state.put_back(tag);
+            state.requeue(tag);
         }
         self.shared.arrived.notify_waiters();
     }
@@ -262,7 +262,7 @@ impl Settle for MemorySettle {
 
     async fn requeue(mut self: Box<Self>) -> Result<(), Fault> {
         self.settled = true;
-        let was_out = lock(&self.shared.state).put_back(self.tag);
+        let was_out = lock(&self.shared.state).requeue(self.tag);
         self.shared.arrived.notify_waiters();
         if was_out { Ok(()) } else { Err(Self::gone()) }
     }
@@ -271,7 +271,7 @@ impl Settle for MemorySettle {
 impl Drop for MemorySettle {
     fn drop(&mut self) {
         if !self.settled {
-            lock(&self.shared.state).put_back(self.tag);
+            lock(&self.shared.state).requeue(self.tag);
             self.shared.arrived.notify_waiters();
         }
     }

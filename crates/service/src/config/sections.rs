@@ -239,6 +239,7 @@ impl TelemetryConfig {
     pub fn options(&self, service: &str) -> Options {
         let otlp = self.otlp_endpoint.as_ref().map(|endpoint| Otlp {
             endpoint: endpoint.clone(),
+            authorities: echogen_adapters::system_authorities().to_vec(),
             service: service.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ratio: self.trace_ratio,

@@ -21,10 +21,10 @@ impl Canceller {
     pub async fn open(config: &ServiceConfig) -> Result<Self, Failure> {
         let tracker = TaskTracker::new();
         let results = Stores::open(config).await?.results;
-        let board = JobStatusStore::start(backends::open_cache(config)?, &tracker);
+        let status_store = JobStatusStore::start(backends::open_cache(config)?, &tracker);
         let broker = super::connect(config).await?;
-        let writer = backends::result_writer(results, broker).with_status_store(board.clone());
-        Ok(Self { canceller: JobCanceller::new(writer, Some(board)), tracker })
+        let writer = backends::result_writer(results, broker).with_status_store(status_store.clone());
+        Ok(Self { canceller: JobCanceller::new(writer, Some(status_store)), tracker })
     }
 
     /// Cancels one job. `destination` is its `output.destination`, which is needed if the job status store does not

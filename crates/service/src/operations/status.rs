@@ -47,7 +47,7 @@ pub enum Observed<'a> {
 
 /// Reads the status of a job.
 pub struct StatusReader {
-    board: JobStatusStore,
+    status_store: JobStatusStore,
     results: ResultWriter,
     bucket: Option<S3ObjectStore>,
     id: JobId,
@@ -59,15 +59,15 @@ impl StatusReader {
     /// the job status store does not know the job.
     pub async fn open(config: &ServiceConfig, id: &JobId, destination: Option<&str>) -> Result<Self, Failure> {
         let Stores { results, bucket, .. } = Stores::open(config).await?;
-        let board = JobStatusStore::start(backends::open_cache(config)?, &TaskTracker::new());
+        let status_store = JobStatusStore::start(backends::open_cache(config)?, &TaskTracker::new());
         // The reader writes no results and publishes no events, so an unused in-memory broker suffices.
         let results = backends::result_writer(results, Arc::new(echogen_ports::MemoryBroker::new()));
-        Ok(Self { board, results, bucket, id: id.clone(), destination: destination.map(str::to_owned) })
+        Ok(Self { status_store, results, bucket, id: id.clone(), destination: destination.map(str::to_owned) })
     }
 
     /// Returns the current status.
     pub async fn check(&self) -> Result<JobStatus, Failure> {
-        let (state, unreadable) = match self.board.find(&self.id).await {
+        let (state, unreadable) = match self.status_store.find(&self.id).await {
             Ok(state) => (state, None),
             Err(error) => (None, Some(error)),
         };

@@ -41,7 +41,7 @@ closed_label! {
         /// It was parked.
         DeadLettered = "dead_lettered",
         /// It was requeued.
-        PutBack = "put_back",
+        Requeued = "requeued",
         /// Its job had ended elsewhere.
         Ended = "ended",
     }

@@ -208,7 +208,7 @@ impl Metrics {
             }
             state.in_progress += 1;
         });
-        TaskInProgress { metrics: self, stage, started: Instant::now(), end: TaskEnd::PutBack }
+        TaskInProgress { metrics: self, stage, started: Instant::now(), end: TaskEnd::Requeued }
     }
 
     fn task_ended(&self, name: StageName, end: TaskEnd, took: Duration) {
@@ -220,7 +220,7 @@ impl Metrics {
         }
         self.with_stage(name, |state| {
             state.in_progress = state.in_progress.saturating_sub(1);
-            if end != TaskEnd::PutBack {
+            if end != TaskEnd::Requeued {
                 state.last_progress = Instant::now();
             }
             if end == TaskEnd::Done {

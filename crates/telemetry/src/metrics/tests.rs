@@ -106,7 +106,7 @@ fn tasks_are_counted_by_their_end() {
     metrics.task_started(StageName::Notifier, None).ended(TaskEnd::DeadLettered);
     for line in [
         "echogen_tasks_total{outcome=\"done\",stage=\"encoder\"} 1",
-        "echogen_tasks_total{outcome=\"put_back\",stage=\"encoder\"} 1",
+        "echogen_tasks_total{outcome=\"requeued\",stage=\"encoder\"} 1",
         "echogen_tasks_total{outcome=\"retried\",stage=\"encoder\"} 1",
         "echogen_tasks_total{outcome=\"dead_lettered\",stage=\"encoder\"} 0",
         "echogen_tasks_total{outcome=\"dead_lettered\",stage=\"notifier\"} 1",

@@ -1,4 +1,4 @@
-//! Carries what is told as a courtesy, so that no task waits for it.
+//! Sends best-effort notifications in the background, so that no task waits for them.
 
 use std::{
     sync::{
@@ -19,7 +19,7 @@ const WAITING: usize = 4_096;
 const AT_ONCE: usize = 64;
 
 /// The time one delivery may take; a server that is away must not hold up what comes after it is back.
-const PATIENCE: Duration = Duration::from_secs(5);
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Delivers items in the background, begun in the order in which they were given.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl<T: Send + 'static> BackgroundSender<T> {
     {
         let (sender, mut receiver) = mpsc::channel(WAITING);
         let work = stream::poll_fn(move |context| receiver.poll_recv(context))
-            .map(move |item| timeout(PATIENCE, deliver(item)).map(drop))
+            .map(move |item| timeout(SEND_TIMEOUT, deliver(item)).map(drop))
             .buffered(AT_ONCE)
             .for_each(|()| future::ready(()));
         (Self { name, sender, dropped: Arc::default() }, work)
@@ -111,8 +111,8 @@ mod tests {
         tracker.spawn(work);
         (0..WAITING + 10).for_each(|number| background.send(number));
         assert_eq!(background.dropped(), 10);
-        // One patience later the first are given up, and there is room again.
-        tokio::time::sleep(PATIENCE + Duration::from_secs(1)).await;
+        // One timeout later the first are given up, and there is room again.
+        tokio::time::sleep(SEND_TIMEOUT + Duration::from_secs(1)).await;
         background.send(0);
         assert_eq!(background.dropped(), 10);
     }

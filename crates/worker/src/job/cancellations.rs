@@ -75,7 +75,7 @@ impl Cancellations {
         }
     }
 
-    /// Takes note that a job was taken back, and tells its tasks at work.
+    /// Records that a job was cancelled, and stops its running tasks.
     pub(crate) fn hear(&self, id: &JobId) {
         debug!(job = %id, "heard that the job is cancelled");
         let mut state = self.lock();
@@ -110,7 +110,7 @@ impl Cancellations {
     }
 }
 
-/// A task at work that is told if its job is taken back.
+/// A running task that is stopped when its job is cancelled.
 #[derive(Debug)]
 pub(crate) struct Watch {
     all: Arc<Cancellations>,

@@ -56,7 +56,7 @@ impl JobCanceller {
     /// job's is not believed.
     async fn state(&self, id: &JobId) -> Option<JobState> {
         let found = self.status_store.as_ref()?.find(id).await;
-        let state = found.inspect_err(|error| warn!(job = %id, %error, "scoreboard not read")).ok()??;
+        let state = found.inspect_err(|error| warn!(job = %id, %error, "job status not read")).ok()??;
         let plain = id.result_key(None);
         let is_own = state.result_key == plain || state.result_key.ends_with(&format!("/{plain}"));
         is_own.then_some(state)

@@ -1,5 +1,5 @@
 //! Tells the world what happens on a job's way: listeners by events, the job status store by a note. All of it is a courtesy;
-//! only a job's end is told with a promise, by [`ResultWriter`](crate::ResultWriter).
+//! only a job's end is guaranteed to arrive, by [`ResultWriter`](crate::ResultWriter).
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ impl EventPublisher {
     }
 
     /// Tells in the background. The work is to be spawned; it ends when the last clone of the publisher is gone and
-    /// everything is told.
+    /// everything is published.
     pub(crate) fn in_background(
         broker: Arc<dyn Broker>,
         status_store: Option<JobStatusStore>,
@@ -38,7 +38,7 @@ impl EventPublisher {
     }
 
     /// Tells what happened.
-    pub(crate) async fn tell(&self, event: JobEvent, metadata: &TaskMetadata) {
+    pub(crate) async fn publish(&self, event: JobEvent, metadata: &TaskMetadata) {
         self.note(&event, metadata);
         let event = Event::of_job(&event.in_trace(metadata.trace));
         match &self.background {
@@ -47,7 +47,7 @@ impl EventPublisher {
         }
     }
 
-    /// Tells what happened and waits until it is told, for what somebody may be waiting for.
+    /// Publishes an event and waits for the confirm, for events that a client may be waiting for.
     pub(crate) async fn publish_now(&self, event: JobEvent, metadata: &TaskMetadata) {
         self.note(&event, metadata);
         publish(&*self.broker, Event::of_job(&event.in_trace(metadata.trace))).await;

@@ -1,4 +1,4 @@
-//! How a job ends: `result.json` first, created only if absent, then the event that tells of it.
+//! How a job ends: `result.json` first, created only if absent, then its event.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub enum CancellationStatus {
     Unsettled,
 }
 
-/// Writes results into the result store and tells of them.
+/// Writes results into the result store and publishes their events.
 #[derive(Clone, Debug)]
 pub struct ResultWriter {
     store: Arc<dyn ObjectStore>,
@@ -90,9 +90,9 @@ impl ResultWriter {
         self.commit_at(&ObjectKey::of_result(job)?, result, metadata).await
     }
 
-    /// Tells once more of the end of a job, should the first telling have been lost, and answers whoever asks by `metadata`:
+    /// Publishes the end of a job once more, in case the first event was lost, and answers the client that `metadata` names:
     /// by reply or by callback.
-    pub async fn tell(&self, job: &Job, result: &JobResult, metadata: &TaskMetadata) -> Result<(), Fault> {
+    pub async fn publish_again(&self, job: &Job, result: &JobResult, metadata: &TaskMetadata) -> Result<(), Fault> {
         self.publish_end(&job.result_key(), result, metadata).await
     }
 
@@ -129,7 +129,7 @@ impl ResultWriter {
         self.clock.now()
     }
 
-    /// The task of telling the client's own server: durable, as the job's end is, but apart from it, since that server may
+    /// Publishes the task of calling the client's own server: durable, as the job's end is, but apart from it: that server may
     /// be slow or away.
     async fn leave_notice(&self, callback: &str, event: &JobEvent) -> Result<(), Fault> {
         let task = NotifyTask { callback: callback.to_owned(), event: event.clone() };

@@ -30,10 +30,10 @@ pub struct JobState {
     /// The job's trace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
-    /// Who asked to be told of the job's end.
+    /// The reply queue that the client gave, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<ReplyTo>,
-    /// The address that the job asked to be told of its end.
+    /// The job's callback URL, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub callback: Option<String>,
     /// When it happened.

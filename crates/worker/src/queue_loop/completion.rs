@@ -60,7 +60,7 @@ impl Completion {
             Disposition::Fail(failure) => self.fail(task, failure).await,
             Disposition::Retry(error) => self.retry(task, &error).await,
             Disposition::Park(reason) => self.park(task, task.headers.clone(), &reason).await,
-            Disposition::Requeue => Ok(TaskEnd::PutBack),
+            Disposition::Requeue => Ok(TaskEnd::Requeued),
         }
     }
 
@@ -126,7 +126,7 @@ impl Completion {
         self.broker.publish_after(task.queue, again, wait).await?;
         if let Some(job) = job {
             let data = json!({ "stage": self.stage.as_str(), "failures": failures, "error": error.to_string() });
-            self.publisher.tell(self.event(EventKind::Retrying, job, failures, data), &task.metadata).await;
+            self.publisher.publish(self.event(EventKind::Retrying, job, failures, data), &task.metadata).await;
         }
         Ok(TaskEnd::Retried)
     }

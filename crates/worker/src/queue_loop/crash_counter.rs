@@ -21,7 +21,7 @@ const TTL: Duration = Duration::from_secs(7 * 24 * 3_600);
 const GONE: Duration = Duration::from_secs(1);
 
 /// The time the cache may take; a task must not wait for it for long.
-const PATIENCE: Duration = Duration::from_secs(2);
+const CACHE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Counts how often each task began alone and never ended.
 #[derive(Clone, Debug)]
@@ -60,13 +60,13 @@ impl CrashGuard {
 
     /// A mark that cannot be read counts as none.
     async fn count(&self) -> u32 {
-        let read = timeout(PATIENCE, self.cache.get(&self.key)).await;
+        let read = timeout(CACHE_TIMEOUT, self.cache.get(&self.key)).await;
         let Ok(Ok(Some(bytes))) = read else { return 0 };
         std::str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
     }
 
     async fn write(&self, count: u32, ttl: Duration) {
-        let written = timeout(PATIENCE, self.cache.put(&self.key, count.to_string().into(), ttl)).await;
+        let written = timeout(CACHE_TIMEOUT, self.cache.put(&self.key, count.to_string().into(), ttl)).await;
         if !matches!(written, Ok(Ok(()))) {
             warn!("no mark written of a task that runs alone; if it kills the worker, only the broker will know");
         }

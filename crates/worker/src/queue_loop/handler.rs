@@ -115,7 +115,7 @@ impl<S: Stage> Handler<S> {
         if matches!(disposition, Disposition::Requeue) {
             info!("task requeued");
             settled(delivery.requeue().await);
-            return TaskEnd::PutBack;
+            return TaskEnd::Requeued;
         }
         let completed = select! {
             // In this order: what is complete at the last moment counts.
@@ -136,7 +136,7 @@ impl<S: Stage> Handler<S> {
                 warn!(%error, ?wait, "task not completed, will come again");
                 pause(wait, abort).await;
                 settled(delivery.requeue().await);
-                TaskEnd::PutBack
+                TaskEnd::Requeued
             }
         }
     }

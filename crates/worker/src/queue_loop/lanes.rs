@@ -86,7 +86,7 @@ pub(crate) struct Consumers {
     /// Of each queue, what has come and waits for its turn.
     heads: Vec<Option<Delivery>>,
     round_robin: WeightedRoundRobin,
-    /// Why a consumer has ended, if one has; told when all that has come is handed out.
+    /// Why a consumer has ended, if one has; reported once all its deliveries are handed out.
     end: Option<Result<(), Fault>>,
 }
 

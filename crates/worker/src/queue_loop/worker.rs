@@ -39,7 +39,7 @@ use super::{
     tasks_at_work::TasksAtWork, waits::pause,
 };
 
-/// The time that courtesies still waiting to be told have at the end.
+/// The time that best-effort events have to be sent at shutdown.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// A consumer that lived so long was no failure: what ends it is something new.

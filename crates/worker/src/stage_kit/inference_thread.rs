@@ -56,7 +56,7 @@ pub struct RequestHandle<A, E> {
 /// Why there is no answer. Each may be otherwise on another try.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InferenceError {
-    /// The thread has been told to stop.
+    /// The thread was asked to stop.
     #[error("the {0} thread has stopped")]
     Stopped(String),
     /// The answer did not come in time.

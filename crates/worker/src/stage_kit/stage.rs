@@ -49,9 +49,9 @@ pub struct TaskMetadata {
     pub attempt: u32,
     /// The key of the job's `result.json`; `None` where it follows from the job at hand.
     pub result_key: Option<String>,
-    /// Who asked to be told of the job's end.
+    /// The reply queue that the client gave, if any.
     pub reply_to: Option<ReplyTo>,
-    /// The address that the job asked to be told of its end.
+    /// The job's callback URL, if any.
     pub callback: Option<String>,
     /// The job's trace, and the span of this try.
     pub trace: Option<TraceContext>,
@@ -109,12 +109,12 @@ impl StageContext {
 
     /// Tells listeners what happened. Events on the way are a courtesy: the task does not wait for them, and one that
     /// cannot be sent is logged, no more.
-    pub async fn tell(&self, kind: EventKind, job: &JobId, data: serde_json::Value) {
-        self.tell_event(JobEvent::new(kind, job, self.clock.now(), data)).await;
+    pub async fn publish_new(&self, kind: EventKind, job: &JobId, data: serde_json::Value) {
+        self.publish(JobEvent::new(kind, job, self.clock.now(), data)).await;
     }
 
     /// Tells listeners of an event of which a job has several; see [`JobEvent::with_part`].
-    pub async fn tell_event(&self, event: JobEvent) {
-        self.publisher.tell(event, &self.metadata).await;
+    pub async fn publish(&self, event: JobEvent) {
+        self.publisher.publish(event, &self.metadata).await;
     }
 }

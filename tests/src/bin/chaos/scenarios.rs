@@ -53,7 +53,7 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
 const OUTAGE: Duration = Duration::from_secs(20);
 
 /// Timeout for the last callbacks, which may be waiting for a retry.
-const CALLBACK_PATIENCE: Duration = Duration::from_secs(60);
+const CALLBACK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Number of malformed messages in the `malformed` scenario.
 const MALFORMED: usize = 100_000;
@@ -280,7 +280,7 @@ async fn callbacks(servers: &Servers) -> anyhow::Result<Tally> {
             if unheard.is_empty() {
                 return Ok(());
             }
-            if began.elapsed() > CALLBACK_PATIENCE {
+            if began.elapsed() > CALLBACK_TIMEOUT {
                 reasons = dead_letters(system, &QueueName::of(StageName::Notifier, Lane::Standard)).await?;
                 return Ok(());
             }

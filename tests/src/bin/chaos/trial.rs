@@ -32,7 +32,7 @@ impl fmt::Display for Tally {
 }
 
 /// Timeout for all jobs to end after the fault is over.
-const PATIENCE: Duration = Duration::from_secs(150);
+const TIMEOUT: Duration = Duration::from_secs(150);
 
 /// Creates jobs with unique ids; each subject is shared by three consecutive jobs.
 pub(crate) fn jobs(count: usize) -> Vec<Job> {
@@ -80,7 +80,7 @@ impl Trial {
             failed = keeping => failed?,
         }
         let all_ended = |system: &System| ids.iter().all(|id| system.ledger.has_ended(id));
-        let waited = self.system.until(PATIENCE, all_ended).await;
+        let waited = self.system.until(TIMEOUT, all_ended).await;
         self.count(&ids, waited.err()).await
     }
 

@@ -78,7 +78,7 @@ async fn a_cancelled_job_calls_back_whether_or_not_the_canceller_knew_of_it() {
     eventually("it waits for its second try", || stage.tries("never-noted") == 1 && bench.broker.unsettled() == 0)
         .await;
     results(Some(&status_store)).cancel(&JobId("never-noted".to_owned()), None).await.unwrap();
-    assert_eq!(notices(&bench).await.len(), 1, "the scoreboard knew whom to call");
+    assert_eq!(notices(&bench).await.len(), 1, "the status store knew whom to call");
     bench.idle().await;
 
     results(None).cancel(&JobId("ahead".to_owned()), None).await.unwrap();

@@ -102,7 +102,7 @@ async fn a_cancel_that_did_not_know_the_destination_is_written_where_it_belongs(
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_scoreboard_says_where_the_result_belongs_and_who_is_answered() {
+async fn the_status_store_says_where_the_result_belongs_and_who_is_answered() {
     let (tracker, cache) = (TaskTracker::new(), Arc::new(MemoryCache::new(100_000)));
     let status_store = JobStatusStore::start(Arc::clone(&cache) as _, &tracker);
     let bench = Bench::with_status(|broker| Arc::new(broker), 0, Some(status_store.clone()));
@@ -132,7 +132,7 @@ async fn the_scoreboard_says_where_the_result_belongs_and_who_is_answered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_scoreboard_that_names_another_jobs_place_is_not_believed() {
+async fn a_status_that_names_another_jobs_place_is_not_believed() {
     let (tracker, cache) = (TaskTracker::new(), Arc::new(MemoryCache::new(100_000)));
     let forged =
         r#"{"state":"echogen.job.accepted","result_key":"other/result.json","updated":"2030-01-01T00:00:00Z"}"#;

@@ -1,14 +1,14 @@
 //! The loop against the twins: duplicates, retries, drain. Callbacks, cancellation, dying workers, lanes, slow settling and
-//! what is told have a file each.
+//! notifications have a file each.
 
 mod calling_back;
 mod cancelling;
 mod dying;
 mod lanes;
 mod losing;
+mod notifying;
 mod settling;
 mod shared_store;
-mod telling;
 
 use std::{
     collections::HashMap,
@@ -451,7 +451,7 @@ async fn after_the_grace_period_tasks_go_back_as_they_came() {
     assert_eq!(began.elapsed(), config().grace());
     let mut consumer = broker.consume(&queue(), 1).await.unwrap();
     let delivery = consumer.receive().await.unwrap().unwrap();
-    assert_eq!(TaskHeaders::from_map(&delivery.message.headers).failures, 0, "being put back is no failure");
+    assert_eq!(TaskHeaders::from_map(&delivery.message.headers).failures, 0, "a requeue is no failure");
 }
 
 /// A stage queue that is full for a while, as RabbitMQ says it: refused, and asked to wait.

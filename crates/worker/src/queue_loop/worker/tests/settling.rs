@@ -42,7 +42,7 @@ impl Broker for Silent {
 }
 
 /// Puts a job into the queue that has been handed out once before. The twin never waits.
-fn put_back_once(broker: &MemoryBroker, id: &str) {
+fn requeue_once(broker: &MemoryBroker, id: &str) {
     let message = Message::of_job(&job(id), Timestamp::UNIX_EPOCH);
     let published = broker.publish(&queue(), message).now_or_never();
     let mut consumer = broker.consume(&queue(), 1).now_or_never().unwrap().unwrap();
@@ -54,7 +54,7 @@ fn put_back_once(broker: &MemoryBroker, id: &str) {
 #[tokio::test(start_paused = true)]
 async fn a_task_that_came_back_keeps_nobody_from_work_while_it_waits_to_be_handed_on() {
     let full = |inner: MemoryBroker| -> Arc<dyn Broker> {
-        put_back_once(&inner, "again");
+        requeue_once(&inner, "again");
         Arc::new(FullAtFirst::new(inner, next_queue(), 30))
     };
     let (bench, began) = (Bench::start(full, 0), Instant::now());

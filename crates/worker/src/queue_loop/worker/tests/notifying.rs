@@ -1,4 +1,4 @@
-//! What the world is told: replies, traces, the job status store, and that nobody waits for it.
+//! Notifications: replies, traces, the job status store, and that no task waits for them.
 
 use echogen_ports::{Event, EventStream, MemoryCache};
 use echogen_protocol::{EventKind, JobEvent, ReplyTo, TraceContext};
@@ -18,7 +18,7 @@ async fn told(events: &mut Box<dyn EventStream>) -> JobEvent {
     timeout(Duration::from_secs(60), events.next()).await.expect("an event comes").unwrap().to_job().unwrap()
 }
 
-/// Everything that was told until now.
+/// Everything published so far.
 fn all_told(events: &mut Box<dyn EventStream>) -> Vec<JobEvent> {
     use futures::FutureExt;
     std::iter::from_fn(|| events.next().now_or_never().flatten()).filter_map(|event| event.to_job()).collect()
@@ -112,7 +112,7 @@ async fn a_task_without_a_trace_or_with_a_broken_one_gets_one_and_keeps_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_scoreboard_shows_where_a_job_stands_and_where_its_result_belongs() {
+async fn the_status_store_shows_where_a_job_stands_and_where_its_result_belongs() {
     let (tracker, cache) = (TaskTracker::new(), Arc::new(MemoryCache::new(100_000)));
     let status_store = JobStatusStore::start(cache, &tracker);
     let bench = Bench::with_status(|broker| Arc::new(broker), 0, Some(status_store.clone()));

@@ -19,7 +19,7 @@ use echogen_service::config::JobDefaults;
 const CONDITION_CACHE_BYTES: usize = 1 << 28;
 
 /// Generates pictures from a cut-out and sentences.
-pub(crate) struct Maker {
+pub(crate) struct Pipeline {
     generator: Generator,
     encoder: FeatureExtractor,
     pub(crate) schedule: Schedule,
@@ -29,7 +29,7 @@ pub(crate) struct Maker {
     pub(crate) seed: u64,
 }
 
-impl Maker {
+impl Pipeline {
     /// Loads the networks for square pictures of the bundle's default size.
     pub(crate) fn load(bundle: &Bundle, Compute { device, dtype }: &Compute) -> Result<Self> {
         let defaults = &bundle.manifest().sampling;

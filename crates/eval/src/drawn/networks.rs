@@ -12,8 +12,8 @@ use echogen_models::{
 
 use super::examples::Example;
 use crate::{
-    judge::{Judge, Verdict},
-    maker::{self, Maker},
+    judge::{Judge, Judgement},
+    pipeline::{self, Pipeline},
     round_trip::RoundTrip,
 };
 
@@ -21,28 +21,28 @@ use crate::{
 const BOX_THRESHOLD: f32 = 0.3;
 
 /// The networks of a bundle.
-pub(crate) struct Bench {
-    pub(crate) maker: Maker,
+pub(crate) struct Networks {
+    pub(crate) pipeline: Pipeline,
     pub(crate) finder: SubjectFinder,
     pub(crate) round_trip: Option<RoundTrip>,
     pub(crate) judge: Option<Judge>,
 }
 
 /// Features and classes of one picture.
-pub(crate) struct Impression {
+pub(crate) struct PictureFeatures {
     /// DINOv2's class token of the subject's cut-out.
     pub(crate) dino: Vec<f32>,
     /// The judge's output for the whole picture.
-    pub(crate) verdict: Option<Verdict>,
+    pub(crate) judgement: Option<Judgement>,
 }
 
-impl Bench {
+impl Networks {
     /// Loads all networks.
     pub(crate) fn load(bundle: &Bundle, compute: &Compute) -> Result<Self> {
         let Compute { device, dtype } = compute;
         Ok(Self {
             // Pictures of the drawn world are square, whatever the bundle's default aspect ratio.
-            maker: Maker::load(bundle, compute)?,
+            pipeline: Pipeline::load(bundle, compute)?,
             finder: SubjectFinder::load(bundle, device, *dtype)?,
             round_trip: RoundTrip::load(bundle, device)?,
             judge: Judge::load(bundle.weights_folder(), device)?,
@@ -51,7 +51,7 @@ impl Bench {
 
     /// Returns the side in pixels of the generated pictures.
     pub(crate) fn side(&self) -> usize {
-        self.maker.schedule.pixels().0
+        self.pipeline.schedule.pixels().0
     }
 
     /// Makes a picture of each example, in batches; `made` is called with the size of each batch.
@@ -62,13 +62,13 @@ impl Bench {
         options: &SamplingOptions,
         mut made: impl FnMut(usize),
     ) -> Result<Vec<RgbImage>> {
-        let requests: Vec<ImageRequest> = (self.maker.seed..)
+        let requests: Vec<ImageRequest> = (self.pipeline.seed..)
             .zip(examples.iter().zip(subjects))
-            .map(|(seed, (example, subject))| maker::request(&example.caption, subject, seed, options))
+            .map(|(seed, (example, subject))| pipeline::request(&example.caption, subject, seed, options))
             .collect();
         let mut pictures = Vec::with_capacity(requests.len());
-        for batch in requests.chunks(self.maker.side_by_side(options)) {
-            pictures.extend(self.maker.make(batch)?);
+        for batch in requests.chunks(self.pipeline.side_by_side(options)) {
+            pictures.extend(self.pipeline.make(batch)?);
             made(batch.len());
         }
         Ok(pictures)
@@ -76,7 +76,7 @@ impl Bench {
 
     /// Analyses a picture that should show a subject of that name. DINOv2 reads its cut-out if the subject is
     /// detected.
-    pub(crate) fn look(&self, picture: &RgbImage, name: &str) -> Result<Impression> {
+    pub(crate) fn look(&self, picture: &RgbImage, name: &str) -> Result<PictureFeatures> {
         let found = self.detect(picture, name)?.filter(|(_, score)| *score >= BOX_THRESHOLD);
         let area = found.and_then(|(place, _)| pixels(place, picture));
         let cutout = area.map_or_else(|| Ok(picture.clone()), |area| white_outside(picture, area))?;
@@ -84,14 +84,14 @@ impl Bench {
     }
 
     /// Analyses a reference, which already is a cut-out.
-    pub(crate) fn look_at_reference(&self, cutout: &RgbImage) -> Result<Impression> {
+    pub(crate) fn look_at_reference(&self, cutout: &RgbImage) -> Result<PictureFeatures> {
         self.look_at_cutout(cutout, cutout)
     }
 
-    fn look_at_cutout(&self, cutout: &RgbImage, whole: &RgbImage) -> Result<Impression> {
-        let dino = self.maker.encode(cutout)?.cls.to_vec1::<f32>()?;
-        let verdict = self.judge.as_ref().map(|judge| judge.judge(whole)).transpose()?;
-        Ok(Impression { dino, verdict })
+    fn look_at_cutout(&self, cutout: &RgbImage, whole: &RgbImage) -> Result<PictureFeatures> {
+        let dino = self.pipeline.encode(cutout)?.cls.to_vec1::<f32>()?;
+        let judgement = self.judge.as_ref().map(|judge| judge.judge(whole)).transpose()?;
+        Ok(PictureFeatures { dino, judgement })
     }
 
     /// Returns the box with the highest score, and the score; `None` without a detector.

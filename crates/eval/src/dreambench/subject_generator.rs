@@ -14,20 +14,20 @@ use echogen_service::{Failure, config::ServiceConfig};
 use serde_json::{Value, json};
 
 use super::folder::Subject;
-use crate::maker::{self, Maker};
+use crate::pipeline::{self, Pipeline};
 
 /// Everything that determines a generated picture. No network is loaded.
-pub(super) struct Recipe {
+pub(super) struct GenerationSettings {
     bundle: Bundle,
     options: SamplingOptions,
     finder: FinderConfig,
 }
 
-impl Recipe {
+impl GenerationSettings {
     /// Opens the bundle selected by the options.
     pub(super) fn open(config: &ServiceConfig) -> Result<Self, Failure> {
         let bundle = config.model.open()?;
-        let options = maker::sampling(&bundle, &config.job);
+        let options = pipeline::sampling(&bundle, &config.job);
         Ok(Self { bundle, options, finder: config.finder.clone() })
     }
 
@@ -37,7 +37,7 @@ impl Recipe {
     }
 
     /// Returns the settings that are recorded beside a subject's pictures.
-    pub(super) fn settings(&self, subject: &Subject) -> Result<Value> {
+    pub(super) fn record(&self, subject: &Subject) -> Result<Value> {
         let FinderConfig { threshold, selection, padding, fallback_name: _, naming_timeout_seconds: _ } = &self.finder;
         let models = self.bundle.digests().with_context(|| self.cannot_load())?;
         Ok(json!({
@@ -54,12 +54,12 @@ impl Recipe {
     }
 
     /// Loads the networks.
-    pub(super) fn load(self, compute: &Compute) -> Result<Studio, Failure> {
-        let maker = Maker::load(&self.bundle, compute).with_context(|| self.cannot_load())?;
+    pub(super) fn load(self, compute: &Compute) -> Result<SubjectGenerator, Failure> {
+        let pipeline = Pipeline::load(&self.bundle, compute).with_context(|| self.cannot_load())?;
         let Compute { device, dtype } = compute;
         let networks = SubjectFinder::load(&self.bundle, device, *dtype).with_context(|| self.cannot_load())?;
-        self.options.validate(maker.schedule.scales().len()).map_err(Failure::usage)?;
-        Ok(Studio { maker, networks, recipe: self })
+        self.options.validate(pipeline.schedule.scales().len()).map_err(Failure::usage)?;
+        Ok(SubjectGenerator { pipeline, networks, settings: self })
     }
 
     fn cannot_load(&self) -> String {
@@ -68,35 +68,35 @@ impl Recipe {
 }
 
 /// The loaded networks of a bundle.
-pub(super) struct Studio {
-    maker: Maker,
+pub(super) struct SubjectGenerator {
+    pipeline: Pipeline,
     networks: SubjectFinder,
-    recipe: Recipe,
+    settings: GenerationSettings,
 }
 
-impl Studio {
+impl SubjectGenerator {
     /// Detects the subject of a photograph by its class, and encodes its cut-out. Without a detector or a detection,
     /// the whole photograph is encoded.
     pub(super) fn encode(&self, photograph: &RgbImage, class: &str) -> Result<(Arc<EncodedSubject>, FoundBy)> {
         let mut subject = echogen_protocol::Subject::new(ImageSource("photograph".to_owned()));
         subject.name = Some(class.to_owned());
         subject.if_not_found = IfNotFound::WholeImage;
-        let found = find_subject(&self.networks, &self.recipe.finder, photograph, &subject, &|| true)?;
+        let found = find_subject(&self.networks, &self.settings.finder, photograph, &subject, &|| true)?;
         let BoundingBox { left, top, right, bottom } = found.bounding_box;
         let cutout = white_outside(photograph, PixelBox { left, top, right, bottom })?;
-        Ok((Arc::new(self.maker.encode(&cutout)?), found.how))
+        Ok((Arc::new(self.pipeline.encode(&cutout)?), found.how))
     }
 
     /// Returns the best batch size.
     pub(super) fn side_by_side(&self) -> usize {
-        self.maker.side_by_side(&self.recipe.options)
+        self.pipeline.side_by_side(&self.settings.options)
     }
 
     /// Generates one picture for each sentence. Each seed is the bundle's seed plus the given offset.
     pub(super) fn make(&self, subject: &Arc<EncodedSubject>, wishes: &[(&str, u64)]) -> Result<Vec<RgbImage>> {
-        let seed = |after: u64| self.maker.seed.wrapping_add(after);
-        let options = &self.recipe.options;
-        let requests = wishes.iter().map(|(caption, after)| maker::request(caption, subject, seed(*after), options));
-        self.maker.make(&requests.collect::<Vec<_>>())
+        let seed = |after: u64| self.pipeline.seed.wrapping_add(after);
+        let options = &self.settings.options;
+        let requests = wishes.iter().map(|(caption, after)| pipeline::request(caption, subject, seed(*after), options));
+        self.pipeline.make(&requests.collect::<Vec<_>>())
     }
 }
