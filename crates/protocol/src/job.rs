@@ -115,6 +115,7 @@ impl Job {
     /// What has to be known of the job to end it without its pictures.
     pub fn outline(&self) -> JobOutline {
         JobOutline {
+            lane: self.lane,
             id: self.id.clone(),
             result_key: self.result_key(),
             seeds: self.seeds.values(),
@@ -143,6 +144,8 @@ pub struct JobOutline {
     pub id: JobId,
     /// The key of its `result.json`.
     pub result_key: String,
+    /// Its lane.
+    pub lane: Lane,
     /// The seeds, one by one.
     pub seeds: Vec<u64>,
     /// A job without a result at this time ends as expired.
@@ -157,7 +160,15 @@ impl JobOutline {
     /// The outline of a job of which only the id is known.
     pub fn of_id(id: JobId) -> Self {
         let result_key = id.result_key(None);
-        Self { id, result_key, seeds: Vec::new(), deadline: None, callback: None, metadata: BTreeMap::new() }
+        Self {
+            id,
+            result_key,
+            lane: Lane::default(),
+            seeds: Vec::new(),
+            deadline: None,
+            callback: None,
+            metadata: BTreeMap::new(),
+        }
     }
 }
 
@@ -180,6 +191,11 @@ impl JobId {
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// An id for a message of which no job can be read: `message-` and the start of its body's SHA-256.
+    pub fn of_message(body: &[u8]) -> Self {
+        Self(format!("message-{:.16}", ContentHash::of(body).to_string()))
     }
 
     /// The prefix of the results of a job with this id and destination: `<destination>/<id>`, or `<id>`.

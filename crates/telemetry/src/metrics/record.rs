@@ -11,11 +11,11 @@ use prometheus::{
     Opts, Registry, TextEncoder,
 };
 
-use super::labels::{CacheAnswer, JobEnd, StoreAnswer, StoreCall, TaskEnd};
+use super::labels::{CacheAnswer, JobEnd, NoticeEnd, NoticeName, StoreAnswer, StoreCall, TaskEnd};
 use super::{
     ALL_LANES, BATCH_SIZE, BATCHES, BUILD_INFO, CACHE_REQUESTS, CANARY_RUNS, CANARY_TIME, CONSUMING,
     DEAD_LETTER_MESSAGES, DEVICE_FAULTS, FLIGHT_WAITS, IN_PROGRESS, JOBS, KV_CACHE, Kind, Label, MODEL_INFO, Metric,
-    QUEUE_MESSAGES, QUEUE_WAIT, READY, SCALE_TIME, SINCE_PROGRESS, STORE_REQUESTS, STORE_TIME, TASK, TASKS,
+    NOTICES, QUEUE_MESSAGES, QUEUE_WAIT, READY, SCALE_TIME, SINCE_PROGRESS, STORE_REQUESTS, STORE_TIME, TASK, TASKS,
     WORK_WAITING, closed, object_kind,
 };
 use crate::Health;
@@ -46,6 +46,7 @@ pub struct Metrics {
     /// In the order of [`StageName::ALL`].
     stages: Mutex<Vec<StageState>>,
     jobs: IntCounterVec,
+    notices: IntCounterVec,
     tasks: IntCounterVec,
     task_seconds: HistogramVec,
     queue_wait: HistogramVec,
@@ -85,6 +86,7 @@ impl Metrics {
             registry: Registry::new(),
             stages: Mutex::new(StageName::ALL.iter().map(|_| state()).collect()),
             jobs: counters(JOBS),
+            notices: counters(NOTICES),
             tasks: counters(TASKS),
             task_seconds: histograms(TASK),
             queue_wait: histograms(QUEUE_WAIT),
@@ -124,6 +126,7 @@ impl Metrics {
             &self.batches,
             &self.store_requests,
             &self.canary_runs,
+            &self.notices,
         ] {
             must(registry.register(Box::new(counters.clone())));
         }
@@ -175,7 +178,8 @@ impl Metrics {
             StageName::Segmenter => drop(self.flight_waits.with_label_values(&["segmentation"])),
             StageName::Encoder => drop(self.flight_waits.with_label_values(&["subject"])),
             StageName::Sampler => self.expect_batches(),
-            StageName::Dispatcher | StageName::Notifier => {}
+            StageName::Notifier => self.expect_notices(),
+            StageName::Dispatcher => {}
         }
     }
 
@@ -183,6 +187,12 @@ impl Metrics {
         self.register_once(&self.batch_size);
         self.register_once(&self.kv_cache);
         every_value(BATCHES.labels[0], |reason| drop(self.batches.with_label_values(&[reason])));
+    }
+
+    fn expect_notices(&self) {
+        every_value(NOTICES.labels[0], |notice| {
+            every_value(NOTICES.labels[1], |outcome| drop(self.notices.with_label_values(&[notice, outcome])));
+        });
     }
 
     /// Initialises the canary's series.
@@ -238,6 +248,11 @@ impl Metrics {
     /// A job has its result.
     pub fn job_ended(&self, end: JobEnd) {
         self.jobs.with_label_values(&[end.as_str()]).inc();
+    }
+
+    /// An attempt to send a notice has ended.
+    pub fn notice(&self, notice: NoticeName, end: NoticeEnd) {
+        self.notices.with_label_values(&[notice.as_str(), end.as_str()]).inc();
     }
 
     /// The object at `key` was looked for in the cache.

@@ -1,16 +1,14 @@
-//! How a job ends: `result.json` first, created only if absent, then its event.
+//! How a job ends: `result.json` first, created only if absent, then the task of making it known.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use echogen_ports::{Broker, Event, Fault, Message, ObjectKey, ObjectStore};
-use echogen_protocol::{
-    Failure, Job, JobEvent, JobId, JobOutline, JobResult, JobStatus, NotifyTask, StageTask, TaskHeaders,
-};
+use echogen_ports::{Broker, Fault, ObjectKey, ObjectStore};
+use echogen_protocol::{Failure, Job, JobEvent, JobId, JobOutline, JobResult, JobStatus};
 use echogen_telemetry::JobEnd;
 use jiff::Timestamp;
 
-use crate::{Clock, JobState, JobStatusStore, TaskMetadata};
+use crate::{Clock, JobState, JobStatusStore, TaskMetadata, job::notices};
 
 /// Bytes of a `result.json` that is read back: 64 pictures and the job's own words stay far below.
 const MAX_RESULT_BYTES: u64 = 16 * 1024 * 1024;
@@ -36,7 +34,7 @@ pub enum CancellationStatus {
     Unsettled,
 }
 
-/// Writes results into the result store and publishes their events.
+/// Writes results into the result store and hands them to the notifier.
 #[derive(Clone, Debug)]
 pub struct ResultWriter {
     store: Arc<dyn ObjectStore>,
@@ -83,9 +81,9 @@ impl ResultWriter {
 
     /// Ends the job with `result` unless it has ended before; returns whether this result is the one that counts.
     ///
-    /// The event is sent either way, and always that of the result in the store: a process that died between the two
-    /// steps is made good by the next try, and listeners know the event by its id. It returns only when the broker has
-    /// the event.
+    /// The notifier's task is published either way, and always with the result in the store: a process that died between
+    /// the two steps is made good by the next try, and subscribers know the event by its id. It returns only when the broker
+    /// has the task.
     pub async fn commit(&self, job: &Job, result: &JobResult, metadata: &TaskMetadata) -> Result<bool, Fault> {
         self.commit_at(&ObjectKey::of_result(job)?, result, metadata).await
     }
@@ -129,26 +127,9 @@ impl ResultWriter {
         self.clock.now()
     }
 
-    /// Publishes the task of calling the client's own server: durable, as the job's end is, but apart from it: that server may
-    /// be slow or away.
-    async fn leave_notice(&self, callback: &str, event: &JobEvent) -> Result<(), Fault> {
-        let task = NotifyTask { callback: callback.to_owned(), event: event.clone() };
-        let headers = TaskHeaders {
-            first_seen: Some(self.clock.now()),
-            traceparent: event.traceparent,
-            job: Some(event.subject.to_string()),
-            ..TaskHeaders::default()
-        };
-        self.broker.publish(&task.queue(), Message::of_task(&task, &headers)).await
-    }
-
     async fn publish_end(&self, key: &str, result: &JobResult, metadata: &TaskMetadata) -> Result<(), Fault> {
         let event = JobEvent::of_result(result).in_trace(metadata.trace);
-        let told = Event::of_job(&event).replying_to(metadata.reply_to.clone());
-        self.broker.publish_event(told).await?;
-        if let Some(callback) = &metadata.callback {
-            self.leave_notice(callback, &event).await?;
-        }
+        notices::notify(&*self.broker, &event, metadata, self.clock.now()).await?;
         if let Some(status_store) = &self.status_store {
             status_store.note(&event.subject, JobState::of(&event, metadata, key));
         }
@@ -192,30 +173,43 @@ fn counted_as(status: JobStatus) -> JobEnd {
 mod tests {
     use std::time::Duration;
 
-    use echogen_ports::{EventStream, MemoryBroker, MemoryCache, MemoryObjectStore};
-    use echogen_protocol::{EventKind, FailureKind, ReplyTo, TraceContext};
+    use echogen_ports::{Consumer, MemoryBroker, MemoryCache, MemoryObjectStore};
+    use echogen_protocol::{
+        EventKind, FailureKind, Lane, Notice, NotifyTask, QueueName, ReplyTo, StageName, StageTask, TaskHeaders,
+        TraceContext,
+    };
     use tokio_util::task::TaskTracker;
 
     use super::*;
 
     struct Bench {
         store: Arc<MemoryObjectStore>,
-        events: Box<dyn EventStream>,
+        ends: Box<dyn Consumer>,
         results: ResultWriter,
         job: Job,
     }
 
     async fn bench() -> Bench {
         let (store, broker) = (Arc::new(MemoryObjectStore::new()), Arc::new(MemoryBroker::new()));
-        let events = broker.subscribe("job").await.unwrap();
+        let ends = ends(&broker).await;
         let clock = Clock::fixed(Timestamp::UNIX_EPOCH);
         let results = ResultWriter::new(Arc::clone(&store) as Arc<dyn ObjectStore>, broker, clock, "1.2.3");
-        Bench { store, events, results, job: Job::new("dog.png".into(), "a dog").with_id() }
+        Bench { store, ends, results, job: Job::new("dog.png".into(), "a dog").with_id() }
     }
 
-    async fn next_event(events: &mut Box<dyn EventStream>) -> JobEvent {
-        let event = tokio::time::timeout(Duration::from_secs(5), events.next()).await;
-        event.unwrap().unwrap().to_job().unwrap()
+    async fn ends(broker: &MemoryBroker) -> Box<dyn Consumer> {
+        broker.consume(&QueueName::of(StageName::Notifier, Lane::default()), 10).await.unwrap()
+    }
+
+    /// The next task for the notifier, and its headers.
+    async fn next_end(ends: &mut Box<dyn Consumer>) -> (NotifyTask, TaskHeaders) {
+        let delivery = tokio::time::timeout(Duration::from_secs(5), ends.receive()).await;
+        let message = delivery.unwrap().unwrap().unwrap().message;
+        (NotifyTask::parse(&message.body).unwrap(), TaskHeaders::from_map(&message.headers))
+    }
+
+    async fn next_event(ends: &mut Box<dyn Consumer>) -> JobEvent {
+        next_end(ends).await.0.event
     }
 
     #[tokio::test(start_paused = true)]
@@ -226,7 +220,7 @@ mod tests {
         let failure = Failure { kind: FailureKind::Internal, message: "too late".to_owned() };
         bench.results.fail(&bench.job.outline(), failure, &TaskMetadata::default()).await.unwrap();
         assert_eq!(bench.results.find(&bench.job).await.unwrap(), Some(good));
-        let (first, second) = (next_event(&mut bench.events).await, next_event(&mut bench.events).await);
+        let (first, second) = (next_event(&mut bench.ends).await, next_event(&mut bench.ends).await);
         assert_eq!(first.kind, EventKind::Completed);
         assert_eq!(first, second);
     }
@@ -234,8 +228,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_end_answers_who_asked_belongs_to_the_trace_and_is_noted() {
         let (broker, tracker) = (Arc::new(MemoryBroker::new()), TaskTracker::new());
-        let mut answers = broker.consume(&echogen_protocol::QueueName("answers".to_owned()), 1).await.unwrap();
-        assert!(tokio::time::timeout(Duration::ZERO, answers.receive()).await.is_err(), "the queue stands");
+        let mut ends = ends(&broker).await;
         let status_store = JobStatusStore::start(Arc::new(MemoryCache::new(10_000)), &tracker);
         let store = Arc::new(MemoryObjectStore::new());
         let results = ResultWriter::new(store, broker, Clock::fixed(Timestamp::UNIX_EPOCH), "1.2.3")
@@ -243,14 +236,15 @@ mod tests {
         let job = Job { id: JobId("one".to_owned()), ..Job::new("dog.png".into(), "a dog") };
         let trace = TraceContext::new(1, 2);
         let reply_to = ReplyTo { queue: "answers".to_owned(), correlation_id: Some("7".to_owned()) };
-        let metadata = TaskMetadata { reply_to: Some(reply_to), trace: Some(trace), ..TaskMetadata::default() };
+        let callback = Some("https://example.org/done".to_owned());
+        let metadata =
+            TaskMetadata { reply_to: Some(reply_to.clone()), callback, trace: Some(trace), ..TaskMetadata::default() };
         let good = JobResult::completed(&job, Vec::new(), "1.2.3", Timestamp::UNIX_EPOCH);
         results.commit(&job, &good, &metadata).await.unwrap();
-        let answer = tokio::time::timeout(Duration::from_secs(5), answers.receive()).await.expect("an answer comes");
-        let answer = answer.unwrap().unwrap();
-        assert_eq!(answer.message.headers[ReplyTo::CORRELATION_HEADER], "7");
-        let event: JobEvent = serde_json::from_slice(&answer.message.body).unwrap();
-        assert_eq!((event.kind, event.traceparent), (EventKind::Completed, Some(trace)));
+        let (task, headers) = next_end(&mut ends).await;
+        assert_eq!(task.pending, [Notice::Event, Notice::Reply, Notice::Callback]);
+        assert_eq!((task.event.kind, task.event.traceparent), (EventKind::Completed, Some(trace)));
+        assert_eq!((headers.reply_to, headers.traceparent), (Some(reply_to), Some(trace)));
         tokio::time::sleep(Duration::from_secs(1)).await;
         let state = status_store.find(&job.id).await.unwrap().unwrap();
         assert_eq!((state.state, state.result_key.as_str()), (EventKind::Completed, "one/result.json"));
@@ -263,7 +257,7 @@ mod tests {
         bench.results.fail(&bench.job.outline(), failure.clone(), &TaskMetadata::default()).await.unwrap();
         let result = bench.results.find(&bench.job).await.unwrap().unwrap();
         assert_eq!((result.status, result.error), (JobStatus::Expired, Some(failure)));
-        assert_eq!(next_event(&mut bench.events).await.kind, EventKind::Expired);
+        assert_eq!(next_event(&mut bench.ends).await.kind, EventKind::Expired);
     }
 
     #[tokio::test(start_paused = true)]
@@ -272,7 +266,7 @@ mod tests {
         bench.job.id = JobId("../climb".to_owned());
         let failure = Failure { kind: FailureKind::InvalidJob, message: "bad id".to_owned() };
         bench.results.fail(&bench.job.outline(), failure, &TaskMetadata::default()).await.unwrap();
-        assert_eq!(next_event(&mut bench.events).await.kind, EventKind::Failed);
+        assert_eq!(next_event(&mut bench.ends).await.kind, EventKind::Failed);
         assert!(bench.store.keys().is_empty());
     }
 

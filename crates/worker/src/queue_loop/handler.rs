@@ -3,7 +3,7 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use echogen_ports::{Delivery, Fault, QueueName, spawn_blocking};
+use echogen_ports::{DEAD_LETTER_REASON, Delivery, Fault, QueueName, spawn_blocking};
 use echogen_protocol::{Failure, FailureKind, Job, JobError, JobOutline, StageTask, TaskHeaders};
 use echogen_telemetry::{TaskEnd, metrics};
 use futures::FutureExt;
@@ -72,6 +72,7 @@ impl<S: Stage> Handler<S> {
         let metadata = TaskMetadata {
             stage: Some(S::Task::STAGE),
             attempt: headers.failures.saturating_add(1),
+            first_seen: headers.first_seen,
             result_key: None,
             reply_to: headers.reply_to.clone(),
             callback: None,
@@ -148,6 +149,9 @@ impl<S: Stage> Handler<S> {
         abort: &CancellationToken,
     ) -> (Disposition, Option<CrashGuard>) {
         let config = &self.completion.config;
+        if S::Task::STAGE.returned().as_ref() == Some(task.queue) {
+            return (returned::<S>(task).await, None);
+        }
         if task.redeliveries > config.max_redeliveries {
             let times = task.redeliveries;
             let story = format!("handed out {times} times and never settled; it may kill its worker");
@@ -299,6 +303,23 @@ async fn parked_unrun<S: Stage>(task: &mut ReceivedTask<'_>, story: String) -> D
     };
     note_job(task, job);
     Disposition::Park(story)
+}
+
+/// A message that the broker has taken out of its queue. Its body is read all the same: whoever waits for the job is to
+/// hear of it. Its dead letter lies where those of its lane do.
+async fn returned<S: Stage>(task: &mut ReceivedTask<'_>) -> Disposition {
+    let job = match read::<S::Task>(&task.message.body).await {
+        Ok(parsed) => parsed.job().map(Job::outline),
+        Err(Unreadable { job, .. }) => job.map(|job| *job),
+    };
+    note_job(task, job);
+    match task.message.headers.get(DEAD_LETTER_REASON) {
+        Some(reason) => Disposition::Park(reason.clone()),
+        None => Disposition::Fail(Failure {
+            kind: FailureKind::Expired,
+            message: "the time to live of its message was over before a worker took it".to_owned(),
+        }),
+    }
 }
 
 /// A job that cannot be read fails under its id, if that much is readable; anything else is parked for a person.

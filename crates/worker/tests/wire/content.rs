@@ -154,7 +154,12 @@ pub(crate) fn event() -> JobEvent {
 }
 
 pub(crate) fn notify_task() -> NotifyTask {
-    NotifyTask { callback: "https://example.org/done".to_owned(), event: event() }
+    // Of a sender that published the event itself.
+    notify_task_of_all().only(Notice::Callback)
+}
+
+pub(crate) fn notify_task_of_all() -> NotifyTask {
+    NotifyTask::new(event(), Some("https://example.org/done".to_owned()), true)
 }
 
 pub(crate) fn reply_to() -> ReplyTo {
