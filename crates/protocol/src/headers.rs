@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::TraceContext;
+use crate::{ContentHash, TraceContext};
 
 /// The headers of a task's message. Unreadable ones count as absent: a task is never refused for its headers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct TaskHeaders {
     ///
     /// A header and not a field of the task: receivers of earlier versions refuse tasks with unknown fields.
     pub settings: Option<String>,
+    /// What the job asked for, as its client wrote it; see [`Job::content`](crate::Job::content).
+    pub content: Option<ContentHash>,
     /// Of a dead letter: the stage that parked it.
     pub stage: Option<String>,
     /// Of a dead letter: how often the broker had delivered the task before.
@@ -61,6 +63,7 @@ const LAST_ERROR: &str = "echogen-last-error";
 const JOB: &str = "echogen-job";
 const TRACEPARENT: &str = "traceparent";
 const SETTINGS: &str = "echogen-settings";
+const CONTENT: &str = "echogen-content";
 const STAGE: &str = "echogen-stage";
 const REDELIVERIES: &str = "echogen-redeliveries";
 
@@ -79,6 +82,7 @@ impl TaskHeaders {
             job: map.get(JOB).cloned(),
             reply_to: ReplyTo::from_map(map),
             settings: map.get(SETTINGS).cloned(),
+            content: map.get(CONTENT).and_then(|text| text.parse().ok()),
             stage: map.get(STAGE).cloned(),
             redeliveries: number(REDELIVERIES),
         }
@@ -96,6 +100,7 @@ impl TaskHeaders {
             (ReplyTo::QUEUE_HEADER, self.reply_to.as_ref().map(|reply| reply.queue.clone())),
             (ReplyTo::CORRELATION_HEADER, self.reply_to.as_ref().and_then(|reply| reply.correlation_id.clone())),
             (SETTINGS, self.settings.clone()),
+            (CONTENT, self.content.map(|content| content.to_string())),
             (STAGE, self.stage.clone()),
             (REDELIVERIES, count(self.redeliveries)),
         ];
@@ -117,6 +122,7 @@ mod tests {
             job: Some("one".to_owned()),
             reply_to: Some(ReplyTo { queue: "answers".to_owned(), correlation_id: Some("7".to_owned()) }),
             settings: Some("detector=ab threshold 0.3".to_owned()),
+            content: Some(ContentHash::of(b"job")),
             stage: Some("sampler".to_owned()),
             redeliveries: 2,
         };

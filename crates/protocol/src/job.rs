@@ -69,6 +69,11 @@ pub struct Job {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = limits::MAX_CALLBACK_CHARS), regex(pattern = "^https://[^/]"))]
     pub callback: Option<String>,
+    /// Asks again for a job that has failed, expired or was cancelled or parked: a number greater than that of the asking
+    /// before, such as the time in milliseconds. What has completed stays as it is.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(max = limits::MAX_AGAIN))]
+    pub again: u64,
     /// The client's own notes; copied into the result, except when the job is cancelled or its JSON is invalid. At most 64
     /// of them, keys to 64 characters, values to 1,024.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -96,6 +101,7 @@ impl Job {
             lane: Lane::default(),
             deadline: None,
             callback: None,
+            again: 0,
             metadata: BTreeMap::new(),
         }
     }
@@ -104,12 +110,25 @@ impl Job {
     #[must_use]
     pub fn with_id(mut self) -> Self {
         if self.id.0.is_empty() {
-            // Fields are serialised in a fixed order and the map is sorted: equal jobs have equal bytes.
-            let canonical = serde_json::to_vec(&self).unwrap_or_default();
-            let hash = ContentHash::of(&canonical).to_string();
-            self.id = JobId(format!("job-{}", &hash[..32]));
+            // Whoever asks again names the same job.
+            let again = std::mem::take(&mut self.again);
+            self.id = JobId(format!("job-{:.32}", self.hash().to_string()));
+            self.again = again;
         }
         self
+    }
+
+    /// What the job asks for: a hash of everything that determines its pictures, where they are written, and nothing else.
+    /// An id has one content.
+    pub fn content(&self) -> ContentHash {
+        let (id, tenant, lane, callback) = (JobId::default(), None, Lane::default(), None);
+        let (again, deadline, metadata) = (0, None, BTreeMap::new());
+        Self { id, tenant, lane, deadline, callback, again, metadata, ..self.clone() }.hash()
+    }
+
+    /// Fields are serialised in a fixed order and the map is sorted: equal jobs have equal bytes.
+    fn hash(&self) -> ContentHash {
+        ContentHash::of(&serde_json::to_vec(self).unwrap_or_default())
     }
 
     /// What has to be known of the job to end it without its pictures.
@@ -121,6 +140,7 @@ impl Job {
             seeds: self.seeds.values(),
             deadline: self.deadline,
             callback: self.callback.clone(),
+            again: self.again,
             metadata: self.metadata.clone(),
         }
     }
@@ -134,6 +154,10 @@ impl Job {
     pub fn result_key(&self) -> String {
         self.id.result_key(self.output.destination.as_deref())
     }
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What is needed of a job to end it without its pictures. Unlike the job it never contains a picture, so it is cheap
@@ -152,6 +176,8 @@ pub struct JobOutline {
     pub deadline: Option<Timestamp>,
     /// The address that is called when the job has ended.
     pub callback: Option<String>,
+    /// See [`Job::again`].
+    pub again: u64,
     /// The client's own notes.
     pub metadata: BTreeMap<String, String>,
 }
@@ -167,6 +193,7 @@ impl JobOutline {
             seeds: Vec::new(),
             deadline: None,
             callback: None,
+            again: 0,
             metadata: BTreeMap::new(),
         }
     }

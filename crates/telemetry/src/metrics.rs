@@ -259,6 +259,12 @@ const NOTICES: Metric = counter(
 )
 .of(&[DISPATCHER]);
 
+const CONFLICTS: Metric = counter(
+    "echogen_job_conflicts_total",
+    &[],
+    "Jobs that were refused because their id is taken by a job of other content.",
+);
+
 /// All metrics there are.
 pub const LIST: &[Metric] = &[
     JOBS,
@@ -286,6 +292,7 @@ pub const LIST: &[Metric] = &[
     CANARY_TIME,
     CANARY_RUNS,
     NOTICES,
+    CONFLICTS,
 ];
 
 /// The value itself if the set has it, else the set's last.

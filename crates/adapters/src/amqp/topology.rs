@@ -14,7 +14,7 @@
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use echogen_ports::Fault;
-use echogen_protocol::{QueueName, StageName};
+use echogen_protocol::{Lane, QueueName, StageName};
 use serde::Serialize;
 
 use super::config::{AmqpConfig, QueueLimits};
@@ -202,7 +202,7 @@ impl Topology {
             }
         }
         if let Some(queue) = &returned {
-            self.add_returned(config, queue);
+            self.add_returned(config, stage, queue);
         }
     }
 
@@ -244,11 +244,15 @@ impl Topology {
         self.bind(&dead, &dead_letters, &dead_letters);
     }
 
-    /// A queue of returned messages. What is returned from it is dropped by no limit: whoever consumes it does not run it.
-    fn add_returned(&mut self, config: &AmqpConfig, name: &str) {
+    /// A queue of returned messages. One that cannot be received even there is parked among the dead letters of a lane.
+    fn add_returned(&mut self, config: &AmqpConfig, stage: StageName, name: &str) {
+        let parked = QueueName::of(stage, Lane::Standard).dead_letters();
         let mut arguments = arguments(config, config.intake());
+        arguments.insert("x-dead-letter-exchange", Argument::Text(self.names.with("dead")));
+        arguments.insert("x-dead-letter-routing-key", Argument::Text(self.names.queue(&parked)));
         if config.quorum {
-            arguments.insert("x-delivery-limit", Argument::Number(DEAD_LETTER_DELIVERY_LIMIT));
+            arguments.insert("x-delivery-limit", Argument::Number(config.delivery_limit.into()));
+            arguments.insert("x-dead-letter-strategy", Argument::Text("at-least-once".to_owned()));
         }
         let purpose = "messages that expired or were delivered too often".to_owned();
         self.queues.push(Queue { name: name.to_owned(), arguments, purpose });

@@ -13,7 +13,7 @@ use prometheus::{
 
 use super::labels::{CacheAnswer, JobEnd, NoticeEnd, NoticeName, StoreAnswer, StoreCall, TaskEnd};
 use super::{
-    ALL_LANES, BATCH_SIZE, BATCHES, BUILD_INFO, CACHE_REQUESTS, CANARY_RUNS, CANARY_TIME, CONSUMING,
+    ALL_LANES, BATCH_SIZE, BATCHES, BUILD_INFO, CACHE_REQUESTS, CANARY_RUNS, CANARY_TIME, CONFLICTS, CONSUMING,
     DEAD_LETTER_MESSAGES, DEVICE_FAULTS, FLIGHT_WAITS, IN_PROGRESS, JOBS, KV_CACHE, Kind, Label, MODEL_INFO, Metric,
     NOTICES, QUEUE_MESSAGES, QUEUE_WAIT, READY, SCALE_TIME, SINCE_PROGRESS, STORE_REQUESTS, STORE_TIME, TASK, TASKS,
     WORK_WAITING, closed, object_kind,
@@ -47,6 +47,7 @@ pub struct Metrics {
     stages: Mutex<Vec<StageState>>,
     jobs: IntCounterVec,
     notices: IntCounterVec,
+    conflicts: IntCounter,
     tasks: IntCounterVec,
     task_seconds: HistogramVec,
     queue_wait: HistogramVec,
@@ -106,6 +107,7 @@ impl Metrics {
             consuming: gauges(CONSUMING),
             ready: gauges(READY),
             device_faults: must(IntCounter::with_opts(options(DEVICE_FAULTS))),
+            conflicts: must(IntCounter::with_opts(options(CONFLICTS))),
             build_info: gauges(BUILD_INFO),
             model_info: gauges(MODEL_INFO),
             canary_seconds: must(Gauge::with_opts(options(CANARY_TIME))),
@@ -174,6 +176,7 @@ impl Metrics {
         drop(self.queue_wait.with_label_values(&[stage]));
         drop(self.in_progress.with_label_values(&[stage]));
         self.register_once(&self.device_faults);
+        self.register_once(&self.conflicts);
         match name {
             StageName::Segmenter => drop(self.flight_waits.with_label_values(&["segmentation"])),
             StageName::Encoder => drop(self.flight_waits.with_label_values(&["subject"])),
@@ -248,6 +251,11 @@ impl Metrics {
     /// A job has its result.
     pub fn job_ended(&self, end: JobEnd) {
         self.jobs.with_label_values(&[end.as_str()]).inc();
+    }
+
+    /// A job was refused because its id is taken by other content.
+    pub fn job_conflicted(&self) {
+        self.conflicts.inc();
     }
 
     /// An attempt to send a notice has ended.

@@ -220,6 +220,7 @@ impl Completion {
             job: Some(next.job_id.to_string()),
             reply_to: task.metadata.reply_to.clone(),
             settings: next.settings.clone(),
+            content: task.metadata.content,
             ..TaskHeaders::default()
         }
     }
