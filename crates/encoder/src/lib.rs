@@ -79,7 +79,7 @@ impl Encoder {
         // memory permit waits only for the networks, which need none, so it never waits for a task that waits for
         // memory.
         let (picture, _memory) = self.memory.load(png, measure, decode).await?;
-        let encoded = self.networks.encode(Arc::new(picture), resolution, context.time_limit).await;
+        let encoded = self.networks.encode(Arc::new(picture), resolution, context.time_limit.until()).await;
         Ok(encoded.map_err(Fault::from)?.into())
     }
 }

@@ -28,6 +28,8 @@ pub struct TaskHeaders {
     pub settings: Option<String>,
     /// What the job asked for, as its client wrote it; see [`Job::content`](crate::Job::content).
     pub content: Option<ContentHash>,
+    /// What the task costs its stage, compared with the others: pictures in the sampler, 1 elsewhere.
+    pub cost: Option<u32>,
     /// Of a dead letter: the stage that parked it.
     pub stage: Option<String>,
     /// Of a dead letter: how often the broker had delivered the task before.
@@ -64,12 +66,18 @@ const JOB: &str = "echogen-job";
 const TRACEPARENT: &str = "traceparent";
 const SETTINGS: &str = "echogen-settings";
 const CONTENT: &str = "echogen-content";
+const COST: &str = "echogen-cost";
 const STAGE: &str = "echogen-stage";
 const REDELIVERIES: &str = "echogen-redeliveries";
 
 impl TaskHeaders {
     /// The header that carries [`TaskHeaders::traceparent`].
     pub const TRACEPARENT_HEADER: &'static str = TRACEPARENT;
+
+    /// The cost in a message's headers, at least 1.
+    pub fn cost_in(map: &BTreeMap<String, String>) -> u32 {
+        map.get(COST).and_then(|text| text.parse().ok()).unwrap_or(1).max(1)
+    }
 
     /// Reads headers.
     pub fn from_map(map: &BTreeMap<String, String>) -> Self {
@@ -83,6 +91,7 @@ impl TaskHeaders {
             reply_to: ReplyTo::from_map(map),
             settings: map.get(SETTINGS).cloned(),
             content: map.get(CONTENT).and_then(|text| text.parse().ok()),
+            cost: map.get(COST).and_then(|text| text.parse().ok()),
             stage: map.get(STAGE).cloned(),
             redeliveries: number(REDELIVERIES),
         }
@@ -101,6 +110,7 @@ impl TaskHeaders {
             (ReplyTo::CORRELATION_HEADER, self.reply_to.as_ref().and_then(|reply| reply.correlation_id.clone())),
             (SETTINGS, self.settings.clone()),
             (CONTENT, self.content.map(|content| content.to_string())),
+            (COST, self.cost.map(|cost| cost.to_string())),
             (STAGE, self.stage.clone()),
             (REDELIVERIES, count(self.redeliveries)),
         ];
@@ -123,6 +133,7 @@ mod tests {
             reply_to: Some(ReplyTo { queue: "answers".to_owned(), correlation_id: Some("7".to_owned()) }),
             settings: Some("detector=ab threshold 0.3".to_owned()),
             content: Some(ContentHash::of(b"job")),
+            cost: Some(64),
             stage: Some("sampler".to_owned()),
             redeliveries: 2,
         };

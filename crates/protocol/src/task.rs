@@ -37,6 +37,11 @@ pub trait StageTask:
         None
     }
 
+    /// What it costs its stage, compared with others; `None` if all cost the same.
+    fn cost(&self) -> Option<u32> {
+        None
+    }
+
     /// The queue that it is published to.
     fn queue(&self) -> QueueName {
         QueueName::of(Self::STAGE, self.job().map_or_else(Lane::default, |job| job.lane))
@@ -60,6 +65,8 @@ pub struct NextTask {
     pub body: Vec<u8>,
     /// See [`TaskHeaders::settings`](crate::TaskHeaders::settings).
     pub settings: Option<String>,
+    /// See [`TaskHeaders::cost`](crate::TaskHeaders::cost).
+    pub cost: Option<u32>,
     /// How long its receiver gets it later.
     pub delay: Duration,
 }
@@ -72,6 +79,7 @@ impl NextTask {
             job_id: task.job_id().clone(),
             body: task.to_json(),
             settings: None,
+            cost: task.cost(),
             delay: Duration::ZERO,
         }
     }
@@ -254,7 +262,7 @@ impl StageTask for Job {
 
 /// Implements [`StageTask`] for a task that contains its job.
 macro_rules! task_with_job {
-    ($task:ty, $stage:ident) => {
+    ($task:ty, $stage:ident $(, $cost:item)?) => {
         impl StageTask for $task {
             const STAGE: StageName = StageName::$stage;
 
@@ -271,13 +279,21 @@ macro_rules! task_with_job {
             fn job_id(&self) -> &JobId {
                 &self.job.id
             }
+
+            $($cost)?
         }
     };
 }
 
 task_with_job!(SegmentTask, Segmenter);
 task_with_job!(EncodeTask, Encoder);
-task_with_job!(SampleTask, Sampler);
+task_with_job!(
+    SampleTask,
+    Sampler,
+    fn cost(&self) -> Option<u32> {
+        u32::try_from(self.job.seeds.values().len()).ok()
+    }
+);
 
 impl StageTask for NotifyTask {
     const STAGE: StageName = StageName::Notifier;

@@ -1,9 +1,10 @@
 //! Decides which pictures are sampled in one batch: a pure function of the waiting jobs, without clock, thread or
 //! network.
 //!
-//! Pictures of one shape are batched together, up to the limits. Shapes are served round robin, and so are the jobs of
-//! one shape if one does not fit into a batch completely: a large job cannot starve others. A picture that must not
-//! share a batch counts as a shape of its own.
+//! Pictures of one shape are batched together, up to the limits. Shapes are served round robin. Of the jobs of one shape the
+//! oldest has half of the places, so that it ends; the others go to the jobs with the fewest pictures left, so that as many
+//! as possible end soon: a job of which some pictures are made is of no use to anybody yet. A picture that must not share a
+//! batch counts as a shape of its own.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -163,30 +164,23 @@ impl<S: Clone + Eq + Hash> BatchScheduler<S> {
         Next::Run(self.take(parts, reason))
     }
 
-    /// Returns how many pictures of each job fit, in the order of arrival, and which limit was reached.
+    /// Returns how many pictures of each job fit, and which limit was reached.
     fn plan(&self, waiting: &VecDeque<Waiting>) -> (Vec<(u64, usize)>, Option<CloseReason>) {
-        let (mut parts, mut images, mut kv_bytes) = (Vec::new(), 0, 0);
-        for job in waiting {
-            let places = self.limits.max_images.min(job.max_images).saturating_sub(images);
-            let memory = self.limits.max_kv_bytes.saturating_sub(kv_bytes) / job.kv_bytes.max(1);
-            let memory = usize::try_from(memory).unwrap_or(usize::MAX);
-            // The first picture is always admitted; otherwise one that exceeds a limit by itself would never be
-            // sampled.
-            let fits = places.min(memory).max(usize::from(images == 0));
-            let taken = job.images.min(fits);
-            if taken > 0 {
-                parts.push((job.ticket, taken));
-                images += taken;
-                kv_bytes += taken as u64 * job.kv_bytes;
-            }
-            if taken < job.images {
-                return (parts, Some(if memory < places { CloseReason::Memory } else { CloseReason::Full }));
-            }
-            if taken == places {
-                return (parts, Some(CloseReason::Full));
-            }
+        let mut room = Room { images: 0, kv_bytes: 0, limits: self.limits, limit: None };
+        let mut order: Vec<usize> = (0..waiting.len()).collect();
+        // The sort is stable: of equals the oldest is first.
+        order.sort_by_key(|index| waiting[*index].images);
+        let mut taken = vec![0; waiting.len()];
+        if let (Some(oldest), true) = (waiting.front(), waiting.len() > 1) {
+            let half = self.limits.max_images.min(oldest.max_images).div_ceil(2);
+            taken[0] = room.take(oldest, oldest.images.min(half));
         }
-        (parts, None)
+        for index in order {
+            let job = &waiting[index];
+            taken[index] += room.take(job, job.images - taken[index]);
+        }
+        let parts = waiting.iter().zip(taken).filter(|(_, taken)| *taken > 0);
+        (parts.map(|(job, taken)| (job.ticket, taken)).collect(), room.limit)
     }
 
     /// Removes the planned pictures from the first group, which then moves to the end of the round robin.
@@ -194,14 +188,12 @@ impl<S: Clone + Eq + Hash> BatchScheduler<S> {
         // `next` calls this only after it has found the group and its jobs.
         let group = self.round_robin.pop_front().expect("`next` has seen a group");
         let waiting = self.groups.get_mut(&group).expect("a group in the round has jobs");
-        for (_, taken) in &parts {
-            let Some(mut job) = waiting.pop_front() else { break };
-            job.images -= taken;
-            if job.images > 0 {
-                // A job with pictures left moves behind the other jobs of its shape.
-                waiting.push_back(job);
+        for (ticket, taken) in &parts {
+            for job in waiting.iter_mut().filter(|job| job.ticket == *ticket) {
+                job.images -= taken;
             }
         }
+        waiting.retain(|job| job.images > 0);
         if waiting.is_empty() {
             self.groups.remove(&group);
         } else {
@@ -209,6 +201,34 @@ impl<S: Clone + Eq + Hash> BatchScheduler<S> {
         }
         let (Group::Of(shape) | Group::Alone(shape, _)) = group;
         Batch { shape, parts, reason }
+    }
+}
+
+/// The room that is left in a batch.
+struct Room {
+    images: usize,
+    kv_bytes: u64,
+    limits: Limits,
+    /// The first limit that was reached.
+    limit: Option<CloseReason>,
+}
+
+impl Room {
+    /// Takes as many of `wanted` pictures of a job as fit. The first picture of a batch is always admitted; otherwise one
+    /// that exceeds a limit by itself would never be sampled.
+    fn take(&mut self, job: &Waiting, wanted: usize) -> usize {
+        let places = self.limits.max_images.min(job.max_images).saturating_sub(self.images);
+        let memory = self.limits.max_kv_bytes.saturating_sub(self.kv_bytes) / job.kv_bytes.max(1);
+        let memory = usize::try_from(memory).unwrap_or(usize::MAX);
+        let taken = wanted.min(places.min(memory).max(usize::from(self.images == 0)));
+        self.images += taken;
+        self.kv_bytes += taken as u64 * job.kv_bytes;
+        if taken < wanted {
+            self.limit.get_or_insert(if memory < places { CloseReason::Memory } else { CloseReason::Full });
+        } else if taken > 0 && taken == places {
+            self.limit.get_or_insert(CloseReason::Full);
+        }
+        taken
     }
 }
 

@@ -8,7 +8,11 @@
 mod batches;
 mod pending;
 
-use std::{ops::ControlFlow, sync::Arc, time::Instant};
+use std::{
+    ops::ControlFlow,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use echogen_imaging::RgbImage;
 use echogen_models::{device_fault::is_device_fault, echogen::Schedule};
@@ -20,6 +24,9 @@ use crate::{BatchCounters, SampleError, SampleRequest, Sampled, SamplerConfig, b
 /// Capacity of the channel to the thread: far more than the tasks that a worker runs, because only requests that have
 /// arrived can fill a batch. A waiting request is small; its subject's bytes are bounded by the worker's concurrency.
 const WAITING: usize = 65_536;
+
+/// Longer than any process lives.
+const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 3_600);
 
 /// The networks, which run on a thread of their own.
 pub(crate) trait BatchNetworks: Send + 'static {
@@ -76,7 +83,8 @@ impl BatchThread {
         kv_bytes: u64,
         max_images: usize,
     ) -> Result<Sampled, SampleError> {
-        let deadline = request.deadline;
+        // How long it may wait, and how long the networks may take, is for the caller to say, by dropping the future.
+        let deadline = tokio::time::Instant::now() + FOREVER;
         let asked = BatchRequest { request, schedule, kv_bytes, max_images, arrived: Instant::now() };
         self.thread.ask(asked, deadline).await
     }

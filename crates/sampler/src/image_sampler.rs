@@ -7,7 +7,8 @@ use bytes::Bytes;
 use echogen_imaging::RgbImage;
 use echogen_ports::{Fault, FaultKind};
 use echogen_protocol::{Job, Parameters};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::sync::mpsc;
+use tracing::debug;
 
 /// Makes pictures of an encoded subject and a prompt.
 #[async_trait]
@@ -16,7 +17,7 @@ pub trait ImageSampler: Send + Sync + std::fmt::Debug {
     /// quickly.
     fn plan(&self, job: &Job) -> Result<Parameters, SampleError>;
 
-    /// Returns one picture for each seed, in their order. The same request gives the same pictures, whatever else runs
+    /// Makes one picture for each seed, and sends each as soon as it is made. The same request gives the same pictures, whatever else runs
     /// at the same time. Runs on the sampler's own threads; dropping the future cancels the request.
     async fn sample(&self, request: SampleRequest) -> Result<Sampled, SampleError>;
 
@@ -39,8 +40,26 @@ pub struct SampleRequest {
     pub alone: bool,
     /// Receives a message before every scale.
     pub progress: mpsc::UnboundedSender<ScaleDone>,
-    /// When the pictures must be finished.
-    pub deadline: Instant,
+    /// Receives the pictures, each as soon as it is made.
+    pub made: mpsc::UnboundedSender<Made>,
+}
+
+/// A picture that is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// The index of its seed in the request.
+    pub index: usize,
+    /// The picture.
+    pub image: RgbImage,
+}
+
+impl SampleRequest {
+    /// Sends a picture to the caller, who may no longer wait.
+    pub fn send(&self, index: usize, image: RgbImage) {
+        if self.made.send(Made { index, image }).is_err() {
+            debug!("a picture is dropped, its caller no longer waits");
+        }
+    }
 }
 
 /// The progress of a job's pictures.
@@ -55,8 +74,6 @@ pub struct ScaleDone {
 /// The result of a request.
 #[derive(Clone, Debug, Default)]
 pub struct Sampled {
-    /// The pictures, one for each seed.
-    pub images: Vec<RgbImage>,
     /// The duration of each step in seconds, by its name, such as `text`.
     pub timings: BTreeMap<String, f64>,
 }

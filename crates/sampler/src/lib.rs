@@ -1,6 +1,6 @@
 //! The sampler: turns a prompt and an encoded subject into pictures, `result.json` and one completion event.
 //!
-//! The pictures are stored first and `result.json` last, and only if it does not exist: it marks the job as completed.
+//! The pictures are stored first, each as soon as it is made, and `result.json` last, and only if it does not exist: it marks the job as completed.
 //! A job that has a result is not sampled again.
 //!
 //! The networks are behind [`ImageSampler`], so that this stage's tests need no weights. [`GeneratorSampler`] is the
@@ -12,6 +12,7 @@ mod batch_thread;
 mod config;
 mod generator_sampler;
 mod image_sampler;
+mod job_pictures;
 mod subject_cache;
 mod warm_up;
 
@@ -26,14 +27,16 @@ use echogen_protocol::{
     SampleTask, StageName, layout,
 };
 use echogen_worker::{CachedObjects, Outcome, ResultWriter, Stage, StageContext};
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::mpsc;
 
 pub use batch_counters::BatchCounters;
 pub use batch_scheduler::CloseReason;
 pub use config::SamplerConfig;
 pub use generator_sampler::GeneratorSampler;
-pub use image_sampler::{ImageSampler, SampleError, SampleRequest, Sampled, ScaleDone};
+pub use image_sampler::{ImageSampler, Made, SampleError, SampleRequest, Sampled, ScaleDone};
+
+use job_pictures::JobPictures;
 
 /// Maximum size of an encoded subject in bytes. At the largest pixel budget it has about 4 MiB in f32.
 const MAX_SUBJECT_BYTES: u64 = 64 * 1024 * 1024;
@@ -86,11 +89,17 @@ impl Sampler {
         }
         let parameters = self.networks.plan(&job)?;
         let Some(subject) = subject? else { return encode_again(job, progress) };
-        let sampled = self.sample(&job, &parameters, &key, subject, context).await?;
-        for (step, seconds) in &sampled.timings {
-            progress.timings.insert(format!("{}.{step}", StageName::Sampler), *seconds);
+        let mut pictures = JobPictures::new(&job, &parameters, &self.networks.models());
+        if context.came_before {
+            pictures.recall(&*self.objects.cache()).await;
         }
-        let images = self.store(&job, &parameters, sampled.images).await?;
+        if !pictures.missing().is_empty() {
+            let sampled = self.sample(&job, &parameters, &key, subject, &mut pictures, context).await?;
+            for (step, seconds) in &sampled.timings {
+                progress.timings.insert(format!("{}.{step}", StageName::Sampler), *seconds);
+            }
+        }
+        let images = pictures.all()?;
         progress.note(StageName::Sampler, started.elapsed().as_secs_f64(), false);
         let result = self.result(&job, parameters, images, progress, context);
         // The result is written after all its pictures: a client that reads it must find them.
@@ -98,41 +107,61 @@ impl Sampler {
         Ok(Outcome::Done)
     }
 
-    /// Samples the pictures and publishes an event when sampling begins or, if configured, for every scale.
+    /// Samples the missing pictures and stores each as soon as it is made. Publishes an event when sampling begins or, if
+    /// configured, for every scale.
     async fn sample(
         &self,
         job: &Job,
         parameters: &Parameters,
         key: &ObjectKey,
         subject: Bytes,
+        pictures: &mut JobPictures,
         context: &StageContext,
     ) -> Result<Sampled, Fault> {
-        let (progress, mut steps) = mpsc::unbounded_channel();
+        let ((progress, mut steps), (made, mut images)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
+        let missing = pictures.missing();
         let request = SampleRequest {
             parameters: parameters.clone(),
-            seeds: job.seeds.values(),
+            seeds: missing.iter().map(|index| pictures.seed(*index)).collect(),
             subject_key: key.as_str().to_owned(),
             subject,
             alone: context.alone,
             progress,
-            deadline: context.time_limit,
+            made,
         };
         let sampling = self.networks.sample(request);
         tokio::pin!(sampling);
-        let mut is_first = true;
+        let (mut is_first, mut sampled) = (true, None);
+        let mut storing = FuturesUnordered::new();
         loop {
             tokio::select! {
                 // Progress is polled first, so that no scale is published after sampling has ended.
                 biased;
-                // The next scale begins. When the sender is dropped, this arm is disabled and the other one remains.
+                // The next scale begins. When the sender is dropped, this arm is disabled and the others remain.
                 Some(step) = steps.recv() => {
+                    context.begin();
                     if is_first || self.scale_events {
                         tell_step(job, step, context).await;
                     }
                     is_first = false;
                 }
-                // Sampling has ended: the pictures are made, or it failed.
-                sampled = &mut sampling => return Ok(sampled?),
+                // A picture is stored. One note for all that were made together.
+                Some(stored) = storing.next(), if !storing.is_empty() => {
+                    let (index, image) = stored?;
+                    pictures.add(index, image);
+                    if storing.is_empty() && images.is_empty() {
+                        pictures.note(&*self.objects.cache()).await;
+                    }
+                }
+                // A picture is made; the next ones wait in the channel while others are stored.
+                Some(Made { index, image }) = images.recv(), if storing.len() < self.stored_at_once => {
+                    let index = missing.get(index).copied().unwrap_or(usize::MAX);
+                    storing.push(self.store(job, parameters, index, pictures.seed(index), image));
+                }
+                // Sampling has ended, or failed: then too the pictures that are made are stored.
+                ended = &mut sampling, if sampled.is_none() => sampled = Some(ended),
+                // Nothing is left in any of the channels.
+                else => return Ok(sampled.ok_or_else(|| Fault::internal("sampling has not ended"))??),
             }
         }
     }
@@ -141,22 +170,16 @@ impl Sampler {
         &self,
         job: &Job,
         parameters: &Parameters,
-        images: Vec<RgbImage>,
-    ) -> Result<Vec<ResultImage>, Fault> {
-        let seeds = job.seeds.values();
-        if images.len() != seeds.len() {
-            let message = format!("{} pictures were made for {} seeds", images.len(), seeds.len());
-            return Err(Fault::internal(message));
-        }
+        index: usize,
+        seed: u64,
+        image: RgbImage,
+    ) -> Result<(usize, ResultImage), Fault> {
         let (format, quality) = (file_format(parameters.format), parameters.quality.unwrap_or(DEFAULT_QUALITY));
-        let storing = images.into_iter().zip(seeds).enumerate().map(|(index, (image, seed))| async move {
-            let (width, height) = image.dimensions();
-            let bytes = encode(image, format, quality).await?;
-            let sha256 = ContentHash::of(&bytes);
-            let key = self.keep(job, index, bytes, &sha256).await?;
-            Ok::<_, Fault>(ResultImage { key: key.as_str().to_owned(), seed, width, height, sha256 })
-        });
-        futures::stream::iter(storing).buffered(self.stored_at_once).try_collect().await
+        let (width, height) = image.dimensions();
+        let bytes = encode(image, format, quality).await?;
+        let sha256 = ContentHash::of(&bytes);
+        let key = self.keep(job, index, bytes, &sha256).await?;
+        Ok((index, ResultImage { key: key.as_str().to_owned(), seed, width, height, sha256 }))
     }
 
     /// Stores a picture under its name. Another attempt, on another kind of device for example, may have stored a
@@ -202,6 +225,11 @@ impl Stage for Sampler {
 
     async fn run(&self, task: SampleTask, context: &StageContext) -> Result<Outcome, Fault> {
         self.make(task, context).await
+    }
+
+    /// A task waits for others of its shape, and for the networks.
+    fn begins_later(&self) -> bool {
+        true
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -23,6 +23,10 @@ use crate::{ImageSampler, SampleError, SampleRequest, Sampled, Sampler, SamplerC
 #[derive(Debug, Default)]
 struct FakeSampler {
     runs: AtomicUsize,
+    /// After so many pictures a request fails; 0 for none.
+    stops_after: AtomicUsize,
+    /// The seeds of each request.
+    asked: Mutex<Vec<Vec<u64>>>,
 }
 
 #[async_trait]
@@ -52,6 +56,7 @@ impl ImageSampler for FakeSampler {
 
     async fn sample(&self, request: SampleRequest) -> Result<Sampled, SampleError> {
         self.runs.fetch_add(1, Ordering::Relaxed);
+        self.asked.lock().unwrap().push(request.seeds.clone());
         for done in 1..=2 {
             request.progress.send(ScaleDone { done, total: 2 }).map_err(|error| SampleError::Failed(error.into()))?;
             tokio::task::yield_now().await;
@@ -59,8 +64,13 @@ impl ImageSampler for FakeSampler {
         if request.subject.is_empty() {
             return Err(SampleError::Failed("out of memory".into()));
         }
-        let images = request.seeds.iter().map(|seed| RgbImage::from_pixel(4, 4, [*seed as u8, 0, 0].into())).collect();
-        Ok(Sampled { images, timings: [("text".to_owned(), 0.5)].into() })
+        for (index, seed) in request.seeds.iter().enumerate() {
+            request.send(index, RgbImage::from_pixel(4, 4, [*seed as u8, 0, 0].into()));
+            if self.stops_after.load(Ordering::Relaxed) == index + 1 {
+                return Err(SampleError::Failed("stopped".into()));
+            }
+        }
+        Ok(Sampled { timings: [("text".to_owned(), 0.5)].into() })
     }
 
     fn models(&self) -> BTreeMap<String, String> {
@@ -205,4 +215,35 @@ async fn a_failure_of_the_networks_leaves_no_result_and_may_be_tried_again() {
     assert!(!error.is_permanent(), "{error}");
     assert_eq!(error.to_string(), "the sampler failed: out of memory");
     assert_eq!(bench.results.find(&job()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_job_that_comes_again_keeps_the_pictures_that_it_has() {
+    let mut bench = bench().await;
+    bench.sampler.stops_after.store(3, Ordering::Relaxed);
+    let job = Job { seeds: Seeds::List(vec![1, 2, 3, 4, 5]), ..job() };
+    assert!(bench.stage.run(task(job.clone()), &bench.context).await.is_err());
+    assert_eq!(bench.pictures.keys().len(), 3, "each is stored as soon as it is made");
+    bench.sampler.stops_after.store(0, Ordering::Relaxed);
+    bench.context.came_before = true;
+    assert_eq!(bench.stage.run(task(job.clone()), &bench.context).await.unwrap(), Outcome::Done);
+    assert_eq!(*bench.sampler.asked.lock().unwrap(), [vec![1, 2, 3, 4, 5], vec![4, 5]]);
+    let result = bench.results.find(&job).await.unwrap().unwrap();
+    assert_eq!(result.images.iter().map(|image| image.seed).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    for image in &result.images {
+        let bytes = bench.pictures.get(&key(&image.key), 10_000).await.unwrap().unwrap();
+        assert_eq!(ContentHash::of(&bytes), image.sha256);
+    }
+}
+
+#[tokio::test]
+async fn pictures_made_with_other_parameters_are_made_again() {
+    let mut bench = bench().await;
+    bench.sampler.stops_after.store(1, Ordering::Relaxed);
+    assert!(bench.stage.run(task(job()), &bench.context).await.is_err());
+    bench.sampler.stops_after.store(0, Ordering::Relaxed);
+    bench.context.came_before = true;
+    let other = Job { prompt: "another dog".into(), ..job() };
+    bench.stage.run(task(other), &bench.context).await.unwrap();
+    assert_eq!(bench.sampler.asked.lock().unwrap()[1], [7, 9]);
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use echogen_models::encoded_subject::EncodedSubject;
 use echogen_protocol::Job;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{sync::mpsc, time::timeout};
 
 use crate::{GeneratorSampler, ImageSampler, SampleError, SampleRequest};
 
@@ -25,7 +25,7 @@ impl GeneratorSampler {
         let subject = EncodedSubject::blank(config, *resolution as usize).and_then(|subject| subject.to_bytes());
         let subject = subject.map_err(|error| SampleError::BadSubject(error.into()))?;
         let job = Job { pixel_budget: Some(*budget), ..Job::new(SUBJECT_KEY.into(), "a warm-up") };
-        let (progress, _scales) = mpsc::unbounded_channel();
+        let ((progress, _scales), (made, _images)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
         let request = SampleRequest {
             parameters: self.plan(&job)?,
             seeds: vec![0],
@@ -33,8 +33,9 @@ impl GeneratorSampler {
             subject: subject.into(),
             alone: true,
             progress,
-            deadline: Instant::now() + TIME,
+            made,
         };
-        self.sample(request).await.map(drop)
+        let late = |_| SampleError::Failed(format!("no picture after {TIME:?}").into());
+        timeout(TIME, self.sample(request)).await.map_err(late)?.map(drop)
     }
 }

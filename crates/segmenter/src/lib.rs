@@ -88,7 +88,7 @@ impl Segmenter {
         // no memory permit, so it never waits for a task that waits for memory.
         let (picture, memory) = self.memory.load(bytes, measure, decode).await?;
         let picture = Arc::new(picture);
-        let found = self.detector.detect(Arc::clone(&picture), job, context.time_limit).await?;
+        let found = self.detector.detect(Arc::clone(&picture), job, context.time_limit.until()).await?;
         let Found { bounding_box, mask: outline, name, score, how } = found;
         let mode = job.subject.mask;
         let cut = move || {

@@ -33,7 +33,11 @@ pub(crate) fn worker_config(stage: StageName, config: &ServiceConfig) -> WorkerC
         StageName::Dispatcher => WorkerConfig { concurrency: concurrency.dispatcher, ..common },
         StageName::Segmenter => WorkerConfig { concurrency: concurrency.segmenter, ..common },
         StageName::Encoder => WorkerConfig { concurrency: concurrency.encoder, ..common },
-        StageName::Sampler => WorkerConfig { concurrency: concurrency.sampler, ..common },
+        // A sampler takes in hand what it can begin soon: one batch beside the one that is computed.
+        StageName::Sampler => {
+            let max_waiting_cost = config.sampler.max_batch as u64;
+            WorkerConfig { concurrency: concurrency.sampler, max_waiting_cost, ..common }
+        }
         // How long a notice is tried is for the notifier to decide.
         StageName::Notifier => WorkerConfig {
             concurrency: concurrency.notifier,

@@ -18,5 +18,5 @@ pub use job::{CancellationStatus, Cancelled, FailureHandler, JobCanceller, JobSt
 pub use queue_loop::{LaneWeights, Worker, WorkerConfig};
 pub use stage_kit::{
     CachedObjects, InferenceError, InferenceThread, IsDeviceFault, Obtained, Origin, Outcome, Product, Products,
-    ProductsConfig, Request, RequestHandle, Stage, StageContext, StoredObject, TaskMetadata, catch_panic,
+    ProductsConfig, Request, RequestHandle, Stage, StageContext, StoredObject, TaskMetadata, TimeLimit, catch_panic,
 };

@@ -34,15 +34,38 @@ fn the_oldest_waits_for_others_of_its_shape_until_its_time_is_over() {
 }
 
 #[test]
-fn a_full_batch_runs_at_once_and_what_does_not_fit_is_served_in_turn() {
+fn the_oldest_has_half_of_a_batch_and_those_with_the_fewest_pictures_the_rest() {
     let now = Instant::now();
     let mut scheduler = BatchScheduler::new(LIMITS);
     scheduler.push("square", job(1, 9, now));
-    scheduler.push("square", job(2, 1, now));
     assert_eq!(run(scheduler.next(now)), (vec![(1, 4)], CloseReason::Full));
-    assert_eq!(run(scheduler.next(now)), (vec![(2, 1), (1, 3)], CloseReason::Full), "the small job does not wait");
-    let later = now + LIMITS.max_wait;
-    assert_eq!(run(scheduler.next(later)), (vec![(1, 2)], CloseReason::Waited));
+    for (ticket, images) in [(2, 8), (3, 1), (4, 3)] {
+        scheduler.push("square", job(ticket, images, now));
+    }
+    assert_eq!(run(scheduler.next(now)), (vec![(1, 2), (3, 1), (4, 1)], CloseReason::Full));
+    assert_eq!(run(scheduler.next(now)), (vec![(1, 2), (4, 2)], CloseReason::Full));
+    // The last picture of the oldest, then half for the next one, which is alone now.
+    assert_eq!(run(scheduler.next(now)), (vec![(1, 1), (2, 3)], CloseReason::Full));
+    assert_eq!(run(scheduler.next(now)), (vec![(2, 4)], CloseReason::Full));
+    assert_eq!(run(scheduler.next(now + LIMITS.max_wait)), (vec![(2, 1)], CloseReason::Waited));
+}
+
+/// Under overload, jobs end one after the other instead of all at the end.
+#[test]
+fn with_a_hundred_large_jobs_waiting_as_many_have_ended_at_any_time_as_their_pictures_make() {
+    let now = Instant::now();
+    let mut scheduler = BatchScheduler::new(Limits { max_images: 16, ..LIMITS });
+    (0..100).for_each(|ticket| scheduler.push("square", job(ticket, 64, now)));
+    let (mut left, mut made, mut ended) = (HashMap::new(), 0, 0);
+    while let Next::Run(batch) = scheduler.next(now + LIMITS.max_wait) {
+        for (ticket, images) in batch.parts {
+            let left: &mut usize = left.entry(ticket).or_insert(64);
+            (*left, made) = (*left - images, made + images);
+            ended += usize::from(*left == 0);
+        }
+        assert!(ended + 2 >= made / 64, "{ended} jobs of {made} pictures");
+    }
+    assert_eq!((ended, made), (100, 6_400));
 }
 
 #[test]

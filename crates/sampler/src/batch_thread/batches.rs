@@ -220,14 +220,14 @@ impl<N: BatchNetworks> Batches<N> {
         Ok(images)
     }
 
-    /// Assigns the pictures to the requests and answers those that are complete.
+    /// Sends the pictures to the callers and answers the requests that are complete.
     fn deliver(&mut self, members: Vec<Member<N::Subject>>, images: Vec<RgbImage>) {
         let mut images = images.into_iter();
         for Member { ticket, mut pending, share, .. } in members {
-            for index in share {
-                pending.images[index] = images.next();
+            for (index, image) in share.into_iter().zip(&mut images) {
+                pending.deliver(index, image);
             }
-            if pending.images.iter().all(Option::is_some) {
+            if pending.is_complete() {
                 pending.finish();
             } else {
                 // Its other pictures are still waiting in the scheduler.

@@ -27,7 +27,8 @@ pub(super) struct Pending {
     pub(super) asked: BatchRequest,
     /// Indices of the seeds whose pictures are not started yet.
     pub(super) missing: VecDeque<usize>,
-    pub(super) images: Vec<Option<RgbImage>>,
+    /// How many of its pictures are made.
+    made: usize,
     pub(super) begun: Option<Instant>,
     pub(super) watcher: Watcher,
 }
@@ -59,7 +60,7 @@ impl Pending {
         Self {
             asked,
             missing: (0..images).collect(),
-            images: vec![None; images],
+            made: 0,
             begun: None,
             watcher: Watcher { handle, done: 0, total },
         }
@@ -70,16 +71,26 @@ impl Pending {
         self.watcher.handle.is_abandoned()
     }
 
-    /// Answers with the pictures, which must be complete.
-    pub(super) fn finish(mut self) {
-        let images = std::mem::take(&mut self.images).into_iter().flatten().collect();
+    /// Sends a picture to the caller.
+    pub(super) fn deliver(&mut self, index: usize, image: RgbImage) {
+        self.made += 1;
+        self.asked.request.send(index, image);
+    }
+
+    /// Whether all pictures are made.
+    pub(super) fn is_complete(&self) -> bool {
+        self.made == self.asked.request.seeds.len()
+    }
+
+    /// Tells the caller that all pictures are made.
+    pub(super) fn finish(self) {
         let arrived = self.asked.arrived;
         let begun = self.begun.unwrap_or(arrived);
         let timings = [
             ("waited".to_owned(), begun.saturating_duration_since(arrived).as_secs_f64()),
             ("networks".to_owned(), begun.elapsed().as_secs_f64()),
         ];
-        self.answer(Ok(Sampled { images, timings: timings.into() }));
+        self.answer(Ok(Sampled { timings: timings.into() }));
     }
 
     pub(super) fn answer(self, answer: Result<Sampled, SampleError>) {

@@ -9,7 +9,7 @@ use echogen_protocol::{OutputFormat, Parameters, PerScale, PixelBudget};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::*;
-use crate::{CloseReason, ScaleDone};
+use crate::{CloseReason, Made, ScaleDone};
 
 /// Paints every picture in its seed; waits for a message before each scale.
 struct FakeNetworks {
@@ -102,15 +102,19 @@ impl Bench {
             subject: "a dog".into(),
             alone: false,
             progress: self.progress.clone(),
-            deadline: tokio::time::Instant::now() + Duration::from_secs(60),
+            made: mpsc::unbounded_channel().0,
         }
     }
 
-    fn ask_for(&mut self, request: SampleRequest) -> tokio::task::AbortHandle {
+    fn ask_for(&mut self, mut request: SampleRequest) -> tokio::task::AbortHandle {
         let thread = Arc::clone(&self.thread);
+        let (made, mut images) = mpsc::unbounded_channel();
+        request.made = made;
         self.asked.spawn(async move {
-            let sampled = thread.ask(request, schedule(), 1, 100).await?;
-            Ok(sampled.images.iter().map(|image| u64::from(image.get_pixel(0, 0).0[0])).collect())
+            thread.ask(request, schedule(), 1, 100).await?;
+            let mut all: Vec<Made> = std::iter::from_fn(|| images.try_recv().ok()).collect();
+            all.sort_by_key(|made| made.index);
+            Ok(all.iter().map(|made| u64::from(made.image.get_pixel(0, 0).0[0])).collect())
         })
     }
 
@@ -208,21 +212,6 @@ async fn a_job_that_is_withdrawn_leaves_its_batch_without_effect_on_the_others()
     assert_eq!(bench.answers().await, [Ok(vec![3])]);
     assert_eq!(bench.batches.lock().unwrap()[1].len(), 2);
     assert_eq!(bench.thread.counters().failed(), 0);
-}
-
-#[tokio::test]
-async fn a_job_past_its_deadline_is_dropped() {
-    let mut bench = Bench::start(16);
-    bench.ask(&[1]);
-    bench.until(0, 1).await;
-    let deadline = tokio::time::Instant::now() + Duration::from_millis(20);
-    bench.ask_for(SampleRequest { deadline, ..bench.request(&[2]) });
-    bench.until(1, 1).await;
-    tokio::time::sleep(Duration::from_millis(30)).await;
-    bench.scales(2);
-    let answers = bench.answers().await;
-    assert_eq!(answers, [Ok(vec![1]), Err("the sampler failed: the painter thread did not answer in time".to_owned())]);
-    assert_eq!(bench.batches.lock().unwrap().len(), 1, "it was not begun");
 }
 
 #[tokio::test]

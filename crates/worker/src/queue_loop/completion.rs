@@ -221,6 +221,7 @@ impl Completion {
             reply_to: task.metadata.reply_to.clone(),
             settings: next.settings.clone(),
             content: task.metadata.content,
+            cost: next.cost,
             ..TaskHeaders::default()
         }
     }

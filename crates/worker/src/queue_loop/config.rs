@@ -16,7 +16,11 @@ pub struct WorkerConfig {
     /// Each role has its own, so it is no setting of this name.
     #[serde(skip)]
     pub concurrency: u16,
-    /// Time limit in seconds for one attempt. It must be well below the broker's delivery timeout (RabbitMQ's
+    /// The cost of the tasks in hand that have not begun: a worker receives another while they cost less. Each stage has
+    /// its own, so it is no setting of this name.
+    #[serde(skip)]
+    pub max_waiting_cost: u64,
+    /// Time limit in seconds for one attempt, from when its work begins; in the sampler, between two scales. It must be well below the broker's delivery timeout (RabbitMQ's
     /// `consumer_timeout`, 30 minutes).
     pub task_timeout_seconds: f64,
     /// Attempts of a task before it is parked in the dead-letter queue.
@@ -43,6 +47,7 @@ impl Default for WorkerConfig {
     fn default() -> Self {
         Self {
             concurrency: 4,
+            max_waiting_cost: u64::MAX,
             task_timeout_seconds: 600.0,
             max_attempts: 5,
             max_crashes: 5,

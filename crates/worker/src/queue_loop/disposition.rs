@@ -5,6 +5,8 @@ use echogen_protocol::{Failure, JobOutline, NextTask, TaskHeaders};
 
 use crate::{Outcome, TaskMetadata};
 
+use super::waiting_tasks::WaitingTask;
+
 /// A delivery at work, apart from how it is settled.
 pub(crate) struct ReceivedTask<'a> {
     pub(crate) queue: &'a QueueName,
@@ -17,6 +19,8 @@ pub(crate) struct ReceivedTask<'a> {
     /// What is kept of its job since the body was read; `None` before that, where it could not be read, and where the job
     /// has ended. The task itself goes to the stage, and nobody reads the body a second time.
     pub(crate) job: Option<JobOutline>,
+    /// Its part of what the worker may have waiting, until it is run.
+    pub(crate) waiting: Option<WaitingTask>,
 }
 
 /// What is to be done about a delivery.

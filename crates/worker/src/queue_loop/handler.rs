@@ -8,18 +8,17 @@ use echogen_protocol::{Failure, FailureKind, Job, JobError, JobOutline, StageNam
 use echogen_telemetry::{TaskEnd, metrics};
 use futures::FutureExt;
 use jiff::Timestamp;
-use tokio::{
-    select,
-    sync::OwnedSemaphorePermit,
-    time::{Instant, timeout_at},
-};
+use tokio::{select, sync::OwnedSemaphorePermit, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, field::Empty, info, info_span, warn};
 
 use crate::{
     CancellationStatus, Stage, StageContext, TaskMetadata,
     job::cancellations::{Cancellations, Watch},
-    stage_kit::panic_message,
+    stage_kit::{
+        panic_message,
+        time_limit::{FOREVER, Over, TimeLimit},
+    },
 };
 
 use super::{
@@ -27,6 +26,7 @@ use super::{
     crash_counter::{CrashCounter, CrashGuard},
     disposition::{Disposition, ReceivedTask},
     trace::placed,
+    waiting_tasks::WaitingTask,
     waits::{after, pause},
 };
 
@@ -53,6 +53,7 @@ impl<S: Stage> Handler<S> {
         mut delivery: Delivery,
         queue: usize,
         alone: Option<OwnedSemaphorePermit>,
+        waiting: WaitingTask,
         abort: &CancellationToken,
     ) {
         let mut headers = TaskHeaders::from_map(&delivery.message.headers);
@@ -85,7 +86,8 @@ impl<S: Stage> Handler<S> {
         let message = std::mem::take(&mut delivery.message);
         let (queue, redeliveries) = (&self.queues[queue], delivery.redeliveries);
         let is_suspect = alone.is_some();
-        let mut task = ReceivedTask { queue, message, redeliveries, is_suspect, headers, metadata, job: None };
+        let waiting = Some(waiting);
+        let mut task = ReceivedTask { queue, message, redeliveries, is_suspect, headers, metadata, job: None, waiting };
         async {
             let (disposition, guard) = self.decide(&mut task, abort).await;
             drop(alone);
@@ -187,11 +189,12 @@ impl<S: Stage> Handler<S> {
     }
 
     /// Runs the stage under its job's deadline, unless the job is over already.
-    async fn run(&self, task: &ReceivedTask<'_>, parsed: S::Task, abort: &CancellationToken) -> Disposition {
+    async fn run(&self, task: &mut ReceivedTask<'_>, parsed: S::Task, abort: &CancellationToken) -> Disposition {
         let clock = &self.completion.clock;
+        let deadline = task.job.as_ref().and_then(|job| job.deadline);
+        let context = self.context(task, deadline, abort);
         // A job that has ended cannot expire or be cancelled.
         let Some(job) = &task.job else {
-            let context = self.context(task, None, abort);
             return self.attempt(parsed, &context).await;
         };
         if clock.is_past(job.deadline) {
@@ -203,7 +206,6 @@ impl<S: Stage> Handler<S> {
         {
             return disposition;
         }
-        let context = self.context(task, job.deadline, abort);
         select! {
             // In this order: work that is done counts, also if the job is cancelled at the same moment.
             biased;
@@ -221,16 +223,19 @@ impl<S: Stage> Handler<S> {
 
     /// Runs the stage within the time it has.
     async fn attempt(&self, task: S::Task, context: &StageContext) -> Disposition {
+        if !self.stage.begins_later() {
+            context.begin();
+        }
         // A stage keeps nothing half-changed across tasks, so one that panicked can be used for the next.
         let running = AssertUnwindSafe(self.stage.run(task, context)).catch_unwind();
         select! {
             // In this order: when the grace period is over nothing more is begun, also if it could end at once.
             biased;
             () = context.cancelled.cancelled() => Disposition::Requeue,
-            ended = timeout_at(context.time_limit, running) => match ended {
+            ended = context.time_limit.bound(running) => match ended {
                 Ok(Ok(ended)) => Disposition::of(ended),
                 Ok(Err(panic)) => blame::<S>(&format!("panicked: {}", panic_message(&*panic))),
-                Err(_) => {
+                Err(Over) => {
                     let seconds = self.completion.config.task_timeout_seconds;
                     blame::<S>(&format!("took longer than {seconds} seconds"))
                 }
@@ -238,10 +243,18 @@ impl<S: Stage> Handler<S> {
         }
     }
 
-    fn context(&self, task: &ReceivedTask<'_>, deadline: Option<Timestamp>, abort: &CancellationToken) -> StageContext {
+    fn context(
+        &self,
+        task: &mut ReceivedTask<'_>,
+        deadline: Option<Timestamp>,
+        abort: &CancellationToken,
+    ) -> StageContext {
         let Completion { clock, config, publisher, .. } = &self.completion;
-        let time_limit = Instant::now() + clock.within(config.task_timeout(), deadline);
-        let mut context = StageContext::new(publisher.clone(), clock.clone(), time_limit, task.metadata.clone());
+        let until = deadline.map(|_| Instant::now() + clock.within(FOREVER, deadline));
+        let time_limit = TimeLimit::new(config.task_timeout(), until);
+        let context = StageContext::new(publisher.clone(), clock.clone(), time_limit, task.metadata.clone());
+        let mut context = context.of_waiting(task.waiting.take());
+        context.came_before |= task.redeliveries > 0;
         context.cancelled = abort.clone();
         context.alone = task.is_suspect;
         context

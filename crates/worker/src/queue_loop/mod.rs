@@ -13,6 +13,7 @@ mod handler;
 mod lanes;
 mod tasks_at_work;
 pub(crate) mod trace;
+pub(crate) mod waiting_tasks;
 mod waits;
 mod worker;
 

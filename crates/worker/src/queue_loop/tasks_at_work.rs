@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::error;
 
-use super::lanes::Consumers;
+use super::{lanes::Consumers, waiting_tasks::WaitingTasks};
 
 /// Messages that are remembered to come again; of more, the oldest are forgotten, and count as suspects when they come.
 const REMEMBERED: usize = 4_096;
@@ -36,6 +36,7 @@ pub(crate) struct TasksAtWork {
     concurrency: u32,
     /// Cancelled when the grace period of a shutdown is over.
     abort: CancellationToken,
+    waiting: WaitingTasks,
     /// Tasks that came by the present consumer.
     present: Vec<Running>,
     present_consumer: TaskTracker,
@@ -73,11 +74,17 @@ impl TasksAtWork {
             permits: Arc::new(Semaphore::new(concurrency as usize)),
             concurrency,
             abort: CancellationToken::new(),
+            waiting: WaitingTasks::default(),
             present: Vec::new(),
             present_consumer: TaskTracker::new(),
             lost: VecDeque::new(),
             hasher: RandomState::new(),
         }
+    }
+
+    /// The tasks in hand that have not begun.
+    pub(crate) fn waiting(&self) -> &WaitingTasks {
+        &self.waiting
     }
 
     /// Waits until one more task may be at work. Cancel safe.

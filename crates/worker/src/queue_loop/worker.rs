@@ -20,7 +20,7 @@
 use std::{sync::Arc, time::Duration};
 
 use echogen_ports::{Broker, Fault, QueueName};
-use echogen_protocol::StageTask;
+use echogen_protocol::{StageTask, TaskHeaders};
 use tokio::{
     select,
     task::JoinSet,
@@ -195,8 +195,9 @@ impl<S: Stage> Worker<S> {
     ) -> Result<(), Fault> {
         loop {
             let received = async {
-                // The permit comes before the delivery, so that the limit is a limit.
+                // Both come before the delivery, so that the limits are limits.
                 let permit = tasks.permit().await;
+                tasks.waiting().below(self.config.max_waiting_cost.max(1)).await;
                 let Some((queue, delivery)) = consumers.next().await? else {
                     return Err(Fault::unavailable(format!("a consumer of {} has ended", S::Task::STAGE)));
                 };
@@ -214,8 +215,9 @@ impl<S: Stage> Worker<S> {
             *failures = 0;
             let handler = Arc::clone(handler);
             let body = delivery.message.body.clone();
+            let waiting = tasks.waiting().add(TaskHeaders::cost_in(&delivery.message.headers).into());
             tasks.spawn(body, admission, move |alone, abort| async move {
-                handler.handle(delivery, queue, alone, &abort).await;
+                handler.handle(delivery, queue, alone, waiting, &abort).await;
             });
         }
     }

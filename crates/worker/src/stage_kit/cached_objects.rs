@@ -87,7 +87,7 @@ impl CachedObjects {
     }
 
     /// The cache itself.
-    pub(super) fn cache(&self) -> Arc<dyn Cache> {
+    pub fn cache(&self) -> Arc<dyn Cache> {
         Arc::clone(&self.cache)
     }
 

@@ -18,6 +18,7 @@ mod products;
 mod products_config;
 mod single_flight;
 mod stage;
+pub(crate) mod time_limit;
 
 pub use cached_objects::CachedObjects;
 pub(crate) use inference_thread::panic_message;
@@ -25,3 +26,4 @@ pub use inference_thread::{InferenceError, InferenceThread, IsDeviceFault, Reque
 pub use products::{Obtained, Origin, Product, Products, StoredObject};
 pub use products_config::ProductsConfig;
 pub use stage::{Outcome, Stage, StageContext, TaskMetadata};
+pub use time_limit::TimeLimit;

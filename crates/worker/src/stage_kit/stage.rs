@@ -1,6 +1,9 @@
 //! What a stage is: a function from a task to an outcome. No loops, no ack, no retry in it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use echogen_ports::{Broker, Fault};
@@ -8,10 +11,12 @@ use echogen_protocol::{
     ContentHash, EventKind, JobEvent, JobId, NextTask, ReplyTo, StageName, StageTask, TraceContext,
 };
 use jiff::Timestamp;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Clock, job::event_publisher::EventPublisher};
+use crate::{
+    Clock, job::event_publisher::EventPublisher, queue_loop::waiting_tasks::WaitingTask,
+    stage_kit::time_limit::TimeLimit,
+};
 
 /// One step of a job's way. Its name in logs, timings and metrics is that of its tasks: [`StageTask::STAGE`].
 #[async_trait]
@@ -25,6 +30,12 @@ pub trait Stage: Send + Sync + 'static {
     /// stores under a name that follows from the content. It returns only when its product is stored. It may be
     /// dropped at any `.await` (timeout, shutdown).
     async fn run(&self, task: Self::Task, context: &StageContext) -> Result<Outcome, Fault>;
+
+    /// Whether the stage itself says when the work on a task begins, by [`StageContext::begin`]; otherwise it begins at
+    /// once.
+    fn begins_later(&self) -> bool {
+        false
+    }
 }
 
 /// What follows a task.
@@ -75,8 +86,10 @@ pub struct StageContext {
     pub cancelled: CancellationToken,
     /// Cancelled when the client took the job back; whatever the stage does for it is in vain.
     pub job_cancelled: CancellationToken,
-    /// When the try ends, whatever it does.
-    pub time_limit: Instant,
+    /// The time that the attempt has.
+    pub time_limit: TimeLimit,
+    /// Whether an earlier attempt may have made some of the products.
+    pub came_before: bool,
     /// Whether the task came back from a worker that may have died of it: it must share its work with no other task.
     pub alone: bool,
     /// What goes with the task.
@@ -84,13 +97,37 @@ pub struct StageContext {
     /// The time of day.
     pub clock: Clock,
     publisher: EventPublisher,
+    /// Until the work begins: its part of what the worker may have waiting.
+    waiting: Arc<Mutex<Option<WaitingTask>>>,
 }
 
 impl StageContext {
     /// A context of a task that is no more than its metadata; the worker completes it.
-    pub(crate) fn new(publisher: EventPublisher, clock: Clock, time_limit: Instant, metadata: TaskMetadata) -> Self {
+    pub(crate) fn new(publisher: EventPublisher, clock: Clock, time_limit: TimeLimit, metadata: TaskMetadata) -> Self {
         let (cancelled, job_cancelled) = (CancellationToken::new(), CancellationToken::new());
-        Self { cancelled, job_cancelled, time_limit, alone: false, metadata, clock, publisher }
+        Self {
+            cancelled,
+            job_cancelled,
+            time_limit,
+            came_before: metadata.attempt > 1,
+            alone: false,
+            metadata,
+            clock,
+            publisher,
+            waiting: Arc::default(),
+        }
+    }
+
+    /// The same context of a task that waits for its turn until [`begin`](Self::begin).
+    pub(crate) fn of_waiting(mut self, waiting: Option<WaitingTask>) -> Self {
+        self.waiting = Arc::new(Mutex::new(waiting));
+        self
+    }
+
+    /// The work begins, or goes on: the time limit runs anew from here, and the worker may receive another task.
+    pub fn begin(&self) {
+        self.time_limit.restart();
+        drop(self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// Checks that the sender named products by the same settings as this stage; `same` says whether two settings name the
@@ -111,7 +148,8 @@ impl StageContext {
 
     /// A context for tests of a stage: first try, an hour of time, events sent at once.
     pub fn for_test(broker: Arc<dyn Broker>) -> Self {
-        let time_limit = Instant::now() + Duration::from_secs(3_600);
+        let time_limit = TimeLimit::new(Duration::from_secs(3_600), None);
+        time_limit.restart();
         let metadata = TaskMetadata { attempt: 1, ..TaskMetadata::default() };
         Self::new(EventPublisher::direct(broker), Clock::system(), time_limit, metadata)
     }

@@ -10,6 +10,7 @@ mod notifying;
 mod settling;
 mod shared_store;
 mod stand_in_notifier;
+mod waiting;
 
 use std::{
     collections::HashMap,
@@ -157,6 +158,7 @@ fn config() -> WorkerConfig {
     let backoff = Backoff { first_seconds: 1.0, factor: 2.0, max_seconds: 60.0 };
     WorkerConfig {
         concurrency: 2,
+        max_waiting_cost: u64::MAX,
         task_timeout_seconds: 10.0,
         max_attempts: 4,
         max_crashes: 3,
