@@ -5,6 +5,7 @@
 //! ended. The exit code is 1 if any job was lost or ended twice.
 #![expect(clippy::print_stdout, reason = "it reports to a person")]
 
+mod clients_queues;
 mod scenarios;
 mod trial;
 

@@ -21,7 +21,10 @@ use echogen_tests::{
 };
 use tokio::time::{sleep, timeout};
 
-use crate::trial::{Tally, Trial, jobs};
+use crate::{
+    clients_queues::{Trouble, hanging_callbacks, listener, reply_queues},
+    trial::{Tally, Trial, jobs},
+};
 
 type Running<'a> = Pin<Box<dyn Future<Output = anyhow::Result<Tally>> + 'a>>;
 
@@ -46,6 +49,10 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("network-cut", |servers| Box::pin(network_cut(servers))),
     ("poison", |servers| Box::pin(poison(servers))),
     ("callbacks", |servers| Box::pin(callbacks(servers))),
+    ("listener-queue-full", |servers| Box::pin(listener(servers, Trouble::Full))),
+    ("listener-queue-without-leader", |servers| Box::pin(listener(servers, Trouble::Leaderless))),
+    ("reply-queues-full-stuck-and-gone", |servers| Box::pin(reply_queues(servers))),
+    ("callback-server-hangs", |servers| Box::pin(hanging_callbacks(servers))),
     ("malformed-100000", |servers| Box::pin(malformed(servers))),
 ];
 
@@ -275,8 +282,7 @@ async fn callbacks(servers: &Servers) -> anyhow::Result<Tally> {
         }
         let began = Instant::now();
         loop {
-            let heard: BTreeSet<String> = server.heard().iter().filter_map(|line| job_of(line)).collect();
-            unheard = ids.difference(&heard).cloned().collect();
+            unheard = ids.difference(&heard_jobs(&server)).cloned().collect();
             if unheard.is_empty() {
                 return Ok(());
             }
@@ -304,6 +310,11 @@ async fn dead_letters(system: &System, queue: &QueueName) -> anyhow::Result<Vec<
         delivery.ack().await?;
     }
     Ok(stories)
+}
+
+/// The jobs whose ends the callback server has received.
+pub(crate) fn heard_jobs(server: &CallbackServer) -> BTreeSet<String> {
+    server.heard().iter().filter_map(|line| job_of(line)).collect()
 }
 
 /// Returns the job that a line of the callback server's output is about.
