@@ -37,7 +37,7 @@ fn uses(path: &[&str]) -> Vec<&'static str> {
         ["segmenter" | "encoder"] => [&ROLE[..], &PRODUCTS].concat(),
         ["sampler"] => [&ROLE[..], &["sampler"]].concat(),
         ["up"] => [&ROLE[..], &PRODUCTS, &["fetch", "callbacks", "sampler"]].concat(),
-        ["submit"] => vec!["job", "broker", "store"],
+        ["submit"] => vec!["job", "broker", "store", "cache"],
         ["status" | "cancel"] => vec!["broker", "cache", "store"],
         ["canary"] => vec!["job.lane", "job.pixels", "broker", "telemetry.listen"],
         ["dead-letters", _] | ["topology"] => vec!["broker"],

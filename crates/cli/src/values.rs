@@ -27,6 +27,11 @@ pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| format!("{text:?} is no number of seconds above 0 and up to a day"))
 }
 
+/// Returns a parsed number of seconds as a duration.
+pub(crate) fn limit(seconds: Option<f64>) -> Option<Duration> {
+    seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+}
+
 /// Parses an age such as `90s`, `15m`, `2h` or `3d`.
 pub(crate) fn age(text: &str) -> Result<Duration, String> {
     let expected = || format!("{text:?} is no age; give a whole number and s, m, h or d, such as 2h");

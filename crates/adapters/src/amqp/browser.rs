@@ -16,7 +16,7 @@ use futures::{
 use lapin::{
     Channel, Connection,
     message::BasicGetMessage,
-    options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, QueueDeclareOptions},
+    options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, BasicQosOptions, QueueDeclareOptions},
     types::{FieldTable, ShortString},
 };
 use tokio::time::timeout;
@@ -154,6 +154,16 @@ impl Browser for AmqpBrowser {
         self.held.remove(place);
         let acknowledged = self.channel.basic_ack(tag, BasicAckOptions::default()).await;
         acknowledged.map_err(|error| port_error(&format!("a message of {} is not removed", self.queue), error))
+    }
+
+    async fn flush(&mut self) -> Result<(), Fault> {
+        // Acknowledgements have no answer. The broker processes the requests of a channel in order, so the answer to this one,
+        // which changes nothing for `basic.get`, follows them.
+        let status = self.channel.status().clone();
+        let answer = self.channel.basic_qos(0, BasicQosOptions::default());
+        let answer = await_or_closed(answer, || status.connected()).await;
+        let answer = answer.ok_or_else(|| Fault::unavailable(format!("the connection that read {} is lost", self.queue)))?;
+        answer.map_err(|error| port_error(&format!("a message of {} may not be removed", self.queue), error))
     }
 
     async fn close(mut self: Box<Self>) -> Result<(), Fault> {

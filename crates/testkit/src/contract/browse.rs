@@ -93,6 +93,7 @@ async fn what_is_removed_is_gone_and_the_rest_stays_in_order(broker: &dyn Browse
             browser.remove(tag).await.expect("remove works");
         }
     }
+    browser.flush().await.expect("flush works");
     close(browser).await;
     let left: Vec<usize> = (0..MANY).filter(|number| number % 3 != 0).collect();
     ready(broker, left.len()).await;

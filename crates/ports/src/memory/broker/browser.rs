@@ -46,6 +46,10 @@ impl Browser for MemoryBrowser {
         removed.map(drop).ok_or_else(|| Fault::internal("there is no such message to remove"))
     }
 
+    async fn flush(&mut self) -> Result<(), Fault> {
+        Ok(())
+    }
+
     async fn close(self: Box<Self>) -> Result<(), Fault> {
         Ok(())
     }

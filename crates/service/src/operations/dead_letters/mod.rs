@@ -175,7 +175,7 @@ impl<F: FnMut(Progress<'_>) + Send> Run<'_, F> {
 
     async fn handle(&mut self, letter: &DeadLetter, tag: u64, browser: &mut dyn Browser) -> Result<(), Fault> {
         if self.action == Action::Redrive {
-            match self.publish(letter).await {
+            match self.publish(letter, browser).await {
                 Err(fault) if fault.kind() == FaultKind::TooLarge => {
                     self.outcome.refused += 1;
                     (self.each)(Progress::Refused(letter, &fault));
@@ -184,9 +184,13 @@ impl<F: FnMut(Progress<'_>) + Send> Run<'_, F> {
                 published => published?,
             }
         }
-        // A letter is removed only after the confirm: a crash in between may duplicate this one, and loses none.
+        // A letter is removed only after the confirm: a crash in between loses none.
         if self.action != Action::List {
             browser.remove(tag).await?;
+        }
+        // Before the next letter is published, so that a crash duplicates one at most.
+        if self.action == Action::Redrive {
+            browser.flush().await?;
         }
         self.outcome.done += 1;
         (self.each)(Progress::Done(letter));
@@ -194,7 +198,7 @@ impl<F: FnMut(Progress<'_>) + Send> Run<'_, F> {
     }
 
     /// Publishes the task as it was first published, so that its attempts count from the beginning.
-    async fn publish(&self, letter: &DeadLetter) -> Result<(), Fault> {
+    async fn publish(&self, letter: &DeadLetter, browser: &mut dyn Browser) -> Result<(), Fault> {
         let headers = TaskHeaders {
             failures: 0,
             last_error: None,
@@ -208,6 +212,8 @@ impl<F: FnMut(Progress<'_>) + Send> Run<'_, F> {
                 Err(fault) if !fault.is_permanent() && failures < TRIES => {
                     let wait: Duration = WAITS.wait_asked(fault.retry_after(), failures);
                     warn!(queue = %letter.queue, %fault, ?wait, "a letter was not redriven, retrying");
+                    // A letter whose browser has lost its connection is back in its queue: published now, it would be doubled.
+                    browser.flush().await?;
                     if self.stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
                         return Err(fault);
                     }
