@@ -15,7 +15,7 @@ use crate::{
         jobs::{BATCH_EXAMPLES, BatchArguments},
         roles::{ROLE_EXAMPLES, UP_EXAMPLES},
         segment::{SEGMENT_EXAMPLES, SegmentArguments},
-        status::{CancelArguments, StatusArguments},
+        status::{CancelArguments, STATUS_EXAMPLES, StatusArguments},
         submit::{SUBMIT_EXAMPLES, SubmitArguments},
         topology::TopologyArguments,
     },
@@ -40,7 +40,7 @@ Flags of the sections model, finder, job and telemetry omit the section: --devic
 `echogen config show` prints every setting, its value, and where the value comes from.
 
 Exit codes: 0 success, 1 a job failed, 2 the command line, a file or the configuration is wrong,
-3 the compute device has failed, 130 interrupted.";
+3 the compute device has failed, 124 a job has not ended within --timeout, 130 interrupted.";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -85,6 +85,7 @@ pub(crate) enum Command {
     #[command(after_help = SUBMIT_EXAMPLES)]
     Submit(Box<SubmitArguments>),
     /// Print the status of a job
+    #[command(after_help = STATUS_EXAMPLES)]
     Status(Box<StatusArguments>),
     /// Cancel jobs
     Cancel(Box<CancelArguments>),

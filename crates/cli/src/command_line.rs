@@ -37,7 +37,7 @@ fn uses(path: &[&str]) -> Vec<&'static str> {
         ["segmenter" | "encoder"] => [&ROLE[..], &PRODUCTS].concat(),
         ["sampler"] => [&ROLE[..], &["sampler"]].concat(),
         ["up"] => [&ROLE[..], &PRODUCTS, &["fetch", "callbacks", "sampler"]].concat(),
-        ["submit"] => vec!["job", "broker", "store"],
+        ["submit"] => vec!["job", "broker", "store", "cache"],
         ["status" | "cancel"] => vec!["broker", "cache", "store"],
         ["canary"] => vec!["job.lane", "job.pixels", "broker", "telemetry.listen"],
         ["dead-letters", _] | ["topology"] => vec!["broker"],
@@ -173,9 +173,15 @@ mod tests {
         let help = |name: &str| {
             let mut command = definition();
             command.build();
-            let found = if name.is_empty() { Some(&mut command) } else { command.find_subcommand_mut(name) };
-            found.unwrap().clone().term_width(100).render_long_help().to_string()
+            let mut found = &mut command;
+            for name in name.split_whitespace() {
+                found = found.find_subcommand_mut(name).unwrap();
+            }
+            found.clone().term_width(100).render_long_help().to_string()
         };
+        for name in ["status", "submit", "dead-letters", "dead-letters list", "dead-letters redrive"] {
+            assert!(help(name).contains("Examples:\n  "), "{name}");
+        }
         for name in ["", "generate", "batch"] {
             insta::assert_snapshot!(format!("help-{name}"), help(name));
         }

@@ -1,6 +1,9 @@
 //! Parsers for the values of commands' own arguments; each error message describes a valid value.
 
-use echogen_protocol::{BoundingBox, JobId, Point, check_object_key};
+use std::time::Duration;
+
+use echogen_protocol::{BoundingBox, JobId, Point, QueueName, StageName, check_object_key};
+use echogen_service::operations::dead_letters::queues_named;
 
 /// Parses `left,top,right,bottom`.
 pub(crate) fn bounding_box(text: &str) -> Result<BoundingBox, String> {
@@ -24,6 +27,39 @@ pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| format!("{text:?} is no number of seconds above 0 and up to a day"))
 }
 
+/// Returns a parsed number of seconds as a duration.
+pub(crate) fn limit(seconds: Option<f64>) -> Option<Duration> {
+    seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+}
+
+/// Parses an age such as `90s`, `15m`, `2h` or `3d`.
+pub(crate) fn age(text: &str) -> Result<Duration, String> {
+    let expected = || format!("{text:?} is no age; give a whole number and s, m, h or d, such as 2h");
+    let text = text.trim();
+    let unit = text.chars().next_back().ok_or_else(expected)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return Err(expected()),
+    };
+    let number: u32 = text[..text.len() - 1].parse().map_err(|_| expected())?;
+    Ok(Duration::from_secs(u64::from(number) * seconds))
+}
+
+/// Parses a stage's name or a queue's name.
+pub(crate) fn queues(text: &str) -> Result<Queues, String> {
+    queues_named(text).map(Queues).ok_or_else(|| {
+        let stages = StageName::ALL.map(StageName::as_str).join(", ");
+        format!("there is no queue or stage {text:?}; stages are {stages}, `echogen topology` lists the queues")
+    })
+}
+
+/// The queues that one value names.
+#[derive(Clone, Debug)]
+pub(crate) struct Queues(pub(crate) Vec<QueueName>);
+
 /// Parses a job's id.
 pub(crate) fn job_id(text: &str) -> Result<JobId, String> {
     match check_object_key(text) {
@@ -46,6 +82,22 @@ mod tests {
     fn seconds_are_a_number_up_to_a_day() {
         assert_eq!((seconds("0.5").unwrap(), seconds("86400").unwrap()), (0.5, 86_400.0));
         assert!(["", "x", "0", "-1", "NaN", "inf", "86401"].iter().all(|text| seconds(text).is_err()));
+    }
+
+    #[test]
+    fn an_age_is_a_number_and_a_unit() {
+        let seconds = |text| age(text).map(|age| age.as_secs());
+        assert_eq!([seconds("90s"), seconds("15m"), seconds("2h"), seconds("3d")], [90, 900, 7_200, 259_200].map(Ok));
+        for text in ["", "h", "2", "2 h", "-1h", "1.5h", "2w", "2ä", "99999999999s"] {
+            assert!(age(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_queue_is_named_by_its_stage_too() {
+        assert_eq!(queues("dispatcher").unwrap().0.len(), 3);
+        let error = queues("painter").unwrap_err();
+        assert!(error.contains("dispatcher, segmenter"), "{error}");
     }
 
     #[test]

@@ -36,10 +36,21 @@ impl Message {
         self.headers.insert(TaskHeaders::TRACEPARENT_HEADER.to_owned(), traceparent);
         self
     }
+
+    /// The same message as a dead letter, parked now.
+    #[must_use]
+    pub fn parked(mut self, reason: &str) -> Self {
+        self.headers.insert(DEAD_LETTER_REASON.to_owned(), reason.to_owned());
+        self.headers.insert(DEAD_LETTER_TIME.to_owned(), Timestamp::now().to_string());
+        self
+    }
 }
 
 /// The header with the reason of a dead letter.
 pub const DEAD_LETTER_REASON: &str = "echogen-dead-letter-reason";
+
+/// The header with the time at which a dead letter was parked.
+pub const DEAD_LETTER_TIME: &str = "echogen-dead-letter-time";
 
 /// Something that happened to a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,10 +90,12 @@ impl Event {
         serde_json::from_slice(&self.body).ok()
     }
 
-    /// Whether the topic is `prefix` or continues it with further words. The empty prefix covers every topic.
+    /// Whether the topic is `prefix` or continues it with further words. A word `*` of the prefix stands for any one word.
+    /// The empty prefix covers every topic.
     pub fn is_under(&self, prefix: &str) -> bool {
-        let Some(rest) = self.topic.strip_prefix(prefix) else { return false };
-        prefix.is_empty() || rest.is_empty() || rest.starts_with('.')
+        let mut words = self.topic.split('.');
+        prefix.is_empty()
+            || prefix.split('.').all(|asked| words.next().is_some_and(|word| asked == "*" || asked == word))
     }
 }
 
@@ -97,8 +110,8 @@ pub trait Broker: Send + Sync + std::fmt::Debug {
     /// The same, but consumers receive the message only after `delay`, or somewhat later. It is durable meanwhile.
     async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), Fault>;
 
-    /// Parks a message in [`QueueName::dead_letters`] of `queue`, with the header [`DEAD_LETTER_REASON`] added; returns
-    /// only when the broker has confirmed it.
+    /// Parks a message in [`QueueName::dead_letters`] of `queue`, with the headers of [`Message::parked`] added; returns only
+    /// when the broker has confirmed it.
     async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), Fault>;
 
     /// Starts to consume. At most `prefetch` deliveries (at least 1) are unsettled at any time. Any number of consumers
@@ -190,11 +203,13 @@ mod tests {
     fn a_prefix_covers_whole_words() {
         let event =
             Event { topic: "job.completed.one".to_owned(), body: Bytes::new(), recipient: Recipient::Subscribers };
-        for prefix in ["", "job", "job.completed", "job.completed.one"] {
+        for prefix in ["", "job", "job.completed", "job.completed.one", "*", "job.*", "job.*.one", "*.*.*"] {
             assert!(event.is_under(prefix), "{prefix}");
         }
-        for prefix in ["job.comp", "job.completed.on", "completed", "job.completed.one.two"] {
+        for prefix in ["job.comp", "job.completed.on", "completed", "job.completed.one.two", "job.*.two", "*.*.*.*"] {
             assert!(!event.is_under(prefix), "{prefix}");
         }
+        let dotted = Event { topic: "job.completed.one.two".to_owned(), ..event };
+        assert!(dotted.is_under("job.*.one.two") && dotted.is_under("job.*.one") && !dotted.is_under("job.*.two"));
     }
 }

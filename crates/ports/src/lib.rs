@@ -8,6 +8,7 @@
 
 mod backoff;
 mod broker;
+mod browse;
 mod cache;
 mod callback_sender;
 mod fault;
@@ -20,7 +21,10 @@ mod secret;
 mod spawn_blocking;
 
 pub use backoff::{Backoff, random_number};
-pub use broker::{Broker, Consumer, DEAD_LETTER_REASON, Delivery, Event, EventStream, Message, Recipient, Settle};
+pub use broker::{
+    Broker, Consumer, DEAD_LETTER_REASON, DEAD_LETTER_TIME, Delivery, Event, EventStream, Message, Recipient, Settle,
+};
+pub use browse::{Browse, Browsed, Browser};
 pub use cache::{Cache, FencingToken};
 pub use callback_sender::{CallbackReply, CallbackSender};
 pub use echogen_protocol::{KeyError, QueueName};

@@ -4,17 +4,23 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use echogen_ports::{
-    Broker, Cache, CallbackReply, CallbackSender, Fault, MemoryBroker, MemoryCache, MemoryCallbackSender,
+    Broker, Browse, Cache, CallbackReply, CallbackSender, Fault, MemoryBroker, MemoryCache, MemoryCallbackSender,
     MemoryObjectStore, ObjectStore, memory::CallbackAnswer,
 };
 use echogen_protocol::JobEvent;
 use echogen_testkit::contract::{
-    CallbackServers, broker_contract, cache_contract, callback_sender_contract, fencing_contract, object_store_contract,
+    CallbackServers, broker_contract, browse_contract, cache_contract, callback_sender_contract, fencing_contract,
+    object_store_contract,
 };
 
 #[tokio::test(start_paused = true)]
 async fn the_broker_keeps_the_contract() {
     broker_contract(|| async { Arc::new(MemoryBroker::new()) as Arc<dyn Broker> }).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn its_queues_can_be_looked_through() {
+    browse_contract(|| async { Arc::new(MemoryBroker::new()) as Arc<dyn Browse> }).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,6 +16,8 @@ pub enum Exit {
     Usage,
     /// The compute device is broken; a restarted process may recover.
     DeviceFault,
+    /// A job has not ended within the time that was given, as the command `timeout` counts it.
+    TimedOut,
     /// Stopped by Ctrl-C, as shells count it: 128 + SIGINT.
     Interrupted,
 }
@@ -34,6 +36,7 @@ impl From<Exit> for ExitCode {
             Exit::JobFailed => Self::from(1),
             Exit::Usage => Self::from(2),
             Exit::DeviceFault => Self::from(3),
+            Exit::TimedOut => Self::from(124),
             Exit::Interrupted => Self::from(130),
         }
     }

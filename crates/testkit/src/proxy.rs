@@ -1,6 +1,6 @@
 //! A TCP proxy that can cut, stall and restore what goes through it.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -18,6 +18,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 enum Network {
     /// Everything passes.
     Whole,
+    /// Everything passes later.
+    Slow(Duration),
     /// Nothing passes, without any notification: data that was sent waits.
     Stalled,
     /// Connections are reset, new ones too.
@@ -68,6 +70,11 @@ impl CutProxy {
     /// Lets nothing pass, without notifying either side, until [`CutProxy::restore`].
     pub fn stall(&self) {
         self.network.send_replace(Network::Stalled);
+    }
+
+    /// Lets everything pass, each piece of up to 16 KiB after a delay, until [`CutProxy::restore`].
+    pub fn slow_down(&self, delay: Duration) {
+        self.network.send_replace(Network::Slow(delay));
     }
 
     /// Lets everything pass again; stalled data continues.
@@ -122,8 +129,11 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut network: watc
                 continue;
             }
             () = std::future::ready(()), if state == Network::Cut => return,
-            read = from.read(&mut buffer), if state == Network::Whole => read,
+            read = from.read(&mut buffer), if state != Network::Stalled => read,
         };
+        if let Network::Slow(delay) = state {
+            tokio::time::sleep(delay).await;
+        }
         match read {
             Ok(count) if count > 0 && to.write_all(&buffer[..count]).await.is_ok() => {}
             _ => return,
@@ -177,5 +187,8 @@ mod tests {
         proxy.restore();
         let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
         assert_eq!(said_back(&mut stream, 4).await, Some(4));
+        proxy.slow_down(Duration::from_millis(150));
+        assert_eq!(said_back(&mut stream, 5).await, None, "there and back takes twice the delay");
+        assert_eq!(stream.read_u8().await.unwrap(), 5);
     }
 }

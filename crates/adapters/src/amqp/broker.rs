@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_ports::{Broker, Consumer, DEAD_LETTER_REASON, Event, EventStream, Fault, Message, QueueName, Recipient};
+use echogen_ports::{Broker, Browse, Browser, Consumer, Event, EventStream, Fault, Message, QueueName, Recipient};
 use echogen_protocol::ReplyTo;
 use lapin::{BasicProperties, types::ShortString};
 use tokio::time::{Instant, timeout};
@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::{
+    browser::AmqpBrowser,
     config::AmqpConfig,
     consumer::AmqpConsumer,
     declare::{depth, short},
@@ -275,10 +276,9 @@ impl Broker for AmqpBroker {
         self.send(queue, self.context.topology.names().delayed_route(queue, delay)?, message).await
     }
 
-    async fn dead_letter(&self, queue: &QueueName, mut message: Message, reason: &str) -> Result<(), Fault> {
-        message.headers.insert(DEAD_LETTER_REASON.to_owned(), reason.to_owned());
+    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), Fault> {
         let dead = queue.dead_letters();
-        self.send(&dead, self.context.topology.names().route(&dead), message).await
+        self.send(&dead, self.context.topology.names().route(&dead), message.parked(reason)).await
     }
 
     async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, Fault> {
@@ -305,5 +305,19 @@ impl Broker for AmqpBroker {
         let session = self.consuming.get().await?;
         let exchange = self.context.topology.names().events();
         Ok(Box::new(AmqpEvents::open(session.connection(), &exchange, prefix).await?))
+    }
+}
+
+#[async_trait]
+impl Browse for AmqpBroker {
+    async fn depth(&self, queue: &QueueName) -> Result<u64, Fault> {
+        let depths = self.depths(std::slice::from_ref(queue)).await?;
+        Ok(depths.first().map_or(0, |(_, messages)| u64::from(*messages)))
+    }
+
+    async fn browse(&self, queue: &QueueName, count: u64) -> Result<Box<dyn Browser>, Fault> {
+        let session = self.consuming.get().await?;
+        let name = self.context.topology.names().queue(queue);
+        Ok(Box::new(AmqpBrowser::open(session.connection(), &name, count).await?))
     }
 }

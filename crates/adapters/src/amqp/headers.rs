@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use echogen_ports::{DEAD_LETTER_REASON, Fault, Message};
+use echogen_ports::{DEAD_LETTER_REASON, DEAD_LETTER_TIME, Fault, Message};
 use echogen_protocol::ReplyTo;
 use lapin::{
     BasicProperties,
@@ -84,8 +84,11 @@ pub(super) fn message(data: Vec<u8>, properties: &BasicProperties, redelivered: 
     };
     property(ReplyTo::QUEUE_HEADER, properties.reply_to());
     property(ReplyTo::CORRELATION_HEADER, properties.correlation_id());
-    if let Some(reason) = given_up(table) {
+    if let Some((reason, time)) = given_up(table) {
         headers.entry(DEAD_LETTER_REASON.to_owned()).or_insert(reason);
+        if let Some(time) = time {
+            headers.entry(DEAD_LETTER_TIME.to_owned()).or_insert(time);
+        }
     }
     // Newer brokers count deliveries and failed deliveries separately; the larger one is the number of deliveries.
     let counted = ["x-delivery-count", "x-acquired-count"].iter().filter_map(|name| number(table, name)).max();
@@ -141,21 +144,28 @@ fn number(table: &FieldTable, name: &str) -> Option<u32> {
     Some(u32::try_from(number.max(0)).unwrap_or(u32::MAX))
 }
 
-/// Why the broker itself dead-lettered a message, from the newest entry of `x-death`. The end of a retry's wait is also
-/// recorded there, and is not such a reason.
-fn given_up(table: &FieldTable) -> Option<String> {
+/// Why and when the broker itself dead-lettered a message, from the newest entry of `x-death`. The end of a retry's wait is
+/// also recorded there, and is not such a reason.
+fn given_up(table: &FieldTable) -> Option<(String, Option<String>)> {
     let AMQPValue::FieldArray(deaths) = table.inner().get("x-death")? else { return None };
     let AMQPValue::FieldTable(death) = deaths.as_slice().first()? else { return None };
     let word = |name: &str| death.inner().get(name).and_then(text);
     let (reason, queue) = (word("reason")?, word("queue").unwrap_or_default());
-    match reason.as_str() {
-        "delivery_limit" => Some(format!(
+    let reason = match reason.as_str() {
+        "delivery_limit" => format!(
             "the broker gave it up: it came back to {queue} unsettled more often than the delivery limit allows; it may \
              kill its worker"
-        )),
-        "rejected" | "maxlen" => Some(format!("the broker gave it up: {reason} in {queue}")),
+        ),
+        "rejected" | "maxlen" => format!("the broker gave it up: {reason} in {queue}"),
+        _ => return None,
+    };
+    let time = match death.inner().get("time") {
+        Some(AMQPValue::Timestamp(seconds)) => {
+            i64::try_from(*seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok())
+        }
         _ => None,
-    }
+    };
+    Some((reason, time.map(|time| time.to_string())))
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@
 mod address;
 mod await_or_closed;
 mod broker;
+mod browser;
 mod config;
 mod consumer;
 mod declare;

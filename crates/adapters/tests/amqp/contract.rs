@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use echogen_adapters::amqp::{AmqpBroker, AmqpConfig};
-use echogen_ports::Broker;
+use echogen_ports::{Broker, Browse};
 use echogen_testkit::{RabbitMq, contract};
 
 use crate::client::config;
@@ -27,4 +27,16 @@ async fn classic_queues_keep_it_too() {
         Arc::new(broker) as Arc<dyn Broker>
     };
     contract::broker_contract(fresh).await;
+}
+
+#[tokio::test]
+async fn its_queues_can_be_looked_through() {
+    let url = RabbitMq::shared().await.amqp_url();
+    for quorum in [true, false] {
+        let fresh = || async {
+            let config = AmqpConfig { quorum, ..config(url.clone()) };
+            Arc::new(AmqpBroker::connect(config).await.expect("the broker takes connections")) as Arc<dyn Browse>
+        };
+        contract::browse_contract(fresh).await;
+    }
 }

@@ -1,6 +1,6 @@
 //! `echogen status` and `echogen cancel`: print the status of a job, and cancel jobs.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use clap::Args;
 use echogen_protocol::{JobEvent, JobId, JobResult, JobStatus as End};
@@ -11,13 +11,23 @@ use echogen_service::{
     operations::{
         cancel::Canceller,
         connect,
-        status::{JobStatus, Observed, StatusReader},
+        status::{JobStatus, StatusReader},
+        wait::{JobWait, Observed, within},
     },
 };
 use echogen_worker::JobState;
 use serde_json::json;
 
 use crate::values;
+
+pub(crate) const STATUS_EXAMPLES: &str = "\
+Examples:
+  What is known of a job; the exit code is 1 if it has failed:
+    echogen status dog-1
+  Follow it to its end, for ten minutes at most:
+    echogen status dog-1 --watch --timeout 600
+
+--watch survives a lost connection, and reads the result itself if an event was missed.";
 
 /// `echogen status`.
 #[derive(Args, Debug, Clone)]
@@ -26,9 +36,13 @@ pub(crate) struct StatusArguments {
     #[arg(value_name = "ID", value_parser = values::job_id)]
     pub(crate) id: JobId,
 
-    /// Print every event until the job's end
+    /// Print every event until the job's end; a parked job has not ended
     #[arg(short, long)]
     pub(crate) watch: bool,
+
+    /// Watch no longer than this many seconds; the exit code is then 124
+    #[arg(long, value_name = "SECONDS", requires = "watch", value_parser = values::seconds)]
+    pub(crate) timeout: Option<f64>,
 
     /// The job's `output.destination`, if it has one and Redis no longer knows the job
     #[arg(long, value_name = "PREFIX")]
@@ -55,14 +69,12 @@ pub(crate) struct CancelArguments {
 pub(crate) fn status(arguments: &StatusArguments, config: &ServiceConfig, as_json: bool) -> Result<Exit, Failure> {
     block_on(async {
         let reader = StatusReader::open(config, &arguments.id, arguments.destination.as_deref()).await?;
+        let reader = Arc::new(reader);
         let status = if arguments.watch {
-            let broker = connect(config).await?;
-            let status = reader.watch(&*broker, |observed| show(&observed, as_json)).await;
-            broker.close().await;
-            status?
+            watch(arguments, &reader, config, as_json).await?
         } else {
             let status = reader.check().await?;
-            status.unreadable.iter().for_each(|error| show(&Observed::Unreadable(error), as_json));
+            status.unreadable.iter().for_each(|error| warn(&Observed::Unreadable(&error.to_string())));
             status
         };
         let addresses = match (arguments.presign, &status.result) {
@@ -73,13 +85,30 @@ pub(crate) fn status(arguments: &StatusArguments, config: &ServiceConfig, as_jso
     })
 }
 
-fn show(observed: &Observed<'_>, as_json: bool) {
-    match observed {
-        Observed::Unreadable(error) => {
-            print_error(format_args!("warning: the job status store cannot be read: {error}"));
-        }
+async fn watch(
+    arguments: &StatusArguments,
+    reader: &Arc<StatusReader>,
+    config: &ServiceConfig,
+    as_json: bool,
+) -> Result<JobStatus, Failure> {
+    let broker = connect(config).await?;
+    let each = |observed: Observed<'_>| match observed {
         Observed::Event(event) if as_json => print_json("event", event),
         Observed::Event(event) => print_line(&step(event)),
+        trouble => warn(&trouble),
+    };
+    let mut waiting = JobWait::of_known_job(Arc::clone(&broker) as _, Arc::clone(reader)).await?;
+    let status = within(values::limit(arguments.timeout), &arguments.id, waiting.result(each)).await;
+    broker.close().await;
+    status
+}
+
+/// Prints what keeps a wait from seeing the job.
+pub(crate) fn warn(trouble: &Observed<'_>) {
+    match trouble {
+        Observed::Unreadable(why) => print_error(format_args!("warning: the job's status cannot be read: {why}")),
+        Observed::Lost => print_error("warning: the connection to RabbitMQ was lost; connecting again"),
+        Observed::Event(_) => {}
     }
 }
 

@@ -1,6 +1,9 @@
 //! `echogen submit`: one job, or a file of them, to the intake queues.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
 use echogen_protocol::{EventKind, ImageSource, Job, JobId};
@@ -10,24 +13,30 @@ use echogen_service::{
     console::{print_error, print_json, print_line},
     interrupted,
     operations::{
-        JobEvents,
-        submit::{Batch, BatchOptions, BatchSummary, LineEnd, Submitter, in_words, wait_for_end},
+        submit::{Batch, BatchOptions, BatchSummary, LineEnd, Submitter, in_words},
+        wait::{JobWait, Observed, within},
     },
     stop_token,
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
+use super::status;
+use crate::values;
+
 pub(crate) const SUBMIT_EXAMPLES: &str = "\
 Examples:
   Submit one job and wait for its end:
-    echogen submit --subject dog.png --prompt \"a dog on a beach\" --wait
+    echogen submit --subject dog.png --prompt \"a dog on a beach\" --wait --timeout 600
   Submit a file of jobs, one JSON object per line; run it again to resume and to send failed lines
   again:
     echogen submit --batch manifest.jsonl --lane bulk
 
 The progress is recorded beside the file, in manifest.jsonl.submitted. Lines may be added, and lines
 that failed may be corrected; for another file, broker or prefix use --restart.
+
+--wait survives a lost connection. With --store-url the result is also looked up there, so that no
+end is missed; with --cache-url it is noticed as well that the job was parked.
 
 A picture that is a file is uploaded to the store if --store-url is given; otherwise it becomes a
 part of the job, which may have at most 8 MiB.";
@@ -59,9 +68,13 @@ pub(crate) struct SubmitArguments {
     #[arg(long, requires = "batch")]
     pub(crate) restart: bool,
 
-    /// Wait for the job's end; the exit code is 1 if it fails
+    /// Wait for the job's end; the exit code is 1 if it fails or is parked
     #[arg(long, conflicts_with = "batch")]
     pub(crate) wait: bool,
+
+    /// Wait no longer than this many seconds; the exit code is then 124, and the job goes on
+    #[arg(long, value_name = "SECONDS", requires = "wait", value_parser = values::seconds)]
+    pub(crate) timeout: Option<f64>,
 
     /// Messages in flight to the broker, not yet confirmed
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -74,7 +87,7 @@ pub(crate) fn run(arguments: &SubmitArguments, config: &ServiceConfig, as_json: 
         let submitter = Submitter::open(config).await?;
         let ended = match &arguments.batch {
             Some(path) => batch(path, arguments, &config.job, &submitter, as_json).await,
-            None => one(arguments, &config.job, &submitter, as_json).await,
+            None => one(arguments, config, &submitter, as_json).await,
         };
         submitter.close().await;
         ended
@@ -83,10 +96,11 @@ pub(crate) fn run(arguments: &SubmitArguments, config: &ServiceConfig, as_json: 
 
 async fn one(
     arguments: &SubmitArguments,
-    defaults: &JobDefaults,
+    config: &ServiceConfig,
     submitter: &Submitter,
     as_json: bool,
 ) -> Result<Exit, Failure> {
+    let defaults = &config.job;
     let (subject, prompt) =
         (arguments.subject.clone().unwrap_or_default(), arguments.prompt.clone().unwrap_or_default());
     let mut job = Job::new(ImageSource(subject), prompt);
@@ -97,28 +111,28 @@ async fn one(
     defaults.apply(&mut job);
     let job = submitter.prepare(job).await.map_err(Failure::usage)?;
     // The subscription must exist before the job is published, because the job may end at once.
-    let events = if arguments.wait { Some(submitter.events(&job.id).await?) } else { None };
+    let waiting = if arguments.wait { Some(submitter.wait_for(&job, config).await?) } else { None };
     submitter.send(&job).await.map_err(|error| Failure::refused("the job was not sent", &error))?;
     if as_json {
         print_json("submitted", &json!({ "id": job.id }));
     } else {
         print_line(job.id.as_str());
     }
-    match events {
-        Some(events) => wait(events, &job.id, as_json).await,
+    match waiting {
+        Some(waiting) => wait(waiting, &job.id, values::limit(arguments.timeout), as_json).await,
         None => Ok(Exit::Success),
     }
 }
 
-async fn wait(mut events: JobEvents, id: &JobId, as_json: bool) -> Result<Exit, Failure> {
-    let print = |event: &_| {
-        if as_json {
-            print_json("event", event);
-        }
+async fn wait(mut waiting: JobWait, id: &JobId, timeout: Option<Duration>, as_json: bool) -> Result<Exit, Failure> {
+    let each = |observed: Observed<'_>| match observed {
+        Observed::Event(event) if as_json => print_json("event", event),
+        Observed::Event(_) => {}
+        trouble => status::warn(&trouble),
     };
     let last = tokio::select! {
-        // The job has ended.
-        last = wait_for_end(&mut events, id, print) => last?,
+        // The job has ended, or the time is up.
+        last = within(timeout, id, waiting.end(each)) => last?,
         // A signal ends the wait; the job continues.
         () = interrupted() => return Ok(Exit::Interrupted),
     };

@@ -1,5 +1,7 @@
 //! The in-memory broker: queues in one process, with prefetch, redelivery, delay, dead letters and events.
 
+mod browser;
+
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::{Arc, Mutex},
@@ -15,9 +17,7 @@ use tokio::{
 };
 
 use super::lock;
-use crate::{
-    Broker, Consumer, DEAD_LETTER_REASON, Delivery, Event, EventStream, Fault, Message, QueueName, Recipient, Settle,
-};
+use crate::{Broker, Consumer, Delivery, Event, EventStream, Fault, Message, QueueName, Recipient, Settle};
 
 /// Queues and events in memory. A queue is created when it is first named.
 #[derive(Clone, Default)]
@@ -115,9 +115,8 @@ impl Broker for MemoryBroker {
         Ok(())
     }
 
-    async fn dead_letter(&self, queue: &QueueName, mut message: Message, reason: &str) -> Result<(), Fault> {
-        message.headers.insert(DEAD_LETTER_REASON.to_owned(), reason.to_owned());
-        self.publish(&queue.dead_letters(), message).await
+    async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), Fault> {
+        self.publish(&queue.dead_letters(), message.parked(reason)).await
     }
 
     async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, Fault> {
@@ -143,6 +142,21 @@ impl Broker for MemoryBroker {
         let (events, received) = mpsc::unbounded_channel();
         lock(&self.shared.state).listeners.push(Listener { prefix: prefix.to_owned(), events });
         Ok(Box::new(MemoryEvents(received)))
+    }
+}
+
+impl Shared {
+    /// Requeues everything that a consumer has not settled.
+    fn requeue_all(&self, consumer: u64) {
+        let mut state = lock(&self.state);
+        let mut mine: Vec<u64> =
+            state.unsettled.iter().filter(|(_, out)| out.consumer == consumer).map(|(tag, _)| *tag).collect();
+        // Latest first, each to the front: this restores the queue's order.
+        mine.sort_unstable_by(|a, b| b.cmp(a));
+        for tag in mine {
+            state.requeue(tag);
+        }
+        self.arrived.notify_waiters();
     }
 }
 
@@ -235,15 +249,7 @@ impl Consumer for MemoryConsumer {
 
 impl Drop for MemoryConsumer {
     fn drop(&mut self) {
-        let mut state = lock(&self.shared.state);
-        let mut mine: Vec<u64> =
-            state.unsettled.iter().filter(|(_, out)| out.consumer == self.number).map(|(tag, _)| *tag).collect();
-        // Latest first, each to the front: this restores the queue's order.
-        mine.sort_unstable_by(|a, b| b.cmp(a));
-        for tag in mine {
-            state.requeue(tag);
-        }
-        self.shared.arrived.notify_waiters();
+        self.shared.requeue_all(self.number);
     }
 }
 
@@ -299,6 +305,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
+    use crate::DEAD_LETTER_REASON;
 
     #[tokio::test(start_paused = true)]
     async fn the_counters_tell_where_messages_are() {

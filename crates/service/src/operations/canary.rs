@@ -1,24 +1,29 @@
 //! The canary: one tiny job through the whole system, from the intake queue to its completion event.
 //!
-//! Each canary has a unique picture, so that no stage finds a cached product. It subscribes only to events that end
-//! jobs, so that it does not receive every event of a busy system.
+//! Each canary has a unique picture, so that no stage finds a cached product. It subscribes only to the events of its own job,
+//! again if the connection is lost.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use echogen_imaging::{ImageFormat, RgbImage, encode_image};
-use echogen_ports::{Broker, EventStream, Fault, Message};
+use echogen_ports::{Broker, Message};
 use echogen_protocol::{EventKind, IfNotFound, ImageSource, Job, JobEvent, JobId, Lane, PixelBudget, StageTask};
 use echogen_telemetry::{Consuming, Telemetry, health, metrics};
 use echogen_worker::Clock;
-use futures::future::select_all;
 use jiff::{SignedDuration, Timestamp};
-use serde_json::Value;
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info_span, warn};
 
-use super::{connect, events::reason, submit::in_new_trace};
+use super::{
+    Incoming, JobEvents, connect,
+    events::{is_last, reason},
+    submit::in_new_trace,
+};
 use crate::{Exit, Failure, config::ServiceConfig, monitor, signals::stop_token};
 
 /// Where a canary's pictures and result are stored, among the results.
@@ -26,10 +31,6 @@ const DESTINATION: &str = "canary";
 
 /// Side of the picture in pixels.
 const SIDE: u32 = 64;
-
-/// The kinds of events that end a job.
-const ENDS: [EventKind; 5] =
-    [EventKind::Completed, EventKind::Failed, EventKind::Expired, EventKind::Cancelled, EventKind::Parked];
 
 /// The settings of a canary.
 #[derive(Clone, Debug)]
@@ -60,7 +61,7 @@ impl Canary {
     pub async fn once(&self, config: &ServiceConfig) -> Result<CanaryReport, Failure> {
         metrics().expect_canary();
         let broker = connect(config).await?;
-        let report = self.send(&*broker).await;
+        let report = self.send(&(Arc::clone(&broker) as _)).await;
         broker.close().await;
         Ok(report)
     }
@@ -82,7 +83,7 @@ impl Canary {
         let broker = broker?;
         // A canary consumes no queue, so it is always ready; its outcome is in its metrics.
         health().loaded("canary", || Consuming { now: true, since: Duration::ZERO });
-        self.send_until(&stop, every, &*broker, &mut each).await;
+        self.send_until(&stop, every, &(Arc::clone(&broker) as _), &mut each).await;
         broker.close().await;
         Ok(Exit::Success)
     }
@@ -91,7 +92,7 @@ impl Canary {
         &self,
         stop: &CancellationToken,
         every: Duration,
-        broker: &dyn Broker,
+        broker: &Arc<dyn Broker>,
         each: &mut impl FnMut(&CanaryReport),
     ) {
         loop {
@@ -105,7 +106,7 @@ impl Canary {
     }
 
     /// Publishes one canary, waits for its end, and updates the metrics.
-    async fn send(&self, broker: &dyn Broker) -> CanaryReport {
+    async fn send(&self, broker: &Arc<dyn Broker>) -> CanaryReport {
         let (began, limit) = (Instant::now(), self.limit);
         let job = self.job(Clock::system().now());
         let ended = timeout(limit, there_and_back(broker, &job)).await;
@@ -140,26 +141,18 @@ impl Canary {
     }
 }
 
-async fn there_and_back(broker: &dyn Broker, job: &Job) -> Result<JobEvent, Fault> {
-    let mut ends = Vec::new();
-    // All subscriptions must exist before the job is published, because its end may come at once.
-    for kind in ENDS {
-        let topic = JobEvent::new(kind, &job.id, Timestamp::UNIX_EPOCH, Value::Null).topic();
-        ends.push(broker.subscribe(&topic).await?);
-    }
+async fn there_and_back(broker: &Arc<dyn Broker>, job: &Job) -> Result<JobEvent, Failure> {
+    // The subscription must exist before the job is published, because its end may come at once.
+    let mut events = JobEvents::subscribe(Arc::clone(broker), &job.id).await?;
     let message = Message::of_job(job, Clock::system().now());
     let message = in_new_trace(message, &info_span!("canary", job = %job.id), "canary");
-    broker.publish(&job.queue(), message).await?;
-    first(&mut ends).await
-}
-
-/// Returns the first event of several streams.
-async fn first(streams: &mut [Box<dyn EventStream>]) -> Result<JobEvent, Fault> {
+    let published = broker.publish(&job.queue(), message).await;
+    published.map_err(|error| Failure::refused("the canary was not sent", &error))?;
     loop {
-        let (event, _, _) = select_all(streams.iter_mut().map(|stream| stream.next())).await;
-        let gone = || Fault::unavailable("the broker went away while the canary was on its way");
-        if let Some(event) = event.ok_or_else(gone)?.to_job() {
-            return Ok(event);
+        if let Incoming::Event(event) = events.next().await
+            && is_last(&event)
+        {
+            return Ok(*event);
         }
     }
 }

@@ -8,8 +8,9 @@ mod events;
 pub mod status;
 pub mod submit;
 pub mod topology;
+pub mod wait;
 
-pub use events::JobEvents;
+pub use events::{Incoming, JobEvents};
 
 use std::sync::Arc;
 

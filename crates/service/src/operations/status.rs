@@ -1,22 +1,18 @@
-//! Reads and watches the status of a job.
+//! Reads the status of a job.
 
 use std::{sync::Arc, time::Duration};
 
 use echogen_adapters::S3ObjectStore;
-use echogen_ports::{Broker, Fault, ObjectKey};
-use echogen_protocol::{JobEvent, JobId, JobResult};
+use echogen_ports::{Cache, Fault, MemoryBroker, ObjectKey, ObjectStore};
+use echogen_protocol::{JobId, JobResult};
 use echogen_worker::{JobState, JobStatusStore, ResultWriter};
 use tokio_util::task::TaskTracker;
 
-use super::JobEvents;
 use crate::{
     Failure,
     backends::{self, Stores},
     config::ServiceConfig,
 };
-
-/// How often a watcher reads the status itself, in case an event was missed.
-const CHECK_EVERY: Duration = Duration::from_secs(2);
 
 /// What is known of a job: the result if it has ended, and the state in which the job status store last recorded it.
 #[derive(Debug)]
@@ -36,15 +32,6 @@ impl JobStatus {
     }
 }
 
-/// What a watcher reports.
-#[derive(Debug)]
-pub enum Observed<'a> {
-    /// An event of the job.
-    Event(&'a JobEvent),
-    /// The job status store cannot be read.
-    Unreadable(&'a Fault),
-}
-
 /// Reads the status of a job.
 pub struct StatusReader {
     status_store: JobStatusStore,
@@ -59,15 +46,36 @@ impl StatusReader {
     /// the job status store does not know the job.
     pub async fn open(config: &ServiceConfig, id: &JobId, destination: Option<&str>) -> Result<Self, Failure> {
         let Stores { results, bucket, .. } = Stores::open(config).await?;
-        let status_store = JobStatusStore::start(backends::open_cache(config)?, &TaskTracker::new());
+        let reader = Self::new(backends::open_cache(config)?, results, id, destination);
+        Ok(Self { bucket, ..reader })
+    }
+
+    /// Creates a reader of opened stores.
+    pub(super) fn new(
+        cache: Arc<dyn Cache>,
+        results: Arc<dyn ObjectStore>,
+        id: &JobId,
+        destination: Option<&str>,
+    ) -> Self {
+        let status_store = JobStatusStore::start(cache, &TaskTracker::new());
         // The reader writes no results and publishes no events, so an unused in-memory broker suffices.
-        let results = backends::result_writer(results, Arc::new(echogen_ports::MemoryBroker::new()));
-        Ok(Self { status_store, results, bucket, id: id.clone(), destination: destination.map(str::to_owned) })
+        let results = backends::result_writer(results, Arc::new(MemoryBroker::new()));
+        Self { status_store, results, bucket: None, id: id.clone(), destination: destination.map(str::to_owned) }
+    }
+
+    /// Returns the job's id.
+    pub fn id(&self) -> &JobId {
+        &self.id
+    }
+
+    /// Returns the last recorded state.
+    pub(super) async fn state(&self) -> Result<Option<JobState>, Fault> {
+        self.status_store.find(&self.id).await
     }
 
     /// Returns the current status.
     pub async fn check(&self) -> Result<JobStatus, Failure> {
-        let (state, unreadable) = match self.status_store.find(&self.id).await {
+        let (state, unreadable) = match self.state().await {
             Ok(state) => (state, None),
             Err(error) => (None, Some(error)),
         };
@@ -77,22 +85,6 @@ impl StatusReader {
         let result = self.results.find_at(&key).await;
         let result = result.map_err(|error| Failure::refused("the result cannot be read", &error))?;
         Ok(JobStatus { state, result, unreadable })
-    }
-
-    /// Waits until the job has ended; `each` is called for every change.
-    pub async fn watch(&self, broker: &dyn Broker, mut each: impl FnMut(Observed<'_>)) -> Result<JobStatus, Failure> {
-        // Subscribed before the first check, so that an end between the two is not missed.
-        let mut events = JobEvents::subscribe(broker, &self.id).await?;
-        loop {
-            let status = self.check().await?;
-            status.unreadable.iter().for_each(|error| each(Observed::Unreadable(error)));
-            if status.result.is_some() {
-                return Ok(status);
-            }
-            if let Ok(Some(event)) = tokio::time::timeout(CHECK_EVERY, events.next()).await {
-                each(Observed::Event(&event));
-            }
-        }
     }
 
     /// Returns presigned URLs by which anyone may fetch the pictures of a result for the given time.

@@ -6,7 +6,7 @@ use echogen_protocol::{Lane, StageName};
 
 use super::{not_now, soon};
 use echogen_ports::{
-    Broker, Consumer, DEAD_LETTER_REASON, Delivery, Event, EventStream, Message, QueueName, Recipient,
+    Broker, Consumer, DEAD_LETTER_REASON, DEAD_LETTER_TIME, Delivery, Event, EventStream, Message, QueueName, Recipient,
 };
 
 /// Checks a broker.
@@ -168,6 +168,8 @@ async fn dead_letters_are_parked_with_their_reason(broker: &dyn Broker) {
     assert_eq!(delivery.message.body, "bad");
     assert_eq!(delivery.message.headers[DEAD_LETTER_REASON], "it never worked");
     assert_eq!(delivery.message.headers["echogen-failures"], "2", "its own headers stay");
+    let parked: jiff::Timestamp = delivery.message.headers[DEAD_LETTER_TIME].parse().expect("a time");
+    assert!(parked.duration_until(jiff::Timestamp::now()).as_secs() < 3_600, "{parked}");
     delivery.ack().await.expect("ack works");
 }
 
@@ -185,11 +187,23 @@ async fn events_reach_every_listener_of_their_topic(broker: &dyn Broker) {
     broker.publish_event(event("job.completed.early")).await.expect("an event without listeners is no error");
     let mut all = broker.subscribe("").await.expect("subscribe works");
     let mut completed = broker.subscribe("job.completed").await.expect("subscribe works");
+    let mut two = broker.subscribe("job.*.two").await.expect("subscribe works");
+    let mut dotted = broker.subscribe("job.*.three.a").await.expect("subscribe works");
     for topic in ["job.completed.one", "job.failed.two", "job.completed.three"] {
         broker.publish_event(event(topic)).await.expect("publish_event works");
     }
     assert_eq!(topics(&mut all, 3).await, ["job.completed.one", "job.failed.two", "job.completed.three"]);
     assert_eq!(topics(&mut completed, 2).await, ["job.completed.one", "job.completed.three"]);
+    assert_eq!(topics(&mut two, 1).await, ["job.failed.two"]);
+    for topic in ["job.completed.three.b", "job.completed.three.a", "job.completed.two"] {
+        broker.publish_event(event(topic)).await.expect("publish_event works");
+    }
+    assert_eq!(topics(&mut all, 3).await.len(), 3);
+    assert_eq!(topics(&mut completed, 3).await.len(), 3);
+    assert_eq!(topics(&mut two, 1).await, ["job.completed.two"]);
+    assert_eq!(topics(&mut dotted, 1).await, ["job.completed.three.a"]);
+    not_now("an event of another job", dotted.next()).await;
+    not_now("an event of another job", two.next()).await;
     not_now("more events than were published", all.next()).await;
     not_now("an event of another topic", completed.next()).await;
 }

@@ -4,6 +4,7 @@
 //! fresh prefix). The checks wait on conditions under a time limit; with tokio's clock paused they take no time.
 
 mod broker;
+mod browse;
 mod cache;
 mod callback_sender;
 mod object_store;
@@ -11,6 +12,7 @@ mod object_store;
 use std::time::Duration;
 
 pub use broker::broker_contract;
+pub use browse::browse_contract;
 pub use cache::{cache_contract, fencing_contract};
 pub use callback_sender::{CallbackServers, callback_sender_contract};
 pub use object_store::object_store_contract;

@@ -95,9 +95,11 @@ fn the_brokers_own_reason_is_told_and_the_end_of_a_wait_is_none() {
     let death = |reason: &str| {
         let mut death = FieldTable::default();
         death.insert("reason".into(), long(reason)).insert("queue".into(), long("echogen.sample"));
+        death.insert("time".into(), AMQPValue::Timestamp(1_700_000_000));
         read_table(vec![("x-death", AMQPValue::FieldArray(vec![AMQPValue::FieldTable(death)].into()))]).0
     };
     assert!(death("delivery_limit")[DEAD_LETTER_REASON].contains("delivery limit"));
     assert!(death("rejected")[DEAD_LETTER_REASON].contains("rejected in echogen.sample"));
+    assert_eq!(death("rejected")[DEAD_LETTER_TIME], "2023-11-14T22:13:20Z");
     assert!(death("expired").is_empty());
 }

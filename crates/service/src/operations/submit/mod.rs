@@ -8,16 +8,13 @@ use std::sync::Arc;
 
 use echogen_adapters::amqp::AmqpBroker;
 use echogen_ports::{Backoff, Broker, Fault, Message, Secret};
-use echogen_protocol::{Job, JobEvent, JobId, StageTask};
+use echogen_protocol::{Job, JobEvent, StageTask};
 use echogen_worker::Clock;
 
 pub use batch::{Batch, BatchOptions, BatchSummary, LineEnd};
 
 use self::{note::Target, pictures::Pictures};
-use super::{
-    JobEvents, connect,
-    events::{is_last, reason},
-};
+use super::{connect, events::reason, wait::JobWait};
 use crate::{
     Failure,
     backends::{Stores, store_url},
@@ -79,29 +76,15 @@ impl Submitter {
         self.broker.publish(&queue, message).await
     }
 
-    /// Subscribes to the events of a job. Must be called before the job is published, or early events are missed.
-    pub async fn events(&self, id: &JobId) -> Result<JobEvents, Failure> {
-        JobEvents::subscribe(&*self.broker, id).await
+    /// Prepares to wait for a job. Must be called before the job is published, or early events are missed.
+    pub async fn wait_for(&self, job: &Job, config: &ServiceConfig) -> Result<JobWait, Failure> {
+        JobWait::before_publishing(Arc::clone(&self.broker), config, job).await
     }
 
     /// Closes the connection.
     pub async fn close(self) {
         if let Some(amqp) = self.amqp {
             amqp.close().await;
-        }
-    }
-}
-
-/// Waits for the last event of a job; `each` is called for every event.
-pub async fn wait_for_end(events: &mut JobEvents, id: &JobId, each: impl Fn(&JobEvent)) -> Result<JobEvent, Failure> {
-    loop {
-        let Some(event) = events.next().await else {
-            let hint = format!("ask `echogen status {id}`");
-            return Err(Failure::usage(format!("the broker is gone while the job runs; {hint}")));
-        };
-        each(&event);
-        if is_last(&event) {
-            return Ok(event);
         }
     }
 }
