@@ -1,0 +1,155 @@
+//! WebP: a RIFF container, whose chunks have a type, a length and data that is padded to an even length.
+
+use std::borrow::Cow;
+
+use super::{Metadata, Profile, little_endian, little_endian_16, metadata::Xmp};
+
+/// The decoder allocates a partition of coefficients by its stated length, in 24 bits, before it reads it.
+const PARTITION: u64 = 1 << 24;
+
+/// Iterates over RIFF chunks. Yields the type and all bytes from the start of the chunk's data.
+fn riff_chunks(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], usize, &[u8])> {
+    std::iter::from_fn(move || {
+        let (head, body) = bytes.split_at_checked(8)?;
+        let length = usize::try_from(little_endian(head, 4)?).ok()?;
+        bytes = body.get(length.checked_add(length % 2)?..).unwrap_or_default();
+        Some((&head[..4], length, body))
+    })
+}
+
+/// Iterates over the type and data of the container's chunks.
+fn chunks(bytes: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let inside = bytes.get(12..end(bytes).unwrap_or(bytes.len())).unwrap_or_default();
+    riff_chunks(inside).map(|(kind, length, body)| (kind, body.get(..length).unwrap_or(body)))
+}
+
+/// Returns width and height of the canvas, or of the only frame.
+pub(super) fn size(bytes: &[u8]) -> Option<(u32, u32)> {
+    let (kind, _, body) = riff_chunks(bytes.get(12..)?).next()?;
+    if kind != b"VP8X" {
+        return frame_size(kind, body);
+    }
+    let side = |offset: usize| Some((little_endian(body, offset)? & 0xFF_FFFF) + 1);
+    // The last side has three bytes and may end the chunk, so it is read from one byte before.
+    Some((side(4)?, (little_endian(body, 6)? >> 8) + 1))
+}
+
+/// Returns width and height of the first picture's frames. The decoder allocates a frame's pixels before it compares
+/// the frame's size with the canvas.
+pub(super) fn frames(bytes: &[u8]) -> Vec<(u32, u32)> {
+    let mut frames = Vec::new();
+    let (mut still, mut animated) = (false, false);
+    for (kind, body) in chunks(bytes) {
+        if kind == b"ANMF" && !animated {
+            animated = true;
+            // An animation frame: a 16-byte header, then optionally an alpha chunk, then the pixels.
+            let inner = riff_chunks(body.get(16..).unwrap_or_default());
+            frames.extend(inner.take(2).filter_map(|(kind, _, body)| frame_size(kind, body)));
+        } else if let Some(size) = frame_size(kind, body) {
+            if !still {
+                frames.push(size);
+            }
+            still = true;
+        }
+    }
+    frames
+}
+
+/// Returns the size in the header of a lossy or lossless frame; each side has 14 bits.
+fn frame_size(kind: &[u8], body: &[u8]) -> Option<(u32, u32)> {
+    const SIDE: u32 = 0x3FFF;
+    match kind {
+        b"VP8 " => {
+            let (width, height) = (little_endian_16(body, 6)?, little_endian_16(body, 8)?);
+            Some((u32::from(width) & SIDE, u32::from(height) & SIDE))
+        }
+        b"VP8L" => {
+            let sides = little_endian(body, 1)?;
+            Some(((sides & SIDE) + 1, ((sides >> 14) & SIDE) + 1))
+        }
+        _ => None,
+    }
+}
+
+/// Returns the offset after the container, whose chunks must lie within it.
+pub(super) fn end(bytes: &[u8]) -> Option<usize> {
+    let end = usize::try_from(little_endian(bytes, 4)?).ok()?.checked_add(8)?;
+    if end > bytes.len() {
+        return None;
+    }
+    let mut offset = 12;
+    while offset + 8 <= end {
+        let length = usize::try_from(little_endian(bytes, offset + 4)?).ok()?;
+        offset = offset.checked_add(8)?.checked_add(length)?;
+        if offset > end {
+            return None;
+        }
+        offset += length % 2;
+    }
+    Some(end)
+}
+
+/// Keeps the first chunk of each kind that the first picture consists of.
+pub(super) fn essential(bytes: &[u8]) -> Cow<'_, [u8]> {
+    const KINDS: [&[u8]; 6] = [b"VP8X", b"ALPH", b"VP8 ", b"VP8L", b"ANIM", b"ANMF"];
+    let mut kept: [Option<(&[u8], &[u8])>; 6] = [None; 6];
+    let mut order = Vec::with_capacity(KINDS.len());
+    let mut dropped = false;
+    for (kind, data) in chunks(bytes) {
+        match KINDS.iter().position(|known| *known == kind) {
+            Some(place) if kept[place].is_none() => {
+                kept[place] = Some((kind, data));
+                order.push(place);
+            }
+            _ => dropped = true,
+        }
+    }
+    if !dropped {
+        return Cow::Borrowed(&bytes[..end(bytes).unwrap_or(bytes.len())]);
+    }
+    let length: usize = kept.iter().flatten().map(|(_, data)| data.len() + 9).sum();
+    let mut file = Vec::with_capacity(length + 12);
+    file.extend_from_slice(b"RIFF\0\0\0\0WEBP");
+    for (kind, data) in order.into_iter().filter_map(|place| kept[place]) {
+        write_chunk(&mut file, kind, data);
+    }
+    let length = u32::try_from(file.len() - 8).unwrap_or(u32::MAX);
+    file[4..8].copy_from_slice(&length.to_le_bytes());
+    Cow::Owned(file)
+}
+
+fn write_chunk(file: &mut Vec<u8>, kind: &[u8], data: &[u8]) {
+    /// The flags of `VP8X` that announce a profile, EXIF data and XMP data.
+    const METADATA: u8 = 0x20 | 0x08 | 0x04;
+    file.extend_from_slice(kind);
+    file.extend_from_slice(&u32::try_from(data.len()).unwrap_or(u32::MAX).to_le_bytes());
+    let start = file.len();
+    file.extend_from_slice(data);
+    if kind == b"VP8X"
+        && let Some(flags) = file.get_mut(start)
+    {
+        *flags &= !METADATA;
+    }
+    if data.len() % 2 == 1 {
+        file.push(0);
+    }
+}
+
+pub(super) fn metadata(bytes: &[u8]) -> Metadata<'_> {
+    let mut metadata = Metadata::default();
+    for (kind, data) in chunks(bytes) {
+        match kind {
+            b"ICCP" if metadata.profile.is_none() => metadata.profile = Some(Profile::Whole(data)),
+            b"EXIF" if metadata.exif.is_none() => metadata.exif = Some(data),
+            b"XMP " if metadata.xmp.is_none() => metadata.xmp = Some(Xmp::Plain(data)),
+            _ => {}
+        }
+    }
+    metadata
+}
+
+/// The essential part, the coefficients in a vector that grows by doubling, and their copy; and one partition whose
+/// stated length is longer than the file.
+pub(super) fn overhead(length: u64) -> u64 {
+    length.saturating_mul(5).saturating_add(PARTITION)
+}
