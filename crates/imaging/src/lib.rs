@@ -20,6 +20,8 @@ mod cutout;
 mod decode;
 mod encode;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod mask;
 mod prepare;
 mod resize;

@@ -16,6 +16,7 @@ mod orientation;
 mod profiles;
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/preprocess");
+const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/pictures");
 
 fn decode(bytes: &[u8]) -> Result<RgbImage, ImageError> {
     decode_image(bytes, &ImageLimits::default())

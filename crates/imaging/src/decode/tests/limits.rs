@@ -28,7 +28,7 @@ fn jpeg_and_webp_bombs_are_refused_by_their_headers() {
 }
 
 /// Builds a WebP from the given chunks, each of an even length.
-fn webp_of(chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
+pub(super) fn webp_of(chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
     let body = riff_of(chunks);
     [&b"RIFF"[..], &(body.len() as u32 + 4).to_le_bytes(), b"WEBP", &body[..]].concat()
 }
