@@ -65,14 +65,14 @@ fn from_code_points([primaries, transfer, matrix, range]: [u8; 4]) -> Option<Col
     if matrix != 0 || range != 1 || is_high_range {
         return None;
     }
-    let mut profile = ColorProfile::new_srgb();
-    let known = profile.update_rgb_colorimetry_from_cicp(CicpProfile {
+    let profile = ColorProfile::new_from_cicp(CicpProfile {
         color_primaries: primaries.try_into().ok()?,
         transfer_characteristics,
         matrix_coefficients: matrix.try_into().ok()?,
         full_range: true,
     });
-    known.then_some(profile)
+    // Without a curve the numbers are unknown ones.
+    profile.red_trc.is_some().then_some(profile)
 }
 
 /// Blanks the tags that a conversion to sRGB does not need, and repeated ones: the reader would parse each tag, and
@@ -138,7 +138,8 @@ fn colours_to_srgb(mut picture: DynamicImage, source: &ColorProfile) -> DynamicI
             converted
         }
     };
-    debug_assert!(converted.is_ok(), "the profile has been tried");
+    // The profile has been tried, so this is no error; if it were one, the picture would stay as it is.
+    converted.ok();
     picture
 }
 

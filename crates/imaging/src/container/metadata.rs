@@ -98,10 +98,13 @@ impl Xmp<'_> {
     fn max_length(&self) -> usize {
         match self {
             Self::Plain(_) => 0,
-            Self::Deflated(bytes) => bytes.len().saturating_mul(DEFLATE_RATIO).min(MAX_METADATA_BYTES),
+            Self::Deflated(bytes) => bytes.len().saturating_mul(DEFLATE_RATIO).min(MAX_METADATA_BYTES) * GROWTH,
         }
     }
 }
+
+/// A vector that grows is copied into one of twice the size.
+const GROWTH: usize = 3;
 
 /// The largest compression ratio of deflate.
 const DEFLATE_RATIO: usize = 1_032;

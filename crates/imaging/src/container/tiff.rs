@@ -28,7 +28,10 @@ mod tag {
 }
 
 /// Bytes that the decoder keeps for each value of an entry, in whatever type it is stored.
-const VALUE_BYTES: u64 = 48;
+const VALUE_BYTES: u64 = 64;
+
+/// The most values of an entry that the decoder reads. The largest picture has a quarter of that in tiles of 16 x 16.
+const MAX_VALUES: u64 = 1 << 20;
 
 /// Bytes that the decoder keeps for an entry.
 const ENTRY_BYTES: u64 = 64;
@@ -175,16 +178,24 @@ pub(super) fn is_complete(bytes: &[u8]) -> bool {
         })
 }
 
-/// Refuses JPEG data in strips, whose own header may announce any number of pixels.
+/// Refuses what the decoder does not bound: JPEG data in strips, whose own header may announce any number of pixels;
+/// more values than the strips of any picture; and tags that occur twice, of which the decoder might read the other.
 pub(super) fn require_bounded(bytes: &[u8]) -> Result<(), ImageError> {
     const JPEG: [u64; 2] = [6, 7];
-    match Directory::of(bytes).and_then(|directory| directory.number(tag::COMPRESSION)) {
-        Some(compression) if JPEG.contains(&compression) => {
-            let reason = "its pixels are compressed as JPEG".to_owned();
-            Err(ImageError::UnsupportedFlavour { format: "tiff", reason })
-        }
-        _ => Ok(()),
+    let Some(directory) = Directory::of(bytes) else { return Ok(()) };
+    if directory.number(tag::COMPRESSION).is_some_and(|compression| JPEG.contains(&compression)) {
+        let reason = "its pixels are compressed as JPEG".to_owned();
+        return Err(ImageError::UnsupportedFlavour { format: "tiff", reason });
     }
+    let mut seen = [false; tag::LAST_READ as usize + 1];
+    for entry in directory.iter() {
+        let Some(seen) = seen.get_mut(usize::from(entry.tag)) else { continue };
+        if std::mem::replace(seen, true) || entry.count > MAX_VALUES {
+            let reason = format!("its directory has the tag {} twice or with too many values", entry.tag);
+            return Err(ImageError::Damaged { format: "tiff", reason });
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn metadata(bytes: &[u8]) -> Metadata<'_> {

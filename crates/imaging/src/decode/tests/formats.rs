@@ -145,9 +145,13 @@ fn a_hostile_byte_in_gif_bmp_or_tiff_is_an_error_or_a_picture() {
 }
 
 #[test]
-fn a_tiff_with_jpeg_inside_is_refused() {
-    let mut tiff = encoded(&DynamicImage::ImageRgb8(photo()), ImageFormat::Tiff);
-    let compression = tiff.windows(8).position(|entry| entry == [3, 1, 3, 0, 1, 0, 0, 0]).unwrap() + 8;
-    tiff[compression] = 7;
-    assert!(error_of(&tiff).starts_with("this flavour of tiff is not supported"), "{}", error_of(&tiff));
+fn a_tiff_with_jpeg_inside_or_with_a_tag_twice_is_refused() {
+    let tiff = encoded(&DynamicImage::ImageRgb8(photo()), ImageFormat::Tiff);
+    let compression = tiff.windows(8).position(|entry| entry == [3, 1, 3, 0, 1, 0, 0, 0]).unwrap();
+    let mut jpeg = tiff.clone();
+    jpeg[compression + 8] = 7;
+    assert!(error_of(&jpeg).starts_with("this flavour of tiff is not supported"), "{}", error_of(&jpeg));
+    let mut twice = tiff;
+    twice.copy_within(compression..compression + 12, compression + 12);
+    assert!(error_of(&twice).contains("the tag 259 twice"), "{}", error_of(&twice));
 }

@@ -1,0 +1,210 @@
+//! Measures what decoding allocates, against what was announced. In a test binary of its own, with one test: the
+//! allocator counts for the whole process.
+
+#![expect(unsafe_code, reason = "an allocator that counts")]
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    io::{Cursor, Write},
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use echogen_imaging::{ImageLimits, decode_as_published, decode_image, decoding_bytes};
+use image::{DynamicImage, ExtendedColorType, ImageEncoder, ImageFormat};
+
+struct Counting;
+
+static CURRENT: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every request goes to the system's allocator as it is. `realloc` is the trait's own: it allocates, copies and
+// frees, so a vector that grows counts twice while it is copied.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        PEAK.fetch_max(CURRENT.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
+        // SAFETY: the caller's promises are those of the system's allocator.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        PEAK.fetch_max(CURRENT.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
+        // SAFETY: the caller's promises are those of the system's allocator.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        CURRENT.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: the caller's promises are those of the system's allocator.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Returns the most that the work had allocated at a time.
+fn peak_of<T>(work: impl FnOnce() -> T) -> u64 {
+    let before = CURRENT.load(Relaxed);
+    PEAK.store(before, Relaxed);
+    drop(work());
+    (PEAK.load(Relaxed) - before) as u64
+}
+
+/// Checks a file's memory in all three functions; returns the most that decoding took.
+fn check(name: &str, bytes: &[u8]) -> u64 {
+    let limits = ImageLimits { max_bytes: 80 << 20, ..ImageLimits::default() };
+    let announcing = peak_of(|| decoding_bytes(bytes, &limits));
+    assert!(announcing < 1 << 16, "{name}: announcing took {announcing} bytes");
+    // A file that is refused by its structure may use what looking at it takes.
+    let announced = decoding_bytes(bytes, &limits).unwrap_or(1 << 16);
+    let seen = peak_of(|| decode_image(bytes, &limits));
+    let published = peak_of(|| decode_as_published(bytes, &limits));
+    let most = seen.max(published);
+    println!("{name}: {} bytes, announced {announced}, took {seen} and {published}", bytes.len());
+    assert!(most <= announced, "{name}: announced {announced}, took {most}");
+    most
+}
+
+fn png_of(chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
+    let mut bytes = b"\x89PNG\r\n\x1a\n".to_vec();
+    for (kind, data) in chunks {
+        let mut sum = flate2::Crc::new();
+        sum.update(*kind);
+        sum.update(data);
+        bytes.extend((data.len() as u32).to_be_bytes());
+        bytes.extend(*kind);
+        bytes.extend(*data);
+        bytes.extend(sum.sum().to_be_bytes());
+    }
+    bytes
+}
+
+fn zlib(data: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(data).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// A small PNG with chunks before its pixels.
+fn png_with(chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
+    let header = [0, 0, 0, 4, 0, 0, 0, 4, 8, 2, 0, 0, 0];
+    let pixels = zlib(&[0; 52]);
+    png_of(&[&[(b"IHDR", &header[..])], chunks, &[(b"IDAT", &pixels), (b"IEND", &[])]].concat())
+}
+
+fn encoded(picture: &DynamicImage, format: ImageFormat) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, format).unwrap();
+    bytes.into_inner()
+}
+
+fn noise(width: u32, height: u32) -> DynamicImage {
+    let level = |x: u32, y: u32, channel: u32| (x.wrapping_mul(2_654_435_761) ^ y.wrapping_mul(40_503) ^ channel * 77) as u8;
+    image::RgbImage::from_fn(width, height, |x, y| image::Rgb([0, 1, 2].map(|channel| level(x, y, channel)))).into()
+}
+
+const MANY: usize = 60 << 20;
+
+/// Files of some 60 MB, all of it beside the picture: decoding must take hardly more than a copy of what it needs.
+fn ancillary() {
+    let texts = png_with(&vec![(b"iTXt", &b"a\0\0\0\0\0"[..]); 3_200_000]);
+    let exif = png_with(&[(b"eXIf", &vec![0; MANY])]);
+    let text = [b"a\0\0", &zlib(&vec![0; MANY])[..]].concat();
+    let latin = png_with(&[(b"zTXt", &text[..]); 20]);
+    let jpeg = encoded(&noise(16, 16), ImageFormat::Jpeg);
+    let segments = |data: &[u8]| {
+        let segment = [&[0xFF, 0xE2, 0xFF, 0xFF][..], data, &vec![7; 0xFFFD - data.len()]].concat();
+        [&jpeg[..2], &segment.repeat(MANY >> 16), &jpeg[2..]].concat()
+    };
+    let profiles = segments(b"ICC_PROFILE\0\x01\x01");
+    let others = segments(b"other");
+    let webp = encoded(&noise(16, 16), ImageFormat::WebP);
+    let mut chunks: Vec<u8> = b"WEBPVP8X\x0A\0\0\0\x2C\0\0\0\x0F\0\0\x0F\0\0".to_vec();
+    chunks.extend((0..MANY as u32 / 8).flat_map(|index| [index.to_le_bytes(), [0; 4]].concat()));
+    chunks.extend(&webp[12..]);
+    let unknown = [b"RIFF", &(chunks.len() as u32).to_le_bytes()[..], &chunks].concat();
+    let gif = encoded(&noise(16, 16), ImageFormat::Gif);
+    let table = 13 + if gif[10] & 0x80 == 0 { 0 } else { 3 << ((gif[10] & 7) + 1) };
+    let block = [&[255][..], &[7; 255]].concat().repeat(MANY / 256);
+    let extended = [&gif[..table], b"\x21\xFF\x0BXMP DataXMP", &block, &[0], &gif[table..]].concat();
+    let mut tiff = Cursor::new(Vec::new());
+    let mut encoder = image::codecs::tiff::TiffEncoder::new(&mut tiff);
+    encoder.set_icc_profile(vec![0; MANY]).unwrap();
+    encoder.write_image(&[0; 12], 2, 2, ExtendedColorType::Rgb8).unwrap();
+    let files: [(&str, &[u8], u64); 9] = [
+        ("texts in PNG", &texts, 1 << 20),
+        ("EXIF in PNG", &exif, 1 << 20),
+        ("compressed texts in PNG", &latin, 1 << 20),
+        ("profiles in JPEG", &profiles, 32 << 20),
+        ("other data in JPEG", &others, 1 << 20),
+        ("unknown chunks in WebP", &unknown, 1 << 20),
+        ("XMP in GIF", &extended, 1 << 20),
+        ("profile in TIFF", tiff.get_ref(), 1 << 20),
+        ("tail of JPEG", &[&jpeg[..], &vec![7; MANY]].concat(), 2 * MANY as u64 + (1 << 20)),
+    ];
+    for (name, bytes, most) in files {
+        assert!(decode_image(bytes, &ImageLimits { max_bytes: 80 << 20, ..ImageLimits::default() }).is_ok(), "{name}");
+        let took = check(name, bytes);
+        assert!(took <= most, "{name}: {took} bytes for a picture of a few pixels");
+    }
+}
+
+/// Metadata that is inflated, and headers that announce more than the file has.
+fn bombs() {
+    let zeros = zlib(&vec![0; 200 << 20]);
+    check("a profile that inflates to 200 MB", &png_with(&[(b"iCCP", &[b"p\0\0", &zeros[..]].concat())]));
+    check("XMP that inflates to 200 MB", &png_with(&[(b"iTXt", &[b"XML:com.adobe.xmp\0\x01\0\0\0", &zeros[..]].concat())]));
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/pictures");
+    for entry in std::fs::read_dir(corpus).unwrap() {
+        let path = entry.unwrap().path();
+        check(&path.file_name().unwrap().to_string_lossy(), &std::fs::read(&path).unwrap());
+    }
+    let tiff = encoded(&noise(4, 4), ImageFormat::Tiff);
+    for (tag, count) in [273u16, 279, 258].into_iter().flat_map(|tag| [(tag, 8_000_000u32), (tag, 1 << 20)]) {
+        let mut many = tiff.clone();
+        let entry = many.windows(2).rposition(|pair| pair == tag.to_le_bytes()).unwrap();
+        many[entry + 4..entry + 8].copy_from_slice(&count.to_le_bytes());
+        check("a TIFF that announces millions of values", &many);
+        many.resize(40 << 20, 0);
+        check("a TIFF that has millions of values", &many);
+    }
+}
+
+/// Pictures of all kinds of pixels.
+fn pixels() {
+    let picture = noise(700, 500);
+    let wide = DynamicImage::ImageRgba16(picture.to_rgba16());
+    let clear = DynamicImage::ImageRgba8(picture.to_rgba8());
+    let files = [
+        ("PNG", encoded(&picture, ImageFormat::Png)),
+        ("PNG of 16 bits", encoded(&wide, ImageFormat::Png)),
+        ("JPEG", encoded(&picture, ImageFormat::Jpeg)),
+        ("WebP", encoded(&picture, ImageFormat::WebP)),
+        ("WebP with transparency", encoded(&clear, ImageFormat::WebP)),
+        ("GIF", encoded(&picture, ImageFormat::Gif)),
+        ("BMP", encoded(&picture, ImageFormat::Bmp)),
+        ("BMP with transparency", encoded(&clear, ImageFormat::Bmp)),
+        ("TIFF", encoded(&picture, ImageFormat::Tiff)),
+        ("TIFF of 16 bits", encoded(&wide, ImageFormat::Tiff)),
+        ("TIFF of floating point", encoded(&DynamicImage::ImageRgba32F(picture.to_rgba32f()), ImageFormat::Tiff)),
+    ];
+    for (name, bytes) in &files {
+        check(name, bytes);
+    }
+    let profile = moxcms::ColorProfile::new_display_p3().encode().unwrap();
+    for colour in [ExtendedColorType::Rgb8, ExtendedColorType::Rgba16, ExtendedColorType::L16] {
+        let mut bytes = Vec::new();
+        let mut encoder = image::codecs::png::PngEncoder::new(&mut bytes);
+        encoder.set_icc_profile(profile.clone()).unwrap();
+        let data = vec![9; 20 * 20 * usize::from(colour.bits_per_pixel()) / 8];
+        encoder.write_image(&data, 20, 20, colour).unwrap();
+        check("a small PNG with a profile", &bytes);
+    }
+}
+
+#[test]
+fn decoding_takes_no_more_memory_than_announced() {
+    ancillary();
+    bombs();
+    pixels();
+}
