@@ -170,6 +170,82 @@ fn bombs() {
     }
 }
 
+/// Writes bits from the lowest of each byte.
+#[derive(Default)]
+struct Bits {
+    bytes: Vec<u8>,
+    count: usize,
+}
+
+impl Bits {
+    fn write(&mut self, value: u32, count: usize) {
+        for index in 0..count {
+            if self.count % 8 == 0 {
+                self.bytes.push(0);
+            }
+            *self.bytes.last_mut().unwrap() |= ((value >> index & 1) as u8) << (self.count % 8);
+            self.count += 1;
+        }
+    }
+
+    /// A code of one symbol.
+    fn single(&mut self, symbol: u32) {
+        self.write(0b101, 3);
+        self.write(symbol, 8);
+    }
+
+    /// A code whose eleven symbols have lengths of 1 to 10 bits, for which the decoder makes the largest table.
+    fn large(&mut self) {
+        self.write(0, 1);
+        self.write(15, 4);
+        // Of the symbols 17, 18, 0, 1, ..., 5, 16, 6, ..., 15: six of three bits, four of four bits.
+        for length in [0, 0, 0, 3, 3, 3, 3, 3, 0, 3, 4, 4, 4, 4, 0, 0, 0, 0, 0] {
+            self.write(length, 3);
+        }
+        // Eleven lengths follow.
+        self.write(1, 1);
+        self.write(1, 3);
+        self.write(9, 4);
+        for length in (1..=10).chain([10]) {
+            // Canonical codes, whose first bit is the highest.
+            let (code, width) = if length <= 6 { (length - 1, 3) } else { (12 + length - 7, 4) };
+            (0..width).rev().for_each(|bit| self.write(code >> bit & 1, 1));
+        }
+    }
+}
+
+/// A lossless WebP of 4 x 4 pixels whose groups of entropy codes follow, as many as it says.
+fn webp_with_codes(groups: u32) -> Vec<u8> {
+    let mut bits = Bits::default();
+    bits.write(0x2F, 8);
+    bits.write(3 | 3 << 14, 28);
+    // No alpha, version 0, no transform, no cache, an image of numbers with blocks of four pixels: one number.
+    bits.write(0, 4);
+    bits.write(0b100, 3);
+    bits.write(0, 3);
+    bits.write(0, 1);
+    for symbol in [(groups - 1) & 0xFF, (groups - 1) >> 8, 0, 0] {
+        bits.single(symbol);
+    }
+    bits.write(0b1001, 4);
+    for _ in 0..groups.min(30_000) * 5 {
+        bits.large();
+    }
+    let mut data = bits.bytes;
+    data.resize((data.len() + 100).next_multiple_of(2), 0);
+    let chunk = [b"WEBPVP8L", &(data.len() as u32).to_le_bytes()[..], &data].concat();
+    [b"RIFF", &(chunk.len() as u32).to_le_bytes()[..], &chunk].concat()
+}
+
+/// Streams that announce many entropy codes.
+fn entropy_codes() {
+    let limits = ImageLimits::default();
+    assert!(check("a WebP with 4,000 groups of codes", &webp_with_codes(4_000)) > 4_000 * 5 * 4_096);
+    let error = decode_image(&webp_with_codes(65_536), &limits).unwrap_err().to_string();
+    assert!(error.contains("65536 groups of entropy codes"), "{error}");
+    check("a WebP with 65,536 groups of codes", &webp_with_codes(65_536));
+}
+
 /// Pictures of all kinds of pixels.
 fn pixels() {
     let picture = noise(700, 500);
@@ -206,5 +282,6 @@ fn pixels() {
 fn decoding_takes_no_more_memory_than_announced() {
     ancillary();
     bombs();
+    entropy_codes();
     pixels();
 }

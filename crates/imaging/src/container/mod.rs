@@ -19,6 +19,7 @@ mod metadata;
 mod png;
 mod tiff;
 mod webp;
+mod webp_lossless;
 
 pub(crate) use metadata::{Metadata, Profile};
 
@@ -110,7 +111,8 @@ impl Container {
     pub(crate) fn require_bounded(self, bytes: &[u8]) -> Result<(), ImageError> {
         match self {
             Self::Tiff => tiff::require_bounded(bytes),
-            _ => Ok(()),
+            Self::Webp => webp::require_bounded(bytes),
+            Self::Png | Self::Jpeg | Self::Gif | Self::Bmp => Ok(()),
         }
     }
 
@@ -151,7 +153,7 @@ impl Container {
         match self {
             // The essential part, and the JPEG decoder's copy of it.
             Self::Png | Self::Jpeg | Self::Gif | Self::Bmp => length.saturating_mul(2),
-            Self::Webp => webp::overhead(length),
+            Self::Webp => webp::overhead(bytes),
             Self::Tiff => length.saturating_add(tiff::directory_bytes(bytes)),
         }
     }

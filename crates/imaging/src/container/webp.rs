@@ -2,10 +2,18 @@
 
 use std::borrow::Cow;
 
-use super::{Metadata, Profile, little_endian, little_endian_16, metadata::Xmp};
+use super::{
+    Metadata, Profile, little_endian, little_endian_16,
+    metadata::Xmp,
+    webp_lossless::{self, Codes},
+};
+use crate::error::ImageError;
 
 /// The decoder allocates a partition of coefficients by its stated length, in 24 bits, before it reads it.
 const PARTITION: u64 = 1 << 24;
+
+/// The most groups of entropy codes. The usual encoder makes up to 2,600 (`MAX_HUFF_IMAGE_SIZE` in libwebp).
+const MAX_GROUPS: u32 = 4_096;
 
 /// Iterates over RIFF chunks. Yields the type and all bytes from the start of the chunk's data.
 fn riff_chunks(mut bytes: &[u8]) -> impl Iterator<Item = (&[u8], usize, &[u8])> {
@@ -34,25 +42,57 @@ pub(super) fn size(bytes: &[u8]) -> Option<(u32, u32)> {
     Some((side(4)?, (little_endian(body, 6)? >> 8) + 1))
 }
 
+/// Returns type and data of the chunks that the decoder reads pixels from: the first of each kind, and those of the
+/// first frame of an animation.
+fn pixel_chunks(bytes: &[u8]) -> Vec<(&[u8], &[u8])> {
+    const KINDS: [&[u8]; 3] = [b"VP8 ", b"VP8L", b"ALPH"];
+    let (mut found, mut seen) = (Vec::new(), [false; KINDS.len()]);
+    let mut is_animated = false;
+    for (kind, body) in chunks(bytes) {
+        if kind == b"ANMF" && !std::mem::replace(&mut is_animated, true) {
+            // An animation frame: a 16-byte header, then optionally an alpha chunk, then the pixels.
+            let inner = riff_chunks(body.get(16..).unwrap_or_default());
+            found.extend(inner.take(2).map(|(kind, length, body)| (kind, body.get(..length).unwrap_or(body))));
+        } else if let Some(place) = KINDS.iter().position(|known| *known == kind)
+            && !std::mem::replace(&mut seen[place], true)
+        {
+            found.push((kind, body));
+        }
+    }
+    found
+}
+
 /// Returns width and height of the first picture's frames. The decoder allocates a frame's pixels before it compares
 /// the frame's size with the canvas.
 pub(super) fn frames(bytes: &[u8]) -> Vec<(u32, u32)> {
-    let mut frames = Vec::new();
-    let (mut still, mut animated) = (false, false);
-    for (kind, body) in chunks(bytes) {
-        if kind == b"ANMF" && !animated {
-            animated = true;
-            // An animation frame: a 16-byte header, then optionally an alpha chunk, then the pixels.
-            let inner = riff_chunks(body.get(16..).unwrap_or_default());
-            frames.extend(inner.take(2).filter_map(|(kind, _, body)| frame_size(kind, body)));
-        } else if let Some(size) = frame_size(kind, body) {
-            if !still {
-                frames.push(size);
-            }
-            still = true;
+    pixel_chunks(bytes).into_iter().filter_map(|(kind, body)| frame_size(kind, body)).collect()
+}
+
+/// Returns the entropy codes of the lossless streams.
+fn codes(bytes: &[u8]) -> impl Iterator<Item = Codes> {
+    /// The bits of an alpha chunk's first byte that say how it is compressed, and the value for a lossless stream.
+    const METHOD: u8 = 3;
+    const LOSSLESS: u8 = 1;
+    let chunks = pixel_chunks(bytes);
+    let size = chunks.iter().find_map(|(kind, body)| frame_size(kind, body));
+    chunks.into_iter().filter_map(move |(kind, body)| match (kind, body) {
+        (b"VP8L", _) => webp_lossless::codes(body),
+        (b"ALPH", [flags, stream @ ..]) if flags & METHOD == LOSSLESS => {
+            size.and_then(|(width, height)| webp_lossless::codes_of_size(stream, width, height))
         }
+        _ => None,
+    })
+}
+
+/// Refuses more entropy codes than the largest picture has use for.
+pub(super) fn require_bounded(bytes: &[u8]) -> Result<(), ImageError> {
+    match codes(bytes).map(|codes| codes.groups).max() {
+        Some(groups) if groups > MAX_GROUPS => {
+            let reason = format!("it has {groups} groups of entropy codes");
+            Err(ImageError::UnsupportedFlavour { format: "webp", reason })
+        }
+        _ => Ok(()),
     }
-    frames
 }
 
 /// Returns the size in the header of a lossy or lossless frame; each side has 14 bits.
@@ -148,8 +188,9 @@ pub(super) fn metadata(bytes: &[u8]) -> Metadata<'_> {
     metadata
 }
 
-/// The essential part, the coefficients in a vector that grows by doubling, and their copy; and one partition whose
-/// stated length is longer than the file.
-pub(super) fn overhead(length: u64) -> u64 {
-    length.saturating_mul(5).saturating_add(PARTITION)
+/// The essential part, the coefficients in a vector that grows by doubling, and their copy; one partition whose stated
+/// length is longer than the file; tables of entropy codes.
+pub(super) fn overhead(bytes: &[u8]) -> u64 {
+    let tables = codes(bytes).map(Codes::bytes).fold(0, u64::saturating_add);
+    (bytes.len() as u64).saturating_mul(5).saturating_add(PARTITION).saturating_add(tables)
 }
