@@ -12,10 +12,10 @@ use moxcms::{
 use crate::container::Profile;
 
 /// Memory in bytes that a conversion takes besides the profile: curves and tables of interpolation.
-pub(crate) const CONVERSION_BYTES: u64 = 8 << 20;
+pub(crate) const CONVERSION_BYTES: u64 = 4 << 20;
 
 /// Bytes that are kept for each byte of a profile: its tables become numbers of four bytes, twice.
-pub(crate) const PROFILE_FACTOR: u64 = 12;
+pub(crate) const PROFILE_FACTOR: u64 = 8;
 
 /// Profiles of sRGB by different makers differ by up to so many of 255 levels; within that they mean the same.
 const SAME_LEVELS: u8 = 2;

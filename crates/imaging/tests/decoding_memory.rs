@@ -170,6 +170,33 @@ fn bombs() {
     }
 }
 
+/// A profile with a table of colours, of nearly the greatest length that is read.
+fn large_profile() -> Vec<u8> {
+    const GRID: u8 = 85;
+    let identity = (0..9).flat_map(|place| u32::to_be_bytes(if place % 4 == 0 { 0x1_0000 } else { 0 }));
+    let mut table = [b"mft2\0\0\0\0".as_slice(), &[3, 3, GRID, 0]].concat();
+    table.extend(identity.chain([0, 2, 0, 2]).chain([0, 0, 0xFF, 0xFF].repeat(3)));
+    table.extend((0..usize::from(GRID).pow(3) * 6).map(|place| (place / 7) as u8));
+    table.extend([0, 0, 0xFF, 0xFF].repeat(3));
+    let header = moxcms::ColorProfile::new_srgb().encode().unwrap();
+    let tag = |name: &[u8; 4]| [&name[..], &168u32.to_be_bytes(), &(table.len() as u32).to_be_bytes()].concat();
+    let tags = [&3u32.to_be_bytes()[..], &tag(b"A2B0"), &tag(b"A2B1"), &tag(b"A2B2")].concat();
+    [&header[..20], b"Lab ", &header[24..128], &tags, &table].concat()
+}
+
+/// Profiles whose tables are as large as can be.
+fn profiles() {
+    let profile = large_profile();
+    let compressed = [b"p\0\0", &zlib(&profile)[..]].concat();
+    let took = check("a PNG with a large profile", &png_with(&[(b"iCCP", &compressed)]));
+    assert!(took as usize > 2 * profile.len(), "the table is read: {took}");
+    let mut bytes = Vec::new();
+    let mut encoder = image::codecs::jpeg::JpegEncoder::new(&mut bytes);
+    encoder.set_icc_profile(profile).unwrap();
+    encoder.write_image(&[0; 12], 2, 2, ExtendedColorType::Rgb8).unwrap();
+    check("a JPEG with a large profile", &bytes);
+}
+
 /// Writes bits from the lowest of each byte.
 #[derive(Default)]
 struct Bits {
@@ -282,6 +309,7 @@ fn pixels() {
 fn decoding_takes_no_more_memory_than_announced() {
     ancillary();
     bombs();
+    profiles();
     entropy_codes();
     pixels();
 }

@@ -68,17 +68,17 @@ pub(super) fn frames(bytes: &[u8]) -> Vec<(u32, u32)> {
     pixel_chunks(bytes).into_iter().filter_map(|(kind, body)| frame_size(kind, body)).collect()
 }
 
-/// Returns the entropy codes of the lossless streams.
-fn codes(bytes: &[u8]) -> impl Iterator<Item = Codes> {
+/// Returns the entropy codes of each lossless stream; nothing of a damaged one.
+fn codes(bytes: &[u8]) -> impl Iterator<Item = Option<Codes>> {
     /// The bits of an alpha chunk's first byte that say how it is compressed, and the value for a lossless stream.
     const METHOD: u8 = 3;
     const LOSSLESS: u8 = 1;
     let chunks = pixel_chunks(bytes);
     let size = chunks.iter().find_map(|(kind, body)| frame_size(kind, body));
     chunks.into_iter().filter_map(move |(kind, body)| match (kind, body) {
-        (b"VP8L", _) => webp_lossless::codes(body),
+        (b"VP8L", _) => Some(webp_lossless::codes(body)),
         (b"ALPH", [flags, stream @ ..]) if flags & METHOD == LOSSLESS => {
-            size.and_then(|(width, height)| webp_lossless::codes_of_size(stream, width, height))
+            size.map(|(width, height)| webp_lossless::codes_of_size(stream, width, height))
         }
         _ => None,
     })
@@ -86,13 +86,16 @@ fn codes(bytes: &[u8]) -> impl Iterator<Item = Codes> {
 
 /// Refuses more entropy codes than the largest picture has use for.
 pub(super) fn require_bounded(bytes: &[u8]) -> Result<(), ImageError> {
-    match codes(bytes).map(|codes| codes.groups).max() {
-        Some(groups) if groups > MAX_GROUPS => {
-            let reason = format!("it has {groups} groups of entropy codes");
-            Err(ImageError::UnsupportedFlavour { format: "webp", reason })
-        }
-        _ => Ok(()),
+    let (format, mut groups) = ("webp", 0);
+    for codes in codes(bytes) {
+        let damaged = || ImageError::Damaged { format, reason: "its entropy codes cannot be read".to_owned() };
+        groups = groups.max(codes.ok_or_else(damaged)?.groups);
     }
+    if groups > MAX_GROUPS {
+        let reason = format!("it has {groups} groups of entropy codes");
+        return Err(ImageError::UnsupportedFlavour { format, reason });
+    }
+    Ok(())
 }
 
 /// Returns the size in the header of a lossy or lossless frame; each side has 14 bits.
@@ -191,6 +194,6 @@ pub(super) fn metadata(bytes: &[u8]) -> Metadata<'_> {
 /// The essential part, the coefficients in a vector that grows by doubling, and their copy; one partition whose stated
 /// length is longer than the file; tables of entropy codes.
 pub(super) fn overhead(bytes: &[u8]) -> u64 {
-    let tables = codes(bytes).map(Codes::bytes).fold(0, u64::saturating_add);
+    let tables = codes(bytes).flatten().map(Codes::bytes).fold(0, u64::saturating_add);
     (bytes.len() as u64).saturating_mul(5).saturating_add(PARTITION).saturating_add(tables)
 }

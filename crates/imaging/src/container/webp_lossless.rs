@@ -20,7 +20,7 @@ const TABLE_BYTES: u64 = 4_096;
 const NODE_BYTES: u64 = 32;
 
 /// The codes of a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Codes {
     /// Groups of five.
     pub(super) groups: u32,
@@ -144,19 +144,21 @@ struct Code {
 
 impl Code {
     fn read(bits: &mut Bits<'_>, alphabet: usize) -> Option<Self> {
-        let mut lengths = vec![0u8; alphabet];
-        if bits.read(1)? == 1 {
-            // One symbol, or two of one bit each.
-            let is_pair = bits.read(1)? == 1;
-            let first = if bits.read(1)? == 1 { bits.read(8)? } else { bits.read(1)? };
-            *lengths.get_mut(first as usize)? = 1;
-            if is_pair {
-                *lengths.get_mut(bits.read(8)? as usize)? = 1;
-            }
-        } else {
+        if bits.read(1)? == 0 {
+            let mut lengths = vec![0u8; alphabet];
             read_lengths(bits, &mut lengths)?;
+            return Self::of(&lengths);
         }
-        Self::of(&lengths)
+        // One symbol, or two of one bit each, in the order in which they are written.
+        let is_pair = bits.read(1)? == 1;
+        let width = if bits.read(1)? == 1 { 8 } else { 1 };
+        let mut symbols = vec![u16::try_from(bits.read(width)?).ok()?];
+        let mut counts = [0; MAX_LENGTH + 1];
+        if is_pair {
+            symbols.push(u16::try_from(bits.read(8)?).ok()?);
+            counts[1] = 2;
+        }
+        symbols.iter().all(|symbol| usize::from(*symbol) < alphabet).then_some(Self { counts, symbols })
     }
 
     /// Refuses lengths that no complete code has, as the decoder does; one symbol alone takes no bits.

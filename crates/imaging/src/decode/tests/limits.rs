@@ -68,9 +68,7 @@ fn the_memory_for_a_picture_is_known_from_its_header() {
     let mut jpeg = encode_image(&photo(), Format::Jpeg, 90).unwrap();
     let frame = jpeg.windows(2).position(|pair| pair == [0xFF, 0xC0]).unwrap();
     jpeg[frame + 5..frame + 9].copy_from_slice(&[0x0B, 0xB8, 0x0F, 0xA0]);
-    let mut webp = encode_image(&photo(), Format::Webp, 90).unwrap();
-    let start = webp.windows(4).position(|four| four == b"VP8L").unwrap() + 9;
-    webp[start..start + 4].copy_from_slice(&(3_999u32 | 2_999 << 14).to_le_bytes());
+    let webp = encode_image(&RgbImage::new(4_000, 3_000), Format::Webp, 90).unwrap();
     // The frame determines the memory, not the canvas.
     let inner = webp_of(&[(b"VP8X", &[0; 10]), (b"VP8 ", &lossy_frame(4_000, 3_000))]);
     for bytes in [claiming, jpeg, webp, inner] {

@@ -11,6 +11,9 @@ fn file(name: &str) -> Vec<u8> {
     std::fs::read(format!("{PICTURES}/{name}")).unwrap()
 }
 
+/// Damaged profiles of each kind that are tried.
+const HOSTILE: usize = 200;
+
 /// Colours inside the gamut of sRGB.
 fn colours() -> RgbImage {
     RgbImage::from_fn(40, 30, |x, y| image::Rgb([60 + (x * 3) as u8, 60 + (y * 4) as u8, 90 + ((x + y) % 64) as u8]))
@@ -214,18 +217,53 @@ fn a_profile_that_cannot_be_used_is_ignored() {
     }
 }
 
+/// A profile whose table gives each colour the lightness of its green and no hue.
+fn table_of_greys(grid: u8) -> Vec<u8> {
+    let mut table = [b"mft2\0\0\0\0".as_slice(), &[3, 3, grid, 0]].concat();
+    for row in 0..3 {
+        table.extend((0..3).flat_map(|column| u32::to_be_bytes(if row == column { 0x1_0000 } else { 0 })));
+    }
+    table.extend([0, 2, 0, 2]);
+    let curves = [0, 0, 0xFF, 0xFF].repeat(3);
+    table.extend(&curves);
+    for point in 0..usize::from(grid).pow(3) {
+        let green = point / usize::from(grid) % usize::from(grid);
+        let lightness = 0xFF00 * green / (usize::from(grid) - 1);
+        table.extend([lightness as u16, 0x8000, 0x8000].into_iter().flat_map(u16::to_be_bytes));
+    }
+    table.extend(&curves);
+    let header = ColorProfile::new_srgb().encode().unwrap();
+    let tag = [&1u32.to_be_bytes()[..], b"A2B0", &144u32.to_be_bytes(), &(table.len() as u32).to_be_bytes()].concat();
+    [&header[..20], b"Lab ", &header[24..128], &tag, &table].concat()
+}
+
+#[test]
+fn a_profile_with_a_table_is_applied() {
+    for grid in [2, 17, 33] {
+        for (format, bytes) in with_profile(&colours(), &table_of_greys(grid)) {
+            let shown = decode(&bytes).unwrap();
+            for (image::Rgb([red, green, blue]), image::Rgb(stored)) in shown.pixels().zip(colours().pixels()) {
+                assert!(red.abs_diff(*green) <= 3 && blue.abs_diff(*green) <= 3, "{format}: {red}, {green}, {blue}");
+                // Lightness and levels of grey are nearly proportional.
+                assert!(green.abs_diff(stored[1]) <= 24, "{format}: {green} of {stored:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_hostile_byte_in_a_profile_is_no_trouble() {
     let profiles =
         [ColorProfile::new_display_p3(), ColorProfile::new_gray_with_gamma(1.8)].map(|profile| profile.encode().unwrap());
+    let profiles = [&profiles[0], &profiles[1], &table_of_greys(2)];
     let mut state = 7u64;
     let mut draw = |below: usize| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize % below
     };
-    for (profile, (colour, row)) in profiles.iter().zip([(2, &[0, 9, 80, 200][..]), (0, &[0, 80])]) {
-        for _ in 0..2_000 {
-            let mut hostile = profile.clone();
+    for (profile, (colour, row)) in profiles.iter().zip([(2, &[0, 9, 80, 200][..]), (0, &[0, 80]), (2, &[0, 9, 80, 200])]) {
+        for _ in 0..HOSTILE {
+            let mut hostile = profile.to_vec();
             for _ in 0..1 + draw(4) {
                 let place = draw(hostile.len());
                 hostile[place] = [0, 1, 0x7F, 0x80, 0xFF, draw(256) as u8][draw(6)];
