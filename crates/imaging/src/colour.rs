@@ -5,8 +5,8 @@
 
 use image::DynamicImage;
 use moxcms::{
-    CicpProfile, CmsError, ColorProfile, DataColorSpace, Layout, ParsingOptions, ProfileClass,
-    TransferCharacteristics, TransformExecutor, TransformOptions,
+    CicpProfile, CmsError, ColorProfile, DataColorSpace, Layout, ParsingOptions, ProfileClass, TransferCharacteristics,
+    TransformExecutor, TransformOptions,
 };
 
 use crate::container::Profile;
@@ -51,17 +51,16 @@ fn read(profile: &Profile<'_>) -> Option<ColorProfile> {
     let bytes = with_needed_tags(profile.read()?.into_owned())?;
     let options = ParsingOptions { max_profile_size: bytes.len() + 1, ..ParsingOptions::default() };
     let source = ColorProfile::new_from_slice_with_options(&bytes, options).ok()?;
-    let is_of_device = !matches!(
-        source.profile_class,
-        ProfileClass::DeviceLink | ProfileClass::Abstract | ProfileClass::Named
-    );
+    let is_of_device =
+        !matches!(source.profile_class, ProfileClass::DeviceLink | ProfileClass::Abstract | ProfileClass::Named);
     is_of_device.then_some(source)
 }
 
 /// Makes a profile of full-range RGB. High dynamic range would need tone mapping, so it is read as without profile.
 fn from_code_points([primaries, transfer, matrix, range]: [u8; 4]) -> Option<ColorProfile> {
     let transfer_characteristics = TransferCharacteristics::try_from(transfer).ok()?;
-    let is_high_range = matches!(transfer_characteristics, TransferCharacteristics::Smpte2084 | TransferCharacteristics::Hlg);
+    let is_high_range =
+        matches!(transfer_characteristics, TransferCharacteristics::Smpte2084 | TransferCharacteristics::Hlg);
     if matrix != 0 || range != 1 || is_high_range {
         return None;
     }

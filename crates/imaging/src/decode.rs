@@ -208,9 +208,11 @@ impl Failure {
     }
 }
 
-/// Replaces line breaks and shortens the text, because decoders may quote the file.
+/// Makes one line, shortens it and drops what is invisible or changes the direction, because decoders may quote the
+/// file.
 fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().filter(|c| !c.is_control()).take(200).collect()
+    let is_odd = |c: &char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().filter(|c| !is_odd(c)).take(200).collect()
 }
 
 /// How transparency and 16-bit channels are converted.

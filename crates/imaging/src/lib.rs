@@ -20,8 +20,6 @@ mod cutout;
 mod decode;
 mod encode;
 mod error;
-#[doc(hidden)]
-pub mod fuzzing;
 mod mask;
 mod prepare;
 mod resize;

@@ -253,7 +253,8 @@ mod tests {
         for good in [USER_AGENT, "mine/2 (+https://example.org/bots; bots@example.org) echogen/1", &longest] {
             check(good).unwrap();
         }
-        for bad in ["", " ", " echogen", "echogen\n", "a\r\nCookie: b", "a\tb", "ech\u{f6}gen", &format!("{longest}a")] {
+        for bad in ["", " ", " echogen", "echogen\n", "a\r\nCookie: b", "a\tb", "ech\u{f6}gen", &format!("{longest}a")]
+        {
             let error = check(bad).unwrap_err();
             assert!(error.starts_with("fetch.user_agent is ") && error.len() < 500, "{error}");
             assert!(!error.contains(char::is_control), "{error:?}");

@@ -76,7 +76,8 @@ pub(super) fn explain(bytes: &[u8]) -> ImageError {
 }
 
 fn named(table: &[(usize, &[u8], &'static str)], bytes: &[u8]) -> Option<&'static str> {
-    let matches = |(offset, magic, _): &&(usize, &[u8], &str)| bytes.get(*offset..).is_some_and(|b| b.starts_with(magic));
+    let matches =
+        |(offset, magic, _): &&(usize, &[u8], &str)| bytes.get(*offset..).is_some_and(|b| b.starts_with(magic));
     table.iter().find(matches).map(|(_, _, name)| *name)
 }
 
@@ -118,7 +119,8 @@ fn text(bytes: &[u8]) -> Option<ImageError> {
     let begins = |words: &[&[u8]]| words.iter().any(|word| start.starts_with(word));
     let page = |found| Some(ImageError::Page { found });
     if start.starts_with(b"<") {
-        let is_page = begins(&[b"<!doctype html", b"<html", b"<head", b"<body", b"<script", b"<title", b"<meta", b"<center"]);
+        let is_page =
+            begins(&[b"<!doctype html", b"<html", b"<head", b"<body", b"<script", b"<title", b"<meta", b"<center"]);
         if is_page || contains(b"<html") {
             return page("a web page (HTML)");
         }
@@ -133,9 +135,8 @@ fn text(bytes: &[u8]) -> Option<ImageError> {
         return page("a JSON document");
     }
     let is_text = |byte: &u8| !byte.is_ascii_control() || byte.is_ascii_whitespace();
-    (!start.is_empty() && start.iter().all(is_text) && is_utf8_so_far(&start)).then_some(ImageError::NotAPicture {
-        found: "text",
-    })
+    (!start.is_empty() && start.iter().all(is_text) && is_utf8_so_far(&start))
+        .then_some(ImageError::NotAPicture { found: "text" })
 }
 
 /// Whether the bytes are UTF-8, the last character of which may be cut.

@@ -84,8 +84,7 @@ impl<'a> Directory<'a> {
             _ => return None,
         };
         let read = |offset: usize, length: usize| number(bytes.get(offset..offset.checked_add(length)?)?, little);
-        let (start, count_length, entry_length) =
-            if big { (read(8, 8)?, 8, 20) } else { (read(4, 4)?, 2, 12) };
+        let (start, count_length, entry_length) = if big { (read(8, 8)?, 8, 20) } else { (read(4, 4)?, 2, 12) };
         let start = usize::try_from(start).ok()?;
         let count = usize::try_from(read(start, count_length)?).ok()?;
         let first = start.checked_add(count_length)?;
@@ -165,12 +164,13 @@ pub(super) fn tile_size(bytes: &[u8]) -> Option<(u32, u32)> {
 pub(super) fn is_complete(bytes: &[u8]) -> bool {
     let Some(directory) = Directory::of(bytes) else { return false };
     let has_values = |entry: Entry<'_>| entry.data.is_some() || entry.tag > tag::LAST_READ;
-    let pixels =
-        [(tag::STRIP_OFFSETS, tag::STRIP_BYTE_COUNTS), (tag::TILE_OFFSETS, tag::TILE_BYTE_COUNTS)];
+    let pixels = [(tag::STRIP_OFFSETS, tag::STRIP_BYTE_COUNTS), (tag::TILE_OFFSETS, tag::TILE_BYTE_COUNTS)];
     directory.is_whole
         && directory.iter().all(has_values)
         && pixels.into_iter().all(|(offsets, lengths)| {
-            let (Some(offsets), Some(lengths)) = (directory.find(offsets), directory.find(lengths)) else { return true };
+            let (Some(offsets), Some(lengths)) = (directory.find(offsets), directory.find(lengths)) else {
+                return true;
+            };
             offsets.values().zip(lengths.values()).all(|(offset, length)| {
                 let end = offset.zip(length).and_then(|(offset, length)| offset.checked_add(length));
                 end.is_some_and(|end| end <= bytes.len() as u64)

@@ -8,7 +8,6 @@ use super::{ImageLimits, decode_as_published, decode_image, decoding_bytes};
 use crate::ImageError;
 use crate::{ImageFormat as Format, encode_image};
 
-mod corpus;
 mod foreign;
 mod formats;
 mod limits;

@@ -186,7 +186,10 @@ async fn a_contact_is_sent_where_one_is_set() {
     // Also after a redirect.
     for path in ["/head", "/to//head"] {
         let head = String::from_utf8(fetch_with(config.clone(), &site.url(path)).await.unwrap()).unwrap();
-        assert!(head.lines().any(|line| line.to_lowercase() == format!("user-agent: {user_agent}").to_lowercase()), "{head}");
+        assert!(
+            head.lines().any(|line| line.to_lowercase() == format!("user-agent: {user_agent}").to_lowercase()),
+            "{head}"
+        );
     }
 }
 

@@ -82,8 +82,9 @@ fn a_page_in_place_of_a_picture_is_named() {
         (b"[ {\"a\":1} ]", "a JSON document"),
     ];
     for (bytes, found) in files {
-        let expected =
-            format!("file is {found}, not a picture; give an address that answers with the picture itself, not with a page");
+        let expected = format!(
+            "file is {found}, not a picture; give an address that answers with the picture itself, not with a page"
+        );
         assert_eq!(error_of(bytes), expected);
     }
 }

@@ -67,9 +67,7 @@ fn compressed(profile: &[u8]) -> Vec<u8> {
 
 #[test]
 fn pictures_with_a_profile_equal_their_twins_in_srgb() {
-    for (stored, twin) in
-        [("icc_display_p3.jpg", "icc_twin_srgb.jpg"), ("icc_adobe_rgb.png", "icc_twin_srgb.png")]
-    {
+    for (stored, twin) in [("icc_display_p3.jpg", "icc_twin_srgb.jpg"), ("icc_adobe_rgb.png", "icc_twin_srgb.png")] {
         let worst = worst_difference(&decode(&file(stored)).unwrap(), &decode(&file(twin)).unwrap());
         assert!(worst <= NEAR, "{stored}: {worst} levels");
     }
@@ -101,7 +99,8 @@ fn a_profile_of_gif_and_of_bmp_is_applied() {
     let rows = encoded(&DynamicImage::ImageRgb8(stored), ImageFormat::Bmp)[54..].to_vec();
     let mut header = vec![0; 14 + 124];
     header[..2].copy_from_slice(b"BM");
-    for (offset, value) in [(10, 138), (14, 124), (18, 40), (22, 30), (26, 1 | 24 << 16), (14 + 112, 124 + rows.len() as u32)]
+    for (offset, value) in
+        [(10, 138), (14, 124), (18, 40), (22, 30), (26, 1 | 24 << 16), (14 + 112, 124 + rows.len() as u32)]
     {
         header[offset..offset + 4].copy_from_slice(&u32::to_le_bytes(value));
     }
@@ -253,15 +252,17 @@ fn a_profile_with_a_table_is_applied() {
 
 #[test]
 fn a_hostile_byte_in_a_profile_is_no_trouble() {
-    let profiles =
-        [ColorProfile::new_display_p3(), ColorProfile::new_gray_with_gamma(1.8)].map(|profile| profile.encode().unwrap());
+    let profiles = [ColorProfile::new_display_p3(), ColorProfile::new_gray_with_gamma(1.8)]
+        .map(|profile| profile.encode().unwrap());
     let profiles = [&profiles[0], &profiles[1], &table_of_greys(2)];
     let mut state = 7u64;
     let mut draw = |below: usize| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize % below
     };
-    for (profile, (colour, row)) in profiles.iter().zip([(2, &[0, 9, 80, 200][..]), (0, &[0, 80]), (2, &[0, 9, 80, 200])]) {
+    for (profile, (colour, row)) in
+        profiles.iter().zip([(2, &[0, 9, 80, 200][..]), (0, &[0, 80]), (2, &[0, 9, 80, 200])])
+    {
         for _ in 0..HOSTILE {
             let mut hostile = profile.to_vec();
             for _ in 0..1 + draw(4) {
@@ -281,7 +282,8 @@ fn tags_that_share_their_data_are_read_once() {
     let start = 132 + count * 12;
     let tag = [&b"A2B0"[..], &start.to_be_bytes(), &u32::to_be_bytes(table)].concat();
     let tags = tag.repeat(count as usize);
-    let profile = [&p3[..128], &count.to_be_bytes(), &tags, b"mft2\0\0\0\0\x03\x03\x10\0", &vec![1; table as usize]].concat();
+    let profile =
+        [&p3[..128], &count.to_be_bytes(), &tags, b"mft2\0\0\0\0\x03\x03\x10\0", &vec![1; table as usize]].concat();
     let bytes = png_with(&header(1, 1, 8, 2), (b"iCCP", &compressed(&profile)), &[0, 1, 2, 3]);
     let began = std::time::Instant::now();
     decode(&bytes).unwrap();
