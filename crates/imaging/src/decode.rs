@@ -84,6 +84,10 @@ impl ImageLimits {
 /// before any pixel is decoded.
 pub fn decode_image(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, ImageError> {
     let container = accept(bytes, limits)?;
+    guarded(container, || decode_upright(container, bytes, limits))
+}
+
+fn decode_upright(container: Container, bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, ImageError> {
     let mut picture = decode(container, bytes, limits)?;
     let metadata = container.metadata(bytes);
     if let Some(profile) = metadata.profile.as_ref().filter(|_| !metadata.has_inks()) {
@@ -103,8 +107,17 @@ pub fn decode_image(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, Imag
 ///
 /// As [`decode_image`].
 pub fn decode_as_published(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, ImageError> {
-    let picture = decode(accept(bytes, limits)?, bytes, limits)?;
-    Ok(to_rgb(picture, Reading::AsPublished))
+    let container = accept(bytes, limits)?;
+    guarded(container, || Ok(to_rgb(decode(container, bytes, limits)?, Reading::AsPublished)))
+}
+
+/// Turns a panic of a decoder into an error: fuzzing finds new ones in every decoder, and the file causes the same one
+/// each time it is tried again.
+fn guarded<T>(container: Container, work: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
+    // Nothing that the work changes outlives it.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(ImageError::Damaged { format: container.name(), reason: "the decoder failed at it".to_owned() })
+    })
 }
 
 /// Returns an upper bound in bytes of the memory that [`decode_image`] uses for this file, computed from its structure

@@ -84,9 +84,27 @@ fn codes(bytes: &[u8]) -> impl Iterator<Item = Option<Codes>> {
     })
 }
 
-/// Refuses more entropy codes than the largest picture has use for.
+/// Whether the first frame of an animation consists of what the decoder takes it for without looking: pixels, or
+/// transparency and then lossy pixels, of the size that the frame's header states.
+fn frame_is_sound(bytes: &[u8]) -> bool {
+    let Some((_, frame)) = chunks(bytes).find(|(kind, _)| kind == b"ANMF") else { return true };
+    // After the place, width and height less one in three bytes each.
+    let side = |offset| little_endian(frame, offset).map(|side| (side & 0xFF_FFFF) + 1);
+    let mut inner = riff_chunks(frame.get(16..).unwrap_or_default());
+    let pixels = match inner.next() {
+        Some((b"ALPH", _, _)) => inner.next().filter(|(kind, ..)| kind == b"VP8 "),
+        first => first,
+    };
+    let stated = side(6).zip(side(9));
+    stated.is_some() && pixels.and_then(|(kind, _, body)| frame_size(kind, body)) == stated
+}
+
+/// Refuses more entropy codes than the largest picture has use for, and frames that the decoder would not check.
 pub(super) fn require_bounded(bytes: &[u8]) -> Result<(), ImageError> {
     let (format, mut groups) = ("webp", 0);
+    if !frame_is_sound(bytes) {
+        return Err(ImageError::Damaged { format, reason: "a frame has no pixels of its size".to_owned() });
+    }
     for codes in codes(bytes) {
         let damaged = || ImageError::Damaged { format, reason: "its entropy codes cannot be read".to_owned() };
         groups = groups.max(codes.ok_or_else(damaged)?.groups);

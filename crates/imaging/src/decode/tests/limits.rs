@@ -127,3 +127,16 @@ fn a_compressed_profile_cannot_blow_up() {
     let limits = ImageLimits { max_bytes: 1 << 20, max_side: 100, max_pixels: 1_000 };
     assert!(matches!(decode_image(&bytes, &limits), Err(ImageError::TooManyBytes { .. })));
 }
+
+#[test]
+fn an_animation_whose_frame_has_other_pixels_is_refused() {
+    // With transparency the decoder compares neither the size nor the kind.
+    let frame = |width: u8, kind: &[u8; 4]| {
+        let picture = riff_of(&[(b"ALPH", &[0; 14]), (kind, &lossy_frame(4, 3))]);
+        let header = [0, 0, 0, 0, 0, 0, width - 1, 0, 0, 2, 0, 0, 0, 0, 0, 0];
+        let moving = [0x12, 0, 0, 0, 3, 0, 0, 2, 0, 0];
+        webp_of(&[(b"VP8X", &moving), (b"ANIM", &[0; 6]), (b"ANMF", &[&header[..], &picture].concat())])
+    };
+    let refused = |bytes: &[u8]| error_of(bytes).contains("a frame has no pixels of its size");
+    assert!(refused(&frame(3, b"VP8 ")) && refused(&frame(4, b"VP9 ")) && !refused(&frame(4, b"VP8 ")));
+}
