@@ -151,8 +151,8 @@ fn accept(bytes: &[u8], limits: &ImageLimits) -> Result<Container, ImageError> {
     limits.check_bytes(bytes)?;
     limits.check_size(container.size(bytes)?)?;
     container.require_complete(bytes)?;
-    container.require_bounded(bytes)?;
     container.frames(bytes).into_iter().try_for_each(|frame| limits.check_size(frame))?;
+    container.require_bounded(bytes)?;
     Ok(container)
 }
 

@@ -74,11 +74,13 @@ fn codes(bytes: &[u8]) -> impl Iterator<Item = Option<Codes>> {
     const METHOD: u8 = 3;
     const LOSSLESS: u8 = 1;
     let chunks = pixel_chunks(bytes);
-    let size = chunks.iter().find_map(|(kind, body)| frame_size(kind, body));
+    // Of a file with a still picture and an animation, either may be decoded.
+    let sizes: Vec<_> = chunks.iter().filter_map(|(kind, body)| frame_size(kind, body)).chain(size(bytes)).collect();
     chunks.into_iter().filter_map(move |(kind, body)| match (kind, body) {
         (b"VP8L", _) => Some(webp_lossless::codes(body)),
         (b"ALPH", [flags, stream @ ..]) if flags & METHOD == LOSSLESS => {
-            size.map(|(width, height)| webp_lossless::codes_of_size(stream, width, height))
+            let codes = sizes.iter().filter_map(|(width, height)| webp_lossless::codes_of_size(stream, *width, *height));
+            Some(codes.max_by_key(|codes| codes.groups))
         }
         _ => None,
     })
