@@ -45,7 +45,10 @@ fn a_missing_picture() {
 
 #[test]
 fn what_is_no_picture() {
-    check_picture("text.png", b"hello", "file is not an image; give a png, jpeg or webp picture");
+    check_picture("text.png", b"hello", "file is text, not a picture; give a JPEG or PNG picture");
+    check_picture("page.jpg", b"<!DOCTYPE html><title>Log in</title>", "file is a web page (HTML), not a picture");
+    let heic = std::fs::read(repository("tests/fixtures/pictures/IMG_0001.HEIC")).expect("the fixture is there");
+    check_picture("IMG_0001.jpg", &heic, "HEIC pictures are not supported; convert it to JPEG or PNG");
     check_picture("empty.png", b"", "is empty");
 }
 

@@ -1,29 +1,32 @@
 //! Decoding of picture files to 8-bit RGB, within bounds.
 //!
-//! Reads PNG, JPEG and WebP in all usual variants: grey, palette, transparency, 16 bits per channel, CMYK. Of an
-//! animation the first frame is decoded. Colour profiles are ignored.
+//! Reads PNG, JPEG, WebP, GIF, BMP and TIFF in all usual variants: grey, palette, transparency, 16 bits per channel,
+//! CMYK. Of an animation or a document the first picture is decoded.
 
 use std::io::Cursor;
 
-use image::codecs::{jpeg::JpegDecoder, png::PngDecoder, webp::WebPDecoder};
+use image::codecs::{
+    bmp::BmpDecoder, gif::GifDecoder, jpeg::JpegDecoder, png::PngDecoder, tiff::TiffDecoder, webp::WebPDecoder,
+};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, RgbImage};
 
-use crate::container::{Container, png_dimensions, png_profile_length, webp_frames};
+use crate::colour;
+use crate::container::Container;
 use crate::error::ImageError;
 
 /// Upper bound of decoding memory per pixel, in bytes. The largest cases are: PNG, 8 bytes (16-bit channels with
 /// alpha) plus 3 bytes of result; JPEG with four components in several scans, 8 bytes of coefficients plus 3 bytes of
-/// result; WebP, 12 bytes (animation, canvas and result, all with alpha). Applying the EXIF orientation needs less: it
-/// holds the result twice. The remainder covers later copies of 3 bytes per pixel and the encoded file, made after the
-/// decoder is dropped.
+/// result; WebP, 15 bytes (animation, canvas and result, all with alpha); GIF, 12 bytes (a frame in colours and codes,
+/// canvas, result). Applying the orientation needs less: it holds the result twice. The remainder covers later copies
+/// of 3 bytes per pixel and the encoded file, made after the decoder is dropped.
 const BYTES_PER_PIXEL: u64 = 16;
 
 /// Decoders work in blocks of at most this many pixels on a side, including blocks that the picture's edge cuts.
 const BLOCK: u64 = 32;
 
-/// The largest compression ratio of deflate.
-const DEFLATE_RATIO: u64 = 1_032;
+/// What decoders allocate whatever the file: tables of codes, windows, buffers.
+const DECODER_BYTES: u64 = 1 << 20;
 
 /// Limits that are checked before anything is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,67 +71,73 @@ impl ImageLimits {
         limits.max_alloc = Some(self.max_pixels.saturating_mul(8).saturating_add(self.max_bytes));
         limits
     }
-
-    /// Returns the limits for opening a PNG: opening allocates one row and the extra chunks, some of which are
-    /// inflated.
-    fn for_png_opening(&self) -> image::Limits {
-        let mut limits = self.for_decoder();
-        limits.max_alloc = Some(self.png_extras());
-        limits
-    }
-
-    fn png_extras(&self) -> u64 {
-        self.max_bytes.saturating_add(u64::from(self.max_side).saturating_mul(8))
-    }
 }
 
-/// Decodes a picture as a viewer shows it: EXIF orientation applied, transparency composited on white, 16-bit channels
-/// rounded to 8 bits.
+/// Decodes a picture as a viewer shows it: colours converted to sRGB by the file's profile, orientation applied,
+/// transparency composited on white, 16-bit channels rounded to 8 bits.
+///
+/// A profile that cannot be used is ignored, as is unreadable metadata.
 ///
 /// # Errors
 ///
-/// If the file is not a complete PNG, JPEG or WebP within `limits`. The size is read from the header, before any pixel
-/// is decoded.
+/// If the file is not a complete PNG, JPEG, WebP, GIF, BMP or TIFF within `limits`. The size is read from the header,
+/// before any pixel is decoded.
 pub fn decode_image(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, ImageError> {
-    let (picture, orientation) = decode(bytes, limits)?;
+    let container = accept(bytes, limits)?;
+    guarded(container, || decode_upright(container, bytes, limits))
+}
+
+fn decode_upright(container: Container, bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, ImageError> {
+    let mut picture = decode(container, bytes, limits)?;
+    let metadata = container.metadata(bytes);
+    if let Some(profile) = metadata.profile.as_ref().filter(|_| !metadata.has_inks()) {
+        picture = colour::to_srgb(picture, profile);
+    }
     // Rotated last, as 8-bit RGB: a rotated copy of the decoder's output could be nearly three times as large.
     let mut upright = DynamicImage::ImageRgb8(to_rgb(picture, Reading::AsSeen));
-    upright.apply_orientation(orientation);
+    let orientation = metadata.orientation().and_then(Orientation::from_exif);
+    upright.apply_orientation(orientation.unwrap_or(Orientation::NoTransforms));
     Ok(upright.into_rgb8())
 }
 
-/// Decodes a picture as the published code does (Pillow's `convert("RGB")`): orientation not applied, alpha dropped
-/// without compositing, upper 8 of 16 bits.
+/// Decodes a picture as the published code does (Pillow's `convert("RGB")`): no profile and no orientation applied,
+/// alpha dropped without compositing, upper 8 of 16 bits.
 ///
 /// # Errors
 ///
 /// As [`decode_image`].
 pub fn decode_as_published(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, ImageError> {
-    Ok(to_rgb(decode(bytes, limits)?.0, Reading::AsPublished))
+    let container = accept(bytes, limits)?;
+    guarded(container, || Ok(to_rgb(decode(container, bytes, limits)?, Reading::AsPublished)))
 }
 
-/// Returns an upper bound in bytes of the memory that [`decode_image`] uses for this file, computed from the header
+/// Turns a panic of a decoder into an error: fuzzing finds new ones in every decoder, and the file causes the same one
+/// each time it is tried again.
+fn guarded<T>(container: Container, work: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
+    // Nothing that the work changes outlives it.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(ImageError::Damaged { format: container.name(), reason: "the decoder failed at it".to_owned() })
+    })
+}
+
+/// Returns an upper bound in bytes of the memory that [`decode_image`] uses for this file, computed from its structure
 /// without decoding a pixel. A caller that decodes concurrently can reserve that much first.
 ///
 /// # Errors
 ///
-/// As [`decode_image`], for faults that the header shows.
+/// As [`decode_image`], for faults that the structure shows.
 pub fn decoding_bytes(bytes: &[u8], limits: &ImageLimits) -> Result<u64, ImageError> {
     let container = accept(bytes, limits)?;
-    let (size, profile) = match container {
-        // The PNG is not opened, because that would inflate the colour profile.
-        Container::Png => (png_size(bytes)?, png_profile_length(bytes).unwrap_or(0) as u64),
-        Container::Jpeg | Container::Webp => {
-            let decoder = open(container, bytes, limits).map_err(|failure| failure.explain(container))?;
-            (decoder.dimensions(), 0)
-        }
+    let frames = container.frames(bytes).into_iter().map(blocks_of);
+    let pixels = frames.fold(blocks_of(container.size(bytes)?), u64::max);
+    let metadata = container.metadata(bytes);
+    let conversion = match &metadata.profile {
+        Some(_) => metadata.bytes().saturating_mul(colour::PROFILE_FACTOR).saturating_add(colour::CONVERSION_BYTES),
+        None => metadata.bytes(),
     };
-    let frames = if container == Container::Webp { webp_frames(bytes) } else { Vec::new() };
-    let pixels = frames.into_iter().fold(blocks_of(size), |most, frame| most.max(blocks_of(frame)));
-    // Decoders hold up to two copies of the file or its parts.
-    let file = (bytes.len() as u64).saturating_mul(2);
-    let inflated = profile.saturating_mul(DEFLATE_RATIO).min(limits.png_extras());
-    Ok(pixels.saturating_mul(BYTES_PER_PIXEL).saturating_add(file).saturating_add(inflated))
+    let per_pixel = container.bytes_per_pixel(bytes).max(BYTES_PER_PIXEL);
+    let parts = [container.overhead(bytes), conversion, DECODER_BYTES];
+    Ok(parts.into_iter().fold(pixels.saturating_mul(per_pixel), u64::saturating_add))
 }
 
 /// Number of pixels, rounded up to whole blocks on each side.
@@ -136,53 +145,46 @@ fn blocks_of((width, height): (u32, u32)) -> u64 {
     (u64::from(width) + BLOCK - 1).saturating_mul(u64::from(height) + BLOCK - 1)
 }
 
-fn png_size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
-    png_dimensions(bytes).ok_or(ImageError::Truncated { format: Container::Png.name() })
-}
-
-fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<(DynamicImage, Orientation), ImageError> {
-    let container = accept(bytes, limits)?;
-    let picture = open(container, bytes, limits).and_then(|decoder| decode_with(decoder, limits));
-    picture.map_err(|failure| failure.explain(container))
-}
-
-/// Detects the format of a file after checking its length and completeness.
+/// Detects the format of a file after checking its length, its sizes and its completeness.
 fn accept(bytes: &[u8], limits: &ImageLimits) -> Result<Container, ImageError> {
     let container = Container::sniff(bytes)?;
     limits.check_bytes(bytes)?;
-    if container == Container::Png {
-        limits.check_size(png_size(bytes)?)?;
-    }
+    limits.check_size(container.size(bytes)?)?;
     container.require_complete(bytes)?;
+    container.frames(bytes).into_iter().try_for_each(|frame| limits.check_size(frame))?;
+    container.require_bounded(bytes)?;
     Ok(container)
 }
 
-/// Opens a decoder, which reads the header, and checks the picture's size against the limits.
+fn decode(container: Container, bytes: &[u8], limits: &ImageLimits) -> Result<DynamicImage, ImageError> {
+    let essential = container.essential(bytes);
+    let size = container.size(bytes)?;
+    let picture = open(container, &essential, limits).and_then(|mut decoder| {
+        if decoder.dimensions() != size {
+            let reason = "it states two sizes".to_owned();
+            return Err(ImageError::Damaged { format: container.name(), reason }.into());
+        }
+        decoder.set_limits(limits.for_decoder())?;
+        Ok(DynamicImage::from_decoder(decoder)?)
+    });
+    picture.map_err(|failure| failure.explain(container))
+}
+
+/// Opens a decoder, which reads the header.
 fn open<'a>(
     container: Container,
     bytes: &'a [u8],
     limits: &ImageLimits,
 ) -> Result<Box<dyn ImageDecoder + 'a>, Failure> {
     let input = Cursor::new(bytes);
-    let decoder: Box<dyn ImageDecoder + 'a> = match container {
-        Container::Png => Box::new(PngDecoder::with_limits(input, limits.for_png_opening())?),
+    Ok(match container {
+        Container::Png => Box::new(PngDecoder::with_limits(input, limits.for_decoder())?),
         Container::Jpeg => Box::new(JpegDecoder::new(input)?),
         Container::Webp => Box::new(WebPDecoder::new(input)?),
-    };
-    limits.check_size(decoder.dimensions())?;
-    if container == Container::Webp {
-        for frame in webp_frames(bytes) {
-            limits.check_size(frame)?;
-        }
-    }
-    Ok(decoder)
-}
-
-fn decode_with(mut decoder: impl ImageDecoder, limits: &ImageLimits) -> Result<(DynamicImage, Orientation), Failure> {
-    decoder.set_limits(limits.for_decoder())?;
-    // Unreadable EXIF data does not make the picture unreadable.
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    Ok((DynamicImage::from_decoder(decoder)?, orientation))
+        Container::Gif => Box::new(GifDecoder::new(input)?),
+        Container::Bmp => Box::new(BmpDecoder::new(input)?),
+        Container::Tiff => Box::new(TiffDecoder::new(input)?),
+    })
 }
 
 /// A rejection by this module, or an error of the decoder.
@@ -219,9 +221,11 @@ impl Failure {
     }
 }
 
-/// Replaces line breaks and shortens the text, because decoders may quote the file.
+/// Makes one line, shortens it and drops what is invisible or changes the direction, because decoders may quote the
+/// file.
 fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().filter(|c| !c.is_control()).take(200).collect()
+    let is_odd = |c: &char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().filter(|c| !is_odd(c)).take(200).collect()
 }
 
 /// How transparency and 16-bit channels are converted.

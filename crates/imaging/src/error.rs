@@ -15,13 +15,25 @@ pub enum ImageError {
         limit: u64,
     },
     /// The first bytes match no known picture format.
-    #[error("file is not an image; give a png, jpeg or webp picture")]
+    #[error("file is not an image; give a PNG, JPEG, WebP, GIF, BMP or TIFF picture")]
     NotAnImage,
     /// A picture in an unsupported format.
-    #[error("{format} pictures are not supported; convert it to png, jpeg or webp")]
+    #[error("{format} pictures are not supported; convert it to JPEG or PNG")]
     UnsupportedFormat {
-        /// Short name of the format, such as `gif`.
+        /// Name of the format, such as `HEIC`.
         format: &'static str,
+    },
+    /// Something known that is not a picture.
+    #[error("file is {found}, not a picture; give a JPEG or PNG picture")]
+    NotAPicture {
+        /// What it is, such as `a PDF document`.
+        found: &'static str,
+    },
+    /// A page or document, as a server sends it in place of a picture.
+    #[error("file is {found}, not a picture; give an address that answers with the picture itself, not with a page")]
+    Page {
+        /// What it is, such as `a web page (HTML)`.
+        found: &'static str,
     },
     /// A picture of a supported format in an unsupported variant.
     #[error("this flavour of {format} is not supported ({reason}); save it as plain 8-bit RGB")]

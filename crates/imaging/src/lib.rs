@@ -1,10 +1,10 @@
 //! Pictures: bounded decoding, resizing, cut-outs, conversion to and from tensors, encoding.
 //!
-//! All functions work on 8-bit RGB in memory ([`RgbImage`]). Colour profiles and gamma are not applied, as in the
-//! published code. The parts, in the order in which a picture passes through them:
+//! All functions work on 8-bit sRGB in memory ([`RgbImage`]). The parts, in the order in which a picture passes through
+//! them:
 //!
-//! 1. [`decode_image`] reads PNG, JPEG and WebP within [`ImageLimits`], which are checked before pixels are allocated;
-//!    [`decoding_bytes`] returns in advance how much memory that needs.
+//! 1. [`decode_image`] reads PNG, JPEG, WebP, GIF, BMP and TIFF within [`ImageLimits`], which are checked before pixels
+//!    are allocated; [`decoding_bytes`] returns in advance how much memory that needs.
 //! 2. [`white_outside`] and [`white_outside_mask`] paint the background white: everything outside a [`PixelBox`] or a
 //!    [`SubjectMask`].
 //! 3. [`resize()`], [`cover_and_crop`] and [`shorter_side_and_crop`] match Pillow and torchvision exactly; their
@@ -14,6 +14,7 @@
 //!
 //! All errors are [`ImageError`] and permanent: the same bytes fail again. Drawing for people is in crate `figures`.
 
+mod colour;
 mod container;
 mod cutout;
 mod decode;

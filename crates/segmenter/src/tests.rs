@@ -208,7 +208,7 @@ async fn a_picture_waits_for_memory_and_all_get_their_turn() {
     for task in [one, two, three] {
         bench.cutout(&task.unwrap()).await;
     }
-    check_failure(bench.run(job(None), b"hello").await, FailureKind::BadImage, "not an image");
+    check_failure(bench.run(job(None), b"hello").await, FailureKind::BadImage, "not a picture");
 }
 
 /// Four processes, each with its own stage and its own in-process single flight, on one store and one cache.

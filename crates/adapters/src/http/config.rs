@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use echogen_ports::{Backoff, Fault, Secret, seconds};
+use echogen_ports::{Backoff, Fault, FaultKind, Secret, seconds};
 use http::HeaderValue;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -35,7 +35,8 @@ pub struct HttpConfig {
     pub timeout_seconds: f64,
     /// Bytes that all pictures of a dispatcher may take together until they are stored; further pictures wait.
     pub memory_bytes: u64,
-    /// User-Agent header of every request. Some servers refuse requests without a contact in it.
+    /// User-Agent header of every request. Some servers refuse requests without a contact in it: write `echogen/1
+    /// (+https://example.org/pictures; pictures@example.org)` with your own.
     pub user_agent: String,
 }
 
@@ -94,7 +95,7 @@ pub struct CallbackConfig {
     pub connect_timeout_seconds: f64,
     /// Seconds to wait for the response to a callback.
     pub timeout_seconds: f64,
-    /// User-Agent header of every callback.
+    /// User-Agent header of every callback, by which receivers and their firewalls know them.
     pub user_agent: String,
     /// Waits between two attempts of a callback. A receiver that is redeployed is called again soon; one that is away for
     /// hours is not forgotten.
@@ -155,12 +156,21 @@ fn limit(section: &str, name: &str, value: f64) -> Result<Duration, Fault> {
     seconds(value).map_err(|error| Fault::refused(format!("{section}.{name} {error}")))
 }
 
+/// Longer ones are cut or refused by servers.
+const MAX_USER_AGENT_BYTES: usize = 256;
+
+/// Checks a product with its version and comments, as RFC 9110 describes the header.
 fn user_agent(section: &str, text: &str) -> Result<HeaderValue, Fault> {
-    let refused = |error| {
-        let message = format!("{section}.user_agent is {text:?}; write visible ASCII characters");
-        Fault::refused(message).because(error)
-    };
-    text.parse().map_err(|error: http::header::InvalidHeaderValue| refused(error))
+    let is_visible = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if text.is_empty() || text.trim() != text || text.len() > MAX_USER_AGENT_BYTES || !is_visible {
+        let message = format!(
+            "{section}.user_agent is {:?}; write 1 to {MAX_USER_AGENT_BYTES} visible ASCII characters, such as \
+             {USER_AGENT:?}",
+            text.chars().take(MAX_USER_AGENT_BYTES).collect::<String>()
+        );
+        return Err(Fault::refused(message));
+    }
+    HeaderValue::from_str(text).map_err(|error| Fault::from_error(FaultKind::Refused, error))
 }
 
 /// Settings that have been checked: which servers a client may reach, and its timeouts.
@@ -236,6 +246,27 @@ mod tests {
             assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
         }
         assert!(fetch.check().is_ok() && callbacks.check().is_ok());
+    }
+
+    #[test]
+    fn a_user_agent_is_a_header_of_visible_characters() {
+        let check = |user_agent: &str| {
+            let user_agent = user_agent.to_owned();
+            let callbacks = CallbackConfig { user_agent: user_agent.clone(), ..CallbackConfig::default() }.check();
+            let fetch = HttpConfig { user_agent, ..HttpConfig::default() }.check();
+            assert_eq!(fetch.is_ok(), callbacks.is_ok());
+            fetch.map_err(|error| error.to_string())
+        };
+        let longest = "a".repeat(MAX_USER_AGENT_BYTES);
+        for good in [USER_AGENT, "mine/2 (+https://example.org/bots; bots@example.org) echogen/1", &longest] {
+            check(good).unwrap();
+        }
+        for bad in ["", " ", " echogen", "echogen\n", "a\r\nCookie: b", "a\tb", "ech\u{f6}gen", &format!("{longest}a")]
+        {
+            let error = check(bad).unwrap_err();
+            assert!(error.starts_with("fetch.user_agent is ") && error.len() < 500, "{error}");
+            assert!(!error.contains(char::is_control), "{error:?}");
+        }
     }
 
     #[test]

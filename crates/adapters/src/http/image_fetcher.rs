@@ -146,7 +146,11 @@ fn status_error(url: &Url, status: StatusCode, headers: &HeaderMap) -> Fault {
     let what = format!("{} answered {status}", shown(url));
     match status.as_u16() {
         404 | 410 => Fault::bad_image(format!("{what}; there is no picture, check the address")),
-        401 | 403 => Fault::bad_image(format!("{what}; the picture must be readable by everybody who has the address")),
+        401 => Fault::bad_image(format!("{what}; the picture must be readable by everybody who has the address")),
+        403 => Fault::bad_image(format!(
+            "{what}; the picture must be readable by everybody who has the address, and some servers want a contact in the \
+             operator's fetch.user_agent"
+        )),
         _ => Fault::bad_image(format!("{what}; name the picture itself")),
     }
 }

@@ -200,3 +200,11 @@ async fn what_must_not_be_reached_is_not_called() {
     assert!(error.unwrap_err().to_string().contains("is not called: the host is not on the list"));
     assert_eq!(server.heard.lock().unwrap().len(), 0);
 }
+
+#[tokio::test]
+async fn a_user_agent_of_the_operators_is_sent() {
+    let server = Server::start().await;
+    let config = CallbackConfig { user_agent: "echogen/1 (bots@example.org)".to_owned(), ..server.config() };
+    drop(HttpCallbackSender::new(config).unwrap().send(&server.url("204"), &event()).await.unwrap());
+    assert_eq!(header(&server.only().0, "user-agent"), Some("echogen/1 (bots@example.org)"));
+}

@@ -179,6 +179,21 @@ async fn the_server_learns_who_asks_and_nothing_more() {
 }
 
 #[tokio::test]
+async fn a_contact_is_sent_where_one_is_set() {
+    let site = site().await;
+    let user_agent = "echogen/1 (+https://example.org/bots; bots@example.org)";
+    let config = HttpConfig { user_agent: user_agent.to_owned(), ..config() };
+    // Also after a redirect.
+    for path in ["/head", "/to//head"] {
+        let head = String::from_utf8(fetch_with(config.clone(), &site.url(path)).await.unwrap()).unwrap();
+        assert!(
+            head.lines().any(|line| line.to_lowercase() == format!("user-agent: {user_agent}").to_lowercase()),
+            "{head}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn bytes_are_bounded_whatever_is_announced() {
     let site = site().await;
     check_refused(fetch(&site.url("/large")).await, "has 1001 bytes; the limit is 1000");
@@ -250,6 +265,7 @@ async fn broken_answers_are_told_apart() {
     check_refused(fetch(&site.url("/zipped")).await, "is sent compressed");
     check_refused(fetch(&site.url("/status/404")).await, "there is no picture");
     check_refused(fetch(&site.url("/status/403")).await, "readable by everybody");
+    check_refused(fetch(&site.url("/status/403")).await, "fetch.user_agent");
     check_refused(fetch(&site.url("/status/204")).await, "answered 204");
     check_transient(fetch(&site.url("/status/503")).await, "answered 503");
     let busy = fetch(&site.url("/busy")).await.unwrap_err();

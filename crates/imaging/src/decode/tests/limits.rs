@@ -28,7 +28,7 @@ fn jpeg_and_webp_bombs_are_refused_by_their_headers() {
 }
 
 /// Builds a WebP from the given chunks, each of an even length.
-fn webp_of(chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
+pub(super) fn webp_of(chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
     let body = riff_of(chunks);
     [&b"RIFF"[..], &(body.len() as u32 + 4).to_le_bytes(), b"WEBP", &body[..]].concat()
 }
@@ -50,10 +50,10 @@ fn a_large_frame_on_a_small_canvas_is_refused() {
     assert!(error_of(&webp_of(&[still, (b"VP8 ", &lossy)])).starts_with("image is 16,383 x 16,383;"));
     let lossless = [&[0x2F][..], &(16_382u32 | 16_382 << 14).to_le_bytes(), &[0]].concat();
     assert!(error_of(&webp_of(&[still, (b"VP8L", &lossless)])).starts_with("image is 16,383 x 16,383;"));
-    // The decoder also finds a chunk after the container's end.
+    // A chunk after the container's end is not read.
     let tail = riff_of(&[(b"VP8 ", &lossy)]);
     let long = [still.1, &[0; 100]].concat();
-    assert!(error_of(&[webp_of(&[(b"VP8X", &long)]), tail].concat()).starts_with("image is 16,383 x 16,383;"));
+    assert!(error_of(&[webp_of(&[(b"VP8X", &long)]), tail].concat()).starts_with("webp file is damaged"));
     let picture = [vec![0; 16], riff_of(&[(b"VP8 ", &lossy)])].concat();
     let moving = [2, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let animation = webp_of(&[(b"VP8X", &moving), (b"ANIM", &[0; 6]), (b"ANMF", &picture)]);
@@ -68,9 +68,7 @@ fn the_memory_for_a_picture_is_known_from_its_header() {
     let mut jpeg = encode_image(&photo(), Format::Jpeg, 90).unwrap();
     let frame = jpeg.windows(2).position(|pair| pair == [0xFF, 0xC0]).unwrap();
     jpeg[frame + 5..frame + 9].copy_from_slice(&[0x0B, 0xB8, 0x0F, 0xA0]);
-    let mut webp = encode_image(&photo(), Format::Webp, 90).unwrap();
-    let start = webp.windows(4).position(|four| four == b"VP8L").unwrap() + 9;
-    webp[start..start + 4].copy_from_slice(&(3_999u32 | 2_999 << 14).to_le_bytes());
+    let webp = encode_image(&RgbImage::new(4_000, 3_000), Format::Webp, 90).unwrap();
     // The frame determines the memory, not the canvas.
     let inner = webp_of(&[(b"VP8X", &[0; 10]), (b"VP8 ", &lossy_frame(4_000, 3_000))]);
     for bytes in [claiming, jpeg, webp, inner] {
@@ -128,4 +126,17 @@ fn a_compressed_profile_cannot_blow_up() {
     assert!(error_of(&bytes[..bytes.len() - 4]).contains("cut off"));
     let limits = ImageLimits { max_bytes: 1 << 20, max_side: 100, max_pixels: 1_000 };
     assert!(matches!(decode_image(&bytes, &limits), Err(ImageError::TooManyBytes { .. })));
+}
+
+#[test]
+fn an_animation_whose_frame_has_other_pixels_is_refused() {
+    // With transparency the decoder compares neither the size nor the kind.
+    let frame = |width: u8, kind: &[u8; 4]| {
+        let picture = riff_of(&[(b"ALPH", &[0; 14]), (kind, &lossy_frame(4, 3))]);
+        let header = [0, 0, 0, 0, 0, 0, width - 1, 0, 0, 2, 0, 0, 0, 0, 0, 0];
+        let moving = [0x12, 0, 0, 0, 3, 0, 0, 2, 0, 0];
+        webp_of(&[(b"VP8X", &moving), (b"ANIM", &[0; 6]), (b"ANMF", &[&header[..], &picture].concat())])
+    };
+    let refused = |bytes: &[u8]| error_of(bytes).contains("a frame has no pixels of its size");
+    assert!(refused(&frame(3, b"VP8 ")) && refused(&frame(4, b"VP9 ")) && !refused(&frame(4, b"VP8 ")));
 }
