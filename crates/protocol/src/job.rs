@@ -105,8 +105,7 @@ impl Job {
     pub fn with_id(mut self) -> Self {
         if self.id.0.is_empty() {
             // Fields are serialised in a fixed order and the map is sorted: equal jobs have equal bytes.
-            let canonical = serde_json::to_vec(&self).unwrap_or_default();
-            let hash = ContentHash::of(&canonical).to_string();
+            let hash = ContentHash::of_json(&self).unwrap_or_else(|| ContentHash::of(b"")).to_string();
             self.id = JobId(format!("job-{}", &hash[..32]));
         }
         self
