@@ -16,7 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("protocol", &[]),
     ("telemetry", &["protocol"]),
     ("imaging", &[]),
-    ("checkpoint", &[]),
+    ("checkpoint", &["protocol"]),
     ("models", &["imaging", "checkpoint"]),
     ("figures", &["imaging"]),
     ("world", &[]),

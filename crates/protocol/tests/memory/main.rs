@@ -40,8 +40,11 @@ fn values(length: usize) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// Reads a body and says whether it was accepted.
+type Reader = fn(&[u8]) -> bool;
+
 /// Every reader of this crate on every body; `{}` in a body stands for the value.
-fn readers() -> Vec<(&'static str, &'static str, fn(&[u8]) -> bool)> {
+fn readers() -> Vec<(&'static str, &'static str, Reader)> {
     const JOB: &str = r#"{"id":"one","subject":{"image":{}},"prompt":"a dog"}"#;
     const EXTRA: &str = r#"{"id":"one","subject":{"image":"dog.png"},"prompt":"a dog","extra":{}}"#;
     const NOTICE: &str = concat!(
