@@ -1,6 +1,7 @@
 //! `echogen dead-letters`: lists, redrives or deletes dead letters.
 
 use clap::{Args, Subcommand};
+use echogen_protocol::json::{self, Bounds};
 use echogen_service::{
     Exit, Failure, block_on,
     config::ServiceConfig,
@@ -103,7 +104,7 @@ fn print(letter: &DeadLetter<'_>, printed: Printed, as_json: bool) {
         let mut value = json!({ "job": job, "queue": queue.as_str(), "reason": reason, "failures": headers.failures });
         if whole {
             value["headers"] = json!(message.headers);
-            value["body"] = serde_json::from_str(&body).unwrap_or_else(|_| json!(body));
+            value["body"] = json::read(body.as_bytes(), &Bounds::MESSAGE).unwrap_or_else(|_| json!(body));
         }
         print_json("dead-letter", &value);
         return;

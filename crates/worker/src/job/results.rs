@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use echogen_ports::{Broker, Event, Fault, Message, ObjectKey, ObjectStore};
 use echogen_protocol::{
     Failure, Job, JobEvent, JobId, JobOutline, JobResult, JobStatus, NotifyTask, StageTask, TaskHeaders,
+    json::{self, Bounds},
 };
 use echogen_telemetry::JobEnd;
 use jiff::Timestamp;
@@ -99,7 +100,7 @@ impl ResultWriter {
     /// Returns the result at a key of the result store, if there is one.
     pub async fn find_at(&self, key: &ObjectKey) -> Result<Option<JobResult>, Fault> {
         let Some(bytes) = self.store.get(key, MAX_RESULT_BYTES).await? else { return Ok(None) };
-        let result = serde_json::from_slice(&bytes).map_err(|error| {
+        let result = json::read(&bytes, &Bounds::MESSAGE).map_err(|error| {
             Fault::internal(format!("the object {key} is no result; remove it and run the job again")).because(error)
         })?;
         Ok(Some(result))

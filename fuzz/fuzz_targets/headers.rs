@@ -1,0 +1,9 @@
+//! See `targets/headers.rs`.
+#![no_main]
+
+#[path = "../targets/headers.rs"]
+mod headers;
+#[path = "../targets/message.rs"]
+mod message;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| headers::run(data));
