@@ -62,7 +62,9 @@ fn by_start(text: &str) -> Option<&'static str> {
         '[' | ']' => Some(list),
         '}' | ',' | ':' => Some("is part of an object; write each job on one line: `jq -c . FILE` does"),
         '#' | ';' => Some("is a comment; a jobs file has none, take it out"),
-        '/' if text.starts_with("//") || text.starts_with("/*") => Some("is a comment; a jobs file has none, take it out"),
+        '/' if text.starts_with("//") || text.starts_with("/*") => {
+            Some("is a comment; a jobs file has none, take it out")
+        }
         '<' => Some("is XML or HTML; write one JSON object on each line"),
         '{' if second.starts_with('\'') => Some("has single quotation marks; write \""),
         '{' => None,
@@ -73,9 +75,9 @@ fn by_start(text: &str) -> Option<&'static str> {
             Some("is part of an object; write each job on one line: `jq -c . FILE` does")
         }
         _ if TYPOGRAPHIC.contains(text.chars().next()?) => None,
-        _ if text.contains([',', ';', '\t']) => {
-            Some("is no JSON object, but CSV or the like; write {\"subject\": {\"image\": ...}, \"prompt\": ...} on each line")
-        }
+        _ if text.contains([',', ';', '\t']) => Some(
+            "is no JSON object, but CSV or the like; write {\"subject\": {\"image\": ...}, \"prompt\": ...} on each line",
+        ),
         _ => Some("is no JSON object; write {\"subject\": {\"image\": ...}, \"prompt\": ...} on each line"),
     }
 }

@@ -95,7 +95,8 @@ async fn every_form_of_a_file_is_read_or_refused_by_line() {
 
 #[tokio::test]
 async fn a_line_of_many_values_is_refused_in_little_memory() {
-    let mut text = format!(r#"{{"subject":{{"image":"a"}},"prompt":"p","extra":[{}0]}}"#, r#"{"":0},"#.repeat(1_000_000));
+    let mut text =
+        format!(r#"{{"subject":{{"image":"a"}},"prompt":"p","extra":[{}0]}}"#, r#"{"":0},"#.repeat(1_000_000));
     text.push_str("\n{\"subject\":{\"image\":\"a\"},\"prompt\":\"p\"}\n");
     let lines = outcomes(text.as_bytes(), defaults()).await.unwrap();
     assert!(lines[0].1.as_ref().unwrap_err().contains("more values than any job has"));
