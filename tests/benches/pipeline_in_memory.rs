@@ -26,7 +26,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 const IN_FLIGHT: usize = 256;
 
 /// Maximum number of concurrent tasks.
-const CONCURRENCY: RoleConcurrency = RoleConcurrency { dispatcher: 32, segmenter: 32, encoder: 32, sampler: 32 };
+const CONCURRENCY: RoleConcurrency =
+    RoleConcurrency { dispatcher: 32, notifier: 32, segmenter: 32, encoder: 32, sampler: 32 };
 
 struct Installation {
     broker: Arc<MemoryBroker>,

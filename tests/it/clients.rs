@@ -76,8 +76,7 @@ async fn conclude(broker: &AmqpBroker, job: &Job, message: &Message, failure: Op
         Some(failure) => JobResult::failed(&job.outline(), failure, "1.2.3", jiff::Timestamp::UNIX_EPOCH),
     };
     let reply = TaskHeaders::from_map(&message.headers).reply_to;
-    assert!(reply.is_some(), "the client wants an answer");
-    let event = Event::of_job(&JobEvent::of_result(&result)).replying_to(reply);
+    let event = Event::of_job(&JobEvent::of_result(&result)).replying_to(reply.expect("the client wants an answer"));
     // The event is published twice, because a real system may repeat it.
     broker.publish_event(event.clone()).await.expect("the event is taken");
     broker.publish_event(event).await.expect("the event is taken");

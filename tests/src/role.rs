@@ -71,7 +71,8 @@ impl RoleEnvironment {
         config.fetch.max_image_bytes = MAX_IMAGE_BYTES;
         config.callbacks = CallbackConfig { secret: Some(CALLBACK_SECRET.into()), ..trusting(&self.certificates) };
         let all = self.concurrency;
-        config.worker.concurrency = RoleConcurrency { dispatcher: all, segmenter: all, encoder: all, sampler: all };
+        config.worker.concurrency =
+            RoleConcurrency { dispatcher: all, notifier: all.max(32), segmenter: all, encoder: all, sampler: all };
         config.worker.common = WorkerConfig {
             // The scenarios contain outages of 20 seconds. With fewer attempts jobs would be parked and have to be
             // redriven by hand.

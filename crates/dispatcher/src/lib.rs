@@ -65,12 +65,10 @@ impl Dispatcher {
 
     async fn dispatch(&self, mut job: Job, context: &StageContext) -> Result<Outcome, Fault> {
         let started = Instant::now();
-        if let Some(result) = self.results.find_noted(&job).await? {
-            // The event may have been lost the first time, and another client may have sent the same job, so it is
-            // published again.
-            self.results.publish_again(&job, &result, &context.metadata).await?;
+        if self.results.is_noted(&job, &context.metadata).await? {
             return Ok(Outcome::Done);
         }
+        self.results.remember(&job);
         let resolution = self.config.subjects.resolution(&job).map_err(Fault::unsupported)?;
         let (image, bytes) = self.identify(&job.subject.image).await?;
         let known = self.keep(image, bytes).await?;

@@ -150,7 +150,7 @@ async fn a_finished_job_is_done_at_once_and_fetches_nothing() {
     let bench = bench();
     let job = job("dog.png");
     let result = JobResult::completed(&job, Vec::new(), "1.2.3", Clock::system().now());
-    bench.results.commit(&job, &result, &TaskMetadata::default()).await.unwrap();
+    bench.results.commit(&job, result, &TaskMetadata::default()).await.unwrap();
     assert_eq!(bench.run(job).await.unwrap(), Outcome::Done);
     assert_eq!(bench.fetcher.fetched(), 0);
 }

@@ -2,12 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use echogen_ports::{Fault, FaultKind, MemoryBroker, MemoryCallbackSender, memory::CallbackAnswer};
-use echogen_protocol::{EventKind, JobEvent, JobId, NotifyTask};
-use echogen_worker::{Outcome, Stage, StageContext};
+use echogen_ports::{Broker, Fault, FaultKind, MemoryBroker, MemoryCallbackSender, memory::CallbackAnswer};
+use echogen_protocol::{EventKind, JobEvent, JobId, Notice, NotifyTask, QueueName, ReplyTo};
+use echogen_worker::{Clock, Outcome, Stage, StageContext};
 use jiff::Timestamp;
 
-use crate::Notifier;
+use crate::{Notifier, NotifierConfig};
 
 const GOOD: &str = "https://good.example/done";
 
@@ -20,8 +20,10 @@ struct Bench {
 fn bench() -> Bench {
     let sender = Arc::new(MemoryCallbackSender::new());
     sender.let_answer(GOOD, CallbackAnswer::Heard);
-    let notifier = Notifier::new(sender.clone());
-    Bench { sender, notifier, context: StageContext::for_test(Arc::new(MemoryBroker::new())) }
+    let broker = Arc::new(MemoryBroker::new());
+    let config = NotifierConfig { give_up_after: Duration::from_secs(86_400) };
+    let notifier = Notifier::new(broker.clone(), Some(sender.clone()), config);
+    Bench { sender, notifier, context: StageContext::for_test(broker) }
 }
 
 fn event() -> JobEvent {
@@ -30,7 +32,7 @@ fn event() -> JobEvent {
 
 impl Bench {
     async fn send(&self, callback: &str) -> Result<Outcome, Fault> {
-        let task = NotifyTask { callback: callback.to_owned(), event: event() };
+        let task = NotifyTask::new(event(), Some(callback.to_owned()), false).only(Notice::Callback);
         self.notifier.run(task, &self.context).await
     }
 }
@@ -110,4 +112,66 @@ async fn an_address_that_must_not_be_called_does_not_change_the_circuit() {
     tokio::time::advance(Duration::from_secs(1)).await;
     assert!(bench.send(forbidden).await.unwrap_err().is_permanent());
     assert!(bench.send(away).await.unwrap_err().retry_after().is_some(), "nor is it there again");
+}
+
+/// A bench whose task has been waiting since long ago, and a notifier that gives callbacks up after an hour.
+fn old(seconds: i64) -> Bench {
+    let mut bench = bench();
+    bench.context.clock = Clock::fixed(Timestamp::from_second(seconds).unwrap());
+    bench.context.metadata.first_seen = Some(Timestamp::UNIX_EPOCH);
+    bench
+}
+
+#[tokio::test]
+async fn a_callback_is_retried_for_its_time_and_then_parked() {
+    let away = "https://good.example/deployed-again";
+    for (seconds, kind) in [(86_399, FaultKind::Throttled), (86_400, FaultKind::Refused)] {
+        let bench = old(seconds);
+        bench.sender.let_answer(away, CallbackAnswer::Busy);
+        let fault = bench.send(away).await.unwrap_err();
+        assert_eq!(fault.kind(), kind, "{fault}");
+    }
+}
+
+/// Sends all three notices of an end, whose reply queue is `answers`; returns what follows.
+async fn send_all(bench: &mut Bench, broker_has_queue: bool) -> Outcome {
+    let broker = MemoryBroker::new();
+    if broker_has_queue {
+        let mut answers = broker.consume(&QueueName("answers".to_owned()), 1).await.unwrap();
+        assert!(tokio::time::timeout(Duration::ZERO, answers.receive()).await.is_err(), "the queue stands");
+    }
+    let config = NotifierConfig { give_up_after: Duration::from_secs(86_400) };
+    let notifier = Notifier::new(Arc::new(broker.clone()), Some(bench.sender.clone()), config);
+    bench.context.metadata.reply_to = Some(ReplyTo { queue: "answers".to_owned(), correlation_id: None });
+    let mut events = broker.subscribe("job").await.unwrap();
+    let task = NotifyTask::new(event(), Some(GOOD.to_owned()), true);
+    let outcome = notifier.run(task, &bench.context).await.unwrap();
+    assert_eq!(events.next().await.unwrap().to_job(), Some(event()), "subscribers hear it, whatever the others do");
+    outcome
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_notice_that_fails_becomes_a_task_of_its_own() {
+    assert_eq!(send_all(&mut bench(), true).await, Outcome::Done);
+    let mut bench = bench();
+    bench.sender.let_answer(GOOD, CallbackAnswer::Busy);
+    let Outcome::Next(tasks) = send_all(&mut bench, false).await else { panic!("two are left") };
+    let pending: Vec<_> = tasks.iter().map(|task| task.read::<NotifyTask>().unwrap().pending).collect();
+    assert_eq!(pending, [[Notice::Reply], [Notice::Callback]]);
+    assert!(tasks.iter().all(|task| task.delay >= Duration::from_secs(2)), "{tasks:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reply_is_tried_a_few_times_and_given_up_without_a_dead_letter() {
+    let mut bench = bench();
+    bench.context.metadata.reply_to = Some(ReplyTo { queue: "gone".to_owned(), correlation_id: None });
+    for attempt in 1..=4 {
+        bench.context.metadata.attempt = attempt;
+        let task = NotifyTask::new(event(), None, true).only(Notice::Reply);
+        let outcome = bench.notifier.run(task, &bench.context).await;
+        match attempt {
+            4 => assert_eq!(outcome.unwrap(), Outcome::Done),
+            _ => assert!(!outcome.unwrap_err().is_permanent(), "its client may declare it again"),
+        }
+    }
 }

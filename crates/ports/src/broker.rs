@@ -44,27 +44,37 @@ impl Message {
 /// The header with the reason of a dead letter.
 pub const DEAD_LETTER_REASON: &str = "echogen-dead-letter-reason";
 
-/// Something that happened to a job, for its subscribers.
+/// Something that happened to a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// Words joined by dots, such as `job.completed.<id>`.
     pub topic: String,
     /// JSON.
     pub body: Bytes,
-    /// The reply queue that receives it besides the subscribers.
-    pub reply: Option<ReplyTo>,
+    /// Who receives it.
+    pub recipient: Recipient,
+}
+
+/// Who receives an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recipient {
+    /// Everybody who is subscribed to its topic.
+    Subscribers,
+    /// The client's reply queue alone.
+    ReplyQueue(ReplyTo),
 }
 
 impl Event {
-    /// A job's event under its topic.
+    /// A job's event under its topic, for all subscribers.
     pub fn of_job(event: &JobEvent) -> Self {
-        Self { topic: event.topic(), body: serde_json::to_vec(event).unwrap_or_default().into(), reply: None }
+        let body = serde_json::to_vec(event).unwrap_or_default().into();
+        Self { topic: event.topic(), body, recipient: Recipient::Subscribers }
     }
 
-    /// The same event, also for a reply queue.
+    /// The same event, for a reply queue.
     #[must_use]
-    pub fn replying_to(self, reply: Option<ReplyTo>) -> Self {
-        Self { reply, ..self }
+    pub fn replying_to(self, reply: ReplyTo) -> Self {
+        Self { recipient: Recipient::ReplyQueue(reply), ..self }
     }
 
     /// Reads a job's event; `None` if it is something else.
@@ -98,8 +108,12 @@ pub trait Broker: Send + Sync + std::fmt::Debug {
     /// may share a queue; each message is delivered to one of them.
     async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, Fault>;
 
-    /// Publishes an event to all subscribers and to the queue of [`Event::reply`]. Who is not subscribed does not
-    /// receive it later. A reply to a queue that does not exist is lost; this is no error.
+    /// Publishes an event to its recipient. Who is not subscribed does not receive it later.
+    ///
+    /// An error says that not every recipient has it: those that do receive it again when the caller publishes it again,
+    /// and know it by its id. Queues of subscribers and reply queues are the clients' own: one that takes nothing delays
+    /// this call for a second or so and never the calls after it. A reply to a queue that does not exist is
+    /// [not found](crate::FaultKind::NotFound).
     async fn publish_event(&self, event: Event) -> Result<(), Fault>;
 
     /// Subscribes, from now on, to events that are [under](Event::is_under) `prefix`.
@@ -177,7 +191,8 @@ mod tests {
 
     #[test]
     fn a_prefix_covers_whole_words() {
-        let event = Event { topic: "job.completed.one".to_owned(), body: Bytes::new(), reply: None };
+        let event =
+            Event { topic: "job.completed.one".to_owned(), body: Bytes::new(), recipient: Recipient::Subscribers };
         for prefix in ["", "job", "job.completed", "job.completed.one"] {
             assert!(event.is_under(prefix), "{prefix}");
         }

@@ -20,7 +20,7 @@ mod secret;
 mod spawn_blocking;
 
 pub use backoff::{Backoff, random_number};
-pub use broker::{Broker, Consumer, DEAD_LETTER_REASON, Delivery, Event, EventStream, Message, Settle};
+pub use broker::{Broker, Consumer, DEAD_LETTER_REASON, Delivery, Event, EventStream, Message, Recipient, Settle};
 pub use cache::{Cache, FencingToken};
 pub use callback_sender::{CallbackReply, CallbackSender};
 pub use echogen_protocol::{KeyError, QueueName};

@@ -70,6 +70,9 @@ pub enum EventKind {
     /// The job's deadline passed.
     #[serde(rename = "echogen.job.expired")]
     Expired,
+    /// A job with this id and other content was sent. The job that has the id is not affected.
+    #[serde(rename = "echogen.job.conflict")]
+    Conflict,
 }
 
 impl EventKind {
@@ -86,6 +89,7 @@ impl EventKind {
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
             Self::Expired => "expired",
+            Self::Conflict => "conflict",
         }
     }
 

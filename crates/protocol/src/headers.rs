@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{TraceContext, limits, text::one_line, validate};
+use crate::{ContentHash, TraceContext, limits, text::one_line, validate};
 
 /// The headers of a task's message. Unreadable ones, and texts that are too long, count as absent: a task is never refused
 /// for its headers. Texts for people are put on one line.
@@ -27,6 +27,8 @@ pub struct TaskHeaders {
     ///
     /// A header and not a field of the task: receivers of earlier versions refuse tasks with unknown fields.
     pub settings: Option<String>,
+    /// What the job asked for, as its client wrote it; see [`Job::content`](crate::Job::content).
+    pub content: Option<ContentHash>,
     /// Of a dead letter: the stage that parked it.
     pub stage: Option<String>,
     /// Of a dead letter: how often the broker had delivered the task before.
@@ -66,6 +68,7 @@ const LAST_ERROR: &str = "echogen-last-error";
 const JOB: &str = "echogen-job";
 const TRACEPARENT: &str = "traceparent";
 const SETTINGS: &str = "echogen-settings";
+const CONTENT: &str = "echogen-content";
 const STAGE: &str = "echogen-stage";
 const REDELIVERIES: &str = "echogen-redeliveries";
 
@@ -74,7 +77,7 @@ impl TaskHeaders {
     pub const TRACEPARENT_HEADER: &'static str = TRACEPARENT;
 
     /// The names of all headers.
-    pub const NAMES: [&'static str; 10] = [
+    pub const NAMES: [&'static str; 11] = [
         FAILURES,
         FIRST_SEEN,
         LAST_ERROR,
@@ -83,6 +86,7 @@ impl TaskHeaders {
         ReplyTo::QUEUE_HEADER,
         ReplyTo::CORRELATION_HEADER,
         SETTINGS,
+        CONTENT,
         STAGE,
         REDELIVERIES,
     ];
@@ -100,6 +104,7 @@ impl TaskHeaders {
             reply_to: ReplyTo::from_map(map),
             // Compared, not read by people.
             settings: map.get(SETTINGS).filter(|text| is_short(text)).cloned(),
+            content: map.get(CONTENT).and_then(|text| text.parse().ok()),
             stage: line(STAGE),
             redeliveries: number(REDELIVERIES),
         }
@@ -117,6 +122,7 @@ impl TaskHeaders {
             (ReplyTo::QUEUE_HEADER, self.reply_to.as_ref().map(|reply| reply.queue.clone())),
             (ReplyTo::CORRELATION_HEADER, self.reply_to.as_ref().and_then(|reply| reply.correlation_id.clone())),
             (SETTINGS, self.settings.clone()),
+            (CONTENT, self.content.map(|content| content.to_string())),
             (STAGE, self.stage.clone()),
             (REDELIVERIES, count(self.redeliveries)),
         ];
@@ -138,6 +144,7 @@ mod tests {
             job: Some("one".to_owned()),
             reply_to: Some(ReplyTo { queue: "answers".to_owned(), correlation_id: Some("7".to_owned()) }),
             settings: Some("detector=ab threshold 0.3".to_owned()),
+            content: Some(ContentHash::of(b"job")),
             stage: Some("sampler".to_owned()),
             redeliveries: 2,
         };

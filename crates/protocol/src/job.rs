@@ -69,6 +69,11 @@ pub struct Job {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = limits::MAX_CALLBACK_CHARS), regex(pattern = "^https://[^/]"))]
     pub callback: Option<String>,
+    /// Asks again for a job that has failed, expired or was cancelled or parked: a number greater than that of the asking
+    /// before, such as the time in milliseconds. What has completed stays as it is.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(max = limits::MAX_AGAIN))]
+    pub again: u64,
     /// The client's own notes; copied into the result, except when the job is cancelled or its JSON is invalid. At most 64
     /// of them, keys to 64 characters, values to 1,024.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -96,6 +101,7 @@ impl Job {
             lane: Lane::default(),
             deadline: None,
             callback: None,
+            again: 0,
             metadata: BTreeMap::new(),
         }
     }
@@ -104,21 +110,37 @@ impl Job {
     #[must_use]
     pub fn with_id(mut self) -> Self {
         if self.id.0.is_empty() {
-            // Fields are serialised in a fixed order and the map is sorted: equal jobs have equal bytes.
-            let hash = ContentHash::of_json(&self).unwrap_or_else(|| ContentHash::of(b"")).to_string();
-            self.id = JobId(format!("job-{}", &hash[..32]));
+            // Whoever asks again names the same job.
+            let again = std::mem::take(&mut self.again);
+            self.id = JobId(format!("job-{:.32}", self.hash().to_string()));
+            self.again = again;
         }
         self
+    }
+
+    /// What the job asks for: a hash of everything that determines its pictures, where they are written, and nothing else.
+    /// An id has one content.
+    pub fn content(&self) -> ContentHash {
+        let (id, tenant, lane, callback) = (JobId::default(), None, Lane::default(), None);
+        let (again, deadline, metadata) = (0, None, BTreeMap::new());
+        Self { id, tenant, lane, deadline, callback, again, metadata, ..self.clone() }.hash()
+    }
+
+    /// Fields are serialised in a fixed order and the map is sorted: equal jobs have equal bytes.
+    fn hash(&self) -> ContentHash {
+        ContentHash::of_json(self).unwrap_or_else(|| ContentHash::of(b""))
     }
 
     /// What has to be known of the job to end it without its pictures.
     pub fn outline(&self) -> JobOutline {
         JobOutline {
+            lane: self.lane,
             id: self.id.clone(),
             result_key: self.result_key(),
             seeds: self.seeds.values(),
             deadline: self.deadline,
             callback: self.callback.clone(),
+            again: self.again,
             metadata: self.metadata.clone(),
         }
     }
@@ -134,6 +156,10 @@ impl Job {
     }
 }
 
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// What is needed of a job to end it without its pictures. Unlike the job it never contains a picture, so it is cheap
 /// to keep beside a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,12 +168,16 @@ pub struct JobOutline {
     pub id: JobId,
     /// The key of its `result.json`.
     pub result_key: String,
+    /// Its lane.
+    pub lane: Lane,
     /// The seeds, one by one.
     pub seeds: Vec<u64>,
     /// A job without a result at this time ends as expired.
     pub deadline: Option<Timestamp>,
     /// The address that is called when the job has ended.
     pub callback: Option<String>,
+    /// See [`Job::again`].
+    pub again: u64,
     /// The client's own notes.
     pub metadata: BTreeMap<String, String>,
 }
@@ -156,7 +186,16 @@ impl JobOutline {
     /// The outline of a job of which only the id is known.
     pub fn of_id(id: JobId) -> Self {
         let result_key = id.result_key(None);
-        Self { id, result_key, seeds: Vec::new(), deadline: None, callback: None, metadata: BTreeMap::new() }
+        Self {
+            id,
+            result_key,
+            lane: Lane::default(),
+            seeds: Vec::new(),
+            deadline: None,
+            callback: None,
+            again: 0,
+            metadata: BTreeMap::new(),
+        }
     }
 }
 
@@ -179,6 +218,11 @@ impl JobId {
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// An id for a message of which no job can be read: `message-` and the start of its body's SHA-256.
+    pub fn of_message(body: &[u8]) -> Self {
+        Self(format!("message-{:.16}", ContentHash::of(body).to_string()))
     }
 
     /// The prefix of the results of a job with this id and destination: `<destination>/<id>`, or `<id>`.

@@ -54,5 +54,5 @@ pub use per_scale::PerScale;
 pub use result::{Failure, FailureKind, FoundBy, JobResult, JobStatus, Parameters, ResultImage, SubjectFound};
 pub use seeds::Seeds;
 pub use stage::{QueueName, RoleName, StageName};
-pub use task::{EncodeTask, NextTask, NotifyTask, Progress, SampleTask, SegmentTask, StageTask};
+pub use task::{EncodeTask, NextTask, Notice, NotifyTask, Progress, SampleTask, SegmentTask, StageTask};
 pub use trace::{ParseTraceError, TraceContext};

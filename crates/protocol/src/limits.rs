@@ -73,3 +73,6 @@ pub const MAX_KEY_PART_BYTES: usize = 200;
 
 /// Bytes of a fetched picture, before it is decoded.
 pub const MAX_IMAGE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Largest number of [`Job::again`](crate::Job::again): the largest that every JSON reader keeps exactly.
+pub const MAX_AGAIN: u64 = (1 << 53) - 1;

@@ -43,6 +43,13 @@ pub struct JobResult {
     pub cached: BTreeMap<String, bool>,
     /// When it ended.
     pub finished: Timestamp,
+    /// What the job asked for; see [`Job::content`]. Absent if that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub content: Option<ContentHash>,
+    /// See [`Job::again`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub again: u64,
     /// The client's own notes; absent if the job was cancelled or its JSON was invalid.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
@@ -69,9 +76,15 @@ impl JobResult {
         Self { error: Some(Failure::cancelled()), ..Self::bare(id, JobStatus::Cancelled, version, finished) }
     }
 
+    /// Whether a job with this number of [`Job::again`] is to run although it has this result: only what has completed
+    /// settles a job for good.
+    pub fn is_superseded_by(&self, again: u64) -> bool {
+        self.status != JobStatus::Completed && again > self.again
+    }
+
     fn empty(job: &JobOutline, status: JobStatus, version: &str, finished: Timestamp) -> Self {
-        let (seeds, metadata) = (job.seeds.clone(), job.metadata.clone());
-        Self { seeds, metadata, ..Self::bare(job.id.clone(), status, version, finished) }
+        let (seeds, metadata, again) = (job.seeds.clone(), job.metadata.clone(), job.again);
+        Self { seeds, metadata, again, ..Self::bare(job.id.clone(), status, version, finished) }
     }
 
     fn bare(id: JobId, status: JobStatus, version: &str, finished: Timestamp) -> Self {
@@ -88,9 +101,15 @@ impl JobResult {
             timings: BTreeMap::new(),
             cached: BTreeMap::new(),
             finished,
+            content: None,
+            again: 0,
             metadata: BTreeMap::new(),
         }
     }
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// How a job ended.

@@ -61,6 +61,12 @@ impl StageName {
         }
     }
 
+    /// The queue of messages that the broker returns to the stage instead of delivering them: their time to live, which
+    /// the client has set, is over, or they were delivered too often. Only clients' own messages can expire.
+    pub fn returned(self) -> Option<QueueName> {
+        (self == Self::Dispatcher).then(|| QueueName(format!("echogen.{}.returned", self.entry().queue)))
+    }
+
     /// What its tasks contain, in words.
     pub const fn takes(self) -> &'static str {
         self.entry().takes

@@ -1,6 +1,6 @@
 //! Messages between stages: references only, never pixels or tensors.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{
     Deserialize, Serialize,
@@ -66,12 +66,20 @@ pub struct NextTask {
     pub body: Vec<u8>,
     /// See [`TaskHeaders::settings`](crate::TaskHeaders::settings).
     pub settings: Option<String>,
+    /// How long its receiver gets it later.
+    pub delay: Duration,
 }
 
 impl NextTask {
     /// A task for its queue.
     pub fn of<T: StageTask>(task: &T) -> Self {
-        Self { queue: task.queue(), job_id: task.job_id().clone(), body: task.to_json(), settings: None }
+        Self {
+            queue: task.queue(),
+            job_id: task.job_id().clone(),
+            body: task.to_json(),
+            settings: None,
+            delay: Duration::ZERO,
+        }
     }
 
     /// The same task, for a receiver that must have the same settings; see
@@ -79,6 +87,12 @@ impl NextTask {
     #[must_use]
     pub fn with_settings(self, settings: &str) -> Self {
         Self { settings: Some(settings.to_owned()), ..self }
+    }
+
+    /// The same task, after a delay.
+    #[must_use]
+    pub fn after(self, delay: Duration) -> Self {
+        Self { delay, ..self }
     }
 
     /// The task itself, if it is one of this type.
@@ -126,14 +140,57 @@ pub struct SampleTask {
     pub progress: Progress,
 }
 
-/// Send a callback: the job has ended.
+/// Make the end of a job known.
+///
+/// The client's reply queue, if it named one, is in the task's headers; see [`TaskHeaders::reply_to`](crate::TaskHeaders).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "stage", rename = "notify")]
 pub struct NotifyTask {
     /// The job's [`callback`](Job::callback).
-    pub callback: String,
-    /// The event that ended the job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callback: Option<String>,
+    /// The event that ended the job, or that parked its task.
     pub event: JobEvent,
+    /// What is still to be sent. Senders of earlier versions published the event themselves, and do not say.
+    #[serde(default = "callback_only", skip_serializing_if = "is_callback_only")]
+    pub pending: Vec<Notice>,
+}
+
+/// One of the ways in which the end of a job is made known. Each is sent, retried and given up independently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Notice {
+    /// To the subscribers of events.
+    Event,
+    /// To the client's reply queue.
+    Reply,
+    /// To the client's own server.
+    Callback,
+    /// One of a later version, which this version ignores.
+    #[serde(other)]
+    Unknown,
+}
+
+fn callback_only() -> Vec<Notice> {
+    vec![Notice::Callback]
+}
+
+fn is_callback_only(pending: &[Notice]) -> bool {
+    pending == [Notice::Callback]
+}
+
+impl NotifyTask {
+    /// A task that sends everything that applies: the event, the reply if somebody is `replied` to, and the callback.
+    pub fn new(event: JobEvent, callback: Option<String>, replied: bool) -> Self {
+        let others = [(Notice::Reply, replied), (Notice::Callback, callback.is_some())];
+        let others = others.into_iter().filter(|(_, applies)| *applies).map(|(notice, _)| notice);
+        Self { pending: std::iter::once(Notice::Event).chain(others).collect(), event, callback }
+    }
+
+    /// The same end of the same job, of which only one notice is left to be sent.
+    pub fn only(&self, notice: Notice) -> Self {
+        Self { pending: vec![notice], ..self.clone() }
+    }
 }
 
 /// What the stages record for the job's result.
@@ -231,7 +288,7 @@ impl StageTask for NotifyTask {
 
     fn parse(json: &[u8]) -> Result<Self, JobError> {
         let task: Self = read(json)?;
-        validate::callback(&task.callback)?;
+        task.callback.as_deref().map_or(Ok(()), validate::callback)?;
         validate::id(&task.event.subject.0).map_err(|error| JobError::new("event.subject", error.message))?;
         Ok(task)
     }
@@ -291,7 +348,7 @@ mod tests {
         survives(&segment, Some("segment"));
         survives(&encode, Some("encode"));
         survives(&SampleTask { job: job(), encoded_subject: "subjects/a".to_owned(), progress }, Some("sample"));
-        survives(&NotifyTask { callback: "https://example.org/done".to_owned(), event: event() }, Some("notify"));
+        survives(&NotifyTask::new(event(), Some("https://example.org/done".to_owned()), true), Some("notify"));
         assert!(Job::parse(&segment.to_json()).is_err() && EncodeTask::parse(&segment.to_json()).is_err());
         assert_eq!(NextTask::of(&encode).read::<SegmentTask>(), None);
     }
@@ -314,7 +371,7 @@ mod tests {
         assert!(<Job as StageTask>::parse(&bad.to_json()).is_err());
         let segment = SegmentTask { job: bad, image: ContentHash::of(b"dog"), progress: Progress::default() };
         assert!(SegmentTask::parse(&segment.to_json()).unwrap_err().to_string().starts_with("prompt: "));
-        let inside = NotifyTask { callback: "http://example.org".to_owned(), event: event() };
+        let inside = NotifyTask::new(event(), Some("http://example.org".to_owned()), false);
         assert!(NotifyTask::parse(&inside.to_json()).unwrap_err().to_string().contains("https://"));
     }
 
@@ -327,7 +384,7 @@ mod tests {
         }
         for id in ["j\u{7f}b-1", "../one", "", "a/b"] {
             let event = JobEvent { subject: JobId(id.to_owned()), ..event() };
-            let task = NotifyTask { callback: "https://example.org/done".to_owned(), event };
+            let task = NotifyTask::new(event, None, false);
             assert_eq!(NotifyTask::parse(&task.to_json()).unwrap_err().field, "event.subject", "{id:?}");
         }
     }

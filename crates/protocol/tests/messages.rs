@@ -18,7 +18,7 @@ fn values() -> Vec<String> {
     let mut values: Vec<String> =
         ["\n", "\u{202e}", "\u{2028}\u{85}", "é", "\"'\\`"].map(|unit| unit.repeat(2_000)).into();
     values.push("A".repeat(most));
-    values.push("\u{1b}[31m\r\n".repeat(most / 20));
+    values.push("\u{1b}[31m\r\n".repeat(most / 200));
     values.extend(["a\nb", "\u{202e}", "\u{0}", "a\u{2066}b", "", "{\n"].map(str::to_owned));
     values
 }

@@ -79,10 +79,9 @@ impl Sampler {
         let key = ObjectKey::new(encoded_subject)?;
         // Both are read concurrently: a job seldom has a result already, and then only the read of the subject was
         // wasted.
-        let (result, subject) = tokio::join!(self.results.find(&job), self.objects.get(&key, MAX_SUBJECT_BYTES));
-        if let Some(result) = result? {
-            // The event may have been lost the first time, so it is published again.
-            self.results.publish_again(&job, &result, &context.metadata).await?;
+        let (is_settled, subject) =
+            tokio::join!(self.results.is_settled(&job, &context.metadata), self.objects.get(&key, MAX_SUBJECT_BYTES));
+        if is_settled? {
             return Ok(Outcome::Done);
         }
         let parameters = self.networks.plan(&job)?;
@@ -95,7 +94,7 @@ impl Sampler {
         progress.note(StageName::Sampler, started.elapsed().as_secs_f64(), false);
         let result = self.result(&job, parameters, images, progress, context);
         // The result is written after all its pictures: a client that reads it must find them.
-        self.results.commit(&job, &result, &context.metadata).await?;
+        self.results.commit(&job, result, &context.metadata).await?;
         Ok(Outcome::Done)
     }
 

@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use echogen_checkpoint::bundle::Bundle;
 use echogen_imaging::RgbImage;
 use echogen_models::{DType, Device, feature_extractor::FeatureExtractor, generator::Generator};
-use echogen_ports::{Broker, MemoryBroker, MemoryCache, MemoryObjectStore, Message, ObjectKey, ObjectStore};
+use echogen_ports::{Broker, Event, MemoryBroker, MemoryCache, MemoryObjectStore, Message, ObjectKey, ObjectStore};
 use echogen_protocol::{
-    AspectRatio, EventKind, Job, JobId, JobStatus, PerScale, PixelBudget, Progress, SampleTask, Seeds, StageTask,
-    SubjectKeys, TaskHeaders, layout,
+    AspectRatio, EventKind, Job, JobId, JobStatus, Lane, NotifyTask, PerScale, PixelBudget, Progress, QueueName,
+    SampleTask, Seeds, StageName, StageTask, SubjectKeys, TaskHeaders, layout,
 };
 use echogen_sampler::{CloseReason, GeneratorSampler, Sampler, SamplerConfig};
 use echogen_testkit::eventually;
@@ -137,6 +137,15 @@ async fn the_memory_of_the_key_value_caches_bounds_a_batch() {
     assert_eq!(batches.closed(CloseReason::Memory), 1);
 }
 
+/// Publishes the event of the next end, as the notifier does.
+async fn notify(broker: &MemoryBroker) {
+    let mut ends = broker.consume(&QueueName::of(StageName::Notifier, Lane::default()), 1).await.expect("the twin");
+    let end = ends.receive().await.expect("the twin answers").expect("an end is handed over");
+    let event = NotifyTask::parse(&end.message.body).expect("for the notifier").event;
+    broker.publish_event(Event::of_job(&event)).await.expect("the twin takes events");
+    end.ack().await.expect("the twin settles");
+}
+
 #[tokio::test]
 async fn a_job_that_is_cancelled_while_it_is_sampled_stops_at_the_next_scale() {
     let bench = bench(&SamplerConfig { max_batch: 1, ..SamplerConfig::default() }, &subject()).await;
@@ -155,6 +164,7 @@ async fn a_job_that_is_cancelled_while_it_is_sampled_stops_at_the_next_scale() {
     assert_eq!(first.kind, EventKind::Sampling);
     let cancelled = JobCanceller::new(results.clone(), None).cancel(&job.id, None).await.expect("the twin stores");
     assert!(cancelled.is_new);
+    notify(&broker).await;
     eventually("its task is settled", || broker.unsettled() == 0).await;
     let begun = networks.batches().batches();
     assert!(begun < 10, "{begun} of 32 pictures were begun");

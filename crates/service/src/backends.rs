@@ -35,7 +35,7 @@ pub struct Backends {
     pub results: Arc<dyn ObjectStore>,
     /// Fetches pictures of subjects.
     pub fetcher: Arc<dyn ImageFetcher>,
-    /// Sends callbacks to clients' servers; without it no notifier runs.
+    /// Sends callbacks to clients' servers; without it a callback is parked.
     pub callbacks: Option<Arc<dyn CallbackSender>>,
     /// The job status store.
     pub status_store: JobStatusStore,

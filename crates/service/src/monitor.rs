@@ -35,7 +35,7 @@ pub(crate) async fn begin(
     for role in roles {
         for stage in role.stages() {
             health().starting(stage.as_str());
-            metrics().expect_stage(*stage, worker_config(*role, config).concurrency);
+            metrics().expect_stage(*stage, worker_config(*stage, config).concurrency);
         }
     }
     serve(config, log, tracker).await

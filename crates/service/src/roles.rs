@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use echogen_dispatcher::{Dispatcher, DispatcherConfig};
 use echogen_encoder::{Encoder, SubjectEncoder};
 use echogen_imaging::ImageLimits;
-use echogen_notifier::Notifier;
-use echogen_ports::{CallbackSender, Fault};
+use echogen_notifier::{Notifier, NotifierConfig};
+use echogen_ports::{CallbackSender, Fault, clamped_seconds};
 use echogen_protocol::{Lane, QueueName, RoleName, StageName, SubjectKeys};
 use echogen_sampler::{ImageSampler, Sampler};
 use echogen_segmenter::{Detector, Segmenter};
@@ -26,16 +26,22 @@ pub(crate) fn queues_of_roles(roles: &[RoleName]) -> Vec<(StageName, Option<Lane
     roles.iter().flat_map(|role| role.stages()).copied().flat_map(queues).collect()
 }
 
-/// Returns the worker's settings for the process of a role.
-pub(crate) fn worker_config(role: RoleName, config: &ServiceConfig) -> WorkerConfig {
-    let concurrency = &config.worker.concurrency;
-    let concurrency = match role {
-        RoleName::Dispatcher => concurrency.dispatcher,
-        RoleName::Segmenter => concurrency.segmenter,
-        RoleName::Encoder => concurrency.encoder,
-        RoleName::Sampler => concurrency.sampler,
-    };
-    WorkerConfig { concurrency, ..config.worker.common.clone() }
+/// Returns the worker's settings for a stage.
+pub(crate) fn worker_config(stage: StageName, config: &ServiceConfig) -> WorkerConfig {
+    let (concurrency, common) = (&config.worker.concurrency, config.worker.common.clone());
+    match stage {
+        StageName::Dispatcher => WorkerConfig { concurrency: concurrency.dispatcher, ..common },
+        StageName::Segmenter => WorkerConfig { concurrency: concurrency.segmenter, ..common },
+        StageName::Encoder => WorkerConfig { concurrency: concurrency.encoder, ..common },
+        StageName::Sampler => WorkerConfig { concurrency: concurrency.sampler, ..common },
+        // How long a notice is tried is for the notifier to decide.
+        StageName::Notifier => WorkerConfig {
+            concurrency: concurrency.notifier,
+            max_attempts: u32::MAX,
+            backoff: config.callbacks.backoff.clone(),
+            ..common
+        },
+    }
 }
 
 /// A stage with everything it needs besides the ports.
@@ -49,8 +55,8 @@ pub(crate) enum LoadedStage {
     Encoder(SubjectKeys, Arc<dyn SubjectEncoder>),
     /// The sampler, with its networks.
     Sampler(Arc<dyn ImageSampler>),
-    /// The notifier, with its sender.
-    Notifier(Arc<dyn CallbackSender>),
+    /// The notifier, with its sender of callbacks.
+    Notifier(Option<Arc<dyn CallbackSender>>),
 }
 
 /// Loads the networks of this role's stages only, and samples one picture as a warm-up for the sampler. The future may
@@ -67,7 +73,7 @@ pub(crate) async fn load(
     Ok(match role {
         RoleName::Dispatcher => {
             let dispatcher = LoadedStage::Dispatcher(networks.subjects().await?);
-            std::iter::once(dispatcher).chain(backends.callbacks.clone().map(LoadedStage::Notifier)).collect()
+            vec![dispatcher, LoadedStage::Notifier(backends.callbacks.clone())]
         }
         RoleName::Segmenter => {
             let detector = networks.detector().await?;
@@ -103,10 +109,10 @@ impl LoadedStage {
     pub(crate) async fn run(
         self,
         backends: &Backends,
-        worker: WorkerConfig,
         config: &ServiceConfig,
         shutdown: CancellationToken,
     ) -> Result<(), Fault> {
+        let worker = worker_config(self.name(), config);
         let Backends { cache, work, results, fetcher, .. } = backends.clone();
         let (products, max_image_bytes) = (&config.products, config.fetch.max_image_bytes);
         let objects = CachedObjects::new(work, cache, products);
@@ -126,7 +132,11 @@ impl LoadedStage {
                 let sampler = Sampler::new(networks, objects, results, backends.writer(), &config.sampler);
                 drive(sampler, backends, worker, shutdown).await
             }
-            Self::Notifier(sender) => drive(Notifier::new(sender), backends, worker, shutdown).await,
+            Self::Notifier(callbacks) => {
+                let give_up_after = clamped_seconds(config.callbacks.give_up_after_seconds);
+                let notifier = Notifier::new(Arc::clone(&backends.broker), callbacks, NotifierConfig { give_up_after });
+                drive(notifier, backends, worker, shutdown).await
+            }
         }
     }
 }

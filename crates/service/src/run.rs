@@ -125,7 +125,7 @@ async fn start(
         let Some(loaded) = shutdown.run_until_cancelled(loading).await else { return Ok(()) };
         for stage in loaded? {
             monitor::loaded(stage.name(), backends.amqp.as_ref());
-            running.spawn(run_stage(stage, *role, backends.clone(), config.clone(), shutdown.clone()));
+            running.spawn(run_stage(stage, backends.clone(), config.clone(), shutdown.clone()));
         }
     }
     Ok(())
@@ -133,13 +133,12 @@ async fn start(
 
 async fn run_stage(
     stage: LoadedStage,
-    role: RoleName,
     backends: Backends,
     config: ServiceConfig,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
-    let (name, worker) = (stage.name(), roles::worker_config(role, &config));
-    let ended = stage.run(&backends, worker, &config, shutdown.clone()).await;
+    let name = stage.name();
+    let ended = stage.run(&backends, &config, shutdown.clone()).await;
     ended.map_err(|error| {
         error!(stage = %name, %error, "a stage cannot go on");
         shutdown.cancel();

@@ -9,7 +9,7 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-pub use labels::{CacheAnswer, JobEnd, StoreAnswer, StoreCall, TaskEnd};
+pub use labels::{CacheAnswer, JobEnd, NoticeEnd, NoticeName, StoreAnswer, StoreCall, TaskEnd};
 pub use page::page;
 pub use record::{Metrics, TaskInProgress, metrics};
 
@@ -73,6 +73,7 @@ pub struct Metric {
     pub roles: &'static [&'static str],
 }
 
+const DISPATCHER: &str = RoleName::Dispatcher.as_str();
 const SEGMENTER: &str = RoleName::Segmenter.as_str();
 const ENCODER: &str = RoleName::Encoder.as_str();
 const SAMPLER: &str = RoleName::Sampler.as_str();
@@ -250,6 +251,20 @@ const CANARY_RUNS: Metric = counter(
 )
 .of(&[CANARY]);
 
+const NOTICES: Metric = counter(
+    "echogen_notices_total",
+    &[Label::Of("notice", &["event", "reply", "callback"]), Label::Of("outcome", &["sent", "retried", "lost"])],
+    "Notices of the ends of jobs, by what became of each attempt: delivered, to be sent again, or given up because the \
+     client's queue or server took nothing.",
+)
+.of(&[DISPATCHER]);
+
+const CONFLICTS: Metric = counter(
+    "echogen_job_conflicts_total",
+    &[],
+    "Jobs that were refused because their id is taken by a job of other content.",
+);
+
 /// All metrics there are.
 pub const LIST: &[Metric] = &[
     JOBS,
@@ -276,6 +291,8 @@ pub const LIST: &[Metric] = &[
     MODEL_INFO,
     CANARY_TIME,
     CANARY_RUNS,
+    NOTICES,
+    CONFLICTS,
 ];
 
 /// The value itself if the set has it, else the set's last.

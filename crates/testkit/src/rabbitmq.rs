@@ -103,6 +103,11 @@ impl RabbitMq {
         self.node.management().call(method, path, body).await
     }
 
+    /// Evaluates an Erlang expression in the server, for faults that nothing else can cause; returns its value as text.
+    pub async fn eval(&self, expression: &str) -> Result<String, ServerError> {
+        self.node.eval(expression).await
+    }
+
     /// The folder with the server's log.
     pub fn log_folder(&self) -> std::path::PathBuf {
         self.node.folder().join("log")

@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_ports::{Broker, Consumer, DEAD_LETTER_REASON, Event, EventStream, Fault, Message, QueueName};
+use echogen_ports::{Broker, Consumer, DEAD_LETTER_REASON, Event, EventStream, Fault, Message, QueueName, Recipient};
 use echogen_protocol::ReplyTo;
 use lapin::{BasicProperties, types::ShortString};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
@@ -16,13 +16,13 @@ use super::{
     consumer::AmqpConsumer,
     declare::{depth, short},
     error::{is_not_found, port_error},
+    event_route::{CONFIRM_TIMEOUT, EventRoute, Way},
     events::AmqpEvents,
     headers,
     liveness::{ConsumerRegistry, QueueConsumption},
     poison_isolation::SHORT_PAUSE,
     publisher::{Outcome, Outgoing, Publisher},
-    rejected_event_backoff::RejectedEventBackoff,
-    session::{ConsumeSession, PublishSession, Session, SessionContext, SharedSession},
+    session::{ConsumeSession, EventSession, PublishSession, Session, SessionContext, SharedSession},
     topology::{Route, Topology},
 };
 
@@ -38,6 +38,7 @@ pub struct AmqpBroker {
     context: Arc<SessionContext>,
     publishing: Arc<SharedSession<PublishSession>>,
     consuming: Arc<SharedSession<ConsumeSession>>,
+    notifying: Arc<SharedSession<EventSession>>,
     consumers: Arc<ConsumerRegistry>,
 }
 
@@ -53,12 +54,13 @@ impl AmqpBroker {
         let settings = config.checked()?;
         let topology = Topology::of(&config);
         let (tasks, poison_isolation) = (TaskTracker::new(), Arc::default());
-        let rejected_events = RejectedEventBackoff::default();
-        let context = SessionContext { settings, topology, tasks, poison_isolation, rejected_events };
+        let event_route = EventRoute::default();
+        let context = SessionContext { settings, topology, tasks, poison_isolation, event_route };
         let context = Arc::new(context);
         Ok(Self {
             publishing: Arc::new(SharedSession::new(Arc::clone(&context))),
             consuming: Arc::new(SharedSession::new(Arc::clone(&context))),
+            notifying: Arc::new(SharedSession::new(Arc::clone(&context))),
             consumers: Arc::default(),
             context,
         })
@@ -100,6 +102,7 @@ impl AmqpBroker {
     /// Closes the connections cleanly, after the broker has read everything that was sent. To be called last; a later use
     /// of the broker connects again.
     pub async fn close(&self) {
+        self.notifying.close().await;
         // Publishing first: the acknowledgement of a task follows the confirm of what the task published, so the
         // connection that carries acknowledgements closes last.
         self.publishing.close().await;
@@ -197,7 +200,39 @@ impl AmqpBroker {
         }
     }
 
-    async fn reply(&self, publisher: &Publisher, body: Bytes, reply: ReplyTo) -> Result<(), Fault> {
+    async fn publish_to_subscribers(&self, topic: &str, body: Bytes) -> Result<(), Fault> {
+        let session = self.notifying.get().await?;
+        if let Way::Direct(direct) = self.context.event_route.choose() {
+            let exchange = self.context.topology.names().events();
+            let outgoing = self.event(&exchange, topic, body.clone())?;
+            match timeout(CONFIRM_TIMEOUT, self.confirmed(&session.events, outgoing, &exchange)).await {
+                Ok(outcome) if outcome.as_ref().is_ok_and(|outcome| *outcome == Outcome::Rejected) => {
+                    let advice = "empty the queue, or remove its binding";
+                    let message = format!("a subscriber's queue is full or unavailable and takes no event; {advice}");
+                    return if direct.rejected() { Err(Fault::queue_full(message)) } else { Ok(()) };
+                }
+                Ok(outcome) => {
+                    outcome?;
+                    direct.confirmed();
+                    return Ok(());
+                }
+                Err(_) => {
+                    direct.stalled();
+                    self.notifying.replace(&session).await;
+                }
+            }
+        }
+        // The session was replaced if its channel may be stuck; what that channel holds may have reached nobody.
+        let session = self.notifying.get().await?;
+        let relay = self.context.topology.names().event_relay();
+        self.confirmed(&session.events, self.event(&relay, topic, body)?, &relay).await.map(drop)
+    }
+
+    fn event(&self, exchange: &str, topic: &str, body: Bytes) -> Result<Outgoing, Fault> {
+        self.outgoing(short(exchange)?, short(topic)?, false, body, headers::event_properties())
+    }
+
+    async fn reply(&self, body: Bytes, reply: ReplyTo) -> Result<(), Fault> {
         let ReplyTo { queue, correlation_id } = reply;
         if self.context.topology.has_queue(&queue) {
             warn!(queue, "a client asked for replies in a queue of the installation; none is sent");
@@ -211,23 +246,22 @@ impl AmqpBroker {
         if let Some(id) = correlation_id.and_then(|id| ShortString::try_new(id).ok()) {
             properties = properties.with_correlation_id(id);
         }
-        let outgoing = self.outgoing(ShortString::default(), routing_key, false, body, properties)?;
-        if self.confirmed(publisher, outgoing, &queue).await? == Outcome::Rejected {
-            warn!(queue, "the reply queue of a client is full or unavailable; no reply is sent");
-        }
-        Ok(())
-    }
-
-    /// Publishes an event; see [`rejected_event_backoff`](super::rejected_event_backoff). It needs no queue to reach.
-    async fn publish_with_backoff(&self, publisher: &Publisher, outgoing: Outgoing, to: &str) -> Result<(), Fault> {
-        for times in 1.. {
-            if self.confirmed(publisher, outgoing.clone(), to).await? != Outcome::Rejected {
-                break;
+        let outgoing = self.outgoing(ShortString::default(), routing_key, true, body, properties)?;
+        let session = self.notifying.get().await?;
+        let sent = timeout(CONFIRM_TIMEOUT, self.confirmed(&session.replies, outgoing, &queue)).await;
+        match sent {
+            Ok(Ok(Outcome::Confirmed)) => Ok(()),
+            Ok(Ok(Outcome::Rejected)) => {
+                Err(Fault::queue_full(format!("the reply queue {queue} is full or unavailable")))
             }
-            let Some(wait) = self.context.rejected_events.wait(times, to) else { break };
-            sleep(wait).await;
+            Ok(Ok(Outcome::Returned)) => Err(Fault::not_found(format!("there is no reply queue {queue}"))),
+            Ok(Err(error)) => Err(error),
+            Err(_) => {
+                // RabbitMQ would stop reading a connection that it owes many confirms.
+                self.notifying.replace(&session).await;
+                Err(Fault::timed_out(format!("the reply queue {queue} confirms nothing; it may have lost its leader")))
+            }
         }
-        Ok(())
     }
 }
 
@@ -260,16 +294,10 @@ impl Broker for AmqpBroker {
     }
 
     async fn publish_event(&self, event: Event) -> Result<(), Fault> {
-        let Event { topic, body, reply } = event;
-        let exchange = self.context.topology.names().events();
-        let routing_key = short(&topic)?;
-        let properties = headers::event_properties();
-        let outgoing = self.outgoing(short(&exchange)?, routing_key, false, body.clone(), properties)?;
-        let session = self.publishing.get().await?;
-        self.publish_with_backoff(&session.events, outgoing, &exchange).await?;
-        match reply {
-            Some(reply) => self.reply(&session.events, body, reply).await,
-            None => Ok(()),
+        let Event { topic, body, recipient } = event;
+        match recipient {
+            Recipient::Subscribers => self.publish_to_subscribers(&topic, body).await,
+            Recipient::ReplyQueue(reply) => self.reply(body, reply).await,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Subscriptions to events.
 
 use async_trait::async_trait;
-use echogen_ports::{Event, EventStream, Fault};
+use echogen_ports::{Event, EventStream, Fault, Recipient};
 use futures::{FutureExt, StreamExt};
 use lapin::{
     Channel, Connection,
@@ -67,6 +67,6 @@ impl EventStream for AmqpEvents {
         // returns `None`.
         drop(self.channel.basic_ack(delivery.delivery_tag, BasicAckOptions::default()).now_or_never());
         let topic = delivery.routing_key.as_str().to_owned();
-        Some(Event { topic, body: delivery.data.into(), reply: None })
+        Some(Event { topic, body: delivery.data.into(), recipient: Recipient::Subscribers })
     }
 }

@@ -15,8 +15,8 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
 use super::{
-    config::Checked, declare::declare, error::port_error, poison_isolation::PoisonIsolation, publisher::Publisher,
-    rejected_event_backoff::RejectedEventBackoff, topology::Topology,
+    config::Checked, declare::declare, error::port_error, event_route::EventRoute, poison_isolation::PoisonIsolation,
+    publisher::Publisher, topology::Topology,
 };
 
 /// The pauses between two attempts to connect. Each caller has its own backoff; these pauses limit the attempts of all
@@ -31,7 +31,7 @@ pub(super) struct SessionContext {
     /// The tasks of the publishers.
     pub(super) tasks: TaskTracker,
     pub(super) poison_isolation: Arc<PoisonIsolation>,
-    pub(super) rejected_events: RejectedEventBackoff,
+    pub(super) event_route: EventRoute,
 }
 
 impl SessionContext {
@@ -60,12 +60,17 @@ pub(super) trait Session: Sized + Send + Sync {
 /// A session for consuming; each consumer opens its own channel.
 pub(super) struct ConsumeSession(Connection);
 
-/// A session for publishing. Tasks and events have separate confirm channels, so that events do not wait for tasks whose
-/// queue is slow.
+/// A session for publishing tasks.
 pub(super) struct PublishSession {
     connection: Connection,
     pub(super) tasks: Publisher,
+}
+
+/// A session for publishing to queues of clients, which may be stuck: events and replies, each on a channel of its own.
+pub(super) struct EventSession {
+    connection: Connection,
     pub(super) events: Publisher,
+    pub(super) replies: Publisher,
 }
 
 /// A session that all callers share, and that is opened again when it is needed after a loss.
@@ -128,6 +133,20 @@ impl<S: Session> SharedSession<S> {
         }
     }
 
+    /// Gives up a session whose channel does not answer; the next caller opens another. The connection is closed in the
+    /// background, since the broker may have stopped reading it.
+    pub(super) async fn replace(&self, session: &Arc<S>)
+    where
+        S: 'static,
+    {
+        let mut slot = self.slot.lock().await;
+        if let Some(stuck) = slot.session.take_if(|present| Arc::ptr_eq(present, session)) {
+            self.context.tasks.spawn(async move {
+                drop(timeout(Duration::from_secs(5), stuck.connection().close(200, "stuck".into())).await);
+            });
+        }
+    }
+
     async fn connect(&self) -> Result<S, Fault> {
         let (limit, place) = (self.context.settings.connect_timeout, &self.context.settings.servers);
         let connecting = async {
@@ -165,12 +184,29 @@ impl Session for PublishSession {
 
     async fn open(connection: Connection, context: &SessionContext) -> Result<Self, lapin::Error> {
         let tasks = Publisher::open(&connection, &context.tasks).await?;
-        let events = Publisher::open(&connection, &context.tasks).await?;
-        Ok(Self { connection, tasks, events })
+        Ok(Self { connection, tasks })
     }
 
     fn is_open(&self) -> bool {
-        self.connection.status().connected() && self.tasks.is_open() && self.events.is_open()
+        self.connection.status().connected() && self.tasks.is_open()
+    }
+
+    fn connection(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl Session for EventSession {
+    const PURPOSE: &'static str = "notifying";
+
+    async fn open(connection: Connection, context: &SessionContext) -> Result<Self, lapin::Error> {
+        let events = Publisher::open(&connection, &context.tasks).await?;
+        let replies = Publisher::open(&connection, &context.tasks).await?;
+        Ok(Self { connection, events, replies })
+    }
+
+    fn is_open(&self) -> bool {
+        self.connection.status().connected() && self.events.is_open() && self.replies.is_open()
     }
 
     fn connection(&self) -> &Connection {

@@ -5,6 +5,7 @@
 //! stage  ──▶ tasks ──queue's name──▶ segment, encode, sample, dispatch.<lane> ──given up──▶ dead ──▶ <queue>.dead
 //! stage  ──▶ retry.<wait> ──▶ retry.<wait> ──time is up──▶ tasks (the routing key is still the queue's name)
 //! stage  ──▶ events ──topic──▶ listeners
+//! stage  ──▶ events.relay ──▶ events.relay ──at once──▶ events (while a listener's queue is stuck)
 //! ```
 //!
 //! A retry tier is a queue for delays up to its own limit; each message carries its exact delay. RabbitMQ expires messages
@@ -13,7 +14,7 @@
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use echogen_ports::Fault;
-use echogen_protocol::{QueueName, StageName};
+use echogen_protocol::{Lane, QueueName, StageName};
 use serde::Serialize;
 
 use super::config::{AmqpConfig, QueueLimits};
@@ -128,6 +129,10 @@ impl Names {
         self.with("events")
     }
 
+    pub(super) fn event_relay(&self) -> String {
+        self.with("events.relay")
+    }
+
     /// The direct route to a queue.
     pub(super) fn route(&self, queue: &QueueName) -> Route {
         let routing_key = self.queue(queue);
@@ -169,6 +174,7 @@ impl Topology {
         for tier in TIERS {
             topology.add_tier(config, tier);
         }
+        topology.add_event_relay(config);
         topology
     }
 
@@ -186,13 +192,17 @@ impl Topology {
     fn add_stage(&mut self, config: &AmqpConfig, stage: StageName) {
         let limits = if stage.faces_clients() { config.intake() } else { config.stage() };
         let purpose = format!("{}, for the {stage}", stage.takes());
+        let returned = stage.returned().map(|queue| self.names.queue(&queue));
         for (index, queue) in stage.queues().iter().enumerate() {
             let queue = self.names.queue(queue);
-            self.add_work_queue(config, &queue, limits, purpose.clone());
+            self.add_work_queue(config, &queue, limits, purpose.clone(), returned.as_deref());
             // Clients publish with a lane as the routing key; they know no queue's name.
             if let (StageName::Dispatcher, Some(lane)) = (stage, stage.lanes().get(index)) {
                 self.bind(&self.names.with("jobs"), lane.as_str(), &queue);
             }
+        }
+        if let Some(queue) = &returned {
+            self.add_returned(config, stage, queue);
         }
     }
 
@@ -205,12 +215,21 @@ impl Topology {
         self.bindings.push(Binding { exchange, routing_key, queue });
     }
 
-    /// A stage's queue, and the queue for its dead letters.
-    fn add_work_queue(&mut self, config: &AmqpConfig, name: &str, limits: QueueLimits, purpose: String) {
+    /// A stage's queue, and the queue for its dead letters. What the broker itself takes out of the queue goes to the queue
+    /// `returned`, or to the dead letters.
+    fn add_work_queue(
+        &mut self,
+        config: &AmqpConfig,
+        name: &str,
+        limits: QueueLimits,
+        purpose: String,
+        returned: Option<&str>,
+    ) {
         let (tasks, dead, dead_letters) = (self.names.with("tasks"), self.names.with("dead"), format!("{name}.dead"));
+        let (exchange, routing_key) = returned.map_or((&dead, &dead_letters[..]), |returned| (&tasks, returned));
         let mut arguments = arguments(config, limits);
-        arguments.insert("x-dead-letter-exchange", Argument::Text(dead.clone()));
-        arguments.insert("x-dead-letter-routing-key", Argument::Text(dead_letters.clone()));
+        arguments.insert("x-dead-letter-exchange", Argument::Text(exchange.clone()));
+        arguments.insert("x-dead-letter-routing-key", Argument::Text(routing_key.to_owned()));
         if config.quorum {
             arguments.insert("x-delivery-limit", Argument::Number(config.delivery_limit.into()));
             arguments.insert("x-dead-letter-strategy", Argument::Text("at-least-once".to_owned()));
@@ -223,6 +242,21 @@ impl Topology {
         }
         self.queues.push(Queue { name: dead_letters.clone(), arguments, purpose: "its dead letters".to_owned() });
         self.bind(&dead, &dead_letters, &dead_letters);
+    }
+
+    /// A queue of returned messages. One that cannot be received even there is parked among the dead letters of a lane.
+    fn add_returned(&mut self, config: &AmqpConfig, stage: StageName, name: &str) {
+        let parked = QueueName::of(stage, Lane::Standard).dead_letters();
+        let mut arguments = arguments(config, config.intake());
+        arguments.insert("x-dead-letter-exchange", Argument::Text(self.names.with("dead")));
+        arguments.insert("x-dead-letter-routing-key", Argument::Text(self.names.queue(&parked)));
+        if config.quorum {
+            arguments.insert("x-delivery-limit", Argument::Number(config.delivery_limit.into()));
+            arguments.insert("x-dead-letter-strategy", Argument::Text("at-least-once".to_owned()));
+        }
+        let purpose = "messages that expired or were delivered too often".to_owned();
+        self.queues.push(Queue { name: name.to_owned(), arguments, purpose });
+        self.bind(&self.names.with("tasks"), name, name);
     }
 
     fn add_tier(&mut self, config: &AmqpConfig, milliseconds: u64) {
@@ -241,6 +275,23 @@ impl Topology {
             arguments.insert("x-dead-letter-strategy", Argument::Text("at-least-once".to_owned()));
         }
         self.queues.push(Queue { name: name.clone(), arguments, purpose: "waits for its next try".to_owned() });
+        self.bind(&name, "", &name);
+    }
+
+    /// The relay of events; see [`event_route`](super::event_route). What expires in it is routed on at most once, so that
+    /// it waits for no subscriber's queue.
+    fn add_event_relay(&mut self, config: &AmqpConfig) {
+        let name = self.names.event_relay();
+        self.add_exchange("events.relay", ExchangeType::Fanout, "events while a subscriber's queue is stuck");
+        let mut arguments = arguments(config, config.stage());
+        arguments.insert("x-message-ttl", Argument::Number(0));
+        if config.quorum {
+            arguments.insert("x-delivery-limit", Argument::Number(config.delivery_limit.into()));
+        }
+        // No `x-dead-letter-routing-key`: an event keeps its topic.
+        arguments.insert("x-dead-letter-exchange", Argument::Text(self.names.events()));
+        let purpose = "routes events on without waiting for subscribers".to_owned();
+        self.queues.push(Queue { name: name.clone(), arguments, purpose });
         self.bind(&name, "", &name);
     }
 }

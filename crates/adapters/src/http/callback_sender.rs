@@ -70,14 +70,18 @@ impl HttpCallbackSender {
     }
 }
 
+/// What a refusal means for the next attempt. A receiver in redeployment answers with almost any status: its ingress
+/// knows no path, its keys are not loaded yet. Only 410 says that nobody will be there again.
 fn refusal(url: &Url, status: StatusCode) -> Fault {
     let advice = match status.as_u16() {
         300..=399 => "redirects are not followed, name the final address",
-        404 | 410 => "check the address",
+        404 => "check the address",
+        410 => "it wants no more calls",
         401 | 403 => "it must take calls from here",
-        _ => "it must answer 200 to 299 when it knows",
+        _ => "it must answer 200 to 299 when it has the event",
     };
-    Fault::refused(format!("{} answered {status}; {advice}", shown(url)))
+    let message = format!("{} answered {status}; {advice}", shown(url));
+    if status == StatusCode::GONE { Fault::refused(message) } else { Fault::unavailable(message) }
 }
 
 impl std::fmt::Debug for HttpCallbackSender {

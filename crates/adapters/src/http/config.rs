@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use echogen_ports::{Fault, Secret, seconds};
+use echogen_ports::{Backoff, Fault, Secret, seconds};
 use http::HeaderValue;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -96,6 +96,11 @@ pub struct CallbackConfig {
     pub timeout_seconds: f64,
     /// User-Agent header of every callback.
     pub user_agent: String,
+    /// Waits between two attempts of a callback. A receiver that is redeployed is called again soon; one that is away for
+    /// hours is not forgotten.
+    pub backoff: Backoff,
+    /// Seconds after which a callback that was never accepted is parked among the dead letters.
+    pub give_up_after_seconds: f64,
 }
 
 impl Default for CallbackConfig {
@@ -108,6 +113,8 @@ impl Default for CallbackConfig {
             connect_timeout_seconds: 5.0,
             timeout_seconds: 10.0,
             user_agent: USER_AGENT.to_owned(),
+            backoff: Backoff { first_seconds: 5.0, factor: 2.0, max_seconds: 4.0 * 3_600.0 },
+            give_up_after_seconds: 86_400.0,
         }
     }
 }
@@ -116,6 +123,7 @@ impl CallbackConfig {
     /// Checks what can be checked without a server. Errors begin with the setting's name.
     pub fn check(&self) -> Result<(), Fault> {
         self.keys()?;
+        limit("callbacks", "give_up_after_seconds", self.give_up_after_seconds)?;
         self.access().map(drop)
     }
 

@@ -1,15 +1,19 @@
 //! Full queues, giant messages, wrong settings, and messages that kill their worker.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
 use echogen_adapters::amqp::{AmqpBroker, AmqpConfig};
-use echogen_ports::{Broker, DEAD_LETTER_REASON, Event, Message, QueueName};
+use echogen_ports::{Broker, DEAD_LETTER_REASON, Event, EventStream, FaultKind, Message, QueueName, Recipient};
 use echogen_protocol::{Lane, ReplyTo, StageName};
 use echogen_testkit::RabbitMq;
 use lapin::{
     options::{BasicGetOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
+use tokio::time::timeout;
 
 use crate::client::{broker, channel, config, message, ready, receive};
 
@@ -41,14 +45,28 @@ async fn a_full_queue_refuses_and_says_so() {
     }
 }
 
+fn completed(number: usize) -> Event {
+    Event { topic: format!("job.completed.{number}"), body: "{}".into(), recipient: Recipient::Subscribers }
+}
+
+/// The numbers of the next events, without repetition, until `last` has come.
+async fn numbers(events: &mut Box<dyn EventStream>, last: usize) -> BTreeSet<usize> {
+    let mut numbers = BTreeSet::new();
+    while !numbers.contains(&last) {
+        let event = timeout(Duration::from_secs(20), events.next()).await.expect("others hear it").unwrap();
+        numbers.extend(event.topic.rsplit('.').next().and_then(|number| number.parse::<usize>().ok()));
+    }
+    numbers
+}
+
 #[tokio::test]
-async fn a_listeners_full_queue_holds_up_no_event_for_long() {
+async fn a_full_queue_of_a_client_delays_nothing() {
     let config = config(url().await);
     let broker = AmqpBroker::connect(config.clone()).await.unwrap();
     let mut good = broker.subscribe("job").await.unwrap();
     let (_connection, channel) = channel(config.url.as_ref().unwrap().expose()).await;
-    let (full, reply) = (format!("{}.listener", config.prefix), format!("{}.answers", config.prefix));
-    for queue in [&full, &reply] {
+    let (full, answers) = (format!("{}.listener", config.prefix), format!("{}.answers", config.prefix));
+    for queue in [&full, &answers] {
         let mut arguments = FieldTable::default();
         arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(0));
         arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
@@ -57,18 +75,61 @@ async fn a_listeners_full_queue_holds_up_no_event_for_long() {
     let (exchange, options) = (format!("{}.events", config.prefix), QueueBindOptions::default());
     let bound = channel.queue_bind(full.into(), exchange.into(), "#".into(), options, FieldTable::default());
     bound.await.unwrap();
-    // The first is published again for a while, and those after it are not.
-    for (number, limit) in [(1, 30), (2, 5), (3, 5)] {
-        let reply = Some(ReplyTo { queue: reply.clone(), correlation_id: None });
-        let event = Event { topic: format!("job.completed.{number}"), body: "{}".into(), reply };
-        let published = tokio::time::timeout(Duration::from_secs(limit), broker.publish_event(event)).await;
-        published.expect("no listener is waited for that long").unwrap();
+    for number in 1..=3 {
+        let published = timeout(Duration::from_secs(5), broker.publish_event(completed(number))).await;
+        let fault = published.expect("nobody is waited for").unwrap_err();
+        assert_eq!(fault.kind(), FaultKind::QueueFull, "{fault}");
+        let recipient = Recipient::ReplyQueue(ReplyTo { queue: answers.clone(), correlation_id: None });
+        let reply = Event { recipient, ..completed(number) };
+        let fault = timeout(Duration::from_secs(5), broker.publish_event(reply)).await.unwrap().unwrap_err();
+        assert_eq!(fault.kind(), FaultKind::QueueFull, "{fault}");
     }
-    let mut heard = Vec::new();
-    while heard.last().map(String::as_str) != Some("job.completed.3") {
-        let event = tokio::time::timeout(Duration::from_secs(10), good.next()).await;
-        heard.push(event.expect("others hear it").unwrap().topic);
+    assert_eq!(numbers(&mut good, 3).await, (1..=3).collect(), "the others have every event");
+}
+
+/// Stops the Raft server of a quorum queue: the queue has no leader, and RabbitMQ neither confirms nor rejects.
+async fn stop_leader(queue: &str) {
+    let expression = format!("ra:stop_server(quorum_queues, {{list_to_atom(\"%2F_{queue}\"), node()}}).");
+    RabbitMq::shared().await.eval(&expression).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_queue_of_a_client_without_a_leader_delays_nothing() {
+    let config = config(url().await);
+    let broker = AmqpBroker::connect(config.clone()).await.unwrap();
+    let mut good = broker.subscribe("job").await.unwrap();
+    let (_connection, channel) = channel(config.url.as_ref().unwrap().expose()).await;
+    let (listener, answers) = (format!("{}.listener", config.prefix), format!("{}.answers", config.prefix));
+    for queue in [&listener, &answers] {
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        channel.queue_declare(queue.as_str().into(), options, arguments).await.unwrap();
     }
+    let (exchange, options) = (format!("{}.events", config.prefix), QueueBindOptions::default());
+    let bound =
+        channel.queue_bind(listener.as_str().into(), exchange.into(), "#".into(), options, FieldTable::default());
+    bound.await.unwrap();
+    broker.publish_event(completed(0)).await.expect("all queues take it");
+    for queue in [&listener, &answers] {
+        stop_leader(queue).await;
+    }
+    // Many more than RabbitMQ would let wait on one channel, and than make it stop reading a connection.
+    let mut slowest = Duration::ZERO;
+    for number in 1..=1_000 {
+        let began = Instant::now();
+        broker.publish_event(completed(number)).await.expect("everybody who can take it has it");
+        // Tasks have another connection.
+        let queue = QueueName::of(StageName::Sampler, Lane::Standard);
+        broker.publish(&queue, message("{}")).await.unwrap();
+        slowest = slowest.max(if number > 1 { began.elapsed() } else { Duration::ZERO });
+    }
+    assert_eq!(numbers(&mut good, 1_000).await, (0..=1_000).collect(), "the others have every event");
+    assert!(slowest < Duration::from_secs(5), "after the first, none waits for the queue: {slowest:?}");
+    let recipient = Recipient::ReplyQueue(ReplyTo { queue: answers, correlation_id: None });
+    let fault = broker.publish_event(Event { recipient, ..completed(0) }).await.unwrap_err();
+    assert!(matches!(fault.kind(), FaultKind::Timeout | FaultKind::QueueFull), "{fault}");
+    broker.publish_event(completed(1_001)).await.expect("and the events go on");
 }
 
 #[tokio::test]
@@ -135,7 +196,7 @@ async fn a_message_that_always_comes_back_is_parked_by_the_broker_with_a_reason(
     // The broker's own record is present for other tools.
     let (_connection, channel) = channel(&url().await).await;
     let name = &broker.topology().queues.iter().find(|queue| queue.name.ends_with("sample.dead")).unwrap().name;
-    tokio::time::timeout(Duration::from_secs(20), async {
+    timeout(Duration::from_secs(20), async {
         while ready(&channel, name).await == 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use echogen_ports::{Broker, Event, Message, QueueName};
+use echogen_ports::{Broker, Event, FaultKind, Message, QueueName, Recipient};
 use echogen_protocol::{Lane, ReplyTo, StageName};
 use echogen_testkit::RabbitMq;
 use futures::StreamExt;
@@ -80,10 +80,15 @@ async fn an_end_is_published_to_the_reply_queue() {
     let queue = channel.queue_declare(ShortString::default(), options, FieldTable::default()).await.unwrap();
     let mut consumer = listen(&channel, queue.name().as_str()).await;
     let reply = |queue: &str| ReplyTo { queue: queue.to_owned(), correlation_id: Some("7".to_owned()) };
-    let event = Event { topic: "job.completed.one".to_owned(), body: "{}".into(), reply: None };
-    broker.publish_event(event.clone().replying_to(Some(reply("nowhere")))).await.expect("a lost reply is no error");
-    broker.publish_event(event.clone().replying_to(Some(reply(&"q".repeat(300))))).await.expect("nor is a bad name");
-    broker.publish_event(event.replying_to(Some(reply(queue.name().as_str())))).await.unwrap();
+    let event = |queue: &str| Event {
+        topic: "job.completed.one".to_owned(),
+        body: "{}".into(),
+        recipient: Recipient::ReplyQueue(reply(queue)),
+    };
+    let missing = broker.publish_event(event("nowhere")).await.unwrap_err();
+    assert_eq!(missing.kind(), FaultKind::NotFound, "{missing}");
+    broker.publish_event(event(&"q".repeat(300))).await.expect("no queue has such a name, now or later");
+    broker.publish_event(event(queue.name().as_str())).await.unwrap();
     let answer = next(&mut consumer).await;
     assert_eq!(answer.data, b"{}");
     assert_eq!(text(answer.properties.correlation_id()), Some("7"));
@@ -95,7 +100,8 @@ async fn a_reply_never_goes_into_a_queue_of_the_installation() {
     let (_connection, channel) = channel(&RabbitMq::shared().await.amqp_url()).await;
     let queue = broker.topology().queues[0].name.clone();
     let reply = ReplyTo { queue: queue.clone(), correlation_id: None };
-    let event = Event { topic: "job.completed.one".to_owned(), body: "{}".into(), reply: Some(reply) };
+    let recipient = Recipient::ReplyQueue(reply);
+    let event = Event { topic: "job.completed.one".to_owned(), body: "{}".into(), recipient };
     broker.publish_event(event).await.unwrap();
     assert_eq!(ready(&channel, &queue).await, 0);
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use echogen_protocol::ReplyTo;
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
@@ -14,7 +15,9 @@ use tokio::{
 };
 
 use super::lock;
-use crate::{Broker, Consumer, DEAD_LETTER_REASON, Delivery, Event, EventStream, Fault, Message, QueueName, Settle};
+use crate::{
+    Broker, Consumer, DEAD_LETTER_REASON, Delivery, Event, EventStream, Fault, Message, QueueName, Recipient, Settle,
+};
 
 /// Queues and events in memory. A queue is created when it is first named.
 #[derive(Clone, Default)]
@@ -125,11 +128,13 @@ impl Broker for MemoryBroker {
 
     async fn publish_event(&self, event: Event) -> Result<(), Fault> {
         let mut state = lock(&self.shared.state);
-        // Subscribers that are gone are removed.
-        state
-            .listeners
-            .retain(|listener| !event.is_under(&listener.prefix) || listener.events.send(event.clone()).is_ok());
-        state.reply(event);
+        match event.recipient.clone() {
+            // Subscribers that are gone are removed.
+            Recipient::Subscribers => state
+                .listeners
+                .retain(|listener| !event.is_under(&listener.prefix) || listener.events.send(event.clone()).is_ok()),
+            Recipient::ReplyQueue(reply) => state.reply(event.body, reply)?,
+        }
         self.shared.arrived.notify_waiters();
         Ok(())
     }
@@ -151,12 +156,14 @@ impl State {
         self.queues.entry(name.clone()).or_default()
     }
 
-    /// Puts an event into the reply queue, if that queue has ever been named.
-    fn reply(&mut self, event: Event) {
-        let Some(ReplyTo { queue, correlation_id }) = event.reply else { return };
-        let Some(queue) = self.queues.get_mut(&QueueName(queue)) else { return };
+    /// Puts an event into a reply queue, if that queue has ever been named.
+    fn reply(&mut self, body: Bytes, reply: ReplyTo) -> Result<(), Fault> {
+        let ReplyTo { queue, correlation_id } = reply;
+        let missing = || Fault::not_found(format!("there is no reply queue {queue}"));
+        let queue = self.queues.get_mut(&QueueName(queue.clone())).ok_or_else(missing)?;
         let headers = correlation_id.map(|id| (ReplyTo::CORRELATION_HEADER.to_owned(), id)).into_iter().collect();
-        queue.ready.push_back(Entry { message: Message { body: event.body, headers }, redeliveries: 0 });
+        queue.ready.push_back(Entry { message: Message { body, headers }, redeliveries: 0 });
+        Ok(())
     }
 
     /// Delivers the next message of a queue, or returns when the next delayed one is due.
@@ -314,17 +321,19 @@ mod tests {
         let asker = QueueName("answers".to_owned());
         let told = |queue: &str| {
             let reply = ReplyTo { queue: queue.to_owned(), correlation_id: Some("7".to_owned()) };
-            Event { topic: "job.completed.one".to_owned(), body: "{}".into(), reply: Some(reply) }
+            let recipient = Recipient::ReplyQueue(reply);
+            Event { topic: "job.completed.one".to_owned(), body: "{}".into(), recipient }
         };
-        broker.publish_event(told("answers")).await.unwrap();
-        assert_eq!(broker.waiting(&asker), 0, "nobody has named the queue yet");
+        let mut subscriber = broker.subscribe("job").await.unwrap();
+        let missing = broker.publish_event(told("answers")).await.unwrap_err();
+        assert_eq!(missing.kind(), crate::FaultKind::NotFound, "nobody has named the queue yet");
         let mut consumer = broker.consume(&asker, 1).await.unwrap();
         assert!(timeout(Duration::ZERO, consumer.receive()).await.is_err(), "nothing has come yet");
         broker.publish_event(told("answers")).await.unwrap();
-        broker.publish_event(told("elsewhere")).await.unwrap();
+        broker.publish_event(told("elsewhere")).await.unwrap_err();
         let answer = consumer.receive().await.unwrap().unwrap();
         assert_eq!(answer.message.headers[ReplyTo::CORRELATION_HEADER], "7");
-        assert_eq!(broker.waiting(&QueueName("elsewhere".to_owned())), 0);
+        assert!(timeout(Duration::ZERO, subscriber.next()).await.is_err(), "a reply is for nobody else");
     }
 
     #[tokio::test(start_paused = true)]

@@ -177,9 +177,12 @@ impl Default for WorkerSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct RoleConcurrency {
-    /// Tasks in progress at once in a dispatcher, and callbacks in its notifier.
+    /// Tasks in progress at once in a dispatcher.
     #[schemars(range(min = 1, max = 4_096))]
     pub dispatcher: u16,
+    /// Ends of jobs that a dispatcher's notifier makes known at once. Most of this is for callbacks to slow servers.
+    #[schemars(range(min = 1, max = 4_096))]
+    pub notifier: u16,
     /// Tasks in progress at once in a segmenter.
     #[schemars(range(min = 1, max = 4_096))]
     pub segmenter: u16,
@@ -194,7 +197,7 @@ pub struct RoleConcurrency {
 
 impl Default for RoleConcurrency {
     fn default() -> Self {
-        Self { dispatcher: 32, segmenter: 16, encoder: 16, sampler: 32 }
+        Self { dispatcher: 32, notifier: 128, segmenter: 16, encoder: 16, sampler: 32 }
     }
 }
 

@@ -29,7 +29,8 @@ const WORK_FOLDER: &str = ".echogen";
 const TASK_TIMEOUT: Duration = Duration::from_secs(12 * 3_600);
 
 /// Two tasks per stage: while one job's pictures are written, the next job's are sampled.
-const CONCURRENCY: RoleConcurrency = RoleConcurrency { dispatcher: 2, segmenter: 2, encoder: 2, sampler: 2 };
+const CONCURRENCY: RoleConcurrency =
+    RoleConcurrency { dispatcher: 2, notifier: 32, segmenter: 2, encoder: 2, sampler: 2 };
 
 /// Where results are stored, and how many attempts a stage makes.
 #[derive(Clone, Debug)]

@@ -86,3 +86,27 @@ closed_label! {
         Permanent = "permanent",
     }
 }
+
+closed_label! {
+    /// A way in which the end of a job is made known.
+    NoticeName {
+        /// To the subscribers of events.
+        Event = "event",
+        /// To the client's reply queue.
+        Reply = "reply",
+        /// To the client's own server.
+        Callback = "callback",
+    }
+}
+
+closed_label! {
+    /// The outcome of an attempt to send a notice.
+    NoticeEnd {
+        /// It is delivered.
+        Sent = "sent",
+        /// It is sent again later.
+        Retried = "retried",
+        /// It is given up.
+        Lost = "lost",
+    }
+}

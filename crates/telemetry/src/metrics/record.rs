@@ -11,11 +11,11 @@ use prometheus::{
     Opts, Registry, TextEncoder,
 };
 
-use super::labels::{CacheAnswer, JobEnd, StoreAnswer, StoreCall, TaskEnd};
+use super::labels::{CacheAnswer, JobEnd, NoticeEnd, NoticeName, StoreAnswer, StoreCall, TaskEnd};
 use super::{
-    ALL_LANES, BATCH_SIZE, BATCHES, BUILD_INFO, CACHE_REQUESTS, CANARY_RUNS, CANARY_TIME, CONSUMING,
+    ALL_LANES, BATCH_SIZE, BATCHES, BUILD_INFO, CACHE_REQUESTS, CANARY_RUNS, CANARY_TIME, CONFLICTS, CONSUMING,
     DEAD_LETTER_MESSAGES, DEVICE_FAULTS, FLIGHT_WAITS, IN_PROGRESS, JOBS, KV_CACHE, Kind, Label, MODEL_INFO, Metric,
-    QUEUE_MESSAGES, QUEUE_WAIT, READY, SCALE_TIME, SINCE_PROGRESS, STORE_REQUESTS, STORE_TIME, TASK, TASKS,
+    NOTICES, QUEUE_MESSAGES, QUEUE_WAIT, READY, SCALE_TIME, SINCE_PROGRESS, STORE_REQUESTS, STORE_TIME, TASK, TASKS,
     WORK_WAITING, closed, object_kind,
 };
 use crate::Health;
@@ -46,6 +46,8 @@ pub struct Metrics {
     /// In the order of [`StageName::ALL`].
     stages: Mutex<Vec<StageState>>,
     jobs: IntCounterVec,
+    notices: IntCounterVec,
+    conflicts: IntCounter,
     tasks: IntCounterVec,
     task_seconds: HistogramVec,
     queue_wait: HistogramVec,
@@ -85,6 +87,7 @@ impl Metrics {
             registry: Registry::new(),
             stages: Mutex::new(StageName::ALL.iter().map(|_| state()).collect()),
             jobs: counters(JOBS),
+            notices: counters(NOTICES),
             tasks: counters(TASKS),
             task_seconds: histograms(TASK),
             queue_wait: histograms(QUEUE_WAIT),
@@ -104,6 +107,7 @@ impl Metrics {
             consuming: gauges(CONSUMING),
             ready: gauges(READY),
             device_faults: must(IntCounter::with_opts(options(DEVICE_FAULTS))),
+            conflicts: must(IntCounter::with_opts(options(CONFLICTS))),
             build_info: gauges(BUILD_INFO),
             model_info: gauges(MODEL_INFO),
             canary_seconds: must(Gauge::with_opts(options(CANARY_TIME))),
@@ -124,6 +128,7 @@ impl Metrics {
             &self.batches,
             &self.store_requests,
             &self.canary_runs,
+            &self.notices,
         ] {
             must(registry.register(Box::new(counters.clone())));
         }
@@ -171,11 +176,13 @@ impl Metrics {
         drop(self.queue_wait.with_label_values(&[stage]));
         drop(self.in_progress.with_label_values(&[stage]));
         self.register_once(&self.device_faults);
+        self.register_once(&self.conflicts);
         match name {
             StageName::Segmenter => drop(self.flight_waits.with_label_values(&["segmentation"])),
             StageName::Encoder => drop(self.flight_waits.with_label_values(&["subject"])),
             StageName::Sampler => self.expect_batches(),
-            StageName::Dispatcher | StageName::Notifier => {}
+            StageName::Notifier => self.expect_notices(),
+            StageName::Dispatcher => {}
         }
     }
 
@@ -183,6 +190,12 @@ impl Metrics {
         self.register_once(&self.batch_size);
         self.register_once(&self.kv_cache);
         every_value(BATCHES.labels[0], |reason| drop(self.batches.with_label_values(&[reason])));
+    }
+
+    fn expect_notices(&self) {
+        every_value(NOTICES.labels[0], |notice| {
+            every_value(NOTICES.labels[1], |outcome| drop(self.notices.with_label_values(&[notice, outcome])));
+        });
     }
 
     /// Initialises the canary's series.
@@ -238,6 +251,16 @@ impl Metrics {
     /// A job has its result.
     pub fn job_ended(&self, end: JobEnd) {
         self.jobs.with_label_values(&[end.as_str()]).inc();
+    }
+
+    /// A job was refused because its id is taken by other content.
+    pub fn job_conflicted(&self) {
+        self.conflicts.inc();
+    }
+
+    /// An attempt to send a notice has ended.
+    pub fn notice(&self, notice: NoticeName, end: NoticeEnd) {
+        self.notices.with_label_values(&[notice.as_str(), end.as_str()]).inc();
     }
 
     /// The object at `key` was looked for in the cache.

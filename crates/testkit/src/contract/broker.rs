@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use echogen_protocol::{Lane, StageName};
 
 use super::{not_now, soon};
-use echogen_ports::{Broker, Consumer, DEAD_LETTER_REASON, Delivery, Event, EventStream, Message, QueueName};
+use echogen_ports::{
+    Broker, Consumer, DEAD_LETTER_REASON, Delivery, Event, EventStream, Message, QueueName, Recipient,
+};
 
 /// Checks a broker.
 pub async fn broker_contract(fresh: impl AsyncFn() -> Arc<dyn Broker>) {
@@ -179,7 +181,7 @@ async fn an_unfinished_receive_loses_nothing(broker: &dyn Broker) {
 }
 
 async fn events_reach_every_listener_of_their_topic(broker: &dyn Broker) {
-    let event = |topic: &str| Event { topic: topic.to_owned(), body: "{}".into(), reply: None };
+    let event = |topic: &str| Event { topic: topic.to_owned(), body: "{}".into(), recipient: Recipient::Subscribers };
     broker.publish_event(event("job.completed.early")).await.expect("an event without listeners is no error");
     let mut all = broker.subscribe("").await.expect("subscribe works");
     let mut completed = broker.subscribe("job.completed").await.expect("subscribe works");

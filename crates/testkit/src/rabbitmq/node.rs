@@ -166,6 +166,21 @@ impl Node {
         ])
     }
 
+    /// Evaluates an Erlang expression in the node.
+    pub(super) async fn eval(&self, expression: &str) -> Result<String, ServerError> {
+        let mut command = Command::new(server_script()?.with_file_name("rabbitmqctl"));
+        command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+        command.envs(self.environment()).arg("eval").arg(expression).stdin(Stdio::null());
+        let ran = tokio::task::spawn_blocking(move || command.output()).await;
+        let ran = ran.map_err(|error| ServerError(format!("rabbitmqctl: {error}")))?;
+        let output = ran.map_err(|error| io("rabbitmqctl", &error))?;
+        let (answer, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        match output.status.success() {
+            true => Ok(answer.into_owned()),
+            false => Err(ServerError(format!("rabbitmqctl eval {expression}: {answer}{errors}"))),
+        }
+    }
+
     /// The node's temporary folder.
     pub(super) fn folder(&self) -> &Path {
         self.folder.path()

@@ -129,11 +129,6 @@ impl Watch {
         self.told.cancelled().await;
     }
 
-    /// The job watched for.
-    pub(crate) fn job(&self) -> &JobId {
-        &self.id
-    }
-
     /// Forgets the word, also for those who come later: it was not true, or the job was sent anew since. From now on
     /// the next word counts.
     pub(crate) fn forget(&mut self) {

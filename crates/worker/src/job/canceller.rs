@@ -45,8 +45,10 @@ impl JobCanceller {
             None => id.result_key(destination),
         };
         let key = ObjectKey::new(key)?;
+        let metadata = metadata(state);
         let result = JobResult::cancelled(id.clone(), self.results.version(), self.results.now());
-        let is_new = self.results.commit_at(&key, &result, &metadata(state)).await?;
+        let result = JobResult { content: metadata.content, again: metadata.again, ..result };
+        let is_new = self.results.commit_at(&key, &result, &metadata).await?;
         let status = if is_new { None } else { self.results.find_at(&key).await?.map(|result| result.status) };
         let status = status.unwrap_or(JobStatus::Cancelled);
         Ok(Cancelled { status, is_new, result_key: key.as_str().to_owned(), is_sure })
@@ -67,7 +69,14 @@ fn metadata(state: Option<JobState>) -> TaskMetadata {
     let Some(state) = state else { return TaskMetadata::default() };
     let trace_id = state.trace_id.and_then(|id| u128::from_str_radix(&id, 16).ok());
     let trace = trace_id.map(|id| span_under(TraceContext::new(id, 1)));
-    TaskMetadata { reply_to: state.reply_to, callback: state.callback, trace, ..TaskMetadata::default() }
+    TaskMetadata {
+        reply_to: state.reply_to,
+        callback: state.callback,
+        content: state.content,
+        again: state.again,
+        trace,
+        ..TaskMetadata::default()
+    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! Tells the world what happens on a job's way: listeners by events, the job status store by a note. All of it is a courtesy;
-//! only a job's end is guaranteed to arrive, by [`ResultWriter`](crate::ResultWriter).
+//! only a job's end is guaranteed to arrive, by [`notices`](crate::job::notices).
 
 use std::sync::Arc;
 
 use echogen_ports::{Broker, Event};
 use echogen_protocol::JobEvent;
-use tracing::warn;
+use tracing::debug;
 
 use crate::{JobState, JobStatusStore, TaskMetadata, job::background_sender::BackgroundSender};
 
@@ -47,13 +47,8 @@ impl EventPublisher {
         }
     }
 
-    /// Publishes an event and waits for the confirm, for events that a client may be waiting for.
-    pub(crate) async fn publish_now(&self, event: JobEvent, metadata: &TaskMetadata) {
-        self.note(&event, metadata);
-        publish(&*self.broker, Event::of_job(&event.in_trace(metadata.trace))).await;
-    }
-
-    fn note(&self, event: &JobEvent, metadata: &TaskMetadata) {
+    /// Notes where the job stands.
+    pub(crate) fn note(&self, event: &JobEvent, metadata: &TaskMetadata) {
         if let (Some(status_store), Some(result_key)) = (&self.status_store, &metadata.result_key) {
             status_store.note(&event.subject, JobState::of(event, metadata, result_key));
         }
@@ -63,6 +58,6 @@ impl EventPublisher {
 async fn publish(broker: &dyn Broker, event: Event) {
     let topic = event.topic.clone();
     if let Err(error) = broker.publish_event(event).await {
-        warn!(topic, %error, "event not sent");
+        debug!(topic, %error, "event not sent");
     }
 }

@@ -2,9 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use echogen_ports::{Cache, Fault};
 use echogen_protocol::{
-    EventKind, JobEvent, JobId, ReplyTo, TraceContext,
+    ContentHash, EventKind, Job, JobEvent, JobId, ReplyTo, TraceContext,
     json::{self, Bounds},
 };
 use jiff::Timestamp;
@@ -39,6 +40,12 @@ pub struct JobState {
     /// The job's callback URL, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub callback: Option<String>,
+    /// What the job asked for; see [`Job::content`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<ContentHash>,
+    /// See [`Job::again`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub again: u64,
     /// When it happened.
     pub updated: Timestamp,
 }
@@ -54,6 +61,8 @@ impl JobState {
             trace_id: metadata.trace.map(TraceContext::trace_id),
             reply_to: metadata.reply_to.clone(),
             callback: metadata.callback.clone(),
+            content: metadata.content,
+            again: metadata.again,
             updated: event.time,
         }
     }
@@ -63,16 +72,20 @@ impl JobState {
 #[derive(Clone, Debug)]
 pub struct JobStatusStore {
     cache: Arc<dyn Cache>,
-    background: BackgroundSender<(JobId, JobState)>,
+    background: BackgroundSender<(String, Bytes)>,
 }
 
 impl JobStatusStore {
     /// A store whose writer runs on `tracker`, until the last clone of the store is gone.
     pub fn start(cache: Arc<dyn Cache>, tracker: &TaskTracker) -> Self {
         let written = Arc::clone(&cache);
-        let (background, work) = BackgroundSender::new("job states", move |(id, state): (JobId, JobState)| {
+        let (background, work) = BackgroundSender::new("job states", move |(key, json): (String, Bytes)| {
             let cache = Arc::clone(&written);
-            async move { write(&*cache, &id, &state).await }
+            async move {
+                if let Err(error) = cache.put(&key, json, TTL).await {
+                    debug!(key, %error, "not written");
+                }
+            }
         });
         tracker.spawn(work);
         Self { cache, background }
@@ -80,7 +93,22 @@ impl JobStatusStore {
 
     /// Notes where a job stands; never waits, and a note that cannot be written is lost.
     pub fn note(&self, id: &JobId, state: JobState) {
-        self.background.send((id.clone(), state));
+        self.background.send((key(id), serde_json::to_vec(&state).unwrap_or_default().into()));
+    }
+
+    /// Keeps a job as its client sent it, so that it can be asked for again by its id alone. Never waits. A job that
+    /// contains its picture is not kept.
+    pub fn remember(&self, job: &Job) {
+        if !job.subject.image.is_inline() {
+            let json = serde_json::to_vec(job).unwrap_or_default();
+            self.background.send((request_key(&job.id), json.into()));
+        }
+    }
+
+    /// Returns the job that was sent with this id; `None` if it is not known or contained its picture.
+    pub async fn request(&self, id: &JobId) -> Result<Option<Job>, Fault> {
+        let bytes = self.cache.get(&request_key(id)).await?;
+        Ok(bytes.and_then(|bytes| Job::parse(&bytes).ok()))
     }
 
     /// Returns where a job stood when it was last heard of; `None` if nothing (readable) is known.
@@ -95,11 +123,12 @@ impl JobStatusStore {
     }
 }
 
-async fn write(cache: &dyn Cache, id: &JobId, state: &JobState) {
-    let json = serde_json::to_vec(state).unwrap_or_default();
-    if let Err(error) = cache.put(&key(id), json.into(), TTL).await {
-        debug!(job = %id, %error, "job state not written");
-    }
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+fn request_key(id: &JobId) -> String {
+    format!("job-request/{id}")
 }
 
 fn key(id: &JobId) -> String {
@@ -122,6 +151,8 @@ mod tests {
             trace_id: None,
             reply_to: Some(ReplyTo { queue: "answers".to_owned(), correlation_id: None }),
             callback: Some("https://example.org/done".to_owned()),
+            content: None,
+            again: 0,
             updated: Timestamp::UNIX_EPOCH,
         }
     }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use echogen_ports::{Backoff, Broker, Fault, FaultKind, Message, QueueName};
-use echogen_protocol::{EventKind, Failure, JobEvent, JobOutline, NextTask, StageName, TaskHeaders};
+use echogen_protocol::{EventKind, Failure, JobEvent, JobId, JobOutline, Lane, NextTask, StageName, TaskHeaders};
 use echogen_telemetry::{TaskEnd, fail_span};
 use futures::future::try_join_all;
 use serde_json::json;
@@ -11,7 +11,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, debug, error, info, warn};
 
-use crate::{Clock, FailureHandler, job::event_publisher::EventPublisher};
+use crate::{
+    Clock, FailureHandler, TaskMetadata,
+    job::{event_publisher::EventPublisher, notices},
+};
 
 use super::{
     config::WorkerConfig,
@@ -45,8 +48,8 @@ impl Completion {
                 let following = tasks.len();
                 let published = tasks.into_iter().map(|next| {
                     let headers = self.following_headers(task, &next);
-                    let NextTask { queue, body, .. } = next;
-                    self.publish(queue, Message { body: body.into(), headers: headers.to_map() }, abort)
+                    let NextTask { queue, body, delay, .. } = next;
+                    self.publish(queue, Message { body: body.into(), headers: headers.to_map() }, delay, abort)
                 });
                 try_join_all(published).await?;
                 debug!(following, "task done");
@@ -66,10 +69,20 @@ impl Completion {
 
     /// Publishes; where the queue is full, it waits with the delivery unsettled. To requeue the delivery instead would count
     /// as another one that came to nothing, and so park good jobs in a long jam.
-    async fn publish(&self, queue: QueueName, message: Message, abort: &CancellationToken) -> Result<(), Fault> {
+    async fn publish(
+        &self,
+        queue: QueueName,
+        message: Message,
+        delay: Duration,
+        abort: &CancellationToken,
+    ) -> Result<(), Fault> {
         let until = Instant::now() + self.config.full_queue_timeout();
         for refusals in 1.. {
-            let Err(fault) = self.broker.publish(&queue, message.clone()).await else { break };
+            let published = match delay.is_zero() {
+                true => self.broker.publish(&queue, message.clone()).await,
+                false => self.broker.publish_after(&queue, message.clone(), delay).await,
+            };
+            let Err(fault) = published else { break };
             let wait = FULL_QUEUE.wait_asked(fault.retry_after(), refusals);
             let is_over = abort.is_cancelled() || Instant::now() + wait >= until;
             if fault.kind() != FaultKind::QueueFull || is_over {
@@ -110,17 +123,22 @@ impl Completion {
 
     async fn retry(&self, task: &ReceivedTask<'_>, error: &Fault) -> Result<TaskEnd, Fault> {
         let (mut headers, job) = (task.headers.clone(), task.job.as_ref());
-        headers.failures = headers.failures.saturating_add(1);
+        // Time spent waiting for a circuit to close is no attempt.
+        let is_attempt = error.kind() != FaultKind::CircuitOpen;
+        headers.failures = headers.failures.saturating_add(is_attempt.into());
         headers.first_seen = headers.first_seen.or_else(|| Some(self.clock.now()));
         let story = error.story();
         headers.last_error = Some(one_line(&story));
         let failures = headers.failures;
-        if failures >= self.config.max_attempts {
+        if is_attempt && failures >= self.config.max_attempts {
             let reason = format!("{failures} tries failed, the last one: {story}");
             return self.park(task, headers, &reason).await;
         }
         let wait = self.wait_before_retry(error, failures, job);
-        warn!(attempt = failures, error = %story, ?wait, "stage failed, will retry");
+        match is_attempt {
+            true => warn!(attempt = failures, error = %story, ?wait, "stage failed, will retry"),
+            false => debug!(error = %story, ?wait, "not attempted"),
+        }
         fail_span(&Span::current(), &error.to_string());
         let again = Message { body: task.message.body.clone(), headers: headers.to_map() };
         self.broker.publish_after(task.queue, again, wait).await?;
@@ -146,20 +164,48 @@ impl Completion {
         headers.redeliveries = task.redeliveries;
         headers.first_seen = headers.first_seen.or_else(|| Some(self.clock.now()));
         error!(job = headers.job.as_deref().unwrap_or(""), reason, "task parked among the dead letters");
+        // In this order: a step that fails repeats both, and a second event is recognised by its id, a second letter is not.
+        self.announce_parked(task, reason, headers.failures).await?;
         let parked = Message { body: task.message.body.clone(), headers: headers.to_map() };
-        self.broker.dead_letter(task.queue, parked, &one_line(reason)).await?;
-        if let Some(job) = &task.job {
-            let data = json!({
-                "stage": self.stage.as_str(),
-                "reason": reason,
-                "failures": headers.failures,
-                "redeliveries": task.redeliveries,
-            });
-            // The last event of the job for now, so it is not left to the background.
-            let event = self.event(EventKind::Parked, job, headers.failures, data);
-            self.publisher.publish_now(event, &task.metadata).await;
-        }
+        self.broker.dead_letter(&self.dead_letters_of(task), parked, &one_line(reason)).await?;
         Ok(TaskEnd::DeadLettered)
+    }
+
+    /// The queue whose dead letters a task joins: its own, or that of its lane if the broker has returned it.
+    fn dead_letters_of(&self, task: &ReceivedTask<'_>) -> QueueName {
+        match self.stage.returned().as_ref() == Some(task.queue) {
+            true => QueueName::of(self.stage, task.job.as_ref().map_or_else(Lane::default, |job| job.lane)),
+            false => task.queue.clone(),
+        }
+    }
+
+    /// Makes known that a task is parked: to the subscribers if it belongs to a job, and to the client's reply queue even
+    /// if nothing of the message could be read. A notice that is parked has no further notice.
+    async fn announce_parked(&self, task: &ReceivedTask<'_>, reason: &str, failures: u32) -> Result<(), Fault> {
+        if self.stage == StageName::Notifier {
+            return Ok(());
+        }
+        let data = json!({
+            "stage": self.stage.as_str(),
+            "reason": reason,
+            "failures": failures,
+            "redeliveries": task.redeliveries,
+        });
+        let (now, metadata) = (self.clock.now(), &task.metadata);
+        match &task.job {
+            Some(job) => {
+                let event = self.event(EventKind::Parked, job, failures, data);
+                self.publisher.note(&event, metadata);
+                // The job has no result, so its callback is not called.
+                let metadata = TaskMetadata { callback: None, ..metadata.clone() };
+                notices::notify(&*self.broker, &event.in_trace(metadata.trace), &metadata, now).await
+            }
+            None if metadata.reply_to.is_some() => {
+                let event = JobEvent::new(EventKind::Parked, &JobId::of_message(&task.message.body), now, data);
+                notices::reply(&*self.broker, &event.in_trace(metadata.trace), metadata, now).await
+            }
+            None => Ok(()),
+        }
     }
 
     fn event(&self, kind: EventKind, job: &JobOutline, failures: u32, data: serde_json::Value) -> JobEvent {
@@ -174,6 +220,7 @@ impl Completion {
             job: Some(next.job_id.to_string()),
             reply_to: task.metadata.reply_to.clone(),
             settings: next.settings.clone(),
+            content: task.metadata.content,
             ..TaskHeaders::default()
         }
     }

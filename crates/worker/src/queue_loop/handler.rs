@@ -3,8 +3,8 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use echogen_ports::{Delivery, Fault, QueueName, spawn_blocking};
-use echogen_protocol::{Failure, FailureKind, Job, JobError, JobOutline, StageTask, TaskHeaders};
+use echogen_ports::{DEAD_LETTER_REASON, Delivery, Fault, QueueName, spawn_blocking};
+use echogen_protocol::{Failure, FailureKind, Job, JobError, JobOutline, StageName, StageTask, TaskHeaders};
 use echogen_telemetry::{TaskEnd, metrics};
 use futures::FutureExt;
 use jiff::Timestamp;
@@ -72,6 +72,9 @@ impl<S: Stage> Handler<S> {
         let metadata = TaskMetadata {
             stage: Some(S::Task::STAGE),
             attempt: headers.failures.saturating_add(1),
+            first_seen: headers.first_seen,
+            content: headers.content,
+            again: 0,
             result_key: None,
             reply_to: headers.reply_to.clone(),
             callback: None,
@@ -148,6 +151,9 @@ impl<S: Stage> Handler<S> {
         abort: &CancellationToken,
     ) -> (Disposition, Option<CrashGuard>) {
         let config = &self.completion.config;
+        if S::Task::STAGE.returned().as_ref() == Some(task.queue) {
+            return (returned::<S>(task).await, None);
+        }
         if task.redeliveries > config.max_redeliveries {
             let times = task.redeliveries;
             let story = format!("handed out {times} times and never settled; it may kill its worker");
@@ -165,6 +171,10 @@ impl<S: Stage> Handler<S> {
         }
         let disposition = match read::<S::Task>(&task.message.body).await {
             Ok(parsed) => {
+                // As the client wrote it: the dispatcher passes on a reference in place of a picture.
+                if S::Task::STAGE == StageName::Dispatcher {
+                    task.metadata.content = parsed.job().map(Job::content);
+                }
                 note_job(task, parsed.job().map(Job::outline));
                 self.run(task, parsed, abort).await
             }
@@ -189,7 +199,7 @@ impl<S: Stage> Handler<S> {
         }
         let mut watch = self.cancellations.watch(job.id.clone());
         if watch.is_notified()
-            && let Some(disposition) = self.check_cancelled(&mut watch, &job.result_key).await
+            && let Some(disposition) = self.check_cancelled(&mut watch, job).await
         {
             return disposition;
         }
@@ -202,7 +212,7 @@ impl<S: Stage> Handler<S> {
                 disposition => disposition,
             },
             // The job is cancelled: what the stage has begun elsewhere, on a thread of its own, ends too.
-            disposition = self.until_cancelled(&mut watch, &job.result_key) => {
+            disposition = self.until_cancelled(&mut watch, job) => {
                 context.job_cancelled.cancel();
                 disposition
             }
@@ -237,18 +247,18 @@ impl<S: Stage> Handler<S> {
         context
     }
 
-    async fn until_cancelled(&self, watch: &mut Watch, result_key: &str) -> Disposition {
+    async fn until_cancelled(&self, watch: &mut Watch, job: &JobOutline) -> Disposition {
         loop {
             watch.notified().await;
-            if let Some(disposition) = self.check_cancelled(watch, result_key).await {
+            if let Some(disposition) = self.check_cancelled(watch, job).await {
                 return disposition;
             }
         }
     }
 
     /// Checks the word that the job was cancelled: its result is the truth. A job that was sent anew since goes on.
-    async fn check_cancelled(&self, watch: &mut Watch, result_key: &str) -> Option<Disposition> {
-        match self.completion.failures.check_cancelled(watch.job(), result_key).await {
+    async fn check_cancelled(&self, watch: &mut Watch, job: &JobOutline) -> Option<Disposition> {
+        match self.completion.failures.check_cancelled(job).await {
             Ok(CancellationStatus::Ended) => Some(Disposition::Ended),
             Ok(CancellationStatus::Unsettled) => Some(Disposition::Fail(Failure::cancelled())),
             Ok(CancellationStatus::Not) => {
@@ -286,6 +296,7 @@ async fn read<T: StageTask>(body: &Bytes) -> Result<T, Unreadable> {
 
 /// Keeps of the job what is needed once the task has gone to the stage.
 fn note_job(task: &mut ReceivedTask<'_>, job: Option<JobOutline>) {
+    task.metadata.again = job.as_ref().map_or(0, |job| job.again);
     task.metadata.callback = job.as_ref().and_then(|job| job.callback.clone());
     task.metadata.result_key = job.as_ref().map(|job| job.result_key.clone());
     task.job = job;
@@ -299,6 +310,23 @@ async fn parked_unrun<S: Stage>(task: &mut ReceivedTask<'_>, story: String) -> D
     };
     note_job(task, job);
     Disposition::Park(story)
+}
+
+/// A message that the broker has taken out of its queue. Its body is read all the same: whoever waits for the job is to
+/// hear of it. Its dead letter lies where those of its lane do.
+async fn returned<S: Stage>(task: &mut ReceivedTask<'_>) -> Disposition {
+    let job = match read::<S::Task>(&task.message.body).await {
+        Ok(parsed) => parsed.job().map(Job::outline),
+        Err(Unreadable { job, .. }) => job.map(|job| *job),
+    };
+    note_job(task, job);
+    match task.message.headers.get(DEAD_LETTER_REASON) {
+        Some(reason) => Disposition::Park(reason.clone()),
+        None => Disposition::Fail(Failure {
+            kind: FailureKind::Expired,
+            message: "the time to live of its message was over before a worker took it".to_owned(),
+        }),
+    }
 }
 
 /// A job that cannot be read fails under its id, if that much is readable; anything else is parked for a person.

@@ -42,10 +42,11 @@ impl LaneWeights {
 
     /// The queues of a stage with their weights.
     pub(crate) fn queues(self, stage: StageName) -> Vec<(QueueName, u32)> {
-        match stage.lanes() {
+        let queues: Vec<_> = match stage.lanes() {
             [] => stage.queues().into_iter().map(|queue| (queue, 1)).collect(),
             lanes => lanes.iter().map(|lane| (QueueName::of(stage, *lane), self.of(*lane))).collect(),
-        }
+        };
+        queues.into_iter().chain(stage.returned().map(|queue| (queue, 1))).collect()
     }
 }
 

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use echogen_ports::{Broker, Fault};
-use echogen_protocol::{EventKind, JobEvent, JobId, NextTask, ReplyTo, StageName, StageTask, TraceContext};
+use echogen_protocol::{
+    ContentHash, EventKind, JobEvent, JobId, NextTask, ReplyTo, StageName, StageTask, TraceContext,
+};
+use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +50,12 @@ pub struct TaskMetadata {
     pub stage: Option<StageName>,
     /// That stage's try, 1 for the first.
     pub attempt: u32,
+    /// When the task was first published, if its sender said so.
+    pub first_seen: Option<Timestamp>,
+    /// What the job asked for, if that is known; see [`Job::content`](echogen_protocol::Job::content).
+    pub content: Option<ContentHash>,
+    /// See [`Job::again`](echogen_protocol::Job::again).
+    pub again: u64,
     /// The key of the job's `result.json`; `None` where it follows from the job at hand.
     pub result_key: Option<String>,
     /// The reply queue that the client gave, if any.

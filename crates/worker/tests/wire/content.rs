@@ -15,6 +15,7 @@ pub(crate) fn hash(of: &str) -> ContentHash {
 /// A job that names every field.
 pub(crate) fn job() -> Job {
     Job {
+        again: 0,
         id: JobId("order-7.b".to_owned()),
         tenant: Some("acme".to_owned()),
         subject: Subject {
@@ -118,6 +119,8 @@ pub(crate) fn completed() -> JobResult {
         sha256: hash("image"),
     };
     JobResult {
+        content: None,
+        again: 0,
         id: JobId("order-7.b".to_owned()),
         status: JobStatus::Completed,
         error: None,
@@ -154,7 +157,12 @@ pub(crate) fn event() -> JobEvent {
 }
 
 pub(crate) fn notify_task() -> NotifyTask {
-    NotifyTask { callback: "https://example.org/done".to_owned(), event: event() }
+    // Of a sender that published the event itself.
+    notify_task_of_all().only(Notice::Callback)
+}
+
+pub(crate) fn notify_task_of_all() -> NotifyTask {
+    NotifyTask::new(event(), Some("https://example.org/done".to_owned()), true)
 }
 
 pub(crate) fn reply_to() -> ReplyTo {
@@ -170,6 +178,8 @@ pub(crate) fn job_state() -> JobState {
         trace_id: Some(TraceContext::new(0xabc, 0xdef).trace_id()),
         reply_to: Some(reply_to()),
         callback: Some("https://example.org/done".to_owned()),
+        content: None,
+        again: 0,
         updated: moment(),
     }
 }
@@ -182,6 +192,7 @@ pub(crate) fn headers() -> TaskHeaders {
         traceparent: Some(TraceContext::new(0xabc, 0xdef)),
         job: Some("order-7.b".to_owned()),
         reply_to: Some(reply_to()),
+        content: None,
         settings: None,
         stage: Some("sampler".to_owned()),
         redeliveries: 2,

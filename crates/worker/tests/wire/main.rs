@@ -82,6 +82,8 @@ fn tasks_are_read_and_written_across_versions() {
     check("encode-task", &content::encode_task(), EncodeTask::to_json, task);
     check("sample-task", &content::sample_task(), SampleTask::to_json, task);
     check("notify-task", &content::notify_task(), NotifyTask::to_json, task);
+    // Its readers came later than those of all others.
+    check("notify-task-of-all", &content::notify_task_of_all(), NotifyTask::to_json, task);
 }
 
 #[test]

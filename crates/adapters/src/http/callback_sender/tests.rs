@@ -155,12 +155,12 @@ async fn every_secret_signs() {
 }
 
 #[tokio::test]
-async fn redirects_are_refused_and_busy_servers_say_when_to_come_again() {
+async fn only_a_server_that_is_gone_for_good_is_not_called_again() {
     let server = Server::start().await;
     let sender = server.sender(&[]);
-    for status in ["301", "307", "400", "401", "404", "410", "422"] {
+    for status in ["301", "307", "400", "401", "404", "409", "410", "422"] {
         let error = sender.send(&server.url(status), &event()).await.unwrap().heard().unwrap_err();
-        assert!(error.is_permanent() && error.to_string().contains(status), "{error}");
+        assert!(error.is_permanent() == (status == "410") && error.to_string().contains(status), "{error}");
     }
     for status in ["408", "425", "429", "500", "503"] {
         let error = sender.send(&server.url(status), &event()).await.unwrap().heard().unwrap_err();

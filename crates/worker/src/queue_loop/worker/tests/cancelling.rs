@@ -35,6 +35,8 @@ async fn a_task_of_a_cancelled_job_is_not_begun() {
     let mut events = bench.listen().await;
     let cancelled = bench.cancel("one").await;
     assert_eq!((cancelled.status, cancelled.is_new), (JobStatus::Cancelled, true));
+    // The notifier has published it.
+    bench.idle().await;
     bench.send("one").await;
     bench.send("two").await;
     bench.idle().await;
@@ -92,6 +94,7 @@ async fn a_cancel_that_did_not_know_the_destination_is_written_where_it_belongs(
     let bench = Bench::plain();
     bench.listen().await;
     bench.cancel("one").await;
+    bench.idle().await;
     let mut job = job("one");
     job.output.destination = Some("dogs".to_owned());
     bench.send_job(&job).await;

@@ -9,6 +9,7 @@ mod losing;
 mod notifying;
 mod settling;
 mod shared_store;
+mod stand_in_notifier;
 
 use std::{
     collections::HashMap,
@@ -35,7 +36,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use self::shared_store::SharedStore;
+use self::{shared_store::SharedStore, stand_in_notifier::StandInNotifier};
 use super::*;
 use crate::{LaneWeights, Outcome, ResultWriter, StageContext};
 
@@ -90,6 +91,11 @@ impl<T: StageTask> Stage for Script<T> {
             "flaky" if tries < 3 => Err(Fault::unavailable("store is busy").because("503")),
             "never" => Err(Fault::unavailable("store is gone")),
             "panic" if tries < 2 => panic!("oh no"),
+            "open" if tries < 9 => Err(Fault::circuit_open("not called").retry_in(Duration::from_secs(1))),
+            "open" => {
+                assert_eq!(context.metadata.attempt, 1);
+                Ok(next(job))
+            }
             "busy" => Err(asks_for(Duration::ZERO)),
             "patient" => Err(asks_for(Duration::from_secs(3_600))),
             "barred" => Err(Fault::refused("the store is locked").because("403")),
@@ -135,6 +141,7 @@ struct StageBench<T> {
     shutdown: CancellationToken,
     clock: Clock,
     worker: JoinHandle<Result<(), Fault>>,
+    notifier: Option<StandInNotifier>,
 }
 
 fn queue() -> QueueName {
@@ -167,10 +174,24 @@ impl<T: StageTask> StageBench<T> {
         Self::with_status(wrap, store_failures, None)
     }
 
+    /// A worker on another of its stage's queues.
+    fn on(queue: QueueName) -> Self {
+        Self::with_all(|broker| Arc::new(broker), 0, None, queue)
+    }
+
     fn with_status(
         wrap: impl FnOnce(MemoryBroker) -> Arc<dyn Broker>,
         store_failures: u32,
         status_store: Option<JobStatusStore>,
+    ) -> Self {
+        Self::with_all(wrap, store_failures, status_store, queue())
+    }
+
+    fn with_all(
+        wrap: impl FnOnce(MemoryBroker) -> Arc<dyn Broker>,
+        store_failures: u32,
+        status_store: Option<JobStatusStore>,
+        queue: QueueName,
     ) -> Self {
         let (broker, store, stage) =
             (MemoryBroker::new(), Arc::new(MemoryObjectStore::new()), Arc::new(Script::default()));
@@ -183,14 +204,15 @@ impl<T: StageTask> StageBench<T> {
         let mut worker =
             Worker::new(Arc::clone(&stage), wrapped, Arc::new(results), config()).with_clock(clock.clone());
         if T::STAGE == StageName::Dispatcher {
-            worker = worker.on_queue(queue());
+            worker = worker.on_queue(queue);
         }
         if let Some(status_store) = status_store {
             worker = worker.with_status_store(status_store);
         }
         let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
         let worker = tracker.spawn(worker.run(shutdown.clone()));
-        Self { broker, store, stage, shutdown, clock, worker }
+        let notifier = (T::STAGE != StageName::Notifier).then(|| StandInNotifier::start(&broker));
+        Self { broker, store, stage, shutdown, clock, worker, notifier }
     }
 
     fn plain() -> Self {
@@ -206,8 +228,9 @@ impl<T: StageTask> StageBench<T> {
     }
 
     async fn idle(&self) {
-        let queue = QueueName::of(T::STAGE, Lane::Standard);
-        eventually("all tasks are settled", || self.broker.waiting(&queue) == 0 && self.broker.unsettled() == 0).await;
+        let queues = [QueueName::of(T::STAGE, Lane::Standard), QueueName::of(StageName::Notifier, Lane::Standard)];
+        let waiting = || queues.iter().map(|queue| self.broker.waiting(queue)).sum::<usize>();
+        eventually("all tasks are settled", || waiting() == 0 && self.broker.unsettled() == 0).await;
     }
 
     fn followed(&self) -> usize {

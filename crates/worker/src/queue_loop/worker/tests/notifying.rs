@@ -1,5 +1,6 @@
 //! Notifications: replies, traces, the job status store, and that no task waits for them.
 
+use bytes::Bytes;
 use echogen_ports::{Event, EventStream, MemoryCache};
 use echogen_protocol::{EventKind, JobEvent, ReplyTo, TraceContext};
 
@@ -48,6 +49,75 @@ async fn who_asked_is_answered_once_and_listeners_are_told_once() {
     answer.ack().await.unwrap();
     assert!(timeout(Duration::from_secs(60), answers.receive()).await.is_err(), "one answer is enough");
     assert_eq!(all_told(&mut events).len(), 1, "one event is told once");
+    bench.stop().await;
+}
+
+/// The answers to messages with these bodies, one for each: its kind and its correlation id.
+async fn answers_to(bench: &Bench, queue: QueueName, bodies: &[&'static [u8]]) -> Vec<(EventKind, String)> {
+    let mut answers = bench.broker.consume(&QueueName("answers".to_owned()), 10).await.unwrap();
+    assert!(timeout(Duration::ZERO, answers.receive()).await.is_err(), "the queue stands");
+    for (number, body) in bodies.iter().enumerate() {
+        let reply_to = ReplyTo { correlation_id: Some(number.to_string()), ..reply_to() };
+        let headers = TaskHeaders { reply_to: Some(reply_to), ..TaskHeaders::default() };
+        let message = Message { body: Bytes::from_static(body), headers: headers.to_map() };
+        bench.broker.publish(&queue, message).await.unwrap();
+    }
+    let mut all = Vec::new();
+    while let Ok(answer) = timeout(Duration::from_secs(3_600), answers.receive()).await {
+        let answer = answer.unwrap().unwrap();
+        let event: JobEvent = serde_json::from_slice(&answer.message.body).unwrap();
+        all.push((event.kind, answer.message.headers[ReplyTo::CORRELATION_HEADER].clone()));
+        answer.ack().await.unwrap();
+    }
+    all.sort_by(|(_, one), (_, other)| one.cmp(other));
+    all
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_a_message_contains_it_is_answered_once() {
+    let bench = Bench::plain();
+    let bodies: &[&[u8]] = &[
+        b"",
+        b"null",
+        b"[1]",
+        b"{\"id\":\"cut",
+        b"\x1f\x8b\x08gzip",
+        b"\xff\xfe{\x00}\x00",
+        br#"{"id":"barred","subject":{"image":"dog.png"},"prompt":"a dog"}"#,
+        br#"{"id":"one","promt":"a dog"}"#,
+        br#"{"id":"never","subject":{"image":"dog.png"},"prompt":"a dog"}"#,
+    ];
+    let answers = answers_to(&bench, queue(), bodies).await;
+    let mut kinds = vec![EventKind::Parked; bodies.len()];
+    kinds[7] = EventKind::Failed;
+    let expected: Vec<_> = kinds.into_iter().enumerate().map(|(number, kind)| (kind, number.to_string())).collect();
+    assert_eq!(answers, expected);
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_broker_took_out_of_its_queue_is_answered_too() {
+    let returned = StageName::Dispatcher.returned().unwrap();
+    let bench = Bench::on(returned.clone());
+    let job = br#"{"id":"one","subject":{"image":"dog.png"},"prompt":"a dog"}"#;
+    let answers = answers_to(&bench, returned.clone(), &[job, b"null"]).await;
+    assert_eq!(answers, [(EventKind::Expired, "0".to_owned()), (EventKind::Parked, "1".to_owned())]);
+    assert_eq!(bench.result("one").await.unwrap().status, JobStatus::Expired);
+    let mut poison = with_headers("poison", &TaskHeaders { reply_to: Some(reply_to()), ..TaskHeaders::default() });
+    poison.headers.insert(DEAD_LETTER_REASON.to_owned(), "it may kill its worker".to_owned());
+    bench.broker.publish(&returned, poison).await.unwrap();
+    let dead = |lane| bench.broker.dead_letters(&QueueName::of(StageName::Dispatcher, lane)).len();
+    eventually("both are among those of their lanes", || Lane::ALL.map(dead).iter().sum::<usize>() == 2).await;
+    assert_eq!(bench.stage.tries("poison"), 0);
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_a_circuit_to_close_is_no_attempt() {
+    let bench = Bench::plain();
+    bench.send("open").await;
+    bench.idle().await;
+    assert_eq!((bench.stage.tries("open"), bench.followed()), (9, 1), "four would be too many attempts");
     bench.stop().await;
 }
 
