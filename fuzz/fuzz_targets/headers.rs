@@ -3,7 +3,5 @@
 
 #[path = "../targets/headers.rs"]
 mod headers;
-#[path = "../targets/message.rs"]
-mod message;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| headers::run(data));

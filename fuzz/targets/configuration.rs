@@ -25,6 +25,10 @@ pub(crate) fn run(data: &[u8]) {
 fn load(layers: &Layers) {
     match layers.load() {
         Ok(loaded) => loaded.shown().for_each(|shown| drop(shown.to_string())),
-        Err(error) => error.messages.into_iter().for_each(|line| drop(message::check(Err::<(), _>(line)))),
+        Err(error) => {
+            for line in error.messages {
+                message::check(Err::<(), _>(line));
+            }
+        }
     }
 }

@@ -80,11 +80,12 @@ fn of_lines() -> Vec<FileForm> {
     let (one, two) = (job(1), job(2));
     let long = format!("{}\n{two}\n", "x".repeat(echogen_protocol::limits::MAX_JOB_JSON_BYTES + 1));
     let pretty = "{\n  \"subject\": {\n    \"image\": \"a.png\"\n  },\n  \"prompt\": \"a dog\"\n}\n";
-    let latin = [one.replace("a dog", "a d\u{1}g").replace('\u{1}', "?").as_bytes(), b"\n"].concat();
-    let latin: Vec<u8> = latin.iter().map(|byte| if *byte == b'?' { 0xf6 } else { *byte }).collect();
+    // In Latin-1 the byte 0xf6 is an o with two dots.
+    let latin = format!("{}\n", one.replace("a dog", "a d?g"));
+    let latin: Vec<u8> = latin.bytes().map(|byte| if byte == b'?' { 0xf6 } else { byte }).collect();
     let typographic = one.replace('"', "\u{201d}").replacen('\u{201d}', "\u{201c}", 1);
     let list = |text: &str| format!("{text}\n{one},\n{two}\n]\n");
-    let dangling = one.replace("}}", "}}").replace("\"a dog\"}", "\"a dog\",}");
+    let dangling = one.replace("\"a dog\"}", "\"a dog\",}");
     vec![
         lines("commas at the ends", format!("{one},\n{two}\n"), &[2], &[(1, "ends with a comma")]),
         lines("a comma within", format!("{dangling}\n{two}\n"), &[2], &[(1, "trailing comma at column")]),
