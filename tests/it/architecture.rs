@@ -16,7 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("protocol", &[]),
     ("telemetry", &["protocol"]),
     ("imaging", &[]),
-    ("checkpoint", &[]),
+    ("checkpoint", &["protocol"]),
     ("models", &["imaging", "checkpoint"]),
     ("figures", &["imaging"]),
     ("world", &[]),
@@ -164,7 +164,7 @@ fn the_check_sees_what_it_is_for() {
     assert_eq!(check("eval", &["echogen-adapters", "echogen-service"]), 1);
     assert_eq!(check("models", &["tokio"]), 1);
     assert_eq!(check("imaging", &["echogen-models"]), 1);
-    assert_eq!(check("checkpoint", &["echogen-imaging", "tokio"]), 2);
+    assert_eq!(check("checkpoint", &["echogen-imaging", "tokio", "echogen-protocol"]), 2);
     assert_eq!(check("newcomer", &[]), 1);
 }
 
@@ -192,6 +192,38 @@ fn every_source_file_begins_with_what_it_is_for() {
         });
     }
     assert!(bare.is_empty(), "begin these with a //! sentence:\n{}", bare.join("\n"));
+}
+
+/// Functions that build whatever a document contains.
+const UNBOUNDED_READERS: &[&str] = &["serde_json::from_slice", "serde_json::from_str", "serde_json::from_reader"];
+
+/// Files that use them: the bounded reader itself; what keeps nothing of what it reads.
+const MAY_READ: &[&str] = &["protocol/src/json.rs", "service/src/job_lines/form.rs"];
+
+/// Crates that read nothing from outside but files of the bundle that is installed, or are not part of an installation.
+const READ_NO_MESSAGES: &[&str] = &["models", "eval", "testkit", "world"];
+
+#[test]
+fn json_from_outside_is_read_by_the_bounded_reader() {
+    let mut others = Vec::new();
+    visit(&root().join("crates"), &mut |path| {
+        let name =
+            path.strip_prefix(root().join("crates")).expect("a crate's file").to_string_lossy().replace('\\', "/");
+        let (crate_name, rest) = name.split_once('/').unwrap_or_default();
+        let is_test = !rest.starts_with("src/") || rest.contains("/tests/") || rest.ends_with("tests.rs");
+        if is_test || READ_NO_MESSAGES.contains(&crate_name) || MAY_READ.contains(&name.as_str()) {
+            return;
+        }
+        let text = fs::read_to_string(path).expect("the source is readable");
+        let shipped = text.split("#[cfg(test)]").next().unwrap_or_default();
+        others.extend(
+            UNBOUNDED_READERS
+                .iter()
+                .filter(|reader| shipped.contains(*reader))
+                .map(|reader| format!("{name}: {reader}")),
+        );
+    });
+    assert!(others.is_empty(), "use echogen_protocol::json::read instead:\n{}", others.join("\n"));
 }
 
 fn visit(folder: &Path, each: &mut impl FnMut(&Path)) {

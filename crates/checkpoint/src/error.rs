@@ -1,16 +1,18 @@
 //! Errors of checkpoints. The messages say what to change.
 
+use echogen_protocol::text::one_line;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Maximum number of names of each kind in the message of a [`Mismatch`]; the rest is counted.
+/// Maximum number of names of each kind in one message, and of their characters together; the rest is counted.
 const LISTED: usize = 20;
+const LISTED_CHARS: usize = 240;
 
 /// A checkpoint could not be opened, read, loaded or converted.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// The file cannot be opened, read or written.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {source}", shown(path))]
     Io {
         /// The failed operation: "open", "map", "write" and so on.
         action: &'static str,
@@ -20,7 +22,7 @@ pub enum CheckpointError {
         source: std::io::Error,
     },
     /// The contents violate the format: truncated, hostile, or another format.
-    #[error("{} is not a usable checkpoint: {reason}", path.display())]
+    #[error("{} is not a usable checkpoint: {reason}", shown(path))]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -28,7 +30,12 @@ pub enum CheckpointError {
         reason: String,
     },
     /// Two tensors have the same name.
-    #[error("tensor {name} stands in both {} and {}; give one file of each set only", first.display(), second.display())]
+    #[error(
+        "tensor {} stands in both {} and {}; give one file of each set only",
+        short(name),
+        shown(first),
+        shown(second)
+    )]
     Duplicate {
         /// The duplicated name.
         name: String,
@@ -41,10 +48,10 @@ pub enum CheckpointError {
     #[error("{0}")]
     Mismatch(Box<Mismatch>),
     /// A requested tensor does not exist.
-    #[error("no tensor named {0}; `Checkpoint::names` lists what there is")]
+    #[error("no tensor named {}; `Checkpoint::names` lists what there is", short(.0))]
     NoSuchTensor(String),
     /// The target of a conversion already exists.
-    #[error("{} exists already; choose another name or overwrite it with --force", .0.display())]
+    #[error("{} exists already; choose another name or overwrite it with --force", shown(.0))]
     TargetExists(PathBuf),
     /// The network's constructor failed.
     #[error("cannot build the network from {origin}: {source}")]
@@ -62,7 +69,7 @@ impl CheckpointError {
     }
 
     pub(crate) fn malformed(path: &Path, reason: impl Into<String>) -> Self {
-        Self::Malformed { path: path.to_owned(), reason: reason.into() }
+        Self::Malformed { path: path.to_owned(), reason: one_line(&reason.into()) }
     }
 }
 
@@ -94,7 +101,7 @@ pub struct Misshaped {
 
 impl fmt::Display for Misshaped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (expected {:?}, found {:?})", self.name, self.expected, self.found)
+        write!(f, "{} (expected {:?}, found {:?})", short(&self.name), self.expected, self.found)
     }
 }
 
@@ -118,13 +125,40 @@ fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, kind: &str, items: &[T]) ->
     if items.is_empty() {
         return Ok(());
     }
-    write!(f, "; {} {kind}: ", items.len())?;
-    for (index, item) in items.iter().take(LISTED).enumerate() {
-        let comma = if index == 0 { "" } else { ", " };
-        write!(f, "{comma}{item}")?;
+    write!(f, "; {} {kind}: {}", items.len(), listed(items))
+}
+
+/// Lists the first items, as far as they are short, and counts the others.
+pub(crate) fn listed<T: fmt::Display>(items: &[T]) -> String {
+    let mut text = String::new();
+    let mut count = 0;
+    for item in items.iter().take(LISTED) {
+        let item = short(&item.to_string());
+        if count > 0 && text.len() + item.len() > LISTED_CHARS {
+            break;
+        }
+        text.push_str(if count == 0 { "" } else { ", " });
+        text.push_str(&item);
+        count += 1;
     }
-    match items.len().saturating_sub(LISTED) {
-        0 => Ok(()),
-        more => write!(f, " and {more} more"),
+    match items.len().saturating_sub(count) {
+        0 => text,
+        more => format!("{text} and {more} more"),
     }
+}
+
+/// A name out of a file, for a message: without quotation marks, since names of tensors have none.
+pub(crate) fn short(name: &str) -> String {
+    const SHOWN: usize = 160;
+    let line = one_line(name);
+    if line.chars().nth(SHOWN).is_none() {
+        return line;
+    }
+    let head: String = line.chars().take(SHOWN).collect();
+    format!("{head}...")
+}
+
+/// A path, parts of which may be out of an index.
+pub(crate) fn shown(path: &Path) -> String {
+    short(&path.display().to_string())
 }

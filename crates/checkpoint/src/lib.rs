@@ -18,6 +18,7 @@ mod convert;
 mod error;
 mod mapped;
 mod pickle;
+mod pieces;
 mod safetensors_file;
 mod shard_index;
 mod stored;
@@ -128,7 +129,9 @@ impl Checkpoint {
     pub fn tensor(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor, CheckpointError> {
         let stored = self.tensors.get(name).ok_or_else(|| CheckpointError::NoSuchTensor(name.to_owned()))?;
         let read = stored.read(dtype, device);
-        read.map_err(|error| CheckpointError::malformed(stored.path(), format!("tensor {name}: {error}")))
+        read.map_err(|error| {
+            CheckpointError::malformed(stored.path(), format!("tensor {}: {error}", error::short(name)))
+        })
     }
 
     /// Builds a network strictly: every tensor that `build` requests must exist with that shape, and every tensor of

@@ -4,10 +4,14 @@
 //! tensor. <https://github.com/huggingface/safetensors#format>
 
 use crate::mapped::MappedFile;
-use crate::stored::{StoredTensor, StoredType};
+use crate::stored::{MAX_DIMENSIONS, StoredTensor, StoredType};
 use crate::unique_map::UniqueMap;
 use crate::{CheckpointError, Tensors};
+use echogen_protocol::json::{self, Bounds};
+use echogen_protocol::text::quoted;
 use serde::Deserialize;
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,21 +23,48 @@ const HEADER_START: usize = 8;
 #[derive(Deserialize)]
 struct Entry {
     dtype: String,
+    #[serde(deserialize_with = "dimensions")]
     shape: Vec<usize>,
     data_offsets: [usize; 2],
+}
+
+/// Reads a shape, which ends at the greatest number of dimensions: its numbers take more memory than the file has bytes.
+fn dimensions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<usize>, D::Error> {
+    struct Dimensions;
+
+    impl<'de> Visitor<'de> for Dimensions {
+        type Value = Vec<usize>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of sizes")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut sizes: A) -> Result<Self::Value, A::Error> {
+            let mut shape = Vec::new();
+            while let Some(size) = sizes.next_element()? {
+                if shape.len() == MAX_DIMENSIONS {
+                    return Err(A::Error::custom(format_args!("a shape has at most {MAX_DIMENSIONS} dimensions")));
+                }
+                shape.push(size);
+            }
+            Ok(shape)
+        }
+    }
+
+    deserializer.deserialize_seq(Dimensions)
 }
 
 pub(crate) fn open(path: &Path, tensors: &mut Tensors) -> Result<(), CheckpointError> {
     let file = Arc::new(MappedFile::open(path)?);
     let malformed = |reason: String| CheckpointError::malformed(path, reason);
     let (header, data_start) = header(file.bytes()).map_err(malformed)?;
-    let UniqueMap::<Entry>(entries) =
-        serde_json::from_slice(header).map_err(|error| malformed(format!("its header: {error}")))?;
+    let UniqueMap::<Entry>(entries) = json::read(header, &Bounds::table(MAX_HEADER_BYTES))
+        .map_err(|error| malformed(format!("its header: {error}")))?;
     let mut ranges = Vec::with_capacity(entries.len());
     for (name, entry) in entries {
         ranges.push(entry.data_offsets);
-        let tensor =
-            stored(&file, data_start, entry).map_err(|reason| malformed(format!("tensor {name}: {reason}")))?;
+        let tensor = stored(&file, data_start, entry)
+            .map_err(|reason| malformed(format!("tensor {}: {reason}", quoted(&name))))?;
         tensors.insert(name, tensor)?;
     }
     check_ranges(ranges, file.bytes().len() - data_start).map_err(malformed)
@@ -58,7 +89,7 @@ fn stored(file: &Arc<MappedFile>, data_start: usize, entry: Entry) -> Result<Sto
         return Err(format!("data_offsets {begin}..{end} run backwards"));
     };
     let start = data_start.checked_add(begin).ok_or_else(|| format!("data_offsets {begin}..{end} overflow"))?;
-    let dtype = StoredType::from_name(&entry.dtype).ok_or_else(|| format!("unknown type {}", entry.dtype))?;
+    let dtype = StoredType::from_name(&entry.dtype).ok_or_else(|| format!("unknown type {}", quoted(&entry.dtype)))?;
     StoredTensor::contiguous(file.clone(), start, length, dtype, entry.shape)
 }
 

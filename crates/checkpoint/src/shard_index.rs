@@ -1,15 +1,16 @@
 //! The index of a sharded checkpoint, `….index.json`: which tensor is in which file.
 
+use crate::error::listed;
 use crate::unique_map::UniqueMap;
 use crate::{CheckpointError, Tensors, mapped::MappedFile};
+use echogen_protocol::json::{self, Bounds};
+use echogen_protocol::text::quoted;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::path::{Component, Path};
 
 /// Maximum length of an index in bytes. Those of the largest published models are a few megabytes.
 const MAX_INDEX_BYTES: usize = 64 << 20;
-/// Maximum number of missing names in one message.
-const LISTED: usize = 20;
 
 #[derive(Deserialize)]
 struct Index {
@@ -19,15 +20,12 @@ struct Index {
 pub(crate) fn open(path: &Path, tensors: &mut Tensors) -> Result<(), CheckpointError> {
     let file = MappedFile::open(path)?;
     let malformed = |reason: String| CheckpointError::malformed(path, reason);
-    if file.bytes().len() > MAX_INDEX_BYTES {
-        return Err(malformed(format!("an index of {} bytes is no index", file.bytes().len())));
-    }
     let Index { weight_map: UniqueMap(weight_map) } =
-        serde_json::from_slice(file.bytes()).map_err(|error| malformed(error.to_string()))?;
+        json::read(file.bytes(), &Bounds::table(MAX_INDEX_BYTES)).map_err(|error| malformed(error.to_string()))?;
     let folder = path.parent().unwrap_or(Path::new(""));
     for shard in weight_map.values().collect::<BTreeSet<_>>() {
         if !stays_inside(shard) {
-            return Err(malformed(format!("shard {shard:?} lies outside the index's folder")));
+            return Err(malformed(format!("shard {} lies outside the index's folder", quoted(shard))));
         }
         super::open_weights(&folder.join(shard), tensors)?;
     }
@@ -39,8 +37,7 @@ pub(crate) fn open(path: &Path, tensors: &mut Tensors) -> Result<(), CheckpointE
     if absent.is_empty() {
         return Ok(());
     }
-    let listed = absent.iter().take(LISTED).copied().collect::<Vec<_>>().join(", ");
-    Err(malformed(format!("{} tensors are not in the shards it names: {listed}", absent.len())))
+    Err(malformed(format!("{} tensors are not in the shards it names: {}", absent.len(), listed(&absent))))
 }
 
 fn stays_inside(shard: &str) -> bool {

@@ -6,6 +6,9 @@ use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Maximum number of dimensions of a tensor, as in PyTorch.
+pub(crate) const MAX_DIMENSIONS: usize = 64;
+
 /// Element types of checkpoints, including those that candle cannot compute with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StoredType {
@@ -135,6 +138,9 @@ impl StoredTensor {
         dtype: StoredType,
         shape: Vec<usize>,
     ) -> Result<Self, String> {
+        if shape.len() > MAX_DIMENSIONS {
+            return Err(format!("it has {} dimensions; the limit is {MAX_DIMENSIONS}", shape.len()));
+        }
         let bytes = element_count(&shape).and_then(|count| count.checked_mul(dtype.size()));
         let bytes = bytes.ok_or_else(|| format!("shape {shape:?} overflows"))?;
         if bytes != length {

@@ -143,7 +143,7 @@ fn broken_safetensors_say_what_is_wrong() {
             "overflow",
         ),
         (safetensors(&entry(r#""shape":[-1],"data_offsets":[0,8]"#), &[0; 8]), "its header"),
-        (safetensors(r#"{"a":{"dtype":"X9","shape":[2],"data_offsets":[0,8]}}"#, &[0; 8]), "unknown type X9"),
+        (safetensors(r#"{"a":{"dtype":"X9","shape":[2],"data_offsets":[0,8]}}"#, &[0; 8]), "unknown type \"X9\""),
     ];
     for (bytes, expected) in cases {
         let reason = reason("a.safetensors", &bytes);
@@ -251,6 +251,7 @@ fn broken_torch_files_say_what_is_wrong() {
         (stored(&tensor_pickle(4, 0, &[i32::MAX], &[0])), "exceeds its storage"),
         (stored(&tensor_pickle(4, 0, &[-1], &[1])), "-1 is no size"),
         (stored(&tensor_pickle(4, 0, &[2, 2], &[1])), "differ in length"),
+        (stored(&tensor_pickle(4, 0, &[1; 65], &[1; 65])), "65 dimensions"),
         (torch_file(&tensor_pickle(4, 0, &[4], &[1]), zip::CompressionMethod::Deflated), "compressed"),
     ];
     for (bytes, expected) in cases {
@@ -271,6 +272,24 @@ fn dictionaries_that_multiply_by_reference_are_refused() {
     pickle.push(b'.');
     let reason = reason("a.pth", &torch_file(&pickle, zip::CompressionMethod::Stored));
     assert!(reason.contains("refer to each other too often"), "{reason}");
+}
+
+#[test]
+fn one_dictionary_under_many_names_is_refused_before_it_is_visited_again_and_again() {
+    // Entries of four bytes, each of which refers to all others.
+    for key in [&b"K\x07"[..], b"X\x01\0\0\0a"] {
+        let entries = [key, b"h\x01"].concat().repeat(5_000);
+        let inner = [&b"}q\x00(cfilled\nwith\n)Rq\x01"[..], b"0", &entries, b"u0"].concat();
+        let outer = [key, b"h\x00"].concat().repeat(5_000);
+        let pickle = [&b"\x80\x02"[..], &inner, b"}(", &outer, b"u."].concat();
+        let reason = reason("a.pth", &torch_file(&pickle, zip::CompressionMethod::Stored));
+        assert!(reason.contains("refer to each other too often"), "{reason}");
+    }
+    // The same with keys that name nothing: their entries are not kept.
+    let inner = [&b"}q\x00("[..], &b"Nh\x00".repeat(5_000), b"u0"].concat();
+    let pickle = [&b"\x80\x02"[..], &inner, b"}(", &b"K\x07h\x00".repeat(5_000), b"u."].concat();
+    let (_folder, path) = file("a.pth", &torch_file(&pickle, zip::CompressionMethod::Stored));
+    assert_eq!(Checkpoint::open(&path).unwrap().names().count(), 0);
 }
 
 #[test]

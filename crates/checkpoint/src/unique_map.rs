@@ -2,6 +2,7 @@
 //!
 //! The key `__metadata__`, which safetensors reserves for free text, is skipped.
 
+use echogen_protocol::text::quoted;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,7 +34,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for UniqueVisitor<T> {
                 continue;
             }
             if map.contains_key(&key) {
-                return Err(A::Error::custom(format_args!("the name {key} is given twice")));
+                return Err(A::Error::custom(format_args!("the name {} is given twice", quoted(&key))));
             }
             map.insert(key, access.next_value()?);
         }

@@ -14,7 +14,9 @@ use bytes::Bytes;
 use echogen_ports::{Fault, ImageFetcher, ObjectKey, spawn_blocking};
 use echogen_protocol::{
     ContentHash, EncodeTask, EventKind, ImageLocation, ImageSource, Job, NextTask, Progress, SampleTask, SegmentTask,
-    Segmentation, StageName, SubjectKeys, layout, limits,
+    Segmentation, StageName, SubjectKeys,
+    json::{self, Bounds},
+    layout, limits,
 };
 use echogen_worker::{CachedObjects, Outcome, ResultWriter, Stage, StageContext};
 use serde::{Deserialize, Serialize};
@@ -133,7 +135,7 @@ impl Dispatcher {
             &layout::segmentation_inputs(image, job, &self.config.subjects.finders),
         )?;
         let bytes = self.objects.get(&key, MAX_RECORD_BYTES).await?;
-        Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+        Ok(bytes.and_then(|bytes| json::read(&bytes, &Bounds::MESSAGE).ok()))
     }
 }
 

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_protocol::{Job, JobEvent, QueueName, ReplyTo, StageTask, TaskHeaders};
+use echogen_protocol::{
+    Job, JobEvent, QueueName, ReplyTo, StageTask, TaskHeaders,
+    json::{self, Bounds},
+};
 use jiff::Timestamp;
 
 use crate::Fault;
@@ -87,7 +90,7 @@ impl Event {
 
     /// Reads a job's event; `None` if it is something else.
     pub fn to_job(&self) -> Option<JobEvent> {
-        serde_json::from_slice(&self.body).ok()
+        json::read(&self.body, &Bounds::MESSAGE).ok()
     }
 
     /// Whether the topic is `prefix` or continues it with further words. A word `*` of the prefix stands for any one word.

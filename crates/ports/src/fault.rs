@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use echogen_protocol::{FailureKind, JobError, KeyError};
+use echogen_protocol::{FailureKind, JobError, KeyError, text::one_line};
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
@@ -112,9 +112,10 @@ constructors! {
 }
 
 impl Fault {
-    /// A fault of this kind. The message is one line that says what happened and what to change.
+    /// A fault of this kind. The message says what happened and what to change. It is put on one line of bounded length,
+    /// as it may quote what a client or a server wrote.
     pub fn new(kind: FaultKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retry_after: None, source: None }
+        Self { kind, message: one_line(&message.into()), retry_after: None, source: None }
     }
 
     /// A fault of this kind with the message of its cause.
@@ -158,18 +159,18 @@ impl Fault {
         self.retry_after
     }
 
-    /// The message with those of all causes, without repetition.
+    /// The message with those of all causes, without repetition, on one line.
     pub fn story(&self) -> String {
         let mut story = self.message.clone();
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
-            let text = error.to_string();
+            let text = one_line(&error.to_string());
             if !story.contains(&text) {
                 story = format!("{story}: {text}");
             }
             cause = error.source();
         }
-        story
+        one_line(&story)
     }
 }
 
@@ -207,6 +208,15 @@ mod tests {
         assert_eq!((fault.to_string(), fault.story()), ("store is busy".to_owned(), "store is busy: 503".to_owned()));
         let fault = Fault::not_found("no such bucket").retry_in(Duration::from_secs(2));
         assert_eq!((fault.is_permanent(), fault.retry_after()), (true, None));
+    }
+
+    #[test]
+    fn what_others_wrote_is_on_one_short_line() {
+        let odd = "A\n\u{202e}".repeat(1 << 20);
+        let fault = Fault::unavailable(odd.as_str()).because(odd.as_str());
+        for text in [fault.to_string(), fault.story(), Fault::from(JobError::new(odd.as_str(), odd.as_str())).story()] {
+            assert!(text.chars().count() <= 1_000 && !text.contains(['\n', '\u{202e}']), "{text}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, str::FromStr};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::{JobError, error::quoted, limits};
+use crate::{JobError, limits, text::quoted};
 
 /// Width to height, as the client wrote it: `"16:9"`, `"1.5"`, or the number 1.5. Always between 1:3 and 3:1; the
 /// sampler uses the nearest shape of its schedule table.

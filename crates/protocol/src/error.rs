@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::text::one_line;
+
 /// An invalid field of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobError {
@@ -12,9 +14,9 @@ pub struct JobError {
 }
 
 impl JobError {
-    /// An error of `field`.
+    /// An error of `field`. Both texts are put on one line of bounded length, as they may quote a client's.
     pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { field: field.into(), message: message.into() }
+        Self { field: short(&field.into()), message: one_line(&message.into()) }
     }
 }
 
@@ -26,12 +28,13 @@ impl fmt::Display for JobError {
 
 impl std::error::Error for JobError {}
 
-/// Quotes text from outside for a message: escaped, on one line, and never longer than a line.
-pub(crate) fn quoted(text: &str) -> String {
-    const SHOWN: usize = 60;
-    if text.chars().nth(SHOWN).is_none() {
-        return format!("{text:?}");
+/// The path of a field, whose names may be a client's own.
+fn short(field: &str) -> String {
+    const SHOWN: usize = 200;
+    let line = one_line(field);
+    if line.chars().nth(SHOWN).is_none() {
+        return line;
     }
-    let head: String = text.chars().take(SHOWN).collect();
-    format!("{head:?}... ({} characters)", text.chars().count())
+    let head: String = line.chars().take(SHOWN).collect();
+    format!("{head}...")
 }

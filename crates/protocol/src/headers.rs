@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{ContentHash, TraceContext};
+use crate::{ContentHash, TraceContext, limits, text::one_line, validate};
 
-/// The headers of a task's message. Unreadable ones count as absent: a task is never refused for its headers.
+/// The headers of a task's message. Unreadable ones, and texts that are too long, count as absent: a task is never refused
+/// for its headers. Texts for people are put on one line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaskHeaders {
     /// Failed attempts of the stage so far.
@@ -54,9 +55,13 @@ impl ReplyTo {
     pub const CORRELATION_HEADER: &'static str = "correlation-id";
 
     fn from_map(map: &BTreeMap<String, String>) -> Option<Self> {
-        let queue = map.get(Self::QUEUE_HEADER).filter(|queue| !queue.is_empty())?.clone();
-        Some(Self { queue, correlation_id: map.get(Self::CORRELATION_HEADER).cloned() })
+        let queue = map.get(Self::QUEUE_HEADER).filter(|queue| !queue.is_empty() && is_short(queue))?.clone();
+        Some(Self { queue, correlation_id: map.get(Self::CORRELATION_HEADER).filter(|id| is_short(id)).cloned() })
     }
+}
+
+fn is_short(text: &str) -> bool {
+    text.len() <= limits::MAX_HEADER_BYTES
 }
 
 const FAILURES: &str = "echogen-failures";
@@ -79,20 +84,38 @@ impl TaskHeaders {
         map.get(COST).and_then(|text| text.parse().ok()).unwrap_or(1).max(1)
     }
 
+    /// The names of all headers.
+    pub const NAMES: [&'static str; 12] = [
+        FAILURES,
+        FIRST_SEEN,
+        LAST_ERROR,
+        TRACEPARENT,
+        JOB,
+        ReplyTo::QUEUE_HEADER,
+        ReplyTo::CORRELATION_HEADER,
+        SETTINGS,
+        CONTENT,
+        COST,
+        STAGE,
+        REDELIVERIES,
+    ];
+
     /// Reads headers.
     pub fn from_map(map: &BTreeMap<String, String>) -> Self {
+        let line = |name| map.get(name).map(|text| one_line(text));
         let number = |name| map.get(name).and_then(|text| text.parse().ok()).unwrap_or(0);
         Self {
             failures: number(FAILURES),
             first_seen: map.get(FIRST_SEEN).and_then(|text| text.parse().ok()),
-            last_error: map.get(LAST_ERROR).cloned(),
+            last_error: line(LAST_ERROR),
             traceparent: map.get(TRACEPARENT).and_then(|text| text.parse().ok()),
-            job: map.get(JOB).cloned(),
+            job: map.get(JOB).filter(|id| validate::id(id).is_ok()).cloned(),
             reply_to: ReplyTo::from_map(map),
-            settings: map.get(SETTINGS).cloned(),
+            // Compared, not read by people.
+            settings: map.get(SETTINGS).filter(|text| is_short(text)).cloned(),
             content: map.get(CONTENT).and_then(|text| text.parse().ok()),
             cost: map.get(COST).and_then(|text| text.parse().ok()),
-            stage: map.get(STAGE).cloned(),
+            stage: line(STAGE),
             redeliveries: number(REDELIVERIES),
         }
     }

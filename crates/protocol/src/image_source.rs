@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::{ContentHash, JobError, error::quoted, limits};
+use crate::{ContentHash, JobError, limits, text::quoted};
 
 /// Where an image comes from, as the client wrote it: a file path, or a `data:`, `s3://`, `https://` or `sha256:`
 /// address.

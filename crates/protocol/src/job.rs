@@ -128,7 +128,7 @@ impl Job {
 
     /// Fields are serialised in a fixed order and the map is sorted: equal jobs have equal bytes.
     fn hash(&self) -> ContentHash {
-        ContentHash::of(&serde_json::to_vec(self).unwrap_or_default())
+        ContentHash::of_json(self).unwrap_or_else(|| ContentHash::of(b""))
     }
 
     /// What has to be known of the job to end it without its pictures.

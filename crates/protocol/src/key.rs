@@ -1,6 +1,6 @@
 //! The rules for keys in the object store; a job's destination is the beginning of one.
 
-use crate::{error::quoted, limits};
+use crate::{limits, text::quoted};
 
 /// The text cannot be an object key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

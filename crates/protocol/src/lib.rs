@@ -10,6 +10,8 @@
 //! | one message for one stage | a [`StageTask`], with [`TaskHeaders`] beside it |
 //! | the end of a job | [`JobResult`], the content of its `result.json` |
 //! | what happens to a job | [`JobEvent`], a CloudEvent |
+//! | JSON from outside, read within bounds | [`json::read`] |
+//! | text from outside in a message | [`text::quoted`], [`text::one_line`] |
 #![warn(missing_docs)]
 
 mod aspect_ratio;
@@ -19,6 +21,7 @@ mod hash;
 mod headers;
 mod image_source;
 mod job;
+pub mod json;
 mod key;
 pub mod layout;
 pub mod limits;
@@ -30,6 +33,7 @@ mod schema;
 mod seeds;
 mod stage;
 mod task;
+pub mod text;
 mod trace;
 mod validate;
 

@@ -9,6 +9,19 @@ pub const MAX_JOB_JSON_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes of a task's JSON: a job and a few references.
 pub const MAX_TASK_JSON_BYTES: usize = MAX_JOB_JSON_BYTES + 64 * 1024;
 
+/// Levels of lists and objects within each other in JSON from outside. An event with a result has five.
+pub const MAX_JSON_DEPTH: usize = 32;
+
+/// Bytes of memory that the structure (lists, objects, values, without their text) of any message may take; longer
+/// messages may take two more for each byte. See [`json`](crate::json).
+pub const MAX_JSON_STRUCTURE_BYTES: usize = 512 * 1024;
+
+/// Different fields that a job may repeat before it is refused for that alone.
+pub(crate) const MAX_REPEATED_FIELDS: usize = 64;
+
+/// Bytes of a text in a message's header. AMQP's own names and identifiers have 255 bytes at most.
+pub const MAX_HEADER_BYTES: usize = 4_096;
+
 /// Characters of a prompt. The text encoder reads 512 tokens, about 2,000 characters of English; the rest would be cut
 /// off silently.
 pub const MAX_PROMPT_CHARS: usize = 2_000;

@@ -45,7 +45,7 @@ macro_rules! named {
                 let found = Self::ALL.into_iter().find(|known| known.as_str() == text);
                 found.ok_or_else(|| $crate::ParseNameError {
                     what: $what,
-                    text: $crate::error::quoted(text),
+                    text: $crate::text::quoted(text),
                     known: &Self::NAMES,
                 })
             }

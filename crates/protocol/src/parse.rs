@@ -11,35 +11,56 @@ use std::collections::HashSet;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::{AspectRatio, Job, JobError, JobId, error::quoted, limits};
+use crate::{
+    AspectRatio, Job, JobError, JobId,
+    json::{self, Bounds, JsonError},
+    limits,
+    text::quoted,
+};
 
 use document::Document;
-
-/// Commas in a job's JSON: far more than all of its texts may have together.
-const MAX_COMMAS: usize = 100_000;
 
 impl Job {
     /// Parses and validates a job. Without an `id` it gets one that follows from its other fields.
     pub fn parse(json: &[u8]) -> Result<Self, JobError> {
-        let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
-        if json.len() > limits::MAX_JOB_JSON_BYTES {
-            let (size, limit) = (json.len(), limits::MAX_JOB_JSON_BYTES);
-            return Err(JobError::new("", format!("the job's JSON has {size} bytes; the limit is {limit}")));
+        Self::parse_with(json, &Map::new())
+    }
+
+    /// Parses and validates a job; fields that it lacks are taken from `defaults`, also within objects.
+    pub fn parse_with(json: &[u8], defaults: &Map<String, Value>) -> Result<Self, JobError> {
+        let Document { mut value, repeated } = document(json::without_mark(json))?;
+        if let Value::Object(fields) = &mut value {
+            fill_in(fields, defaults);
         }
-        // Pictures contain no commas and texts have limits: a text with more commas is no job, and parsing it would
-        // take a hundred times its size in memory.
-        let commas = json.iter().filter(|byte| **byte == b',').count();
-        if commas > MAX_COMMAS {
-            return Err(JobError::new("", "this is no job: it has more values than any job has"));
-        }
-        let Document { value, repeated } =
-            Document::parse(json).map_err(|error| JobError::new("", format!("this is not valid JSON: {error}")))?;
         examine(&value, Self::schema(), &Rules { root: Self::schema(), repeated: &repeated }, "")?;
         // The megabytes of an inline picture are moved, not copied.
         let job: Self = serde_json::from_value(value).map_err(|error| JobError::new("", error.to_string()))?;
         let job = job.with_id();
         job.validate()?;
         Ok(job)
+    }
+}
+
+fn document(json: &[u8]) -> Result<Document, JobError> {
+    let bounds = Bounds { bytes: limits::MAX_JOB_JSON_BYTES, ..Bounds::MESSAGE };
+    json::check(json, &bounds).map_err(|error| match error {
+        JsonError::TooLong { size, limit } => {
+            JobError::new("", format!("the job's JSON has {size} bytes; the limit is {limit}"))
+        }
+        JsonError::TooManyValues => JobError::new("", "this is no job: it has more values than any job has"),
+        other => JobError::new("", format!("this is no job: {other}")),
+    })?;
+    Document::parse(json).map_err(|error| JobError::new("", format!("this is not valid JSON: {error}")))
+}
+
+/// Adds the defaults of fields that are absent. Seeds are one value: a list, or a range.
+fn fill_in(fields: &mut Map<String, Value>, defaults: &Map<String, Value>) {
+    for (name, default) in defaults {
+        match (fields.get_mut(name), default) {
+            (None, default) => drop(fields.insert(name.clone(), default.clone())),
+            (Some(Value::Object(inner)), Value::Object(default)) if name != "seeds" => fill_in(inner, default),
+            (Some(_), _) => {}
+        }
     }
 }
 
@@ -132,10 +153,10 @@ fn check_format(value: &Value, schema: &Value, path: &str) -> Result<(), JobErro
             Err(JobError::new(path, message))
         }
         (Some(JobId::FORMAT), Value::String(text)) if text.is_empty() => Err(JobError::new(path, JobId::EMPTY)),
-        (Some(AspectRatio::FORMAT), Value::String(_) | Value::Number(_)) => {
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            text.parse::<AspectRatio>().map(|_| ())
-        }
+        (Some(AspectRatio::FORMAT), Value::String(_) | Value::Number(_)) => match value.as_str() {
+            Some(text) => text.parse::<AspectRatio>().map(|_| ()),
+            None => value.to_string().parse::<AspectRatio>().map(|_| ()),
+        },
         _ => Ok(()),
     }
 }

@@ -2,10 +2,16 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 
 use crate::{
-    ContentHash, Job, JobError, JobEvent, JobId, JobOutline, Lane, QueueName, StageName, SubjectFound, limits, validate,
+    ContentHash, Job, JobError, JobEvent, JobId, JobOutline, Lane, QueueName, StageName, SubjectFound,
+    check_object_key,
+    json::{self, Bounds},
+    validate,
 };
 
 /// One message for one stage. Each stage has a type of its own; the dispatcher's is the bare [`Job`] as the client wrote
@@ -248,27 +254,25 @@ impl StageTask for Job {
         /// queue.
         #[derive(Deserialize)]
         struct Header {
-            stage: Option<serde_json::Value>,
+            stage: Option<IgnoredAny>,
             id: String,
         }
 
-        if json.len() > limits::MAX_TASK_JSON_BYTES {
-            return None;
-        }
-        let Header { stage, id } = serde_json::from_slice(json).ok()?;
+        let Header { stage, id } = json::read(json, &Bounds::MESSAGE).ok()?;
         (stage.is_none() && validate::id(&id).is_ok()).then(|| JobOutline::of_id(JobId(id)))
     }
 }
 
 /// Implements [`StageTask`] for a task that contains its job.
 macro_rules! task_with_job {
-    ($task:ty, $stage:ident $(, $cost:item)?) => {
+    ($task:ty, $stage:ident $(, key: $key:ident)? $(, cost: $cost:item)?) => {
         impl StageTask for $task {
             const STAGE: StageName = StageName::$stage;
 
             fn parse(json: &[u8]) -> Result<Self, JobError> {
                 let task: Self = read(json)?;
                 task.job.validate()?;
+                $(object_key(stringify!($key), &task.$key)?;)?
                 Ok(task)
             }
 
@@ -290,7 +294,8 @@ task_with_job!(EncodeTask, Encoder);
 task_with_job!(
     SampleTask,
     Sampler,
-    fn cost(&self) -> Option<u32> {
+    key: encoded_subject,
+    cost: fn cost(&self) -> Option<u32> {
         u32::try_from(self.job.seeds.values().len()).ok()
     }
 );
@@ -301,6 +306,7 @@ impl StageTask for NotifyTask {
     fn parse(json: &[u8]) -> Result<Self, JobError> {
         let task: Self = read(json)?;
         task.callback.as_deref().map_or(Ok(()), validate::callback)?;
+        validate::id(&task.event.subject.0).map_err(|error| JobError::new("event.subject", error.message))?;
         Ok(task)
     }
 
@@ -313,12 +319,12 @@ impl StageTask for NotifyTask {
     }
 }
 
+fn object_key(field: &str, key: &str) -> Result<(), JobError> {
+    check_object_key(key).map_err(|error| JobError::new(field, error.to_string()))
+}
+
 fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, JobError> {
-    if json.len() > limits::MAX_TASK_JSON_BYTES {
-        let (size, limit) = (json.len(), limits::MAX_TASK_JSON_BYTES);
-        return Err(JobError::new("", format!("the task has {size} bytes; the limit is {limit}")));
-    }
-    serde_json::from_slice(json).map_err(|error| JobError::new("", format!("this is no task: {error}")))
+    json::read(json, &Bounds::MESSAGE).map_err(|error| JobError::new("", format!("this is no task: {error}")))
 }
 
 #[cfg(test)]
@@ -326,7 +332,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::EventKind;
+    use crate::{EventKind, limits};
 
     fn job() -> Job {
         Job::new("dog.png".into(), "a dog").with_id()
@@ -384,6 +390,20 @@ mod tests {
         assert!(SegmentTask::parse(&segment.to_json()).unwrap_err().to_string().starts_with("prompt: "));
         let inside = NotifyTask::new(event(), Some("http://example.org".to_owned()), false);
         assert!(NotifyTask::parse(&inside.to_json()).unwrap_err().to_string().contains("https://"));
+    }
+
+    #[test]
+    fn keys_and_ids_of_tasks_are_checked_as_those_of_jobs_are() {
+        for key in ["subject,/a", "../secret", "", "/a", "a\nb"] {
+            let task = SampleTask { job: job(), encoded_subject: key.to_owned(), progress: Progress::default() };
+            let error = SampleTask::parse(&task.to_json()).unwrap_err();
+            assert_eq!(error.field, "encoded_subject", "{key:?}: {error}");
+        }
+        for id in ["j\u{7f}b-1", "../one", "", "a/b"] {
+            let event = JobEvent { subject: JobId(id.to_owned()), ..event() };
+            let task = NotifyTask::new(event, None, false);
+            assert_eq!(NotifyTask::parse(&task.to_json()).unwrap_err().field, "event.subject", "{id:?}");
+        }
     }
 
     #[test]

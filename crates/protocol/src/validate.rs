@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use crate::{Job, JobError, PerScale, error::quoted, key, limits};
+use crate::{Job, JobError, PerScale, key, limits, text::quoted};
 
 impl Job {
     /// Checks every field against its limits; the first error is returned. [`Job::parse`] does this; a job that is

@@ -21,6 +21,7 @@ use echogen_imaging::{ImageFormat, ImageLimits, PixelBox, RgbImage, SubjectMask}
 use echogen_ports::{Fault, FaultKind, MemoryBudget, ObjectKey, spawn_blocking};
 use echogen_protocol::{
     BoundingBox, ContentHash, EncodeTask, EventKind, Job, MaskMode, SegmentTask, Segmentation, StageName, SubjectFound,
+    json::{self, Bounds},
     layout, limits,
 };
 use echogen_worker::{CachedObjects, Outcome, Product, Products, ProductsConfig, Stage, StageContext};
@@ -127,7 +128,7 @@ impl CutOut {
     /// Returns the cut-out only if both its record and its PNG exist. An unreadable record is treated as absent.
     async fn read(objects: &CachedObjects, record: Option<Bytes>) -> Result<Option<Self>, Fault> {
         let Some(bytes) = record else { return Ok(None) };
-        let Ok(record) = serde_json::from_slice::<Segmentation>(&bytes) else { return Ok(None) };
+        let Ok(record) = json::read::<Segmentation>(&bytes, &Bounds::MESSAGE) else { return Ok(None) };
         let stands = objects.exists(&ObjectKey::of_content(layout::CUTOUTS, &record.cutout)?).await?;
         Ok(stands.then_some(Self(record)))
     }

@@ -1,9 +1,16 @@
 //! Reads a jobs file line by line in bounded memory, however long the file or a line is.
+//!
+//! A line ends with a line feed, a carriage return, or both. Byte order marks at the beginning of a line are dropped: also
+//! where files were joined. A file in another encoding, or that is compressed, is refused at its first line.
 
-use std::path::Path;
+mod form;
+
+use std::{io, path::Path};
 
 use echogen_protocol::limits::MAX_JOB_JSON_BYTES;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
+
+pub(crate) use form::wrong_form;
 
 /// The lines of a jobs file that are not empty, with their numbers.
 pub struct JobLines {
@@ -12,10 +19,15 @@ pub struct JobLines {
     /// The part of the current line that has been read. It is stored here and not in a future, so that a caller may
     /// drop the future of [`JobLines::next`] and call again without losing data.
     begun: Option<BegunLine>,
+    /// Whether the last line ended with a carriage return, whose line feed may follow.
+    after_return: bool,
 }
 
 /// The beginning of a line; `None` once it is longer than a job may be.
 type BegunLine = Option<Vec<u8>>;
+
+/// The byte order mark in UTF-8.
+const MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// One line.
 #[derive(Debug, PartialEq)]
@@ -28,7 +40,7 @@ pub struct JobLine {
 
 impl JobLines {
     /// Opens a file; `-` is standard input.
-    pub async fn open(path: &Path) -> std::io::Result<Self> {
+    pub async fn open(path: &Path) -> io::Result<Self> {
         if path == Path::new("-") {
             return Ok(Self::new(BufReader::new(tokio::io::stdin())));
         }
@@ -36,14 +48,22 @@ impl JobLines {
     }
 
     pub(crate) fn new(source: impl AsyncBufRead + Unpin + Send + 'static) -> Self {
-        Self { source: Box::new(source), number: 0, begun: None }
+        Self { source: Box::new(source), number: 0, begun: None, after_return: false }
     }
 
     /// Returns the next line that is not empty, or `None` at the end. Cancel safe.
-    pub async fn next(&mut self) -> std::io::Result<Option<JobLine>> {
+    ///
+    /// # Errors
+    /// The file cannot be read, or its first line shows that it is no file of lines.
+    pub async fn next(&mut self) -> io::Result<Option<JobLine>> {
         loop {
-            let Some(text) = self.read_line().await? else { return Ok(None) };
+            let Some(mut text) = self.read_line().await? else { return Ok(None) };
             self.number += 1;
+            if let Some(text) = &mut text
+                && text.starts_with(MARK)
+            {
+                text.drain(..MARK.len());
+            }
             let is_empty = text.as_ref().is_some_and(|text| text.iter().all(u8::is_ascii_whitespace));
             if !is_empty {
                 return Ok(Some(JobLine { number: self.number, text }));
@@ -53,30 +73,51 @@ impl JobLines {
 
     /// Reads to the end of the line and keeps at most as many bytes as a job may have. The inner `None` means that the
     /// line is too long.
-    async fn read_line(&mut self) -> std::io::Result<Option<Option<Vec<u8>>>> {
+    async fn read_line(&mut self) -> io::Result<Option<Option<Vec<u8>>>> {
         loop {
             let buffer = self.source.fill_buf().await?;
+            if std::mem::take(&mut self.after_return) && buffer.first() == Some(&b'\n') {
+                self.source.consume(1);
+                continue;
+            }
             if buffer.is_empty() {
+                refuse_other_forms(self.number, self.begun.as_ref())?;
                 return Ok(self.begun.take());
             }
             let line = self.begun.get_or_insert_with(|| Some(Vec::new()));
-            let end = buffer.iter().position(|byte| *byte == b'\n');
+            let end = buffer.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
             let (part, taken) = end.map_or((buffer, buffer.len()), |end| (&buffer[..end], end + 1));
+            let is_return = end.is_some_and(|end| buffer.get(end) == Some(&b'\r'));
             match line {
                 Some(kept) if kept.len() + part.len() <= MAX_JOB_JSON_BYTES => kept.extend_from_slice(part),
-                _ => *line = None,
+                _ => {
+                    // Its beginning is looked at before it is dropped.
+                    refuse_other_forms(self.number, Some(line))?;
+                    *line = None;
+                }
             }
             self.source.consume(taken);
             if end.is_some() {
+                self.after_return = is_return;
+                refuse_other_forms(self.number, self.begun.as_ref())?;
                 return Ok(self.begun.take());
             }
         }
     }
 }
 
+/// Refuses a file of another form by its first line; `number` is that of the line before.
+fn refuse_other_forms(number: u64, line: Option<&BegunLine>) -> io::Result<()> {
+    let Some(Some(start)) = line else { return Ok(()) };
+    match form::other_file(start) {
+        Some(what) if number == 0 => Err(io::Error::new(io::ErrorKind::InvalidData, format!("line 1: {what}"))),
+        _ => Ok(()),
+    }
+}
+
 /// Returns the number of lines that [`JobLines`] will return, for a progress bar; `None` if the input can be read only
 /// once.
-pub(crate) async fn count(path: &Path) -> std::io::Result<Option<u64>> {
+pub(crate) async fn count(path: &Path) -> io::Result<Option<u64>> {
     if !tokio::fs::metadata(path).await.is_ok_and(|file| file.is_file()) {
         return Ok(None);
     }
@@ -109,8 +150,25 @@ mod tests {
     async fn empty_lines_are_skipped_but_counted() {
         let lines = read("a\n\n  \r\nb\r\nc").await;
         let seen: Vec<(u64, &[u8])> = lines.iter().map(|line| (line.number, line.text.as_deref().unwrap())).collect();
-        assert_eq!(seen, [(1, &b"a"[..]), (4, b"b\r"), (5, b"c")]);
+        assert_eq!(seen, [(1, &b"a"[..]), (4, b"b"), (5, b"c")]);
         assert_eq!(read("").await, []);
+    }
+
+    #[tokio::test]
+    async fn every_end_of_a_line_counts_once_and_marks_are_dropped() {
+        let mark = "\u{feff}";
+        for text in ["a\nb\n\nc", "a\r\nb\r\n\r\nc\r\n", "a\rb\r\rc\r", &format!("{mark}a\n{mark}b\n\n{mark}c")] {
+            // In pieces of one byte, so that a return and its line feed are never seen together.
+            for size in [1, 64] {
+                let mut lines = JobLines::new(BufReader::with_capacity(size, Cursor::new(text.as_bytes().to_vec())));
+                let mut seen = Vec::new();
+                while let Some(JobLine { number, text }) = lines.next().await.unwrap() {
+                    seen.push((number, String::from_utf8(text.unwrap()).unwrap()));
+                }
+                let expected = [(1, "a"), (2, "b"), (4, "c")].map(|(number, text)| (number, text.to_owned()));
+                assert_eq!(seen, expected, "{text:?}");
+            }
+        }
     }
 
     #[tokio::test]

@@ -3,12 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-use echogen_protocol::{ImageLocation, ImageSource, Job, JobError};
+use echogen_protocol::{ImageLocation, ImageSource, Job, text::one_line};
 use serde_json::{Map, Value};
 
 use crate::{
     Failure,
-    job_lines::{self, JobLine, JobLines},
+    job_lines::{self, JobLine, JobLines, wrong_form},
 };
 
 /// Default fields for the jobs of lines that lack them.
@@ -47,20 +47,25 @@ impl JobsFile {
 
     /// Returns the job of a line, or what is wrong with the line.
     pub fn job(&self, line: &JobLine) -> Result<Job, String> {
-        let mut job = parsed(line, |text| job_of_line(text, &self.defaults))?;
+        let mut job = parsed(line, &self.defaults)?;
         job.subject.image = beside(&self.folder, job.subject.image);
         Ok(job)
     }
 }
 
 pub(crate) fn cannot_read(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::usage(format!("cannot read the jobs file {}: {error}; give a file of JSON lines", path.display()))
+    let path = one_line(&path.display().to_string());
+    Failure::usage(format!("cannot read the jobs file {path}: {error}; give a file of JSON lines"))
 }
 
-/// Parses the job of a line unless the line is too long.
-pub(crate) fn parsed(line: &JobLine, parse: impl FnOnce(&[u8]) -> Result<Job, JobError>) -> Result<Job, String> {
+/// Parses the job of a line; missing fields are taken from `defaults`.
+pub(crate) fn parsed(line: &JobLine, defaults: &JobFields) -> Result<Job, String> {
     let Some(text) = &line.text else { return Err("the line is longer than a job may be; shorten it".to_owned()) };
-    parse(text).map_err(|error| error.to_string())
+    Job::parse_with(text, defaults).map_err(|error| match wrong_form(text) {
+        Some(what) => format!("the line {what}"),
+        // A line has a number of its own.
+        None => error.to_string().replace(" at line 1 column ", " at column "),
+    })
 }
 
 /// Rejects a job with a callback. The embedded pipeline ends with its last job, so nothing would retry a callback
@@ -71,27 +76,6 @@ pub(crate) fn without_callback(job: Job) -> Result<Job, String> {
         Some(_) => {
             Err("callback: is called only for jobs that go through RabbitMQ; take it out, or use `echogen submit`"
                 .to_owned())
-        }
-    }
-}
-
-/// Parses a line of a jobs file; missing fields are taken from `defaults`.
-fn job_of_line(line: &[u8], defaults: &JobFields) -> Result<Job, JobError> {
-    if defaults.is_empty() {
-        return Job::parse(line);
-    }
-    // A line that is not an object has no fields to fill in; the parser reports what is wrong with it.
-    let Ok(Value::Object(mut fields)) = serde_json::from_slice(line) else { return Job::parse(line) };
-    fill_in(&mut fields, defaults);
-    Job::parse(&serde_json::to_vec(&fields).unwrap_or_default())
-}
-
-fn fill_in(fields: &mut JobFields, defaults: &JobFields) {
-    for (name, default) in defaults {
-        match (fields.get_mut(name), default) {
-            (None, default) => drop(fields.insert(name.clone(), default.clone())),
-            (Some(Value::Object(inner)), Value::Object(default)) if name != "seeds" => fill_in(inner, default),
-            (Some(_), _) => {}
         }
     }
 }
@@ -108,47 +92,6 @@ fn beside(folder: &Path, image: ImageSource) -> ImageSource {
 }
 
 #[cfg(test)]
-mod tests {
-    use echogen_protocol::{PerScale, Seeds};
-    use serde_json::json;
-
-    use super::*;
-
-    fn defaults() -> JobFields {
-        let fields = json!({ "guidance": {"text": 4.0, "subject": 2.0}, "seeds": {"count": 3}, "top_k": 1 });
-        fields.as_object().cloned().unwrap()
-    }
-
-    #[test]
-    fn relative_paths_start_at_the_jobs_file() {
-        let moved = |image: &str| beside(Path::new("jobs"), image.into()).0;
-        assert_eq!(moved("dog.png"), "jobs/dog.png");
-        assert_eq!(moved("/pictures/dog.png"), "/pictures/dog.png");
-        assert_eq!(moved("https://example.org/dog.png"), "https://example.org/dog.png");
-        assert_eq!(moved("data:,x"), "data:,x");
-    }
-
-    #[test]
-    fn a_line_counts_before_the_defaults_field_by_field() {
-        let line =
-            br#"{"id": "a", "subject": {"image": "a.png"}, "prompt": "p", "guidance": {"text": 1}, "seeds": [5]}"#;
-        let job = job_of_line(line, &defaults()).unwrap();
-        assert_eq!(job.guidance.text, Some(PerScale::All(1.0)));
-        assert_eq!(job.guidance.subject, Some(PerScale::All(2.0)));
-        assert_eq!(job.seeds, Seeds::List(vec![5]));
-        assert_eq!(job.top_k, Some(1));
-    }
-
-    #[test]
-    fn without_defaults_a_line_is_read_as_it_is() {
-        let line = br#"{"id": "a", "subject": {"image": "a.png"}, "prompt": "p"}"#;
-        assert_eq!(job_of_line(line, &JobFields::new()), Job::parse(line));
-    }
-
-    #[test]
-    fn a_faulty_line_keeps_its_own_message() {
-        for line in [&b"{"[..], b"7", b"{\"subjct\": {}}", b"{\"subject\": 7, \"prompt\": \"p\"}"] {
-            assert_eq!(job_of_line(line, &defaults()).unwrap_err(), Job::parse(line).unwrap_err());
-        }
-    }
-}
+pub(crate) mod forms;
+#[cfg(test)]
+mod tests;

@@ -2,13 +2,15 @@
 
 use super::{LOCK_FILE, Network};
 use crate::CheckpointError;
+use crate::error::{listed, shown};
+use echogen_protocol::text::quoted;
 use std::path::PathBuf;
 
 /// A bundle could not be opened, checked or read.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
     /// No searched folder contains a bundle of that name.
-    #[error("no bundle is called {name:?}; {}", known_names(known))]
+    #[error("no bundle is called {}; {}", quoted(name), known_names(known))]
     Unknown {
         /// The requested name.
         name: String,
@@ -16,7 +18,7 @@ pub enum BundleError {
         known: Vec<String>,
     },
     /// There is no manifest at the path.
-    #[error("no bundle at {}: {source}; `echogen models list` shows those that are installed", path.display())]
+    #[error("no bundle at {}: {source}; `echogen models list` shows those that are installed", shown(path))]
     NotFound {
         /// The path given.
         path: PathBuf,
@@ -24,7 +26,7 @@ pub enum BundleError {
         source: std::io::Error,
     },
     /// The manifest is not valid TOML, or it violates the manifest's schema.
-    #[error("bundle manifest {}: {reason}", path.display())]
+    #[error("bundle manifest {}: {reason}", shown(path))]
     Manifest {
         /// The manifest's path.
         path: PathBuf,
@@ -86,7 +88,7 @@ pub enum BundleError {
     #[error(
         "bundle {bundle}: {} is damaged ({reason}); restore it from a copy, or delete it if the files beside it are right: sums \
          that are not published are then recorded anew",
-        path.display()
+        shown(path)
     )]
     Lock {
         /// The bundle's name.
@@ -126,7 +128,7 @@ pub enum BundleError {
         source: Box<CheckpointError>,
     },
     /// A file of the bundle cannot be read, or the lock file cannot be written.
-    #[error("bundle {bundle}: cannot {action} {}: {source}", path.display())]
+    #[error("bundle {bundle}: cannot {action} {}: {source}", shown(path))]
     Io {
         /// The bundle's name.
         bundle: String,
@@ -149,6 +151,6 @@ fn pull_hint(bundle: &str) -> String {
 fn known_names(known: &[String]) -> String {
     match known {
         [] => "no bundle is installed; name the folder of bundles with --bundles".to_owned(),
-        _ => format!("there are {}", known.join(", ")),
+        _ => format!("there are {}", listed(known)),
     }
 }

@@ -26,6 +26,8 @@ use std::time::UNIX_EPOCH;
 pub const LOCK_FILE: &str = "bundle.lock.toml";
 /// An empty file on which writers hold an exclusive lock. The lock file itself cannot be used, because it is replaced.
 const GUARD_FILE: &str = ".bundle.lock";
+/// Maximum length of the lock file in bytes: some three thousand files.
+const MAX_LOCK_BYTES: usize = 512 << 10;
 /// Bytes hashed between two calls of the progress callback.
 const CHUNK: usize = 1 << 20;
 
@@ -68,6 +70,10 @@ impl Lock {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(source) => return Err(bundle.io("read", path, source)),
         };
+        if text.len() > MAX_LOCK_BYTES {
+            let reason = format!("it has {} bytes; the limit is {MAX_LOCK_BYTES}", text.len());
+            return Err(BundleError::Lock { bundle: bundle.name().to_owned(), path, reason });
+        }
         parse(&text).map_err(|reason| BundleError::Lock { bundle: bundle.name().to_owned(), path, reason })
     }
 

@@ -1,8 +1,14 @@
 //! The schema of a bundle's TOML file. Unknown fields are rejected, so a misspelt field is not silently a default.
 
+use echogen_protocol::text::{one_line, quoted};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
+
+/// Maximum length of a bundle's name in bytes: it names a file.
+const MAX_NAME_BYTES: usize = 128;
+/// Maximum length in bytes of each text that describes a file.
+const MAX_TEXT_BYTES: usize = 255;
 
 /// A bundle's manifest: description, sampling defaults and networks.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -206,7 +212,10 @@ impl Manifest {
     pub(super) fn check(&self) -> Result<(), String> {
         let name_is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if self.name.is_empty() || self.name.starts_with('.') || !self.name.chars().all(name_is_plain) {
-            return Err(format!("name {:?} must be letters, digits, '-', '_' and '.'", self.name));
+            return Err(format!("name {} must be letters, digits, '-', '_' and '.'", quoted(&self.name)));
+        }
+        if self.name.len() > MAX_NAME_BYTES {
+            return Err(format!("name has {} characters; the limit is {MAX_NAME_BYTES}", self.name.len()));
         }
         self.sampling.check()?;
         let mut paths = BTreeSet::new();
@@ -221,7 +230,8 @@ impl SamplingDefaults {
     fn check(&self) -> Result<(), String> {
         let known = ["0.004M", "0.06M", "0.25M", "0.60M", "1M"];
         if let Some(budget) = self.subject_resolution.keys().find(|budget| !known.contains(&budget.as_str())) {
-            return Err(format!("sampling.subject_resolution: {budget:?} is none of {}", known.join(", ")));
+            let budget = quoted(budget);
+            return Err(format!("sampling.subject_resolution: {budget} is none of {}", known.join(", ")));
         }
         if let Some((budget, side)) = self.subject_resolution.iter().find(|(_, side)| ![64, 256, 512].contains(*side)) {
             return Err(format!(
@@ -229,7 +239,7 @@ impl SamplingDefaults {
             ));
         }
         if !self.subject_resolution.contains_key(&self.pixel_budget) {
-            return Err(format!("sampling.pixel_budget {:?} has no subject_resolution", self.pixel_budget));
+            return Err(format!("sampling.pixel_budget {} has no subject_resolution", quoted(&self.pixel_budget)));
         }
         let finite = [self.guidance_text, self.guidance_subject].iter().all(|value| value.is_finite());
         let positive = [self.temperature, self.height_to_width].iter().all(|value| value.is_finite() && *value > 0.0);
@@ -252,7 +262,7 @@ impl NetworkManifest {
         for file in &self.files {
             file.check()?;
             if !paths.insert(&file.path) {
-                return Err(format!("{} is listed twice", file.path));
+                return Err(format!("{} is listed twice", quoted(&file.path)));
             }
         }
         if self.weights.is_empty() {
@@ -260,7 +270,7 @@ impl NetworkManifest {
         }
         let named = self.weights.iter().chain(&self.config_file).chain(&self.tokenizer);
         if let Some(stray) = named.into_iter().find(|path| self.file(path).is_none()) {
-            return Err(format!("{stray} is not among its files"));
+            return Err(format!("{} is not among its files", quoted(stray)));
         }
         match (&self.config, &self.config_file) {
             (Some(_), Some(_)) => Err("give config or config_file, not both".to_owned()),
@@ -273,7 +283,13 @@ impl FileManifest {
     fn check(&self) -> Result<(), String> {
         let normal = Path::new(&self.path).components().all(|part| matches!(part, Component::Normal(_)));
         if self.path.is_empty() || !normal {
-            return Err(format!("path {:?} must stay below the bundle's folder", self.path));
+            return Err(format!("path {} must stay below the bundle's folder", quoted(&self.path)));
+        }
+        // They stand in messages and in lists on the terminal as they are.
+        let texts = [Some(&self.path), Some(&self.licence), self.repository.as_ref(), self.source.as_ref()];
+        let is_plain = |text: &&String| text.len() <= MAX_TEXT_BYTES && one_line(text) == **text;
+        if let Some(text) = texts.into_iter().flatten().chain(&self.revision).find(|text| !is_plain(text)) {
+            return Err(format!("{} is no line of at most {MAX_TEXT_BYTES} printable characters", quoted(text)));
         }
         let digits = |sum: &str| sum.len() == 64 && sum.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         if self.sha256.as_deref().is_some_and(|sum| !digits(sum)) {

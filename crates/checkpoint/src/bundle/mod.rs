@@ -22,6 +22,8 @@ pub use search::installed;
 use crate::Checkpoint;
 use candle_core::{DType, Device};
 use candle_nn::VarBuilder;
+use echogen_protocol::json::{self, Bounds};
+use echogen_protocol::text;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::fs::Metadata;
@@ -31,10 +33,11 @@ use std::sync::OnceLock;
 
 /// File name of the manifest in a bundle that is a folder.
 pub const MANIFEST_FILE: &str = "bundle.toml";
-/// Maximum length of a manifest in bytes. Manifests are a few kilobytes.
-const MAX_MANIFEST_BYTES: u64 = 1 << 20;
+/// Maximum length of a manifest in bytes. Manifests are a few kilobytes, and the TOML library takes up to a hundred bytes of
+/// memory for each byte.
+const MAX_MANIFEST_BYTES: u64 = 128 << 10;
 /// Maximum length of an architecture file in bytes. Architecture files are a few kilobytes.
-const MAX_CONFIG_BYTES: u64 = 1 << 20;
+const MAX_CONFIG_BYTES: usize = 1 << 20;
 
 /// A bundle on this machine: its manifest and the folder of its weights, which may not have been pulled yet.
 #[derive(Debug)]
@@ -109,17 +112,21 @@ impl Bundle {
     /// The bundle lacks the network or the file, or a parameter has the wrong type.
     pub fn config<T: DeserializeOwned>(&self, network: Network) -> Result<T, BundleError> {
         let table = self.network(network)?;
-        let wrong = |reason: String| BundleError::Config { bundle: self.name().to_owned(), network, reason };
+        let wrong = |reason: String| {
+            let reason = one_line(&reason);
+            BundleError::Config { bundle: self.name().to_owned(), network, reason }
+        };
         let Some(file) = table.config_file.as_deref().and_then(|path| table.file(path)) else {
             let config = table.config.clone().unwrap_or_default();
             return config.try_into().map_err(|error: toml::de::Error| wrong(one_line(&error.to_string())));
         };
         let path = self.path_of(file);
-        if self.metadata(file)?.len() > MAX_CONFIG_BYTES {
+        if self.metadata(file)?.len() > MAX_CONFIG_BYTES as u64 {
             return Err(wrong(format!("{} is longer than {MAX_CONFIG_BYTES} bytes", file.path)));
         }
         let text = std::fs::read(&path).map_err(|source| self.io("read", path, source))?;
-        serde_json::from_slice(&text).map_err(|error| wrong(format!("{}: {error}", file.path)))
+        let bounds = Bounds { bytes: MAX_CONFIG_BYTES, ..Bounds::MESSAGE };
+        json::read(&text, &bounds).map_err(|error| wrong(format!("{}: {error}", file.path)))
     }
 
     /// Opens the checkpoint of a network and strips the network's prefix from the tensor names.
@@ -210,13 +217,15 @@ fn read_manifest(path: &Path) -> Result<Manifest, BundleError> {
         return Err(wrong(format!("{length} bytes are more than a manifest's {MAX_MANIFEST_BYTES}")));
     }
     let text = std::fs::read_to_string(path).map_err(not_found)?;
-    let manifest: Manifest = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let manifest: Manifest = toml::from_str(text).map_err(|error| wrong(error.to_string()))?;
     manifest.check().map_err(wrong)?;
     Ok(manifest)
 }
 
-/// TOML errors quote the faulty line over several lines; our messages are one line.
+/// TOML errors quote the faulty line over several lines; our messages are one line of bounded length.
 fn one_line(text: &str) -> String {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('|'));
-    lines.filter(|line| !line.trim_matches(['^', ' ', '|']).is_empty()).collect::<Vec<_>>().join(" ")
+    let lines = lines.filter(|line| !line.trim_matches(['^', ' ', '|']).is_empty()).collect::<Vec<_>>();
+    text::one_line(&lines.join(" "))
 }

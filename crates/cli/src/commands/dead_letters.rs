@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use echogen_protocol::json::{self, Bounds};
 use echogen_service::{
     Exit, Failure, block_on,
     config::ServiceConfig,
@@ -259,7 +260,7 @@ fn as_value(letter: &DeadLetter, now: Timestamp, is_whole: bool) -> serde_json::
     if is_whole {
         let body = String::from_utf8_lossy(&letter.message.body);
         value["headers"] = json!(letter.message.headers);
-        value["body"] = serde_json::from_str(&body).unwrap_or_else(|_| json!(body));
+        value["body"] = json::read(body.as_bytes(), &Bounds::MESSAGE).unwrap_or_else(|_| json!(body));
     }
     value
 }

@@ -6,6 +6,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use serde_json::{Map, Number, Value};
 
 use super::join;
+use crate::limits;
 
 /// A JSON document.
 pub(super) struct Document {
@@ -105,6 +106,10 @@ impl<'de> Visitor<'de> for Node<'_> {
             let path = std::mem::replace(self.path, own);
             if map.insert(name, value).is_some() {
                 self.repeated.insert(path);
+            }
+            // Each path may be as long as all names above it.
+            if self.repeated.len() > limits::MAX_REPEATED_FIELDS {
+                return Err(A::Error::custom("too many fields are given twice"));
             }
         }
         Ok(Value::Object(map))

@@ -89,8 +89,8 @@ impl Reading<'_> {
             (None, _) if is_table => Err(format!("{} is a section; write [{name}] above its settings", place())),
             (None, _) => {
                 let known = settings().all.iter().map(Setting::name).collect::<Vec<_>>();
-                let hint = hint(&name, known.iter().map(String::as_str));
                 let shown: String = name.chars().take(80).collect();
+                let hint = hint(&shown, known.iter().map(String::as_str));
                 Err(format!("{}, line {line}: there is no setting {shown}{hint}", self.path.display()))
             }
             (Some((setting, form)), value) => {

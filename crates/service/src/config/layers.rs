@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, ffi::OsString, fmt, path::PathBuf};
 
+use echogen_protocol::text::one_line;
 use serde_json::Map;
 
 use super::{
@@ -19,6 +20,16 @@ const SET: &str = "(set)";
 pub struct ConfigError {
     /// One message for each error.
     pub messages: Vec<String>,
+}
+
+impl ConfigError {
+    /// Puts each message on one line of bounded length, as it may quote a value, and keeps the first ones.
+    fn new(messages: Vec<String>) -> Self {
+        const KEPT: usize = 20;
+        let more = messages.len().saturating_sub(KEPT);
+        let kept = messages.into_iter().take(KEPT).map(|message| one_line(&message));
+        Self { messages: kept.chain((more > 0).then(|| format!("and {more} more errors"))).collect() }
+    }
 }
 
 impl fmt::Display for ConfigError {
@@ -54,7 +65,7 @@ impl Layers {
     pub fn load(&self) -> Result<Loaded, ConfigError> {
         let loaded = self.read()?;
         let check = loaded.config.check();
-        check.map_err(|message| ConfigError { messages: vec![loaded.as_written(&message)] })?;
+        check.map_err(|message| ConfigError::new(vec![loaded.as_written(&message)]))?;
         Ok(loaded)
     }
 
@@ -77,7 +88,7 @@ impl Layers {
             }
         }
         if !errors.is_empty() {
-            return Err(ConfigError { messages: errors });
+            return Err(ConfigError::new(errors));
         }
         let config = config_of(&values)?;
         Ok(Loaded { config, warnings, values })
@@ -126,7 +137,7 @@ fn config_of(values: &BTreeMap<String, Given>) -> Result<ServiceConfig, ConfigEr
     }
     // This rarely fails, because each setting by itself was read as its type before.
     let config = serde_json::from_value::<ServiceConfig>(tree.into());
-    let mut config = config.map_err(|error| ConfigError { messages: vec![error.to_string()] })?;
+    let mut config = config.map_err(|error| ConfigError::new(vec![error.to_string()]))?;
     // Installations that share a broker under different prefixes also share a Redis, so the cache's prefix follows
     // from it.
     if !values.contains_key("cache.prefix") {

@@ -9,7 +9,7 @@ mod runner;
 use std::collections::HashSet;
 
 use echogen_ports::{EventStream, Message};
-use echogen_protocol::{EventKind, Job, JobEvent, RoleName, StageTask};
+use echogen_protocol::{EventKind, JobEvent, RoleName, StageTask};
 use echogen_telemetry::Telemetry;
 use echogen_worker::Clock;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,7 @@ use crate::{
     Backends, Exit, Failure, NetworkSource,
     config::ServiceConfig,
     job_lines::{JobLine, JobLines},
-    jobs_file::{parsed, without_callback},
+    jobs_file::{JobFields, parsed, without_callback},
     run::{Process, exit_of, work},
 };
 
@@ -115,7 +115,7 @@ impl<'a, F: FnMut(LineEnd)> Feed<'a, F> {
     }
 
     async fn take(&mut self, line: &JobLine) -> Result<(), Failure> {
-        let job = parsed(line, Job::parse).and_then(|job| without_callback(job.with_id()));
+        let job = parsed(line, &JobFields::new()).and_then(|job| without_callback(job.with_id()));
         match job {
             Ok(job) => {
                 let message = Message::of_job(&job, Clock::system().now());

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use echogen_ports::{Broker, Fault, ObjectKey, ObjectStore};
-use echogen_protocol::{ContentHash, EventKind, Failure, Job, JobEvent, JobId, JobOutline, JobResult, JobStatus};
+use echogen_protocol::{
+    ContentHash, EventKind, Failure, Job, JobEvent, JobId, JobOutline, JobResult, JobStatus,
+    json::{self, Bounds},
+};
 use echogen_telemetry::JobEnd;
 use jiff::Timestamp;
 use serde_json::json;
@@ -114,7 +117,7 @@ impl ResultWriter {
     /// Returns the result at a key of the result store, if there is one.
     pub async fn find_at(&self, key: &ObjectKey) -> Result<Option<JobResult>, Fault> {
         let Some(bytes) = self.store.get(key, MAX_RESULT_BYTES).await? else { return Ok(None) };
-        let result = serde_json::from_slice(&bytes).map_err(|error| {
+        let result = json::read(&bytes, &Bounds::MESSAGE).map_err(|error| {
             Fault::internal(format!("the object {key} is no result; remove it and run the job again")).because(error)
         })?;
         Ok(Some(result))
@@ -195,7 +198,7 @@ impl FailureHandler for ResultWriter {
         let result = JobResult { content: metadata.content, ..result };
         match ObjectKey::new(job.result_key.as_str()) {
             Ok(key) => self.commit_at(&key, &result, metadata).await.map(drop),
-            // A job that is refused for its very id or destination has no place for a result; its event is all there is.
+            // A job that is refused for its very destination has no place for a result; its event is all there is.
             Err(_) => self.publish_end("", &result, metadata).await,
         }
     }
@@ -324,10 +327,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_job_with_an_impossible_id_gets_an_event_and_no_object() {
+    async fn a_job_with_an_impossible_destination_gets_an_event_and_no_object() {
         let mut bench = bench().await;
-        bench.job.id = JobId("../climb".to_owned());
-        let failure = Failure { kind: FailureKind::InvalidJob, message: "bad id".to_owned() };
+        bench.job.output.destination = Some("../climb".to_owned());
+        let failure = Failure { kind: FailureKind::InvalidJob, message: "bad destination".to_owned() };
         bench.results.fail(&bench.job.outline(), failure, &TaskMetadata::default()).await.unwrap();
         assert_eq!(next_event(&mut bench.ends).await.kind, EventKind::Failed);
         assert!(bench.store.keys().is_empty());

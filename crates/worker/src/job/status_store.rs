@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use echogen_ports::{Cache, Fault};
-use echogen_protocol::{ContentHash, EventKind, Job, JobEvent, JobId, ReplyTo, TraceContext};
+use echogen_protocol::{
+    ContentHash, EventKind, Job, JobEvent, JobId, ReplyTo, TraceContext,
+    json::{self, Bounds},
+};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio_util::task::TaskTracker;
@@ -111,7 +114,7 @@ impl JobStatusStore {
     /// Returns where a job stood when it was last heard of; `None` if nothing (readable) is known.
     pub async fn find(&self, id: &JobId) -> Result<Option<JobState>, Fault> {
         let bytes = self.cache.get(&key(id)).await?;
-        Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+        Ok(bytes.and_then(|bytes| json::read(&bytes, &Bounds::MESSAGE).ok()))
     }
 
     /// The cache that the store is in.

@@ -96,3 +96,35 @@ fn two_installations_that_differ_in_the_broker_s_prefix_do_not_share_a_cache() {
     assert_eq!(prefix(Given::file("broker.prefix = \"other\"")), "other:");
     assert_eq!(prefix(Given::file("broker.prefix = \"other\"\ncache.prefix = \"mine/\"")), "mine/");
 }
+
+#[test]
+fn every_message_is_a_few_short_lines_whatever_is_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("echogen.toml");
+    let check = |layers: Layers, place: &str| {
+        let Err(error) = layers.load() else { return };
+        assert!(error.messages.len() <= 21, "{place}: {} messages", error.messages.len());
+        for message in error.messages {
+            let odd = |c: char| c.is_control() || c == '\u{202e}';
+            assert!(message.chars().count() <= 1_000 && !message.contains(odd), "{place}: {message:?}");
+        }
+    };
+    for odd in ["A\n\u{202e}".repeat(5_000), "a\nb".to_owned(), "\u{1b}[31m,\u{202e},7".to_owned()] {
+        let text = toml::Value::from(odd.as_str()).to_string();
+        for setting in &settings().all {
+            let name = setting.name();
+            let file = |text: &str| {
+                std::fs::write(&path, text).unwrap();
+                Layers { file: Some(path.clone()), ..Layers::default() }
+            };
+            check(file(&line(setting, &text)), &name);
+            check(file(&line(setting, &format!("[{text}, 7]"))), &name);
+            check(file(&format!("{name}.{text} = 1\n{text} = 2\n")), &name);
+            check(Layers { flags: vec![(setting, Form::Value, odd.clone().into())], ..file("") }, &name);
+            check(Layers { flags: vec![(setting, Form::File, odd.clone().into())], ..file("") }, &name);
+        }
+    }
+    let many: String = (0..1_000).map(|number| format!("a{number} = 1\n")).collect();
+    std::fs::write(&path, many).unwrap();
+    check(Layers { file: Some(path), ..Layers::default() }, "many");
+}

@@ -227,6 +227,7 @@ mod tests {
     use super::*;
     use crate::{
         Exit,
+        jobs_file::forms::{self, Becomes},
         operations::submit::{note::Target, pictures::Pictures},
     };
 
@@ -342,6 +343,33 @@ mod tests {
         let again = bench.run_at("amqp://other:password@rabbit/%2f", "dogs", false).await.unwrap();
         assert_eq!((again.sent, again.failed, again.before), (0, 0, 1));
         assert_eq!(bench.sent(), 1);
+    }
+
+    #[tokio::test]
+    async fn every_form_of_a_file_is_sent_or_refused_by_line() {
+        for form in forms::all() {
+            let bench = Bench::new(&[]);
+            std::fs::write(bench.path("jobs.jsonl"), &form.bytes).unwrap();
+            let submitter = bench.submitter(HERE, "echogen");
+            let options = BatchOptions { in_flight: 1, ..BatchOptions::default() };
+            let batch = match (Batch::open(&bench.path("jobs.jsonl"), &submitter, options).await, &form.becomes) {
+                (Err(refused), Becomes::Refused(word)) => {
+                    forms::check_refusal(form.name, word, &refused.message);
+                    continue;
+                }
+                (opened, _) => opened.unwrap(),
+            };
+            let Becomes::Lines(jobs, refused) = form.becomes else { panic!("{} is read", form.name) };
+            let (mut sent, mut errors) = (Vec::new(), Vec::new());
+            let each = |end: &LineEnd| match &end.sent {
+                Some(Ok(_)) => sent.push(end.line),
+                Some(Err(error)) => errors.push((end.line, error.clone())),
+                None => {}
+            };
+            batch.send(&CancellationToken::new(), each).await.unwrap();
+            assert_eq!(sent, jobs, "{}", form.name);
+            forms::check_errors(form.name, &refused, &errors);
+        }
     }
 
     #[tokio::test]

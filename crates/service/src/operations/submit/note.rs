@@ -11,7 +11,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use echogen_protocol::ContentHash;
+use echogen_protocol::{
+    ContentHash,
+    json::{self, Bounds},
+};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 use url::Url;
@@ -25,6 +28,9 @@ use crate::{
 /// Maximum number of failed lines that are kept by number. With more, the mark stops before the first one that cannot
 /// be kept, so that neither the note nor the memory grows with the file.
 const MAX_FAILED: usize = 10_000;
+
+/// Maximum length of a note in bytes: that many lines of twenty digits, and the rest.
+const MAX_NOTE_BYTES: usize = 512 << 10;
 
 /// Number of confirmed lines by which the file is recognised, and the maximum size of each: 64 KiB together.
 const MAX_SAMPLES: usize = 16;
@@ -129,7 +135,7 @@ impl Note {
         if let Ok(up_to) = text.trim().parse() {
             return Ok(Some(Self { up_to, ..Self::default() }));
         }
-        serde_json::from_str(&text).map(Some).map_err(|_| {
+        json::read(text.as_bytes(), &Bounds::table(MAX_NOTE_BYTES)).map(Some).map_err(|_| {
             Failure::usage(format!("{} is no note of how far a batch is; remove it, or say --restart", note.display()))
         })
     }
