@@ -79,7 +79,8 @@ fn codes(bytes: &[u8]) -> impl Iterator<Item = Option<Codes>> {
     chunks.into_iter().filter_map(move |(kind, body)| match (kind, body) {
         (b"VP8L", _) => Some(webp_lossless::codes(body)),
         (b"ALPH", [flags, stream @ ..]) if flags & METHOD == LOSSLESS => {
-            let codes = sizes.iter().filter_map(|(width, height)| webp_lossless::codes_of_size(stream, *width, *height));
+            let codes =
+                sizes.iter().filter_map(|(width, height)| webp_lossless::codes_of_size(stream, *width, *height));
             Some(codes.max_by_key(|codes| codes.groups))
         }
         _ => None,

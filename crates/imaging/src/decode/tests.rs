@@ -246,7 +246,8 @@ fn garbage_behind_the_picture_is_no_trouble() {
 
 #[test]
 fn a_panic_of_a_decoder_is_an_error() {
-    let failing = super::guarded(crate::container::Container::Webp, || -> Result<(), ImageError> { panic!("on purpose") });
+    let failing =
+        super::guarded(crate::container::Container::Webp, || -> Result<(), ImageError> { panic!("on purpose") });
     assert_eq!(failing.unwrap_err().to_string(), "webp file is damaged (the decoder failed at it); save it anew");
 }
 
