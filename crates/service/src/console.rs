@@ -14,7 +14,7 @@ use std::{
 use clap::error::ErrorKind as Mistake;
 use serde::Serialize;
 
-use crate::{Exit, Failure, config::one_line};
+use crate::{Exit, Failure, config::one_line, credentials::hide_credentials};
 
 /// The first error of writing to standard output.
 static LOST: OnceLock<std::io::Error> = OnceLock::new();
@@ -62,8 +62,10 @@ fn all_printed(exit: Exit) -> Result<Exit, Failure> {
     Err(Failure { exit, message: format!("standard output cannot be written: {error}; lines of it are missing") })
 }
 
-/// Prints a line to standard error with one write. If that fails there is nowhere to report it, and the work goes on.
+/// Prints a line to standard error with one write, without users and passwords of addresses. If that fails there is nowhere to
+/// report it, and the work goes on.
 pub fn print_error(text: impl Display) {
+    let text = hide_credentials(&text.to_string());
     drop(std::io::stderr().write_all(format!("{text}\n").as_bytes()));
 }
 

@@ -17,6 +17,7 @@ mod backends;
 mod bundles;
 pub mod config;
 pub mod console;
+mod credentials;
 pub mod embedded;
 mod failure;
 mod job_lines;

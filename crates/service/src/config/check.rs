@@ -52,6 +52,10 @@ impl StoreConfig {
         if bucket.is_empty() {
             return Err("store.url names no bucket; write s3://bucket/prefix".to_owned());
         }
+        if bucket.contains('@') {
+            let place = "store.access_key_id and store.secret_access_key";
+            return Err(format!("store.url contains an @; user and password belong to {place}"));
+        }
         S3Config { bucket: bucket.to_owned(), ..self.s3.clone() }.check().map_err(told)
     }
 }

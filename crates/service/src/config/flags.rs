@@ -98,14 +98,15 @@ pub fn given(matches: &ArgMatches) -> Vec<(&'static Setting, Form, OsString)> {
 /// name.
 pub fn one_line(error: &clap::Error, root: &Command, arguments: &[OsString]) -> String {
     let wrong = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(wrong)) if error.kind() == ErrorKind::UnknownArgument => wrong.as_str(),
+        Some(ContextValue::String(wrong)) => wrong.as_str(),
         _ => return rendered(error, root),
     };
-    if wrong.starts_with("--") {
+    let is_unquoted = matches!(error.kind(), ErrorKind::MissingRequiredArgument | ErrorKind::ArgumentConflict);
+    if wrong.starts_with("--") && error.kind() == ErrorKind::UnknownArgument {
         unknown_flag(wrong, root, arguments)
-    } else if arguments.iter().any(|argument| is_secret_flag(argument)) {
+    } else if !wrong.starts_with("--") && !is_unquoted && arguments.iter().any(|argument| is_secret_flag(argument)) {
         // The argument may be a part of the secret that was separated by a space.
-        "there is an argument without a flag; it is not shown, since a secret is given too".to_owned()
+        "there is a wrong argument without a flag; it is not shown, since a secret is given too".to_owned()
     } else {
         rendered(error, root)
     }

@@ -9,6 +9,7 @@ use super::{
     given::{Form, Given, Origin, insert},
     settings::{Setting, settings},
 };
+use crate::credentials::hide_credentials;
 
 /// What is printed in place of a secret.
 const SET: &str = "(set)";
@@ -175,7 +176,8 @@ impl Loaded {
                 Some(given) if given.value.is_some() => given.value.as_ref(),
                 _ => setting.default.as_ref(),
             };
-            let shown = |value| if setting.is_secret() { SET.to_owned() } else { setting.kind.written(value) };
+            let written = |value| hide_credentials(&setting.kind.written(value));
+            let shown = |value| if setting.is_secret() { SET.to_owned() } else { written(value) };
             let origin = given.map_or(Origin::Default, |given| given.origin.clone());
             Shown { name: setting.name(), value: value.map(shown), origin }
         })

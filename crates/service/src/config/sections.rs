@@ -74,6 +74,7 @@ pub struct ModelConfig {
     #[schemars(range(min = 1, max = 1_024))]
     pub threads: Option<u16>,
     /// Address of the hub from which `models pull` fetches checkpoints. Absent: huggingface.co.
+    #[serde(deserialize_with = "text::without_credentials")]
     #[schemars(extend("x-variable" = "HF_ENDPOINT"))]
     pub hub_endpoint: Option<String>,
     /// Access token of the hub, for repositories that require consent. Absent: the one that the hub's own tools have
@@ -210,6 +211,7 @@ pub struct TelemetryConfig {
     #[schemars(with = "String", extend("enum" = ["pretty", "plain", "json"]))]
     pub log_format: LogFormat,
     /// Collector to which spans are sent by OTLP over HTTP, such as `http://collector:4318`. Absent: none are sent.
+    #[serde(deserialize_with = "text::without_credentials")]
     #[schemars(extend("x-variable" = "OTEL_EXPORTER_OTLP_ENDPOINT"))]
     pub otlp_endpoint: Option<String>,
     /// Share of the traces begun by this process that are recorded, 0 to 1; for others their beginner decides.

@@ -18,6 +18,16 @@ pub(super) fn serialize<T: Display, S: Serializer>(value: &T, serializer: S) -> 
     serializer.collect_str(value)
 }
 
+/// Reads the address of a server that gets no user or password from it. One that contains them must not get as far as into a
+/// configuration, which is shown.
+pub(super) fn without_credentials<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let address = Option::<String>::deserialize(deserializer)?;
+    if address.as_ref().is_some_and(|address| address.contains('@')) {
+        return Err(D::Error::custom("contains an @; write it without user and password"));
+    }
+    Ok(address)
+}
+
 /// The same functions for a setting without a default.
 pub(super) mod optional {
     use super::*;

@@ -94,3 +94,12 @@ fn a_wrong_secret_is_never_shown() {
     let error = Given::default().variable("ECHOGEN_CALLBACKS_SECRET_FILE", path.to_str().unwrap()).error();
     assert!(error.starts_with("ECHOGEN_CALLBACKS_SECRET_FILE") && !error.contains("hunter2"), "{error}");
 }
+
+#[test]
+fn an_address_without_a_place_for_a_password_is_refused_with_one() {
+    for name in ["telemetry.otlp_endpoint", "model.hub_endpoint", "store.endpoint", "job.callback", "store.url"] {
+        let scheme = if name == "store.url" { "s3" } else { "https" };
+        let error = Given::default().flag(name, &format!("{scheme}://me:hunter2@host")).error();
+        assert!(error.contains("password") && !error.contains("hunter2"), "{name}: {error}");
+    }
+}
