@@ -15,7 +15,7 @@ use crate::{
         jobs::{BATCH_EXAMPLES, BatchArguments},
         roles::{ROLE_EXAMPLES, UP_EXAMPLES},
         segment::{SEGMENT_EXAMPLES, SegmentArguments},
-        status::{CancelArguments, StatusArguments},
+        status::{CancelArguments, STATUS_EXAMPLES, StatusArguments},
         submit::{SUBMIT_EXAMPLES, SubmitArguments},
         topology::TopologyArguments,
     },
@@ -85,6 +85,7 @@ pub(crate) enum Command {
     #[command(after_help = SUBMIT_EXAMPLES)]
     Submit(Box<SubmitArguments>),
     /// Print the status of a job
+    #[command(after_help = STATUS_EXAMPLES)]
     Status(Box<StatusArguments>),
     /// Cancel jobs
     Cancel(Box<CancelArguments>),

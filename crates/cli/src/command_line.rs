@@ -173,11 +173,14 @@ mod tests {
         let help = |name: &str| {
             let mut command = definition();
             command.build();
-            let found = if name.is_empty() { Some(&mut command) } else { command.find_subcommand_mut(name) };
-            found.unwrap().clone().term_width(100).render_long_help().to_string()
+            let mut found = &mut command;
+            for name in name.split_whitespace() {
+                found = found.find_subcommand_mut(name).unwrap();
+            }
+            found.clone().term_width(100).render_long_help().to_string()
         };
-        for name in ["", "generate", "batch"] {
-            insta::assert_snapshot!(format!("help-{name}"), help(name));
+        for name in ["", "generate", "batch", "status", "dead-letters list", "dead-letters redrive"] {
+            insta::assert_snapshot!(format!("help-{}", name.replace(' ', "-")), help(name));
         }
     }
 }

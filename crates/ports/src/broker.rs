@@ -84,7 +84,8 @@ impl Event {
     /// The empty prefix covers every topic.
     pub fn is_under(&self, prefix: &str) -> bool {
         let mut words = self.topic.split('.');
-        prefix.is_empty() || prefix.split('.').all(|asked| words.next().is_some_and(|word| asked == "*" || asked == word))
+        prefix.is_empty()
+            || prefix.split('.').all(|asked| words.next().is_some_and(|word| asked == "*" || asked == word))
     }
 }
 

@@ -21,7 +21,9 @@ mod secret;
 mod spawn_blocking;
 
 pub use backoff::{Backoff, random_number};
-pub use broker::{Broker, Consumer, DEAD_LETTER_REASON, DEAD_LETTER_TIME, Delivery, Event, EventStream, Message, Settle};
+pub use broker::{
+    Broker, Consumer, DEAD_LETTER_REASON, DEAD_LETTER_TIME, Delivery, Event, EventStream, Message, Settle,
+};
 pub use browse::{Browse, Browsed, Browser};
 pub use cache::{Cache, FencingToken};
 pub use callback_sender::{CallbackReply, CallbackSender};

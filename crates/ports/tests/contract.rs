@@ -9,7 +9,8 @@ use echogen_ports::{
 };
 use echogen_protocol::JobEvent;
 use echogen_testkit::contract::{
-    CallbackServers, broker_contract, browse_contract, cache_contract, callback_sender_contract, fencing_contract, object_store_contract,
+    CallbackServers, broker_contract, browse_contract, cache_contract, callback_sender_contract, fencing_contract,
+    object_store_contract,
 };
 
 #[tokio::test(start_paused = true)]

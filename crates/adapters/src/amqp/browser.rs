@@ -8,11 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use echogen_ports::{Browsed, Browser, Fault};
-use futures::{
-    FutureExt, StreamExt,
-    future::BoxFuture,
-    stream::FuturesOrdered,
-};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use lapin::{
     Channel, Connection,
     message::BasicGetMessage,
@@ -93,7 +89,8 @@ impl AmqpBrowser {
     async fn answer(&mut self) -> Result<Option<BasicGetMessage>, Fault> {
         let status = self.channel.status().clone();
         let answer = await_or_closed(self.requests.next(), || status.connected()).await;
-        let answer = answer.ok_or_else(|| Fault::unavailable(format!("the connection that read {} is lost", self.queue)))?;
+        let answer =
+            answer.ok_or_else(|| Fault::unavailable(format!("the connection that read {} is lost", self.queue)))?;
         let message = answer.transpose().map_err(|error| port_error(&format!("{} is not read", self.queue), error))?;
         let message = message.flatten();
         self.held.extend(message.as_ref().map(|message| message.delivery.delivery_tag));
@@ -162,7 +159,8 @@ impl Browser for AmqpBrowser {
         let status = self.channel.status().clone();
         let answer = self.channel.basic_qos(0, BasicQosOptions::default());
         let answer = await_or_closed(answer, || status.connected()).await;
-        let answer = answer.ok_or_else(|| Fault::unavailable(format!("the connection that read {} is lost", self.queue)))?;
+        let answer =
+            answer.ok_or_else(|| Fault::unavailable(format!("the connection that read {} is lost", self.queue)))?;
         answer.map_err(|error| port_error(&format!("a message of {} may not be removed", self.queue), error))
     }
 

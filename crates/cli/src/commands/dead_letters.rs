@@ -120,8 +120,12 @@ pub(crate) fn run(command: &DeadLettersCommand, config: &ServiceConfig, as_json:
             (Action::List, printed, chosen(&arguments.jobs, &arguments.conditions))
         }
         DeadLettersCommand::Show(options) => (Action::List, Printed::Whole, chosen(&options.jobs, &options.conditions)),
-        DeadLettersCommand::Redrive(options) => (Action::Redrive, acted(as_json), chosen(&options.jobs, &options.conditions)),
-        DeadLettersCommand::Drop(options) => (Action::Delete, acted(as_json), chosen(&options.jobs, &options.conditions)),
+        DeadLettersCommand::Redrive(options) => {
+            (Action::Redrive, acted(as_json), chosen(&options.jobs, &options.conditions))
+        }
+        DeadLettersCommand::Drop(options) => {
+            (Action::Delete, acted(as_json), chosen(&options.jobs, &options.conditions))
+        }
     };
     let mut display = Display::new(printed, as_json);
     block_on(async {
@@ -231,7 +235,8 @@ impl Display {
         for count in self.reasons.sorted() {
             let queue = count.queue.as_ref().map_or("", |queue| queue.as_str());
             if self.as_json {
-                let value = json!({ "queue": count.queue.map(|queue| queue.0), "reason": count.reason, "count": count.count });
+                let value =
+                    json!({ "queue": count.queue.map(|queue| queue.0), "reason": count.reason, "count": count.count });
                 print_json("reason", &value);
             } else {
                 print_line(&format!("{:>7}  {queue}  {}", count.count, count.reason));

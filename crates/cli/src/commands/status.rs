@@ -20,6 +20,15 @@ use serde_json::json;
 
 use crate::values;
 
+pub(crate) const STATUS_EXAMPLES: &str = "\
+Examples:
+  What is known of a job; the exit code is 1 if it has failed:
+    echogen status dog-1
+  Follow it to its end, for ten minutes at most:
+    echogen status dog-1 --watch --timeout 600
+
+--watch survives a lost connection, and reads the result itself if an event was missed.";
+
 /// `echogen status`.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct StatusArguments {

@@ -124,12 +124,7 @@ async fn one(
     }
 }
 
-async fn wait(
-    mut waiting: JobWait,
-    id: &JobId,
-    timeout: Option<Duration>,
-    as_json: bool,
-) -> Result<Exit, Failure> {
+async fn wait(mut waiting: JobWait, id: &JobId, timeout: Option<Duration>, as_json: bool) -> Result<Exit, Failure> {
     let each = |observed: Observed<'_>| match observed {
         Observed::Event(event) if as_json => print_json("event", event),
         Observed::Event(_) => {}

@@ -58,7 +58,11 @@ enum Notice {
 impl JobWait {
     /// Subscribes to the events of a job that is about to be published. If the settings name a store, its result is looked up as
     /// well.
-    pub async fn before_publishing(broker: Arc<dyn Broker>, config: &ServiceConfig, job: &Job) -> Result<Self, Failure> {
+    pub async fn before_publishing(
+        broker: Arc<dyn Broker>,
+        config: &ServiceConfig,
+        job: &Job,
+    ) -> Result<Self, Failure> {
         let reader = match store_url(config) {
             Some(_) => Some(Arc::new(StatusReader::open(config, &job.id, job.output.destination.as_deref()).await?)),
             None => None,
@@ -193,7 +197,8 @@ pub async fn within<T>(
     let Some(limit) = limit else { return waiting.await };
     timeout(limit, waiting).await.unwrap_or_else(|_| {
         let seconds = limit.as_secs_f64();
-        let message = format!("the job {id} has not ended within {seconds} seconds; it goes on, ask `echogen status {id}`");
+        let message =
+            format!("the job {id} has not ended within {seconds} seconds; it goes on, ask `echogen status {id}`");
         Err(Failure { exit: Exit::TimedOut, message })
     })
 }

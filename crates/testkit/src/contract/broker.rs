@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use echogen_protocol::{Lane, StageName};
 
 use super::{not_now, soon};
-use echogen_ports::{Broker, Consumer, DEAD_LETTER_REASON, DEAD_LETTER_TIME, Delivery, Event, EventStream, Message, QueueName};
+use echogen_ports::{
+    Broker, Consumer, DEAD_LETTER_REASON, DEAD_LETTER_TIME, Delivery, Event, EventStream, Message, QueueName,
+};
 
 /// Checks a broker.
 pub async fn broker_contract(fresh: impl AsyncFn() -> Arc<dyn Broker>) {

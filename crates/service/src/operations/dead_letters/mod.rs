@@ -94,7 +94,9 @@ impl Interrupted {
         let Failure { exit, message } = Failure::refused("dead letters cannot be reached", &self.fault);
         let before = match (action, self.outcome.done) {
             (Action::List, _) | (_, 0) => String::new(),
-            (action, done) => format!("; {done} were {} before, run the same command again for the rest", action.done()),
+            (action, done) => {
+                format!("; {done} were {} before, run the same command again for the rest", action.done())
+            }
         };
         Failure { exit, message: format!("{message}{before}") }
     }
@@ -199,13 +201,8 @@ impl<F: FnMut(Progress<'_>) + Send> Run<'_, F> {
 
     /// Publishes the task as it was first published, so that its attempts count from the beginning.
     async fn publish(&self, letter: &DeadLetter, browser: &mut dyn Browser) -> Result<(), Fault> {
-        let headers = TaskHeaders {
-            failures: 0,
-            last_error: None,
-            stage: None,
-            redeliveries: 0,
-            ..letter.headers.clone()
-        };
+        let headers =
+            TaskHeaders { failures: 0, last_error: None, stage: None, redeliveries: 0, ..letter.headers.clone() };
         let message = Message { body: letter.message.body.clone(), headers: headers.to_map() };
         for failures in 1.. {
             match self.broker.publish(&letter.queue, message.clone()).await {

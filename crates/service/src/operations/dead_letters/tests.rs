@@ -204,7 +204,11 @@ async fn check_choice<B: Browse + Clone + 'static>(broker: &B, seed: u64) {
     };
     let outcome = act(broker, action, &chosen, &CancellationToken::new(), each).await.unwrap();
     let context = format!("seed {seed}: {action:?} of {chosen:?}");
-    assert_eq!((outcome.done, outcome.refused, outcome.stopped), (u64::try_from(count).unwrap(), 0, false), "{context}");
+    assert_eq!(
+        (outcome.done, outcome.refused, outcome.stopped),
+        (u64::try_from(count).unwrap(), 0, false),
+        "{context}"
+    );
     let done: BTreeSet<String> = seen.iter().cloned().collect();
     assert!(done.len() == seen.len() && seen.len() == count && done.is_subset(&found), "{context}: {seen:?}");
     let redriven = if action == Action::Redrive { seen.clone() } else { Vec::new() };
@@ -212,7 +216,8 @@ async fn check_choice<B: Browse + Clone + 'static>(broker: &B, seed: u64) {
     let arrived: BTreeSet<String> = workers.bodies().into_iter().collect();
     assert_eq!(arrived, redriven.iter().cloned().collect(), "{context}");
     for queue in queues() {
-        let stays = |letter: &&Parked| letter.queue == queue && (action == Action::List || !done.contains(&letter.body));
+        let stays =
+            |letter: &&Parked| letter.queue == queue && (action == Action::List || !done.contains(&letter.body));
         let mut stay: Vec<String> = letters.iter().filter(stays).map(|letter| letter.body.clone()).collect();
         let back = letters.iter().filter(|letter| letter.queue == queue && redriven.contains(&letter.body)).count();
         depth_becomes(broker, &queue, stay.len() + back).await;
@@ -257,7 +262,7 @@ async fn check_once<B: Browse + Clone + 'static>(broker: &B) {
     workers.end().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_letter_that_comes_back_is_not_taken_again() {
     check_once(&MemoryBroker::new()).await;
 }
@@ -343,7 +348,8 @@ async fn a_lost_connection_loses_no_letter_and_doubles_one_at_most() {
     let mut consumer = direct.consume(&sampler(), 100).await.unwrap();
     let mut arrived = BTreeSet::new();
     while arrived.len() < 50 {
-        let delivery = tokio::time::timeout(Duration::from_secs(30), consumer.receive()).await.unwrap().unwrap().unwrap();
+        let delivery =
+            tokio::time::timeout(Duration::from_secs(30), consumer.receive()).await.unwrap().unwrap().unwrap();
         arrived.insert(String::from_utf8_lossy(&delivery.message.body).into_owned());
         delivery.ack().await.unwrap();
     }

@@ -46,6 +46,11 @@ fn event(kind: EventKind, id: &JobId) -> Event {
     Event::of_job(&JobEvent::new(kind, id, Timestamp::UNIX_EPOCH, json!({})))
 }
 
+/// Waits for what must happen; with the clock paused it takes no time.
+async fn at_last<T>(waiting: impl Future<Output = T>) -> T {
+    timeout(Duration::from_secs(86_400), waiting).await.expect("the answer is not lost")
+}
+
 /// A broker that delivers no event.
 #[derive(Debug, Default)]
 struct Mute(MemoryBroker);
@@ -111,7 +116,7 @@ async fn an_event_that_is_lost_costs_seconds_and_not_the_answer() {
         (result, Instant::now())
     };
     let waiting = async {
-        let last = timeout(Duration::from_secs(86_400), wait.end(|_| ())).await.expect("the answer is not lost");
+        let last = at_last(wait.end(|_| ())).await;
         (last.unwrap(), Instant::now())
     };
     let ((result, ended), (last, noticed)) = tokio::join!(ending, waiting);
@@ -126,7 +131,7 @@ async fn a_watcher_reads_a_result_that_is_there_already() {
     stores.end(&job).await;
     let begin = Instant::now();
     let mut wait = JobWait::of_known_job(broker as _, stores.reader(&job.id)).await.unwrap();
-    assert!(wait.result(|_| ()).await.unwrap().result.is_some());
+    assert!(at_last(wait.result(|_| ())).await.unwrap().result.is_some());
     assert!(begin.elapsed() < Duration::from_secs(1));
 }
 
@@ -150,7 +155,7 @@ async fn a_parked_job_is_noticed_without_its_event_unless_it_was_parked_before()
     let early = timeout(Duration::from_secs(60), wait.end(|_| ())).await;
     assert!(early.is_err(), "it was parked before it was published again: {early:?}");
     note(2).await;
-    assert_eq!(wait.end(|_| ()).await.unwrap().kind, EventKind::Parked);
+    assert_eq!(at_last(wait.end(|_| ())).await.unwrap().kind, EventKind::Parked);
 }
 
 #[tokio::test(start_paused = true)]
@@ -165,7 +170,7 @@ async fn a_store_that_fails_for_a_while_is_reported_once_and_asked_again() {
     let reader = Arc::new(StatusReader::new(cache, Arc::clone(&failing) as _, &job.id, None));
     let mut wait = JobWait::start(broker as _, &job.id, Some(reader)).await.unwrap();
     let mut reports = 0;
-    let waiting = wait.end(|observed| reports += u32::from(matches!(observed, Observed::Unreadable(_))));
+    let waiting = at_last(wait.end(|observed| reports += u32::from(matches!(observed, Observed::Unreadable(_)))));
     let mending = async {
         while failing.put(&key, bytes.clone()).await.is_err() {
             tokio::time::sleep(Duration::from_secs(5)).await;
