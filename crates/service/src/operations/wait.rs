@@ -49,7 +49,7 @@ pub struct JobWait {
 
 /// What happens while a caller waits.
 enum Notice {
-    Event(JobEvent),
+    Event(Box<JobEvent>),
     Lost,
     /// The status is to be looked up.
     LookUp,
@@ -100,7 +100,7 @@ impl JobWait {
                 Notice::Event(event) => {
                     each(Observed::Event(&event));
                     if is_last(&event) {
-                        return Ok(event);
+                        return Ok(*event);
                     }
                 }
                 Notice::Lost => each(Observed::Lost),
@@ -142,7 +142,7 @@ impl JobWait {
                 biased;
                 // An event, or the subscription was lost or made again.
                 incoming = self.events.next() => match incoming {
-                    Incoming::Event(event) => return Notice::Event(*event),
+                    Incoming::Event(event) => return Notice::Event(event),
                     Incoming::Lost => return Notice::Lost,
                     // The end may have been missed in between.
                     Incoming::Subscribed => self.next_look_up = Instant::now(),

@@ -1,6 +1,6 @@
 //! Counts dead letters by queue and reason.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use echogen_protocol::QueueName;
 
@@ -47,7 +47,7 @@ impl ReasonCounts {
             count: *count,
         });
         let mut counts: Vec<ReasonCount> = counted.collect();
-        counts.sort_by(|a, b| b.count.cmp(&a.count));
+        counts.sort_by_key(|count| Reverse(count.count));
         if self.others > 0 {
             counts.push(ReasonCount { queue: None, reason: "other reasons".to_owned(), count: self.others });
         }
