@@ -23,7 +23,7 @@ pub(crate) const DEAD_LETTERS_EXAMPLES: &str = "\
 Examples:
   How many tasks are parked, where and why?
     echogen dead-letters list --by-reason
-  Each of them, with job, queue, age, attempts and reason:
+  Each of them, with job, queue, age, failed attempts and reason:
     echogen dead-letters list
   One with its headers and body:
     echogen dead-letters show dog-1
@@ -90,7 +90,7 @@ pub(crate) struct ListArguments {
 /// What to do with them.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum DeadLettersCommand {
-    /// List parked tasks with job, queue, age, attempts and reason
+    /// List parked tasks with job, queue, age, failed attempts and reason
     #[command(after_help = DEAD_LETTERS_EXAMPLES)]
     List(ListArguments),
     /// Print headers and body
@@ -268,8 +268,8 @@ fn in_words(letter: &DeadLetter, now: Timestamp) -> String {
     let job = letter.job.as_deref().unwrap_or("?");
     let age = letter.age_seconds(now).map_or_else(|| "?".to_owned(), age_in_words);
     let attempts = match letter.headers.failures {
-        1 => "1 attempt".to_owned(),
-        failures => format!("{failures} attempts"),
+        1 => "1 failed attempt".to_owned(),
+        failures => format!("{failures} failed attempts"),
     };
     format!("{job}  {}  {age}  {attempts}  {}", letter.queue, letter.reason())
 }
