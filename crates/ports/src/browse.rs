@@ -23,7 +23,8 @@ pub trait Browser: Send {
     /// to arrive. Cancel safe.
     async fn next(&mut self) -> Result<Option<Browsed>, Fault>;
 
-    /// Removes a message from the queue for good. If the connection is lost before the next [`Browser::flush`], it may come back.
+    /// Removes a message from the queue for good. If the connection is lost before the next [`Browser::flush`], it may come
+    /// back.
     async fn remove(&mut self, tag: u64) -> Result<(), Fault>;
 
     /// Waits until the broker has processed every removal.

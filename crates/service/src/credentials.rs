@@ -25,8 +25,8 @@ pub(crate) fn hide_credentials(text: &str) -> String {
     shown + rest
 }
 
-/// Returns whether an address, without its scheme, may begin with a user and a password: there is an `@` before the path, or what
-/// seems to be the port is none and so the beginning of a password.
+/// Returns whether an address, without its scheme, may begin with a user and a password: there is an `@` before the path, or
+/// what seems to be the port is none and so the beginning of a password.
 fn has_credentials(address: &str) -> bool {
     let authority = address.split(['/', '?', '#']).next().unwrap_or_default();
     let is_port = |port: &str| port.is_empty() || port.chars().all(|c| c.is_ascii_digit() || c == ']');

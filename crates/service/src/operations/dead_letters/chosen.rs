@@ -53,3 +53,23 @@ pub fn queues_named(text: &str) -> Option<Vec<QueueName>> {
     let queue = StageName::ALL.into_iter().flat_map(StageName::queues).find(is_named)?;
     Some(vec![queue])
 }
+
+#[cfg(test)]
+mod tests {
+    use echogen_protocol::Lane;
+
+    use super::*;
+
+    #[test]
+    fn a_queue_is_named_as_operators_see_it() {
+        let sample = vec![QueueName::of(StageName::Sampler, Lane::Standard)];
+        for name in ["sampler", "sample", "echogen.sample", "echogen.sample.dead", "prod.eu.sample", "sample.dead"] {
+            assert_eq!(queues_named(name).as_ref(), Some(&sample), "{name}");
+        }
+        assert_eq!(queues_named("dispatcher").unwrap(), StageName::Dispatcher.queues());
+        assert_eq!(queues_named("dispatch.bulk").unwrap(), [QueueName::of(StageName::Dispatcher, Lane::Bulk)]);
+        for name in ["", "resample", "dispatch", "echogen", "bulk"] {
+            assert_eq!(queues_named(name), None, "{name}");
+        }
+    }
+}

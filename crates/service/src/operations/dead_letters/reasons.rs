@@ -54,3 +54,28 @@ impl ReasonCounts {
         counts
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use echogen_ports::Message;
+    use echogen_protocol::{Lane, StageName};
+
+    use super::*;
+
+    #[test]
+    fn reasons_are_counted_in_bounded_memory() {
+        let letter = |reason: &str| {
+            DeadLetter::new(&QueueName::of(StageName::Sampler, Lane::Standard), Message::default().parked(reason))
+        };
+        let mut counts = ReasonCounts::default();
+        for number in 0..3_000 {
+            counts.add(&letter("often"));
+            counts.add(&letter(&format!("job {number} is unlucky")));
+        }
+        let sorted = counts.sorted();
+        assert_eq!((sorted[0].reason.as_str(), sorted[0].count), ("often", 3_000));
+        let others = sorted.last().unwrap();
+        assert_eq!((others.queue.as_ref(), others.count), (None, 2_001));
+        assert_eq!(sorted.iter().map(|count| count.count).sum::<u64>(), 6_000);
+    }
+}

@@ -392,31 +392,3 @@ async fn a_full_queue_is_waited_for() {
     let (outcome, ()) = tokio::join!(run(&broker, Action::Redrive, &all), draining);
     assert_eq!(outcome.done, 60);
 }
-
-#[test]
-fn a_queue_is_named_as_operators_see_it() {
-    let sample = vec![sampler()];
-    for name in ["sampler", "sample", "echogen.sample", "echogen.sample.dead", "prod.eu.sample", "sample.dead"] {
-        assert_eq!(queues_named(name).as_ref(), Some(&sample), "{name}");
-    }
-    assert_eq!(queues_named("dispatcher").unwrap(), StageName::Dispatcher.queues());
-    assert_eq!(queues_named("dispatch.bulk").unwrap(), [QueueName::of(StageName::Dispatcher, Lane::Bulk)]);
-    for name in ["", "resample", "dispatch", "echogen", "bulk"] {
-        assert_eq!(queues_named(name), None, "{name}");
-    }
-}
-
-#[test]
-fn reasons_are_counted_in_bounded_memory() {
-    let letter = |reason: &str| DeadLetter::new(&sampler(), Message::default().parked(reason));
-    let mut counts = ReasonCounts::default();
-    for number in 0..3_000 {
-        counts.add(&letter("often"));
-        counts.add(&letter(&format!("job {number} is unlucky")));
-    }
-    let sorted = counts.sorted();
-    assert_eq!((sorted[0].reason.as_str(), sorted[0].count), ("often", 3_000));
-    let others = sorted.last().unwrap();
-    assert_eq!((others.queue.as_ref(), others.count), (None, 2_001));
-    assert_eq!(sorted.iter().map(|count| count.count).sum::<u64>(), 6_000);
-}
