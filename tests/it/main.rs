@@ -1,5 +1,6 @@
 //! Whole-system tests.
 
+mod again;
 mod architecture;
 mod bad_input;
 mod baseline;

@@ -15,7 +15,7 @@ use crate::{
         jobs::{BATCH_EXAMPLES, BatchArguments},
         roles::{ROLE_EXAMPLES, UP_EXAMPLES},
         segment::{SEGMENT_EXAMPLES, SegmentArguments},
-        status::{CancelArguments, STATUS_EXAMPLES, StatusArguments},
+        status::{CancelArguments, RETRY_EXAMPLES, RetryArguments, STATUS_EXAMPLES, StatusArguments},
         submit::{SUBMIT_EXAMPLES, SubmitArguments},
         topology::TopologyArguments,
     },
@@ -89,6 +89,9 @@ pub(crate) enum Command {
     Status(Box<StatusArguments>),
     /// Cancel jobs
     Cancel(Box<CancelArguments>),
+    /// Run jobs again that failed, expired, or were cancelled or parked
+    #[command(after_help = RETRY_EXAMPLES)]
+    Retry(Box<RetryArguments>),
     /// Send a small job through the whole system and print how long it took
     #[command(after_help = CANARY_EXAMPLES)]
     Canary(CanaryArguments),

@@ -38,7 +38,7 @@ fn uses(path: &[&str]) -> Vec<&'static str> {
         ["sampler"] => [&ROLE[..], &["sampler"]].concat(),
         ["up"] => [&ROLE[..], &PRODUCTS, &["fetch", "callbacks", "sampler"]].concat(),
         ["submit"] => vec!["job", "broker", "store", "cache"],
-        ["status" | "cancel"] => vec!["broker", "cache", "store"],
+        ["status" | "cancel" | "retry"] => vec!["broker", "cache", "store"],
         ["canary"] => vec!["job.lane", "job.pixels", "broker", "telemetry.listen"],
         ["dead-letters", _] | ["topology"] => vec!["broker"],
         ["models", "list" | "show" | "verify"] => vec!["model.bundles"],

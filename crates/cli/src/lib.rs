@@ -84,6 +84,7 @@ fn run_command(
         Command::Submit(arguments) => submit::run(arguments, config, as_json),
         Command::Status(arguments) => status::status(arguments, config, as_json),
         Command::Cancel(arguments) => status::cancel(arguments, config, as_json),
+        Command::Retry(arguments) => status::retry(arguments, config, as_json),
         Command::Canary(arguments) => canary::run(arguments, config, telemetry, as_json),
         Command::DeadLetters(command) => dead_letters::run(command, config, as_json),
         Command::Topology(arguments) => topology::run(arguments, config, as_json),

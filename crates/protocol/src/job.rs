@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use crate::{AspectRatio, ContentHash, ImageSource, PerScale, Seeds, limits, names::named};
+use crate::{AspectRatio, ContentHash, ImageLocation, ImageSource, PerScale, Seeds, limits, names::named};
 
 // Of a client's job nothing unknown is accepted: `Job::parse` compares it with the schema, which is closed. Serde's reader,
 // by which the stages read the jobs inside their tasks, ignores what a later version may add.
@@ -123,7 +123,21 @@ impl Job {
     pub fn content(&self) -> ContentHash {
         let (id, tenant, lane, callback) = (JobId::default(), None, Lane::default(), None);
         let (again, deadline, metadata) = (0, None, BTreeMap::new());
-        Self { id, tenant, lane, deadline, callback, again, metadata, ..self.clone() }.hash()
+        let mut bare = Self { id, tenant, lane, deadline, callback, again, metadata, ..self.clone() };
+        // A path says where a picture is, not which: the same files may lie elsewhere.
+        if matches!(bare.subject.image.location(), Ok(ImageLocation::File(_))) {
+            bare.subject.image = ImageSource(String::new());
+        }
+        bare.hash()
+    }
+
+    /// The same job without its id, if the id is the one that follows from the other fields; for whoever changes those.
+    #[must_use]
+    pub fn without_derived_id(mut self) -> Self {
+        let given = std::mem::take(&mut self.id);
+        let mut job = self.with_id();
+        job.id = if job.id == given { JobId::default() } else { given };
+        job
     }
 
     /// Fields are serialised in a fixed order and the map is sorted: equal jobs have equal bytes.

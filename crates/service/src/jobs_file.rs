@@ -1,9 +1,12 @@
 //! The jobs of a file of JSON lines. Fields that a line lacks are taken from defaults, and relative picture paths
 //! start at the file's folder.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
 
-use echogen_protocol::{ImageLocation, ImageSource, Job, text::one_line};
+use echogen_protocol::{ContentHash, ImageLocation, ImageSource, Job, JobId, text::one_line};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -20,6 +23,7 @@ pub struct JobsFile {
     total: Option<u64>,
     defaults: JobFields,
     folder: PathBuf,
+    content_ids: Option<ContentIds>,
 }
 
 impl JobsFile {
@@ -31,7 +35,14 @@ impl JobsFile {
         let total = job_lines::count(path).await.map_err(|error| cannot_read(path, &error))?;
         let lines = JobLines::open(path).await.map_err(|error| cannot_read(path, &error))?;
         let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-        Ok(Self { lines, total, defaults, folder })
+        Ok(Self { lines, total, defaults, folder, content_ids: None })
+    }
+
+    /// The same file, whose jobs without an id get one that follows from their pictures, the bundle and their other fields.
+    #[must_use]
+    pub fn with_content_ids(mut self, ids: ContentIds) -> Self {
+        self.content_ids = Some(ids);
+        self
     }
 
     /// Returns the number of lines, if it can be known.
@@ -45,12 +56,50 @@ impl JobsFile {
         line.map_err(|error| Failure::usage(format!("the jobs file cannot be read on: {error}")))
     }
 
-    /// Returns the job of a line, or what is wrong with the line.
+    /// Returns the job of a line, or what is wrong with the line. Without [`with_content_ids`](Self::with_content_ids) a job
+    /// may have no id yet.
     pub fn job(&self, line: &JobLine) -> Result<Job, String> {
-        let mut job = parsed(line, &self.defaults)?;
+        // The id of a job without one follows from its picture, not from the picture's name.
+        let mut job = parsed(line, &self.defaults)?.without_derived_id();
         job.subject.image = beside(&self.folder, job.subject.image);
-        Ok(job)
+        Ok(match &self.content_ids {
+            Some(ids) if job.id.as_str().is_empty() => Job { id: JobId(format!("job-{:.32}", ids.hash(&job))), ..job },
+            _ => job,
+        })
     }
+}
+
+/// Derives ids from what jobs are made of.
+#[derive(Clone, Debug)]
+pub struct ContentIds {
+    /// The name of the bundle.
+    pub bundle: String,
+    /// The largest picture that is read.
+    pub max_image_bytes: u64,
+}
+
+impl ContentIds {
+    /// Hashes all fields of the job, the bundle's name, and the content of the picture instead of its path. A picture that
+    /// cannot be read counts by its path: what is wrong with it the job will say.
+    pub fn hash(&self, job: &Job) -> String {
+        let mut bare = job.clone();
+        let read = match job.subject.image.location() {
+            Ok(ImageLocation::File(path)) => hash_of_file(Path::new(path), self.max_image_bytes).ok(),
+            _ => None,
+        };
+        if let Some(hash) = read {
+            bare.subject.image = ImageSource::stored(hash);
+        }
+        let fields = serde_json::to_string(&bare).unwrap_or_default();
+        ContentHash::of(format!("{fields}\n{}", self.bundle).as_bytes()).to_string()
+    }
+}
+
+/// A picture over the size limit is rejected later with a clear message; for the id its first bytes are sufficient.
+fn hash_of_file(path: &Path, max_bytes: u64) -> std::io::Result<ContentHash> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(max_bytes).read_to_end(&mut bytes)?;
+    Ok(ContentHash::of(&bytes))
 }
 
 pub(crate) fn cannot_read(path: &Path, error: &std::io::Error) -> Failure {

@@ -1,14 +1,12 @@
 //! `echogen generate`: one job from arguments and settings.
 
-use std::{
-    io::Read,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
 use clap::Args;
-use echogen_protocol::{BoundingBox, ContentHash, ImageLocation, ImageSource, Job, JobId};
+use echogen_protocol::{BoundingBox, ImageLocation, ImageSource, Job, JobId};
 use echogen_service::{Failure, config::ServiceConfig};
 
+use super::jobs::content_ids;
 use crate::values;
 
 pub(crate) const GENERATE_EXAMPLES: &str = "\
@@ -83,12 +81,14 @@ fn with_id(mut job: Job, config: &ServiceConfig) -> Result<Job, Failure> {
     if !job.id.as_str().is_empty() {
         return Ok(job);
     }
-    let picture = match job.subject.image.location() {
-        Ok(ImageLocation::File(path)) => hash_of_file(Path::new(path), config.fetch.max_image_bytes)?,
-        _ => ContentHash::of(job.subject.image.0.as_bytes()),
-    };
-    let settings = serde_json::to_string(&job).unwrap_or_default();
-    let hash = ContentHash::of(format!("{settings}\n{picture}\n{}", config.model.bundle).as_bytes()).to_string();
+    // A picture that is not there is told at once.
+    if let Ok(ImageLocation::File(path)) = job.subject.image.location() {
+        std::fs::metadata(path).map_err(|error| {
+            let advice = "give a png, jpeg or webp file";
+            Failure::usage(format!("cannot read the subject's picture {path}: {error}; {advice}"))
+        })?;
+    }
+    let hash = content_ids(config).hash(&job);
     job.id = JobId(format!("{}-{}", words(&job.prompt), hash.get(..12).unwrap_or(&hash)));
     Ok(job)
 }
@@ -99,17 +99,6 @@ fn words(prompt: &str) -> String {
     let words = prompt.split(|c| !is_word(c)).filter(|word| !word.is_empty());
     let name = words.take(6).map(str::to_ascii_lowercase).collect::<Vec<_>>().join("-");
     if name.is_empty() { "job".to_owned() } else { name.chars().take(48).collect() }
-}
-
-fn hash_of_file(path: &Path, max_bytes: u64) -> Result<ContentHash, Failure> {
-    let fault = |error: std::io::Error| {
-        let path = path.display();
-        Failure::usage(format!("cannot read the subject's picture {path}: {error}; give a png, jpeg or webp file"))
-    };
-    let mut bytes = Vec::new();
-    // A picture over the size limit is rejected later with a clear message; for the id its first bytes are sufficient.
-    std::fs::File::open(path).map_err(fault)?.take(max_bytes).read_to_end(&mut bytes).map_err(fault)?;
-    Ok(ContentHash::of(&bytes))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::{
 
 use clap::Args;
 use echogen_service::{
-    BundleNetworks, Exit, Failure, JobsFile, NetworkSource, block_on,
+    BundleNetworks, ContentIds, Exit, Failure, JobsFile, NetworkSource, block_on,
     config::ServiceConfig,
     console::{print_error, print_json, print_line},
     embedded::{JobEnd, JobSource, Outcome, Pipeline, PipelineOptions, RunObserver, Runner},
@@ -64,10 +64,16 @@ pub(crate) fn generate(arguments: &GenerateArguments, config: &ServiceConfig, as
     })
 }
 
+/// How ids of jobs follow from their content.
+pub(crate) fn content_ids(config: &ServiceConfig) -> ContentIds {
+    ContentIds { bundle: config.model.bundle.clone(), max_image_bytes: config.fetch.max_image_bytes }
+}
+
 /// Runs `echogen batch`.
 pub(crate) fn batch(arguments: &BatchArguments, config: &ServiceConfig, as_json: bool) -> Result<Exit, Failure> {
     block_on(async {
-        let mut source = JobsFile::open(&arguments.jobs, config.job.fields()).await?;
+        let source = JobsFile::open(&arguments.jobs, config.job.fields()).await?;
+        let mut source = source.with_content_ids(content_ids(config));
         let reporter = Reporter::for_many_jobs(as_json, std::io::stderr().is_terminal(), source.total());
         let in_flight = usize::try_from(arguments.in_flight).unwrap_or(usize::MAX);
         let tally = load_and_run(&mut source, reporter, in_flight, &arguments.run, config).await?;

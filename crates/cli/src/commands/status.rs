@@ -1,4 +1,4 @@
-//! `echogen status` and `echogen cancel`: print the status of a job, and cancel jobs.
+//! `echogen status`, `echogen cancel` and `echogen retry`: print the status of a job, cancel jobs, and run them again.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,6 +11,7 @@ use echogen_service::{
     operations::{
         cancel::Canceller,
         connect,
+        retry::{Retried, Retrier},
         status::{JobStatus, StatusReader},
         wait::{JobWait, Observed, within},
     },
@@ -63,6 +64,55 @@ pub(crate) struct CancelArguments {
     /// The jobs' `output.destination`, if they have one and Redis does not know the jobs
     #[arg(long, value_name = "PREFIX")]
     pub(crate) destination: Option<String>,
+}
+
+pub(crate) const RETRY_EXAMPLES: &str = "\
+Examples:
+  Run a job again whose picture could not be fetched:
+    echogen retry dog-1
+  Run every job again that a file names, where it did not complete:
+    xargs echogen retry < failed-ids.txt
+
+A job that failed, expired or was cancelled is sent again as it was; the parked tasks of a job are
+redriven. A completed job is not run again. Jobs are kept in Redis for seven days, except those that
+contain their picture: submit these once more with `echogen submit --again`.";
+
+/// `echogen retry`.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct RetryArguments {
+    /// The ids of the jobs
+    #[arg(value_name = "ID", required = true, value_parser = values::job_id)]
+    pub(crate) ids: Vec<JobId>,
+
+    /// The jobs' `output.destination`, if they have one and Redis does not know the jobs
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) destination: Option<String>,
+}
+
+/// Runs `echogen retry`.
+pub(crate) fn retry(arguments: &RetryArguments, config: &ServiceConfig, as_json: bool) -> Result<Exit, Failure> {
+    block_on(async {
+        let retrier = Retrier::open(config).await?;
+        let mut exit = Exit::Success;
+        for id in &arguments.ids {
+            match retrier.retry(id, arguments.destination.as_deref()).await {
+                Ok(retried) if as_json => {
+                    print_json("retried", &json!({ "id": id, "parked": matches!(retried, Retried::Redriven(_)) }))
+                }
+                Ok(Retried::Sent(ended)) => {
+                    let ended = format!("{ended:?}").to_lowercase();
+                    print_line(&format!("{id} sent again, it had {ended}"));
+                }
+                Ok(Retried::Redriven(tasks)) => print_line(&format!("{id} redriven, {tasks} parked")),
+                Err(failure) => {
+                    print_error(format_args!("{}", failure.message));
+                    exit = Exit::JobFailed;
+                }
+            }
+        }
+        retrier.close().await;
+        Ok(exit)
+    })
 }
 
 /// Runs `echogen status`.

@@ -13,6 +13,7 @@ use echogen_service::{
     console::{print_error, print_json, print_line},
     interrupted,
     operations::{
+        again_now,
         submit::{Batch, BatchOptions, BatchSummary, LineEnd, Submitter, in_words},
         wait::{JobWait, Observed, within},
     },
@@ -64,6 +65,10 @@ pub(crate) struct SubmitArguments {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["subject", "prompt", "name", "id"])]
     pub(crate) batch: Option<PathBuf>,
 
+    /// Run the jobs again that failed, expired, or were cancelled or parked; completed ones stay as they are
+    #[arg(long)]
+    pub(crate) again: bool,
+
     /// Start a batch at its first line, and ignore what an earlier run has recorded
     #[arg(long, requires = "batch")]
     pub(crate) restart: bool,
@@ -109,6 +114,7 @@ async fn one(
     job.lane = defaults.lane.unwrap_or_default();
     job.callback.clone_from(&defaults.callback);
     defaults.apply(&mut job);
+    job.again = if arguments.again { again_now() } else { 0 };
     let job = submitter.prepare(job).await.map_err(Failure::usage)?;
     // The subscription must exist before the job is published, because the job may end at once.
     let waiting = if arguments.wait { Some(submitter.wait_for(&job, config).await?) } else { None };
@@ -150,7 +156,12 @@ async fn batch(
     as_json: bool,
 ) -> Result<Exit, Failure> {
     let in_flight = usize::try_from(arguments.in_flight).unwrap_or(usize::MAX);
-    let options = BatchOptions { defaults: fields(defaults), in_flight, restart: arguments.restart };
+    let mut fields = fields(defaults);
+    if arguments.again {
+        fields.insert("again".to_owned(), json!(again_now()));
+    }
+    // Whoever asks again means the lines that were sent before.
+    let options = BatchOptions { defaults: fields, in_flight, restart: arguments.restart || arguments.again };
     let batch = Batch::open(path, submitter, options).await?;
     let (bar, mut failed) = (bar(batch.total(), as_json), 0);
     let each = |end: &LineEnd| {

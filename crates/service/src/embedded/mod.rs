@@ -148,7 +148,7 @@ fn unreadable(error: &std::io::Error) -> Failure {
 async fn next_end(events: &mut dyn EventStream) -> Option<JobEvent> {
     loop {
         let Some(event) = events.next().await?.to_job() else { continue };
-        if event.kind.ends_job() || event.kind == EventKind::Parked {
+        if event.kind.ends_job() || matches!(event.kind, EventKind::Parked | EventKind::Conflict) {
             return Some(event);
         }
     }

@@ -90,11 +90,20 @@ impl Pipeline {
     /// that failed in an earlier run is deleted, so that the job is run again.
     pub(super) async fn finished(&self, job: &Job) -> Result<Option<JobResult>, Fault> {
         let Some(result) = self.results.find(job).await? else { return Ok(None) };
+        if result.content.is_some_and(|content| content != job.content()) {
+            let message = format!("id: {} is taken by a job of other content; take another id", job.id);
+            return Err(Fault::invalid_job(message));
+        }
         if result.status == JobStatus::Completed && self.has_all_images(&result).await? {
             return Ok(Some(result));
         }
         self.backends.results.delete(&ObjectKey::of_result(job)?).await?;
         Ok(None)
+    }
+
+    /// Returns the job's result, if it has ended.
+    pub(super) async fn result(&self, job: &Job) -> Result<Option<JobResult>, Fault> {
+        self.results.find(job).await
     }
 
     async fn has_all_images(&self, result: &JobResult) -> Result<bool, Fault> {

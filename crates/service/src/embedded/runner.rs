@@ -177,6 +177,9 @@ impl<'a, O: RunObserver> Runner<'a, O> {
                 let number = |name: &str| event.data.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0);
                 self.observer.scale_done(number("scale"), number("scales"));
             }
+            EventKind::Conflict => {
+                self.ended(&event.subject, Err("the id is taken by a job of other content".to_owned()))
+            }
             EventKind::Parked => self.ended(&event.subject, Err(parked_reason(&event))),
             kind if kind.ends_job() => {
                 let result = serde_json::from_value::<JobResult>(event.data);
@@ -208,12 +211,19 @@ impl<'a, O: RunObserver> Runner<'a, O> {
         tokio::pin!(drained);
         loop {
             tokio::select! {
-                // Events are handled first: those of the last jobs are published before the stages have drained.
+                // Events are handled first, so that as many as possible are reported as they come.
                 biased;
                 // An event of a job.
                 Some(event) = self.events.next() => self.observe(event.to_job()),
                 // All stages have drained.
-                () = &mut drained => return,
+                () = &mut drained => break,
+            }
+        }
+        // The notifier drains together with the stages whose ends it publishes: the last ones it may not have published.
+        let left: Vec<Job> = self.in_flight.values().map(|in_flight| in_flight.job.clone()).collect();
+        for job in left {
+            if let Ok(Some(result)) = self.pipeline.result(&job).await {
+                self.ended(&job.id, Ok(result));
             }
         }
     }

@@ -116,3 +116,28 @@ async fn messages_of_lines_are_short_whatever_the_line_contains() {
         }
     }
 }
+
+#[tokio::test]
+async fn equal_lines_with_other_pictures_are_other_jobs() {
+    let id = async |picture: &[u8], bundle: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("dog.png"), picture).unwrap();
+        let jobs = folder.path().join("jobs.jsonl");
+        std::fs::write(&jobs, r#"{"subject": {"image": "dog.png"}, "prompt": "a dog"}"#).unwrap();
+        let file = JobsFile::open(&jobs, JobFields::new()).await.unwrap();
+        let ids = ContentIds { bundle: bundle.to_owned(), max_image_bytes: 1 << 20 };
+        let mut named = file.with_content_ids(ids);
+        let line = named.next_line().await.unwrap().unwrap();
+        let named = named.job(&line).unwrap().id;
+        // To be sent, a job gets its id when its picture goes with it.
+        let mut plain = JobsFile::open(&jobs, JobFields::new()).await.unwrap();
+        let line = plain.next_line().await.unwrap().unwrap();
+        assert_eq!(plain.job(&line).unwrap().id.as_str(), "");
+        named
+    };
+    let one = id(b"one", "mini").await;
+    assert!(one.as_str().starts_with("job-") && one.as_str().len() == 36, "{one}");
+    assert_eq!(id(b"one", "mini").await, one, "wherever the file lies");
+    assert_ne!(id(b"other", "mini").await, one);
+    assert_ne!(id(b"one", "large").await, one);
+}

@@ -150,7 +150,7 @@ async fn there_and_back(broker: &Arc<dyn Broker>, job: &Job) -> Result<JobEvent,
     published.map_err(|error| Failure::refused("the canary was not sent", &error))?;
     loop {
         if let Incoming::Event(event) = events.next().await
-            && is_last(&event)
+            && is_last(&event, None)
         {
             return Ok(*event);
         }

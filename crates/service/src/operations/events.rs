@@ -3,7 +3,7 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use echogen_ports::{Backoff, Broker, EventStream, Fault};
-use echogen_protocol::{EventKind, JobEvent, JobId};
+use echogen_protocol::{ContentHash, EventKind, JobEvent, JobId};
 use futures::{Stream, StreamExt, stream};
 use tokio::time::{sleep, timeout};
 use tracing::warn;
@@ -104,13 +104,21 @@ async fn subscribe_again(broker: &dyn Broker, id: &JobId) -> Box<dyn EventStream
     }
 }
 
-/// Returns whether no event follows this one: the job has ended or was parked.
-pub(crate) fn is_last(event: &JobEvent) -> bool {
-    event.kind.ends_job() || event.kind == EventKind::Parked
+/// Returns whether no event follows this one for whoever sent a job with this content: the job has ended or was parked, or
+/// its id is taken by other content.
+pub(crate) fn is_last(event: &JobEvent, content: Option<ContentHash>) -> bool {
+    let is_refused = || event.kind == EventKind::Conflict && is_about(event, content);
+    event.kind.ends_job() || event.kind == EventKind::Parked || is_refused()
+}
+
+fn is_about(event: &JobEvent, content: Option<ContentHash>) -> bool {
+    let refused = event.data.get("content").and_then(serde_json::Value::as_str);
+    content.is_some_and(|content| refused == Some(content.to_string().as_str()))
 }
 
 /// Returns why a job did not complete, from its last event.
 pub(crate) fn reason(event: &JobEvent) -> Option<&str> {
     let why = event.data.pointer("/error/message").or_else(|| event.data.get("reason"));
+    let why = why.or_else(|| event.data.get("message"));
     why.and_then(serde_json::Value::as_str)
 }

@@ -5,6 +5,7 @@ pub mod canary;
 pub mod cancel;
 pub mod dead_letters;
 mod events;
+pub mod retry;
 pub mod status;
 pub mod submit;
 pub mod topology;
@@ -15,6 +16,7 @@ pub use events::{Incoming, JobEvents};
 use std::sync::Arc;
 
 use echogen_adapters::amqp::AmqpBroker;
+use echogen_worker::Clock;
 
 use crate::{Failure, backends, config::ServiceConfig};
 
@@ -22,4 +24,9 @@ use crate::{Failure, backends, config::ServiceConfig};
 /// which waits until the broker has processed the final acknowledgements.
 pub async fn connect(config: &ServiceConfig) -> Result<Arc<AmqpBroker>, Failure> {
     Ok(Arc::new(backends::connect(config).await?))
+}
+
+/// A number for [`Job::again`](echogen_protocol::Job::again) that is greater than all before it: the time in milliseconds.
+pub fn again_now() -> u64 {
+    u64::try_from(Clock::system().now().as_millisecond()).unwrap_or_default()
 }

@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use echogen_ports::{Backoff, Broker};
-use echogen_protocol::{EventKind, Job, JobEvent, JobId};
+use echogen_protocol::{ContentHash, EventKind, Job, JobEvent, JobId, JobResult};
 use echogen_worker::JobState;
 use serde_json::json;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -42,6 +42,8 @@ pub struct JobWait {
     reader: Option<Arc<StatusReader>>,
     /// The state before the job was published. It says nothing of the job's end.
     before: Option<JobState>,
+    /// What the caller has asked for, and the number of its asking.
+    asked: (Option<ContentHash>, u64),
     look_ups: u32,
     next_look_up: Instant,
     is_unreadable: bool,
@@ -67,7 +69,8 @@ impl JobWait {
             Some(_) => Some(Arc::new(StatusReader::open(config, &job.id, job.output.destination.as_deref()).await?)),
             None => None,
         };
-        Self::start(broker, &job.id, reader).await
+        let waiting = Self::start(broker, &job.id, reader).await?;
+        Ok(Self { asked: (Some(job.content()), job.again), ..waiting })
     }
 
     /// The same with an opened reader.
@@ -78,7 +81,7 @@ impl JobWait {
         };
         let events = JobEvents::subscribe(broker, id).await?;
         let next_look_up = Instant::now() + INTERVALS.wait(1);
-        Ok(Self { events, reader, before, look_ups: 1, next_look_up, is_unreadable: false })
+        Ok(Self { events, reader, before, asked: (None, 0), look_ups: 1, next_look_up, is_unreadable: false })
     }
 
     /// Subscribes to the events of a job that may have ended already: the first look-up is due at once.
@@ -90,7 +93,7 @@ impl JobWait {
         let events = JobEvents::subscribe(broker, reader.id()).await?;
         reader.check().await?;
         let (reader, next_look_up) = (Some(reader), Instant::now());
-        Ok(Self { events, reader, before: None, look_ups: 0, next_look_up, is_unreadable: false })
+        Ok(Self { events, reader, before: None, asked: (None, 0), look_ups: 0, next_look_up, is_unreadable: false })
     }
 
     /// Waits until the job has ended or was parked; returns its last event. `each` is called for every observation.
@@ -99,7 +102,7 @@ impl JobWait {
             match self.next().await {
                 Notice::Event(event) => {
                     each(Observed::Event(&event));
-                    if is_last(&event) {
+                    if is_last(&event, self.asked.0) {
                         return Ok(*event);
                     }
                 }
@@ -177,7 +180,12 @@ impl JobWait {
 
     /// Returns the last event of the job, if the status says that there has been one.
     fn last_event(&self, status: &JobStatus) -> Option<JobEvent> {
-        if let Some(result) = &status.result {
+        // The result of an earlier asking is to be replaced; one of other content says nothing of this job.
+        let is_own = |result: &&JobResult| {
+            let is_other = matches!((result.content, self.asked.0), (Some(one), Some(other)) if one != other);
+            !is_other && !result.is_superseded_by(self.asked.1)
+        };
+        if let Some(result) = status.result.as_ref().filter(is_own) {
             return Some(JobEvent::of_result(result));
         }
         let state = status.state.as_ref().filter(|state| state.state == EventKind::Parked)?;

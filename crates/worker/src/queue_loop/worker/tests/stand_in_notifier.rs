@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use echogen_ports::{Broker, Event, MemoryBroker, Message};
 use echogen_protocol::{Lane, Notice, NotifyTask, QueueName, StageName, StageTask, TaskHeaders};
 use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
 
 /// A consumer of the notifier's queue.
 pub(super) struct StandInNotifier {
@@ -15,7 +16,7 @@ pub(super) struct StandInNotifier {
 impl StandInNotifier {
     pub(super) fn start(broker: &MemoryBroker) -> Self {
         let received = Arc::default();
-        let running = tokio::spawn(run(broker.clone(), Arc::clone(&received)));
+        let running = TaskTracker::new().spawn(run(broker.clone(), Arc::clone(&received)));
         Self { received, running }
     }
 

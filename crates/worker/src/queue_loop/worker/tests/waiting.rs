@@ -53,7 +53,7 @@ async fn start(work: Duration, pictures: u32) -> Turns {
     let config = WorkerConfig { concurrency: 8, max_waiting_cost: 16, ..config() };
     let worker = Worker::new(Arc::clone(&stage), Arc::new(broker.clone()), Arc::new(results), config);
     let shutdown = CancellationToken::new();
-    let worker = tokio::spawn(worker.run(shutdown.clone()));
+    let worker = TaskTracker::new().spawn(worker.run(shutdown.clone()));
     sleep(Duration::from_secs(1)).await;
     Turns { broker, stage, shutdown, worker }
 }
