@@ -35,5 +35,5 @@ pub use http::{AllowedNetwork, CallbackConfig, HttpCallbackSender, HttpConfig, H
 pub use image_fetchers::ImageFetchers;
 pub use metered_object_store::MeteredObjectStore;
 pub use redis::{RedisCache, RedisConfig};
-pub use s3::{ChecksumCalculation, S3Config, S3ImageFetcher, S3ObjectStore, UploadChecksum};
+pub use s3::{ChecksumCalculation, Encryption, S3Config, S3ImageFetcher, S3ObjectStore, UploadChecksum};
 pub use tls::system_authorities;

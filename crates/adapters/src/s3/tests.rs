@@ -149,7 +149,7 @@ async fn errors_say_what_to_change() {
         store.get(&key("a"), 10).await.unwrap_err().to_string()
     };
     let elsewhere = S3Config { bucket: "elsewhere".into(), ..config(&server) };
-    let read = check(elsewhere, "create the bucket elsewhere or correct store.bucket").await;
+    let read = check(elsewhere, "create the bucket elsewhere or correct store.url").await;
     assert!(read.contains("NoSuchBucket"), "{read}");
     let wrong = S3Config { secret_access_key: Some("wrong".into()), ..config(&server) };
     check(wrong, "check store.access_key_id").await;
