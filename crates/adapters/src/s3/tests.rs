@@ -215,6 +215,23 @@ async fn a_presigned_address_needs_no_keys_and_fits_one_object() {
 }
 
 #[tokio::test]
+async fn links_name_the_public_endpoint_and_calls_go_to_the_other() {
+    let server = server();
+    let line = TestProxy::to(server.port()).listening((Ipv6Addr::LOCALHOST, 0)).await;
+    let public = format!("http://[::1]:{}", line.port());
+    let store = S3ObjectStore::open(S3Config { public_endpoint: Some(public.clone()), ..config(&server) }).await.unwrap();
+    store.put(&key("a.png"), "picture".into()).await.unwrap();
+    let address = store.presign(&key("a.png"), Duration::from_secs(60)).await.unwrap();
+    assert!(address.starts_with(&format!("{public}/echogen-test/a.png?")), "{address}");
+    let answer = tokio::task::spawn_blocking(move || browse(&address)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("picture"), "{answer}");
+    drop(line);
+    assert_eq!(store.get(&key("a.png"), 10).await.unwrap().unwrap(), "picture");
+    let wrong = S3Config { public_endpoint: Some("minio:9000".into()), ..config(&server) };
+    assert!(wrong.check().unwrap_err().to_string().starts_with("store.public_endpoint"), "it is checked too");
+}
+
+#[tokio::test]
 async fn a_bucket_may_be_part_of_the_host() {
     let server = server();
     let amazon = S3Config { endpoint: None, region: "eu-central-1".into(), ..config(&server) };
