@@ -76,8 +76,8 @@ pub(crate) fn loaded(stage: StageName, broker: Option<&Arc<AmqpBroker>>) {
     health().loaded(stage.as_str(), move || consuming(&broker, &queues, began));
 }
 
-/// Returns whether every queue of a stage is being consumed, and since when. For a queue that was never consumed, the
-/// time counts from the start of the stage.
+/// Returns whether every queue of a stage is being consumed, and since when, or the time since the last attempt. For a queue
+/// that was never tried, the time counts from the start of the stage.
 fn consuming(broker: &AmqpBroker, queues: &[QueueName], began: Instant) -> Consuming {
     let seen = broker.consumption();
     let mut state = Consuming { now: true, since: began.elapsed() };
@@ -89,7 +89,8 @@ fn consuming(broker: &AmqpBroker, queues: &[QueueName], began: Instant) -> Consu
             (true, true) => Consuming { now: true, since: state.since.min(since) },
             (true, false) => Consuming { now: false, since },
             (false, true) => state,
-            (false, false) => Consuming { now: false, since: state.since.max(since) },
+            // The last attempt at any of them: they are consumed one after the other, and none if one fails.
+            (false, false) => Consuming { now: false, since: state.since.min(since) },
         };
     }
     state

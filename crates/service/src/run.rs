@@ -1,10 +1,11 @@
-//! The entry point of every role: connects, serves health, loads networks, works until shutdown, drains, closes.
+//! The entry point of every role: serves health, waits until its servers let it work, loads networks, works until shutdown,
+//! drains, closes.
 //!
 //! A process runs one role or all of them, by the same code. The order of shutdown must hold: first all stages drain,
 //! whatever the reason; then the broker's connection is closed, which waits until the broker has processed the final
 //! acknowledgements.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use echogen_adapters::amqp::AmqpBroker;
 use echogen_protocol::RoleName;
@@ -17,9 +18,13 @@ use crate::{
     Backends, Exit, Failure, NetworkSource, backends,
     config::ServiceConfig,
     monitor,
+    readiness::Readiness,
     roles::{self, LoadedStage},
     signals::{interrupted, stop_token},
 };
+
+/// The pause before a stage is started again that lacked a right.
+const RIGHTS_PAUSE: Duration = Duration::from_secs(10);
 
 /// Runs roles on the servers that the settings name, until the first signal, a broken device, or an error from which a
 /// role cannot recover.
@@ -32,11 +37,9 @@ pub async fn run(
     telemetry: &Telemetry,
 ) -> Result<Exit, Failure> {
     let process = Process::begin(roles, config, telemetry).await?;
-    // An address is required: a role with an in-memory broker of its own would never receive a job.
-    let connecting = Box::pin(backends::connect(config));
-    // A process that is stopped before it consumes has nothing to drain.
-    let Some(connected) = process.shutdown.run_until_cancelled(connecting).await else { return Ok(Exit::Success) };
-    let broker = Arc::new(connected?);
+    // An address is required: a role with an in-memory broker of its own would never receive a job. It is connected to when
+    // its rights are checked.
+    let broker = Arc::new(backends::broker(config)?);
     let ended = Box::pin(process.on_broker(&broker, networks)).await;
     // This must be last: closing waits until the broker has processed the final acknowledgements.
     broker.close().await;
@@ -74,9 +77,16 @@ impl<'a> Process<'a> {
     async fn on_broker(&self, broker: &Arc<AmqpBroker>, networks: &dyn NetworkSource) -> Result<(), Failure> {
         let opening = Box::pin(Backends::on_broker(broker, self.config, &self.tracker));
         let Some(backends) = self.shutdown.run_until_cancelled(opening).await else { return Ok(()) };
+        let backends = backends?;
+        let readiness = Readiness::new(self.roles, &backends, broker, self.config)?;
+        // A role that cannot do its work takes none. A process that is stopped before it consumes has nothing to drain.
+        let waiting = Box::pin(readiness.until_able());
+        let Some(able) = self.shutdown.run_until_cancelled(waiting).await else { return Ok(()) };
+        able?;
         let (roles, end) = (self.roles.to_vec(), self.shutdown.clone());
         self.tracker.spawn(monitor::watch_queues(roles, Arc::clone(broker), end));
-        work(self.roles, networks, &backends?, self.config, &self.shutdown).await
+        self.tracker.spawn(readiness.watch(self.shutdown.clone()));
+        work(self.roles, networks, &backends, self.config, &self.shutdown).await
     }
 }
 
@@ -138,7 +148,17 @@ async fn run_stage(
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
     let name = stage.name();
-    let ended = stage.run(&backends, &config, shutdown.clone()).await;
+    let ended = loop {
+        let ended = stage.clone().run(&backends, &config, shutdown.clone()).await;
+        let Err(fault) = &ended else { break ended };
+        let missing = backends.amqp.as_ref().map(|broker| broker.missing_rights()).unwrap_or_default();
+        if !fault.is_permanent() || missing.is_empty() || shutdown.is_cancelled() {
+            break ended;
+        }
+        // A restart would cost the networks and grant no right.
+        error!(stage = %name, error = %fault, missing = missing.join(", "), "a right is missing, will try again");
+        shutdown.run_until_cancelled(tokio::time::sleep(RIGHTS_PAUSE)).await;
+    };
     ended.map_err(|error| {
         error!(stage = %name, %error, "a stage cannot go on");
         shutdown.cancel();

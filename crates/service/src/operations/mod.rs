@@ -17,8 +17,8 @@ use echogen_adapters::amqp::AmqpBroker;
 
 use crate::{Failure, backends, config::ServiceConfig};
 
-/// Connects to the broker that the settings name, and declares the topology. The caller must close the connection,
-/// which waits until the broker has processed the final acknowledgements.
+/// Connects to the broker that the settings name, and declares nothing: a client need not have the right. The caller must
+/// close the connection, which waits until the broker has processed the final acknowledgements.
 pub async fn connect(config: &ServiceConfig) -> Result<Arc<AmqpBroker>, Failure> {
-    Ok(Arc::new(backends::connect(config).await?))
+    Ok(Arc::new(backends::connect_client(config).await?))
 }
