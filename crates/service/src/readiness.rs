@@ -17,7 +17,7 @@ use std::{
 use echogen_adapters::{amqp::AmqpBroker, probe_store};
 use echogen_ports::{Backoff, Cache, Fault, ObjectKey, ObjectStore, clamped_seconds};
 use echogen_protocol::RoleName;
-use echogen_telemetry::health;
+use echogen_telemetry::Health;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -35,10 +35,10 @@ struct Requirement {
 
 impl Requirement {
     /// Not met until it is checked.
-    fn new(name: &'static str) -> Self {
+    fn new(health: &Health, name: &'static str) -> Self {
         let requirement = Self { name, state: Arc::new(Mutex::new(Err(format!("the {name} has not answered yet")))) };
         let asked = requirement.clone();
-        health().requires(name, move || asked.lock().clone());
+        health.requires(name, move || asked.lock().clone());
         requirement
     }
 
@@ -83,8 +83,9 @@ pub(crate) struct Readiness {
 }
 
 impl Readiness {
-    /// The checks for these roles; nothing is checked yet.
+    /// The checks for these roles, which are ready by `health` only once these have passed; nothing is checked yet.
     pub(crate) fn new(
+        health: &Health,
         roles: &[RoleName],
         backends: &Backends,
         broker: &Arc<AmqpBroker>,
@@ -93,14 +94,14 @@ impl Readiness {
         let who = if let [role] = roles { role.as_str() } else { "all" };
         let key = ObjectKey::new(format!("echogen-probe/{who}.json"));
         let key = key.map_err(|error| Failure::usage(format!("the probe's key {error}")))?;
-        let store = |name, store: &Arc<dyn ObjectStore>| (Requirement::new(name), Arc::clone(store));
+        let store = |name, store: &Arc<dyn ObjectStore>| (Requirement::new(health, name), Arc::clone(store));
         Ok(Self {
             stores: [store("result store", &backends.results), store("work store", &backends.work)],
             key,
             cache: Arc::clone(&backends.cache),
-            cache_state: Requirement::new("cache"),
+            cache_state: Requirement::new(health, "cache"),
             broker: Arc::clone(broker),
-            rights: broker_requirement(broker),
+            rights: broker_requirement(health, broker),
             replies: roles.contains(&RoleName::Dispatcher),
             every: clamped_seconds(config.telemetry.probe_seconds),
         })
@@ -176,10 +177,10 @@ impl Readiness {
 }
 
 /// The broker's requirement, which is not met either while a right is missing that was found by its use.
-fn broker_requirement(broker: &Arc<AmqpBroker>) -> Requirement {
-    let requirement = Requirement::new("broker");
+fn broker_requirement(health: &Health, broker: &Arc<AmqpBroker>) -> Requirement {
+    let requirement = Requirement::new(health, "broker");
     let (asked, broker) = (requirement.clone(), Arc::clone(broker));
-    health().requires("broker", move || {
+    health.requires("broker", move || {
         asked.lock().clone()?;
         match broker.missing_rights() {
             missing if missing.is_empty() => Ok(()),

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use echogen_adapters::amqp::AmqpBroker;
 use echogen_protocol::RoleName;
-use echogen_telemetry::Telemetry;
+use echogen_telemetry::{Telemetry, health};
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
@@ -78,7 +78,7 @@ impl<'a> Process<'a> {
         let opening = Box::pin(Backends::on_broker(broker, self.config, &self.tracker));
         let Some(backends) = self.shutdown.run_until_cancelled(opening).await else { return Ok(()) };
         let backends = backends?;
-        let readiness = Readiness::new(self.roles, &backends, broker, self.config)?;
+        let readiness = Readiness::new(health(), self.roles, &backends, broker, self.config)?;
         // A role that cannot do its work takes none. A process that is stopped before it consumes has nothing to drain.
         let waiting = Box::pin(readiness.until_able());
         let Some(able) = self.shutdown.run_until_cancelled(waiting).await else { return Ok(()) };

@@ -102,27 +102,31 @@ pub(super) struct Needs<'a> {
 /// Tries every right; returns those that are missing.
 pub(super) async fn check(connection: &Connection, needs: &Needs<'_>) -> Result<BTreeSet<String>, Fault> {
     let mut lacking = BTreeSet::new();
-    let mut note = |tried: Tried| match tried {
-        Ok(()) => Ok(()),
-        Err((error, asked)) => match missing(&error, asked) {
-            Some(right) => {
-                lacking.insert(right);
-                Ok(())
-            }
-            None => Err(port_error("the rights of the user cannot be checked", error)),
-        },
-    };
     let events = needs.topology.names().events();
-    note(listen(connection, needs.listener, &events).await)?;
-    for exchange in needs.topology.exchanges.iter().map(|exchange| &exchange.name) {
-        if *exchange != needs.topology.names().jobs() {
-            note(write_to(connection, exchange, &events).await)?;
-        }
-    }
+    note(&mut lacking, listen(connection, needs.listener, &events).await)?;
     if needs.replies {
-        note(reply(connection).await)?;
+        note(&mut lacking, reply(connection).await)?;
+    }
+    if lacking.contains(&format!("read on {events}")) {
+        // The other tries need it too, and could say nothing else.
+        return Ok(lacking);
+    }
+    let exchanges = needs.topology.exchanges.iter().map(|exchange| &exchange.name);
+    for exchange in exchanges.filter(|exchange| **exchange != needs.topology.names().jobs()) {
+        note(&mut lacking, write_to(connection, exchange, &events).await)?;
     }
     Ok(lacking)
+}
+
+fn note(lacking: &mut BTreeSet<String>, tried: Tried) -> Result<(), Fault> {
+    let Err((error, asked)) = tried else { return Ok(()) };
+    match missing(&error, asked) {
+        Some(right) => {
+            lacking.insert(right);
+            Ok(())
+        }
+        None => Err(port_error("the rights of the user cannot be checked", error)),
+    }
 }
 
 /// The outcome of one try; an error comes with the right that was used.
@@ -151,16 +155,13 @@ async fn listen(connection: &Connection, listener: &str, events: &str) -> Tried 
     close(channel).await
 }
 
-/// Removes a binding that does not exist.
+/// Removes a binding that does not exist, from an exchange that may be read.
 async fn write_to(connection: &Connection, exchange: &str, readable: &str) -> Tried {
     let (destination, source) = (exchange.into(), readable.into());
     let channel = channel(connection).await?;
     let options = ExchangeUnbindOptions::default();
     let removed = channel.exchange_unbind(destination, source, NOBODY.into(), options, FieldTable::default()).await;
-    if let Err(error) = removed {
-        let is_source = exchange != readable && refused_resource(&error).is_some_and(|resource| resource == readable);
-        return Err((error, if is_source { "read" } else { "write" }));
-    }
+    removed.map_err(|error| (error, "write"))?;
     close(channel).await
 }
 

@@ -73,7 +73,8 @@ async fn a_client_with_the_documented_rights_submits_and_waits() {
     for lane in Lane::ALL {
         let queue = QueueName::of(StageName::Dispatcher, lane);
         client.publish(&queue, message(lane.as_str())).await.unwrap();
-        let delivery = receive(&mut operator.consume(&queue, 1).await.unwrap()).await;
+        let mut consumer = operator.consume(&queue, 1).await.unwrap();
+        let delivery = receive(&mut consumer).await;
         assert_eq!(delivery.message.body, lane.as_str());
         delivery.ack().await.unwrap();
     }
@@ -101,8 +102,8 @@ async fn a_role_with_the_rights_to_its_prefix_works_and_only_replies_need_more()
     role.subscribe("job.cancelled").await.unwrap();
     let queue = QueueName::of(StageName::Sampler, Lane::Standard);
     role.publish_after(&queue, message("again"), Duration::from_millis(1)).await.unwrap();
-    let delivery = receive(&mut role.consume(&queue, 1).await.unwrap()).await;
-    delivery.ack().await.unwrap();
+    let mut consumer = role.consume(&queue, 1).await.unwrap();
+    receive(&mut consumer).await.ack().await.unwrap();
     let fault = role.check_rights(true).await.unwrap_err();
     assert_eq!(role.missing_rights(), ["write on amq.default"], "{fault}");
     assert!(fault.is_permanent() && fault.to_string().contains("write on amq.default"), "{fault}");

@@ -1,16 +1,45 @@
-//! Readiness on private servers. Health belongs to the process, so all of it is one test.
+//! Readiness on private servers.
 
 use std::net::TcpListener;
 
-use echogen_ports::MemoryCache;
 use echogen_testkit::{RabbitMq, Redis, S3Server};
 use tokio_util::task::TaskTracker;
 
 use super::*;
 
-/// What `/readyz` says, but for the stages, which do not run here.
-fn unmet() -> String {
-    health().ready().unwrap_err()
+/// A process without stages, so that only its servers matter.
+struct Process {
+    health: Health,
+    config: ServiceConfig,
+}
+
+impl Process {
+    fn on(server: &S3Server, rabbitmq: &RabbitMq) -> Self {
+        Self { health: Health::default(), config: settings(server, rabbitmq) }
+    }
+
+    fn readiness(&self, broker: &Arc<AmqpBroker>, backends: &Backends) -> Readiness {
+        Readiness::new(&self.health, &[RoleName::Dispatcher], backends, broker, &self.config).unwrap()
+    }
+
+    async fn begin(&self) -> Readiness {
+        let broker = Arc::new(crate::backends::broker(&self.config).unwrap());
+        let backends = Backends::on_broker(&broker, &self.config, &TaskTracker::new()).await.unwrap();
+        self.readiness(&broker, &backends)
+    }
+
+    /// `/readyz` names all of this on one line, and the process lives.
+    fn says(&self, parts: &[&str]) {
+        let why = self.health.ready().unwrap_err();
+        for part in parts {
+            assert!(why.contains(part), "{part} is missing in: {why}");
+        }
+        assert!(!why.contains('\n') && self.health.live().is_ok(), "{why}");
+    }
+
+    fn is_able(&self) {
+        assert_eq!(self.health.ready().unwrap_err(), "nothing runs here yet", "only stages are missing");
+    }
 }
 
 fn settings(server: &S3Server, rabbitmq: &RabbitMq) -> ServiceConfig {
@@ -25,89 +54,68 @@ fn settings(server: &S3Server, rabbitmq: &RabbitMq) -> ServiceConfig {
     config
 }
 
-async fn readiness(config: &ServiceConfig) -> Readiness {
-    let broker = Arc::new(crate::backends::broker(config).unwrap());
-    let backends = Backends::on_broker(&broker, config, &TaskTracker::new()).await.unwrap();
-    Readiness::new(&[RoleName::Dispatcher], &backends, &broker, config).unwrap()
-}
-
-fn says(parts: &[&str]) {
-    let why = unmet();
-    for part in parts {
-        assert!(why.contains(part), "{part} is missing in: {why}");
-    }
-    assert!(!why.contains('\n') && health().live().is_ok(), "{why}");
-}
-
-fn is_able() {
-    assert!(!["store", "broker", "cache"].iter().any(|server| unmet().contains(server)), "{}", unmet());
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn a_role_is_ready_while_its_servers_let_it_work() {
+async fn a_role_is_ready_while_its_stores_let_it_work() {
     let (mut server, rabbitmq) = (S3Server::start().unwrap(), RabbitMq::shared().await);
-    let config = settings(&server, rabbitmq);
-    health().starting("dispatcher");
-    let all = readiness(&config).await;
-    says(&["the result store has not answered yet", "the broker has not answered yet"]);
+    let mut process = Process::on(&server, rabbitmq);
+    let all = process.begin().await;
+    process.says(&["the result store has not answered yet", "the broker has not answered yet"]);
     assert!(all.check().await.unwrap());
-    is_able();
+    process.is_able();
     server.refuse_reads(true);
     assert!(!all.check().await.unwrap());
-    says(&["the result store: cannot read s3://echogen-test/here/results/echogen-probe/dispatcher.json", "AccessDenied"]);
-    says(&["the work store: ", "failed on purpose; allow s3:GetObject and s3:ListBucket in echogen-test"]);
+    process.says(&["the result store: cannot read s3://echogen-test/here/results/echogen-probe/dispatcher.json"]);
+    process.says(&["the work store: ", "AccessDenied (403): failed on purpose; allow s3:GetObject and s3:ListBucket"]);
     server.refuse_reads(false);
     server.go_away();
     assert!(!all.check().await.unwrap());
-    says(&["the server cannot be reached"]);
+    process.says(&["the server cannot be reached"]);
     server.come_back().unwrap();
     let waited = tokio::time::timeout(Duration::from_secs(60), all.until_able()).await;
     waited.expect("it tries again").unwrap();
-    is_able();
-
-    let mut elsewhere = config.clone();
-    elsewhere.store.url = Some("s3://elsewhere".to_owned());
-    assert!(!readiness(&elsewhere).await.check().await.unwrap());
-    says(&["NoSuchBucket", "create the bucket elsewhere or correct store.url"]);
-
-    a_broker(&config, rabbitmq).await;
-    a_cache(&config).await;
+    process.is_able();
+    process.config.store.url = Some("s3://elsewhere".to_owned());
+    assert!(!process.begin().await.check().await.unwrap());
+    process.says(&["NoSuchBucket", "create the bucket elsewhere or correct store.url"]);
 }
 
-async fn a_broker(config: &ServiceConfig, rabbitmq: &RabbitMq) {
-    let (mut absent, mut wrong, mut lesser) = (config.clone(), config.clone(), config.clone());
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_is_ready_while_its_user_has_the_rights() {
+    let (server, rabbitmq) = (S3Server::start().unwrap(), RabbitMq::shared().await);
+    let mut process = Process::on(&server, rabbitmq);
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    absent.broker.url = Some(rabbitmq.amqp_url_at(nobody).into());
-    assert!(!readiness(&absent).await.check().await.unwrap(), "it may come");
-    says(&["the broker: RabbitMQ at 127.0.0.1:"]);
-    wrong.broker.url = Some(rabbitmq.amqp_url().replace("guest:guest", "guest:wrong").into());
-    let failure = readiness(&wrong).await.check().await.unwrap_err();
+    process.config.broker.url = Some(rabbitmq.amqp_url_at(nobody).into());
+    assert!(!process.begin().await.check().await.unwrap(), "it may come");
+    process.says(&["the broker: RabbitMQ at 127.0.0.1:"]);
+    process.config.broker.url = Some(rabbitmq.amqp_url().replace("guest:guest", "guest:wrong").into());
+    let failure = process.begin().await.check().await.unwrap_err();
     assert!(failure.message.contains("check the user"), "{failure}");
 
     let send = async |path: &str, body: &str| rabbitmq.management_send("PUT", path, body).await.unwrap();
     send("/api/users/lesser", r#"{"password": "lesser", "tags": ""}"#).await;
-    let prefix = config.broker.prefix.replace('-', "[-]");
+    let prefix = process.config.broker.prefix.replace('-', "[-]");
     let pattern = format!("^{prefix}[.]");
     let rights = |write: &str| format!(r#"{{"configure": "{pattern}", "write": "{write}", "read": "{pattern}"}}"#);
     send("/api/permissions/%2f/lesser", &rights(&pattern)).await;
-    lesser.broker.url = Some(rabbitmq.amqp_url().replace("guest:guest", "lesser:lesser").into());
-    let all = readiness(&lesser).await;
+    process.config.broker.url = Some(rabbitmq.amqp_url().replace("guest:guest", "lesser:lesser").into());
+    let all = process.begin().await;
     assert!(!all.check().await.unwrap());
-    says(&["the broker: ", "lacks rights: write on amq.default"]);
+    process.says(&["the broker: ", "lacks rights: write on amq.default"]);
     send("/api/permissions/%2f/lesser", &rights(&format!("^({prefix}[.]|amq[.]default$)"))).await;
     assert!(all.check().await.unwrap());
-    is_able();
+    process.is_able();
 }
 
-async fn a_cache(config: &ServiceConfig) {
-    let (mut cluster, mut absent) = (config.clone(), config.clone());
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cache_costs_readiness_only_if_a_person_must_act() {
+    let (server, rabbitmq) = (S3Server::start().unwrap(), RabbitMq::shared().await);
+    let mut process = Process::on(&server, rabbitmq);
     let redis = Redis::start_with(&["--cluster-enabled", "yes"]).unwrap();
-    cluster.cache.redis.url = Some(redis.url().into());
-    assert!(readiness(&cluster).await.check().await.unwrap(), "it can work");
-    says(&["the cache: redis at 127.0.0.1:", "is a Redis Cluster; EchoGen needs one server"]);
-    absent.cache.redis.url = Some(redis.url().into());
+    process.config.cache.redis.url = Some(redis.url().into());
+    let all = process.begin().await;
+    assert!(all.check().await.unwrap(), "it can work");
+    process.says(&["the cache: redis at 127.0.0.1:", "is a Redis Cluster; EchoGen needs one server"]);
     drop(redis);
-    assert!(readiness(&absent).await.check().await.unwrap());
-    is_able();
-    MemoryCache::new(1).check().await.unwrap();
+    assert!(all.check().await.unwrap());
+    process.is_able();
 }
