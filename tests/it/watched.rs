@@ -130,7 +130,7 @@ impl Watched {
 }
 
 /// Sends an HTTP request; returns status and body.
-fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> (u16, String) {
+pub(crate) fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).expect("the endpoint is there");
     let length = body.len();
     let request = format!(

@@ -132,8 +132,25 @@ pub(crate) async fn end_on_fault(shutdown: CancellationToken) {
 
 #[cfg(test)]
 mod tests {
+    use echogen_adapters::amqp::AmqpConfig;
+    use echogen_ports::Broker;
+
     use super::*;
     use crate::Exit;
+
+    #[tokio::test]
+    async fn a_role_that_tries_to_consume_lives_however_long_the_broker_is_away() {
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let broker = AmqpBroker::new(AmqpConfig::at(format!("amqp://guest:guest@{nobody}/%2f"))).unwrap();
+        let hour = Duration::from_secs(3_600);
+        let long_ago = Instant::now().checked_sub(hour).unwrap();
+        let queues = StageName::Dispatcher.queues();
+        let state = consuming(&broker, &queues, long_ago);
+        assert!(!state.now && state.since >= hour, "it has never tried, so it is stuck: {state:?}");
+        broker.consume(&queues[0], 1).await.map(drop).unwrap_err();
+        let state = consuming(&broker, &queues, long_ago);
+        assert!(!state.now && state.since < hour / 2, "{state:?}");
+    }
 
     #[tokio::test]
     async fn a_device_fault_ends_the_roles_with_an_exit_code_of_its_own() {

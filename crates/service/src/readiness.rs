@@ -10,7 +10,10 @@
 //! the networks and mend nothing. Each change is logged once.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -75,6 +78,7 @@ pub(crate) struct Readiness {
     key: ObjectKey,
     cache: Arc<dyn Cache>,
     cache_state: Requirement,
+    cache_is_away: AtomicBool,
     broker: Arc<AmqpBroker>,
     rights: Requirement,
     /// Whether a role of this process publishes to clients' reply queues.
@@ -100,6 +104,7 @@ impl Readiness {
             key,
             cache: Arc::clone(&backends.cache),
             cache_state: Requirement::new(health, "cache"),
+            cache_is_away: AtomicBool::new(false),
             broker: Arc::clone(broker),
             rights: broker_requirement(health, broker),
             replies: roles.contains(&RoleName::Dispatcher),
@@ -164,14 +169,22 @@ impl Readiness {
     }
 
     async fn check_cache(&self) {
-        match self.cache.check().await {
-            Err(fault) if !fault.is_permanent() => {
-                warn!(error = %fault, "the cache cannot be used; jobs go on and take longer");
+        let checked = self.cache.check().await;
+        let is_away = checked.as_ref().is_err_and(|fault| !fault.is_permanent());
+        let was_away = self.cache_is_away.swap(is_away, Ordering::Relaxed);
+        match checked {
+            Err(fault) if is_away => {
+                if !was_away {
+                    warn!(error = %fault, "the cache cannot be used; jobs go on and take longer");
+                }
                 self.cache_state.checked(Ok(()));
             }
             checked => {
                 self.cache_state.checked(checked);
             }
+        }
+        if was_away && !is_away {
+            info!("the cache answers again");
         }
     }
 }

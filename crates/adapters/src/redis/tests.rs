@@ -163,6 +163,10 @@ async fn a_redis_that_was_never_there_is_a_transient_error() {
     assert!(!cache.get("a").await.unwrap_err().is_permanent());
 }
 
+/// The rules that the page on operations gives a user.
+const DOCUMENTED: &str =
+    "--user worker on >secret ~echogen:* +@read +@write +@scripting +@connection +time +info";
+
 /// What the check of a server says that was started with these arguments.
 async fn checked(arguments: &str, user: &str) -> Result<(), Fault> {
     let redis = Redis::start_with(&arguments.split_whitespace().collect::<Vec<_>>()).unwrap();
@@ -182,6 +186,7 @@ async fn a_server_that_cannot_be_used_is_named() {
         ("--requirepass right", ":wrong@", true, "check cache.url"),
         ("--user worker on >secret ~* +@all -evalsha", "worker:secret@", true, "change the user's rules"),
         ("--user worker on >secret ~other* +@all", "worker:secret@", true, "change the user's rules"),
+        (DOCUMENTED, "worker:secret@", true, ""),
         ("--user worker on >secret ~* +@all -info", "worker:secret@", true, ""),
     ] {
         match checked(arguments, user).await {
