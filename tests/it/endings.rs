@@ -218,7 +218,9 @@ async fn a_system_in_one_process_names_the_right_that_it_lacks_and_works_when_it
         (status == 503 && text.contains(&right)).then_some(())
     });
     assert!(said().contains(&right) && ask(address, "GET", "/livez", "").0 == 200, "{}", said());
-    send("/api/permissions/%2f/barred", r#"{"configure": ".*", "write": ".*", "read": ".*"}"#).await.expect("all is allowed");
+    send("/api/permissions/%2f/barred", r#"{"configure": ".*", "write": ".*", "read": ".*"}"#)
+        .await
+        .expect("all is allowed");
     wait_for("it works", TIMEOUT, || (ask(address, "GET", "/readyz", "").0 == 200).then_some(()));
     up.signal(Signal::TERM);
     assert_eq!(up.end(TIMEOUT), Some(0), "{}", said());

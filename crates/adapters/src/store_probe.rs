@@ -16,7 +16,9 @@ pub async fn probe_store(store: &dyn ObjectStore, key: &ObjectKey) -> Result<(),
     store.put(key, Bytes::from_static(WRITTEN)).await?;
     match store.get(key, REPLACED.len() as u64).await? {
         Some(found) if found == WRITTEN => {}
-        Some(_) => return Err(Fault::unavailable(format!("the store returned other bytes of {key} than were written"))),
+        Some(_) => {
+            return Err(Fault::unavailable(format!("the store returned other bytes of {key} than were written")));
+        }
         None => return Err(Fault::unavailable(format!("the store does not have {key}, which it has just taken"))),
     }
     if store.put_if_absent(key, Bytes::from_static(REPLACED)).await? {

@@ -233,8 +233,8 @@ mod tests {
         config.fetch.subject_folder = subject_folder.map(Into::into);
         let tracker = TaskTracker::new();
         let backends = match embedded {
-            true => Backends::embedded(&config, &tracker).await.unwrap(),
-            false => Backends::open(Arc::new(MemoryBroker::new()), &config, &tracker).await.unwrap(),
+            true => Box::pin(Backends::embedded(&config, &tracker)).await.unwrap(),
+            false => Box::pin(Backends::open(Arc::new(MemoryBroker::new()), &config, &tracker)).await.unwrap(),
         };
         let fetched = backends.fetcher.fetch(&picture.into(), 1_000_000).await;
         fetched.map(|bytes| bytes.len()).map_err(|error| error.to_string())

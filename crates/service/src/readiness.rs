@@ -53,7 +53,9 @@ impl Requirement {
         if *state != now {
             match &outcome {
                 Ok(()) => info!(requirement = self.name, "as it must be"),
-                Err((true, why)) => error!(requirement = self.name, error = %on_one_line(why), "a person must change this"),
+                Err((true, why)) => {
+                    error!(requirement = self.name, error = %on_one_line(why), "a person must change this")
+                }
                 Err((false, why)) => warn!(requirement = self.name, error = %on_one_line(why), "not as it must be"),
             }
         }

@@ -5,9 +5,10 @@
 //! whatever the reason; then the broker's connection is closed, which waits until the broker has processed the final
 //! acknowledgements.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use echogen_adapters::amqp::AmqpBroker;
+use echogen_ports::Backoff;
 use echogen_protocol::RoleName;
 use echogen_telemetry::{Telemetry, health};
 use tokio::task::JoinSet;
@@ -23,8 +24,8 @@ use crate::{
     signals::{interrupted, stop_token},
 };
 
-/// The pause before a stage is started again that lacked a right.
-const RIGHTS_PAUSE: Duration = Duration::from_secs(10);
+/// The pauses before a stage is started again that lacks a right.
+const RIGHTS_PAUSE: Backoff = Backoff::doubling(5.0, 60.0);
 
 /// Runs roles on the servers that the settings name, until the first signal, a broken device, or an error from which a
 /// role cannot recover.
@@ -147,7 +148,7 @@ async fn run_stage(
     config: ServiceConfig,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
-    let name = stage.name();
+    let (name, mut failures) = (stage.name(), 0);
     let ended = loop {
         let ended = stage.clone().run(&backends, &config, shutdown.clone()).await;
         let Err(fault) = &ended else { break ended };
@@ -157,7 +158,8 @@ async fn run_stage(
         }
         // A restart would cost the networks and grant no right.
         error!(stage = %name, error = %fault, missing = missing.join(", "), "a right is missing, will try again");
-        shutdown.run_until_cancelled(tokio::time::sleep(RIGHTS_PAUSE)).await;
+        failures += 1;
+        shutdown.run_until_cancelled(tokio::time::sleep(RIGHTS_PAUSE.wait(failures))).await;
     };
     ended.map_err(|error| {
         error!(stage = %name, %error, "a stage cannot go on");

@@ -112,8 +112,7 @@ impl Health {
     /// What `/livez` says: an error is a line on what is wrong.
     pub fn live(&self) -> Result<(), String> {
         for (stage, consuming) in self.consuming() {
-            if let Some(Consuming { now: false, since }) =
-                consuming.filter(|consuming| consuming.since > ATTEMPT_LIMIT)
+            if let Some(Consuming { now: false, since }) = consuming.filter(|consuming| consuming.since > ATTEMPT_LIMIT)
             {
                 return Err(format!("the {stage} has not tried to consume for {} seconds", since.as_secs()));
             }

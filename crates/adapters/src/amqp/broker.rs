@@ -61,8 +61,7 @@ impl AmqpBroker {
         let (tasks, poison_isolation) = (TaskTracker::new(), Arc::default());
         let event_route = EventRoute::default();
         let missing_rights = MissingRights::default();
-        let context =
-            SessionContext { settings, topology, tasks, poison_isolation, event_route, side, missing_rights };
+        let context = SessionContext { settings, topology, tasks, poison_isolation, event_route, side, missing_rights };
         let context = Arc::new(context);
         Ok(Self {
             publishing: Arc::new(SharedSession::new(Arc::clone(&context))),

@@ -164,8 +164,7 @@ async fn a_redis_that_was_never_there_is_a_transient_error() {
 }
 
 /// The rules that the page on operations gives a user.
-const DOCUMENTED: &str =
-    "--user worker on >secret ~echogen:* +@read +@write +@scripting +@connection +time +info";
+const DOCUMENTED: &str = "--user worker on >secret ~echogen:* +@read +@write +@scripting +@connection +time +info";
 
 /// What the check of a server says that was started with these arguments.
 async fn checked(arguments: &str, user: &str) -> Result<(), Fault> {

@@ -40,7 +40,9 @@ impl Access {
         match self {
             // Without the right to list, S3 answers "denied" instead of "not found".
             Self::Read => "allow s3:GetObject and s3:ListBucket",
-            Self::Write { .. } => "allow s3:PutObject (or set store.encryption if the policy demands encryption headers)",
+            Self::Write { .. } => {
+                "allow s3:PutObject (or set store.encryption if the policy demands encryption headers)"
+            }
             Self::Delete => "allow s3:DeleteObject",
         }
     }

@@ -219,7 +219,8 @@ async fn links_name_the_public_endpoint_and_calls_go_to_the_other() {
     let server = server();
     let line = TestProxy::to(server.port()).listening((Ipv6Addr::LOCALHOST, 0)).await;
     let public = format!("http://[::1]:{}", line.port());
-    let store = S3ObjectStore::open(S3Config { public_endpoint: Some(public.clone()), ..config(&server) }).await.unwrap();
+    let store =
+        S3ObjectStore::open(S3Config { public_endpoint: Some(public.clone()), ..config(&server) }).await.unwrap();
     store.put(&key("a.png"), "picture".into()).await.unwrap();
     let address = store.presign(&key("a.png"), Duration::from_secs(60)).await.unwrap();
     assert!(address.starts_with(&format!("{public}/echogen-test/a.png?")), "{address}");

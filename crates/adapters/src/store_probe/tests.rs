@@ -32,7 +32,11 @@ async fn a_good_store_is_good_again_and_again() {
 #[tokio::test]
 async fn every_habit_is_found_with_the_stores_own_words_and_the_setting_that_helps() {
     for (habit, permanent, parts) in [
-        (Habit::NoBucket, true, ["The specified bucket does not exist", "create the bucket bucket or correct store.url"]),
+        (
+            Habit::NoBucket,
+            true,
+            ["The specified bucket does not exist", "create the bucket bucket or correct store.url"],
+        ),
         (Habit::Deny, true, ["cannot write", "allow s3:PutObject"]),
         (Habit::ReadOnly, true, ["Access Denied", "allow s3:PutObject"]),
         (Habit::WriteOnly, true, ["cannot read", "allow s3:GetObject"]),

@@ -22,7 +22,7 @@ impl User {
         let server = RabbitMq::shared().await;
         let prefix = RabbitMq::fresh_prefix();
         let body = json!({ "password": prefix, "tags": "" }).to_string();
-        server.management_send("PUT", &format!("/api/users/{prefix}"), &body).await.unwrap();
+        server.management_send("PUT", &format!("/api/users/{prefix}"), &body).await.expect("a user is made");
         let url = format!("amqp://{prefix}:{prefix}@127.0.0.1:{}/%2f", server.amqp_port());
         let user = Self { config: AmqpConfig { prefix, ..AmqpConfig::at(url) } };
         user.grant(configure, write, read).await;
@@ -35,17 +35,17 @@ impl User {
         let rights =
             json!({ "configure": pattern(configure), "write": pattern(write), "read": pattern(read) }).to_string();
         let path = format!("/api/permissions/%2f/{prefix}");
-        RabbitMq::shared().await.management_send("PUT", &path, &rights).await.unwrap();
+        RabbitMq::shared().await.management_send("PUT", &path, &rights).await.expect("rights are set");
     }
 
     /// A broker of somebody who may do everything, under the same prefix, with everything declared.
     async fn operator(&self) -> AmqpBroker {
         let url = Some(RabbitMq::shared().await.amqp_url().into());
-        AmqpBroker::connect(AmqpConfig { url, ..self.config.clone() }).await.unwrap()
+        AmqpBroker::connect(AmqpConfig { url, ..self.config.clone() }).await.expect("it may all")
     }
 
     fn role(&self) -> AmqpBroker {
-        AmqpBroker::new(self.config.clone()).unwrap()
+        AmqpBroker::new(self.config.clone()).expect("the settings are good")
     }
 
     /// The names of rights, in which `P` stands for the prefix.
@@ -56,12 +56,8 @@ impl User {
 
 /// A client's rights, as the page on the protocol grants them.
 async fn client() -> User {
-    User::with(
-        r"^(shop\..*|amq\.gen.*)$",
-        r"^(P\.jobs|shop\..*|amq\.gen.*)$",
-        r"^(P\.events|shop\..*|amq\.gen.*)$",
-    )
-    .await
+    User::with(r"^(shop\..*|amq\.gen.*)$", r"^(P\.jobs|shop\..*|amq\.gen.*)$", r"^(P\.events|shop\..*|amq\.gen.*)$")
+        .await
 }
 
 #[tokio::test]
