@@ -10,8 +10,8 @@ const REPLACED: &[u8] = b"{\"probe\": \"a conditional write has replaced what wa
 
 /// Writes an object at this key, reads it, and tries to write it again only if it is absent.
 ///
-/// Every process of a role may use the same key at the same time: all write the same bytes. The object stays, because
-/// deleting it would need a right that nothing else here needs.
+/// Every process of a role may use the same key at the same time: all write the same bytes. The object stays:
+/// deleting it would need a right that only the removal of a failed result needs.
 pub async fn probe_store(store: &dyn ObjectStore, key: &ObjectKey) -> Result<(), Fault> {
     store.put(key, Bytes::from_static(WRITTEN)).await?;
     match store.get(key, REPLACED.len() as u64).await? {
