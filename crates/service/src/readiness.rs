@@ -148,7 +148,7 @@ impl Readiness {
         }
     }
 
-    /// Checks everything once; returns whether the roles can work.
+    /// Checks everything once; returns whether the roles can work. An error: the broker refuses what no right would allow.
     async fn check(&self) -> Result<bool, Failure> {
         let [results, work] = &self.stores;
         let (results, work, rights, ()) = tokio::join!(
@@ -157,13 +157,15 @@ impl Readiness {
             self.broker.check_rights(self.replies),
             self.check_cache(),
         );
-        if let Err(fault) = &rights
-            && fault.is_permanent()
-            && self.broker.missing_rights().is_empty()
-        {
-            return Err(Failure::refused("RabbitMQ cannot be used", fault));
+        let is_refused = |fault: &&Fault| fault.is_permanent() && self.broker.missing_rights().is_empty();
+        let refused = rights.as_ref().err().filter(is_refused);
+        let refused = refused.map(|fault| Failure::refused("RabbitMQ cannot be used", fault));
+        // In any case, so that a password that is changed later shows.
+        let has_rights = self.rights.checked(rights);
+        match refused {
+            Some(failure) => Err(failure),
+            None => Ok(has_rights && results && work),
         }
-        Ok(self.rights.checked(rights) && results && work)
     }
 
     async fn check_store(&self, (requirement, store): &(Requirement, Arc<dyn ObjectStore>)) -> bool {

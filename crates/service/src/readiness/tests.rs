@@ -90,6 +90,7 @@ async fn a_role_is_ready_while_its_user_has_the_rights() {
     process.config.broker.url = Some(rabbitmq.amqp_url().replace("guest:guest", "guest:wrong").into());
     let failure = process.begin().await.check().await.unwrap_err();
     assert!(failure.message.contains("check the user"), "{failure}");
+    process.says(&["the broker: ", "check the user"]);
 
     let send = async |path: &str, body: &str| rabbitmq.management_send("PUT", path, body).await.unwrap();
     send("/api/users/lesser", r#"{"password": "lesser", "tags": ""}"#).await;
