@@ -280,7 +280,7 @@ def test_probes_use_the_port_that_is_listened_on(case):
         for name in ("startupProbe", "readinessProbe", "livenessProbe"):
             if name in container:
                 assert ports[container[name]["httpGet"]["port"]] == PORT
-                assert container[name]["httpGet"]["path"] == ("/livez" if name == "livenessProbe" else "/readyz")
+                assert container[name]["httpGet"]["path"] == ("/readyz" if name == "readinessProbe" else "/livez")
 
 
 @pytest.mark.parametrize("case", CASES)

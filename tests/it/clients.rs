@@ -64,6 +64,23 @@ async fn broker() -> (AmqpBroker, AmqpConfig) {
     (AmqpBroker::connect(config.clone()).await.expect("the broker takes connections"), config)
 }
 
+/// The same installation for a user with the rights that the page on the protocol grants a client.
+async fn as_client(config: &AmqpConfig) -> AmqpConfig {
+    let (server, name) = (RabbitMq::shared().await, format!("client-{}", config.prefix));
+    let own = config.prefix.replace('-', "[-]");
+    let rights = serde_json::json!({
+        "configure": "^(shop[.].*|amq[.]gen.*)$",
+        "write": format!("^({own}[.]jobs|shop[.].*|amq[.]gen.*)$"),
+        "read": format!("^({own}[.]events|shop[.].*|amq[.]gen.*)$"),
+    });
+    let password = r#"{"password": "shop", "tags": ""}"#;
+    server.management_send("PUT", &format!("/api/users/{name}"), password).await.expect("a user is made");
+    let path = format!("/api/permissions/%2f/{name}");
+    server.management_send("PUT", &path, &rights.to_string()).await.expect("the user may submit");
+    let url = format!("amqp://{name}:shop@127.0.0.1:{}/%2f", server.amqp_port());
+    AmqpConfig { url: Some(url.into()), ..config.clone() }
+}
+
 async fn next(consumer: &mut Box<dyn Consumer>) -> Delivery {
     let received = timeout(Duration::from_secs(60), consumer.receive()).await.expect("the client sends a job");
     received.expect("receive works").expect("the consumer goes on")
@@ -91,7 +108,7 @@ async fn check(client: impl FnOnce(&AmqpConfig, &Path) -> Command, failure: Opti
     let good = failure.is_none();
     let queue = QueueName::of(StageName::Dispatcher, Lane::Interactive);
     let mut consumer = broker.consume(&queue, 10).await.expect("consume works");
-    let mut command = client(&config, &jobs);
+    let mut command = client(&as_client(&config).await, &jobs);
     let client = std::thread::spawn(move || command.stdin(Stdio::null()).output());
     let mut failures = [None, failure].into_iter();
     for prompt in ["a dog on a beach", "a dog in the snow"] {

@@ -19,7 +19,10 @@ use echogen_testkit::RabbitMq;
 use rustix::process::Signal;
 use tokio::time::timeout;
 
-use crate::program::{Folder, Run, Running, subject, wait_for};
+use crate::{
+    program::{Folder, Run, Running, subject, wait_for},
+    watched::ask,
+};
 
 /// Timeout of every wait, for a machine that is busy with other work.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -185,7 +188,7 @@ async fn a_process_that_ends_closes_its_connections_to_the_broker() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_system_in_one_process_says_why_it_cannot_go_on() {
+async fn a_system_in_one_process_names_the_right_that_it_lacks_and_works_when_it_has_it() {
     let rabbitmq = RabbitMq::shared().await;
     let send = async |path: &str, body: &str| rabbitmq.management_send("PUT", path, body).await;
     send("/api/users/barred", r#"{"password": "barred", "tags": ""}"#).await.expect("a user is made");
@@ -198,11 +201,29 @@ async fn a_system_in_one_process_says_why_it_cannot_go_on() {
     Run::of(declare).expect(0);
     let all_but_one = r#"{"configure": ".*", "write": ".*", "read": "^(?!.*sample).*$"}"#;
     send("/api/permissions/%2f/barred", all_but_one).await.expect("the user may do almost everything");
-    let mut command = folder.command(&["up", "--listen", "none", "--threads", "1"]);
+    let mut command = folder.command(&["up", "--listen", "127.0.0.1:0", "--log", "info", "--threads", "1"]);
     command.env("ECHOGEN_BROKER_URL", format!("amqp://barred:barred@127.0.0.1:{}/%2f", rabbitmq.amqp_port()));
-    command.env("ECHOGEN_BROKER_PREFIX", prefix).env("ECHOGEN_STORE_URL", "store");
-    let run = Run::of(command).expect(2);
-    assert!(run.stderr.contains("error: the sampler cannot go on: "), "{}", run.stderr);
+    command.env("ECHOGEN_BROKER_PREFIX", &prefix).env("ECHOGEN_STORE_URL", "store");
+    command.env("ECHOGEN_TELEMETRY_LOG_FORMAT", "json");
+    let mut up = start(&folder, command);
+    let said = || String::from_utf8_lossy(&folder.read("said")).into_owned();
+    let address = wait_for("it listens", TIMEOUT, || {
+        let line = said().lines().find(|line| line.contains("serving health and metrics"))?.to_owned();
+        let line: serde_json::Value = serde_json::from_str(&line).ok()?;
+        line.get("address")?.as_str()?.parse().ok()
+    });
+    let right = format!("read on {prefix}.sample");
+    wait_for("the right is named", TIMEOUT, || {
+        let (status, text) = ask(address, "GET", "/readyz", "");
+        (status == 503 && text.contains(&right)).then_some(())
+    });
+    assert!(said().contains(&right) && ask(address, "GET", "/livez", "").0 == 200, "{}", said());
+    send("/api/permissions/%2f/barred", r#"{"configure": ".*", "write": ".*", "read": ".*"}"#)
+        .await
+        .expect("all is allowed");
+    wait_for("it works", TIMEOUT, || (ask(address, "GET", "/readyz", "").0 == 200).then_some(()));
+    up.signal(Signal::TERM);
+    assert_eq!(up.end(TIMEOUT), Some(0), "{}", said());
 }
 
 #[test]

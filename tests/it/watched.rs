@@ -30,6 +30,8 @@ const REDIS_PASSWORD: &str = "hush-redis-4712";
 /// Servers with secret passwords, and an isolated installation on them.
 struct Servers {
     settings: Vec<(&'static str, String)>,
+    /// The broker's address behind `role-` or `client-`, whose rights differ.
+    server: String,
     redis: Redis,
     s3: S3Server,
 }
@@ -38,10 +40,21 @@ impl Servers {
     async fn start() -> Self {
         let rabbitmq = RabbitMq::shared().await;
         let send = async |path: &str, body: &str| rabbitmq.management_send("PUT", path, body).await;
-        let user = format!(r#"{{"password": "{AMQP_PASSWORD}", "tags": ""}}"#);
-        send("/api/users/watched", &user).await.expect("a user is made");
-        let everything = r#"{"configure": ".*", "write": ".*", "read": ".*"}"#;
-        send("/api/permissions/%2f/watched", everything).await.expect("the user may work");
+        let (prefix, password) =
+            (RabbitMq::fresh_prefix(), format!(r#"{{"password": "{AMQP_PASSWORD}", "tags": ""}}"#));
+        // The rights that the page on the protocol grants: to roles, and to a client.
+        let own = prefix.replace('-', "[-]");
+        let role = [format!("^{own}[.]"), format!("^({own}[.]|amq[.]default$)"), format!("^{own}[.]")];
+        let client = [
+            "^(shop[.].*|amq[.]gen.*)$".to_owned(),
+            format!("^({own}[.]jobs|shop[.].*|amq[.]gen.*)$"),
+            format!("^({own}[.]events|shop[.].*|amq[.]gen.*)$"),
+        ];
+        for (name, [configure, write, read]) in [("role", role), ("client", client)] {
+            send(&format!("/api/users/{name}-{prefix}"), &password).await.expect("a user is made");
+            let rights = serde_json::json!({ "configure": configure, "write": write, "read": read }).to_string();
+            send(&format!("/api/permissions/%2f/{name}-{prefix}"), &rights).await.expect("the user may work");
+        }
         let (redis, s3) = (Redis::start().expect("redis starts"), S3Server::start().expect("S3 starts"));
         let mut stream = TcpStream::connect(("127.0.0.1", redis.port())).expect("redis is there");
         stream.write_all(format!("CONFIG SET requirepass {REDIS_PASSWORD}\r\n").as_bytes()).expect("redis listens");
@@ -49,15 +62,15 @@ impl Servers {
         stream.read_exact(&mut answer).expect("redis answers");
         assert_eq!(&answer, b"+OK\r\n");
         let settings = vec![
-            ("ECHOGEN_BROKER_URL", format!("amqp://watched:{AMQP_PASSWORD}@127.0.0.1:{}/%2f", rabbitmq.amqp_port())),
-            ("ECHOGEN_BROKER_PREFIX", RabbitMq::fresh_prefix()),
+            ("ECHOGEN_BROKER_PREFIX", prefix.clone()),
             ("ECHOGEN_CACHE_URL", format!("redis://:{REDIS_PASSWORD}@127.0.0.1:{}/0", redis.port())),
             ("ECHOGEN_STORE_URL", format!("s3://{}/watched", s3.bucket())),
             ("ECHOGEN_STORE_ENDPOINT", s3.endpoint()),
             ("ECHOGEN_STORE_ACCESS_KEY_ID", s3.access_key().to_owned()),
             ("ECHOGEN_STORE_SECRET_ACCESS_KEY", s3.secret_key().to_owned()),
         ];
-        Self { settings, redis, s3 }
+        let server = format!("{prefix}:{AMQP_PASSWORD}@127.0.0.1:{}/%2f", rabbitmq.amqp_port());
+        Self { settings, server, redis, s3 }
     }
 
     /// Returns a command of the program on these servers, with its log in JSON.
@@ -65,6 +78,8 @@ impl Servers {
         let mut command = folder.command(arguments);
         command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").env("ECHOGEN_TELEMETRY_LOG_FORMAT", "json");
         command.envs(self.settings.iter().map(|(name, value)| (*name, value)));
+        let user = if RoleName::NAMES.contains(&arguments[0]) { "role" } else { "client" };
+        command.env("ECHOGEN_BROKER_URL", format!("amqp://{user}-{}", self.server));
         command
     }
 
@@ -130,7 +145,7 @@ impl Watched {
 }
 
 /// Sends an HTTP request; returns status and body.
-fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> (u16, String) {
+pub(crate) fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).expect("the endpoint is there");
     let length = body.len();
     let request = format!(

@@ -9,6 +9,7 @@
 //! - [`HttpCallbackSender`]: sends the event of a job's end to the client's own server.
 //! - [`RedisCache`]: values and leases in Redis.
 //! - [`S3ObjectStore`]: objects in a bucket.
+//! - [`probe_store()`]: whether a store does what the stages need.
 //!
 //! Each adapter has a configuration of plain data, and checks it when it is opened. Stages never see this crate; only
 //! `service` joins the two.
@@ -23,8 +24,11 @@ mod metered_object_store;
 mod redis;
 mod retry_after;
 mod s3;
+mod store_probe;
 #[cfg(test)]
 mod test_proxy;
+#[cfg(test)]
+mod test_store;
 #[cfg(test)]
 mod test_tls;
 mod tls;
@@ -35,5 +39,6 @@ pub use http::{AllowedNetwork, CallbackConfig, HttpCallbackSender, HttpConfig, H
 pub use image_fetchers::ImageFetchers;
 pub use metered_object_store::MeteredObjectStore;
 pub use redis::{RedisCache, RedisConfig};
-pub use s3::{ChecksumCalculation, S3Config, S3ImageFetcher, S3ObjectStore, UploadChecksum};
+pub use s3::{ChecksumCalculation, Encryption, S3Config, S3ImageFetcher, S3ObjectStore, UploadChecksum};
+pub use store_probe::probe_store;
 pub use tls::system_authorities;

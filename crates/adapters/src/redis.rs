@@ -31,7 +31,7 @@ use tokio::time::timeout;
 use config::Checked;
 pub use config::RedisConfig;
 use connection::{SharedConnection, is_lost};
-use error::port_error;
+use error::{CLUSTER, REPLICA, port_error};
 
 /// The longest time to live: Redis counts milliseconds in 63 bits, and nothing here is worth keeping longer.
 const MAX_TTL: Duration = Duration::from_secs(30 * 86_400);
@@ -46,6 +46,10 @@ const SMALL: u64 = 64 * 1024;
 
 /// A large value has one response timeout more for each of these many bytes.
 const BYTES_PER_TIMEOUT: u64 = 1024 * 1024;
+
+/// The key of the value and of the lease that [`RedisCache::check`] uses, and how long they live.
+const PROBE: &str = "probe";
+const PROBE_TTL: Duration = Duration::from_secs(10);
 
 /// A cache in Redis, or in a server with the same protocol.
 pub struct RedisCache {
@@ -204,6 +208,25 @@ impl Cache for RedisCache {
         Ok(token.map(FencingToken))
     }
 
+    /// Calls everything that the other methods call.
+    async fn check(&self) -> Result<(), Fault> {
+        // A user may be forbidden to ask; then the calls below find out.
+        if let Ok(info) = self.command::<String>(&cmd("INFO")).await
+            && let Some(why) = unusable(&info)
+        {
+            return Err(Fault::refused(format!("redis at {} {why}", self.place)));
+        }
+        self.put(PROBE, Bytes::from_static(b"probe"), PROBE_TTL).await?;
+        self.get(PROBE).await?;
+        self.contains(PROBE).await?;
+        // Another process may hold it for the moment.
+        if let Some(token) = self.acquire_lease(PROBE, PROBE_TTL).await? {
+            self.renew_lease(PROBE, token, PROBE_TTL).await?;
+            self.release_lease(PROBE, token).await?;
+        }
+        Ok(())
+    }
+
     async fn renew_lease(&self, key: &str, token: FencingToken, ttl: Duration) -> Result<bool, Fault> {
         let (lease, _) = self.lease_keys(key);
         self.script(scripts::RENEW.key(lease).arg(token.0).arg(milliseconds(ttl))).await
@@ -213,6 +236,15 @@ impl Cache for RedisCache {
         let (lease, _) = self.lease_keys(key);
         self.script(scripts::RELEASE.key(lease).arg(token.0)).await
     }
+}
+
+/// What a server says of itself that makes it unusable.
+fn unusable(info: &str) -> Option<&'static str> {
+    let says = |line: &str| info.lines().any(|found| found.trim_end() == line);
+    if says("cluster_enabled:1") {
+        return Some(CLUSTER);
+    }
+    says("role:slave").then_some(REPLICA)
 }
 
 fn milliseconds(ttl: Duration) -> u64 {

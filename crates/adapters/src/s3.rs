@@ -20,6 +20,7 @@ use aws_sdk_s3::{
     operation::put_object::{PutObjectError, PutObjectOutput},
     presigning::PresigningConfig,
     primitives::ByteStream,
+    types::ServerSideEncryption,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::{Bytes, BytesMut};
@@ -27,7 +28,7 @@ use echogen_ports::{Backoff, Fault, FaultKind, ObjectKey, ObjectStore, object_to
 use sha2::{Digest, Sha256};
 
 use client::Clients;
-pub use config::{ChecksumCalculation, S3Config, UploadChecksum};
+pub use config::{ChecksumCalculation, Encryption, S3Config, UploadChecksum};
 use error::{Access, status};
 pub use image_fetcher::S3ImageFetcher;
 
@@ -56,13 +57,13 @@ impl S3ObjectStore {
         Ok(Self { clients, config })
     }
 
-    /// A URL with which anyone can read the object until it expires, after a week at most. No request is sent, so whether the
-    /// object exists is not checked.
+    /// A URL with which anyone can read the object until it expires, after a week at most. It names the public endpoint, if
+    /// there is one. No request is sent, so whether the object exists is not checked.
     pub async fn presign(&self, key: &ObjectKey, expires: Duration) -> Result<String, Fault> {
         let expires = expires.clamp(Duration::from_secs(1), LONGEST_PRESIGNED);
         let settings = PresigningConfig::expires_in(expires)
             .map_err(|error| Fault::internal("the time of a presigned address is out of range").because(error))?;
-        let request = self.clients.client.get_object().bucket(&self.config.bucket).key(self.name(key));
+        let request = self.clients.public.get_object().bucket(&self.config.bucket).key(self.name(key));
         let signed = request.presigned(settings).await.map_err(|error| self.error(Access::Read, key, error))?;
         Ok(signed.uri().to_owned())
     }
@@ -70,6 +71,10 @@ impl S3ObjectStore {
     /// The key in the bucket.
     fn name(&self, key: &ObjectKey) -> String {
         format!("{}{key}", self.config.prefix)
+    }
+
+    fn writing(&self, if_absent: bool) -> Access {
+        Access::Write { if_absent, checksum: self.config.upload_checksum == UploadChecksum::Sha256 }
     }
 
     fn error<E>(&self, access: Access, key: &ObjectKey, error: SdkError<E>) -> Fault
@@ -94,6 +99,8 @@ impl S3ObjectStore {
             .bucket(&self.config.bucket)
             .key(self.name(key))
             .content_type(content_type(key))
+            .set_server_side_encryption(self.config.encryption.map(encryption_header))
+            .set_ssekms_key_id(self.config.encryption_key.clone())
             .set_if_none_match(only_if_absent.map(str::to_owned))
             .set_checksum_sha256(sha256.filter(|_| with_checksum).map(|sum| BASE64_STANDARD.encode(sum)))
             .body(ByteStream::from(bytes))
@@ -143,7 +150,7 @@ impl ObjectStore for S3ObjectStore {
 
     async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), Fault> {
         let written = self.write(&self.clients.client, key, bytes, None).await;
-        written.map(drop).map_err(|error| self.error(Access::Write, key, error))
+        written.map(drop).map_err(|error| self.error(self.writing(false), key, error))
     }
 
     /// Retries here and not in the library: after a failed attempt that may nevertheless have written the object, "it exists"
@@ -165,7 +172,7 @@ impl ObjectStore for S3ObjectStore {
             tries += 1;
             // A conflict (409) means that another write is in progress and that ours was not done.
             may_be_ours |= status(&error) != Some(409);
-            let error = self.error(Access::Write, key, error);
+            let error = self.error(self.writing(true), key, error);
             let pause = CONDITIONAL_WRITE.wait_asked(error.retry_after(), tries);
             if error.is_permanent() || tries >= self.config.max_attempts || pause > LONGEST_PAUSE {
                 return Err(error);
@@ -243,6 +250,13 @@ async fn read_bounded(
         next = body.try_next().await?;
     }
     Ok(Some(all.freeze()))
+}
+
+fn encryption_header(encryption: Encryption) -> ServerSideEncryption {
+    match encryption {
+        Encryption::Aes256 => ServerSideEncryption::Aes256,
+        Encryption::AwsKms => ServerSideEncryption::AwsKms,
+    }
 }
 
 /// The content type of an object, for browsers.

@@ -31,6 +31,12 @@ pub trait Cache: Send + Sync + std::fmt::Debug {
     /// Renews the lease for `ttl` from now; returns whether `token` still holds it.
     async fn renew_lease(&self, key: &str, token: FencingToken, ttl: Duration) -> Result<bool, Fault>;
 
+    /// Whether the cache can be used at all: an error says what is wrong with it, and what to change. One that is always
+    /// there needs no check.
+    async fn check(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+
     /// Releases the lease; returns whether `token` still held it. The lease of another holder is unchanged.
     async fn release_lease(&self, key: &str, token: FencingToken) -> Result<bool, Fault>;
 }

@@ -102,12 +102,30 @@ pub(crate) fn result_writer(results: Arc<dyn ObjectStore>, broker: Arc<dyn Broke
 
 /// Connects to RabbitMQ and declares the topology. It is an error if no address is configured.
 pub(crate) async fn connect(config: &ServiceConfig) -> Result<AmqpBroker, Failure> {
+    require_address(config)?;
+    let connected = AmqpBroker::connect(config.broker.clone()).await;
+    connected.map_err(|error| Failure::refused("RabbitMQ cannot be used", &error))
+}
+
+/// Connects to RabbitMQ as a client, who declares nothing.
+pub(crate) async fn connect_client(config: &ServiceConfig) -> Result<AmqpBroker, Failure> {
+    require_address(config)?;
+    let connected = AmqpBroker::connect_client(config.broker.clone()).await;
+    connected.map_err(|error| Failure::refused("RabbitMQ cannot be used", &error))
+}
+
+/// RabbitMQ, not connected yet.
+pub(crate) fn broker(config: &ServiceConfig) -> Result<AmqpBroker, Failure> {
+    require_address(config)?;
+    AmqpBroker::new(config.broker.clone()).map_err(|error| Failure::refused("RabbitMQ cannot be used", &error))
+}
+
+fn require_address(config: &ServiceConfig) -> Result<(), Failure> {
     if config.is_embedded() {
         let example = "amqp://guest:guest@127.0.0.1:5672/%2f";
         return Err(Failure::usage(format!("broker.url is not set; write an address such as {example}")));
     }
-    let connected = AmqpBroker::connect(config.broker.clone()).await;
-    connected.map_err(|error| Failure::refused("RabbitMQ cannot be used", &error))
+    Ok(())
 }
 
 /// Opens Redis, or the in-memory cache.
@@ -215,8 +233,8 @@ mod tests {
         config.fetch.subject_folder = subject_folder.map(Into::into);
         let tracker = TaskTracker::new();
         let backends = match embedded {
-            true => Backends::embedded(&config, &tracker).await.unwrap(),
-            false => Backends::open(Arc::new(MemoryBroker::new()), &config, &tracker).await.unwrap(),
+            true => Box::pin(Backends::embedded(&config, &tracker)).await.unwrap(),
+            false => Box::pin(Backends::open(Arc::new(MemoryBroker::new()), &config, &tracker)).await.unwrap(),
         };
         let fetched = backends.fetcher.fetch(&picture.into(), 1_000_000).await;
         fetched.map(|bytes| bytes.len()).map_err(|error| error.to_string())

@@ -26,6 +26,7 @@ mod monitor;
 mod networks;
 pub mod operations;
 pub mod picture_file;
+mod readiness;
 mod roles;
 mod run;
 mod signals;

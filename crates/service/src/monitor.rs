@@ -76,8 +76,8 @@ pub(crate) fn loaded(stage: StageName, broker: Option<&Arc<AmqpBroker>>) {
     health().loaded(stage.as_str(), move || consuming(&broker, &queues, began));
 }
 
-/// Returns whether every queue of a stage is being consumed, and since when. For a queue that was never consumed, the
-/// time counts from the start of the stage.
+/// Returns whether every queue of a stage is being consumed, and since when, or the time since the last attempt. For a queue
+/// that was never tried, the time counts from the start of the stage.
 fn consuming(broker: &AmqpBroker, queues: &[QueueName], began: Instant) -> Consuming {
     let seen = broker.consumption();
     let mut state = Consuming { now: true, since: began.elapsed() };
@@ -89,7 +89,8 @@ fn consuming(broker: &AmqpBroker, queues: &[QueueName], began: Instant) -> Consu
             (true, true) => Consuming { now: true, since: state.since.min(since) },
             (true, false) => Consuming { now: false, since },
             (false, true) => state,
-            (false, false) => Consuming { now: false, since: state.since.max(since) },
+            // The last attempt at any of them: they are consumed one after the other, and none if one fails.
+            (false, false) => Consuming { now: false, since: state.since.min(since) },
         };
     }
     state
@@ -131,8 +132,25 @@ pub(crate) async fn end_on_fault(shutdown: CancellationToken) {
 
 #[cfg(test)]
 mod tests {
+    use echogen_adapters::amqp::AmqpConfig;
+    use echogen_ports::Broker;
+
     use super::*;
     use crate::Exit;
+
+    #[tokio::test]
+    async fn a_role_that_tries_to_consume_lives_however_long_the_broker_is_away() {
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let broker = AmqpBroker::new(AmqpConfig::at(format!("amqp://guest:guest@{nobody}/%2f"))).unwrap();
+        let hour = Duration::from_secs(3_600);
+        let long_ago = Instant::now().checked_sub(hour).unwrap();
+        let queues = StageName::Dispatcher.queues();
+        let state = consuming(&broker, &queues, long_ago);
+        assert!(!state.now && state.since >= hour, "it has never tried, so it is stuck: {state:?}");
+        broker.consume(&queues[0], 1).await.map(drop).unwrap_err();
+        let state = consuming(&broker, &queues, long_ago);
+        assert!(!state.now && state.since < hour / 2, "{state:?}");
+    }
 
     #[tokio::test]
     async fn a_device_fault_ends_the_roles_with_an_exit_code_of_its_own() {

@@ -1,4 +1,5 @@
-//! The entry point of every role: connects, serves health, loads networks, works until shutdown, drains, closes.
+//! The entry point of every role: serves health, waits until its servers let it work, loads networks, works until shutdown,
+//! drains, closes.
 //!
 //! A process runs one role or all of them, by the same code. The order of shutdown must hold: first all stages drain,
 //! whatever the reason; then the broker's connection is closed, which waits until the broker has processed the final
@@ -7,8 +8,9 @@
 use std::sync::Arc;
 
 use echogen_adapters::amqp::AmqpBroker;
+use echogen_ports::Backoff;
 use echogen_protocol::RoleName;
-use echogen_telemetry::Telemetry;
+use echogen_telemetry::{Telemetry, health};
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
@@ -17,9 +19,13 @@ use crate::{
     Backends, Exit, Failure, NetworkSource, backends,
     config::ServiceConfig,
     monitor,
+    readiness::Readiness,
     roles::{self, LoadedStage},
     signals::{interrupted, stop_token},
 };
+
+/// The pauses before a stage is started again that lacks a right.
+const RIGHTS_PAUSE: Backoff = Backoff::doubling(5.0, 60.0);
 
 /// Runs roles on the servers that the settings name, until the first signal, a broken device, or an error from which a
 /// role cannot recover.
@@ -32,11 +38,9 @@ pub async fn run(
     telemetry: &Telemetry,
 ) -> Result<Exit, Failure> {
     let process = Process::begin(roles, config, telemetry).await?;
-    // An address is required: a role with an in-memory broker of its own would never receive a job.
-    let connecting = Box::pin(backends::connect(config));
-    // A process that is stopped before it consumes has nothing to drain.
-    let Some(connected) = process.shutdown.run_until_cancelled(connecting).await else { return Ok(Exit::Success) };
-    let broker = Arc::new(connected?);
+    // An address is required: a role with an in-memory broker of its own would never receive a job. It is connected to when
+    // its rights are checked.
+    let broker = Arc::new(backends::broker(config)?);
     let ended = Box::pin(process.on_broker(&broker, networks)).await;
     // This must be last: closing waits until the broker has processed the final acknowledgements.
     broker.close().await;
@@ -74,9 +78,16 @@ impl<'a> Process<'a> {
     async fn on_broker(&self, broker: &Arc<AmqpBroker>, networks: &dyn NetworkSource) -> Result<(), Failure> {
         let opening = Box::pin(Backends::on_broker(broker, self.config, &self.tracker));
         let Some(backends) = self.shutdown.run_until_cancelled(opening).await else { return Ok(()) };
+        let backends = backends?;
+        let readiness = Readiness::new(health(), self.roles, &backends, broker, self.config)?;
+        // A role that cannot do its work takes none. A process that is stopped before it consumes has nothing to drain.
+        let waiting = Box::pin(readiness.until_able());
+        let Some(able) = self.shutdown.run_until_cancelled(waiting).await else { return Ok(()) };
+        able?;
         let (roles, end) = (self.roles.to_vec(), self.shutdown.clone());
         self.tracker.spawn(monitor::watch_queues(roles, Arc::clone(broker), end));
-        work(self.roles, networks, &backends?, self.config, &self.shutdown).await
+        self.tracker.spawn(readiness.watch(self.shutdown.clone()));
+        work(self.roles, networks, &backends, self.config, &self.shutdown).await
     }
 }
 
@@ -137,8 +148,19 @@ async fn run_stage(
     config: ServiceConfig,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
-    let name = stage.name();
-    let ended = stage.run(&backends, &config, shutdown.clone()).await;
+    let (name, mut failures) = (stage.name(), 0);
+    let ended = loop {
+        let ended = stage.clone().run(&backends, &config, shutdown.clone()).await;
+        let Err(fault) = &ended else { break ended };
+        let missing = backends.amqp.as_ref().map(|broker| broker.missing_rights()).unwrap_or_default();
+        if !fault.is_permanent() || missing.is_empty() || shutdown.is_cancelled() {
+            break ended;
+        }
+        // A restart would cost the networks and grant no right.
+        error!(stage = %name, error = %fault, missing = missing.join(", "), "a right is missing, will try again");
+        failures += 1;
+        shutdown.run_until_cancelled(tokio::time::sleep(RIGHTS_PAUSE.wait(failures))).await;
+    };
     ended.map_err(|error| {
         error!(stage = %name, %error, "a stage cannot go on");
         shutdown.cancel();

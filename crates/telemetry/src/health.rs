@@ -1,9 +1,9 @@
 //! Whether the roles of this process live and are ready.
 //!
-//! A role that loads its networks is live and not ready. A role whose broker delivers nothing is not ready immediately,
-//! and not live after [`RECONNECT_LIMIT`]: that is longer than any pause between two attempts to connect, so that an outage of
-//! the broker does not cost the loaded networks, but a stuck consumer is detected. A fault of the compute device is
-//! permanent: the process must end.
+//! A role is ready when its networks are loaded, the broker delivers to it, and every server [lets it work](Health::requires).
+//! Whether it lives depends on no server: an outage, however long, costs no loaded networks. A role that neither consumes
+//! nor has tried to for [`ATTEMPT_LIMIT`] is stuck and not live: that is longer than any pause between two attempts. A fault
+//! of the compute device is permanent: the process must end.
 
 use std::{
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
@@ -15,17 +15,20 @@ use tokio::sync::Notify;
 
 use crate::metrics::metrics;
 
-/// How long a role may be without a consumer; its pauses between attempts are at most five minutes.
-const RECONNECT_LIMIT: Duration = Duration::from_secs(600);
+/// How long a role may neither consume nor try to; its pauses between attempts are at most five minutes.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(600);
 
 /// Whether the broker delivers messages to a role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Consuming {
     /// Whether it does.
     pub now: bool,
-    /// For how long this has been so.
+    /// The time since this began; if it does not, since the last attempt to consume.
     pub since: Duration,
 }
+
+/// Says why a server does not let the roles work, if it does not.
+type Requirement = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 type Probe = Arc<dyn Fn() -> Consuming + Send + Sync>;
 
@@ -39,6 +42,8 @@ pub struct Health {
 #[derive(Default)]
 struct State {
     roles: Vec<RoleState>,
+    /// By name.
+    requirements: Vec<(&'static str, Requirement)>,
     fault: Option<String>,
 }
 
@@ -73,6 +78,14 @@ impl Health {
         }
     }
 
+    /// What the roles need of a server: they are ready only while `met` returns no error, which is one line on what is
+    /// wrong and what to change. It must be quick. A later requirement of the same name replaces this one.
+    pub fn requires(&self, name: &'static str, met: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
+        let mut state = self.lock();
+        state.requirements.retain(|(known, _)| *known != name);
+        state.requirements.push((name, Arc::new(met)));
+    }
+
     /// The compute device has failed permanently.
     pub fn device_fault(&self, reason: &str) {
         metrics().device_fault();
@@ -99,10 +112,9 @@ impl Health {
     /// What `/livez` says: an error is a line on what is wrong.
     pub fn live(&self) -> Result<(), String> {
         for (stage, consuming) in self.consuming() {
-            if let Some(Consuming { now: false, since }) =
-                consuming.filter(|consuming| consuming.since > RECONNECT_LIMIT)
+            if let Some(Consuming { now: false, since }) = consuming.filter(|consuming| consuming.since > ATTEMPT_LIMIT)
             {
-                return Err(format!("the {stage} has not consumed for {} seconds", since.as_secs()));
+                return Err(format!("the {stage} has not tried to consume for {} seconds", since.as_secs()));
             }
         }
         Ok(())
@@ -113,6 +125,8 @@ impl Health {
         if let Some(fault) = self.fault() {
             return Err(format!("the compute device is broken: {fault}"));
         }
+        // Before the roles: what a person must change is said while networks load.
+        self.requirements_met()?;
         let roles = self.consuming();
         if roles.is_empty() {
             return Err("nothing runs here yet".to_owned());
@@ -129,12 +143,19 @@ impl Health {
 
     /// Of each role that is a stage: whether it consumes, and whether it is ready.
     pub(crate) fn by_stage(&self) -> Vec<(&'static str, bool, bool)> {
-        let whole = self.fault().is_none();
+        let whole = self.fault().is_none() && self.requirements_met().is_ok();
         let look = |(stage, consuming): (&'static str, Option<Consuming>)| {
             let now = consuming.is_some_and(|consuming| consuming.now);
             (stage, now, now && whole)
         };
         self.consuming().into_iter().filter(|(stage, _)| stage.parse::<StageName>().is_ok()).map(look).collect()
+    }
+
+    fn requirements_met(&self) -> Result<(), String> {
+        // As in `consuming`: not under the lock.
+        let all = self.lock().requirements.clone();
+        let unmet: Vec<String> = all.iter().filter_map(|(_, met)| met().err()).collect();
+        if unmet.is_empty() { Ok(()) } else { Err(unmet.join("; ")) }
     }
 
     fn consuming(&self) -> Vec<(&'static str, Option<Consuming>)> {
@@ -176,13 +197,28 @@ mod tests {
     }
 
     #[test]
-    fn without_a_consumer_it_is_not_ready_at_once_and_not_alive_after_long() {
+    fn a_requirement_that_is_not_met_says_so_and_costs_readiness_only() {
+        let health = Health::default();
+        health.loaded("sampler", seconds(true, 1));
+        health.requires("store", || Err("cannot write: AccessDenied".to_owned()));
+        health.requires("broker", || Err("a right is missing".to_owned()));
+        assert_eq!(health.ready().unwrap_err(), "cannot write: AccessDenied; a right is missing");
+        assert_eq!((health.live(), health.by_stage()), (Ok(()), vec![("sampler", true, false)]));
+        health.starting("encoder");
+        health.requires("broker", || Ok(()));
+        assert_eq!(health.ready().unwrap_err(), "cannot write: AccessDenied", "also while networks load");
+        health.requires("store", || Ok(()));
+        assert_eq!(health.ready().unwrap_err(), "the encoder is loading");
+    }
+
+    #[test]
+    fn without_a_consumer_it_is_not_ready_at_once_and_not_alive_if_it_does_not_try() {
         let health = Health::default();
         health.loaded("sampler", seconds(false, 599));
         assert_eq!(health.ready().unwrap_err(), "the sampler does not consume");
         assert_eq!(health.live(), Ok(()));
         health.loaded("sampler", seconds(false, 601));
-        assert_eq!(health.live().unwrap_err(), "the sampler has not consumed for 601 seconds");
+        assert_eq!(health.live().unwrap_err(), "the sampler has not tried to consume for 601 seconds");
         health.loaded("sampler", seconds(true, 100_000));
         assert_eq!(health.live(), Ok(()));
     }

@@ -23,7 +23,8 @@ use super::{
     liveness::{ConsumerRegistry, QueueConsumption},
     poison_isolation::SHORT_PAUSE,
     publisher::{Outcome, Outgoing, Publisher},
-    session::{ConsumeSession, EventSession, PublishSession, Session, SessionContext, SharedSession},
+    rights::{self, MissingRights, Needs, missing, refused_resource},
+    session::{ConsumeSession, EventSession, PublishSession, Session, SessionContext, SharedSession, Side},
     topology::{Route, Topology},
 };
 
@@ -50,13 +51,18 @@ impl std::fmt::Debug for AmqpBroker {
 }
 
 impl AmqpBroker {
-    /// A broker with these settings; it connects at its first use.
+    /// A broker with these settings, for a role or an operator; it connects at its first use.
     pub fn new(config: AmqpConfig) -> Result<Self, Fault> {
+        Self::on_side(config, Side::Installation)
+    }
+
+    fn on_side(config: AmqpConfig, side: Side) -> Result<Self, Fault> {
         let settings = config.checked()?;
         let topology = Topology::of(&config);
         let (tasks, poison_isolation) = (TaskTracker::new(), Arc::default());
         let event_route = EventRoute::default();
-        let context = SessionContext { settings, topology, tasks, poison_isolation, event_route };
+        let missing_rights = MissingRights::default();
+        let context = SessionContext { settings, topology, tasks, poison_isolation, event_route, side, missing_rights };
         let context = Arc::new(context);
         Ok(Self {
             publishing: Arc::new(SharedSession::new(Arc::clone(&context))),
@@ -73,6 +79,37 @@ impl AmqpBroker {
         broker.publishing.get().await?;
         broker.consuming.get().await?;
         Ok(broker)
+    }
+
+    /// For a client, connected. It declares nothing: it publishes jobs to the exchange for jobs, and listens to events with
+    /// queues that the broker names, so it needs no rights beyond those.
+    pub async fn connect_client(config: AmqpConfig) -> Result<Self, Fault> {
+        let broker = Self::on_side(config, Side::Client)?;
+        broker.publishing.get().await?;
+        Ok(broker)
+    }
+
+    /// Connects, declares the topology, and tries every right that a role needs besides reading its queues, which
+    /// consuming them tries. `replies`: whether the role publishes to clients' reply queues.
+    pub async fn check_rights(&self, replies: bool) -> Result<(), Fault> {
+        self.publishing.get().await?;
+        let (session, topology) = (self.consuming.get().await?, &self.context.topology);
+        let (listener, limit) = (topology.names().listener(), self.context.settings.connect_timeout);
+        let needs = Needs { topology, listener: &listener, replies };
+        let late = |_| Fault::timed_out(format!("RabbitMQ did not report the user's rights within {limit:?}"));
+        let checked = timeout(limit, rights::check(session.connection(), &needs)).await.map_err(late)??;
+        // The name of the queue differs each time and says nothing.
+        let general = |right: String| right.replace(&listener, &format!("{}.*", topology.names().events()));
+        self.context.missing_rights.replace(checked.into_iter().map(general).collect());
+        match self.missing_rights() {
+            missing if missing.is_empty() => Ok(()),
+            missing => Err(Fault::refused(lacks(&missing))),
+        }
+    }
+
+    /// The rights that the user was found to lack, such as `write on echogen.events`.
+    pub fn missing_rights(&self) -> Vec<String> {
+        self.context.missing_rights.all()
     }
 
     /// What is declared on the broker.
@@ -118,6 +155,7 @@ impl AmqpBroker {
             self.consuming.declare_again(&session).await?;
             opened = AmqpConsumer::open(connection, short(name)?, prefetch, &self.context.poison_isolation).await;
         }
+        self.context.missing_rights.consumed(name, opened.as_ref().map(|_| ()));
         debug!(queue = name, prefetch, "consuming");
         opened.map_err(|error| self.not_consumed(name, error))
     }
@@ -135,6 +173,9 @@ impl AmqpBroker {
             return Fault::not_found(format!("there is no queue {name}")).because(error);
         }
         let is_unreadable = self.context.poison_isolation.start_if_opening_failed(&error);
+        if missing(&error, "read").is_some() {
+            return Fault::refused(format!("{name} is not consumed: {}", lacks(&[format!("read on {name}")])));
+        }
         let error = port_error(&format!("{name} is not consumed"), error);
         if is_unreadable { error.retry_in(SHORT_PAUSE) } else { error }
     }
@@ -177,15 +218,35 @@ impl AmqpBroker {
 
     /// Publishes and waits for the confirm, no longer than the confirm timeout.
     async fn confirmed(&self, publisher: &Publisher, outgoing: Outgoing, to: &str) -> Result<Outcome, Fault> {
-        let limit = self.context.settings.confirm_timeout;
+        let (limit, exchange) = (self.context.settings.confirm_timeout, outgoing.exchange.clone());
         match timeout(limit, publisher.publish(outgoing)).await {
             Ok(Some(Ok(outcome))) => Ok(outcome),
-            Ok(Some(Err(error))) => Err(port_error(&format!("a message for {to} was not confirmed"), error)),
+            Ok(Some(Err(error))) => Err(self.not_confirmed(&exchange, to, error)),
             Ok(None) => Err(Fault::unavailable(format!("a message for {to} was not sent: its channel is closed"))),
             Err(_) => Err(Fault::timed_out(format!(
                 "RabbitMQ did not confirm a message for {to} within {limit:?}; it may be short of memory or disk"
             ))),
         }
+    }
+
+    /// The error for a message whose channel has closed. A missing right closes the channel of others' messages too: only for
+    /// a message to the same exchange is it permanent.
+    fn not_confirmed(&self, exchange: &ShortString, to: &str, error: lapin::Error) -> Fault {
+        let what = format!("a message for {to} was not confirmed");
+        if self.context.side == Side::Client && is_not_found(&error) {
+            let advice = "start a role, or run `echogen topology --declare`";
+            return Fault::not_found(format!("{what}: the exchange {exchange} is not declared; {advice}"));
+        }
+        let Some(right) = missing(&error, "write") else { return port_error(&what, error) };
+        if self.context.side == Side::Installation {
+            self.context.missing_rights.add(right.clone());
+        }
+        let is_own = match refused_resource(&error).as_deref() {
+            Some("amq.default") => exchange.as_str().is_empty(),
+            resource => resource == Some(exchange.as_str()),
+        };
+        let message = format!("{what}: {}", lacks(&[right]));
+        if is_own { Fault::refused(message) } else { Fault::unavailable(message) }
     }
 
     /// The error for a returned message. A queue of the topology that no longer exists is declared again for the next
@@ -266,10 +327,20 @@ impl AmqpBroker {
     }
 }
 
+/// What is said of missing rights.
+fn lacks(rights: &[String]) -> String {
+    format!("the user of broker.url lacks rights: {}; grant them with rabbitmqctl set_permissions", rights.join(", "))
+}
+
 #[async_trait]
 impl Broker for AmqpBroker {
     async fn publish(&self, queue: &QueueName, message: Message) -> Result<(), Fault> {
-        self.send(queue, self.context.topology.names().route(queue), message).await
+        let names = self.context.topology.names();
+        let route = match self.context.side {
+            Side::Installation => names.route(queue),
+            Side::Client => names.client_route(queue),
+        };
+        self.send(queue, route, message).await
     }
 
     async fn publish_after(&self, queue: &QueueName, message: Message, delay: Duration) -> Result<(), Fault> {
@@ -304,7 +375,12 @@ impl Broker for AmqpBroker {
     async fn subscribe(&self, prefix: &str) -> Result<Box<dyn EventStream>, Fault> {
         let session = self.consuming.get().await?;
         let exchange = self.context.topology.names().events();
-        Ok(Box::new(AmqpEvents::open(session.connection(), &exchange, prefix).await?))
+        // A queue with the installation's prefix needs no right to queues of other names; a client has no such right.
+        let queue = match self.context.side {
+            Side::Installation => self.context.topology.names().listener(),
+            Side::Client => String::new(),
+        };
+        Ok(Box::new(AmqpEvents::open(session.connection(), &queue, &exchange, prefix).await?))
     }
 }
 

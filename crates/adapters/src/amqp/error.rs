@@ -6,6 +6,8 @@ use lapin::{
     protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
 };
 
+use super::rights::refused_resource;
+
 /// The AMQP error code, where the broker refused a request.
 pub(super) fn refusal(error: &lapin::Error) -> Option<&AMQPErrorKind> {
     match error.kind() {
@@ -31,7 +33,9 @@ pub(super) fn port_error(what: &str, error: lapin::Error) -> Fault {
         Some(AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED))
     );
     let message = format!("{what}: {error}");
-    let port_error = if denied {
+    let port_error = if let Some(resource) = refused_resource(&error) {
+        Fault::refused(format!("{message}; the user lacks a right on {resource}, see the page on permissions"))
+    } else if denied {
         Fault::refused(format!("{message}; check the user, its password, its rights and the virtual host"))
     } else {
         Fault::unavailable(message)

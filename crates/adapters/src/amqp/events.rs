@@ -29,16 +29,23 @@ pub(super) struct AmqpEvents {
 }
 
 impl AmqpEvents {
-    /// Subscribes to the events, from now on, whose topic is `prefix` or starts with `prefix.`.
-    pub(super) async fn open(connection: &Connection, exchange: &str, prefix: &str) -> Result<Self, Fault> {
+    /// Subscribes to the events, from now on, whose topic is `prefix` or starts with `prefix.`. The broker names the queue
+    /// if `queue` is empty.
+    pub(super) async fn open(
+        connection: &Connection,
+        queue: &str,
+        exchange: &str,
+        prefix: &str,
+    ) -> Result<Self, Fault> {
         let pattern = if prefix.is_empty() { "#".to_owned() } else { format!("{prefix}.#") };
-        let (exchange, pattern) = (short(exchange)?, short(&pattern)?);
-        let opened = Self::try_open(connection, exchange, pattern).await;
+        let (queue, exchange, pattern) = (short(queue)?, short(exchange)?, short(&pattern)?);
+        let opened = Self::try_open(connection, queue, exchange, pattern).await;
         opened.map_err(|error| port_error("cannot listen to events", error))
     }
 
     async fn try_open(
         connection: &Connection,
+        queue: ShortString,
         exchange: ShortString,
         pattern: ShortString,
     ) -> Result<Self, lapin::Error> {
@@ -46,7 +53,7 @@ impl AmqpEvents {
         let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
         let mut arguments = FieldTable::default();
         arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(MAX_WAITING));
-        let queue = channel.queue_declare(ShortString::default(), options, arguments).await?.name().clone();
+        let queue = channel.queue_declare(queue, options, arguments).await?.name().clone();
         // Bound before this function returns, so that no event published after it is missed.
         let options = QueueBindOptions::default();
         channel.queue_bind(queue.clone(), exchange, pattern, options, FieldTable::default()).await?;

@@ -19,7 +19,7 @@ pub struct QueueConsumption {
     pub queue: QueueName,
     /// Whether at least one consumer receives its messages.
     pub consuming: bool,
-    /// Since when this is so, as precisely as it was checked.
+    /// Since when there is one, as precisely as it was checked; without one, the last attempt to have one.
     pub since: Instant,
 }
 
@@ -60,10 +60,14 @@ impl Liveness {
 }
 
 impl ConsumerRegistry {
-    /// Registers a queue before the attempt to consume it, so that a failed attempt shows as "not consuming".
+    /// Registers an attempt to consume a queue, so that a failed one shows as "not consuming".
     pub(super) fn add_queue(&self, queue: &QueueName) {
         let mut queues = self.lock();
-        queues.entry(queue.clone()).or_insert_with(QueueConsumers::none);
+        let consumers = queues.entry(queue.clone()).or_insert_with(QueueConsumers::none);
+        consumers.update();
+        if !consumers.consuming {
+            consumers.since = Instant::now();
+        }
     }
 
     /// Registers a consumer that has started.

@@ -8,6 +8,7 @@
 //! | `publisher` | thousands of confirms in flight, and returned messages matched to their publish |
 //! | `consumer` | deliveries, settled on the channel that delivered them |
 //! | `liveness` | which queues are consumed: [`QueueConsumption`] |
+//! | `rights` | tries the rights that a role needs, and names those that are missing |
 //! | `poison_isolation` | isolates queues from a message that the client library cannot parse |
 //! | `await_or_closed` | ends the wait for an answer when the connection has closed |
 //! | `rejected_event_backoff` | why no job waits for a listener's full queue |
@@ -33,6 +34,7 @@ mod headers;
 mod liveness;
 mod poison_isolation;
 mod publisher;
+mod rights;
 mod servers;
 mod session;
 mod topology;

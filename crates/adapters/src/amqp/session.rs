@@ -16,12 +16,21 @@ use tracing::{debug, info};
 
 use super::{
     config::Checked, declare::declare, error::port_error, event_route::EventRoute, poison_isolation::PoisonIsolation,
-    publisher::Publisher, topology::Topology,
+    publisher::Publisher, rights::MissingRights, topology::Topology,
 };
 
 /// The pauses between two attempts to connect. Each caller has its own backoff; these pauses limit the attempts of all
 /// callers together.
 const RECONNECT: Backoff = Backoff::doubling(0.1, 5.0);
+
+/// For whom a broker is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// A role or an operator, who declares the topology.
+    Installation,
+    /// A client, who uses what is declared and needs no more rights than that.
+    Client,
+}
 
 /// What all sessions of one broker handle share.
 #[derive(Debug)]
@@ -32,6 +41,8 @@ pub(super) struct SessionContext {
     pub(super) tasks: TaskTracker,
     pub(super) poison_isolation: Arc<PoisonIsolation>,
     pub(super) event_route: EventRoute,
+    pub(super) side: Side,
+    pub(super) missing_rights: MissingRights,
 }
 
 impl SessionContext {
@@ -93,7 +104,7 @@ impl<S: Session> SharedSession<S> {
         Self { context, slot: Mutex::new(slot) }
     }
 
-    /// The session, connected and with the topology declared.
+    /// The session, connected and, unless a client uses it, with the topology declared.
     pub(super) async fn get(&self) -> Result<Arc<S>, Fault> {
         let mut slot = self.slot.lock().await;
         if let Some(session) = slot.session.as_ref().filter(|session| session.is_open()) {
@@ -118,9 +129,13 @@ impl<S: Session> SharedSession<S> {
 
     /// Declares the topology again on the present connection, because one of its queues no longer exists.
     pub(super) async fn declare_again(&self, session: &S) -> Result<(), Fault> {
+        if self.context.side == Side::Client {
+            let advice = "start a role, or run `echogen topology --declare`";
+            return Err(Fault::not_found(format!("the installation's queues are not declared; {advice}")));
+        }
         info!(purpose = S::PURPOSE, "a queue no longer exists, declaring the topology again");
         let limit = self.context.settings.connect_timeout;
-        let declared = timeout(limit, declare(session.connection(), &self.context.topology)).await;
+        let declared = timeout(limit, self.declare(session.connection())).await;
         declared.unwrap_or_else(|_| Err(Fault::timed_out(format!("declaring took longer than {limit:?}"))))
     }
 
@@ -147,12 +162,18 @@ impl<S: Session> SharedSession<S> {
         }
     }
 
+    async fn declare(&self, connection: &Connection) -> Result<(), Fault> {
+        declare(connection, &self.context.topology, &self.context.missing_rights).await
+    }
+
     async fn connect(&self) -> Result<S, Fault> {
         let (limit, place) = (self.context.settings.connect_timeout, &self.context.settings.servers);
         let connecting = async {
             let connection = self.context.settings.servers.connect(S::PURPOSE).await?;
             // The topology is declared before the session is given to a caller, which may publish or consume at once.
-            declare(&connection, &self.context.topology).await?;
+            if self.context.side == Side::Installation {
+                self.declare(&connection).await?;
+            }
             let opened = S::open(connection, &self.context).await;
             opened.map_err(|error| port_error(&format!("RabbitMQ at {place} gives no channel"), error))
         };

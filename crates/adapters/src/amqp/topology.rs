@@ -11,7 +11,12 @@
 //! A retry tier is a queue for delays up to its own limit; each message carries its exact delay. RabbitMQ expires messages
 //! at the head of a queue only, so a message waits for those before it; the limits of the tiers bound the extra delay.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, SystemTime},
+};
 
 use echogen_ports::Fault;
 use echogen_protocol::{Lane, QueueName, StageName};
@@ -125,6 +130,24 @@ impl Names {
         queue.as_str().strip_prefix("echogen.").map_or_else(|| queue.as_str().to_owned(), |name| self.with(name))
     }
 
+    pub(super) fn jobs(&self) -> String {
+        self.with("jobs")
+    }
+
+    /// The route to a queue that a client may take: to a lane by the exchange for jobs.
+    pub(super) fn client_route(&self, queue: &QueueName) -> Route {
+        let lane = Lane::ALL.into_iter().find(|lane| QueueName::of(StageName::Dispatcher, *lane) == *queue);
+        match lane {
+            Some(lane) => Route { exchange: self.jobs(), routing_key: lane.as_str().to_owned(), wait: None },
+            None => self.route(queue),
+        }
+    }
+
+    /// A name for a queue of one process, which listens to events.
+    pub(super) fn listener(&self) -> String {
+        self.with(&format!("events.{}", unique()))
+    }
+
     pub(super) fn events(&self) -> String {
         self.with("events")
     }
@@ -157,6 +180,13 @@ impl Names {
     fn tier(&self, milliseconds: u64) -> String {
         self.with(&format!("retry.{milliseconds}ms"))
     }
+}
+
+/// A text that no other process has: its number alone is used again on other machines.
+fn unique() -> String {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+    format!("{time:x}-{:x}-{:x}", std::process::id(), LAST.fetch_add(1, Ordering::Relaxed))
 }
 
 impl Topology {

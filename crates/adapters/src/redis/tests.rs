@@ -163,6 +163,48 @@ async fn a_redis_that_was_never_there_is_a_transient_error() {
     assert!(!cache.get("a").await.unwrap_err().is_permanent());
 }
 
+/// The rules that the page on operations gives a user.
+const DOCUMENTED: &str = "--user worker on >secret ~echogen:* +@read +@write +@scripting +@connection +time +info";
+
+/// What the check of a server says that was started with these arguments.
+async fn checked(arguments: &str, user: &str) -> Result<(), Fault> {
+    let redis = Redis::start_with(&arguments.split_whitespace().collect::<Vec<_>>()).unwrap();
+    let cache = RedisCache::open(RedisConfig::at(redis.url().replace("redis://", &format!("redis://{user}")))).unwrap();
+    cache.check().await
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_be_used_is_named() {
+    checked("", "").await.unwrap();
+    let primary = redis();
+    let replica = format!("--replicaof 127.0.0.1 {}", primary.port());
+    for (arguments, user, is_permanent, part) in [
+        ("--cluster-enabled yes", "", true, "is a Redis Cluster; EchoGen needs one server"),
+        (replica.as_str(), "", true, "is a read-only replica; name the primary in cache.url"),
+        ("--maxmemory 1 --maxmemory-policy noeviction", "", false, "has no memory left"),
+        ("--requirepass right", ":wrong@", true, "check cache.url"),
+        ("--user worker on >secret ~* +@all -evalsha", "worker:secret@", true, "change the user's rules"),
+        ("--user worker on >secret ~other* +@all", "worker:secret@", true, "change the user's rules"),
+        (DOCUMENTED, "worker:secret@", true, ""),
+        ("--user worker on >secret ~* +@all -info", "worker:secret@", true, ""),
+    ] {
+        match checked(arguments, user).await {
+            Ok(()) => assert_eq!(part, "", "{arguments} is found"),
+            Err(fault) => {
+                assert!(!part.is_empty() && fault.to_string().contains(part), "{arguments}: {fault}");
+                assert_eq!(fault.is_permanent(), is_permanent, "{arguments}: {fault}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_is_named_by_every_call() {
+    let redis = Redis::start_with(&["--cluster-enabled", "yes"]).unwrap();
+    let error = cache(&redis).put("a", "1".into(), HOUR).await.unwrap_err();
+    assert!(error.is_permanent() && error.to_string().contains("is a Redis Cluster"), "{error}");
+}
+
 #[tokio::test]
 async fn a_wrong_password_is_permanent_and_neither_shown() {
     let redis = redis();

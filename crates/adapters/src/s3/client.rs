@@ -28,6 +28,8 @@ pub(super) struct Clients {
     pub(super) client: Client,
     /// The same without the library's own retries.
     pub(super) single_try: Client,
+    /// The same at the address that clients know; it makes links and sends nothing.
+    pub(super) public: Client,
     /// Seconds that a call may take with all its tries.
     pub(super) operation_timeout: Duration,
 }
@@ -68,7 +70,12 @@ pub(super) async fn connect(config: &S3Config) -> Result<Clients, Fault> {
     }
     let config = builder.build();
     let single_try = config.to_builder().retry_config(RetryConfig::disabled()).build();
+    let mut public = config.to_builder();
+    if let Some(endpoint) = checked.public_endpoint {
+        public = public.endpoint_url(endpoint);
+    }
     Ok(Clients {
+        public: Client::from_conf(public.build()),
         client: Client::from_conf(config),
         single_try: Client::from_conf(single_try),
         operation_timeout: checked.operation_timeout,

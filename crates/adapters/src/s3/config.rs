@@ -18,6 +18,10 @@ pub struct S3Config {
     /// Address of an S3-compatible server, such as `https://minio.example.org:9000`. Absent: AWS itself.
     #[serde(deserialize_with = "without_credentials")]
     pub endpoint: Option<String>,
+    /// Address of the same server for clients, such as `https://pictures.example.org`: what presigned links name. Absent:
+    /// `endpoint`.
+    #[serde(deserialize_with = "without_credentials")]
+    pub public_endpoint: Option<String>,
     /// Authorities whose certificates are trusted in addition to the system's, as PEM text or as the path of a PEM file.
     pub certificates: Option<String>,
     /// Region of the bucket.
@@ -49,6 +53,10 @@ pub struct S3Config {
     /// Whether the store supports `If-None-Match: *` on writes. Without it, "create only if absent" first checks and
     /// then writes, and two simultaneous workers can both believe that they were first.
     pub conditional_writes: bool,
+    /// Encryption at rest that is asked for with every object. Absent: what the bucket does by default.
+    pub encryption: Option<Encryption>,
+    /// Id of the key for `encryption = "aws_kms"`. Absent: the account's own key for S3.
+    pub encryption_key: Option<String>,
     /// Seconds to wait for a connection.
     pub connect_timeout_seconds: f64,
     /// Time limit in seconds for one attempt of a call.
@@ -69,6 +77,16 @@ pub enum UploadChecksum {
     None,
 }
 
+/// Encryption at rest, by the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Encryption {
+    /// With keys of the store: `x-amz-server-side-encryption: AES256`.
+    Aes256,
+    /// With keys of a key management service: `x-amz-server-side-encryption: aws:kms`.
+    AwsKms,
+}
+
 /// When the client library adds a checksum by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -83,6 +101,7 @@ impl Default for S3Config {
     fn default() -> Self {
         Self {
             endpoint: None,
+            public_endpoint: None,
             certificates: None,
             region: "us-east-1".to_owned(),
             bucket: String::new(),
@@ -95,6 +114,8 @@ impl Default for S3Config {
             sign_payload: true,
             checksum_calculation: None,
             conditional_writes: true,
+            encryption: None,
+            encryption_key: None,
             connect_timeout_seconds: 3.0,
             attempt_timeout_seconds: 20.0,
             operation_timeout_seconds: 60.0,
@@ -148,8 +169,16 @@ impl S3Config {
             return Err(Fault::refused("store.max_attempts is 0; a call needs at least 1"));
         }
         let trust = Trust::with(self.certificates.as_deref());
+        let endpoint = checked_address("endpoint", self.endpoint.as_deref())?;
+        if !self.sign_payload && endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://")) {
+            return Err(Fault::refused("store.sign_payload = false needs an https:// endpoint"));
+        }
+        if self.encryption_key.is_some() && self.encryption != Some(Encryption::AwsKms) {
+            return Err(Fault::refused("store.encryption_key is set without store.encryption = \"aws_kms\""));
+        }
         Ok(Checked {
-            endpoint: self.checked_endpoint()?,
+            endpoint,
+            public_endpoint: checked_address("public_endpoint", self.public_endpoint.as_deref())?,
             trust: trust.map_err(|why| Fault::refused(format!("store.certificates {why}")))?,
             keys: self.keys()?,
             connect_timeout: limit("connect_timeout_seconds", self.connect_timeout_seconds)?,
@@ -166,25 +195,21 @@ impl S3Config {
             _ => Err(Fault::refused("set both of store.access_key_id and store.secret_access_key, or none")),
         }
     }
+}
 
-    fn checked_endpoint(&self) -> Result<Option<String>, Fault> {
-        let fault = |why: &str| Fault::refused(format!("store.endpoint {why}"));
-        let Some(text) = self.endpoint.as_deref().map(str::trim).filter(|text| !text.is_empty()) else {
-            return Ok(None);
-        };
-        if text.starts_with("s3://") {
-            return Err(fault("names a bucket; write the address of its server, such as https://host:9000"));
-        }
-        let address = FORM.read(text).map_err(|why| fault(&why))?;
-        let server = address.servers.first().ok_or_else(|| fault("names no host"))?;
-        if !self.sign_payload && address.scheme == "http" {
-            return Err(Fault::refused("store.sign_payload = false needs an https:// endpoint"));
-        }
-        let path = address.path.unwrap_or_default();
-        let path = path.trim_end_matches('/');
-        let slash = if path.is_empty() { "" } else { "/" };
-        Ok(Some(format!("{}://{server}{slash}{path}", address.scheme)))
+/// An address of the server, as the setting of that name gives it; `None` if it is absent or empty.
+fn checked_address(name: &str, text: Option<&str>) -> Result<Option<String>, Fault> {
+    let fault = |why: &str| Fault::refused(format!("store.{name} {why}"));
+    let Some(text) = text.map(str::trim).filter(|text| !text.is_empty()) else { return Ok(None) };
+    if text.starts_with("s3://") {
+        return Err(fault("names a bucket; write the address of its server, such as https://host:9000"));
     }
+    let address = FORM.read(text).map_err(|why| fault(&why))?;
+    let server = address.servers.first().ok_or_else(|| fault("names no host"))?;
+    let path = address.path.unwrap_or_default();
+    let path = path.trim_end_matches('/');
+    let slash = if path.is_empty() { "" } else { "/" };
+    Ok(Some(format!("{}://{server}{slash}{path}", address.scheme)))
 }
 
 const FORM: Form =
@@ -214,6 +239,7 @@ fn without_credentials<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opt
 #[derive(Clone, Debug)]
 pub(super) struct Checked {
     pub(super) endpoint: Option<String>,
+    pub(super) public_endpoint: Option<String>,
     pub(super) trust: Trust,
     pub(super) keys: Option<Keys>,
     pub(super) connect_timeout: Duration,

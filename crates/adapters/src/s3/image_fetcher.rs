@@ -100,9 +100,12 @@ mod tests {
     use echogen_testkit::S3Server;
 
     use super::*;
-    use crate::s3::{
-        S3ObjectStore,
-        tests::{config, key},
+    use crate::{
+        s3::{
+            S3ObjectStore,
+            tests::{config, key},
+        },
+        test_store::{Habit, TestStore},
     };
 
     async fn fetcher(server: &S3Server, allowed: &[&str]) -> S3ImageFetcher {
@@ -162,6 +165,14 @@ mod tests {
         for other in ["dog.png", "https://example.org/dog.png", "data:,x"] {
             assert!(fetch(&fetcher, other).await.is_err(), "{other}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_stores_own_words_reach_the_job() {
+        let server = TestStore::start(Some(Habit::Deny)).await;
+        let fetcher = S3ImageFetcher::open(server.config(), &["bucket".to_owned()]).await.unwrap();
+        let error = fetch(&fetcher, "s3://bucket/dog.png").await.unwrap_err();
+        assert!(error.contains("AccessDenied (403): Access Denied; allow s3:GetObject"), "{error}");
     }
 
     #[tokio::test]

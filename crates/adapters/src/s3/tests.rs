@@ -149,7 +149,7 @@ async fn errors_say_what_to_change() {
         store.get(&key("a"), 10).await.unwrap_err().to_string()
     };
     let elsewhere = S3Config { bucket: "elsewhere".into(), ..config(&server) };
-    let read = check(elsewhere, "create the bucket elsewhere or correct store.bucket").await;
+    let read = check(elsewhere, "create the bucket elsewhere or correct store.url").await;
     assert!(read.contains("NoSuchBucket"), "{read}");
     let wrong = S3Config { secret_access_key: Some("wrong".into()), ..config(&server) };
     check(wrong, "check store.access_key_id").await;
@@ -212,6 +212,24 @@ async fn a_presigned_address_needs_no_keys_and_fits_one_object() {
     assert!(answer.starts_with("HTTP/1.1 403") && !answer.contains("secret"), "{answer}");
     let unsigned = browse(address.split_once('?').unwrap().0);
     assert!(unsigned.starts_with("HTTP/1.1 403"), "{unsigned}");
+}
+
+#[tokio::test]
+async fn links_name_the_public_endpoint_and_calls_go_to_the_other() {
+    let server = server();
+    let line = TestProxy::to(server.port()).listening((Ipv6Addr::LOCALHOST, 0)).await;
+    let public = format!("http://[::1]:{}", line.port());
+    let store =
+        S3ObjectStore::open(S3Config { public_endpoint: Some(public.clone()), ..config(&server) }).await.unwrap();
+    store.put(&key("a.png"), "picture".into()).await.unwrap();
+    let address = store.presign(&key("a.png"), Duration::from_secs(60)).await.unwrap();
+    assert!(address.starts_with(&format!("{public}/echogen-test/a.png?")), "{address}");
+    let answer = tokio::task::spawn_blocking(move || browse(&address)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("picture"), "{answer}");
+    drop(line);
+    assert_eq!(store.get(&key("a.png"), 10).await.unwrap().unwrap(), "picture");
+    let wrong = S3Config { public_endpoint: Some("minio:9000".into()), ..config(&server) };
+    assert!(wrong.check().unwrap_err().to_string().starts_with("store.public_endpoint"), "it is checked too");
 }
 
 #[tokio::test]

@@ -53,7 +53,7 @@ fn completed(number: usize) -> Event {
 async fn numbers(events: &mut Box<dyn EventStream>, last: usize) -> BTreeSet<usize> {
     let mut numbers = BTreeSet::new();
     while !numbers.contains(&last) {
-        let event = timeout(Duration::from_secs(20), events.next()).await.expect("others hear it").unwrap();
+        let event = timeout(Duration::from_secs(20), events.next()).await.expect("others hear it").expect("they go on");
         numbers.extend(event.topic.rsplit('.').next().and_then(|number| number.parse::<usize>().ok()));
     }
     numbers
@@ -90,7 +90,7 @@ async fn a_full_queue_of_a_client_delays_nothing() {
 /// Stops the Raft server of a quorum queue: the queue has no leader, and RabbitMQ neither confirms nor rejects.
 async fn stop_leader(queue: &str) {
     let expression = format!("ra:stop_server(quorum_queues, {{list_to_atom(\"%2F_{queue}\"), node()}}).");
-    RabbitMq::shared().await.eval(&expression).await.unwrap();
+    RabbitMq::shared().await.eval(&expression).await.expect("rabbitmqctl works");
 }
 
 #[tokio::test]

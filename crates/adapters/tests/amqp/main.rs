@@ -6,3 +6,4 @@ mod contract;
 mod failures;
 mod limits;
 mod messages;
+mod rights;

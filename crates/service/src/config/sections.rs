@@ -225,6 +225,9 @@ pub struct TelemetryConfig {
     #[serde(with = "text::optional")]
     #[schemars(with = "Option<String>", example = &"127.0.0.1:9464")]
     pub listen: Option<Listen>,
+    /// Seconds between two checks that the stores, the broker and the cache let a role work, each with one small object in
+    /// both stores; 0 checks only at start.
+    pub probe_seconds: f64,
 }
 
 impl Default for TelemetryConfig {
@@ -235,6 +238,7 @@ impl Default for TelemetryConfig {
             otlp_endpoint: None,
             trace_ratio: 1.0,
             listen: None,
+            probe_seconds: 60.0,
         }
     }
 }

@@ -20,10 +20,10 @@ use echogen_worker::Clock;
 
 use crate::{Failure, backends, config::ServiceConfig};
 
-/// Connects to the broker that the settings name, and declares the topology. The caller must close the connection,
-/// which waits until the broker has processed the final acknowledgements.
+/// Connects to the broker that the settings name, and declares nothing: a client need not have the right. The caller must
+/// close the connection, which waits until the broker has processed the final acknowledgements.
 pub async fn connect(config: &ServiceConfig) -> Result<Arc<AmqpBroker>, Failure> {
-    Ok(Arc::new(backends::connect(config).await?))
+    Ok(Arc::new(backends::connect_client(config).await?))
 }
 
 /// A number for [`Job::again`](echogen_protocol::Job::again) that is greater than all before it: the time in milliseconds.

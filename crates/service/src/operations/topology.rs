@@ -2,7 +2,7 @@
 
 use echogen_adapters::amqp::Topology;
 
-use crate::{Failure, config::ServiceConfig};
+use crate::{Failure, backends, config::ServiceConfig};
 
 /// Returns what is declared on a broker with these settings. Does not connect.
 pub fn topology(config: &ServiceConfig) -> Topology {
@@ -11,6 +11,6 @@ pub fn topology(config: &ServiceConfig) -> Topology {
 
 /// Declares the topology on the broker.
 pub async fn declare(config: &ServiceConfig) -> Result<(), Failure> {
-    super::connect(config).await?.close().await;
+    backends::connect(config).await?.close().await;
     Ok(())
 }

@@ -19,19 +19,26 @@ pub struct Redis {
     child: Child,
     port: u16,
     folder: TempDir,
+    arguments: Vec<String>,
 }
 
 impl Redis {
     /// Starts a server on a free port and waits until it answers.
     pub fn start() -> io::Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// The same, with arguments of its own, such as `--cluster-enabled yes`.
+    pub fn start_with(arguments: &[&str]) -> io::Result<Self> {
+        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         let folder = tempfile::tempdir()?;
         // Another process may take the port meanwhile; then another port is tried.
         let mut tries = 0;
         loop {
             tries += 1;
             let port = free_port()?;
-            match launch(port, &folder) {
-                Ok(child) => return Ok(Self { child, port, folder }),
+            match launch(port, &folder, &arguments) {
+                Ok(child) => return Ok(Self { child, port, folder, arguments }),
                 Err(error) if tries == 3 || error.kind() == ErrorKind::NotFound => return Err(error),
                 Err(_) => {}
             }
@@ -58,7 +65,7 @@ impl Redis {
     /// Starts the server again on its port, empty.
     pub fn restart(&mut self) -> io::Result<()> {
         self.kill_9();
-        self.child = launch(self.port, &self.folder)?;
+        self.child = launch(self.port, &self.folder, &self.arguments)?;
         Ok(())
     }
 
@@ -94,10 +101,10 @@ fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-fn launch(port: u16, folder: &TempDir) -> io::Result<Child> {
+fn launch(port: u16, folder: &TempDir, arguments: &[String]) -> io::Result<Child> {
     let mut command = Command::new("redis-server");
     command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port", &port.to_string()]);
-    command.arg("--dir").arg(folder.path());
+    command.arg("--dir").arg(folder.path()).args(arguments);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().map_err(|error| match error.kind() {
         ErrorKind::NotFound => {
             let message = "redis-server is not installed; on Debian: apt-get install redis-server";
@@ -110,7 +117,9 @@ fn launch(port: u16, folder: &TempDir) -> io::Result<Child> {
         if let Some(status) = child.try_wait()? {
             return Err(io::Error::other(format!("redis-server ended at once: {status}")));
         }
-        if ask(port, "PING\r\n").is_ok_and(|answer| answer.starts_with("+PONG")) {
+        // One that wants a password answers too.
+        let is_up = |answer: String| answer.starts_with("+PONG") || answer.starts_with("-NOAUTH");
+        if ask(port, "PING\r\n").is_ok_and(is_up) {
             return Ok(child);
         }
         if started.elapsed() > START_LIMIT {

@@ -20,6 +20,7 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use tokio::{net::TcpListener, time::sleep};
+use tokio_util::task::TaskTracker;
 
 use crate::{
     scenarios::heard_jobs,
@@ -131,14 +132,14 @@ pub(crate) async fn hanging_callbacks(servers: &Servers) -> anyhow::Result<Tally
     let server = CallbackServer::start(CALLBACK_SECRET)?;
     let hanging = TcpListener::bind("127.0.0.1:0").await?;
     let address = format!("https://127.0.0.1:{}/done", hanging.local_addr()?.port());
-    let held = tokio::spawn(async move {
+    let held = TaskTracker::new().spawn(async move {
         let mut held = Vec::new();
         while let Ok((connection, _)) = hanging.accept().await {
             held.push(connection);
         }
     });
     let environment = RoleEnvironment { certificates: server.certificate().to_owned(), ..servers.environment() };
-    let called = |index: usize| if index % 2 == 0 { server.url() } else { address.clone() };
+    let called = |index: usize| if index.is_multiple_of(2) { server.url() } else { address.clone() };
     let jobs: Vec<Job> =
         jobs(300).into_iter().enumerate().map(|(index, job)| Job { callback: Some(called(index)), ..job }).collect();
     let good = jobs.iter().filter(|job| job.callback == Some(server.url()));
