@@ -81,15 +81,17 @@ fn the_same_command_finds_its_job_done() {
 }
 
 #[test]
-fn whoever_named_a_job_is_told_to_name_another() {
+fn whoever_gave_an_id_is_told_to_give_another_to_another_job() {
     let folder = Folder::new();
     let robot = subject("robot.png");
-    let run = |seed: &str| {
-        folder.run(&["generate", "-s", &robot, "-p", "a robot", "--id", "named", "--seed", seed]).expect(0).stderr
+    let run = |seed: &str, exit| {
+        folder.run(&["generate", "-s", &robot, "-p", "a robot", "--id", "named", "--seed", seed]).expect(exit).stderr
     };
-    assert!(!run("1").contains("done before"));
-    let told = run("2");
+    assert!(!run("1", 0).contains("done before"));
+    let told = run("1", 0);
     assert!(told.contains("done before") && told.contains("another --id") && !told.contains("--seed"), "{told}");
+    let told = run("2", 1);
+    assert!(told.contains("named is taken by a job of other content; take another id"), "{told}");
 }
 
 #[test]

@@ -13,8 +13,17 @@ use echogen_service::{
 use crate::arguments::Arguments;
 
 /// The settings of a command that runs one role, or all.
-const ROLE: [&str; 8] =
-    ["broker", "cache", "store", "worker", "model", "finder", "fetch.max_image_bytes", "telemetry.listen"];
+const ROLE: [&str; 9] = [
+    "broker",
+    "cache",
+    "store",
+    "worker",
+    "model",
+    "finder",
+    "fetch.max_image_bytes",
+    "telemetry.listen",
+    "telemetry.probe_seconds",
+];
 
 /// The settings of a command that makes products, and may wait for another process that makes the same one.
 const PRODUCTS: [&str; 1] = ["products"];
@@ -27,7 +36,7 @@ const NO_QUEUE: [&str; 2] = ["!job.lane", "!job.callback"];
 fn uses(path: &[&str]) -> Vec<&'static str> {
     match path {
         // The settings of every command: logs and traces.
-        [] => vec!["telemetry", "!telemetry.listen"],
+        [] => vec!["telemetry", "!telemetry.listen", "!telemetry.probe_seconds"],
         ["generate" | "batch"] => {
             let own = ["job", "model", "finder", "sampler", "!sampler.scale_events", "fetch.max_image_bytes"];
             [&own[..], &["cache.memory_bytes"], &NO_QUEUE].concat()

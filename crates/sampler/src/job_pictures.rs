@@ -6,7 +6,10 @@
 use std::collections::BTreeMap;
 
 use echogen_ports::{Cache, Fault};
-use echogen_protocol::{ContentHash, Job, Parameters, ResultImage};
+use echogen_protocol::{
+    ContentHash, Job, Parameters, ResultImage,
+    json::{self, Bounds},
+};
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
@@ -41,7 +44,7 @@ impl JobPictures {
     /// Takes over the pictures that an earlier attempt has stored.
     pub(crate) async fn recall(&mut self, cache: &dyn Cache) {
         let found = cache.get(&self.key).await.inspect_err(|error| debug!(%error, "stored pictures not looked up"));
-        let note = found.ok().flatten().and_then(|json| serde_json::from_slice::<Note>(&json).ok());
+        let note = found.ok().flatten().and_then(|json| json::read::<Note>(&json, &Bounds::MESSAGE).ok());
         if let Some(note) = note.filter(|note| note.made_with == self.note.made_with) {
             self.note.images = note.images;
             self.note.images.retain(|index, image| self.seeds.get(*index) == Some(&image.seed));
