@@ -182,7 +182,8 @@ impl Metrics {
             StageName::Encoder => drop(self.flight_waits.with_label_values(&["subject"])),
             StageName::Sampler => self.expect_batches(),
             StageName::Notifier => self.expect_notices(),
-            StageName::Dispatcher => {}
+            // The others have no series of their own.
+            _ => {}
         }
     }
 
