@@ -6,7 +6,7 @@
 //!
 //! | notice | is retried | is given up |
 //! |---|---|---|
-//! | event | with growing waits | after [`MAX_TRIES`] attempts, about two minutes: the subscriber's queue takes nothing |
+//! | event | with growing waits | after four attempts, about a minute: the subscriber's queue takes nothing |
 //! | reply | the same | the same; the queue is full, gone, or takes nothing |
 //! | callback | with growing waits | after [`NotifierConfig::give_up_after`]; at once if the server answers that it is gone for good |
 //!
