@@ -8,15 +8,11 @@
 mod batches;
 mod pending;
 
-use std::{
-    ops::ControlFlow,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{ops::ControlFlow, sync::Arc, time::Instant};
 
 use echogen_imaging::RgbImage;
 use echogen_models::{device_fault::is_device_fault, echogen::Schedule};
-use echogen_worker::InferenceThread;
+use echogen_worker::{FOREVER, InferenceThread};
 
 use self::{batches::Batches, pending::BatchRequest};
 use crate::{BatchCounters, SampleError, SampleRequest, Sampled, SamplerConfig, batch_scheduler::Limits};
@@ -24,9 +20,6 @@ use crate::{BatchCounters, SampleError, SampleRequest, Sampled, SamplerConfig, b
 /// Capacity of the channel to the thread: far more than the tasks that a worker runs, because only requests that have
 /// arrived can fill a batch. A waiting request is small; its subject's bytes are bounded by the worker's concurrency.
 const WAITING: usize = 65_536;
-
-/// Longer than any process lives.
-const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 3_600);
 
 /// The networks, which run on a thread of their own.
 pub(crate) trait BatchNetworks: Send + 'static {

@@ -71,6 +71,7 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
-fn on_one_line(text: &str) -> String {
+/// Every run of white space as one space.
+pub(crate) fn on_one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -24,7 +24,7 @@ use echogen_telemetry::Health;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::{Backends, Failure, config::ServiceConfig};
+use crate::{Backends, Failure, config::ServiceConfig, failure::on_one_line};
 
 /// The pauses between checks until everything is as it must be.
 const AGAIN: Backoff = Backoff::doubling(1.0, 15.0);
@@ -68,10 +68,6 @@ impl Requirement {
         // A poisoned lock can be used: the value is replaced as a whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn on_one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// The checks of a process.

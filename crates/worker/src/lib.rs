@@ -17,6 +17,7 @@ pub use clock::Clock;
 pub use job::{CancellationStatus, Cancelled, FailureHandler, JobCanceller, JobState, JobStatusStore, ResultWriter};
 pub use queue_loop::{LaneWeights, Worker, WorkerConfig};
 pub use stage_kit::{
-    CachedObjects, InferenceError, InferenceThread, IsDeviceFault, Obtained, Origin, Outcome, Product, Products,
-    ProductsConfig, Request, RequestHandle, Stage, StageContext, StoredObject, TaskMetadata, TimeLimit, catch_panic,
+    CachedObjects, FOREVER, InferenceError, InferenceThread, IsDeviceFault, Obtained, Origin, Outcome, Product,
+    Products, ProductsConfig, Request, RequestHandle, Stage, StageContext, StoredObject, TaskMetadata, TimeLimit,
+    catch_panic,
 };

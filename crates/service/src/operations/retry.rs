@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use echogen_adapters::amqp::AmqpBroker;
-use echogen_ports::{Broker, Message};
+use echogen_ports::{Broker, Cache, Message, ObjectStore};
 use echogen_protocol::{EventKind, JobId, JobStatus, StageTask};
 use echogen_worker::{Clock, JobStatusStore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -13,12 +13,17 @@ use super::{
     dead_letters::{Action, Chosen, act},
     status::StatusReader,
 };
-use crate::{Failure, backends, config::ServiceConfig};
+use crate::{
+    Failure,
+    backends::{self, Stores},
+    config::ServiceConfig,
+};
 
 /// Asks again for jobs.
 pub struct Retrier {
     broker: Arc<AmqpBroker>,
-    config: ServiceConfig,
+    cache: Arc<dyn Cache>,
+    results: Arc<dyn ObjectStore>,
     status_store: JobStatusStore,
 }
 
@@ -32,16 +37,18 @@ pub enum Retried {
 }
 
 impl Retrier {
-    /// Connects to the broker and the cache that the settings name.
+    /// Opens the stores and connects to the broker that the settings name, once for all jobs.
     pub async fn open(config: &ServiceConfig) -> Result<Self, Failure> {
-        let status_store = JobStatusStore::start(backends::open_cache(config)?, &TaskTracker::new());
-        Ok(Self { broker: super::connect(config).await?, config: config.clone(), status_store })
+        let (cache, results) = (backends::open_cache(config)?, Stores::open(config).await?.results);
+        let status_store = JobStatusStore::start(Arc::clone(&cache), &TaskTracker::new());
+        Ok(Self { broker: super::connect(config).await?, cache, results, status_store })
     }
 
     /// Asks again for one job. `destination` is its `output.destination`, which is needed if the job status store does not
     /// know the job.
     pub async fn retry(&self, id: &JobId, destination: Option<&str>) -> Result<Retried, Failure> {
-        let status = StatusReader::open(&self.config, id, destination).await?.check().await?;
+        let (cache, results) = (Arc::clone(&self.cache), Arc::clone(&self.results));
+        let status = StatusReader::new(cache, results, id, destination).check().await?;
         match status.result.map(|result| result.status) {
             Some(JobStatus::Completed) => Err(Failure::usage(format!("the job {id} has completed"))),
             Some(ended) => {
@@ -73,8 +80,7 @@ impl Retrier {
     async fn redrive(&self, id: &JobId) -> Result<u64, Failure> {
         let chosen = Chosen { jobs: [id.to_string()].into(), ..Chosen::default() };
         let ended = act(&*self.broker, Action::Redrive, &chosen, &CancellationToken::new(), |_| {}).await;
-        let outcome = ended.map_err(|ended| Failure::refused("the parked tasks cannot be redriven", &ended.fault))?;
-        Ok(outcome.done)
+        Ok(ended.map_err(|interrupted| interrupted.failure(Action::Redrive))?.done)
     }
 
     /// Closes the connection.

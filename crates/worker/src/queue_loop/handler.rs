@@ -315,24 +315,24 @@ fn note_job(task: &mut ReceivedTask<'_>, job: Option<JobOutline>) {
     task.job = job;
 }
 
-/// Parks a task that is not run. Its body is read all the same: whoever waits for the job is to hear of it.
-async fn parked_unrun<S: Stage>(task: &mut ReceivedTask<'_>, story: String) -> Disposition {
+/// Reads the body of a task that is not run all the same: whoever waits for its job is to hear of it.
+async fn note_job_unrun<S: Stage>(task: &mut ReceivedTask<'_>) {
     let job = match read::<S::Task>(&task.message.body).await {
         Ok(parsed) => parsed.job().map(Job::outline),
         Err(Unreadable { job, .. }) => job.map(|job| *job),
     };
     note_job(task, job);
+}
+
+/// Parks a task that is not run.
+async fn parked_unrun<S: Stage>(task: &mut ReceivedTask<'_>, story: String) -> Disposition {
+    note_job_unrun::<S>(task).await;
     Disposition::Park(story)
 }
 
-/// A message that the broker has taken out of its queue. Its body is read all the same: whoever waits for the job is to
-/// hear of it. Its dead letter lies where those of its lane do.
+/// A message that the broker has taken out of its queue. Its dead letter lies where those of its lane do.
 async fn returned<S: Stage>(task: &mut ReceivedTask<'_>) -> Disposition {
-    let job = match read::<S::Task>(&task.message.body).await {
-        Ok(parsed) => parsed.job().map(Job::outline),
-        Err(Unreadable { job, .. }) => job.map(|job| *job),
-    };
-    note_job(task, job);
+    note_job_unrun::<S>(task).await;
     match task.message.headers.get(DEAD_LETTER_REASON) {
         Some(reason) => Disposition::Park(reason.clone()),
         None => Disposition::Fail(Failure {

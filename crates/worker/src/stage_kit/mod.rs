@@ -26,4 +26,4 @@ pub use inference_thread::{InferenceError, InferenceThread, IsDeviceFault, Reque
 pub use products::{Obtained, Origin, Product, Products, StoredObject};
 pub use products_config::ProductsConfig;
 pub use stage::{Outcome, Stage, StageContext, TaskMetadata};
-pub use time_limit::TimeLimit;
+pub use time_limit::{FOREVER, TimeLimit};

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 /// Longer than any process lives.
-pub(crate) const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 3_600);
+pub const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 3_600);
 
 /// The time limit of one attempt. It does not run while the task waits for its turn: overload costs no attempts. Clones
 /// are the same limit.
