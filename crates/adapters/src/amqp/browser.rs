@@ -100,7 +100,10 @@ impl AmqpBrowser {
     /// Returns what is held, the oldest first.
     async fn return_held(&mut self) -> Result<(), lapin::Error> {
         let (held, channel, queue) = (std::mem::take(&mut self.held), &self.channel, &self.queue);
-        for tags in held.chunks(RETURNED_AT_ONCE) {
+        // Acknowledgements are commands too, and nothing shows when they are processed. The first message to return may overtake
+        // collected ones; the second is sent after all of them, so that once it is back none is left.
+        let (first, others) = held.split_at(held.len().min(2));
+        for tags in first.chunks(1).chain(others.chunks(RETURNED_AT_ONCE)) {
             let before = ready(channel, queue).await?;
             for tag in tags {
                 let options = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
