@@ -3,4 +3,5 @@
 set -eu
 cd "$(dirname "$0")/.."
 sh deploy/setup-debian.sh tests
-exec cargo test --workspace --release --locked
+# All of it also after a failure: one run tells every one.
+exec cargo test --workspace --release --locked --no-fail-fast

@@ -6,7 +6,10 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use crate::{AspectRatio, ContentHash, ImageLocation, ImageSource, PerScale, Seeds, limits, names::named};
+use crate::{
+    AspectRatio, ContentHash, Guidance, ImageLocation, ImageSource, OutputOptions, PerScale, PixelBudget, Seeds,
+    Subject, limits, names::named,
+};
 
 // Of a client's job nothing unknown is accepted: `Job::parse` compares it with the schema, which is closed. Serde's reader,
 // by which the stages read the jobs inside their tasks, ignores what a later version may add.
@@ -170,7 +173,8 @@ impl Job {
     }
 }
 
-fn is_zero(number: &u64) -> bool {
+/// Such a number is left out of JSON.
+pub(crate) fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
@@ -253,186 +257,6 @@ impl JobId {
 impl std::fmt::Display for JobId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-/// The subject's picture and where in it the subject is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct Subject {
-    /// A file path, or a `data:`, `s3://` or `https://` address.
-    pub image: ImageSource,
-    /// What the subject is called. Absent: the namer decides.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = limits::MAX_NAME_CHARS))]
-    pub name: Option<String>,
-    /// Where the subject is. Absent: the detector looks for it.
-    #[serde(default, rename = "box", skip_serializing_if = "Option::is_none")]
-    pub bounding_box: Option<BoundingBox>,
-    /// A pixel of the subject, if there are several of its name in the picture. Instead of a box.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub point: Option<Point>,
-    /// How the background is removed.
-    #[serde(default)]
-    pub mask: MaskMode,
-    /// What to do if the detector finds no such subject.
-    #[serde(default, skip_serializing_if = "IfNotFound::is_default")]
-    pub if_not_found: IfNotFound,
-}
-
-impl Subject {
-    /// The subject of a picture, without any further field.
-    pub fn new(image: ImageSource) -> Self {
-        Self {
-            image,
-            name: None,
-            bounding_box: None,
-            point: None,
-            mask: MaskMode::default(),
-            if_not_found: IfNotFound::default(),
-        }
-    }
-}
-
-/// A pixel of the upright picture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct Point {
-    /// Column.
-    pub x: u32,
-    /// Row.
-    pub y: u32,
-}
-
-/// What to do if the detector finds no such subject.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum IfNotFound {
-    /// The job fails and says so.
-    #[default]
-    Fail,
-    /// The whole picture is the subject; the result says so.
-    WholeImage,
-}
-
-impl IfNotFound {
-    /// Omitted from a job's JSON by default, so that jobs without it keep their bytes, and with them their ids.
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-/// A rectangle in pixels of the upright picture; the right and lower edges are exclusive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct BoundingBox {
-    /// First column.
-    pub left: u32,
-    /// First row.
-    pub top: u32,
-    /// One past the last column.
-    pub right: u32,
-    /// One past the last row.
-    pub bottom: u32,
-}
-
-/// Which part of the picture is painted white.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum MaskMode {
-    /// Everything outside the box.
-    #[default]
-    Box,
-    /// Everything outside the mask that SAM finds in the box.
-    Sam,
-    /// Nothing: the picture is used as it is.
-    None,
-}
-
-/// The pixel budgets of the schedule table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-pub enum PixelBudget {
-    /// About 64 x 64, for networks whose tokens are 8 pixels wide.
-    #[serde(rename = "0.004M")]
-    M0_004,
-    /// About 256 x 256.
-    #[serde(rename = "0.06M")]
-    M0_06,
-    /// About 512 x 512.
-    #[serde(rename = "0.25M")]
-    M0_25,
-    /// About 768 x 768.
-    #[serde(rename = "0.60M")]
-    M0_60,
-    /// About 1024 x 1024.
-    #[serde(rename = "1M")]
-    M1,
-}
-
-impl PixelBudget {
-    /// The name in the schedule table, such as `0.06M`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::M0_004 => "0.004M",
-            Self::M0_06 => "0.06M",
-            Self::M0_25 => "0.25M",
-            Self::M0_60 => "0.60M",
-            Self::M1 => "1M",
-        }
-    }
-}
-
-/// Classifier-free guidance on its two axes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct Guidance {
-    /// How strongly the picture follows the prompt, 0 to 30.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub text: Option<PerScale>,
-    /// How strongly the picture follows the subject, 0 to 30.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub subject: Option<PerScale>,
-}
-
-/// How the pictures are written.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct OutputOptions {
-    /// The file format.
-    #[serde(default)]
-    pub format: OutputFormat,
-    /// JPEG quality, 1 to 100; other formats are lossless. Absent: 90.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 100))]
-    pub quality: Option<u8>,
-    /// Key prefix in the result store, in parts joined by `/`; below it the results are stored under the job's id. Absent:
-    /// the id alone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$"))]
-    pub destination: Option<String>,
-}
-
-/// The formats a result can have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum OutputFormat {
-    /// Lossless; the default.
-    #[default]
-    Png,
-    /// Small, lossy.
-    Jpeg,
-    /// Lossless WebP.
-    Webp,
-}
-
-impl OutputFormat {
-    /// The ending of a file of this format, without the dot.
-    pub fn extension(self) -> &'static str {
-        match self {
-            Self::Png => "png",
-            Self::Jpeg => "jpg",
-            Self::Webp => "webp",
-        }
     }
 }
 

@@ -26,12 +26,14 @@ mod key;
 pub mod layout;
 pub mod limits;
 mod names;
+mod output;
 mod parse;
 mod per_scale;
 mod result;
 mod schema;
 mod seeds;
 mod stage;
+mod subject;
 mod task;
 pub mod text;
 mod trace;
@@ -43,16 +45,15 @@ pub use event::{EventKind, JobEvent};
 pub use hash::{ContentHash, ParseHashError};
 pub use headers::{ReplyTo, TaskHeaders};
 pub use image_source::{ImageLocation, ImageSource};
-pub use job::{
-    BoundingBox, Guidance, IfNotFound, Job, JobId, JobOutline, Lane, MaskMode, OutputFormat, OutputOptions,
-    PixelBudget, Point, Subject,
-};
+pub use job::{Job, JobId, JobOutline, Lane};
 pub use key::{KeyError, check_object_key};
 pub use layout::{Segmentation, SubjectKeys};
 pub use names::ParseNameError;
+pub use output::{Guidance, OutputFormat, OutputOptions, PixelBudget};
 pub use per_scale::PerScale;
 pub use result::{Failure, FailureKind, FoundBy, JobResult, JobStatus, Parameters, ResultImage, SubjectFound};
 pub use seeds::Seeds;
 pub use stage::{QueueName, RoleName, StageName};
+pub use subject::{BoundingBox, IfNotFound, MaskMode, Point, Subject};
 pub use task::{EncodeTask, NextTask, Notice, NotifyTask, Progress, SampleTask, SegmentTask, StageTask};
 pub use trace::{ParseTraceError, TraceContext};

@@ -48,7 +48,7 @@ pub struct JobResult {
     #[schemars(with = "Option<String>")]
     pub content: Option<ContentHash>,
     /// See [`Job::again`].
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::job::is_zero")]
     pub again: u64,
     /// The client's own notes; absent if the job was cancelled or its JSON was invalid.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -106,10 +106,6 @@ impl JobResult {
             metadata: BTreeMap::new(),
         }
     }
-}
-
-fn is_zero(number: &u64) -> bool {
-    *number == 0
 }
 
 /// How a job ended.

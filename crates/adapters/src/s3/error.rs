@@ -7,11 +7,9 @@ use std::{fmt::Write, time::SystemTime};
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use echogen_ports::{Fault, FaultKind};
+use echogen_protocol::text;
 
 use crate::retry_after::retry_after;
-
-/// Characters of a store's sentence that are passed on. AWS's own are shorter.
-const LONGEST_SENTENCE: usize = 300;
 
 /// The kind of request.
 #[derive(Clone, Copy, Debug)]
@@ -133,8 +131,8 @@ impl Answer<'_> {
     /// Code, status and sentence: `NoSuchBucket (404): The specified bucket does not exist`.
     fn in_words(&self) -> String {
         let code = if self.code.is_empty() { "no reason given" } else { self.code };
-        let mut words = format!("{} ({})", one_line(code), self.status);
-        let sentence = one_line(self.sentence);
+        let mut words = format!("{} ({})", text::one_line(code), self.status);
+        let sentence = text::one_line(&words_of(self.sentence));
         if !sentence.is_empty() {
             // Writing into a string cannot fail.
             write!(words, ": {}", sentence.trim_end_matches('.')).ok();
@@ -184,24 +182,14 @@ fn judge(answer: Answer<'_>, bucket: &str, access: Access) -> (FaultKind, String
 
 fn elsewhere(region: Option<&str>) -> String {
     match region {
-        Some(region) => format!("the bucket is elsewhere: set store.region = \"{}\"", one_line(region)),
+        Some(region) => format!("the bucket is elsewhere: set store.region = \"{}\"", text::one_line(region)),
         None => "the bucket is elsewhere; correct store.region or store.endpoint".to_owned(),
     }
 }
 
-/// A server's text as part of a message: without control characters, and bounded.
-fn one_line(text: &str) -> String {
-    let mut line = String::new();
-    for word in text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()) {
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.extend(word.chars().take(LONGEST_SENTENCE));
-        if line.chars().count() > LONGEST_SENTENCE {
-            return line.chars().take(LONGEST_SENTENCE).chain("...".chars()).collect();
-        }
-    }
-    line
+/// Its words with one space between them: a server may send them on several lines.
+fn words_of(sentence: &str) -> String {
+    sentence.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

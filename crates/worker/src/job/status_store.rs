@@ -44,7 +44,7 @@ pub struct JobState {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<ContentHash>,
     /// See [`Job::again`].
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default)]
     pub again: u64,
     /// When it happened.
     pub updated: Timestamp,
@@ -121,10 +121,6 @@ impl JobStatusStore {
     pub(crate) fn cache(&self) -> &Arc<dyn Cache> {
         &self.cache
     }
-}
-
-fn is_zero(number: &u64) -> bool {
-    *number == 0
 }
 
 fn request_key(id: &JobId) -> String {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use echogen_ports::{Backoff, Broker, Fault, FaultKind, Message, QueueName};
-use echogen_protocol::{EventKind, Failure, JobEvent, JobId, JobOutline, Lane, NextTask, StageName, TaskHeaders};
+use echogen_protocol::{EventKind, Failure, JobEvent, JobId, JobOutline, Lane, NextTask, StageName, TaskHeaders, text};
 use echogen_telemetry::{TaskEnd, fail_span};
 use futures::future::try_join_all;
 use serde_json::json;
@@ -128,7 +128,7 @@ impl Completion {
         headers.failures = headers.failures.saturating_add(is_attempt.into());
         headers.first_seen = headers.first_seen.or_else(|| Some(self.clock.now()));
         let story = error.story();
-        headers.last_error = Some(one_line(&story));
+        headers.last_error = Some(text::one_line(&story));
         let failures = headers.failures;
         if is_attempt && failures >= self.config.max_attempts {
             let reason = format!("{failures} tries failed, the last one: {story}");
@@ -167,7 +167,7 @@ impl Completion {
         // In this order: a step that fails repeats both, and a second event is recognised by its id, a second letter is not.
         self.announce_parked(task, reason, headers.failures).await?;
         let parked = Message { body: task.message.body.clone(), headers: headers.to_map() };
-        self.broker.dead_letter(&self.dead_letters_of(task), parked, &one_line(reason)).await?;
+        self.broker.dead_letter(&self.dead_letters_of(task), parked, &text::one_line(reason)).await?;
         Ok(TaskEnd::DeadLettered)
     }
 
@@ -225,9 +225,4 @@ impl Completion {
             ..TaskHeaders::default()
         }
     }
-}
-
-/// Fit for a header: brokers bound those.
-fn one_line(text: &str) -> String {
-    text.chars().take(1_000).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
