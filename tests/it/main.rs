@@ -17,6 +17,7 @@ mod generate;
 mod installation;
 mod pages;
 mod program;
+mod retry;
 mod store_calls;
 mod unreadable;
 mod watched;

@@ -33,7 +33,8 @@ pub struct HttpConfig {
     pub connect_timeout_seconds: f64,
     /// Time limit in seconds for a picture, including redirects.
     pub timeout_seconds: f64,
-    /// Bytes that all pictures of a dispatcher may take together until they are stored; further pictures wait.
+    /// Bytes that all pictures of a dispatcher may take together until they are stored; further pictures wait. A picture takes
+    /// memory as its bytes arrive. One at a time may exceed this limit, so that the others need not wait for each other.
     pub memory_bytes: u64,
     /// User-Agent header of every request. Some servers refuse requests without a contact in it: write `echogen/1
     /// (+https://example.org/pictures; pictures@example.org)` with your own.

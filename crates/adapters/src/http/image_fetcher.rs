@@ -8,7 +8,7 @@ mod picture_buffer;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_ports::{Fault, ImageFetcher, MemoryBudget};
+use echogen_ports::{Fault, ImageFetcher};
 use echogen_protocol::{ImageLocation, ImageSource};
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
@@ -22,14 +22,14 @@ use super::{
     client::{WebClient, busy, shown},
 };
 
-use picture_buffer::PictureBuffer;
+use picture_buffer::{PictureBuffer, PictureMemory};
 
 /// Fetches pictures by `https://`.
 #[derive(Clone)]
 pub struct HttpImageFetcher {
     client: WebClient,
     max_redirects: u32,
-    memory: MemoryBudget,
+    memory: PictureMemory,
 }
 
 /// The outcome of one request.
@@ -42,7 +42,7 @@ impl HttpImageFetcher {
     /// Makes a fetcher with the system's certificates and those of the settings.
     pub fn new(config: HttpConfig) -> Result<Self, Fault> {
         let client = WebClient::new(config.access("fetch")?, "fetched")?;
-        Ok(Self { client, max_redirects: config.max_redirects, memory: MemoryBudget::new(config.memory_bytes) })
+        Ok(Self { client, max_redirects: config.max_redirects, memory: PictureMemory::new(config.memory_bytes) })
     }
 
     /// Fetches `url`, at most `max_bytes`. Waits for a memory permit while other pictures hold the budget; the wait counts
@@ -115,22 +115,22 @@ fn redirect(url: &Url, response: &Response<Incoming>) -> Result<Option<Url>, Fau
     url.join(location).map(Some).map_err(|error| fault().because(error))
 }
 
-async fn read(url: &Url, mut body: Incoming, max_bytes: u64, memory: &MemoryBudget) -> Result<Bytes, Fault> {
-    // The announced length only; the bytes that arrive are counted as well.
+async fn read(url: &Url, mut body: Incoming, max_bytes: u64, memory: &PictureMemory) -> Result<Bytes, Fault> {
+    // The announced length only; the bytes that arrive are counted as well, and only they take memory.
     let said = body.size_hint();
     if said.lower() > max_bytes {
         return Err(too_large(url, &said.lower().to_string(), max_bytes));
     }
-    let mut buffer = PictureBuffer::reserve(memory, said.upper().unwrap_or(max_bytes).min(max_bytes)).await;
+    let mut buffer = PictureBuffer::begin(memory, said.upper().unwrap_or(max_bytes).min(max_bytes)).await;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
             Fault::unavailable(format!("{} broke off in the middle of the picture", shown(url))).because(error)
         })?;
         let Ok(piece) = frame.into_data() else { continue };
-        if (buffer.bytes.len() + piece.len()) as u64 > max_bytes {
+        if (buffer.len() + piece.len()) as u64 > max_bytes {
             return Err(too_large(url, &format!("more than {max_bytes}"), max_bytes));
         }
-        buffer.bytes.extend_from_slice(&piece);
+        buffer.extend(&piece).await;
     }
     Ok(buffer.finish())
 }

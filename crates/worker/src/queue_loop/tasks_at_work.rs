@@ -24,6 +24,10 @@ use tracing::error;
 
 use super::{lanes::Consumers, waiting_tasks::WaitingTasks};
 
+/// A task that came back so often runs alone. Once is no reason: a worker that stops returns whatever it was sent ahead, and the
+/// neighbours of a task that kills its worker come back with it.
+const SUSPECT_FROM: u32 = 2;
+
 /// Messages that are remembered to come again; of more, the oldest are forgotten, and count as suspects when they come.
 const REMEMBERED: usize = 4_096;
 
@@ -92,14 +96,14 @@ impl TasksAtWork {
         take(&self.permits, 1).await
     }
 
-    /// Says how a delivery runs. One that came back runs alone: this waits until whatever is at work has ended, and nothing
-    /// begins until it has. But one that came back because its connection was lost only waits for its earlier self.
+    /// Says how a delivery runs. One that came back because its connection was lost waits for its earlier self. Any other that
+    /// came back [often](SUSPECT_FROM) runs alone: this waits until whatever is at work has ended, and nothing begins until it
+    /// has.
     pub(crate) async fn admit(&mut self, delivery: &Delivery, permit: Option<OwnedSemaphorePermit>) -> Admission {
-        if delivery.redeliveries == 0 {
-            return Admission { permit, alone: None, earlier: None };
-        }
-        if let Some(earlier) = self.expected_back(&delivery.message.body) {
-            return Admission { permit, alone: None, earlier: Some(earlier) };
+        let came_back = delivery.redeliveries > 0;
+        let earlier = if came_back { self.expected_back(&delivery.message.body) } else { None };
+        if earlier.is_some() || delivery.redeliveries < SUSPECT_FROM {
+            return Admission { permit, alone: None, earlier };
         }
         let alone = take(&self.permits, self.concurrency - 1).await;
         Admission { permit, alone, earlier: None }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use echogen_ports::{Fault, ImageFetcher, MemoryBudget};
+use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpListener,
@@ -19,7 +20,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use url::Url;
 
-use super::{HttpConfig, HttpImageFetcher};
+use super::{HttpConfig, HttpImageFetcher, PictureMemory};
 use crate::test_tls;
 
 const LIMIT: u64 = 1_000;
@@ -98,7 +99,7 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Res
         "/nowhere" => plain("302 Found", "", ""),
         "/busy" => plain("429 Too Many Requests", "Retry-After: 7\r\n", ""),
         "/busy-all-day" => plain("429 Too Many Requests", "Retry-After: 86400\r\n", ""),
-        "/endless" | "/slow" | "/silent" => return never_end(stream, &path).await,
+        "/endless" | "/slow" | "/slow-announced" | "/silent" => return never_end(stream, &path).await,
         _ => match (path.strip_prefix("/to/"), path.strip_prefix("/status/")) {
             (Some(location), _) => plain("301 Moved Permanently", &format!("Location: {location}\r\n"), "not here"),
             (_, Some(status)) => plain(&format!("{status} As Asked"), "", "a page about the status"),
@@ -110,13 +111,15 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Res
 }
 
 async fn never_end(mut stream: impl AsyncWrite + Unpin, path: &str) -> std::io::Result<()> {
-    if path != "/silent" {
-        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
+    match path {
+        "/silent" => {}
+        "/slow-announced" => stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n").await?,
+        _ => stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?,
     }
     loop {
         match path {
             "/endless" => stream.write_all(&[0; 100]).await?,
-            "/slow" => stream.write_all(&[0]).await?,
+            "/slow" | "/slow-announced" => stream.write_all(&[0]).await?,
             _ => {}
         }
         stream.flush().await?;
@@ -213,7 +216,7 @@ async fn time_is_bounded() {
 
 /// A fetcher with so many units of memory.
 fn fetcher_with_memory(config: HttpConfig, units: u64) -> HttpImageFetcher {
-    HttpImageFetcher { memory: MemoryBudget::new(units * UNIT), ..HttpImageFetcher::new(config).unwrap() }
+    HttpImageFetcher { memory: PictureMemory::new(units * UNIT), ..HttpImageFetcher::new(config).unwrap() }
 }
 
 #[tokio::test]
@@ -244,17 +247,21 @@ async fn waiting_for_memory_takes_no_longer_than_the_limit() {
 }
 
 #[tokio::test]
-async fn a_picture_of_unknown_length_gives_back_the_memory_that_it_did_not_need() {
+async fn servers_that_send_slowly_take_no_memory_from_others() {
     let site = site().await;
-    let fetcher = fetcher_with_memory(config(), 3);
+    let fetcher = fetcher_with_memory(config(), 5);
+    let mut slow = FuturesUnordered::new();
+    for path in ["/slow", "/slow", "/slow", "/slow-announced"] {
+        let (fetcher, url) = (fetcher.clone(), Url::parse(&site.url(path)).unwrap());
+        slow.push(async move { fetcher.fetch_url(&url, 5 * UNIT).await });
+    }
+    assert!(tokio::time::timeout(Duration::from_millis(300), slow.next()).await.is_err(), "they never end");
     let url = Url::parse(&site.url("/chunked")).unwrap();
-    let first = fetcher.fetch_url(&url, 3 * UNIT).await.unwrap();
-    let second = fetcher.fetch_url(&url, 2 * UNIT).await.unwrap();
-    assert_eq!((first.as_ref(), second.as_ref()), (&b"12345"[..], &b"12345"[..]));
-    let mut whole = pin!(fetcher.fetch_url(&url, 3 * UNIT));
-    assert!(tokio::time::timeout(Duration::from_millis(300), whole.as_mut()).await.is_err(), "two are in hand");
-    drop((first, second));
-    assert_eq!(whole.await.unwrap(), "12345");
+    let mut slow = pin!(slow.next());
+    tokio::select! {
+        fetched = fetcher.fetch_url(&url, 5 * UNIT) => assert_eq!(fetched.unwrap(), "12345"),
+        ended = slow.as_mut() => panic!("{ended:?}"),
+    }
 }
 
 #[tokio::test]

@@ -41,20 +41,36 @@ impl Broker for Silent {
     }
 }
 
-/// Puts a job into the queue that has been handed out once before. The twin never waits.
-fn requeue_once(broker: &MemoryBroker, id: &str) {
+/// Puts a job into the queue that has been handed out `times` before. The twin never waits.
+fn requeue(broker: &MemoryBroker, id: &str, times: u32) {
     let message = Message::of_job(&job(id), Timestamp::UNIX_EPOCH);
     let published = broker.publish(&queue(), message).now_or_never();
     let mut consumer = broker.consume(&queue(), 1).now_or_never().unwrap().unwrap();
-    let delivery = consumer.receive().now_or_never().unwrap().unwrap().unwrap();
-    let requeued = delivery.requeue().now_or_never();
-    assert!(published.unwrap().is_ok() && requeued.unwrap().is_ok());
+    assert!(published.unwrap().is_ok());
+    for _ in 0..times {
+        let delivery = consumer.receive().now_or_never().unwrap().unwrap().unwrap();
+        assert!(delivery.requeue().now_or_never().unwrap().is_ok());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_stopped_worker_has_returned_takes_no_place_but_its_own() {
+    let returned = |inner: MemoryBroker| -> Arc<dyn Broker> {
+        for number in 0..4 {
+            requeue(&inner, &format!("slow-{number}"), 1);
+        }
+        Arc::new(inner)
+    };
+    let bench = Bench::start(returned, 0);
+    bench.idle().await;
+    assert_eq!(bench.stage.most_at_work.load(Ordering::SeqCst), u32::from(config().concurrency));
+    bench.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_task_that_came_back_keeps_nobody_from_work_while_it_waits_to_be_handed_on() {
     let full = |inner: MemoryBroker| -> Arc<dyn Broker> {
-        requeue_once(&inner, "again");
+        requeue(&inner, "again", 2);
         Arc::new(FullAtFirst::new(inner, next_queue(), 30))
     };
     let (bench, began) = (Bench::start(full, 0), Instant::now());
