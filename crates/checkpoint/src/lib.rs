@@ -32,6 +32,7 @@ mod unique_map;
 pub use convert::{ConvertOptions, ConvertSummary, Progress};
 pub use error::{CheckpointError, Mismatch, Misshaped};
 pub use stored::StoredType;
+pub use temporary::replace_file;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;

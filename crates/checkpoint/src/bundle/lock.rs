@@ -13,12 +13,12 @@
 //!   be recorded as the version pulled first.
 
 use super::{Bundle, BundleError, one_line};
-use crate::temporary;
+use crate::temporary::replace_file;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
@@ -114,7 +114,7 @@ impl Lock {
         let path = bundle.weights.join(LOCK_FILE);
         let written = Written { entries: self.files.len(), files: &self.files };
         let written =
-            toml::to_string(&written).map_err(io::Error::other).and_then(|text| replace(&path, text.as_bytes()));
+            toml::to_string(&written).map_err(io::Error::other).and_then(|text| replace_file(&path, text.as_bytes()));
         written.map_err(|source| bundle.io("write", path, source))
     }
 }
@@ -142,16 +142,6 @@ fn guard(bundle: &Bundle) -> Result<File, BundleError> {
         locked => locked.map_err(|source| bundle.io("lock", path, source))?,
     }
     Ok(file)
-}
-
-/// Writes a temporary file in the same folder and renames it to `path`.
-fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let mut file = temporary::beside(path)?;
-    file.write_all(contents)?;
-    // Synced before the rename; otherwise a crash could leave an empty file under the final name.
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
 }
 
 fn modified(metadata: &Metadata) -> String {

@@ -4,16 +4,12 @@
 //! settings, so pictures made with other settings are never reused. Pictures that were made by other programs have no
 //! such file; they are measured as they are, and must be complete.
 
-use std::{
-    fs::File,
-    io::Write,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use echogen_checkpoint::replace_file;
 use echogen_imaging::{ImageFormat, RgbImage, encode_image};
 use serde_json::{Map, Value};
-use tempfile::Builder;
 
 use super::folder::{ENDINGS, Subject};
 
@@ -127,11 +123,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder)?;
-        // Created like any other file, since temporary files can be read by their owner only.
-        let mut file = Builder::new().suffix(".part").make_in(folder, |path| File::create_new(path))?;
-        file.write_all(bytes)?;
-        file.persist(path)?;
-        Ok::<_, std::io::Error>(())
+        replace_file(path, bytes)
     };
     write().with_context(|| format!("cannot write {}", path.display()))
 }

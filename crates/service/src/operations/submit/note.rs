@@ -7,16 +7,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    io::{ErrorKind, Write},
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
+use echogen_checkpoint::replace_file;
 use echogen_protocol::{
     ContentHash,
     json::{self, Bounds},
 };
 use serde::{Deserialize, Serialize};
-use tempfile::NamedTempFile;
 use url::Url;
 
 use crate::{
@@ -167,13 +167,7 @@ impl Note {
         // Failed lines after the mark need no entry: every line after the mark is published again anyway.
         let failed = self.failed.range(..=self.up_to).copied().collect();
         let text = serde_json::to_string(&Self { failed, ..self.clone() }).map_err(|error| fault(error.into()))?;
-        // A name of its own: two runs on one file would otherwise write into each other's.
-        let folder = note.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = NamedTempFile::new_in(folder).map_err(fault)?;
-        file.write_all((text + "\n").as_bytes()).map_err(fault)?;
-        // Synced before the rename; otherwise a crash could leave an empty file under the final name.
-        file.as_file().sync_all().map_err(fault)?;
-        file.persist(note).map(drop).map_err(|error| fault(error.error))
+        replace_file(note, (text + "\n").as_bytes()).map_err(fault)
     }
 
     /// Returns the mark: all lines after it are still to be published.
