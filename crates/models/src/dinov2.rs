@@ -20,6 +20,7 @@ use serde::Deserialize;
 
 use crate::layers::{
     attention::{KeyValue, attend},
+    has_own_kernels,
     kernels::{Activation, activate, residual},
     norm::LayerNorm,
     resize::{resize_bicubic, resize_bicubic_antialias},
@@ -176,8 +177,8 @@ impl Attention {
 
 /// (3, heads, tokens, head_width) to (tokens, heads * head_width)
 fn attend_image(qkv: &Tensor) -> Result<Tensor> {
-    // Only the CPU product supports rows that are not contiguous.
-    let qkv = if qkv.device().is_cpu() { qkv.clone() } else { qkv.contiguous()? };
+    // Only our own product supports rows that are not contiguous.
+    let qkv = if has_own_kernels(qkv) { qkv.clone() } else { qkv.contiguous()? };
     let scale = 1.0 / (qkv.dim(3)? as f64).sqrt();
     attend(&qkv.get(0)?, &[&KeyValue { keys: qkv.get(1)?, values: qkv.get(2)? }], scale)
 }

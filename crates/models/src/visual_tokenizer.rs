@@ -198,6 +198,7 @@ pub struct Quantised {
 
 /// Quantises latents (batch, bits, height, width). Each scale quantises the residual of the scales before it.
 pub fn quantise(latent: &Tensor, scales: &Scales) -> Result<Quantised> {
+    let latent = &latent.to_dtype(DType::F32)?;
     let mut sum = CodeSum::zeros_like(latent)?;
     let mut bits = Vec::with_capacity(scales.len());
     let mut transformer_inputs = Vec::new();

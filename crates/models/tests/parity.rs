@@ -1,4 +1,5 @@
-//! Runs the comparisons of the example `parity` on the shipped fixtures.
+//! Runs the comparisons of the example `parity` on the shipped fixtures: by our own loops in f32, and by the generic way, which
+//! a GPU takes, in f32, bf16 and f16.
 
 #[path = "../examples/parity/bsq.rs"]
 mod bsq;
@@ -23,58 +24,63 @@ mod t5;
 
 use std::path::Path;
 
-use compare::{Comparison, TOLERANCE};
+use candle_core::{DType, Device};
+use compare::{Comparison, Setup};
+use echogen_models::layers::{Kernels, with_kernels};
 
-fn check(name: &str, at_least: usize, run: fn(&Path) -> anyhow::Result<Vec<Comparison>>) {
+type Run = fn(&Path, &Setup) -> anyhow::Result<Vec<Comparison>>;
+
+/// Compares one network in one type. All tensors that are past their limits are named.
+fn check(name: &str, at_least: usize, run: Run, kernels: Kernels, dtype: DType) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name);
-    let comparisons = run(&folder).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+    let setup = Setup { device: Device::Cpu, dtype };
+    let comparisons = with_kernels(kernels, || run(&folder, &setup));
+    let comparisons = comparisons.unwrap_or_else(|error| panic!("{name}: {error:#}"));
     assert!(comparisons.len() >= at_least, "{name}: only {} tensors were compared", comparisons.len());
-    for comparison in comparisons {
-        assert!(comparison.relative_error <= TOLERANCE, "{comparison}");
-    }
+    let past: Vec<_> = comparisons.iter().filter(|comparison| comparison.severity() > 1.0).collect();
+    let past: Vec<_> = past.iter().map(|comparison| format!("\n{comparison}")).collect();
+    assert!(past.is_empty(), "{kernels:?} {dtype:?}:{}", past.concat());
 }
 
-#[test]
-fn t5() {
-    check("t5", 6, t5::run);
+/// The comparisons of one network: its folder, how many tensors are compared at least, and what compares them.
+macro_rules! parity {
+    ($network:ident, $folder:literal, $at_least:literal, $run:path) => {
+        mod $network {
+            use super::*;
+
+            #[test]
+            fn own() {
+                check($folder, $at_least, $run, Kernels::Own, DType::F32);
+            }
+
+            #[test]
+            fn generic() {
+                check($folder, $at_least, $run, Kernels::Generic, DType::F32);
+            }
+
+            #[test]
+            fn generic_bf16() {
+                check($folder, $at_least, $run, Kernels::Generic, DType::BF16);
+            }
+
+            #[test]
+            fn generic_f16() {
+                check($folder, $at_least, $run, Kernels::Generic, DType::F16);
+            }
+        }
+    };
 }
 
-#[test]
-fn dinov2() {
-    check("dinov2", 9, dinov2::run);
-}
-
-#[test]
-fn flux_vae() {
-    check("flux-vae", 10, flux_vae::run);
-}
-
-#[test]
-fn visual_tokenizer() {
-    check("bsq-tiny", 9, bsq::run);
-}
-
-#[test]
-fn echogen() {
-    check("echogen-tiny", 100, echogen::run);
-}
-
-#[test]
-fn grounding_dino() {
-    check("grounding-dino", 51, grounding_dino::run);
-}
+parity!(text_encoder, "t5", 6, t5::run);
+parity!(semantic_encoder, "dinov2", 9, dinov2::run);
+parity!(content_encoder, "flux-vae", 10, flux_vae::run);
+parity!(visual_tokenizer, "bsq-tiny", 9, bsq::run);
+parity!(transformer, "echogen-tiny", 100, echogen::run);
+parity!(detector, "grounding-dino", 51, grounding_dino::run);
+parity!(namer, "qwen2.5-vl", 22, qwen2_5_vl::run);
+parity!(masker, "sam", 7, sam::run);
 
 #[test]
 fn preprocess() {
-    check("preprocess", 42, preprocess::run);
-}
-
-#[test]
-fn qwen2_5_vl() {
-    check("qwen2.5-vl", 24, qwen2_5_vl::run);
-}
-
-#[test]
-fn sam() {
-    check("sam", 7, sam::run);
+    check("preprocess", 42, preprocess::run, Kernels::Own, DType::F32);
 }

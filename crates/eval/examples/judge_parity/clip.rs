@@ -8,7 +8,7 @@ use echogen_eval::similarity::Clip;
 use serde::Deserialize;
 
 use crate::{
-    compare::{Comparison, Fixture},
+    compare::{Comparison, Fixture, Setup},
     pictures::prepared,
 };
 
@@ -20,7 +20,7 @@ struct Sentence {
 }
 
 pub(crate) fn run(folder: &Path) -> anyhow::Result<Vec<Comparison>> {
-    let mut fixture = Fixture::open(folder)?;
+    let mut fixture = Fixture::open(folder, &Setup::default())?;
     let clip = Clip::load(folder, &Device::Cpu)?;
     let pictures = prepared(&mut fixture, |picture| clip.prepare(picture))?;
     fixture.check("out.image_features", &clip.image_features(&pictures)?)?;

@@ -6,12 +6,12 @@ use candle_core::Device;
 use echogen_eval::similarity::Dino;
 
 use crate::{
-    compare::{Comparison, Fixture},
+    compare::{Comparison, Fixture, Setup},
     pictures::prepared,
 };
 
 pub(crate) fn run(folder: &Path) -> anyhow::Result<Vec<Comparison>> {
-    let mut fixture = Fixture::open(folder)?;
+    let mut fixture = Fixture::open(folder, &Setup::default())?;
     let dino = Dino::load(folder, &Device::Cpu)?;
     let pictures = prepared(&mut fixture, |picture| dino.prepare(picture))?;
     fixture.check("out.cls_token", &dino.class_tokens(&pictures)?)?;

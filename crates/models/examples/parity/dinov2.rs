@@ -4,17 +4,17 @@
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 use echogen_checkpoint::Checkpoint;
 use echogen_models::dinov2::{Dinov2, Dinov2Config, Dinov2Output, PositionResampling};
 
-use crate::compare::{Comparison, Fixture};
+use crate::compare::{Comparison, Fixture, Setup};
 
 /// Weight file of each naming scheme, and the suffix of tensor names in the report.
 const WEIGHTS: [(&str, &str); 2] = [("model.safetensors", ""), ("model.torchhub.safetensors", " (torch hub)")];
 
-pub(crate) fn run(folder: &Path) -> anyhow::Result<Vec<Comparison>> {
-    let mut fixture = Fixture::open(folder)?;
+pub(crate) fn run(folder: &Path, setup: &Setup) -> anyhow::Result<Vec<Comparison>> {
+    let mut fixture = Fixture::open(folder, setup)?;
     let config = std::fs::read(folder.join("config.json")).context("config.json")?;
     let config: Dinov2Config = serde_json::from_slice(&config).context("config.json")?;
     let mut found = false;
@@ -23,7 +23,8 @@ pub(crate) fn run(folder: &Path) -> anyhow::Result<Vec<Comparison>> {
         if file.exists() {
             found = true;
             let weights = Checkpoint::open(&file)?;
-            let network = weights.load(DType::F32, &Device::Cpu, Dinov2::is_ignored, |vb| Dinov2::new(vb, &config))?;
+            let network =
+                weights.load(setup.dtype, &setup.device, Dinov2::is_ignored, |vb| Dinov2::new(vb, &config))?;
             check_layout(&mut fixture, label, &network)?;
         }
     }
@@ -33,7 +34,8 @@ pub(crate) fn run(folder: &Path) -> anyhow::Result<Vec<Comparison>> {
 
 fn check_layout(fixture: &mut Fixture, label: &str, network: &Dinov2) -> anyhow::Result<()> {
     let (rows, columns) = grid(fixture, network.config())?;
-    let image = fixture.get("in.image")?.clone();
+    // The picture is prepared in float32.
+    let image = fixture.get("in.image")?.to_device(&fixture.setup().device)?;
     let mut check = |name: &str, actual: &Tensor| -> anyhow::Result<()> {
         if fixture.has(name) { fixture.check_as(&format!("{name}{label}"), name, actual) } else { Ok(()) }
     };

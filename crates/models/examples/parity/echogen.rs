@@ -12,7 +12,7 @@ use echogen_models::echogen::{
 };
 use serde::Deserialize;
 
-use crate::compare::{Comparison, Fixture};
+use crate::compare::{Comparison, Fixture, Setup};
 
 /// The contents of `config.json` in an `echogen` fixture.
 #[derive(Deserialize)]
@@ -40,16 +40,17 @@ struct Run {
     tau: Vec<f64>,
 }
 
-pub(crate) fn run(folder: &Path) -> anyhow::Result<Vec<Comparison>> {
+pub(crate) fn run(folder: &Path, setup: &Setup) -> anyhow::Result<Vec<Comparison>> {
     let description = std::fs::read_to_string(folder.join("config.json")).context("config.json")?;
     let description: Description = serde_json::from_str(&description).context("config.json")?;
-    let mut fixture = Fixture::open(folder)?;
+    let mut fixture = Fixture::open(folder, setup)?;
     let config = &description.model;
+    // As published, the conditions are float32, and the blocks are in the reduced type.
     let model = Checkpoint::open(&folder.join("model.safetensors"))?.load(
         DType::F32,
-        &Device::Cpu,
+        &setup.device,
         |name| is_ignored(config, name),
-        |vb: VarBuilder| EchoGen::new(vb, config, DType::F32),
+        |vb: VarBuilder| EchoGen::new(vb, config, setup.dtype),
     )?;
     let sampler = Sampler::new(model, 256 << 20);
     for (name, case) in &description.cases {
@@ -132,11 +133,12 @@ fn sampling_run(
             if rows == Rows::All && fixture.has(&rows_name) {
                 fixture.check(&rows_name, &by_kind(sampling.row_logits(), batch)?)?;
             }
+            let replays = fixture.setup().is_reduced();
             let name = format!("{stem}.bits.{scale}");
             let replayed = fixture.get(&name)?.clone();
             let bits = (0..batch).map(|i| Ok(replayed.i(i)?.flatten_all()?.to_vec1::<u8>()?));
             let bits = bits.collect::<anyhow::Result<Vec<_>>>()?;
-            let taken = if run.greedy { sampling.draw(&logits)? } else { bits.clone() };
+            let taken = if run.greedy && !replays { sampling.draw(&logits)? } else { bits.clone() };
             let taken = Tensor::from_vec(taken.concat(), replayed.dims(), &Device::Cpu)?;
             fixture.check_as(&format!("{name}{way}"), &name, &taken)?;
             sampling.accept(&bits)?;

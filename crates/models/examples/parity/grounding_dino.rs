@@ -3,19 +3,20 @@
 use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, bail};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use echogen_checkpoint::Checkpoint;
 use echogen_models::grounding_dino::{GroundingDino, GroundingDinoConfig, GroundingDinoInput, PixelMask};
 
-use crate::compare::{Comparison, Fixture};
+use crate::compare::{Comparison, Fixture, Setup};
 
-pub(crate) fn run(folder: &Path) -> anyhow::Result<Vec<Comparison>> {
-    let mut fixture = Fixture::open(folder)?;
+pub(crate) fn run(folder: &Path, setup: &Setup) -> anyhow::Result<Vec<Comparison>> {
+    let mut fixture = Fixture::open(folder, setup)?;
     let config = std::fs::read(folder.join("config.json")).context("config.json")?;
     let config: GroundingDinoConfig = serde_json::from_slice(&config).context("config.json")?;
+    // As in the program and in the published script, the detector is float32 whatever the type of the others.
     let weights = Checkpoint::open(&folder.join("model.safetensors"))?;
     let network =
-        weights.load(DType::F32, &Device::Cpu, GroundingDino::is_ignored, |vb| GroundingDino::new(vb, &config))?;
+        weights.load(DType::F32, &setup.device, GroundingDino::is_ignored, |vb| GroundingDino::new(vb, &config))?;
     for case in cases(&fixture) {
         let computed = compute(&fixture, &network, &case)?;
         compare(&mut fixture, &case, &computed)?;

@@ -12,14 +12,14 @@ use echogen_models::detector::{detector_size, prepare};
 use image::ImageDecoder;
 use serde::Deserialize;
 
-use crate::compare::{Comparison, Fixture};
+use crate::compare::{Comparison, Fixture, Setup};
 
 /// The tolerance is one of 256 levels: in bytes, and in [-1, 1] (with a margin for the rounding of f32).
 const LEVEL: f64 = 1.0;
 const UNIT_LEVEL: f64 = 2.0 / 255.0 + 1e-6;
 
-pub(crate) fn run(folder: &Path) -> anyhow::Result<Vec<Comparison>> {
-    let mut fixture = Fixture::open(folder)?;
+pub(crate) fn run(folder: &Path, setup: &Setup) -> anyhow::Result<Vec<Comparison>> {
+    let mut fixture = Fixture::open(folder, setup)?;
     let outputs: Vec<_> = fixture.names().filter(|name| name.starts_with("out.")).map(str::to_owned).collect();
     for name in outputs {
         check_output(&mut fixture, folder, &name)?;

@@ -3,19 +3,20 @@
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use echogen_checkpoint::Checkpoint;
 use echogen_models::sam::{Sam, SamConfig, SamEmbedding, SamPoint, SamPrompt};
 
-use crate::compare::{Comparison, Fixture};
+use crate::compare::{Comparison, Fixture, Setup};
 
-pub(crate) fn run(folder: &Path) -> anyhow::Result<Vec<Comparison>> {
-    let mut fixture = Fixture::open(folder)?;
+pub(crate) fn run(folder: &Path, setup: &Setup) -> anyhow::Result<Vec<Comparison>> {
+    let mut fixture = Fixture::open(folder, setup)?;
     let config = std::fs::read(folder.join("config.json")).context("config.json")?;
     let config: SamConfig = serde_json::from_slice(&config).context("config.json")?;
+    // As in the program and in the published script, SAM is float32 whatever the type of the others.
     let weights = Checkpoint::open(&folder.join("model.safetensors"))?;
-    let network = weights.load(DType::F32, &Device::Cpu, Sam::is_ignored, |vb| Sam::new(vb, &config))?;
-    let pictures = network.embed(fixture.get("in.pixel_values")?)?;
+    let network = weights.load(DType::F32, &setup.device, Sam::is_ignored, |vb| Sam::new(vb, &config))?;
+    let pictures = network.embed(&fixture.get("in.pixel_values")?.to_device(&setup.device)?)?;
     if fixture.has("out.image_embeddings") {
         let maps = pictures.iter().map(SamEmbedding::map).collect::<candle_core::Result<Vec<_>>>()?;
         fixture.check("out.image_embeddings", &Tensor::stack(&maps, 0)?)?;

@@ -4,26 +4,26 @@
 use std::path::Path;
 
 use anyhow::Context;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use echogen_checkpoint::Checkpoint;
 use echogen_models::t5::{T5Config, T5Encoder};
 
-use crate::compare::{Comparison, Fixture};
+use crate::compare::{Comparison, Fixture, Setup};
 
-pub(crate) fn run(folder: &Path) -> anyhow::Result<Vec<Comparison>> {
-    let mut fixture = Fixture::open(folder)?;
-    let encoder = open_encoder(folder)?;
+pub(crate) fn run(folder: &Path, setup: &Setup) -> anyhow::Result<Vec<Comparison>> {
+    let mut fixture = Fixture::open(folder, setup)?;
+    let encoder = open_encoder(folder, setup)?;
     for group in groups(&fixture) {
         check_group(&mut fixture, &encoder, &group)?;
     }
     fixture.finish()
 }
 
-fn open_encoder(folder: &Path) -> anyhow::Result<T5Encoder> {
+fn open_encoder(folder: &Path, setup: &Setup) -> anyhow::Result<T5Encoder> {
     let config = std::fs::read(folder.join("config.json")).context("config.json")?;
     let config: T5Config = serde_json::from_slice(&config).context("config.json")?;
     let weights = Checkpoint::open(&folder.join("model.safetensors"))?;
-    Ok(weights.load(DType::F32, &Device::Cpu, T5Encoder::is_ignored, |vb| T5Encoder::new(vb, &config))?)
+    Ok(weights.load(setup.dtype, &setup.device, T5Encoder::is_ignored, |vb| T5Encoder::new(vb, &config))?)
 }
 
 /// Returns the group names: the part between `in.` and `input_ids`: "" for `in.input_ids`, "long." for
@@ -34,9 +34,9 @@ fn groups(fixture: &Fixture) -> Vec<String> {
 }
 
 fn check_group(fixture: &mut Fixture, encoder: &T5Encoder, group: &str) -> anyhow::Result<()> {
-    let input_ids = fixture.get(&format!("in.{group}input_ids"))?.clone();
+    let input_ids = fixture.input(&format!("in.{group}input_ids"))?;
     let mask = format!("in.{group}attention_mask");
-    let mask = fixture.has(&mask).then(|| fixture.get(&mask).cloned()).transpose()?;
+    let mask = fixture.has(&mask).then(|| fixture.input(&mask)).transpose()?;
     let (states, last) = encoder.forward_with_hidden_states(&input_ids, mask.as_ref())?;
     check_if_there(fixture, &format!("out.{group}last_hidden_state"), || Ok(last))?;
     for (n, state) in states.into_iter().enumerate() {

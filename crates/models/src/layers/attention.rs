@@ -10,7 +10,8 @@ use candle_core::{D, DType, Layout, Result, Storage, Tensor, bail};
 use rayon::prelude::*;
 
 use super::{
-    kernels::{self, is_cpu_f32, lane_max, lane_sum, with_slice},
+    kernel_choice::has_own_kernels,
+    kernels::{self, lane_max, lane_sum, with_slice},
     product::{Matrix, MatrixMut, multiply},
 };
 
@@ -46,7 +47,7 @@ pub fn attend(queries: &Tensor, segments: &[&KeyValue], scale: f64) -> Result<Te
     if segments.is_empty() {
         bail!("attention needs keys");
     }
-    if !is_cpu_f32(queries) {
+    if !has_own_kernels(queries) {
         return attend_spelled_out(queries, segments, scale);
     }
     let held = segments.iter().map(|segment| hold(segment)).collect::<Result<Vec<_>>>()?;
@@ -263,8 +264,11 @@ fn interleave(by_head: &[f32], (heads, tokens, head_dim): (usize, usize, usize))
 
 fn attend_spelled_out(queries: &Tensor, segments: &[&KeyValue], scale: f64) -> Result<Tensor> {
     let (heads, tokens, head_dim) = queries.dims3()?;
-    let scores = segments.iter().map(|s| queries.matmul(&s.keys.t()?)).collect::<Result<Vec<_>>>()?;
-    let scores = (Tensor::cat(&scores, D::Minus1)?.to_dtype(DType::F32)? * scale)?;
+    // In float32 up to the weights: scores that are rounded to a reduced type differ from those of a fused kernel.
+    let exact = queries.to_dtype(DType::F32)?;
+    let scores =
+        segments.iter().map(|s| exact.matmul(&s.keys.to_dtype(DType::F32)?.t()?)).collect::<Result<Vec<_>>>()?;
+    let scores = (Tensor::cat(&scores, D::Minus1)? * scale)?;
     let weights = candle_nn::ops::softmax_last_dim(&scores)?.to_dtype(queries.dtype())?;
     let mut start = 0;
     let mut sum: Option<Tensor> = None;
@@ -326,7 +330,7 @@ pub fn split_heads(
             bail!("rotation of shape {:?} does not fit {expected:?}", rotation.cos.dims());
         }
     }
-    if !is_cpu_f32(xs) {
+    if !has_own_kernels(xs) {
         return split_spelled_out(xs, offset, (rows, heads, head_dim), options);
     }
     let bias = optional_row(options.bias)?;

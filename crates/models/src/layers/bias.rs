@@ -2,7 +2,10 @@
 
 use candle_core::{D, DType, Result, Tensor, bail};
 
-use super::kernels::{for_each_row, in_place, is_cpu_f32, with_slice};
+use super::{
+    kernel_choice::has_own_kernels,
+    kernels::{for_each_row, in_place, with_slice},
+};
 
 /// Returns xs + bias; `xs` is (…, channels), `bias` (channels). Modifies `xs` in place, so no other tensor may share
 /// its storage.
@@ -41,7 +44,7 @@ fn add_and(
     if bias.dims() != [width] {
         bail!("a bias of shape {:?} does not fit {:?}", bias.dims(), xs.dims());
     }
-    if !(is_cpu_f32(&xs) && xs.is_contiguous()) {
+    if !(has_own_kernels(&xs) && xs.is_contiguous()) {
         return whole(xs.broadcast_add(bias)?);
     }
     let bias = with_slice(&bias.to_dtype(DType::F32)?, |bias| Ok(bias.to_vec()))?;

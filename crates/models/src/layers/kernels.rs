@@ -8,6 +8,8 @@ use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Storage, Tensor
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::kernel_choice::has_own_kernels;
+
 /// Number of elements per parallel task: large enough to amortise scheduling, small enough to stay in the L2 cache.
 pub(crate) const BLOCK_ELEMENTS: usize = 1 << 14;
 
@@ -29,11 +31,6 @@ pub enum Gain {
     Shift1 = 4,
     /// Shift before the MLP.
     Shift2 = 5,
-}
-
-/// Whether `xs` can use the vectorised loops.
-pub fn is_cpu_f32(xs: &Tensor) -> bool {
-    xs.device().is_cpu() && xs.dtype() == DType::F32
 }
 
 /// Returns e^x with an error of about one unit in the last place. Saturates instead of overflowing; 0 below -87.
@@ -200,13 +197,16 @@ pub enum Activation {
     reason = "a function given by name is called through its pointer type and not inlined into the vectorised loop"
 )]
 pub fn activate(xs: Tensor, bias: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
-    if !(is_cpu_f32(&xs) && xs.is_contiguous()) {
-        let xs = bias.map_or(Ok(xs.clone()), |bias| xs.broadcast_add(bias))?;
-        return match activation {
+    if !(has_own_kernels(&xs) && xs.is_contiguous()) {
+        let (dtype, xs) = (xs.dtype(), bias.map_or(Ok(xs.clone()), |bias| xs.broadcast_add(bias))?);
+        // As in the published code, in float32: candle's own would round every step.
+        let xs = if dtype == DType::F64 { xs } else { xs.to_dtype(DType::F32)? };
+        let activated = match activation {
             Activation::GeluTanh => xs.gelu(),
             Activation::GeluErf => xs.gelu_erf(),
             Activation::Silu => xs.silu(),
         };
+        return activated?.to_dtype(dtype);
     }
     let width = xs.dim(candle_core::D::Minus1)?;
     let bias = row_of(bias, width)?;
@@ -284,7 +284,7 @@ pub fn modulated_norm(xs: &Tensor, gains: &Tensor, scale: usize, shift: usize, e
     if rows == 0 || count % rows != 0 || scale >= kinds || shift >= kinds {
         bail!("gains of shape {:?} do not fit tokens of shape {:?}", gains.dims(), xs.dims());
     }
-    if !is_cpu_f32(xs) {
+    if !has_own_kernels(xs) {
         let pick = |index: usize| gains.narrow(1, index, 1); // (rows, 1, channels)
         let normed = layer_norm_plain(xs, eps)?.reshape((rows, count / rows, channels))?;
         return normed.broadcast_mul(&(pick(scale)? + 1.0)?)?.broadcast_add(&pick(shift)?)?.reshape((count, channels));
@@ -310,7 +310,7 @@ pub fn modulated_norm(xs: &Tensor, gains: &Tensor, scale: usize, shift: usize, e
 
 /// Layer norm with weight and bias (channels); `xs` is (…, channels). The result is float32.
 pub fn affine_norm(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
-    if !is_cpu_f32(xs) {
+    if !has_own_kernels(xs) {
         let (weight, bias) = (weight.to_dtype(DType::F32)?, bias.to_dtype(DType::F32)?);
         return layer_norm_plain(xs, eps)?.broadcast_mul(&weight)?.broadcast_add(&bias);
     }
@@ -362,7 +362,7 @@ pub fn residual(xs: &Tensor, ys: &Tensor, bias: Option<&Tensor>, gate: Option<(&
     if ys.dims() != xs.dims() {
         bail!("a residual of shape {:?} does not fit {:?}", ys.dims(), xs.dims());
     }
-    if !(is_cpu_f32(xs) && is_cpu_f32(ys)) {
+    if !(has_own_kernels(xs) && has_own_kernels(ys)) {
         let ys = bias.map_or(Ok(ys.clone()), |bias| ys.broadcast_add(bias))?.to_dtype(DType::F32)?;
         let Some((gains, index)) = gate else { return xs + ys };
         let rows = gains.dim(0)?;

@@ -5,6 +5,7 @@ pub mod attention;
 pub mod bias;
 pub mod conv;
 pub mod deformable;
+mod kernel_choice;
 pub mod kernels;
 pub mod linear;
 pub mod norm;
@@ -12,3 +13,5 @@ mod product;
 pub mod resize;
 mod simd;
 pub mod window_attention;
+
+pub use kernel_choice::{Kernels, has_own_kernels, with_kernels};

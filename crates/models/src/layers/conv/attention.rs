@@ -1,6 +1,6 @@
 //! Self-attention over all pixels of a map.
 
-use candle_core::{Module, Result, Tensor};
+use candle_core::{DType, Module, Result, Tensor};
 use candle_nn::{Linear, VarBuilder, ops::softmax_last_dim};
 
 use super::{GroupNorm, Names, NormConfig};
@@ -54,14 +54,16 @@ impl Module for Attention {
         let (batch, channels, height, width) = xs.dims4()?;
         let tokens = self.norm.forward(xs)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?; // (batch, pixels, channels)
         let q = (self.q.forward(&tokens)? * (channels as f64).powf(-0.5))?;
-        let k = self.k.forward(&tokens)?.t()?; // (batch, channels, pixels)
+        let k = self.k.forward(&tokens)?.to_dtype(DType::F32)?.t()?; // (batch, channels, pixels)
         let v = self.v.forward(&tokens)?;
         let pixels = height * width;
         let band = (SCORES / (batch * pixels).max(1)).clamp(1, pixels.max(1));
         let mut attended = Vec::new();
         for first in (0..pixels).step_by(band) {
             let q = q.narrow(1, first, band.min(pixels - first))?;
-            attended.push(softmax_last_dim(&q.matmul(&k)?)?.matmul(&v)?);
+            // The scores and their softmax stay in float32.
+            let scores = q.to_dtype(DType::F32)?.matmul(&k)?;
+            attended.push(softmax_last_dim(&scores)?.to_dtype(v.dtype())?.matmul(&v)?);
         }
         let ys = self.out.forward(&Tensor::cat(&attended, 1)?)?; // (batch, pixels, channels)
         let tokens = xs.permute((0, 2, 3, 1))?.contiguous()?.reshape((batch, pixels, channels))?;

@@ -1,11 +1,11 @@
 //! Group normalisation, optionally with SiLU in the same pass over memory.
 
-use candle_core::{Module, Result, Tensor, bail};
+use candle_core::{DType, Module, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 use rayon::prelude::*;
 
 use super::channels_last::{channels_last, channels_last_view};
-use crate::layers::kernels::{is_cpu_f32, with_slice};
+use crate::layers::{has_own_kernels, kernels::with_slice};
 
 /// Number of pixels per task. Their sums are accumulated in f32, the sums of tasks in f64.
 const PIXELS: usize = 256;
@@ -19,11 +19,15 @@ pub struct NormConfig {
     pub eps: f64,
 }
 
-/// Normalises each group of channels over all pixels of an image, then scales and shifts each channel.
+/// Normalises each group of channels over all pixels of an image, then scales and shifts each channel. Computed in float32,
+/// as in the published code; the result has the type of the weights.
 #[derive(Debug, Clone)]
 pub struct GroupNorm {
+    /// In the type that is computed in.
     weight: Tensor,
     bias: Tensor,
+    /// The type of the result.
+    dtype: DType,
     config: NormConfig,
 }
 
@@ -40,19 +44,23 @@ impl GroupNorm {
         if config.groups == 0 || !channels.is_multiple_of(config.groups) {
             bail!("{channels} channels do not divide into {} groups", config.groups);
         }
-        let (weight, bias) = (vb.get(channels, "weight")?, vb.get(channels, "bias")?);
-        Ok(Self { weight: weight.contiguous()?, bias: bias.contiguous()?, config })
+        let load = |name: &str| vb.get(channels, name)?.to_dtype(DType::F32)?.contiguous();
+        Ok(Self { weight: load("weight")?, bias: load("bias")?, dtype: vb.dtype(), config })
     }
 
     /// Returns SiLU of the normalised map, y · sigmoid(y). Takes and returns (batch, channels, height, width).
     pub fn forward_silu(&self, xs: &Tensor) -> Result<Tensor> {
-        if is_cpu_f32(xs) { self.forward_own(xs, Activation::Silu) } else { self.forward_candle(xs)?.silu() }
+        match has_own_kernels(xs) {
+            true => self.forward_own(xs, Activation::Silu),
+            false => self.forward_candle(xs)?.silu()?.to_dtype(self.dtype),
+        }
     }
 
+    /// The norm in the type that is computed in.
     fn forward_candle(&self, xs: &Tensor) -> Result<Tensor> {
         let (channels, NormConfig { groups, eps }) = (self.weight.elem_count(), self.config);
         let norm = candle_nn::GroupNorm::new(self.weight.clone(), self.bias.clone(), channels, groups, eps)?;
-        norm.forward(&xs.contiguous()?)
+        norm.forward(&xs.to_dtype(self.weight.dtype())?.contiguous()?)
     }
 
     fn forward_own(&self, xs: &Tensor, activation: Activation) -> Result<Tensor> {
@@ -105,7 +113,10 @@ impl GroupNorm {
 
 impl Module for GroupNorm {
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        if is_cpu_f32(xs) { self.forward_own(xs, Activation::None) } else { self.forward_candle(xs) }
+        match has_own_kernels(xs) {
+            true => self.forward_own(xs, Activation::None),
+            false => self.forward_candle(xs)?.to_dtype(self.dtype),
+        }
     }
 }
 
@@ -205,7 +216,7 @@ fn exp(x: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{DType, Device};
+    use candle_core::Device;
 
     #[test]
     fn exp_is_close_everywhere() {
@@ -226,7 +237,7 @@ mod tests {
     fn norm(channels: usize, groups: usize) -> Result<GroupNorm> {
         let weight = Tensor::arange(1f32, channels as f32 + 1.0, &Device::Cpu)?.affine(0.25, 0.0)?;
         let bias = Tensor::arange(0f32, channels as f32, &Device::Cpu)?.affine(-0.125, 0.5)?;
-        Ok(GroupNorm { weight, bias, config: NormConfig { groups, eps: 1e-6 } })
+        Ok(GroupNorm { weight, bias, dtype: DType::F32, config: NormConfig { groups, eps: 1e-6 } })
     }
 
     fn largest_difference(a: &Tensor, b: &Tensor) -> Result<f32> {
@@ -243,6 +254,7 @@ mod tests {
             let exact = GroupNorm {
                 weight: norm.weight.to_dtype(DType::F64)?,
                 bias: norm.bias.to_dtype(DType::F64)?,
+                dtype: DType::F64,
                 config: norm.config,
             };
             let expected = exact.forward(&xs.to_dtype(DType::F64)?)?;

@@ -21,9 +21,9 @@ mod pyramid;
 mod res_block;
 mod winograd;
 
-use super::kernels::is_cpu_f32;
+use super::kernel_choice::has_own_kernels;
 pub use attention::Attention;
-use candle_core::{Module, Result, Tensor, bail};
+use candle_core::{DType, Module, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 use channels_last::{FeatureMap, Finish, channels_last, channels_last_view};
 pub use group_norm::{GroupNorm, NormConfig};
@@ -90,7 +90,7 @@ impl Conv2d {
     /// Creates a convolution from `weight` (out, in, kernel, kernel) and `bias` (out).
     pub fn from_tensors(weight: &Tensor, bias: Tensor, geometry: Geometry) -> Result<Self> {
         let (out_channels, in_channels, kernel, _) = weight.dims4()?;
-        let weight = if is_cpu_f32(weight) {
+        let weight = if has_own_kernels(weight) {
             let patches = weight.permute((2, 3, 1, 0))?.contiguous()?;
             Weight::Patches(patches.reshape((kernel * kernel * in_channels, out_channels))?)
         } else {
@@ -139,7 +139,8 @@ impl Conv2d {
         channels_last_view(ys, shape)
     }
 
-    /// candle's convolution supports only equal padding on all sides, so unequal padding is added beforehand.
+    /// The convolution in the weight's type. candle's supports only equal padding on all sides, so unequal padding is added
+    /// beforehand.
     fn forward_candle(&self, weight: &Tensor, xs: &Tensor) -> Result<Tensor> {
         let Geometry { stride, before, after, .. } = self.geometry;
         let (xs, padding) = if before == after {
@@ -147,7 +148,12 @@ impl Conv2d {
         } else {
             (xs.pad_with_zeros(2, before, after)?.pad_with_zeros(3, before, after)?, 0)
         };
-        let ys = xs.contiguous()?.conv2d(weight, padding, stride, 1, 1)?;
+        let dtype = weight.dtype();
+        // A GPU sums products of reduced types in float32; candle's convolution on a CPU does not, and lacks bf16.
+        let widened = xs.device().is_cpu() && matches!(dtype, DType::BF16 | DType::F16);
+        let inner = if widened { DType::F32 } else { dtype };
+        let xs = xs.to_dtype(inner)?.contiguous()?;
+        let ys = xs.conv2d(&weight.to_dtype(inner)?, padding, stride, 1, 1)?.to_dtype(dtype)?;
         ys.broadcast_add(&self.bias.reshape((1, (), 1, 1))?)
     }
 

@@ -4,7 +4,7 @@
 //! The networks differ in widths, norms, tensor names, and in whether there is attention between the two middle
 //! blocks.
 
-use candle_core::{Module, Result, Tensor, bail};
+use candle_core::{DType, Module, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
 use super::{Attention, Conv2d, Geometry, GroupNorm, Names, NormConfig, ResBlock};
@@ -133,13 +133,16 @@ impl PyramidDecoder {
             levels.push(UpLevel { blocks, upsample });
             width = target;
         }
+        // In float32: rounded to bf16, a value near 1 would be half a grey level off.
+        let vb = vb.clone().to_dtype(DType::F32);
         let norm_out = GroupNorm::new(&names.norm(&vb.pp(names.norm_out())), width, config.norm(width))?;
         let conv_out = names.conv(&vb.pp("conv_out"));
         let conv_out = Conv2d::new(&conv_out, width, config.image_channels, Geometry::SAME_3X3)?;
         Ok(Self { conv_in, mid, levels, norm_out, conv_out })
     }
 
-    /// Maps (batch, latent, height, width) to (batch, 3, height', width'); each level but the last doubles both sides.
+    /// Maps (batch, latent, height, width) to (batch, 3, height', width') in float32; each level but the last doubles both
+    /// sides.
     /// `tap` is called with the map after every stage.
     pub fn forward_with_tap(&self, xs: &Tensor, mut tap: impl FnMut(Stage, &Tensor) -> Result<()>) -> Result<Tensor> {
         let mut xs = self.mid.forward(self.conv_in.forward(xs)?)?;
