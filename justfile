@@ -25,6 +25,7 @@ check:
 # Compares the networks with the reference numbers.
 parity:
     cargo run --release --locked -p echogen-models --example parity -- tests/fixtures/*/
+    cargo run --release --locked -p echogen-models --example parity -- --kernels generic --dtype bf16 tests/fixtures/*/
     cargo run --release --locked -p echogen-eval --example judge_parity -- tests/fixtures/clip tests/fixtures/dino
 
 # Writes docs/metrics.md from the list of metrics.

@@ -73,9 +73,17 @@ impl DeviceChoice {
         let device = match self {
             Self::Cpu => Device::Cpu,
             Self::Cuda(number) => open_cuda(number)?,
-            // No specific device was requested, so the CPU is an acceptable fallback; the log states which device is
-            // used.
-            Self::Auto => open_cuda(0).unwrap_or(Device::Cpu),
+            // No specific device was requested, so the CPU is an acceptable fallback. It is a hundred times slower, so the
+            // log says why it is used.
+            Self::Auto => open_cuda(0).unwrap_or_else(|error| {
+                match &error {
+                    DeviceError::Unavailable { source, .. } => {
+                        tracing::warn!(%error, cause = %source, "no GPU is used")
+                    }
+                    _ => tracing::debug!(%error, "no GPU is used"),
+                }
+                Device::Cpu
+            }),
         };
         let dtype = precision.on(&device);
         tracing::info!(device = ?device.location(), ?dtype, "the networks' device");

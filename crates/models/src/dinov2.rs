@@ -19,6 +19,7 @@ use candle_nn::{Linear, VarBuilder};
 use serde::Deserialize;
 
 use crate::layers::{
+    CheckedMatmul,
     attention::{KeyValue, attend},
     has_own_kernels,
     kernels::{Activation, activate, residual},
@@ -185,7 +186,7 @@ fn attend_image(qkv: &Tensor) -> Result<Tensor> {
 
 /// `xs` (rows, inputs) times the weight of `linear`, without its bias, which a later fused kernel adds.
 fn product(xs: &Tensor, linear: &Linear) -> Result<Tensor> {
-    xs.matmul(&linear.weight().t()?)
+    xs.checked_matmul(&linear.weight().t()?)
 }
 
 fn stack_rows(parts: [Result<Linear>; 3]) -> Result<Linear> {

@@ -21,6 +21,7 @@ use candle_core::{DType, Device, Module, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
 use crate::layers::{
+    CheckedMatmul,
     attention::{HeadOptions, KeyValue, attend, split_heads},
     bias::add_bias_relu,
     conv::{Conv2d, Geometry},
@@ -92,10 +93,10 @@ impl VisionAttention {
         let (heads, tokens, head_dim) = queries.dims3()?;
         let grid = queries.reshape((heads, side, side, head_dim))?; // (heads, row, column, head_dim)
         let by_row = grid.permute((1, 0, 2, 3))?.contiguous()?.reshape((side, heads * side, head_dim))?;
-        let by_row = by_row.matmul(&relative(&self.rel_pos_h, side)?)?; // (row, heads · column, side)
+        let by_row = by_row.checked_matmul(&relative(&self.rel_pos_h, side)?)?; // (row, heads · column, side)
         let by_row = by_row.reshape((side, heads, side, side))?.permute((1, 0, 2, 3))?;
         let by_column = grid.permute((2, 0, 1, 3))?.contiguous()?.reshape((side, heads * side, head_dim))?;
-        let by_column = by_column.matmul(&relative(&self.rel_pos_w, side)?)?; // (column, heads · row, side)
+        let by_column = by_column.checked_matmul(&relative(&self.rel_pos_w, side)?)?; // (column, heads · row, side)
         let by_column = by_column.reshape((side, heads, side, side))?.permute((1, 2, 0, 3))?;
         Tensor::cat(&[by_row, by_column], 3)?.reshape((heads, tokens, 2 * side))
     }
@@ -110,8 +111,8 @@ fn attend_in_bands(queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<T
     let keys = keys.t()?;
     let band = |start: usize| {
         let queries = queries.narrow(1, start, count.min(tokens - start))?.contiguous()?;
-        let weights = candle_nn::ops::softmax_last_dim(&queries.matmul(&keys)?)?;
-        weights.matmul(values)?.transpose(0, 1)?.contiguous()?.reshape(((), width))
+        let weights = candle_nn::ops::softmax_last_dim(&queries.checked_matmul(&keys)?)?;
+        weights.checked_matmul(values)?.transpose(0, 1)?.contiguous()?.reshape(((), width))
     };
     Tensor::cat(&(0..tokens).step_by(count).map(band).collect::<Result<Vec<_>>>()?, 0)
 }
@@ -471,7 +472,8 @@ impl MaskDecoder {
         let filters = self.output_hypernetworks_mlps.iter().enumerate();
         let filters =
             filters.map(|(n, head)| head.forward(&tokens.narrow(0, 1 + n, 1)?)).collect::<Result<Vec<_>>>()?;
-        let masks = Tensor::cat(&filters, 0)?.matmul(&map.t()?)?.reshape((filters.len(), 4 * side, 4 * side))?;
+        let masks =
+            Tensor::cat(&filters, 0)?.checked_matmul(&map.t()?)?.reshape((filters.len(), 4 * side, 4 * side))?;
         Ok((masks, self.iou_prediction_head.forward(&tokens.narrow(0, 0, 1)?)?.squeeze(0)?))
     }
 }
@@ -527,7 +529,7 @@ impl PromptEncoder {
     fn positions(&self, places: &[[f32; 2]]) -> Result<Tensor> {
         let centred: Vec<f32> = places.iter().flatten().map(|at| 2.0 * at - 1.0).collect();
         let places = Tensor::from_vec(centred, (places.len(), 2), self.positional_embedding.device())?;
-        let angles = (places.matmul(&self.positional_embedding)? * (2.0 * std::f64::consts::PI))?;
+        let angles = (places.checked_matmul(&self.positional_embedding)? * (2.0 * std::f64::consts::PI))?;
         Tensor::cat(&[angles.sin()?, angles.cos()?], 1)
     }
 

@@ -17,6 +17,7 @@ use candle_nn::{Embedding, Linear, VarBuilder};
 use serde::Deserialize;
 
 use crate::layers::{
+    CheckedMatmul,
     kernels::{self, Activation},
     norm::RmsNorm,
 };
@@ -153,10 +154,10 @@ impl SelfAttention {
         let k = self.split_heads(&self.k.forward(xs)?)?;
         let v = self.split_heads(&self.v.forward(xs)?)?;
         // (batch, heads, tokens, tokens)
-        let scores = q.matmul(&k.t()?)?.to_dtype(DType::F32)?.broadcast_add(bias)?;
+        let scores = q.checked_matmul(&k.t()?)?.to_dtype(DType::F32)?.broadcast_add(bias)?;
         let weights = candle_nn::ops::softmax_last_dim(&scores)?.to_dtype(xs.dtype())?;
         // (batch, tokens, heads * d_kv)
-        self.o.forward(&weights.matmul(&v)?.transpose(1, 2)?.flatten_from(2)?)
+        self.o.forward(&weights.checked_matmul(&v)?.transpose(1, 2)?.flatten_from(2)?)
     }
 }
 

@@ -20,7 +20,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::{Parser, ValueEnum};
 use compare::{Comparison, Setup};
 use echogen_models::{
@@ -75,6 +75,10 @@ fn compare_all(folders: &[PathBuf], setup: &Setup) -> anyhow::Result<ExitCode> {
     let mut comparisons = Vec::new();
     for folder in folders {
         let name = folder.canonicalize()?.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        if !folder.join("io.safetensors").exists() {
+            println!("{name} skipped: it has no io.safetensors");
+            continue;
+        }
         if JUDGES.iter().any(|judge| name.starts_with(judge)) && !name.starts_with("dinov2") {
             println!("{name} skipped: for evaluation only, compared by the example judge_parity of echogen-eval");
             continue;
@@ -84,6 +88,7 @@ fn compare_all(folders: &[PathBuf], setup: &Setup) -> anyhow::Result<ExitCode> {
             comparisons.push(comparison);
         }
     }
+    ensure!(!comparisons.is_empty(), "none of the folders has tensors to compare");
     let worst = |of: fn(&Comparison) -> Option<f64>| comparisons.iter().filter_map(of).fold(0.0, f64::max);
     if setup.is_reduced() {
         println!("worst ratio {:.2}", worst(|comparison| comparison.ratio.filter(|_| comparison.severity() > 0.0)));

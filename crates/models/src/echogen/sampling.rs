@@ -51,6 +51,12 @@ pub enum SampleError {
     /// The request is invalid. The message says what to change.
     #[error("{0}")]
     Invalid(String),
+    /// The networks gave something that is no number.
+    #[error("the logits of scale {scale} are not finite; compute in another type (f32 or bf16)")]
+    NotFinite {
+        /// Index of the scale.
+        scale: usize,
+    },
     /// A tensor operation failed.
     #[error("sampling failed")]
     Tensor(#[from] candle_core::Error),
@@ -247,11 +253,19 @@ impl Sampling<'_> {
     }
 
     /// Draws the current scale's bits from each image's seed.
-    pub fn draw(&mut self, logits: &[Tensor]) -> Result<Vec<Vec<u8>>> {
+    ///
+    /// # Errors
+    ///
+    /// A logit is not finite: the networks have overflowed, and any bit would be a lie.
+    pub fn draw(&mut self, logits: &[Tensor]) -> std::result::Result<Vec<Vec<u8>>, SampleError> {
+        let scale = self.scale;
         let pairs = self.images.iter_mut().zip(logits);
         pairs
             .map(|(image, logits)| {
                 let logits = logits.flatten_all()?.to_vec1::<f32>()?;
+                if !logits.iter().all(|logit| logit.is_finite()) {
+                    return Err(SampleError::NotFinite { scale });
+                }
                 Ok(draw_bits(&logits, &image.options, &mut image.rng))
             })
             .collect()

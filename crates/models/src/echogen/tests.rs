@@ -141,6 +141,23 @@ fn rows_without_weight_change_nothing() {
 }
 
 #[test]
+fn nothing_is_drawn_from_what_is_no_number() {
+    let (sampler, schedule) = (sampler(0), square());
+    for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let requests = [request(5, 1, SamplingOptions::default())];
+        let mut sampling = sampler.start(&requests, &schedule, Rows::Needed).unwrap();
+        let mut logits = sampling.logits().unwrap();
+        let bits = sampling.draw(&logits).unwrap();
+        sampling.accept(&bits).unwrap();
+        logits = sampling.logits().unwrap();
+        let mut values = logits[0].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        values[3] = odd;
+        let spoiled = Tensor::from_vec(values, logits[0].dims(), &Device::Cpu).unwrap();
+        assert!(matches!(sampling.draw(&[spoiled]), Err(SampleError::NotFinite { scale: 1 })), "{odd}");
+    }
+}
+
+#[test]
 fn the_last_block_leaves_its_content_alone() {
     let (config, mut tensors) = fixture();
     let before = model_of(&config, tensors.clone()).unwrap();

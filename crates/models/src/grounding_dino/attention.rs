@@ -6,6 +6,7 @@ use candle_nn::VarBuilder;
 
 use super::{config::GroundingDinoConfig, levels::Levels};
 use crate::layers::{
+    CheckedMatmul,
     attention::{HeadOptions, KeyValue, attend, split_heads},
     bias::add_bias,
     deformable::{References, Sampling, deformable_attention, masked_values},
@@ -58,9 +59,9 @@ impl Projections {
                 Tensor::cat(&(0..batch).map(image).collect::<Result<Vec<_>>>()?, 0)?
             }
             Some(bias) => {
-                let scores = (q.matmul(&k.t()?)? * scale)?.broadcast_add(bias)?;
+                let scores = (q.checked_matmul(&k.t()?)? * scale)?.broadcast_add(bias)?;
                 let weights = candle_nn::ops::softmax_last_dim(&scores)?;
-                weights.matmul(&v)?.transpose(1, 2)?.reshape(((), width))?
+                weights.checked_matmul(&v)?.transpose(1, 2)?.reshape(((), width))?
             }
         };
         self.out_proj.product(&mixed)
@@ -202,24 +203,25 @@ impl BiMultiHeadAttention {
         };
         let (keys, values) = (by_head(&self.text_proj)?, by_head(&self.values_text_proj)?);
         let scale = 1.0 / (keys.dim(2)? as f64).sqrt();
-        let folded = (keys.matmul(&self.vision_proj.weight)? * scale)?.flatten_to(1)?; // (heads · tokens, width)
-        let offset = (keys.matmul(&self.vision_proj.bias)? * scale)?.flatten_all()?; // (heads · tokens)
-        let scores = vision.matmul(&folded.t()?)?.broadcast_add(&offset)?; // (cells, heads · tokens)
+        let folded = (keys.checked_matmul(&self.vision_proj.weight)? * scale)?.flatten_to(1)?; // (heads · tokens, width)
+        let offset = (keys.checked_matmul(&self.vision_proj.bias)? * scale)?.flatten_all()?; // (heads · tokens)
+        let scores = vision.checked_matmul(&folded.t()?)?.broadcast_add(&offset)?; // (cells, heads · tokens)
 
         let to_text = scores.reshape((cells, self.heads, tokens))?;
         let to_text = text_mask.map_or(Ok(to_text.clone()), |mask| to_text.broadcast_add(mask))?;
         let to_text = candle_nn::ops::softmax_last_dim(&to_text)?.flatten_from(1)?;
-        let values = values.matmul(&self.out_vision)?.flatten_to(1)?; // (heads · tokens, width)
-        let new_vision = to_text.matmul(&values)?;
+        let values = values.checked_matmul(&self.out_vision)?.flatten_to(1)?; // (heads · tokens, width)
+        let new_vision = to_text.checked_matmul(&values)?;
 
         let to_vision = scores.t()?.contiguous()?; // (heads · tokens, cells)
         let to_vision = vision_mask.map_or(Ok(to_vision.clone()), |mask| to_vision.broadcast_add(mask))?;
-        let seen = candle_nn::ops::softmax_last_dim(&to_vision)?.matmul(vision)?; // (heads · tokens, width)
+        let seen = candle_nn::ops::softmax_last_dim(&to_vision)?.checked_matmul(vision)?; // (heads · tokens, width)
         let seen = seen.reshape((self.heads, tokens, ()))?;
         let projection = &self.values_vision_proj;
         // Softmax weights sum to 1, so the bias can be added after the weighted sum.
-        let seen =
-            seen.matmul(&projection.weight.transpose(1, 2)?)?.broadcast_add(&projection.bias.transpose(1, 2)?)?;
+        let seen = seen
+            .checked_matmul(&projection.weight.transpose(1, 2)?)?
+            .broadcast_add(&projection.bias.transpose(1, 2)?)?;
         let new_text = self.out_text_proj.forward(&seen.transpose(0, 1)?.flatten_from(1)?)?;
         Ok((new_vision, new_text))
     }
@@ -257,7 +259,7 @@ pub(super) fn sine_features(numbers: &[f32], count: usize, width: usize, tempera
 pub(super) fn contrastive_logits(hidden: &Tensor, text: &Tensor, batch: usize, keep: &[bool]) -> Result<Tensor> {
     let width = hidden.dim(D::Minus1)?;
     let (hidden, text) = (hidden.reshape((batch, (), width))?, text.reshape((batch, (), width))?);
-    let logits = hidden.matmul(&text.transpose(1, 2)?)?;
+    let logits = hidden.checked_matmul(&text.transpose(1, 2)?)?;
     if keep.iter().all(|keep| *keep) {
         return Ok(logits);
     }

@@ -10,6 +10,7 @@ use candle_core::{D, DType, Layout, Result, Storage, Tensor, bail};
 use rayon::prelude::*;
 
 use super::{
+    checked_matmul::CheckedMatmul,
     kernel_choice::has_own_kernels,
     kernels::{self, lane_max, lane_sum, with_slice},
     product::{Matrix, MatrixMut, multiply},
@@ -266,15 +267,17 @@ fn attend_spelled_out(queries: &Tensor, segments: &[&KeyValue], scale: f64) -> R
     let (heads, tokens, head_dim) = queries.dims3()?;
     // In float32 up to the weights: scores that are rounded to a reduced type differ from those of a fused kernel.
     let exact = queries.to_dtype(DType::F32)?;
-    let scores =
-        segments.iter().map(|s| exact.matmul(&s.keys.to_dtype(DType::F32)?.t()?)).collect::<Result<Vec<_>>>()?;
+    let scores = segments
+        .iter()
+        .map(|s| exact.checked_matmul(&s.keys.to_dtype(DType::F32)?.t()?))
+        .collect::<Result<Vec<_>>>()?;
     let scores = (Tensor::cat(&scores, D::Minus1)? * scale)?;
     let weights = candle_nn::ops::softmax_last_dim(&scores)?.to_dtype(queries.dtype())?;
     let mut start = 0;
     let mut sum: Option<Tensor> = None;
     for segment in segments {
         let count = segment.keys.dim(1)?;
-        let part = weights.narrow(D::Minus1, start, count)?.contiguous()?.matmul(&segment.values)?;
+        let part = weights.narrow(D::Minus1, start, count)?.contiguous()?.checked_matmul(&segment.values)?;
         sum = Some(sum.map_or(Ok(part.clone()), |sum| sum + part)?);
         start += count;
     }

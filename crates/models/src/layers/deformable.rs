@@ -9,6 +9,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{
+    kernel_choice::has_own_kernels,
     kernels::{exp, for_each_row, in_place, with_slice},
     simd::{load, store},
 };
@@ -71,7 +72,11 @@ pub fn masked_values(values: Tensor, bias: Option<&Tensor>, keep: Option<&[bool]
     if keep.len() != cells {
         bail!("a mask of {} cells does not fit {cells}", keep.len());
     }
-    let values = values.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+    if !has_own_kernels(&values) {
+        let keep: Vec<f32> = keep.iter().map(|keep| f32::from(u8::from(*keep))).collect();
+        let keep = Tensor::from_vec(keep, (cells, 1), values.device())?.to_dtype(values.dtype())?;
+        return values.broadcast_mul(&keep);
+    }
     in_place(&values, |data| {
         for_each_row(data, channels, |cell, row| {
             if !keep[cell] {
@@ -230,6 +235,22 @@ fn softmax(logits: &[f32], weights: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layers::{Kernels, with_kernels};
+
+    #[test]
+    fn masked_cells_are_zero_on_either_way() {
+        let keep = [true, false, true];
+        for (kernels, dtype) in
+            [(Kernels::Own, DType::F32), (Kernels::Generic, DType::F32), (Kernels::Own, DType::BF16)]
+        {
+            let values = Tensor::arange(1f32, 7.0, &Device::Cpu).unwrap().reshape((3, 2)).unwrap();
+            let values = values.to_dtype(dtype).unwrap();
+            let masked = with_kernels(kernels, || masked_values(values, None, Some(&keep))).unwrap();
+            assert_eq!(masked.dtype(), dtype);
+            let masked = masked.to_dtype(DType::F32).unwrap().to_vec2::<f32>().unwrap();
+            assert_eq!(masked, [[1.0, 2.0], [0.0, 0.0], [5.0, 6.0]], "{kernels:?}");
+        }
+    }
 
     const LEVELS: [(usize, usize); 2] = [(2, 3), (1, 2)];
 

@@ -3,7 +3,7 @@
 use candle_core::{DType, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
-use super::bias::add_bias_relu;
+use super::{bias::add_bias_relu, checked_matmul::CheckedMatmul};
 
 /// xs · Wᵀ (+ b). A published weight is (out, in). It is stored as (in, out), which saves the matrix product from
 /// repacking the weight at every call; this matters for the few tokens of the first scales.
@@ -52,7 +52,7 @@ impl Linear {
         if let Some(last) = shape.last_mut() {
             *last = outputs;
         }
-        flat.matmul(&self.weight)?.reshape(shape)
+        flat.checked_matmul(&self.weight)?.reshape(shape)
     }
 
     /// Returns xs · Wᵀ + b; `xs` is (…, in).

@@ -3,6 +3,7 @@
 
 pub mod attention;
 pub mod bias;
+mod checked_matmul;
 pub mod conv;
 pub mod deformable;
 mod kernel_choice;
@@ -14,4 +15,5 @@ pub mod resize;
 mod simd;
 pub mod window_attention;
 
+pub use checked_matmul::CheckedMatmul;
 pub use kernel_choice::{Kernels, has_own_kernels, with_kernels};

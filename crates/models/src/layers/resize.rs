@@ -10,6 +10,8 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 
+use super::checked_matmul::CheckedMatmul;
+
 /// Resizes (batch, channels, height, width) by bilinear interpolation: half-pixel centres, no antialiasing.
 pub fn resize_bilinear(xs: &Tensor, height: usize, width: usize) -> Result<Tensor> {
     resize_separable(xs, height, width, bilinear_weights)
@@ -55,14 +57,14 @@ fn resize_separable(xs: &Tensor, height: usize, width: usize, weights: AxisWeigh
     if from_width != width {
         let columns = Tensor::from_vec(weights(from_width, width), (width, from_width), xs.device())?;
         // (batch * channels * from_height, width)
-        resized = resized.reshape((planes * from_height, from_width))?.matmul(&columns.t()?)?;
+        resized = resized.reshape((planes * from_height, from_width))?.checked_matmul(&columns.t()?)?;
     }
     if from_height != height {
         let rows = Tensor::from_vec(weights(from_height, height), (height, from_height), xs.device())?;
         // A view with batch stride 0: all products read one matrix, and nothing is copied.
         let rows = rows.broadcast_as((planes, height, from_height))?;
         // (batch * channels, height, width)
-        resized = rows.matmul(&resized.reshape((planes, from_height, width))?)?;
+        resized = rows.checked_matmul(&resized.reshape((planes, from_height, width))?)?;
     }
     resized.reshape((batch, channels, height, width))?.to_dtype(xs.dtype())
 }

@@ -5,6 +5,7 @@ use candle_nn::VarBuilder;
 
 use super::{config::QwenTextConfig, mlp::Mlp, vision::interleave_halves};
 use crate::layers::{
+    CheckedMatmul,
     attention::{HeadOptions, KeyValue, Rotation, attend, split_heads},
     linear::Linear,
     norm::RmsNorm,
@@ -94,7 +95,8 @@ impl Attention {
             let keys = before + start + count;
             let queries = queries.narrow(1, start, count)?.contiguous()?;
             let queries = queries.reshape((self.kv_heads, group * count, self.head_dim))?;
-            let scores = queries.matmul(&seen.keys.narrow(1, 0, keys)?.contiguous()?.t()?)?.to_dtype(DType::F32)?;
+            let scores =
+                queries.checked_matmul(&seen.keys.narrow(1, 0, keys)?.contiguous()?.t()?)?.to_dtype(DType::F32)?;
             let scores = (scores.reshape((self.kv_heads, group, count, keys))? * self.scale())?;
             let weights = candle_nn::ops::softmax_last_dim(&scores.broadcast_add(&causal_mask(
                 count,
@@ -102,7 +104,7 @@ impl Attention {
                 queries.device(),
             )?)?)?;
             let weights = weights.reshape((self.kv_heads, group * count, keys))?.to_dtype(queries.dtype())?;
-            let mixed = weights.matmul(&seen.values.narrow(1, 0, keys)?.contiguous()?)?;
+            let mixed = weights.checked_matmul(&seen.values.narrow(1, 0, keys)?.contiguous()?)?;
             // (kv_heads, group, tokens, head_dim) to (tokens, heads · head_dim)
             let mixed = mixed.reshape((self.heads, count, self.head_dim))?.transpose(0, 1)?.contiguous()?;
             mixed.reshape((count, self.heads * self.head_dim))
@@ -216,6 +218,6 @@ impl LanguageModel {
 
     /// Returns the logits (tokens, vocab_size) of normed rows.
     pub(super) fn logits(&self, normed: &Tensor) -> Result<Tensor> {
-        normed.to_dtype(self.lm_head.dtype())?.matmul(&self.lm_head.t()?)?.to_dtype(DType::F32)
+        normed.to_dtype(self.lm_head.dtype())?.checked_matmul(&self.lm_head.t()?)?.to_dtype(DType::F32)
     }
 }

@@ -4,6 +4,7 @@ use candle_core::{DType, Module, Result, Tensor};
 use candle_nn::{Linear, VarBuilder, ops::softmax_last_dim};
 
 use super::{GroupNorm, Names, NormConfig};
+use crate::layers::CheckedMatmul;
 
 /// Maximum number of queries times keys at a time: 16 MiB of scores in f32.
 const SCORES: usize = 4 << 20;
@@ -62,8 +63,8 @@ impl Module for Attention {
         for first in (0..pixels).step_by(band) {
             let q = q.narrow(1, first, band.min(pixels - first))?;
             // The scores and their softmax stay in float32.
-            let scores = q.to_dtype(DType::F32)?.matmul(&k)?;
-            attended.push(softmax_last_dim(&scores)?.to_dtype(v.dtype())?.matmul(&v)?);
+            let scores = q.to_dtype(DType::F32)?.checked_matmul(&k)?;
+            attended.push(softmax_last_dim(&scores)?.to_dtype(v.dtype())?.checked_matmul(&v)?);
         }
         let ys = self.out.forward(&Tensor::cat(&attended, 1)?)?; // (batch, pixels, channels)
         let tokens = xs.permute((0, 2, 3, 1))?.contiguous()?.reshape((batch, pixels, channels))?;
