@@ -108,7 +108,8 @@ fn attend_in_bands(queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<T
     let (heads, tokens, _) = queries.dims3()?;
     let width = heads * values.dim(2)?;
     let count = (BAND_SCORES / (heads * tokens).max(1)).clamp(16, tokens.max(16));
-    let keys = keys.t()?;
+    // Joined along its last axis, a tensor lies in memory turned.
+    let keys = keys.contiguous()?.t()?;
     let band = |start: usize| {
         let queries = queries.narrow(1, start, count.min(tokens - start))?.contiguous()?;
         let weights = candle_nn::ops::softmax_last_dim(&queries.checked_matmul(&keys)?)?;
