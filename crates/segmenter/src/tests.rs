@@ -186,7 +186,7 @@ async fn each_job_has_its_own_name_for_what_they_share() {
 
 /// Every second pixel of so many rows, and dots in all others.
 fn ragged(width: u32, height: u32, rows: u32) -> SubjectMask {
-    let inside = |at: u32| (at / width < rows && at % 2 == 0) || at % width == 40;
+    let inside = |at: u32| (at / width < rows && at.is_multiple_of(2)) || at % width == 40;
     SubjectMask::new(width, height, (0..width * height).map(inside).collect()).unwrap()
 }
 
@@ -210,7 +210,7 @@ fn an_outline_is_kept_as_it_is_or_with_less_detail_and_always_contains_the_subje
         assert!(kept, "no pixel of the subject is lost");
     }
     // Dots so far from each other that no gap between them is closed.
-    let far = |at: u32| at % 3 == 0;
+    let far = |at: u32| at.is_multiple_of(3);
     let picture = RgbImage::new(3, 70_000);
     let mask = SubjectMask::new(3, 70_000, (0..210_000).map(far).collect()).unwrap();
     let inner = BoundingBox { left: 0, top: 0, right: 1, bottom: 70_000 };
