@@ -45,7 +45,7 @@ fn area() -> impl Strategy<Value = SubjectArea> {
     let runs = (any::<bool>(), prop::collection::vec(1_u32..200_000, 2..300));
     let mask = runs.prop_map(|(begins_inside, runs)| {
         let runs: Vec<u32> = begins_inside.then_some(0).into_iter().chain(runs).collect();
-        SubjectArea::Mask(MaskRuns::new(runs.iter().sum(), 1, runs).unwrap())
+        SubjectArea::Mask(MaskRuns::new(runs.iter().sum(), 1, runs).expect("a mask"))
     });
     prop_oneof![Just(SubjectArea::Whole), area, mask]
 }
