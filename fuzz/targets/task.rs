@@ -2,7 +2,7 @@
 
 use echogen_protocol::{
     EncodeTask, JobEvent, JobResult, NotifyTask, Parameters, PerScale, Progress, SampleTask, Seeds, SegmentTask,
-    Segmentation, StageTask, SubjectKeys, check_object_key,
+    Segmentation, StageTask, SubjectArea, SubjectKeys, check_object_key,
     json::{self, Bounds},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -23,6 +23,7 @@ pub(crate) fn run(data: &[u8]) {
     value::<Parameters>(data);
     value::<Progress>(data);
     value::<Segmentation>(data);
+    value::<SubjectArea>(data);
     value::<SubjectKeys>(data);
     value::<Seeds>(data);
     value::<PerScale>(data);

@@ -61,7 +61,7 @@ fn the_same_seed_gives_the_same_bytes_whatever_the_company() {
     run("together", "4,5");
     assert_eq!(folder.read("out/alone/image-0.png"), folder.read("out/together/image-1.png"));
     let cached = &folder.json("out/together/result.json")["cached"];
-    assert_eq!(cached["segmenter"], true, "the second job finds the cut-out");
+    assert_eq!(cached["segmenter"], true, "the second job finds how its subject is cut out");
     assert_eq!(cached["encoder"], true, "and the encoded subject");
 }
 

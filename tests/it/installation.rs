@@ -15,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 /// Timeout of every wait.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
-type Store = Arc<Counting<MemoryObjectStore>>;
+pub(crate) type Store = Arc<Counting<MemoryObjectStore>>;
 
 /// The roles and the ports they share.
 pub(crate) struct Installation {
@@ -30,12 +30,20 @@ pub(crate) struct Installation {
 
 impl Installation {
     pub(crate) async fn start() -> Self {
+        Self::start_behind(|broker, _, _| broker).await
+    }
+
+    /// Starts roles that reach the broker only through what `wrap` puts before it.
+    pub(crate) async fn start_behind(
+        wrap: impl FnOnce(Arc<MemoryBroker>, Arc<MemoryCache>, Store) -> Arc<dyn Broker>,
+    ) -> Self {
         let (broker, cache) = (Arc::new(MemoryBroker::new()), Arc::new(MemoryCache::new(1 << 24)));
         let (store, results) = (Store::default(), Store::default());
         let (fetcher, callbacks) = (Arc::new(ImageFetchers::new()), Arc::new(MemoryCallbackSender::new()));
         let tracker = TaskTracker::new();
         let (stored, written) = (store.clone(), results.clone());
-        let backends = Backends::new(broker.clone(), cache.clone(), stored, written, fetcher, &tracker);
+        let wrapped = wrap(broker.clone(), cache.clone(), store.clone());
+        let backends = Backends::new(wrapped, cache.clone(), stored, written, fetcher, &tracker);
         let backends = backends.with_callbacks(callbacks.clone());
         let (status_store, networks) = (backends.status_store.clone(), constant::networks(Duration::ZERO));
         let events = broker.subscribe("job").await.expect("the twin takes listeners");

@@ -15,6 +15,7 @@ mod examples;
 mod exposition;
 mod generate;
 mod installation;
+mod lost_products;
 mod pages;
 mod program;
 mod retry;

@@ -59,6 +59,7 @@ pub fn networks(delay: Duration) -> LoadedNetworks {
 pub fn subject_keys() -> SubjectKeys {
     SubjectKeys {
         encoders: "constant".to_owned(),
+        dtypes: vec!["f32".to_owned()],
         finders: GivenBox.version(),
         default_pixel_budget: PixelBudget::M0_06,
         resolutions: [(PixelBudget::M0_06, 256)].into(),
@@ -80,6 +81,10 @@ impl SubjectEncoder for Constant {
     async fn encode(&self, _: Arc<RgbImage>, _: u32, _: tokio::time::Instant) -> Result<Vec<u8>, EncodeError> {
         self.think().await;
         Ok(vec![7; self.subject_bytes])
+    }
+
+    fn dtype(&self) -> &str {
+        "f32"
     }
 
     fn models(&self) -> BTreeMap<String, String> {

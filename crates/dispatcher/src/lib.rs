@@ -1,8 +1,12 @@
 //! The dispatcher: receives jobs and routes each to the first stage whose product does not exist yet.
 //!
 //! It validates the job, fetches the subject's picture once, checks its size, hashes it, stores it, and looks up which
-//! products already exist: a finished result, an encoded subject, a cut-out. The tasks it publishes contain references
+//! products already exist: a finished result, an encoded subject, a segmentation. The tasks it publishes contain references
 //! only, never pixels.
+//!
+//! A job of a known subject takes no call of the work store, as long as the cache has segmentation and encoded subject and
+//! notes that the picture is stored. In all other cases the picture is stored first, or seen to be stored: a later stage
+//! that finds another product gone makes it again from the picture.
 //!
 //! It does not decode pictures. The segmenter decides whether the bytes are a picture, so this stage needs no image
 //! code and an invalid job costs microseconds.
@@ -14,18 +18,12 @@ use bytes::Bytes;
 use echogen_ports::{Fault, ImageFetcher, ObjectKey, spawn_blocking};
 use echogen_protocol::{
     ContentHash, EncodeTask, EventKind, ImageLocation, ImageSource, Job, NextTask, Progress, SampleTask, SegmentTask,
-    Segmentation, StageName, SubjectKeys,
-    json::{self, Bounds},
-    layout, limits,
+    Segmentation, StageName, SubjectKeys, layout, limits,
 };
-use echogen_worker::{CachedObjects, Outcome, ResultWriter, Stage, StageContext};
+use echogen_worker::{CachedObjects, Outcome, Product, ResultWriter, Stage, StageContext};
 use serde::{Deserialize, Serialize};
 
-/// Maximum size of a [`Segmentation`] in bytes: it holds a few numbers and a name.
-const MAX_RECORD_BYTES: u64 = 64 * 1024;
-
-/// A picture of up to this many bytes is hashed on the async thread (about half a millisecond) and stored without
-/// first asking whether it exists.
+/// A picture of up to this many bytes is hashed on the async thread, which takes about half a millisecond.
 const SMALL_BYTES: usize = 256 * 1024;
 
 /// What the dispatcher must know about the other stages' configuration.
@@ -71,14 +69,14 @@ impl Dispatcher {
         self.results.remember(&job);
         let resolution = self.config.subjects.resolution(&job).map_err(Fault::unsupported)?;
         let (image, bytes) = self.identify(&job.subject.image).await?;
-        let known = self.keep(image, bytes).await?;
-        // If the picture was not in the store, no product of it exists.
-        let record = if known { self.segmentation(image, &job).await? } else { None };
+        let (known, way) = match self.cached_way(image, &job, resolution).await? {
+            Some(way) => (true, way),
+            None => self.stored_way(image, bytes, &job, resolution).await?,
+        };
         if job.subject.image.is_inline() {
             job.subject.image = ImageSource::stored(image);
         }
         let id = job.id.clone();
-        let way = self.shortest_way(record, resolution).await?;
         let next = way.with(job, image, started, known, &self.config.subjects);
         context.publish_new(EventKind::Accepted, &id, serde_json::json!({ "image": image })).await;
         Ok(Outcome::Next(vec![next]))
@@ -96,19 +94,41 @@ impl Dispatcher {
         Ok((hash(&bytes).await?, Some(bytes)))
     }
 
+    /// Returns the way of a job whose picture is noted to be stored and whose encoded subject is in the cache.
+    async fn cached_way(&self, image: ContentHash, job: &Job, resolution: u32) -> Result<Option<Way>, Fault> {
+        if !self.objects.was_stored(&ObjectKey::of_content(layout::IMAGES, &image)?).await {
+            return Ok(None);
+        }
+        let Some(found) = self.segmentation(image, job).await? else { return Ok(None) };
+        let cached = self.cached_subject(&self.subjects_of(&found, resolution)?).await;
+        Ok(cached.map(|subject| Way::Sample(found, subject)))
+    }
+
+    /// Stores the picture and returns whether it was stored already, and the way of the job.
+    async fn stored_way(
+        &self,
+        image: ContentHash,
+        bytes: Option<Bytes>,
+        job: &Job,
+        resolution: u32,
+    ) -> Result<(bool, Way), Fault> {
+        if !self.keep(image, bytes).await? {
+            // The picture was not in the store, so no product of it exists.
+            return Ok((false, Way::Segment));
+        }
+        let found = self.segmentation(image, job).await?;
+        Ok((true, self.shortest_way(found, resolution).await?))
+    }
+
     /// Stores the picture; returns whether it was in the store already.
     async fn keep(&self, image: ContentHash, bytes: Option<Bytes>) -> Result<bool, Fault> {
         let key = ObjectKey::of_content(layout::IMAGES, &image)?;
         match bytes {
-            // One call stores the picture and reports whether it existed: uploading a small picture needlessly is
-            // cheaper than a separate existence check. A new picture is also put into the cache, where the segmenter
-            // reads it.
-            Some(bytes) if bytes.len() <= SMALL_BYTES => Ok(!self.objects.put_if_absent(&key, bytes).await?),
-            _ if self.objects.exists(&key).await? => Ok(true),
-            Some(bytes) => {
-                self.objects.store().put(&key, bytes).await?;
-                Ok(false)
-            }
+            // One call stores the picture and reports whether it existed: uploading a picture needlessly, once in the
+            // time of a note, is cheaper than a separate call for every new one. A new picture is also put into the
+            // cache, where the segmenter and the encoder read it.
+            Some(bytes) => Ok(!self.objects.put_if_absent(&key, bytes).await?),
+            None if self.objects.confirm(&key).await? => Ok(true),
             None => {
                 let message = format!("no picture with the hash {image} is stored; send the picture itself");
                 Err(Fault::bad_image(message))
@@ -116,26 +136,40 @@ impl Dispatcher {
         }
     }
 
-    /// Looks for the latest product that exists: an encoded subject, a cut-out, or only the picture.
-    async fn shortest_way(&self, record: Option<Segmentation>, resolution: u32) -> Result<Way, Fault> {
-        let Some(record) = record else { return Ok(Way::Segment) };
-        let subject = ObjectKey::of_content(layout::SUBJECTS, &self.config.subjects.inputs(record.cutout, resolution))?;
-        if self.objects.is_cached(&subject).await || self.objects.exists(&subject).await? {
-            return Ok(Way::Sample(record, subject));
+    /// Looks for the latest product that exists: an encoded subject, a segmentation, or only the picture.
+    async fn shortest_way(&self, found: Option<Segmentation>, resolution: u32) -> Result<Way, Fault> {
+        let Some(found) = found else { return Ok(Way::Segment) };
+        let subjects = self.subjects_of(&found, resolution)?;
+        if let Some(subject) = self.cached_subject(&subjects).await {
+            return Ok(Way::Sample(found, subject));
         }
-        let has_cutout = self.objects.exists(&ObjectKey::of_content(layout::CUTOUTS, &record.cutout)?).await?;
-        Ok(if has_cutout { Way::Encode(record) } else { Way::Segment })
+        for subject in subjects {
+            if self.objects.exists(&subject).await? {
+                return Ok(Way::Sample(found, subject));
+            }
+        }
+        Ok(Way::Encode(found))
     }
 
-    /// Returns the record of the cut-out. An unreadable record is treated as absent, and the segmenter writes it
-    /// again.
+    /// Returns the keys that the encoded subject may have; more than one if the encoder's device decides on the type.
+    fn subjects_of(&self, found: &Segmentation, resolution: u32) -> Result<Vec<ObjectKey>, Fault> {
+        let inputs = self.config.subjects.inputs(&found.cut_out(), resolution);
+        inputs.iter().map(|hash| Ok(ObjectKey::of_content(layout::SUBJECTS, hash)?)).collect()
+    }
+
+    async fn cached_subject(&self, subjects: &[ObjectKey]) -> Option<ObjectKey> {
+        for subject in subjects {
+            if self.objects.is_cached(subject).await {
+                return Some(subject.clone());
+            }
+        }
+        None
+    }
+
+    /// Returns how the subject is cut out, if the cache knows.
     async fn segmentation(&self, image: ContentHash, job: &Job) -> Result<Option<Segmentation>, Fault> {
-        let key = ObjectKey::of_content(
-            layout::SEGMENTATIONS,
-            &layout::segmentation_inputs(image, job, &self.config.subjects.finders),
-        )?;
-        let bytes = self.objects.get(&key, MAX_RECORD_BYTES).await?;
-        Ok(bytes.and_then(|bytes| json::read(&bytes, &Bounds::MESSAGE).ok()))
+        let inputs = layout::segmentation_inputs(image, job, &self.config.subjects.finders);
+        Segmentation::get_cached(&self.objects, &ObjectKey::of_content(layout::SEGMENTATIONS, &inputs)?).await
     }
 }
 
@@ -170,18 +204,19 @@ impl Way {
     fn with(self, job: Job, image: ContentHash, started: Instant, known: bool, keys: &SubjectKeys) -> NextTask {
         let mut progress = Progress::default();
         progress.note(StageName::Dispatcher, started.elapsed().as_secs_f64(), known);
-        if let Self::Encode(record) | Self::Sample(record, _) = &self {
+        if let Self::Encode(found) | Self::Sample(found, _) = &self {
             progress.note(StageName::Segmenter, 0.0, true);
-            (progress.subject, progress.cutout) = (Some(record.subject_of(&job)), Some(record.cutout));
+            progress.subject = Some(found.subject_of(&job));
         }
         match self {
             Self::Segment => NextTask::of(&SegmentTask { job, image, progress }).with_settings(&keys.finders),
-            Self::Encode(record) => {
-                NextTask::of(&EncodeTask { job, cutout: record.cutout, progress }).with_settings(&keys.encoders)
+            Self::Encode(found) => {
+                NextTask::of(&EncodeTask::new(job, found.cut_out(), progress)).with_settings(&keys.encoder_settings())
             }
-            Self::Sample(_, subject) => {
+            Self::Sample(found, subject) => {
                 progress.note(StageName::Encoder, 0.0, true);
-                NextTask::of(&SampleTask { job, encoded_subject: subject.as_str().to_owned(), progress })
+                let (encoded_subject, cut_out) = (subject.as_str().to_owned(), Some(found.cut_out()));
+                NextTask::of(&SampleTask { job, encoded_subject, cut_out, progress })
             }
         }
     }

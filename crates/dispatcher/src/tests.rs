@@ -1,11 +1,13 @@
 //! Tests of the dispatcher with the in-memory ports.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use echogen_ports::{Fault, MemoryBroker, MemoryCache, MemoryImageFetcher, MemoryObjectStore, ObjectKey, ObjectStore};
+use echogen_ports::{
+    Cache, Fault, MemoryBroker, MemoryCache, MemoryImageFetcher, MemoryObjectStore, ObjectKey, ObjectStore,
+};
 use echogen_protocol::{
-    BoundingBox, ContentHash, EncodeTask, FailureKind, FoundBy, Job, JobId, JobResult, NextTask, PixelBudget,
-    SampleTask, SegmentTask, Segmentation, StageTask, SubjectFound, SubjectKeys, layout,
+    BoundingBox, ContentHash, CutOut, EncodeTask, FailureKind, FoundBy, Job, JobId, JobResult, NextTask, PixelBudget,
+    SampleTask, SegmentTask, Segmentation, StageTask, SubjectArea, SubjectFound, SubjectKeys, layout,
 };
 use echogen_worker::{CachedObjects, Clock, Outcome, ProductsConfig, ResultWriter, Stage, StageContext, TaskMetadata};
 
@@ -16,6 +18,7 @@ const PICTURE: &[u8] = b"the bytes of a picture";
 struct Bench {
     dispatcher: Dispatcher,
     work: Arc<MemoryObjectStore>,
+    cache: Arc<MemoryCache>,
     fetcher: Arc<MemoryImageFetcher>,
     results: ResultWriter,
     context: StageContext,
@@ -32,15 +35,16 @@ fn bench() -> Bench {
     let subjects = SubjectKeys {
         finders: "finders".to_owned(),
         encoders: "networks".into(),
+        dtypes: vec!["bf16".into(), "f32".into()],
         default_pixel_budget: PixelBudget::M0_06,
         resolutions: [(PixelBudget::M0_06, 256)].into(),
     };
     let config = DispatcherConfig { subjects: subjects.clone(), max_image_bytes: 1_000 };
     let results = ResultWriter::new(Arc::new(MemoryObjectStore::new()), broker.clone(), Clock::system(), "1.2.3");
     let cache = Arc::new(MemoryCache::new(1 << 20));
-    let objects = CachedObjects::new(work.clone(), cache, &ProductsConfig::default());
+    let objects = CachedObjects::new(work.clone(), cache.clone(), &ProductsConfig::default());
     let dispatcher = Dispatcher::new(config, fetcher.clone(), objects, results.clone());
-    Bench { dispatcher, work, fetcher, results, context: StageContext::for_test(broker), subjects }
+    Bench { dispatcher, work, cache, fetcher, results, context: StageContext::for_test(broker), subjects }
 }
 
 fn job(image: &str) -> Job {
@@ -70,16 +74,33 @@ impl Bench {
         self.work.put(&key, bytes.into()).await.unwrap();
     }
 
-    /// Stores a segmentation in the way the dispatcher and the segmenter would store it.
-    async fn put_segmentation(&self, job: &Job) -> ContentHash {
+    /// Stores the picture, and its segmentation in the cache as the segmenter would.
+    async fn put_segmentation(&self, job: &Job) -> CutOut {
         self.put(layout::IMAGES, ContentHash::of(PICTURE), PICTURE.to_vec()).await;
-        let (image, cutout) = (ContentHash::of(PICTURE), ContentHash::of(b"cut-out"));
+        let image = ContentHash::of(PICTURE);
         let area = BoundingBox { left: 0, top: 0, right: 8, bottom: 8 };
         let subject = SubjectFound { image, name: None, bounding_box: area, score: None, how: FoundBy::WholeImage };
-        let record = serde_json::to_vec(&Segmentation { cutout, subject }).unwrap();
-        self.put(layout::SEGMENTATIONS, layout::segmentation_inputs(image, job, "finders"), record).await;
-        cutout
+        let found = Segmentation { subject, area: SubjectArea::Whole };
+        self.cache_segmentation(job, serde_json::to_vec(&found).unwrap()).await;
+        found.cut_out()
     }
+
+    async fn cache_segmentation(&self, job: &Job, bytes: Vec<u8>) {
+        let inputs = layout::segmentation_inputs(ContentHash::of(PICTURE), job, "finders");
+        self.cache_value(&ObjectKey::of_content(layout::SEGMENTATIONS, &inputs).unwrap(), bytes).await;
+    }
+
+    async fn cache_value(&self, key: &ObjectKey, bytes: Vec<u8>) {
+        self.cache.put(key.as_str(), bytes.into(), Duration::from_secs(60)).await.unwrap();
+    }
+
+    async fn has_picture(&self) -> bool {
+        self.work.exists(&picture_key()).await.unwrap()
+    }
+}
+
+fn picture_key() -> ObjectKey {
+    ObjectKey::of_content(layout::IMAGES, &ContentHash::of(PICTURE)).unwrap()
 }
 
 fn failure(result: Result<Outcome, Fault>) -> (FailureKind, String) {
@@ -103,9 +124,10 @@ async fn the_next_task_says_by_which_settings_its_product_will_be_looked_for() {
     let bench = bench();
     let job = job("dog.png");
     assert_eq!(bench.next(job.clone()).await.settings.as_deref(), Some("finders"));
-    let cutout = bench.put_segmentation(&job).await;
-    bench.put(layout::CUTOUTS, cutout, b"cut-out".to_vec()).await;
-    assert_eq!(bench.next(job).await.settings.as_deref(), Some("networks"));
+    bench.put_segmentation(&job).await;
+    let settings = bench.next(job).await.settings.unwrap();
+    assert_eq!(settings, "networks bf16|f32");
+    assert!(bench.subjects.in_dtype("f32").are_among(&settings), "an encoder on the CPU");
 }
 
 #[tokio::test]
@@ -119,29 +141,56 @@ async fn a_picture_inside_the_job_does_not_travel_on() {
 async fn what_exists_is_skipped() {
     let bench = bench();
     let job = job("dog.png");
-    let cutout = bench.put_segmentation(&job).await;
-    let next = bench.next(job.clone()).await;
-    assert!(next.read::<SegmentTask>().is_some(), "the cut-out itself is gone");
-
-    bench.put(layout::CUTOUTS, cutout, b"cut-out".to_vec()).await;
+    let cut_out = bench.put_segmentation(&job).await;
     let task: EncodeTask = bench.next_as(job.clone()).await;
-    assert_eq!(task.cutout, cutout);
+    assert_eq!(task.cut_out.as_ref(), Some(&cut_out));
     assert_eq!(task.progress.cached.get("segmenter"), Some(&true));
 
-    let inputs = bench.subjects.inputs(cutout, 256);
-    bench.put(layout::SUBJECTS, inputs, b"subject".to_vec()).await;
-    let task: SampleTask = bench.next_as(job).await;
-    assert!(task.encoded_subject.ends_with(&inputs.to_string()));
-    assert_eq!(task.progress.cached.get("encoder"), Some(&true));
-    assert!(task.progress.subject.is_some());
+    // In each of the types in which the encoder may have computed.
+    for inputs in bench.subjects.inputs(&cut_out, 256) {
+        bench.put(layout::SUBJECTS, inputs, b"subject".to_vec()).await;
+        let task: SampleTask = bench.next_as(job.clone()).await;
+        assert!(task.encoded_subject.ends_with(&inputs.to_string()));
+        assert_eq!(task.cut_out.as_ref(), Some(&cut_out), "for the case that the subject is deleted");
+        assert_eq!(task.progress.cached.get("encoder"), Some(&true));
+        assert!(task.progress.subject.is_some());
+        bench.work.delete(&ObjectKey::new(task.encoded_subject).unwrap()).await.unwrap();
+    }
 }
 
 #[tokio::test]
-async fn a_broken_record_is_made_again() {
+async fn of_a_known_subject_the_picture_is_stored_unless_it_was_lately() {
+    let bench = bench();
+    let job = job("data:,dog");
+    let cut_out = bench.put_segmentation(&job).await;
+    let subject = ObjectKey::of_content(layout::SUBJECTS, &bench.subjects.inputs(&cut_out, 256)[1]).unwrap();
+    bench.cache_value(&subject, b"subject".to_vec()).await;
+    bench.work.delete(&picture_key()).await.unwrap();
+    bench.next_as::<SegmentTask>(job.clone()).await;
+    assert!(bench.has_picture().await, "it was not noted to be stored");
+
+    bench.work.delete(&picture_key()).await.unwrap();
+    bench.next_as::<SampleTask>(job.clone()).await;
+    assert!(!bench.has_picture().await, "it was stored a moment ago");
+
+    bench.cache.forget_everything();
+    bench.next(job.clone()).await;
+    bench.put_segmentation(&job).await;
+    bench.work.delete(&picture_key()).await.unwrap();
+    bench.next_as::<SegmentTask>(job).await;
+    assert!(bench.has_picture().await, "without its encoded subject it is needed");
+
+    bench.cache.forget_everything();
+    bench.next_as::<SegmentTask>(self::job(&format!("sha256:{}", ContentHash::of(PICTURE)))).await;
+    assert!(bench.dispatcher.objects.was_stored(&picture_key()).await, "a look at the store is noted too");
+}
+
+#[tokio::test]
+async fn a_broken_segmentation_is_made_again() {
     let bench = bench();
     let job = job("dog.png");
-    let inputs = layout::segmentation_inputs(ContentHash::of(PICTURE), &job, "finders");
-    bench.put(layout::SEGMENTATIONS, inputs, b"{".to_vec()).await;
+    bench.put(layout::IMAGES, ContentHash::of(PICTURE), PICTURE.to_vec()).await;
+    bench.cache_segmentation(&job, b"{".to_vec()).await;
     assert!(bench.next(job).await.read::<SegmentTask>().is_some());
 }
 

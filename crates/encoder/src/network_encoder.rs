@@ -19,16 +19,19 @@ const WAITING: usize = 4;
 #[derive(Debug)]
 pub struct NetworkEncoder {
     models: BTreeMap<String, String>,
+    dtype: &'static str,
     thread: InferenceThread<(Arc<RgbImage>, u32), Vec<u8>, EncodeError>,
 }
 
 impl NetworkEncoder {
     /// Starts the inference thread. `models` are the digests for the result.
     pub fn start(networks: FeatureExtractor, models: BTreeMap<String, String>) -> std::io::Result<Self> {
+        let dtype = networks.dtype().as_str();
         let serve = move |(cutout, resolution): (Arc<RgbImage>, u32), _: &RequestHandle<_, _>| {
             Ok(networks.encode(&cutout, resolution as usize)?.to_bytes()?)
         };
-        Ok(Self { models, thread: InferenceThread::start("encoder-networks", WAITING, is_device_fault, serve)? })
+        let thread = InferenceThread::start("encoder-networks", WAITING, is_device_fault, serve)?;
+        Ok(Self { models, dtype, thread })
     }
 }
 
@@ -36,6 +39,10 @@ impl NetworkEncoder {
 impl SubjectEncoder for NetworkEncoder {
     async fn encode(&self, cutout: Arc<RgbImage>, resolution: u32, deadline: Instant) -> Result<Vec<u8>, EncodeError> {
         self.thread.ask((cutout, resolution), deadline).await
+    }
+
+    fn dtype(&self) -> &str {
+        self.dtype
     }
 
     fn models(&self) -> BTreeMap<String, String> {

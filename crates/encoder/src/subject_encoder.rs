@@ -14,6 +14,9 @@ pub trait SubjectEncoder: Send + Sync + std::fmt::Debug {
     /// in pixels) give the same bytes. Runs on the encoder's own threads and stops at `deadline`.
     async fn encode(&self, cutout: Arc<RgbImage>, resolution: u32, deadline: Instant) -> Result<Vec<u8>, EncodeError>;
 
+    /// The type in which it computes, such as `f32`: part of the key of what it makes.
+    fn dtype(&self) -> &str;
+
     /// SHA-256 of each checkpoint in use, by the network's name.
     fn models(&self) -> BTreeMap<String, String>;
 }

@@ -53,6 +53,26 @@ pub fn white_outside(picture: &RgbImage, area: PixelBox) -> Result<RgbImage, Ima
     Ok(result)
 }
 
+/// Paints every pixel outside the box white, in place; the same pixels as [`white_outside`] returns.
+///
+/// # Errors
+///
+/// [`ImageError::EmptyBox`] or [`ImageError::BoxOutside`], see [`PixelBox::check`].
+pub fn paint_outside_white(picture: &mut RgbImage, area: PixelBox) -> Result<(), ImageError> {
+    let (width, height) = picture.dimensions();
+    area.check(width, height)?;
+    let (left, right) = (area.left as usize * 3, area.right as usize * 3);
+    for (y, row) in (0..).zip(picture.chunks_exact_mut(width as usize * 3)) {
+        if (area.top..area.bottom).contains(&y) {
+            row[..left].fill(255);
+            row[right..].fill(255);
+        } else {
+            row.fill(255);
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,12 +89,18 @@ mod tests {
             let inside = (1..4).contains(&x) && y == 2;
             assert_eq!(pixel.0, if inside { [x as u8, y as u8, 7] } else { [255; 3] }, "{x} {y}");
         }
+        let mut painted = picture();
+        paint_outside_white(&mut painted, area).unwrap();
+        assert_eq!(painted, result);
     }
 
     #[test]
     fn the_whole_picture_is_a_box_too() {
         let area = PixelBox { left: 0, top: 0, right: 5, bottom: 4 };
         assert_eq!(white_outside(&picture(), area).unwrap(), picture());
+        let mut painted = picture();
+        paint_outside_white(&mut painted, area).unwrap();
+        assert_eq!(painted, picture());
     }
 
     #[test]

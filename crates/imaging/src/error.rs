@@ -104,6 +104,17 @@ pub enum ImageError {
         /// Height of the picture in pixels.
         height: u32,
     },
+    /// A mask of another size than its picture.
+    #[error(
+        "mask is of {} x {} pixels, the picture of {} x {}; send the task's job again",
+        mask.0, mask.1, picture.0, picture.1
+    )]
+    MaskSize {
+        /// Width and height of the mask.
+        mask: (u32, u32),
+        /// Width and height of the picture.
+        picture: (u32, u32),
+    },
     /// The picture cannot be encoded in that format.
     #[error("cannot write {width} x {height} pixels as {format} ({reason}); choose another format or a smaller size")]
     Encode {

@@ -92,6 +92,19 @@ impl DeviceChoice {
 }
 
 impl Precision {
+    /// Returns the names of the types that this can become, the likeliest first: the choice may be left to a device that
+    /// this process does not have.
+    pub fn possible(self) -> Vec<&'static str> {
+        let types = match self {
+            Self::Auto if cfg!(feature = "cuda") => vec![DType::BF16, DType::F32],
+            Self::Auto => vec![DType::F32, DType::BF16],
+            Self::F32 => vec![DType::F32],
+            Self::F16 => vec![DType::F16],
+            Self::Bf16 => vec![DType::BF16],
+        };
+        types.into_iter().map(|dtype| dtype.as_str()).collect()
+    }
+
     fn on(self, device: &Device) -> DType {
         match self {
             Self::Auto if device.is_cpu() => DType::F32,

@@ -63,6 +63,11 @@ impl FeatureExtractor {
         Ok(Self { dinov2: [small?, middle?, large?], vae_encoder, dtype, device })
     }
 
+    /// The type in which the networks compute.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
     /// Encodes a cut-out at `resolution` x `resolution` pixels.
     ///
     /// # Errors

@@ -1,28 +1,32 @@
-//! Where the stages store their products: the one place that names the kinds of objects and what each depends on.
+//! Where the stages keep their products: the one place that names the kinds of products and what each depends on.
 //!
-//! Results are in the result store under the job's own prefix ([`Job::result_prefix`]). Everything in between is in the
-//! work store as `<kind>/<hash>`, is named by content, and may be deleted at any time; it is then computed again.
+//! Results are in the result store under the job's own prefix ([`Job::result_prefix`]). Everything in between is named
+//! `<kind>/<hash>`, by content. Pictures and encoded subjects are objects of the work store; segmentations travel in
+//! tasks, and the cache has them for later jobs. Whatever is deleted is computed again, but for pictures.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BoundingBox, ContentHash, IfNotFound, Job, MaskMode, PixelBudget, Point, SubjectFound};
+use crate::{
+    BoundingBox, ContentHash, CutOut, IfNotFound, Job, MaskMode, PixelBudget, Point, SubjectArea, SubjectFound, limits,
+};
 
 /// Subjects' pictures as they were fetched, under the SHA-256 of their bytes.
 pub const IMAGES: &str = "images";
 
-/// Cut-outs, as PNG, under the SHA-256 of their bytes.
-pub const CUTOUTS: &str = "cutouts";
-
-/// How subjects were cut out ([`Segmentation`]), under [`segmentation_inputs`].
+/// How subjects are cut out ([`Segmentation`]), under [`segmentation_inputs`]; in the cache only.
 pub const SEGMENTATIONS: &str = "segmentations";
 
 /// Encoded subjects, under [`SubjectKeys::inputs`].
 pub const SUBJECTS: &str = "subjects";
 
-/// The version of the rules by which a cut-out is computed; part of its key, so that new rules lead to new cut-outs.
-pub const SEGMENTATION_VERSION: u32 = 2;
+/// The version of the rules by which a subject is cut out, and of the form of a [`Segmentation`]; part of its key, so that
+/// new rules lead to new ones.
+pub const SEGMENTATION_VERSION: u32 = 3;
+
+/// Largest [`Segmentation`] as JSON, in bytes: a mask in which every character may be escaped, a few numbers and a name.
+pub const MAX_SEGMENTATION_BYTES: u64 = 2 * limits::MAX_MASK_BYTES as u64 + 16 * 1024;
 
 /// The key of a job's picture number `index`, counted from 0.
 pub fn result_image_key(job: &Job, index: usize) -> String {
@@ -36,17 +40,22 @@ pub fn result_image_key_beside(job: &Job, index: usize, sha256: &ContentHash) ->
     format!("{}/image-{index}-{mark}.{}", job.result_prefix(), job.output.format.extension())
 }
 
-/// How a subject was cut out of a picture; stored as JSON.
+/// How a subject is cut out of a picture, as JSON in the cache.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Segmentation {
-    /// SHA-256 of the cut-out, a PNG.
-    pub cutout: ContentHash,
     /// What was recognised as the subject.
     pub subject: SubjectFound,
+    /// Which pixels show it.
+    pub area: SubjectArea,
 }
 
 impl Segmentation {
-    /// What was found, with the name that this job gives: a record is shared by all jobs with the same cut-out.
+    /// The cut-out.
+    pub fn cut_out(&self) -> CutOut {
+        CutOut { image: self.subject.image, area: self.area.clone() }
+    }
+
+    /// What was found, with the name that this job gives: a segmentation is shared by all jobs with the same cut-out.
     pub fn subject_of(&self, job: &Job) -> SubjectFound {
         let name = job.subject.name.clone().or_else(|| self.subject.name.clone());
         SubjectFound { name, ..self.subject.clone() }
@@ -86,11 +95,16 @@ pub fn segmentation_inputs(image: ContentHash, job: &Job, finders: &str) -> Cont
     ContentHash::of(&serde_json::to_vec(&inputs).unwrap_or_default())
 }
 
-/// What the key of an encoded subject depends on: the networks that encode it and the resolution that a job needs.
+/// What the key of an encoded subject depends on: the networks that encode it, the type in which they compute, and the
+/// resolution that a job needs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubjectKeys {
     /// Identifies the encoding networks, such as by the joined digests of their checkpoints.
     pub encoders: String,
+    /// The types in which encoders may compute, the likeliest first: `f32`, `bf16` or `f16`. An encoder has one; who
+    /// leaves the choice to the encoder's device has several.
+    #[serde(default)]
+    pub dtypes: Vec<String>,
     /// Identifies the networks that find subjects, and their settings; empty if there are none.
     #[serde(default)]
     pub finders: String,
@@ -116,9 +130,30 @@ impl SubjectKeys {
         })
     }
 
-    /// Hashes everything that the encoded subject depends on.
-    pub fn inputs(&self, cutout: ContentHash, resolution: u32) -> ContentHash {
-        ContentHash::of(format!("{cutout}\n{}\n{resolution}", self.encoders).as_bytes())
+    /// The same keys for encoders that compute in one type.
+    #[must_use]
+    pub fn in_dtype(&self, dtype: &str) -> Self {
+        Self { dtypes: vec![dtype.to_owned()], ..self.clone() }
+    }
+
+    /// Hashes everything that the encoded subject depends on, for each of the types in turn.
+    pub fn inputs(&self, cut_out: &CutOut, resolution: u32) -> Vec<ContentHash> {
+        // Only numbers and text: serialising them to memory cannot fail.
+        let cut_out = serde_json::to_string(cut_out).unwrap_or_default();
+        let hash =
+            |dtype: &str| ContentHash::of(format!("{cut_out}\n{}\n{dtype}\n{resolution}", self.encoders).as_bytes());
+        self.dtypes.iter().map(|dtype| hash(dtype)).collect()
+    }
+
+    /// Names networks and types as a sender of tasks does; see [`TaskHeaders::settings`](crate::TaskHeaders::settings).
+    pub fn encoder_settings(&self) -> String {
+        format!("{} {}", self.encoders, self.dtypes.join("|"))
+    }
+
+    /// Whether somebody with these settings finds what these encoders make.
+    pub fn are_among(&self, encoder_settings: &str) -> bool {
+        let Some((encoders, dtypes)) = encoder_settings.rsplit_once(' ') else { return false };
+        encoders == self.encoders && self.dtypes.iter().all(|own| dtypes.split('|').any(|theirs| theirs == own))
     }
 }
 
@@ -142,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cutout_depends_on_picture_box_and_mask_but_not_on_the_prompt() {
+    fn a_cut_out_depends_on_picture_box_and_mask_but_not_on_the_prompt() {
         let image = ContentHash::of(b"picture");
         let first = job();
         let mut other = Job { prompt: "a dog at sea".into(), ..first.clone() };
@@ -178,18 +213,30 @@ mod tests {
     }
 
     #[test]
-    fn an_encoded_subject_depends_on_cutout_networks_and_resolution() {
+    fn an_encoded_subject_depends_on_cut_out_networks_type_and_resolution() {
         let keys = SubjectKeys {
             encoders: "a".into(),
+            dtypes: vec!["f32".into(), "bf16".into()],
             finders: String::new(),
             default_pixel_budget: PixelBudget::M0_06,
             resolutions: [(PixelBudget::M0_06, 256)].into(),
         };
         let others = SubjectKeys { encoders: "b".into(), ..keys.clone() };
-        let cutout = ContentHash::of(b"cutout");
-        assert_ne!(keys.inputs(cutout, 256), keys.inputs(cutout, 512));
-        assert_ne!(keys.inputs(cutout, 256), others.inputs(cutout, 256));
-        assert_ne!(keys.inputs(cutout, 256), keys.inputs(ContentHash::of(b"other"), 256));
+        let whole = CutOut { image: ContentHash::of(b"picture"), area: SubjectArea::Whole };
+        let other = CutOut { image: ContentHash::of(b"other"), ..whole.clone() };
+        let area = BoundingBox { left: 0, top: 0, right: 4, bottom: 4 };
+        let boxed = CutOut { area: SubjectArea::Box(area), ..whole.clone() };
+        let mut distinct: std::collections::BTreeSet<_> = keys.inputs(&whole, 512).into_iter().collect();
+        for hashes in [keys.inputs(&whole, 256), others.inputs(&whole, 256), keys.inputs(&other, 256)] {
+            distinct.extend(hashes);
+        }
+        distinct.extend(keys.inputs(&boxed, 256));
+        assert_eq!(distinct.len(), 10, "five inputs in two types");
+        let own = keys.in_dtype("bf16");
+        assert_eq!(own.inputs(&whole, 256), keys.inputs(&whole, 256)[1..]);
+        assert!(own.are_among(&keys.encoder_settings()) && own.are_among(&own.encoder_settings()));
+        assert!(!own.are_among(&keys.in_dtype("f32").encoder_settings()), "another type");
+        assert!(!own.are_among(&others.encoder_settings()) && !own.are_among(""), "other networks");
         assert_eq!(keys.resolution(&job()), Ok(256));
         let error = keys.resolution(&Job { pixel_budget: Some(PixelBudget::M1), ..job() }).unwrap_err();
         assert_eq!(error, "the model bundle has no pixel budget 1M; use one of: 0.06M");
@@ -204,7 +251,7 @@ mod tests {
             score: None,
             how: crate::FoundBy::Job,
         };
-        let record = Segmentation { cutout: ContentHash::of(b"cutout"), subject };
+        let record = Segmentation { subject, area: SubjectArea::Whole };
         let mut job = job();
         assert_eq!(record.subject_of(&job).name.as_deref(), Some("dog"));
         job.subject.name = Some("puppy".into());

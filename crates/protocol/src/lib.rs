@@ -8,6 +8,7 @@
 //! | a client's request | [`Job`], bounded by [`limits`] |
 //! | the stages, their queues and the roles that run them | [`StageName`], the one list; [`QueueName`], [`RoleName`] |
 //! | one message for one stage | a [`StageTask`], with [`TaskHeaders`] beside it |
+//! | a picture's pixels that show the subject | [`CutOut`] |
 //! | the end of a job | [`JobResult`], the content of its `result.json` |
 //! | what happens to a job | [`JobEvent`], a CloudEvent |
 //! | JSON from outside, read within bounds | [`json::read`] |
@@ -15,6 +16,7 @@
 #![warn(missing_docs)]
 
 mod aspect_ratio;
+mod cut_out;
 mod error;
 mod event;
 mod hash;
@@ -40,6 +42,7 @@ mod trace;
 mod validate;
 
 pub use aspect_ratio::AspectRatio;
+pub use cut_out::{CutOut, MaskError, MaskRuns, SubjectArea};
 pub use error::JobError;
 pub use event::{EventKind, JobEvent};
 pub use hash::{ContentHash, ParseHashError};

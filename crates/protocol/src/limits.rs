@@ -6,8 +6,12 @@
 /// and still holds a `data:` picture of about 6 MB.
 pub const MAX_JOB_JSON_BYTES: usize = 8 * 1024 * 1024;
 
-/// Bytes of a task's JSON: a job and a few references.
-pub const MAX_TASK_JSON_BYTES: usize = MAX_JOB_JSON_BYTES + 64 * 1024;
+/// Bytes of a task's JSON: a job, a mask in which every character may be escaped, and a few references.
+pub const MAX_TASK_JSON_BYTES: usize = MAX_JOB_JSON_BYTES + 2 * MAX_MASK_BYTES + 64 * 1024;
+
+/// Bytes of a mask's text in a task. The outline of a smooth object takes two for each row of its picture, four where it has
+/// two parts; the highest pictures have 16,384 rows.
+pub const MAX_MASK_BYTES: usize = 64 * 1024;
 
 /// Levels of lists and objects within each other in JSON from outside. An event with a result has five.
 pub const MAX_JSON_DEPTH: usize = 32;

@@ -8,7 +8,7 @@ use serde::{
 };
 
 use crate::{
-    ContentHash, Job, JobError, JobEvent, JobId, JobOutline, Lane, QueueName, StageName, SubjectFound,
+    ContentHash, CutOut, Job, JobError, JobEvent, JobId, JobOutline, Lane, QueueName, StageName, SubjectFound,
     check_object_key,
     json::{self, Bounds},
     validate,
@@ -109,7 +109,7 @@ impl NextTask {
     }
 }
 
-/// Cut the subject out of a stored picture.
+/// Find the subject in a stored picture.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "stage", rename = "segment")]
 pub struct SegmentTask {
@@ -122,14 +122,19 @@ pub struct SegmentTask {
     pub progress: Progress,
 }
 
-/// Encode a stored cut-out.
+/// Encode a subject.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "stage", rename = "encode")]
 pub struct EncodeTask {
     /// The job it belongs to.
     pub job: Job,
-    /// The stored cut-out.
-    pub cutout: ContentHash,
+    /// SHA-256 of a stored cut-out, by which senders of version 0.1.0 say what is encoded. Nobody reads those any more: the
+    /// job goes back to the segmenter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cutout: Option<ContentHash>,
+    /// What is encoded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut_out: Option<CutOut>,
     /// What the earlier stages recorded.
     #[serde(default)]
     pub progress: Progress,
@@ -143,6 +148,9 @@ pub struct SampleTask {
     pub job: Job,
     /// The encoded subject's key in the object store.
     pub encoded_subject: String,
+    /// What was encoded, for the case that the encoded subject is deleted. Senders of version 0.1.0 do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut_out: Option<CutOut>,
     /// What the earlier stages recorded.
     #[serde(default)]
     pub progress: Progress,
@@ -201,6 +209,25 @@ impl NotifyTask {
     }
 }
 
+impl EncodeTask {
+    /// A task to encode a cut-out.
+    pub fn new(job: Job, cut_out: CutOut, progress: Progress) -> Self {
+        Self { job, cutout: None, cut_out: Some(cut_out), progress }
+    }
+
+    /// A task without anything to encode is another stage's in the wrong queue.
+    fn check(&self) -> Result<(), JobError> {
+        let is_whole = self.cut_out.is_some() || self.cutout.is_some();
+        is_whole.then_some(()).ok_or_else(|| JobError::new("cut_out", "is missing"))
+    }
+}
+
+impl SampleTask {
+    fn check(&self) -> Result<(), JobError> {
+        check_object_key(&self.encoded_subject).map_err(|error| JobError::new("encoded_subject", error.to_string()))
+    }
+}
+
 /// What the stages record for the job's result.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -214,9 +241,6 @@ pub struct Progress {
     /// What was recognised as the subject.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<SubjectFound>,
-    /// The stored cut-out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cutout: Option<ContentHash>,
 }
 
 impl Progress {
@@ -265,14 +289,14 @@ impl StageTask for Job {
 
 /// Implements [`StageTask`] for a task that contains its job.
 macro_rules! task_with_job {
-    ($task:ty, $stage:ident $(, key: $key:ident)? $(, cost: $cost:item)?) => {
+    ($task:ty, $stage:ident $(, check: $check:path)? $(, cost: $cost:item)?) => {
         impl StageTask for $task {
             const STAGE: StageName = StageName::$stage;
 
             fn parse(json: &[u8]) -> Result<Self, JobError> {
                 let task: Self = read(json)?;
                 task.job.validate()?;
-                $(object_key(stringify!($key), &task.$key)?;)?
+                $($check(&task)?;)?
                 Ok(task)
             }
 
@@ -290,11 +314,11 @@ macro_rules! task_with_job {
 }
 
 task_with_job!(SegmentTask, Segmenter);
-task_with_job!(EncodeTask, Encoder);
+task_with_job!(EncodeTask, Encoder, check: Self::check);
 task_with_job!(
     SampleTask,
     Sampler,
-    key: encoded_subject,
+    check: Self::check,
     cost: fn cost(&self) -> Option<u32> {
         u32::try_from(self.job.seeds.values().len()).ok()
     }
@@ -319,10 +343,6 @@ impl StageTask for NotifyTask {
     }
 }
 
-fn object_key(field: &str, key: &str) -> Result<(), JobError> {
-    check_object_key(key).map_err(|error| JobError::new(field, error.to_string()))
-}
-
 fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, JobError> {
     json::read(json, &Bounds::MESSAGE).map_err(|error| JobError::new("", format!("this is no task: {error}")))
 }
@@ -332,7 +352,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::{EventKind, limits};
+    use crate::{EventKind, SubjectArea, limits};
 
     fn job() -> Job {
         Job::new("dog.png".into(), "a dog").with_id()
@@ -360,11 +380,14 @@ mod tests {
         let mut progress = Progress::default();
         progress.note(StageName::Segmenter, 0.5, true);
         let segment = SegmentTask { job: job(), image: hash, progress: Progress::default() };
-        let encode = EncodeTask { job: job(), cutout: hash, progress: progress.clone() };
+        let cut_out = CutOut { image: hash, area: SubjectArea::Whole };
+        let encode = EncodeTask::new(job(), cut_out.clone(), progress.clone());
         survives(&job(), None);
         survives(&segment, Some("segment"));
         survives(&encode, Some("encode"));
-        survives(&SampleTask { job: job(), encoded_subject: "subjects/a".to_owned(), progress }, Some("sample"));
+        let encoded_subject = "subjects/a".to_owned();
+        let sample = SampleTask { job: job(), encoded_subject, cut_out: Some(cut_out), progress };
+        survives(&sample, Some("sample"));
         survives(&NotifyTask::new(event(), Some("https://example.org/done".to_owned()), true), Some("notify"));
         assert!(Job::parse(&segment.to_json()).is_err() && EncodeTask::parse(&segment.to_json()).is_err());
         assert_eq!(NextTask::of(&encode).read::<SegmentTask>(), None);
@@ -395,7 +418,8 @@ mod tests {
     #[test]
     fn keys_and_ids_of_tasks_are_checked_as_those_of_jobs_are() {
         for key in ["subject,/a", "../secret", "", "/a", "a\nb"] {
-            let task = SampleTask { job: job(), encoded_subject: key.to_owned(), progress: Progress::default() };
+            let (encoded_subject, progress) = (key.to_owned(), Progress::default());
+            let task = SampleTask { job: job(), encoded_subject, cut_out: None, progress };
             let error = SampleTask::parse(&task.to_json()).unwrap_err();
             assert_eq!(error.field, "encoded_subject", "{key:?}: {error}");
         }

@@ -66,8 +66,10 @@ fn bodies() -> Vec<serde_json::Value> {
         "deadline": "2030-12-31T23:59:00Z", "callback": "https://example.org/x", "metadata": { "a": "b" },
     });
     let found = json!({ "image": hash, "name": "dog", "box": job["subject"]["box"], "score": 0.5, "how": "detector" });
-    let progress = json!({ "timings": { "a": 0.5 }, "cached": { "a": true }, "models": { "a": "b" }, "subject": found,
-        "cutout": hash });
+    let progress =
+        json!({ "timings": { "a": 0.5 }, "cached": { "a": true }, "models": { "a": "b" }, "subject": found });
+    let boxed = json!({ "kind": "box", "left": 1, "top": 2, "right": 3, "bottom": 4 });
+    let mask = json!({ "kind": "mask", "width": 3, "height": 2, "runs": "15" });
     let parameters = json!({ "bundle": "b", "prompt": "p", "aspect_ratio": "1:1", "pixel_budget": "1M", "width": 1,
         "height": 1, "text_guidance": 1, "subject_guidance": 1, "temperature": 1, "top_k": 1, "top_p": 1.0,
         "format": "png", "quality": 90 });
@@ -80,9 +82,11 @@ fn bodies() -> Vec<serde_json::Value> {
     vec![
         json!({ "stage": "segment", "job": job, "image": hash, "progress": progress }),
         json!({ "stage": "encode", "job": job, "cutout": hash, "progress": progress }),
-        json!({ "stage": "sample", "job": job, "encoded_subject": "subjects/a", "progress": progress }),
+        json!({ "stage": "encode", "job": job, "cut_out": { "image": hash, "area": mask }, "progress": progress }),
+        json!({ "stage": "sample", "job": job, "encoded_subject": "subjects/a",
+            "cut_out": { "image": hash, "area": boxed }, "progress": progress }),
         json!({ "stage": "notify", "callback": "https://example.org/x", "event": event }),
-        json!({ "cutout": hash, "subject": found }),
+        json!({ "subject": found, "area": mask }),
         json!({ "encoders": "a", "finders": "b", "default_pixel_budget": "1M", "resolutions": { "1M": 512 } }),
         job,
         parameters,

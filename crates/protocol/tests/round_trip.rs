@@ -1,7 +1,8 @@
 //! What is written is read back exactly, to the last bit of every number: ids that are derived anew must be equal.
 
 use echogen_protocol::{
-    ContentHash, Guidance, Job, JobId, JobResult, PerScale, Progress, SampleTask, StageTask,
+    BoundingBox, ContentHash, CutOut, EncodeTask, Guidance, Job, JobId, JobResult, MaskRuns, PerScale, Progress,
+    SampleTask, StageTask, SubjectArea,
     json::{self, Bounds},
 };
 use proptest::prelude::*;
@@ -36,6 +37,19 @@ fn job() -> impl Strategy<Value = Job> {
     })
 }
 
+/// Any area: all, a box, or a mask of any runs.
+fn area() -> impl Strategy<Value = SubjectArea> {
+    let ends = (any::<u32>(), any::<u32>()).prop_filter("an area", |(from, to)| from < to);
+    let area = (ends.clone(), ends)
+        .prop_map(|((left, right), (top, bottom))| SubjectArea::Box(BoundingBox { left, top, right, bottom }));
+    let runs = (any::<bool>(), prop::collection::vec(1_u32..200_000, 2..300));
+    let mask = runs.prop_map(|(begins_inside, runs)| {
+        let runs: Vec<u32> = begins_inside.then_some(0).into_iter().chain(runs).collect();
+        SubjectArea::Mask(MaskRuns::new(runs.iter().sum(), 1, runs).expect("a mask"))
+    });
+    prop_oneof![Just(SubjectArea::Whole), area, mask]
+}
+
 fn bits(numbers: &PerScale) -> Vec<u64> {
     match numbers {
         PerScale::All(number) => vec![number.to_bits()],
@@ -55,10 +69,13 @@ proptest! {
     }
 
     #[test]
-    fn a_task_read_back_is_the_task(job in job(), seconds in finite()) {
+    fn a_task_read_back_is_the_task(job in job(), seconds in finite(), area in area()) {
         let mut progress = Progress::default();
         progress.timings.insert("sampler".to_owned(), seconds);
-        let task = SampleTask { job, encoded_subject: "subjects/a".to_owned(), progress };
+        let cut_out = CutOut { image: ContentHash::of(b"dog"), area };
+        let task = EncodeTask::new(job.clone(), cut_out.clone(), progress.clone());
+        prop_assert_eq!(EncodeTask::parse(&task.to_json()).unwrap(), task);
+        let task = SampleTask { job, encoded_subject: "subjects/a".to_owned(), cut_out: Some(cut_out), progress };
         prop_assert_eq!(SampleTask::parse(&task.to_json()).unwrap(), task);
     }
 
@@ -72,7 +89,7 @@ proptest! {
     fn a_result_read_back_is_the_result(job in job(), seconds in finite(), score in finite()) {
         let mut result = JobResult::completed(&job, Vec::new(), "1.2.3", jiff::Timestamp::UNIX_EPOCH);
         result.timings.insert("sampler".to_owned(), seconds);
-        let area = echogen_protocol::BoundingBox { left: 0, top: 0, right: 1, bottom: 1 };
+        let area = BoundingBox { left: 0, top: 0, right: 1, bottom: 1 };
         result.subject = Some(echogen_protocol::SubjectFound {
             image: ContentHash::of(b"dog"),
             name: None,

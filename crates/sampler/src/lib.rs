@@ -23,8 +23,8 @@ use bytes::Bytes;
 use echogen_imaging::{ImageFormat, RgbImage};
 use echogen_ports::{Fault, FaultKind, ObjectKey, ObjectStore, spawn_blocking};
 use echogen_protocol::{
-    ContentHash, EncodeTask, EventKind, Job, JobEvent, JobResult, OutputFormat, Parameters, Progress, ResultImage,
-    SampleTask, StageName, layout,
+    ContentHash, CutOut, EncodeTask, EventKind, Job, JobEvent, JobResult, OutputFormat, Parameters, Progress,
+    ResultImage, SampleTask, SegmentTask, StageName, layout,
 };
 use echogen_worker::{CachedObjects, Outcome, ResultWriter, Stage, StageContext};
 use futures::{StreamExt, stream::FuturesUnordered};
@@ -78,7 +78,7 @@ impl Sampler {
 
     async fn make(&self, task: SampleTask, context: &StageContext) -> Result<Outcome, Fault> {
         let started = Instant::now();
-        let SampleTask { job, encoded_subject, mut progress } = task;
+        let SampleTask { job, encoded_subject, cut_out, mut progress } = task;
         let key = ObjectKey::new(encoded_subject)?;
         // Both are read concurrently: a job seldom has a result already, and then only the read of the subject was
         // wasted.
@@ -88,7 +88,7 @@ impl Sampler {
             return Ok(Outcome::Done);
         }
         let parameters = self.networks.plan(&job)?;
-        let Some(subject) = subject? else { return encode_again(job, progress) };
+        let Some(subject) = subject? else { return encode_again(job, cut_out, progress) };
         let mut pictures = JobPictures::new(&job, &parameters, &self.networks.models());
         if context.came_before {
             pictures.recall(&*self.objects.cache()).await;
@@ -234,13 +234,17 @@ impl Stage for Sampler {
 }
 
 /// The encoded subject was deleted after the task was published: sends the job back to the encoder, which makes it
-/// again from the cut-out.
-fn encode_again(job: Job, progress: Progress) -> Result<Outcome, Fault> {
-    let Some(cutout) = progress.cutout else {
+/// again. A task of version 0.1.0 does not say from what, so that job goes back to the segmenter.
+fn encode_again(job: Job, cut_out: Option<CutOut>, progress: Progress) -> Result<Outcome, Fault> {
+    if let Some(cut_out) = cut_out {
+        return Ok(Outcome::next(&EncodeTask::new(job, cut_out, progress)));
+    }
+    let Some(subject) = &progress.subject else {
         let message = "the encoded subject is gone; run the job again";
         return Err(Fault::not_found(message));
     };
-    Ok(Outcome::next(&EncodeTask { job, cutout, progress }))
+    let image = subject.image;
+    Ok(Outcome::next(&SegmentTask { job, image, progress }))
 }
 
 /// Encodes a picture as a file, on the blocking thread pool unless it is tiny.

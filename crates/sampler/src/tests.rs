@@ -13,8 +13,9 @@ use async_trait::async_trait;
 use echogen_imaging::{ImageLimits, RgbImage, decode_image};
 use echogen_ports::{Broker, Cache, FaultKind, MemoryBroker, MemoryCache, MemoryObjectStore, ObjectKey, ObjectStore};
 use echogen_protocol::{
-    ContentHash, EncodeTask, EventKind, Job, JobId, Lane, NotifyTask, OutputFormat, Parameters, PerScale, PixelBudget,
-    Progress, QueueName, SampleTask, Seeds, StageName, StageTask,
+    BoundingBox, ContentHash, CutOut, EncodeTask, EventKind, FoundBy, Job, JobId, Lane, NotifyTask, OutputFormat,
+    Parameters, PerScale, PixelBudget, Progress, QueueName, SampleTask, Seeds, SegmentTask, StageName, StageTask,
+    SubjectArea, SubjectFound,
 };
 use echogen_worker::{CachedObjects, Clock, Outcome, ProductsConfig, ResultWriter, Stage, StageContext};
 
@@ -113,8 +114,12 @@ fn job() -> Job {
 }
 
 fn task(job: Job) -> SampleTask {
-    let progress = Progress { cutout: Some(ContentHash::of(b"cut-out")), ..Progress::default() };
-    SampleTask { job, encoded_subject: "subjects/dog".into(), progress }
+    let (encoded_subject, progress) = ("subjects/dog".into(), Progress::default());
+    SampleTask { job, encoded_subject, cut_out: Some(cut_out()), progress }
+}
+
+fn cut_out() -> CutOut {
+    CutOut { image: ContentHash::of(b"picture"), area: SubjectArea::Whole }
 }
 
 #[tokio::test]
@@ -197,7 +202,21 @@ async fn a_deleted_subject_is_encoded_again() {
     let bench = bench().await;
     bench.work.delete(&key("subjects/dog")).await.unwrap();
     let Outcome::Next(tasks) = bench.stage.run(task(job()), &bench.context).await.unwrap() else { panic!("done") };
-    assert!(tasks[0].read().is_some_and(|task: EncodeTask| task.cutout == ContentHash::of(b"cut-out")));
+    assert!(tasks[0].read().is_some_and(|task: EncodeTask| task.cut_out == Some(cut_out())));
+}
+
+#[tokio::test]
+async fn a_deleted_subject_of_an_earlier_version_is_segmented_again() {
+    let bench = bench().await;
+    bench.work.delete(&key("subjects/dog")).await.unwrap();
+    let mut task = SampleTask { cut_out: None, ..task(job()) };
+    let error = bench.stage.run(task.clone(), &bench.context).await.unwrap_err();
+    assert!(error.to_string().contains("run the job again"), "nobody knows the picture: {error}");
+    let (image, bounding_box) = (cut_out().image, BoundingBox { left: 0, top: 0, right: 1, bottom: 1 });
+    let subject = SubjectFound { image, name: None, bounding_box, score: None, how: FoundBy::WholeImage };
+    task.progress.subject = Some(subject);
+    let Outcome::Next(tasks) = bench.stage.run(task, &bench.context).await.unwrap() else { panic!("done") };
+    assert!(tasks[0].read().is_some_and(|task: SegmentTask| task.image == image));
 }
 
 #[tokio::test]

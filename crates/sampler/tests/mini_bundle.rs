@@ -38,6 +38,7 @@ fn networks(config: &SamplerConfig) -> Arc<GeneratorSampler> {
     let generator = Generator::load(&bundle(), &Device::Cpu, DType::F32, 1 << 26).expect("the networks load");
     let subjects = SubjectKeys {
         encoders: "mini".into(),
+        dtypes: vec!["f32".into()],
         finders: String::new(),
         default_pixel_budget: PixelBudget::M0_004,
         resolutions: [(PixelBudget::M0_004, 64)].into(),
@@ -88,7 +89,7 @@ fn jobs() -> Vec<Job> {
 
 fn task(job: &Job) -> SampleTask {
     let (job, progress) = (job.clone(), Progress::default());
-    SampleTask { job, encoded_subject: SUBJECT.to_owned(), progress }
+    SampleTask { job, encoded_subject: SUBJECT.to_owned(), cut_out: None, progress }
 }
 
 impl Bench {

@@ -16,7 +16,7 @@ pub trait Detector: Send + Sync + std::fmt::Debug {
     async fn detect(&self, picture: Arc<RgbImage>, job: &Job, deadline: Instant) -> Result<Found, DetectError>;
 
     /// Names everything that an answer depends on besides picture and job: networks and settings. It is part of the
-    /// key under which a cut-out is stored.
+    /// key under which a segmentation is kept.
     fn version(&self) -> String;
 
     /// SHA-256 of each network's checkpoint, by the network's name, for the job's result.

@@ -32,7 +32,7 @@ pub enum Selection {
     Published,
 }
 
-/// How the subject is looked for. All roles need the same: cut-outs are kept under keys that depend on it.
+/// How the subject is looked for. All roles need the same: what is found is kept under keys that depend on it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct FinderConfig {
@@ -63,7 +63,7 @@ impl Default for FinderConfig {
 }
 
 impl FinderConfig {
-    /// Returns all settings that an answer depends on, for the key of a cut-out. The time limit is not one of them.
+    /// Returns all settings that an answer depends on, for the key of a segmentation. The time limit is not one of them.
     pub(crate) fn version(&self) -> String {
         let Self { threshold, selection, padding, fallback_name, naming_timeout_seconds: _ } = self;
         format!("{threshold}/{selection:?}/{padding}/{fallback_name}")

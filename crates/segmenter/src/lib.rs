@@ -1,9 +1,12 @@
-//! The segmenter: locates the subject in a picture and paints everything else white.
+//! The segmenter: locates the subject in a picture.
 //!
-//! It decodes the stored picture within limits, asks its [`Detector`] where the subject is, and stores two objects:
-//! the cut-out, a PNG under its own hash, and a small record of how it was made. The keys are derived from the
-//! content, so a given picture, box and mask mode is cut out once, for any number of prompts, even if the tasks arrive
-//! at the same moment in several processes.
+//! It decodes the stored picture within limits and asks its [`Detector`] where the subject is. The answer, a
+//! [`Segmentation`], goes on in the task, and into the cache for later jobs; there is no object, and the encoder paints
+//! the background white. The cache's key is derived from the content, so the subject of a given picture, box and mask mode
+//! is located once, for any number of prompts, even if the tasks arrive at the same moment in several processes.
+//!
+//! An outline whose runs take more than [`limits::MAX_MASK_BYTES`] loses detail until they fit: gaps in its rows are closed,
+//! narrow ones first, so it still contains the whole subject. If that is not enough, the box is used.
 //!
 //! The rules are in [`find_subject`], the networks behind [`SubjectNetworks`]. [`NetworkDetector`] runs both on an
 //! inference thread of its own; [`GivenBox`] uses the job's own box or the whole picture, for bundles without such
@@ -17,34 +20,33 @@ use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_imaging::{ImageFormat, ImageLimits, PixelBox, RgbImage, SubjectMask};
+use echogen_imaging::{ImageError, ImageLimits, PixelBox, RgbImage, SubjectMask};
 use echogen_ports::{Fault, FaultKind, MemoryBudget, ObjectKey, spawn_blocking};
 use echogen_protocol::{
-    BoundingBox, ContentHash, EncodeTask, EventKind, Job, MaskMode, SegmentTask, Segmentation, StageName, SubjectFound,
-    json::{self, Bounds},
-    layout, limits,
+    BoundingBox, ContentHash, EncodeTask, EventKind, Job, MaskMode, MaskRuns, SegmentTask, Segmentation, StageName,
+    SubjectArea, SubjectFound, layout, limits,
 };
-use echogen_worker::{CachedObjects, Outcome, Product, Products, ProductsConfig, Stage, StageContext};
+use echogen_worker::{CachedObjects, Outcome, Products, ProductsConfig, Stage, StageContext};
 
 pub use detector::{DetectError, Detector, Found, GivenBox};
 pub use finder::{FinderConfig, NetworkError, Selection, SubjectNetworks, find_subject};
 pub use network_detector::NetworkDetector;
 
-/// Maximum size of a [`Segmentation`] in bytes: it holds a few numbers and a name.
-const MAX_RECORD_BYTES: u64 = 64 * 1024;
+/// How many pixels wide the gaps are that an outline loses if it is too ragged, one after the other.
+const GAPS: [usize; 4] = [4, 16, 64, 256];
 
 /// The segmenter stage.
 #[derive(Debug)]
 pub struct Segmenter {
     limits: ImageLimits,
     detector: Arc<dyn Detector>,
-    cutouts: Products<CutOut>,
+    segmentations: Products<Segmentation>,
     memory: MemoryBudget,
 }
 
 impl Segmenter {
-    /// Creates a segmenter that decodes pictures of `objects` within `limits`, asks `detector`, and stores its
-    /// products in `objects`.
+    /// Creates a segmenter that decodes pictures of `objects` within `limits`, asks `detector`, and leaves its
+    /// segmentations in the cache of `objects`.
     pub fn new(
         limits: ImageLimits,
         detector: Arc<dyn Detector>,
@@ -52,7 +54,7 @@ impl Segmenter {
         config: &ProductsConfig,
     ) -> Self {
         let memory = MemoryBudget::new(config.picture_memory_bytes);
-        Self { limits, detector, cutouts: Products::new(objects, config), memory }
+        Self { limits, detector, segmentations: Products::new(objects, config), memory }
     }
 
     async fn segment(&self, task: SegmentTask, context: &StageContext) -> Result<Outcome, Fault> {
@@ -64,25 +66,22 @@ impl Segmenter {
         context.check_settings("finder settings", &finders, |theirs| inputs(theirs) == own)?;
         let key = ObjectKey::of_content(layout::SEGMENTATIONS, &own)?;
         let make = || self.make(&job, image, context);
-        let cutout = self.cutouts.get_or_make(context, &key, progress.is_new(), make).await?;
-        let found = cutout.is_found();
-        let CutOut(record) = cutout.product;
+        let obtained = self.segmentations.get_or_make(context, &key, progress.is_new(), make).await?;
+        let found = obtained.is_found();
+        let segmentation = obtained.product;
+        let subject = segmentation.subject_of(&job);
         progress.models.extend(self.detector.models());
-        progress.subject = Some(record.subject_of(&job));
-        progress.cutout = Some(record.cutout);
         progress.note(StageName::Segmenter, started.elapsed().as_secs_f64(), found);
-        context.publish_new(EventKind::Segmented, &job.id, serde_json::json!({ "cutout": record.cutout })).await;
-        Ok(Outcome::next(&EncodeTask { job, cutout: record.cutout, progress }))
+        context.publish_new(EventKind::Segmented, &job.id, serde_json::json!({ "subject": subject })).await;
+        progress.subject = Some(subject);
+        Ok(Outcome::next(&EncodeTask::new(job, segmentation.cut_out(), progress)))
     }
 
-    /// Locates the subject and cuts it out.
-    async fn make(
-        &self,
-        job: &Job,
-        image: ContentHash,
-        context: &StageContext,
-    ) -> Result<(Segmentation, Bytes), Fault> {
-        let (bytes, limits) = (self.picture(image).await?, self.limits);
+    /// Locates the subject.
+    async fn make(&self, job: &Job, image: ContentHash, context: &StageContext) -> Result<Segmentation, Fault> {
+        let limits = self.limits;
+        let max_bytes = limits::MAX_IMAGE_BYTES.max(limits.max_bytes);
+        let bytes = self.segmentations.objects().picture(image, max_bytes).await?;
         let measure = move |bytes: &Bytes| echogen_imaging::decoding_bytes(bytes, &limits).map_err(bad_image);
         let decode = move |bytes: &Bytes| echogen_imaging::decode_image(bytes, &limits).map_err(bad_image);
         // This order prevents a deadlock: a task that holds a memory permit waits only for the detector, which needs
@@ -92,69 +91,21 @@ impl Segmenter {
         let found = self.detector.detect(Arc::clone(&picture), job, context.time_limit.until()).await?;
         let Found { bounding_box, mask: outline, name, score, how } = found;
         let mode = job.subject.mask;
-        let cut = move || {
-            // The closure owns the memory permit, because the work runs to its end even if this task's future is
-            // dropped.
-            let _memory = memory;
-            cut_out(&picture, bounding_box, outline.as_ref(), mode)
+        let area = match outline {
+            None => area_of(&picture, bounding_box, None, mode),
+            // The runs of a large outline take milliseconds.
+            outline => {
+                let measure = move || {
+                    // The closure owns the memory permit, because the work runs to its end even if this task's future
+                    // is dropped.
+                    let _memory = memory;
+                    area_of(&picture, bounding_box, outline, mode)
+                };
+                spawn_blocking(measure).await?
+            }
         };
-        let png: Bytes = spawn_blocking(cut).await?.map_err(bad_image)?.into();
-        let cutout = ContentHash::of(&png);
-        let record = Segmentation { cutout, subject: SubjectFound { image, name, bounding_box, score, how } };
-        Ok((record, png))
-    }
-
-    async fn picture(&self, image: ContentHash) -> Result<Bytes, Fault> {
-        let (objects, key) = (self.cutouts.objects(), ObjectKey::of_content(layout::IMAGES, &image)?);
-        let max_bytes = limits::MAX_IMAGE_BYTES.max(self.limits.max_bytes);
-        let bytes = match objects.get_cached(&key, max_bytes).await? {
-            Some(bytes) => Some(bytes),
-            // The picture is read once only, so it is not put into the cache.
-            None => objects.store().get(&key, max_bytes).await?,
-        };
-        bytes.ok_or_else(|| {
-            let message = format!("the stored picture {image} is gone; run the job again");
-            Fault::not_found(message)
-        })
-    }
-}
-
-/// A cut-out as it is stored: a PNG under its own hash, and a small record of how it was made, under a key of
-/// everything it depends on.
-#[derive(Clone, Debug)]
-struct CutOut(Segmentation);
-
-impl CutOut {
-    /// Returns the cut-out only if both its record and its PNG exist. An unreadable record is treated as absent.
-    async fn read(objects: &CachedObjects, record: Option<Bytes>) -> Result<Option<Self>, Fault> {
-        let Some(bytes) = record else { return Ok(None) };
-        let Ok(record) = json::read::<Segmentation>(&bytes, &Bounds::MESSAGE) else { return Ok(None) };
-        let stands = objects.exists(&ObjectKey::of_content(layout::CUTOUTS, &record.cutout)?).await?;
-        Ok(stands.then_some(Self(record)))
-    }
-}
-
-#[async_trait]
-impl Product for CutOut {
-    type Draft = (Segmentation, Bytes);
-
-    async fn get_cached(objects: &CachedObjects, key: &ObjectKey) -> Result<Option<Self>, Fault> {
-        Self::read(objects, objects.get_cached(key, MAX_RECORD_BYTES).await?).await
-    }
-
-    async fn get_stored(objects: &CachedObjects, key: &ObjectKey) -> Result<Option<Self>, Fault> {
-        Self::read(objects, objects.get_stored(key, MAX_RECORD_BYTES).await?).await
-    }
-
-    async fn store(objects: &CachedObjects, key: &ObjectKey, draft: (Segmentation, Bytes)) -> Result<Self, Fault> {
-        let (record, png) = draft;
-        objects.put(&ObjectKey::of_content(layout::CUTOUTS, &record.cutout)?, png).await?;
-        let record_bytes =
-            serde_json::to_vec(&record).map_err(|error| Fault::from_error(FaultKind::Internal, error))?;
-        // The PNG must be stored before the record: a reader that found the record without its PNG would make both
-        // again.
-        objects.put(key, record_bytes.into()).await?;
-        Ok(Self(record))
+        let subject = SubjectFound { image, name, bounding_box, score, how };
+        Ok(Segmentation { subject, area: area.map_err(bad_image)? })
     }
 }
 
@@ -167,26 +118,34 @@ impl Stage for Segmenter {
     }
 }
 
-/// Encodes the cut-out as a PNG: white outside the outline if there is one, otherwise outside the box.
-fn cut_out(
+/// Returns which pixels of the picture are kept: those in the outline if there is one, otherwise those in the box.
+fn area_of(
     picture: &RgbImage,
-    area: BoundingBox,
-    outline: Option<&SubjectMask>,
+    bounding_box: BoundingBox,
+    outline: Option<SubjectMask>,
     mode: MaskMode,
-) -> Result<Vec<u8>, echogen_imaging::ImageError> {
-    let BoundingBox { left, top, right, bottom } = area;
-    let area = PixelBox { left, top, right, bottom };
+) -> Result<SubjectArea, ImageError> {
+    let BoundingBox { left, top, right, bottom } = bounding_box;
     // A box outside the picture is an error even if nothing is painted.
-    area.check(picture.width(), picture.height())?;
-    let cut = match outline {
-        _ if mode == MaskMode::None => None,
-        Some(outline) => Some(echogen_imaging::white_outside_mask(picture, outline)),
-        None => Some(echogen_imaging::white_outside(picture, area)?),
-    };
-    echogen_imaging::encode_image(cut.as_ref().unwrap_or(picture), ImageFormat::Png, 100)
+    PixelBox { left, top, right, bottom }.check(picture.width(), picture.height())?;
+    let is_whole = (left, top) == (0, 0) && (right, bottom) == picture.dimensions();
+    Ok(match outline {
+        _ if mode == MaskMode::None => SubjectArea::Whole,
+        Some(outline) => mask_area(picture, &outline).unwrap_or(SubjectArea::Box(bounding_box)),
+        // One area has one name, so that its encoded subject has one key.
+        None if is_whole => SubjectArea::Whole,
+        None => SubjectArea::Box(bounding_box),
+    })
 }
 
-fn bad_image(error: echogen_imaging::ImageError) -> Fault {
+/// Returns the outline, with less detail if it is too ragged for a task, or `None` if it is too ragged for that.
+fn mask_area(picture: &RgbImage, outline: &SubjectMask) -> Option<SubjectArea> {
+    let (width, height) = picture.dimensions();
+    let area = |mask: &SubjectMask| MaskRuns::new(width, height, mask.runs()).ok().map(SubjectArea::Mask);
+    area(outline).or_else(|| GAPS.iter().find_map(|gap| area(&outline.without_gaps(*gap))))
+}
+
+fn bad_image(error: ImageError) -> Fault {
     Fault::from_error(FaultKind::BadImage, error)
 }
 

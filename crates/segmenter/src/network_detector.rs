@@ -27,7 +27,7 @@ pub struct NetworkDetector {
 
 impl NetworkDetector {
     /// Returns everything the answers depend on: the networks' digests and the settings. It is part of the key of a
-    /// cut-out, see [`echogen_protocol::SubjectKeys::finders`].
+    /// segmentation, see [`echogen_protocol::SubjectKeys::finders`].
     pub fn version_of(config: &FinderConfig, models: &BTreeMap<String, String>) -> String {
         let digests = models.iter().map(|(name, digest)| format!("{name}={digest}")).collect::<Vec<_>>().join("+");
         format!("{digests} {}", config.version())

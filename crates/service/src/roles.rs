@@ -120,17 +120,18 @@ impl LoadedStage {
         let Backends { cache, work, results, fetcher, .. } = backends.clone();
         let (products, max_image_bytes) = (&config.products, config.fetch.max_image_bytes);
         let objects = CachedObjects::new(work, cache, products);
+        let limits = ImageLimits { max_bytes: max_image_bytes, ..ImageLimits::default() };
         match self {
             Self::Dispatcher(subjects) => {
                 let settings = DispatcherConfig { subjects, max_image_bytes };
                 drive(Dispatcher::new(settings, fetcher, objects, backends.writer()), backends, worker, shutdown).await
             }
             Self::Segmenter(detector) => {
-                let limits = ImageLimits { max_bytes: max_image_bytes, ..ImageLimits::default() };
                 drive(Segmenter::new(limits, detector, objects, products), backends, worker, shutdown).await
             }
             Self::Encoder(subjects, networks) => {
-                drive(Encoder::new(subjects, networks, objects, products), backends, worker, shutdown).await
+                let encoder = Encoder::new(&subjects, limits, networks, objects, products);
+                drive(encoder, backends, worker, shutdown).await
             }
             Self::Sampler(networks) => {
                 let sampler = Sampler::new(networks, objects, results, backends.writer(), &config.sampler);

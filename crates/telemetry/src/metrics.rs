@@ -16,7 +16,7 @@ pub use record::{Metrics, TaskInProgress, metrics};
 use echogen_protocol::{Lane, RoleName, StageName};
 
 /// The kinds of objects in the work store; any other is counted as the last.
-pub const OBJECT_KINDS: &[&str] = &["image", "segmentation", "cutout", "subject", "other"];
+pub const OBJECT_KINDS: &[&str] = &["image", "segmentation", "subject", "other"];
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -56,6 +56,11 @@ fn readers() -> Vec<(&'static str, &'static str, Reader)> {
         r#"{"specversion":"1.0","id":"one/completed","source":"echogen","type":"echogen.job.completed","subject":"one","#,
         r#""time":"2030-12-31T23:59:00Z","datacontenttype":"application/json","data":{}}"#
     );
+    const MASK: &str = concat!(
+        r#"{"stage":"encode","job":{"id":"one","subject":{"image":"dog.png"},"prompt":"a dog"},"cut_out":{"image":"#,
+        r#""9882a5e79555c3a8183d0427a41311f5fb973ad86465b02cafa9bf87091823cb","area":{"kind":"mask","width":1,"height":1,"#,
+        r#""runs":{}}}}"#
+    );
     const RESULT: &str = r#"{"id":"one","status":"completed","version":"1","finished":"2030-12-31T23:59:00Z","images":[],"metadata":{}}"#;
     let event = |body: &[u8]| json::read::<JobEvent>(body, &json::Bounds::MESSAGE).is_ok();
     let result = |body: &[u8]| json::read::<JobResult>(body, &json::Bounds::MESSAGE).is_ok();
@@ -67,6 +72,7 @@ fn readers() -> Vec<(&'static str, &'static str, Reader)> {
         ("another stage's header", r#"{"id":"one","stage":{}}"#, |body| Job::unreadable_job(body).is_some()),
         ("segment task", r#"{"stage":{},"job":{}}"#, |body| SegmentTask::parse(body).is_ok()),
         ("encode task", r#"{"stage":"encode","job":{},"cutout":""}"#, |body| EncodeTask::parse(body).is_ok()),
+        ("mask", MASK, |body| EncodeTask::parse(body).is_ok()),
         ("sample task", r#"{"stage":"sample","encoded_subject":{}}"#, |body| SampleTask::parse(body).is_ok()),
         ("notice", NOTICE, |body| NotifyTask::parse(body).is_ok()),
         ("event", EVENT, event),

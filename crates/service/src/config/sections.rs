@@ -23,7 +23,7 @@ use super::text;
 pub struct ServiceConfig {
     /// Which networks, where they compute, and with how many threads.
     pub model: ModelConfig,
-    /// How the subject is found in its picture. All roles need the same: cut-outs are stored under keys that depend on it.
+    /// How the subject is found in its picture. All roles need the same: what is found is kept under keys that depend on it.
     pub finder: FinderConfig,
     /// RabbitMQ.
     pub broker: AmqpConfig,

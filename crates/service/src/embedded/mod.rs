@@ -3,6 +3,7 @@
 //! [`up`] reads jobs from a pipe; [`Pipeline`] and [`Runner`] run those of `generate` and `batch`. The stages are
 //! those of a distributed installation, and are started in the same way.
 
+mod folder_cache;
 mod pipeline;
 mod runner;
 

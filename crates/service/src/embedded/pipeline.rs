@@ -9,11 +9,12 @@ use std::{
 };
 
 use echogen_adapters::FileImageFetcher;
-use echogen_ports::{Backoff, EventStream, Fault, MemoryBroker, MemoryCache, Message, ObjectKey, ObjectStore};
+use echogen_ports::{Backoff, EventStream, Fault, MemoryBroker, Message, ObjectKey, ObjectStore};
 use echogen_protocol::{Job, JobResult, JobStatus, RoleName, StageTask};
 use echogen_worker::{Clock, ResultWriter, WorkerConfig};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use super::folder_cache::FolderCache;
 use crate::{
     Backends, Failure, NetworkSource,
     backends::{cannot_write, open_folder},
@@ -60,7 +61,8 @@ impl Pipeline {
         let results = folder(&options.out).await?;
         let work_store = folder(&options.out.join(WORK_FOLDER)).await?;
         let memory = usize::try_from(config.cache.memory_bytes).unwrap_or(usize::MAX);
-        let (broker, cache) = (Arc::new(MemoryBroker::new()), Arc::new(MemoryCache::new(memory)));
+        let cache = Arc::new(FolderCache::new(memory, Arc::clone(&work_store)));
+        let broker = Arc::new(MemoryBroker::new());
         let fetcher = Arc::new(FileImageFetcher::anywhere("."));
         // The job status store's background task has a tracker of its own: it runs as long as the pipeline, and drain
         // must wait for the stages only.

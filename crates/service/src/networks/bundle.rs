@@ -132,7 +132,8 @@ impl Loader {
             true => GivenBox.version(),
             false => NetworkDetector::version_of(&self.finder, &models),
         };
-        Ok(SubjectKeys { finders, ..subject_keys(&self.bundle.manifest().sampling, digests)? })
+        let dtypes = self.model.dtype.possible().into_iter().map(str::to_owned).collect();
+        Ok(SubjectKeys { finders, dtypes, ..subject_keys(&self.bundle.manifest().sampling, digests)? })
     }
 
     /// Creates the detector from those networks for it that the bundle has.
@@ -183,6 +184,7 @@ fn subject_keys(defaults: &SamplingDefaults, digests: &BTreeMap<String, String>)
     let resolutions = defaults.subject_resolution.iter().map(|(name, side)| Ok((named(name)?, *side)));
     Ok(SubjectKeys {
         encoders,
+        dtypes: Vec::new(),
         finders: String::new(),
         default_pixel_budget: named(&defaults.pixel_budget)?,
         resolutions: resolutions.collect::<anyhow::Result<_>>()?,

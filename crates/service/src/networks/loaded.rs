@@ -16,7 +16,7 @@ use crate::Failure;
 pub struct LoadedNetworks {
     /// Their name in metrics.
     pub name: String,
-    /// What the keys of cut-outs and encoded subjects depend on.
+    /// What the keys of segmentations and encoded subjects depend on.
     pub subjects: SubjectKeys,
     /// Locates the subject.
     pub detector: Arc<dyn Detector>,

@@ -25,7 +25,7 @@ pub trait NetworkSource: Send + Sync {
     /// Returns the source's name, for metrics.
     fn name(&self) -> &str;
 
-    /// Returns what the keys of cut-outs and encoded subjects depend on. Loads nothing.
+    /// Returns what the keys of segmentations and encoded subjects depend on. Loads nothing.
     async fn subjects(&self) -> Result<SubjectKeys, Failure>;
 
     /// Loads the networks that locate a subject.

@@ -41,6 +41,7 @@ impl NetworkSource for BrokenEncoder {
     async fn subjects(&self) -> Result<SubjectKeys, Failure> {
         Ok(SubjectKeys {
             encoders: "broken".to_owned(),
+            dtypes: Vec::new(),
             finders: GivenBox.version(),
             default_pixel_budget: PixelBudget::M0_06,
             resolutions: [(PixelBudget::M0_06, 256)].into(),

@@ -165,7 +165,6 @@ fn labels_are_closed_sets_whatever_comes() {
     for (key, kind) in [
         ("images/ab/abc", "image"),
         ("segmentations/ab/abc", "segmentation"),
-        ("cutouts/x", "cutout"),
         ("subjects/x", "subject"),
         ("some-jobs-own-name/x", "other"),
         ("", "other"),

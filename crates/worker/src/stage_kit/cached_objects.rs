@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use echogen_ports::{Cache, Fault, ObjectKey, ObjectStore, object_too_large};
+use echogen_protocol::{ContentHash, layout};
 use echogen_telemetry::{CacheAnswer, metrics};
 use tracing::warn;
 
@@ -33,8 +34,23 @@ impl CachedObjects {
         }
     }
 
+    /// Returns a subject's picture, from the cache if that has it.
+    ///
+    /// # Errors
+    ///
+    /// It is gone: nobody but the client can bring it back.
+    pub async fn picture(&self, image: ContentHash, max_bytes: u64) -> Result<Bytes, Fault> {
+        let key = ObjectKey::of_content(layout::IMAGES, &image)?;
+        let bytes = match self.get_cached(&key, max_bytes).await? {
+            Some(bytes) => Some(bytes),
+            // A stage reads it once, so it is not put into the cache.
+            None => self.store.get(&key, max_bytes).await?,
+        };
+        bytes.ok_or_else(|| Fault::not_found(format!("the stored picture {image} is gone; run the job again")))
+    }
+
     /// Returns the object from the store, after the cache was found not to have it, and puts it into the cache.
-    pub async fn get_stored(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, Fault> {
+    async fn get_stored(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, Fault> {
         let Some(bytes) = self.store.get(key, max_bytes).await? else { return Ok(None) };
         self.put_in_cache(key, bytes.clone()).await;
         Ok(Some(bytes))
@@ -65,13 +81,37 @@ impl CachedObjects {
         found.inspect_err(|error| warn!(%key, %error, "cache not read")).unwrap_or(false)
     }
 
-    /// Stores the object durably unless it is stored already, and then in the cache; returns whether it is new.
+    /// Stores the object durably unless it is stored already, and then in the cache; returns whether it is new. Notes that
+    /// it is stored.
     pub async fn put_if_absent(&self, key: &ObjectKey, bytes: Bytes) -> Result<bool, Fault> {
         let is_new = self.store.put_if_absent(key, bytes.clone()).await?;
-        if is_new {
-            self.put_in_cache(key, bytes).await;
-        }
+        let copied = async {
+            if is_new {
+                self.put_in_cache(key, bytes).await;
+            }
+        };
+        tokio::join!(copied, self.note_stored(key));
         Ok(is_new)
+    }
+
+    /// Returns whether the object is in the store itself, and notes it if so.
+    pub async fn confirm(&self, key: &ObjectKey) -> Result<bool, Fault> {
+        let exists = self.exists(key).await?;
+        if exists {
+            self.note_stored(key).await;
+        }
+        Ok(exists)
+    }
+
+    /// Returns whether it was noted within the time that objects stay in the cache that the object is stored; `false` if
+    /// the cache fails.
+    pub async fn was_stored(&self, key: &ObjectKey) -> bool {
+        let found = self.cache.contains(&stored_key(key)).await;
+        found.inspect_err(|error| warn!(%key, %error, "cache not read")).unwrap_or(false)
+    }
+
+    async fn note_stored(&self, key: &ObjectKey) {
+        self.keep(&stored_key(key), Bytes::from_static(b"1"), self.ttl).await;
     }
 
     /// Stores the object durably, then in the cache.
@@ -79,11 +119,6 @@ impl CachedObjects {
         self.store.put(key, bytes.clone()).await?;
         self.put_in_cache(key, bytes).await;
         Ok(())
-    }
-
-    /// The store itself, for objects that are read once and are not worth space in the cache.
-    pub fn store(&self) -> &dyn ObjectStore {
-        &*self.store
     }
 
     /// The cache itself.
@@ -97,14 +132,24 @@ impl CachedObjects {
     }
 
     async fn put_in_cache(&self, key: &ObjectKey, bytes: Bytes) {
+        self.keep(key.as_str(), bytes, self.ttl).await;
+    }
+
+    /// Puts into the cache what has no other copy, for `ttl`; nothing if nothing is to be cached.
+    pub(super) async fn keep(&self, key: &str, bytes: Bytes, ttl: Duration) {
         // A server refuses a time to live of zero.
         if self.ttl.is_zero() {
             return;
         }
-        if let Err(error) = self.cache.put(key.as_str(), bytes, self.ttl).await {
+        if let Err(error) = self.cache.put(key, bytes, ttl).await {
             warn!(%key, %error, "cache not written");
         }
     }
+}
+
+/// The key in the cache of the note that an object is in the store.
+fn stored_key(key: &ObjectKey) -> String {
+    format!("stored/{key}")
 }
 
 #[cfg(test)]
@@ -150,6 +195,20 @@ mod tests {
         cache.forget_everything();
         assert!(!objects.put_if_absent(&key(), "1".into()).await.unwrap());
         assert!(!objects.is_cached(&key()).await && objects.exists(&key()).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn it_is_noted_what_was_seen_in_the_store() {
+        let (store, cache) = (Arc::new(MemoryObjectStore::new()), Arc::new(MemoryCache::new(1_000)));
+        let objects = objects(store.clone(), cache.clone());
+        assert!(!objects.confirm(&key()).await.unwrap() && !objects.was_stored(&key()).await);
+        for was_new in [true, false] {
+            assert_eq!(objects.put_if_absent(&key(), "1".into()).await.unwrap(), was_new);
+            assert!(objects.was_stored(&key()).await);
+            cache.forget_everything();
+            assert!(!objects.was_stored(&key()).await);
+        }
+        assert!(objects.confirm(&key()).await.unwrap() && objects.was_stored(&key()).await);
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! What stages build on: products that are made once, and threads that own a model.
 //!
-//! [`CachedObjects`] is the work store behind the cache. [`Products`] lets many tasks that want the same product share
+//! [`CachedObjects`] is the work store behind the cache, and has segmentations in the cache only. [`Products`] lets many tasks that want the same product share
 //! one making of it, in a process (`SingleFlight`) and across processes (`DistributedSingleFlight`, by a lease in the
 //! cache). [`InferenceThread`] is where a model lives. Nothing here knows what a stage does, a queue or a task.
 //!
@@ -16,6 +16,7 @@ mod distributed_single_flight;
 mod inference_thread;
 mod products;
 mod products_config;
+mod segmentations;
 mod single_flight;
 mod stage;
 pub(crate) mod time_limit;

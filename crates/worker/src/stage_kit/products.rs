@@ -13,7 +13,7 @@ use super::{
 };
 use crate::StageContext;
 
-/// How a kind of product is stored.
+/// How a kind of product is kept.
 #[async_trait]
 pub trait Product: Clone + Send + Sync + 'static {
     /// What was made and is not stored yet.
@@ -25,7 +25,8 @@ pub trait Product: Clone + Send + Sync + 'static {
     /// Returns the product from the store.
     async fn get_stored(objects: &CachedObjects, key: &ObjectKey) -> Result<Option<Self>, Fault>;
 
-    /// Stores what was made. When it returns, everyone finds the whole product. Idempotent.
+    /// Stores what was made. When it returns, everyone finds the whole product; one that is in the cache only, as long as
+    /// that has it. Idempotent.
     async fn store(objects: &CachedObjects, key: &ObjectKey, draft: Self::Draft) -> Result<Self, Fault>;
 }
 

@@ -6,11 +6,12 @@ use echogen_ports::{Backoff, seconds, seconds_or_zero};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Settings for what stages make and keep: pictures, cut-outs, encoded subjects.
+/// Settings for what stages make and keep: pictures, segmentations, encoded subjects.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProductsConfig {
-    /// Seconds that an object stays in the cache after it was stored or read from the store; 0 caches nothing.
+    /// Seconds that an object stays in the cache after it was stored or read from the store; 0 caches nothing, also no
+    /// segmentations.
     pub cache_seconds: f64,
     /// Seconds until a lease expires, so that another process computes the product of a process that died. Leases in
     /// use are renewed three times as often; a short time costs calls to the cache only.

@@ -71,7 +71,6 @@ pub(crate) fn progress() -> Progress {
         cached: [("dispatcher".to_owned(), false), ("segmenter".to_owned(), true)].into(),
         models: [("detector".to_owned(), "ab".repeat(32))].into(),
         subject: Some(subject()),
-        cutout: Some(hash("cut-out")),
     }
 }
 
@@ -80,15 +79,30 @@ pub(crate) fn segment_task() -> SegmentTask {
 }
 
 pub(crate) fn encode_task() -> EncodeTask {
-    EncodeTask { job: job(), cutout: hash("cut-out"), progress: progress() }
+    // Of a sender that stored cut-outs.
+    EncodeTask { job: job(), cutout: Some(hash("cut-out")), cut_out: None, progress: progress() }
+}
+
+pub(crate) fn encode_task_of_pixels() -> EncodeTask {
+    EncodeTask::new(job(), CutOut { image: hash("picture"), area: mask() }, progress())
 }
 
 pub(crate) fn sample_task() -> SampleTask {
-    SampleTask { job: least_job(), encoded_subject: "subjects/ab/abcd".to_owned(), progress: progress() }
+    let (encoded_subject, progress) = ("subjects/ab/abcd".to_owned(), progress());
+    SampleTask { job: least_job(), encoded_subject, cut_out: None, progress }
+}
+
+pub(crate) fn sample_task_of_pixels() -> SampleTask {
+    let area = SubjectArea::Box(subject().bounding_box);
+    SampleTask { cut_out: Some(CutOut { image: hash("picture"), area }), ..sample_task() }
+}
+
+fn mask() -> SubjectArea {
+    SubjectArea::Mask(MaskRuns::new(40, 50, vec![150, 20, 22, 16, 24, 16, 1_752]).expect("a mask"))
 }
 
 pub(crate) fn segmentation() -> Segmentation {
-    Segmentation { cutout: hash("cut-out"), subject: subject() }
+    Segmentation { subject: subject(), area: mask() }
 }
 
 pub(crate) fn parameters() -> Parameters {

@@ -36,6 +36,10 @@ impl SubjectEncoder for Painter {
         Ok(b"subject".to_vec())
     }
 
+    fn dtype(&self) -> &str {
+        "f32"
+    }
+
     fn models(&self) -> BTreeMap<String, String> {
         BTreeMap::new()
     }
@@ -110,6 +114,7 @@ impl Bench {
         let subjects = SubjectKeys {
             finders: String::new(),
             encoders: "painter".into(),
+            dtypes: vec!["f32".into()],
             default_pixel_budget: PixelBudget::M0_06,
             resolutions: [(PixelBudget::M0_06, 256)].into(),
         };

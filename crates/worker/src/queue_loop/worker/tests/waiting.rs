@@ -44,7 +44,8 @@ fn samples() -> QueueName {
 async fn start(work: Duration, pictures: u32) -> Turns {
     let (broker, store) = (MemoryBroker::new(), Arc::new(MemoryObjectStore::new()));
     for id in ["one", "two", "three"] {
-        let task = SampleTask { job: job(id), encoded_subject: "subjects/a".to_owned(), progress: Progress::default() };
+        let (encoded_subject, progress) = ("subjects/a".to_owned(), Progress::default());
+        let task = SampleTask { job: job(id), encoded_subject, cut_out: None, progress };
         let headers = TaskHeaders { cost: Some(pictures), ..TaskHeaders::default() };
         broker.publish(&samples(), Message::of_task(&task, &headers)).await.unwrap();
     }
