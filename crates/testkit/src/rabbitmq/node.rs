@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -226,7 +226,9 @@ impl Node {
     /// SIGTERM, and SIGKILL if the node still runs after half a minute.
     pub(super) async fn stop(&self) {
         let Some(mut running) = lock(&self.running).take() else { return };
-        running.signal(Signal::TERM);
+        // To the start script alone: it passes the signal on and waits for the node. One for the whole group would reach
+        // the node twice and its name server too, and the node would end in the middle of its stop.
+        running.terminate();
         for _ in 0..300 {
             if !matches!(running.server.try_wait(), Ok(None)) && TcpStream::connect(self.amqp()).await.is_err() {
                 break;
@@ -259,6 +261,12 @@ impl Running {
     fn signal(&self, signal: Signal) -> bool {
         let group = i32::try_from(self.server.id()).ok().and_then(Pid::from_raw);
         group.is_some_and(|group| kill_process_group(group, signal).is_ok())
+    }
+
+    /// SIGTERM to the start script.
+    fn terminate(&self) {
+        // It fails only if the script has ended already.
+        kill_process(Pid::from_child(&self.server), Signal::TERM).ok();
     }
 
     /// Reaps the ended processes.
