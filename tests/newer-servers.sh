@@ -104,7 +104,6 @@ own_mirror() {
 
 set_up_debian() {
     [ -x "$system/usr/bin/valkey-server" ] && return
-    command -v debootstrap >/dev/null || sh deploy/setup-debian.sh newer-servers
     if [ -z "$mirror" ]; then
         command -v apt-get >/dev/null || fail "there is no apt here to take Debian's mirror from; name one with --mirror"
         mirror="$(own_mirror)"
@@ -337,6 +336,7 @@ run_chaos() {
     allow_deprecated
 }
 
+sh deploy/setup-debian.sh newer-servers
 set_up_debian
 enter_debian
 if [ $# -gt 0 ]; then
