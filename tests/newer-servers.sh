@@ -31,7 +31,7 @@ Options:
   --help           this text
 
 It needs root, because Debian's release is unpacked with debootstrap and entered with chroot (in a container: one that may
-mount, such as docker run --privileged); 1.2 GB of disk; Rust and, on Debian, what deploy/setup-debian.sh installs. pip and
+mount, such as docker run --privileged); 1 GB of disk; Rust and, on Debian, what deploy/setup-debian.sh installs. pip and
 debootstrap take what they need from where this machine's pip and apt do. Mounts are made in a mount namespace of its own, so
 that none is left, however it ends.
 END
