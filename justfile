@@ -44,6 +44,10 @@ bench:
 chaos:
     cargo run --release --locked -p echogen-tests --bin chaos
 
+# Runs contract suites and chaos on newer servers than Debian's, and on other S3 servers; as root.
+newer-servers *ARGUMENTS:
+    tests/newer-servers.sh {{ARGUMENTS}}
+
 # Measures jobs per second on real servers, beside a minimal client.
 bench-pipeline:
     cargo run --release --locked -p echogen-tests --bin bench-pipeline

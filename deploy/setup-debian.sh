@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs the system packages that building needs, and with `tests` those of the tests too, where they are missing.
+# Installs the system packages that building needs, and with `tests` those of the tests too, or with `newer-servers` those of
+# tests/newer-servers.sh, where they are missing.
 set -eu
 command -v cargo >/dev/null || { echo "EchoGen is built with Rust: install it from https://rustup.rs first" >&2; exit 2; }
 packages=""
@@ -11,6 +12,10 @@ if [ "${1:-}" = tests ]; then
     # They also run the example clients in Python and JavaScript.
     python3 -c 'import ensurepip' 2>/dev/null || packages="$packages python3 python3-venv"
     command -v npm >/dev/null || packages="$packages nodejs npm"
+fi
+if [ "${1:-}" = newer-servers ]; then
+    command -v debootstrap >/dev/null || packages="$packages debootstrap"
+    python3 -c 'import ensurepip' 2>/dev/null || packages="$packages python3 python3-venv"
 fi
 [ -z "$packages" ] && exit 0
 as_root=""

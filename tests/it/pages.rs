@@ -27,11 +27,18 @@ const PAGES: [&str; 9] = [
 const ENDINGS: [&str; 8] = ["md", "yaml", "tpl", "txt", "toml", "sh", "example", "py"];
 
 /// Variables with our prefix that the program does not read: images for Compose, and variables of training and tests.
-const OTHER_VARIABLES: [&str; 6] = [
+const OTHER_VARIABLES: [&str; 13] = [
     "ECHOGEN_IMAGE",
     "ECHOGEN_CUDA_IMAGE",
     "ECHOGEN_TRAIN",
     "ECHOGEN_TEST_UPDATE",
+    "ECHOGEN_TEST_RABBITMQ_SERVER",
+    "ECHOGEN_TEST_RABBITMQ_CONF",
+    "ECHOGEN_TEST_REDIS_SERVER",
+    "ECHOGEN_TEST_S3_ENDPOINT",
+    "ECHOGEN_TEST_S3_REGION",
+    "ECHOGEN_TEST_S3_ACCESS_KEY_ID",
+    "ECHOGEN_TEST_S3_SECRET_ACCESS_KEY",
     "ECHOGEN_SECTION_NAME",
     "ECHOGEN_OLD",
 ];

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context;
 use echogen_protocol::{EventKind, JobEvent};
 use futures::StreamExt;
 use lapin::{
@@ -16,7 +17,11 @@ use lapin::{
     },
     types::{AMQPValue, FieldTable},
 };
+use tokio::{sync::Notify, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How long it may take until the ledger listens.
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// Which kind of queue the ledger consumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,22 +51,34 @@ struct State {
 }
 
 impl Ledger {
-    /// Consumes events until `end`. Broker outages are waited out.
-    pub fn listen(url: &str, prefix: &str, hearing: Hearing, tasks: &TaskTracker, end: &CancellationToken) -> Self {
+    /// Consumes events until `end`; returns when it listens. Broker outages are waited out.
+    ///
+    /// It listens before anything is sent: RabbitMQ 4.0 forgets a quorum queue, with all that is in it, that was declared
+    /// less than half a second before the node is killed.
+    pub async fn listen(
+        url: &str,
+        prefix: &str,
+        hearing: Hearing,
+        tasks: &TaskTracker,
+        end: &CancellationToken,
+    ) -> anyhow::Result<Self> {
         let ledger = Self::default();
         let (url, prefix, written) = (url.to_owned(), prefix.to_owned(), ledger.clone());
         let end = end.clone();
+        let listening = Arc::new(Notify::new());
+        let listens = listening.clone();
         tasks.spawn(end.clone().run_until_cancelled_owned(async move {
             loop {
                 // After any failure, consume again: the queue keeps every event that has not been acknowledged.
-                drop(written.follow(&url, &prefix, hearing).await);
+                drop(written.follow(&url, &prefix, hearing, &listens).await);
                 tokio::time::sleep(Duration::from_millis(300)).await;
             }
         }));
-        ledger
+        timeout(START_LIMIT, listening.notified()).await.context("the ledger does not listen")?;
+        Ok(ledger)
     }
 
-    async fn follow(&self, url: &str, prefix: &str, hearing: Hearing) -> lapin::Result<()> {
+    async fn follow(&self, url: &str, prefix: &str, hearing: Hearing, listens: &Notify) -> lapin::Result<()> {
         let connection = Connection::connect(url, ConnectionProperties::default()).await?;
         let channel = connection.create_channel().await?;
         let (queue, exchange) = (format!("{prefix}.ledger"), format!("{prefix}.events"));
@@ -87,6 +104,7 @@ impl Ledger {
         let options = BasicConsumeOptions { no_ack: !is_durable, ..BasicConsumeOptions::default() };
         let none = FieldTable::default();
         let mut consumer = channel.basic_consume(queue.as_str().into(), "ledger".into(), options, none).await?;
+        listens.notify_one();
         while let Some(delivery) = consumer.next().await {
             let delivery = delivery?;
             if let Ok(event) = serde_json::from_slice::<JobEvent>(&delivery.data) {

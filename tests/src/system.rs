@@ -99,7 +99,7 @@ impl System {
         let config = AmqpConfig { url: Some(ledger_url.into()), ..environment.amqp() };
         let broker = Arc::new(AmqpBroker::connect(config).await?);
         let (tasks, end) = (TaskTracker::new(), CancellationToken::new());
-        let ledger = Ledger::listen(ledger_url, &environment.prefix, hearing, &tasks, &end);
+        let ledger = Ledger::listen(ledger_url, &environment.prefix, hearing, &tasks, &end).await?;
         let roles = RoleName::ALL
             .into_iter()
             .map(|name| RoleProcess::start(name, environment))

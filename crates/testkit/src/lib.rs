@@ -20,4 +20,4 @@ pub use jobs::job;
 pub use proxy::CutProxy;
 pub use rabbitmq::{RabbitMq, RabbitMqCluster, ServerError};
 #[cfg(feature = "servers")]
-pub use servers::{Redis, S3Server};
+pub use servers::{Redis, S3Server, TestedS3};

@@ -19,6 +19,9 @@ use self::management::Management;
 /// How long a server may take to start: a loaded machine needs 20 seconds.
 const START_LIMIT: Duration = Duration::from_secs(120);
 
+/// Names the start script of another RabbitMQ than the installed one; its `rabbitmqctl` is beside it.
+const SCRIPT_VARIABLE: &str = "ECHOGEN_TEST_RABBITMQ_SERVER";
+
 /// Why a private server did not start.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -133,7 +136,7 @@ impl RabbitMq {
 
 /// The server's start script: Debian's packaged wrapper switches users, the script behind it does not.
 fn server_script() -> Result<std::path::PathBuf, ServerError> {
-    if let Some(path) = std::env::var_os("ECHOGEN_TEST_RABBITMQ_SERVER") {
+    if let Some(path) = std::env::var_os(SCRIPT_VARIABLE).filter(|path| !path.is_empty()) {
         return Ok(path.into());
     }
     let found = std::fs::read_dir("/usr/lib/rabbitmq/lib").ok().into_iter().flatten().flatten();
@@ -142,7 +145,8 @@ fn server_script() -> Result<std::path::PathBuf, ServerError> {
     scripts.sort();
     scripts.pop().ok_or_else(|| {
         let advice = "install it (`apt-get install rabbitmq-server`, or run deploy/setup-debian.sh)";
-        ServerError(format!("this test needs RabbitMQ, and there is none in /usr/lib/rabbitmq/lib; {advice}"))
+        let other = format!("or name another one's start script in {SCRIPT_VARIABLE}");
+        ServerError(format!("this test needs RabbitMQ, and there is none in /usr/lib/rabbitmq/lib; {advice}, {other}"))
     })
 }
 

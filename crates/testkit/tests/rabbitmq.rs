@@ -12,6 +12,8 @@ async fn a_server_starts_is_killed_and_comes_back() {
     assert!(server.management_get("/api/queues").await.is_ok());
     server.stop().await;
     assert!(server.management_get("/api/queues").await.is_err(), "it is stopped");
+    let log = std::fs::read_to_string(server.log_folder().join("n1@localhost.log")).unwrap();
+    assert!(log.contains("msg_store_transient' is stopped"), "it was not stopped to the end: {log}");
 }
 
 #[tokio::test]

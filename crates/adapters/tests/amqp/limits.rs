@@ -70,7 +70,8 @@ async fn a_full_queue_of_a_client_delays_nothing() {
         let mut arguments = FieldTable::default();
         arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(0));
         arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
-        channel.queue_declare(queue.as_str().into(), QueueDeclareOptions::default(), arguments).await.unwrap();
+        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        channel.queue_declare(queue.as_str().into(), options, arguments).await.unwrap();
     }
     let (exchange, options) = (format!("{}.events", config.prefix), QueueBindOptions::default());
     let bound = channel.queue_bind(full.into(), exchange.into(), "#".into(), options, FieldTable::default());
@@ -234,7 +235,7 @@ async fn a_queue_that_nobody_has_is_a_permanent_error() {
 async fn a_clients_own_queue_can_be_consumed() {
     let broker = broker().await;
     let (_connection, channel) = channel(&url().await).await;
-    let options = QueueDeclareOptions { auto_delete: true, ..QueueDeclareOptions::default() };
+    let options = QueueDeclareOptions { durable: true, auto_delete: true, ..QueueDeclareOptions::default() };
     let name = format!("answers-{}", RabbitMq::fresh_prefix());
     channel.queue_declare(name.as_str().into(), options, FieldTable::default()).await.unwrap();
     broker.consume(&QueueName(name), 1).await.unwrap();

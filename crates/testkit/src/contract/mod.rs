@@ -15,7 +15,7 @@ pub use broker::broker_contract;
 pub use browse::browse_contract;
 pub use cache::{cache_contract, fencing_contract};
 pub use callback_sender::{CallbackServers, callback_sender_contract};
-pub use object_store::object_store_contract;
+pub use object_store::{object_store_contract, object_store_contract_without_races, object_store_races_contract};
 
 /// How long something that must happen may take.
 const SOON: Duration = Duration::from_secs(20);

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -28,6 +28,9 @@ while read -r line; do group=$line; done
 [ -n "$group" ] && kill -s KILL -- "-$group" 2>/dev/null
 for try in 1 2 3 4 5; do rm -rf "$1" 2>/dev/null && break; sleep 0.2; done
 "#;
+
+/// Names a file whose lines are added to a node's `rabbitmq.conf`, for entries that only some versions know.
+const CONF_VARIABLE: &str = "ECHOGEN_TEST_RABBITMQ_CONF";
 
 /// The ports of a node.
 #[derive(Clone, Debug)]
@@ -226,7 +229,9 @@ impl Node {
     /// SIGTERM, and SIGKILL if the node still runs after half a minute.
     pub(super) async fn stop(&self) {
         let Some(mut running) = lock(&self.running).take() else { return };
-        running.signal(Signal::TERM);
+        // To the start script alone, which passes the signal on and waits for the node. One for the whole group would reach
+        // the node twice, and end its name server before it.
+        running.terminate();
         for _ in 0..300 {
             if !matches!(running.server.try_wait(), Ok(None)) && TcpStream::connect(self.amqp()).await.is_err() {
                 break;
@@ -261,6 +266,12 @@ impl Running {
         group.is_some_and(|group| kill_process_group(group, signal).is_ok())
     }
 
+    /// SIGTERM to the start script.
+    fn terminate(&self) {
+        // It fails only if the script has ended already.
+        kill_process(Pid::from_child(&self.server), Signal::TERM).ok();
+    }
+
     /// Reaps the ended processes.
     fn reap(mut self) {
         drop(self.server.wait());
@@ -284,7 +295,9 @@ fn write_files(folder: &Path, plan: &NodePlan) -> std::io::Result<()> {
     let environment = [r"{channel_tick_interval, 1000}", &plan.environment].join(", ");
     let environment = environment.trim_end_matches([',', ' ']);
     fs::write(folder.join("advanced.config"), format!("[{{rabbit, [{environment}]}}].\n"))?;
-    fs::write(folder.join("rabbitmq.conf"), configuration(plan))
+    let added = std::env::var_os(CONF_VARIABLE).filter(|path| !path.is_empty());
+    let added = added.map(fs::read_to_string).transpose()?.unwrap_or_default();
+    fs::write(folder.join("rabbitmq.conf"), configuration(plan) + &added)
 }
 
 fn configuration(plan: &NodePlan) -> String {

@@ -5,6 +5,8 @@
 
 mod redis;
 mod s3;
+mod tested_s3;
 
 pub use redis::Redis;
 pub use s3::S3Server;
+pub use tested_s3::TestedS3;

@@ -1,6 +1,7 @@
-//! A private Redis.
+//! A private Redis, or what takes its place.
 
 use std::{
+    ffi::OsString,
     io::{self, ErrorKind, Read, Write},
     net::{TcpListener, TcpStream},
     process::{Child, Command, Stdio},
@@ -12,6 +13,9 @@ use tempfile::TempDir;
 
 /// How long a start may take on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// Names the program to start instead of `redis-server`, such as a newer Redis or a Valkey.
+const PROGRAM_VARIABLE: &str = "ECHOGEN_TEST_REDIS_SERVER";
 
 /// A private Redis: nothing is stored on disk, and it ends when this value is dropped.
 #[derive(Debug)]
@@ -102,12 +106,15 @@ fn free_port() -> io::Result<u16> {
 }
 
 fn launch(port: u16, folder: &TempDir, arguments: &[String]) -> io::Result<Child> {
-    let mut command = Command::new("redis-server");
+    let named = std::env::var_os(PROGRAM_VARIABLE).filter(|name| !name.is_empty());
+    let program = named.unwrap_or_else(|| OsString::from("redis-server"));
+    let mut command = Command::new(&program);
     command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port", &port.to_string()]);
     command.arg("--dir").arg(folder.path()).args(arguments);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().map_err(|error| match error.kind() {
         ErrorKind::NotFound => {
-            let message = "redis-server is not installed; on Debian: apt-get install redis-server";
+            let advice = "on Debian: apt-get install redis-server; or name another one in";
+            let message = format!("{} is not installed; {advice} {PROGRAM_VARIABLE}", program.display());
             io::Error::new(ErrorKind::NotFound, message)
         }
         _ => error,

@@ -37,8 +37,6 @@ use memory::MemoryStorage;
 use storage::Storage;
 
 const BUCKET: &str = "echogen-test";
-const ACCESS_KEY: &str = "test-access-key";
-const SECRET_KEY: &str = "test-secret-key";
 
 /// A private S3 server; it ends when this value is dropped.
 #[derive(Debug)]
@@ -63,6 +61,9 @@ struct Front {
 }
 
 impl S3Server {
+    pub(super) const ACCESS_KEY: &str = "test-access-key";
+    pub(super) const SECRET_KEY: &str = "test-secret-key";
+
     /// Starts a server on a free port, with one empty [bucket](S3Server::bucket).
     pub fn start() -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
@@ -78,7 +79,7 @@ impl S3Server {
 
     fn start_with(storage: impl S3, folder: Option<TempDir>) -> io::Result<Self> {
         let mut service = S3ServiceBuilder::new(storage);
-        service.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        service.set_auth(SimpleAuth::from_single(Self::ACCESS_KEY, Self::SECRET_KEY));
         let front = Arc::new(Front::new(service.build()));
         let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("s3-server").enable_all().build()?;
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -103,12 +104,12 @@ impl S3Server {
 
     /// The one access key that is accepted.
     pub fn access_key(&self) -> &'static str {
-        ACCESS_KEY
+        Self::ACCESS_KEY
     }
 
     /// The secret of the access key.
     pub fn secret_key(&self) -> &'static str {
-        SECRET_KEY
+        Self::SECRET_KEY
     }
 
     /// Calls so far, also those that failed on purpose.
