@@ -40,14 +40,19 @@ impl Message {
         self
     }
 
-    /// The same message as a dead letter, parked now.
+    /// The same message as a dead letter of `queue`, parked now.
     #[must_use]
-    pub fn parked(mut self, reason: &str) -> Self {
+    pub fn parked(mut self, queue: &QueueName, reason: &str) -> Self {
+        self.headers.insert(DEAD_LETTER_QUEUE.to_owned(), queue.to_string());
         self.headers.insert(DEAD_LETTER_REASON.to_owned(), reason.to_owned());
         self.headers.insert(DEAD_LETTER_TIME.to_owned(), Timestamp::now().to_string());
         self
     }
 }
+
+/// The header with the queue of a dead letter, without the installation's prefix: several queues share one for their dead
+/// letters.
+pub const DEAD_LETTER_QUEUE: &str = "echogen-dead-letter-queue";
 
 /// The header with the reason of a dead letter.
 pub const DEAD_LETTER_REASON: &str = "echogen-dead-letter-reason";

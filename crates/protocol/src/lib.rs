@@ -7,6 +7,7 @@
 //! |---|---|
 //! | a client's request | [`Job`], bounded by [`limits`] |
 //! | the stages, their queues and the roles that run them | [`StageName`], the one list; [`QueueName`], [`RoleName`] |
+//! | the partitions of tenants that share a queue | [`Partition`], [`Partitions`] |
 //! | one message for one stage | a [`StageTask`], with [`TaskHeaders`] beside it |
 //! | the end of a job | [`JobResult`], the content of its `result.json` |
 //! | what happens to a job | [`JobEvent`], a CloudEvent |
@@ -27,6 +28,7 @@ pub mod layout;
 pub mod limits;
 mod names;
 mod parse;
+mod partition;
 mod per_scale;
 mod result;
 mod schema;
@@ -50,6 +52,7 @@ pub use job::{
 pub use key::{KeyError, check_object_key};
 pub use layout::{Segmentation, SubjectKeys};
 pub use names::ParseNameError;
+pub use partition::{Partition, Partitions};
 pub use per_scale::PerScale;
 pub use result::{Failure, FailureKind, FoundBy, JobResult, JobStatus, Parameters, ResultImage, SubjectFound};
 pub use seeds::Seeds;

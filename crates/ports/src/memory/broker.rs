@@ -116,7 +116,7 @@ impl Broker for MemoryBroker {
     }
 
     async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), Fault> {
-        self.publish(&queue.dead_letters(), message.parked(reason)).await
+        self.publish(&queue.dead_letters(), message.parked(queue, reason)).await
     }
 
     async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, Fault> {

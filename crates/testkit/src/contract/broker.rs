@@ -6,7 +6,8 @@ use echogen_protocol::{Lane, StageName};
 
 use super::{not_now, soon};
 use echogen_ports::{
-    Broker, Consumer, DEAD_LETTER_REASON, DEAD_LETTER_TIME, Delivery, Event, EventStream, Message, QueueName, Recipient,
+    Broker, Consumer, DEAD_LETTER_QUEUE, DEAD_LETTER_REASON, DEAD_LETTER_TIME, Delivery, Event, EventStream, Message,
+    QueueName, Recipient,
 };
 
 /// Checks a broker.
@@ -167,6 +168,7 @@ async fn dead_letters_are_parked_with_their_reason(broker: &dyn Broker) {
     let delivery = receive(&mut dead).await;
     assert_eq!(delivery.message.body, "bad");
     assert_eq!(delivery.message.headers[DEAD_LETTER_REASON], "it never worked");
+    assert_eq!(delivery.message.headers[DEAD_LETTER_QUEUE], queue().as_str());
     assert_eq!(delivery.message.headers["echogen-failures"], "2", "its own headers stay");
     let parked: jiff::Timestamp = delivery.message.headers[DEAD_LETTER_TIME].parse().expect("a time");
     assert!(parked.duration_until(jiff::Timestamp::now()).as_secs() < 3_600, "{parked}");

@@ -3,7 +3,7 @@
 use std::task::Poll;
 
 use echogen_ports::{Broker, Consumer, Delivery, Fault, QueueName};
-use echogen_protocol::{Lane, StageName};
+use echogen_protocol::{Lane, Partitions, StageName};
 use futures::future::{self, FutureExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -41,12 +41,10 @@ impl LaneWeights {
     }
 
     /// The queues of a stage with their weights.
-    pub(crate) fn queues(self, stage: StageName) -> Vec<(QueueName, u32)> {
-        let queues: Vec<_> = match stage.lanes() {
-            [] => stage.queues().into_iter().map(|queue| (queue, 1)).collect(),
-            lanes => lanes.iter().map(|lane| (QueueName::of(stage, *lane), self.of(*lane))).collect(),
-        };
-        queues.into_iter().chain(stage.returned().map(|queue| (queue, 1))).collect()
+    pub(crate) fn queues(self, stage: StageName, partitions: Partitions) -> Vec<(QueueName, u32)> {
+        let weight = |queue: &QueueName| queue.place().map_or(1, |(_, lane, _)| self.of(lane));
+        let queues = stage.queues(partitions).into_iter().chain(stage.unsplit()).chain(stage.returned());
+        queues.map(|queue| (queue.clone(), weight(&queue))).collect()
     }
 }
 

@@ -65,7 +65,7 @@ impl<S: Stage> Worker<S> {
         failures: Arc<dyn FailureHandler>,
         config: WorkerConfig,
     ) -> Self {
-        let queues = config.lane_weights.queues(S::Task::STAGE);
+        let queues = config.lane_weights.queues(S::Task::STAGE, config.partitions);
         Self { stage, queues, broker, failures, clock: Clock::system(), config, status_store: None }
     }
 
