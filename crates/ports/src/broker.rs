@@ -145,6 +145,10 @@ pub trait Consumer: Send {
     /// Waits for the next delivery; `None` when the consumer has ended. Cancel safe.
     async fn receive(&mut self) -> Result<Option<Delivery>, Fault>;
 
+    /// Takes no more messages, and keeps those that have come: they are still received, and after the last of them
+    /// [`receive`](Self::receive) returns `None`. Later messages are delivered to other consumers.
+    async fn cancel(&mut self);
+
     /// Stops consuming: prefetched messages that were not received are requeued at once, and later ones are delivered
     /// to other consumers. Received deliveries can still be settled.
     async fn stop(&mut self);

@@ -8,8 +8,8 @@ use serde::{
 };
 
 use crate::{
-    ContentHash, Job, JobError, JobEvent, JobId, JobOutline, Lane, Partition, QueueName, StageName, SubjectFound,
-    check_object_key,
+    ContentHash, Job, JobError, JobEvent, JobId, JobOutline, Lane, Partition, PixelBudget, QueueName, StageName,
+    SubjectFound, check_object_key,
     json::{self, Bounds},
     validate,
 };
@@ -48,6 +48,11 @@ pub trait StageTask:
         None
     }
 
+    /// How large each of its pictures is, in thousands of pixels, if its stage makes any and the job says so.
+    fn kilopixels(&self) -> Option<u32> {
+        None
+    }
+
     /// The queue of its job's lane at its stage, in partition 0.
     fn queue(&self) -> QueueName {
         QueueName::of(Self::STAGE, self.job().map_or_else(Lane::default, |job| job.lane))
@@ -75,6 +80,8 @@ pub struct NextTask {
     pub settings: Option<String>,
     /// See [`TaskHeaders::cost`](crate::TaskHeaders::cost).
     pub cost: Option<u32>,
+    /// See [`TaskHeaders::kilopixels`](crate::TaskHeaders::kilopixels).
+    pub kilopixels: Option<u32>,
     /// How long its receiver gets it later.
     pub delay: Duration,
 }
@@ -89,6 +96,7 @@ impl NextTask {
             body: task.to_json(),
             settings: None,
             cost: task.cost(),
+            kilopixels: task.kilopixels(),
             delay: Duration::ZERO,
         }
     }
@@ -277,7 +285,7 @@ impl StageTask for Job {
 
 /// Implements [`StageTask`] for a task that contains its job.
 macro_rules! task_with_job {
-    ($task:ty, $stage:ident $(, key: $key:ident)? $(, cost: $cost:item)?) => {
+    ($task:ty, $stage:ident $(, key: $key:ident)? $(, cost: $($cost:item)+)?) => {
         impl StageTask for $task {
             const STAGE: StageName = StageName::$stage;
 
@@ -296,7 +304,7 @@ macro_rules! task_with_job {
                 &self.job.id
             }
 
-            $($cost)?
+            $($($cost)+)?
         }
     };
 }
@@ -309,6 +317,10 @@ task_with_job!(
     key: encoded_subject,
     cost: fn cost(&self) -> Option<u32> {
         u32::try_from(self.job.seeds.values().len()).ok()
+    }
+
+    fn kilopixels(&self) -> Option<u32> {
+        self.job.pixel_budget.map(PixelBudget::kilopixels)
     }
 );
 

@@ -242,6 +242,10 @@ impl Consumer for MemoryConsumer {
         }
     }
 
+    async fn cancel(&mut self) {
+        self.room.close();
+    }
+
     async fn stop(&mut self) {
         self.room.close();
     }

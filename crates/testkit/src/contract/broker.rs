@@ -18,6 +18,7 @@ pub async fn broker_contract(fresh: impl AsyncFn() -> Arc<dyn Broker>) {
     requeued_and_dropped_deliveries_come_again(&*fresh().await).await;
     a_dropped_consumer_puts_everything_back(&*fresh().await).await;
     a_stopped_consumer_takes_nothing_more_and_settles_what_it_has(&*fresh().await).await;
+    a_cancelled_consumer_hands_out_what_has_come_and_no_more(&*fresh().await).await;
     two_consumers_share_a_queue(&*fresh().await).await;
     a_delayed_message_comes_late(&*fresh().await).await;
     dead_letters_are_parked_with_their_reason(&*fresh().await).await;
@@ -134,6 +135,35 @@ async fn a_stopped_consumer_takes_nothing_more_and_settles_what_it_has(broker: &
     let after = soon("a stopped consumer says so", consumer.receive()).await;
     assert!(matches!(after, Ok(None)), "{after:?}");
     in_hand.ack().await.expect("what is in hand can be settled");
+    drop(consumer);
+    not_now("an acknowledged message comes again", other.receive()).await;
+}
+
+async fn a_cancelled_consumer_hands_out_what_has_come_and_no_more(broker: &dyn Broker) {
+    publish(broker, &["one", "two"]).await;
+    let mut consumer = consume(broker, 10).await;
+    let first = receive(&mut consumer).await;
+    consumer.cancel().await;
+    publish(broker, &["later"]).await;
+    let (mut mine, mut others) = (vec![body(&first)], Vec::new());
+    let mut in_hand = vec![first];
+    while let Some(delivery) =
+        soon("a cancelled consumer comes to its end", consumer.receive()).await.expect("it works")
+    {
+        mine.push(body(&delivery));
+        in_hand.push(delivery);
+    }
+    let mut other = consume(broker, 10).await;
+    while mine.len() + others.len() < 3 {
+        let delivery = receive(&mut other).await;
+        others.push(body(&delivery));
+        delivery.ack().await.expect("ack works");
+    }
+    assert!(others.contains(&"later".to_owned()), "{mine:?}, {others:?}");
+    for delivery in in_hand {
+        assert_eq!(delivery.redeliveries, 0, "nothing is requeued");
+        delivery.ack().await.expect("what is in hand can be settled");
+    }
     drop(consumer);
     not_now("an acknowledged message comes again", other.receive()).await;
 }

@@ -223,6 +223,7 @@ impl Completion {
             settings: next.settings.clone(),
             content: task.metadata.content,
             cost: next.cost,
+            kilopixels: next.kilopixels,
             ..TaskHeaders::default()
         }
     }

@@ -24,7 +24,7 @@ use std::{
 use async_trait::async_trait;
 use echogen_ports::{
     Backoff, Consumer, DEAD_LETTER_REASON, Event, EventStream, FaultKind, MemoryBroker, MemoryObjectStore, Message,
-    ObjectKey, ObjectStore,
+    ObjectKey, ObjectStore, QueueName,
 };
 use echogen_protocol::{
     ContentHash, FailureKind, Job, JobResult, JobStatus, Lane, Partitions, Progress, SegmentTask, StageName,
