@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use echogen_ports::{Broker, Browse, Browser, Consumer, Event, EventStream, Fault, Message, QueueName, Recipient};
-use echogen_protocol::ReplyTo;
+use echogen_protocol::{Partitions, ReplyTo};
 use lapin::{BasicProperties, types::ShortString};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
@@ -110,6 +110,11 @@ impl AmqpBroker {
     /// The rights that the user was found to lack, such as `write on echogen.events`.
     pub fn missing_rights(&self) -> Vec<String> {
         self.context.missing_rights.all()
+    }
+
+    /// The partitions of tenants.
+    pub fn partitions(&self) -> Partitions {
+        self.context.topology.partitions()
     }
 
     /// What is declared on the broker.

@@ -40,10 +40,9 @@ pub struct AmqpConfig {
     pub intake_max_messages: u32,
     /// Limit of each intake queue, in bytes of message bodies; beyond it publishing is refused.
     pub intake_max_bytes: u64,
-    /// Limit of each stage's queue and of each retry queue, in messages; beyond it the stage before waits. A small
-    /// number keeps a backlog in the intake queues, where the lanes are served by weight.
+    /// Limit of each queue of a stage and of each retry queue, in messages; beyond it the stage before waits.
     pub stage_max_messages: u32,
-    /// Limit of each stage's queue and of each retry queue, in bytes of message bodies; beyond it the stage before
+    /// Limit of each queue of a stage and of each retry queue, in bytes of message bodies; beyond it the stage before
     /// waits.
     pub stage_max_bytes: u64,
     /// Limit of each dead-letter queue, in messages.

@@ -19,7 +19,7 @@ use std::{
 };
 
 use echogen_ports::Fault;
-use echogen_protocol::{Lane, Partition, QueueName, StageName};
+use echogen_protocol::{Lane, Partition, Partitions, QueueName, StageName};
 use serde::Serialize;
 
 use super::config::{AmqpConfig, QueueLimits};
@@ -43,6 +43,8 @@ pub struct Topology {
     pub bindings: Vec<Binding>,
     #[serde(skip)]
     names: Names,
+    #[serde(skip)]
+    partitions: Partitions,
 }
 
 /// An exchange.
@@ -197,7 +199,8 @@ impl Topology {
     /// What an installation with these settings declares.
     pub fn of(config: &AmqpConfig) -> Self {
         let names = Names::new(&config.prefix);
-        let mut topology = Self { exchanges: Vec::new(), queues: Vec::new(), bindings: Vec::new(), names };
+        let (exchanges, queues, bindings) = (Vec::new(), Vec::new(), Vec::new());
+        let mut topology = Self { exchanges, queues, bindings, names, partitions: config.partitions() };
         topology.add_exchange(
             "jobs",
             ExchangeType::Direct,
@@ -223,6 +226,10 @@ impl Topology {
 
     pub(super) fn names(&self) -> &Names {
         &self.names
+    }
+
+    pub(super) fn partitions(&self) -> Partitions {
+        self.partitions
     }
 
     /// The queues of a stage. Those of a stage that faces clients have the limits of the intake, so that the end of a job

@@ -329,6 +329,9 @@ pub struct JobDefaults {
     pub quality: Option<u8>,
     /// Lane: `interactive`, `standard` or `bulk`.
     pub lane: Option<Lane>,
+    /// Whose jobs they are. It decides which of the lane's queues they are published to, so that one tenant's backlog delays
+    /// few others.
+    pub tenant: Option<String>,
     /// Address of the client's server, `https://…`, that is notified of the job's end.
     pub callback: Option<String>,
 }

@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, reason = "it reports to a person")]
 
 mod clients_queues;
+mod noisy_neighbour;
 mod scenarios;
 mod trial;
 
@@ -57,7 +58,7 @@ fn run(names: &[String]) -> anyhow::Result<bool> {
             println!("{name:28} {tally}");
             (lost, doubled, jobs) = (lost + tally.lost, doubled + tally.doubled, jobs + tally.jobs);
             clean &= tally.faults.is_empty();
-            for fault in &tally.faults {
+            for fault in tally.notes.iter().chain(&tally.faults) {
                 println!("  {fault}");
             }
         }
