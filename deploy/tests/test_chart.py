@@ -69,7 +69,7 @@ def test_it_lints(case):
 def test_every_kind_is_there_when_everything_is_on():
     kinds = {each["kind"] for each in objects("full")}
     wanted = {"Deployment", "ConfigMap", "ServiceAccount", "Service", "ServiceMonitor", "PrometheusRule", "ScaledObject"}
-    wanted |= {"PodDisruptionBudget", "NetworkPolicy", "PersistentVolumeClaim", "Job", "TriggerAuthentication", "Pod"}
+    wanted |= {"PodDisruptionBudget", "NetworkPolicy", "PersistentVolumeClaim", "Job", "Pod"}
     assert kinds == wanted
     assert {each["kind"] for each in objects("minimal")} == {"Deployment", "ConfigMap", "Secret", "Service", "Pod"}
 

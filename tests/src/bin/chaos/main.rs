@@ -2,7 +2,8 @@
 //!
 //! Every scenario starts the four roles as processes on private RabbitMQ, Redis and S3 servers, sends jobs, injects a
 //! fault, and then counts: jobs sent, results in the store, completion events, jobs that ended twice, jobs that never
-//! ended. The exit code is 1 if any job was lost or ended twice.
+//! ended. The exit code is 1 if any job was lost or ended twice. `CHAOS_BACKLOG=20000` makes the neighbour of `noisy-neighbour`
+//! noisier.
 #![expect(clippy::print_stdout, reason = "it reports to a person")]
 
 mod clients_queues;

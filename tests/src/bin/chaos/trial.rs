@@ -77,14 +77,16 @@ impl Trial {
         self.count(&ids, late).await
     }
 
-    /// The same with all jobs sent at once; `look` sees the system before it is stopped.
+    /// The same with all jobs sent at once. `others` are ids of jobs that `breaking` sends, and are counted too; `look` sees the
+    /// system before it is stopped.
     pub(crate) async fn run_and_look<T>(
         self,
         jobs: Vec<Job>,
+        others: &[String],
         breaking: impl AsyncFnOnce(&System) -> anyhow::Result<()>,
         look: impl FnOnce(&System) -> T,
     ) -> anyhow::Result<(Tally, T)> {
-        let ids: Vec<String> = jobs.iter().map(|job| job.id.to_string()).collect();
+        let ids: Vec<String> = jobs.iter().map(|job| job.id.to_string()).chain(others.iter().cloned()).collect();
         let broker = self.system.broker.clone();
         let sending = async { Ok(producer::send_all(&broker, jobs, Duration::ZERO).await?) };
         let late = self.until_ended(&ids, sending, breaking).await?;

@@ -62,3 +62,24 @@ fn id_in(body: &[u8]) -> Option<String> {
     }
     .filter(|id| !id.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use echogen_protocol::Lane;
+
+    use super::*;
+
+    #[test]
+    fn a_letter_goes_back_to_the_queue_that_it_came_from() {
+        let shared = QueueName("echogen.sample".to_owned());
+        let queue = QueueName("echogen.sample.bulk.5".to_owned());
+        let letter = DeadLetter::new(&shared, Message::default().parked(&queue, "no"));
+        assert_eq!((letter.queue.clone(), letter.stage()), (queue, Some(StageName::Sampler)));
+        // The broker's own letters have no such header, and a client may write anything into one.
+        assert_eq!(DeadLetter::new(&shared, Message::default()).queue, shared);
+        for other in [QueueName::of(StageName::Encoder, Lane::Bulk), QueueName("shop.mine".to_owned())] {
+            let letter = DeadLetter::new(&shared, Message::default().parked(&other, "no"));
+            assert_eq!((letter.queue.clone(), letter.stage()), (shared.clone(), Some(StageName::Sampler)), "{other}");
+        }
+    }
+}
