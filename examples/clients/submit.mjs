@@ -5,12 +5,14 @@
 //     node submit.mjs ../jobs.jsonl amqp://guest:guest@localhost:5672/%2f
 //
 // No code of EchoGen is needed: a job is one JSON message to an exchange, and its end is one JSON message to the reply
-// queue. A subject given as a file is put into the job, since the workers may run on other machines. The exit code is 0
-// if every job completed, else 1. A third argument is the installation's prefix.
+// queue. A subject given as a file is put into the job, since the workers may run on other machines. A job with a "tenant"
+// goes to its tenant's partition of the lane, so that tenants do not wait for each other. The exit code is 0 if every job
+// completed, else 1. A third argument is the installation's prefix, a fourth its setting broker.partitions.
 
 import { randomUUID } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { dirname, extname, resolve } from "node:path";
+import { crc32 } from "node:zlib";
 import amqp from "amqplib";
 
 const KINDS = { ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp" };
@@ -26,8 +28,14 @@ async function withPicture(job, folder) {
   return job;
 }
 
+/** The lane, and the partition of the job's tenant: a tenant's jobs wait for those of its own partition only. */
+function routingKey(job, partitions) {
+  const lane = job.lane ?? "standard";
+  return job.tenant ? `${lane}.${crc32(job.tenant) % partitions}` : lane;
+}
+
 /** Publishes one job; resolves to its correlation id once the broker has stored the job. */
-function submit(channel, exchange, replies, job) {
+function submit(channel, exchange, replies, job, partitions) {
   const correlationId = job.id ?? randomUUID();
   const options = {
     contentType: "application/json",
@@ -39,9 +47,9 @@ function submit(channel, exchange, replies, job) {
   };
   const body = Buffer.from(JSON.stringify(job));
   return new Promise((submitted, refused) => {
-    // A full lane is a nack; a lane that does not exist leads to a "return" event.
+    // A full lane is a nack; a lane or partition that does not exist leads to a "return" event.
     const confirmed = (error) => (error ? refused(new Error(`the lane is full: ${error.message}`)) : submitted(correlationId));
-    channel.publish(exchange, job.lane ?? "standard", body, options, confirmed);
+    channel.publish(exchange, routingKey(job, partitions), body, options, confirmed);
   });
 }
 
@@ -65,12 +73,12 @@ function wait(channel, replies, ids) {
   });
 }
 
-async function main([jobs, url = "amqp://guest:guest@localhost:5672/%2f", prefix = "echogen"]) {
-  if (!jobs) throw new Error("usage: submit.mjs JOBS.jsonl [URL] [PREFIX]");
+async function main([jobs, url = "amqp://guest:guest@localhost:5672/%2f", prefix = "echogen", partitions = "8"]) {
+  if (!jobs) throw new Error("usage: submit.mjs JOBS.jsonl [URL] [PREFIX] [PARTITIONS]");
   const connection = await amqp.connect(url);
   const channel = await connection.createConfirmChannel();
   channel.on("return", (message) => {
-    console.error(`there is no lane ${message.fields.routingKey}`);
+    console.error(`there is no lane or partition ${message.fields.routingKey}`);
     process.exit(1);
   });
   const { queue: replies } = await channel.assertQueue("", { exclusive: true });
@@ -78,7 +86,7 @@ async function main([jobs, url = "amqp://guest:guest@localhost:5672/%2f", prefix
   const ids = [];
   for (const line of lines) {
     const job = await withPicture(JSON.parse(line), dirname(jobs));
-    ids.push(submit(channel, `${prefix}.jobs`, replies, job));
+    ids.push(submit(channel, `${prefix}.jobs`, replies, job, Number(partitions)));
   }
   const good = wait(channel, replies, await Promise.all(ids));
   console.log(`${ids.length} jobs submitted`);

@@ -5,8 +5,9 @@
     python submit.py ../jobs.jsonl --url amqp://guest:guest@localhost:5672/%2f
 
 No code of EchoGen is needed: a job is one JSON message to an exchange, and its end is one JSON message to the reply queue.
-A subject given as a file is put into the job, since the workers may run on other machines. The exit code is 0 if every
-job completed, else 1.
+A subject given as a file is put into the job, since the workers may run on other machines. A job with a "tenant" goes to
+its tenant's partition of the lane, so that tenants do not wait for each other. The exit code is 0 if every job completed,
+else 1.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import mimetypes
 import pathlib
 import sys
 import uuid
+import zlib
 
 import pika
 
@@ -39,7 +41,13 @@ def jobs_of(path):
                 yield with_picture(json.loads(line), path.parent)
 
 
-def submit(channel, exchange, replies, job):
+def routing_key(job, partitions):
+    """The lane, and the partition of the job's tenant: a tenant's jobs wait for those of its own partition only."""
+    lane, tenant = job.get("lane", "standard"), job.get("tenant")
+    return f"{lane}.{zlib.crc32(tenant.encode()) % partitions}" if tenant else lane
+
+
+def submit(channel, exchange, replies, job, partitions):
     """Publishes one job and returns its correlation id."""
     correlation_id = job.get("id") or str(uuid.uuid4())
     properties = pika.BasicProperties(
@@ -49,10 +57,10 @@ def submit(channel, exchange, replies, job):
         reply_to=replies,
         correlation_id=correlation_id,
     )
-    # In confirm mode this returns when the broker has stored the job. A lane that does not exist raises
+    # In confirm mode this returns when the broker has stored the job. A lane or partition that does not exist raises
     # UnroutableError, a full one NackError.
-    lane = job.get("lane", "standard")
-    channel.basic_publish(exchange, lane, json.dumps(job).encode(), properties, mandatory=True)
+    key = routing_key(job, partitions)
+    channel.basic_publish(exchange, key, json.dumps(job).encode(), properties, mandatory=True)
     return correlation_id
 
 
@@ -81,6 +89,7 @@ def main():
     parser.add_argument("jobs", type=pathlib.Path, help="a file with one JSON job a line")
     parser.add_argument("--url", default="amqp://guest:guest@localhost:5672/%2f")
     parser.add_argument("--prefix", default="echogen", help="the installation's prefix")
+    parser.add_argument("--partitions", type=int, default=8, help="the installation's setting broker.partitions")
     parser.add_argument("--timeout", type=float, default=3600, help="seconds without any reply before giving up")
     arguments = parser.parse_args()
     with pika.BlockingConnection(pika.URLParameters(arguments.url)) as connection:
@@ -88,7 +97,7 @@ def main():
         channel.confirm_delivery()
         replies = channel.queue_declare("", exclusive=True).method.queue
         exchange = f"{arguments.prefix}.jobs"
-        ids = [submit(channel, exchange, replies, job) for job in jobs_of(arguments.jobs)]
+        ids = [submit(channel, exchange, replies, job, arguments.partitions) for job in jobs_of(arguments.jobs)]
         print(f"{len(ids)} jobs submitted", flush=True)
         return 0 if not ids or wait(channel, replies, ids, arguments.timeout) else 1
 

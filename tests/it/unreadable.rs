@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use echogen_adapters::amqp::{AmqpBroker, AmqpConfig};
 use echogen_ports::{Broker, Fault, MemoryObjectStore, QueueName};
-use echogen_protocol::{Job, StageName};
+use echogen_protocol::{Job, Partitions, StageName};
 use echogen_testkit::RabbitMq;
 use echogen_worker::{Clock, Outcome, ResultWriter, Stage, StageContext, Worker, WorkerConfig};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -86,7 +86,7 @@ async fn a_message_that_cannot_be_read_is_parked_alone() {
     let worker = Worker::new(seen.clone(), shared, Arc::new(results), worker);
     let running = tracker.spawn(worker.run(shutdown.clone()));
 
-    let dead: Vec<_> = StageName::Dispatcher.queues().iter().map(QueueName::dead_letters).collect();
+    let dead: Vec<_> = StageName::Dispatcher.dead_lettered().iter().map(QueueName::dead_letters).collect();
     let parked_alone = async {
         loop {
             let depths = looking.depths(&dead).await.expect("the broker says");
@@ -113,7 +113,7 @@ async fn whoever_begins_to_consume_while_the_connection_ends_is_answered() {
     flood(&config, 0);
     // The message arrives a few hundred microseconds after the first consumer starts. The rounds start the second
     // consumer at different moments around that time.
-    let [_, standard, bulk] = &StageName::Dispatcher.queues()[..] else { panic!("three lanes") };
+    let [_, standard, bulk] = &StageName::Dispatcher.queues(Partitions::ONE)[..] else { panic!("three lanes") };
     for round in 0..30 {
         let broker = AmqpBroker::connect(config.clone()).await.expect("the broker takes connections");
         let first = broker.consume(standard, 1).await;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use echogen_adapters::amqp::AmqpBroker;
 use echogen_ports::{Broker, Fault, Message};
-use echogen_protocol::{ImageSource, Job, JobId, StageTask};
+use echogen_protocol::{ImageSource, Job, JobId};
 use futures::stream::{self, StreamExt};
 use jiff::Timestamp;
 
@@ -23,7 +23,7 @@ pub fn job(id: &str, subject: u64, prompt: &str) -> Job {
 /// Publishes one job, and retries while the broker is unavailable.
 pub async fn send(broker: &AmqpBroker, job: &Job) -> Result<(), Fault> {
     loop {
-        match broker.publish(&job.queue(), Message::of_job(job, Timestamp::now())).await {
+        match broker.publish(&job.intake(broker.partitions()), Message::of_job(job, Timestamp::now())).await {
             Err(error) if !error.is_permanent() => tokio::time::sleep(Duration::from_millis(200)).await,
             ended => return ended,
         }

@@ -40,6 +40,8 @@ pub struct RoleEnvironment {
     pub amqp_url: String,
     /// Prefix of the names of its queues.
     pub prefix: String,
+    /// Partitions of tenants.
+    pub partitions: u16,
     /// URL of Redis.
     pub redis_url: String,
     /// Endpoint of the S3 server.
@@ -90,7 +92,8 @@ impl RoleEnvironment {
     /// Returns the broker's settings.
     pub fn amqp(&self) -> AmqpConfig {
         let (prefix, stage_max_messages) = (self.prefix.clone(), self.stage_limit);
-        AmqpConfig { prefix, stage_max_messages, ..AmqpConfig::at(self.amqp_url.as_str()) }
+        let partitions = self.partitions;
+        AmqpConfig { prefix, partitions, stage_max_messages, ..AmqpConfig::at(self.amqp_url.as_str()) }
     }
 
     /// Returns the settings of the store below `part`, which is `results/` or `work/`.

@@ -14,7 +14,7 @@ use echogen_adapters::{
     amqp::{AmqpBroker, AmqpConfig},
 };
 use echogen_ports::{ObjectKey, ObjectStore};
-use echogen_protocol::RoleName;
+use echogen_protocol::{Partitions, RoleName};
 use echogen_testkit::{RabbitMq, Redis, S3Server};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -33,22 +33,25 @@ pub struct Servers {
     pub redis: Redis,
     /// The S3 server, which runs in this process.
     pub s3: S3Server,
+    /// Partitions of tenants in new environments.
+    pub partitions: u16,
 }
 
 impl Servers {
-    /// Starts all three servers.
+    /// Starts all three servers. Two partitions of tenants make few queues, of which each scenario declares its own.
     pub async fn start() -> anyhow::Result<Self> {
-        Self::with_s3(S3Server::start().context("start S3")?).await
+        Self::with_s3(S3Server::start().context("start S3")?, 2).await
     }
 
     /// Starts all three for measuring: S3 keeps its objects in memory.
     pub async fn start_for_measuring() -> anyhow::Result<Self> {
-        Self::with_s3(S3Server::start_in_memory().context("start S3")?).await
+        let partitions = Partitions::default().count();
+        Self::with_s3(S3Server::start_in_memory().context("start S3")?, partitions).await
     }
 
-    async fn with_s3(s3: S3Server) -> anyhow::Result<Self> {
+    async fn with_s3(s3: S3Server, partitions: u16) -> anyhow::Result<Self> {
         let redis = Redis::start().context("start Redis")?;
-        Ok(Self { rabbitmq: RabbitMq::start().await?, redis, s3 })
+        Ok(Self { rabbitmq: RabbitMq::start().await?, redis, s3, partitions })
     }
 
     /// Returns a new environment for roles, isolated from all earlier ones.
@@ -57,6 +60,7 @@ impl Servers {
         RoleEnvironment {
             amqp_url: self.rabbitmq.amqp_url(),
             prefix: format!("run{}", LAST.fetch_add(1, Ordering::Relaxed)),
+            partitions: self.partitions,
             redis_url: self.redis.url(),
             s3_endpoint: self.s3.endpoint(),
             bucket: self.s3.bucket().to_owned(),

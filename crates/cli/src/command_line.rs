@@ -28,8 +28,8 @@ const ROLE: [&str; 9] = [
 /// The settings of a command that makes products, and may wait for another process that makes the same one.
 const PRODUCTS: [&str; 1] = ["products"];
 
-/// The settings of a job that are excluded where there is no queue: lane and callback.
-const NO_QUEUE: [&str; 2] = ["!job.lane", "!job.callback"];
+/// The settings of a job that are excluded where there is no queue: lane, tenant and callback.
+const NO_QUEUE: [&str; 3] = ["!job.lane", "!job.tenant", "!job.callback"];
 
 /// Returns the settings that a command uses: whole sections, single settings, and `!` before settings of a section
 /// that it does not use. A command that is not listed uses only the settings common to all commands.

@@ -66,7 +66,7 @@ impl Bench {
     /// Runs the job and returns the next task, which must be of type `T`.
     async fn next_as<T: StageTask>(&self, job: Job) -> T {
         let next = self.next(job).await;
-        next.read().unwrap_or_else(|| panic!("not for the {}: {}", T::STAGE, next.queue))
+        next.read().unwrap_or_else(|| panic!("not for the {}: {}", T::STAGE, next.stage))
     }
 
     async fn put(&self, kind: &str, hash: ContentHash, bytes: Vec<u8>) {

@@ -40,14 +40,19 @@ impl Message {
         self
     }
 
-    /// The same message as a dead letter, parked now.
+    /// The same message as a dead letter of `queue`, parked now.
     #[must_use]
-    pub fn parked(mut self, reason: &str) -> Self {
+    pub fn parked(mut self, queue: &QueueName, reason: &str) -> Self {
+        self.headers.insert(DEAD_LETTER_QUEUE.to_owned(), queue.to_string());
         self.headers.insert(DEAD_LETTER_REASON.to_owned(), reason.to_owned());
         self.headers.insert(DEAD_LETTER_TIME.to_owned(), Timestamp::now().to_string());
         self
     }
 }
+
+/// The header with the queue of a dead letter, without the installation's prefix: several queues share one for their dead
+/// letters.
+pub const DEAD_LETTER_QUEUE: &str = "echogen-dead-letter-queue";
 
 /// The header with the reason of a dead letter.
 pub const DEAD_LETTER_REASON: &str = "echogen-dead-letter-reason";
@@ -139,6 +144,10 @@ pub trait Broker: Send + Sync + std::fmt::Debug {
 pub trait Consumer: Send {
     /// Waits for the next delivery; `None` when the consumer has ended. Cancel safe.
     async fn receive(&mut self) -> Result<Option<Delivery>, Fault>;
+
+    /// Takes no more messages, and keeps those that have come: they are still received, and after the last of them
+    /// [`receive`](Self::receive) returns `None`. Later messages are delivered to other consumers.
+    async fn cancel(&mut self);
 
     /// Stops consuming: prefetched messages that were not received are requeued at once, and later ones are delivered
     /// to other consumers. Received deliveries can still be settled.

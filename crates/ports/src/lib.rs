@@ -22,7 +22,8 @@ mod spawn_blocking;
 
 pub use backoff::{Backoff, random_number};
 pub use broker::{
-    Broker, Consumer, DEAD_LETTER_REASON, DEAD_LETTER_TIME, Delivery, Event, EventStream, Message, Recipient, Settle,
+    Broker, Consumer, DEAD_LETTER_QUEUE, DEAD_LETTER_REASON, DEAD_LETTER_TIME, Delivery, Event, EventStream, Message,
+    Recipient, Settle,
 };
 pub use browse::{Browse, Browsed, Browser};
 pub use cache::{Cache, FencingToken};

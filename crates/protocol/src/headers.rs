@@ -31,6 +31,8 @@ pub struct TaskHeaders {
     pub content: Option<ContentHash>,
     /// What the task costs its stage, compared with the others: pictures in the sampler, 1 elsewhere.
     pub cost: Option<u32>,
+    /// How large each of its pictures is, in thousands of pixels, if its job says so.
+    pub kilopixels: Option<u32>,
     /// Of a dead letter: the stage that parked it.
     pub stage: Option<String>,
     /// Of a dead letter: how often the broker had delivered the task before.
@@ -72,8 +74,12 @@ const TRACEPARENT: &str = "traceparent";
 const SETTINGS: &str = "echogen-settings";
 const CONTENT: &str = "echogen-content";
 const COST: &str = "echogen-cost";
+const KILOPIXELS: &str = "echogen-kilopixels";
 const STAGE: &str = "echogen-stage";
 const REDELIVERIES: &str = "echogen-redeliveries";
+
+/// The size of a picture whose job leaves it to the bundle, in thousands of pixels: that of the published bundle's default.
+const SIZE_UNKNOWN: u32 = 1_049;
 
 impl TaskHeaders {
     /// The header that carries [`TaskHeaders::traceparent`].
@@ -84,8 +90,15 @@ impl TaskHeaders {
         map.get(COST).and_then(|text| text.parse().ok()).unwrap_or(1).max(1)
     }
 
+    /// What a task takes of its tenant's share: the [cost](Self::cost_in) times the thousands of pixels of each picture. Tasks
+    /// that do not name a size have one, so compared with each other they cost the same per picture.
+    pub fn work_in(map: &BTreeMap<String, String>) -> u64 {
+        let kilopixels: Option<u32> = map.get(KILOPIXELS).and_then(|text| text.parse().ok());
+        u64::from(Self::cost_in(map)) * u64::from(kilopixels.unwrap_or(SIZE_UNKNOWN).max(1))
+    }
+
     /// The names of all headers.
-    pub const NAMES: [&'static str; 12] = [
+    pub const NAMES: [&'static str; 13] = [
         FAILURES,
         FIRST_SEEN,
         LAST_ERROR,
@@ -96,6 +109,7 @@ impl TaskHeaders {
         SETTINGS,
         CONTENT,
         COST,
+        KILOPIXELS,
         STAGE,
         REDELIVERIES,
     ];
@@ -115,6 +129,7 @@ impl TaskHeaders {
             settings: map.get(SETTINGS).filter(|text| is_short(text)).cloned(),
             content: map.get(CONTENT).and_then(|text| text.parse().ok()),
             cost: map.get(COST).and_then(|text| text.parse().ok()),
+            kilopixels: map.get(KILOPIXELS).and_then(|text| text.parse().ok()),
             stage: line(STAGE),
             redeliveries: number(REDELIVERIES),
         }
@@ -134,6 +149,7 @@ impl TaskHeaders {
             (SETTINGS, self.settings.clone()),
             (CONTENT, self.content.map(|content| content.to_string())),
             (COST, self.cost.map(|cost| cost.to_string())),
+            (KILOPIXELS, self.kilopixels.map(|size| size.to_string())),
             (STAGE, self.stage.clone()),
             (REDELIVERIES, count(self.redeliveries)),
         ];
@@ -157,12 +173,24 @@ mod tests {
             settings: Some("detector=ab threshold 0.3".to_owned()),
             content: Some(ContentHash::of(b"job")),
             cost: Some(64),
+            kilopixels: Some(262),
             stage: Some("sampler".to_owned()),
             redeliveries: 2,
         };
         assert_eq!(TaskHeaders::from_map(&headers.to_map()), headers);
         assert_eq!(TaskHeaders::from_map(&BTreeMap::new()), TaskHeaders::default());
         assert!(TaskHeaders::default().to_map().is_empty());
+    }
+
+    #[test]
+    fn work_is_pictures_times_pixels() {
+        let work = |cost: Option<u32>, kilopixels: Option<u32>| {
+            TaskHeaders::work_in(&TaskHeaders { cost, kilopixels, ..TaskHeaders::default() }.to_map())
+        };
+        assert_eq!(work(Some(8), Some(262)), 8 * 262);
+        assert_eq!(work(Some(8), None), 8 * work(None, None));
+        assert_eq!(work(Some(u32::MAX), Some(u32::MAX)), u64::from(u32::MAX) * u64::from(u32::MAX));
+        assert_eq!(work(Some(0), Some(0)), 1);
     }
 
     #[test]

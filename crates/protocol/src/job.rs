@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::{
-    AspectRatio, ContentHash, Guidance, ImageLocation, ImageSource, OutputOptions, PerScale, PixelBudget, Seeds,
-    Subject, limits, names::named,
+    AspectRatio, ContentHash, Guidance, ImageLocation, ImageSource, OutputOptions, Partitions, PerScale, PixelBudget,
+    QueueName, Seeds, StageName, Subject, limits, names::named,
 };
 
 // Of a client's job nothing unknown is accepted: `Job::parse` compares it with the schema, which is closed. Serde's reader,
@@ -22,7 +22,8 @@ pub struct Job {
     #[serde(default, deserialize_with = "given_id")]
     #[schemars(transform = without_default)]
     pub id: JobId,
-    /// Whose job it is, in letters, digits, `.`, `_`, `-`; checked for its form, otherwise unused.
+    /// Whose job it is, in letters, digits, `.`, `_`, `-`. It decides which of a lane's queues the job is published to; the
+    /// service itself does not read it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = limits::MAX_TENANT_CHARS), regex(pattern = r"^[A-Za-z0-9._-]+$"))]
     pub tenant: Option<String>,
@@ -119,6 +120,11 @@ impl Job {
             self.again = again;
         }
         self
+    }
+
+    /// The intake queue of its lane and of its tenant's partition.
+    pub fn intake(&self, partitions: Partitions) -> QueueName {
+        QueueName::in_partition(StageName::Dispatcher, self.lane, partitions.of(self.tenant.as_deref()))
     }
 
     /// What the job asks for: a hash of everything that determines its pictures, where they are written, and nothing else.

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | a client's request | [`Job`], bounded by [`limits`] |
 //! | the stages, their queues and the roles that run them | [`StageName`], the one list; [`QueueName`], [`RoleName`] |
+//! | the partitions of tenants that share a queue | [`Partition`], [`Partitions`] |
 //! | one message for one stage | a [`StageTask`], with [`TaskHeaders`] beside it |
 //! | a picture's pixels that show the subject | [`CutOut`] |
 //! | the end of a job | [`JobResult`], the content of its `result.json` |
@@ -30,6 +31,7 @@ pub mod limits;
 mod names;
 mod output;
 mod parse;
+mod partition;
 mod per_scale;
 mod result;
 mod schema;
@@ -53,6 +55,7 @@ pub use key::{KeyError, check_object_key};
 pub use layout::{Segmentation, SubjectKeys};
 pub use names::ParseNameError;
 pub use output::{Guidance, OutputFormat, OutputOptions, PixelBudget};
+pub use partition::{Partition, Partitions};
 pub use per_scale::PerScale;
 pub use result::{Failure, FailureKind, FoundBy, JobResult, JobStatus, Parameters, ResultImage, SubjectFound};
 pub use seeds::Seeds;

@@ -36,6 +36,17 @@ impl PixelBudget {
             Self::M1 => "1M",
         }
     }
+
+    /// About how large a picture is, in thousands of pixels.
+    pub const fn kilopixels(self) -> u32 {
+        match self {
+            Self::M0_004 => 4,
+            Self::M0_06 => 66,
+            Self::M0_25 => 262,
+            Self::M0_60 => 590,
+            Self::M1 => 1_049,
+        }
+    }
 }
 
 /// Classifier-free guidance on its two axes.

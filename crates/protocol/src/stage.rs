@@ -1,9 +1,9 @@
-//! The one list of stages: their names, their queues and lanes, and the roles that run them.
+//! The one list of stages: their names, their queues by lane and partition, and the roles that run them.
 //!
 //! Everything that needs all stages walks this list: the broker's topology, metrics, health, the roles, the commands for
 //! dead letters, and the tests.
 
-use crate::{Lane, names::named};
+use crate::{Lane, Partition, Partitions, names::named};
 
 named! {
     /// The stages, in the order in which a job passes through them.
@@ -23,10 +23,10 @@ named! {
 
 /// The properties of a stage.
 struct Entry {
-    /// The last part of its queues' names, and the `stage` of its tasks' JSON.
+    /// The second part of its queues' names, and the `stage` of its tasks' JSON.
     queue: &'static str,
-    /// The lanes that have a queue of their own; empty if all lanes share one.
-    lanes: &'static [Lane],
+    /// Whether it has a queue for each lane and partition; otherwise it has one.
+    is_split: bool,
     /// What its tasks are about.
     takes: &'static str,
     /// See [`StageName::faces_clients`].
@@ -36,29 +36,42 @@ struct Entry {
 impl StageName {
     const fn entry(self) -> Entry {
         match self {
-            Self::Dispatcher => {
-                Entry { queue: "dispatch", lanes: &Lane::ALL, takes: "jobs of a lane", faces_clients: true }
-            }
-            Self::Segmenter => Entry { queue: "segment", lanes: &[], takes: "pictures", faces_clients: false },
-            Self::Encoder => Entry { queue: "encode", lanes: &[], takes: "cut-outs", faces_clients: false },
-            Self::Sampler => Entry { queue: "sample", lanes: &[], takes: "encoded subjects", faces_clients: false },
-            Self::Notifier => {
-                Entry { queue: "notify", lanes: &[], takes: "ends of jobs with a callback", faces_clients: true }
-            }
+            Self::Dispatcher => Entry { queue: "dispatch", is_split: true, takes: "jobs", faces_clients: true },
+            Self::Segmenter => Entry { queue: "segment", is_split: true, takes: "pictures", faces_clients: false },
+            Self::Encoder => Entry { queue: "encode", is_split: true, takes: "cut-outs", faces_clients: false },
+            Self::Sampler => Entry { queue: "sample", is_split: true, takes: "encoded subjects", faces_clients: false },
+            Self::Notifier => Entry { queue: "notify", is_split: false, takes: "ends of jobs", faces_clients: true },
         }
     }
 
-    /// The lanes that have a queue of their own at this stage; empty where all lanes share one queue.
+    /// The lanes that have queues of their own at this stage; empty where all lanes share one queue.
     pub const fn lanes(self) -> &'static [Lane] {
-        self.entry().lanes
+        if self.entry().is_split { &Lane::ALL } else { &[] }
     }
 
-    /// The stage's queues, in the order of its lanes.
-    pub fn queues(self) -> Vec<QueueName> {
+    /// The queues to which the stage's tasks are published: lane by lane, and of each lane its partitions.
+    pub fn queues(self, partitions: Partitions) -> Vec<QueueName> {
+        let of_lane = |lane: &Lane| {
+            let lane = *lane;
+            partitions.all().map(move |partition| QueueName::in_partition(self, lane, partition))
+        };
         match self.lanes() {
             [] => vec![QueueName::of(self, Lane::default())],
-            lanes => lanes.iter().map(|lane| QueueName::of(self, *lane)).collect(),
+            lanes => lanes.iter().flat_map(of_lane).collect(),
         }
+    }
+
+    /// The queue of all lanes that senders of earlier versions publish to, and in which their tasks lie. It is consumed
+    /// beside the others.
+    pub fn unsplit(self) -> Option<QueueName> {
+        let Entry { queue, is_split, .. } = self.entry();
+        (is_split && self != Self::Dispatcher).then(|| QueueName(format!("echogen.{queue}")))
+    }
+
+    /// The queues that have dead letters of their own: of the dispatcher one for each lane, of the others one. They stand
+    /// for all queues whose dead letters they share, and can be published to.
+    pub fn dead_lettered(self) -> Vec<QueueName> {
+        self.unsplit().map_or_else(|| self.queues(Partitions::ONE), |queue| vec![queue])
     }
 
     /// The queue of messages that the broker returns to the stage instead of delivering them: their time to live, which
@@ -106,21 +119,46 @@ impl RoleName {
     }
 }
 
-/// The name of a queue, such as `echogen.segment`. The adapter adds the installation's prefix.
+/// The name of a queue, such as `echogen.sample.bulk.3`. The adapter adds the installation's prefix.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QueueName(pub String);
 
 impl QueueName {
-    /// The queue in which tasks of a lane wait for a stage. If the stage has one queue for all lanes, it is that one.
+    /// The queue in which tasks of a lane wait for a stage, in partition 0. If the stage has one queue for all, it is that
+    /// one.
     pub fn of(stage: StageName, lane: Lane) -> Self {
-        let Entry { queue, lanes, .. } = stage.entry();
-        Self(if lanes.is_empty() { format!("echogen.{queue}") } else { format!("echogen.{queue}.{lane}") })
+        Self::in_partition(stage, lane, Partition::ZERO)
     }
 
-    /// The queue where dead letters of this one are parked. It can be consumed like any other.
+    /// The queue in which tasks of a lane and a partition wait for a stage: `echogen.STAGE.LANE`, and from partition 1 on
+    /// its number behind that.
+    pub fn in_partition(stage: StageName, lane: Lane, partition: Partition) -> Self {
+        let Entry { queue, is_split, .. } = stage.entry();
+        Self(match (is_split, partition) {
+            (false, _) => format!("echogen.{queue}"),
+            (true, Partition::ZERO) => format!("echogen.{queue}.{lane}"),
+            (true, partition) => format!("echogen.{queue}.{lane}.{partition}"),
+        })
+    }
+
+    /// The stage, lane and partition of a queue that is one stage's, lane's and partition's.
+    pub fn place(&self) -> Option<(StageName, Lane, Partition)> {
+        let name = self.0.strip_prefix("echogen.")?;
+        let (queue, rest) = name.split_once('.')?;
+        let stage = StageName::ALL.into_iter().find(|stage| stage.entry().queue == queue && stage.entry().is_split)?;
+        let (lane, partition) = match rest.split_once('.') {
+            Some((lane, number)) => (lane, Partition::parse(number).filter(|number| *number != Partition::ZERO)?),
+            None => (rest, Partition::ZERO),
+        };
+        Some((stage, lane.parse().ok()?, partition))
+    }
+
+    /// The queue where dead letters of this one are parked. It can be consumed like any other. The partitions of a lane
+    /// share one, and so do all queues of a stage that clients do not publish to.
     #[must_use]
     pub fn dead_letters(&self) -> Self {
-        Self(format!("{}.dead", self.0))
+        let shared = self.place().map(|(stage, lane, _)| stage.unsplit().unwrap_or_else(|| Self::of(stage, lane)));
+        Self(format!("{}.dead", shared.as_ref().unwrap_or(self)))
     }
 
     /// The name as text.
@@ -146,28 +184,81 @@ mod tests {
         let run: Vec<StageName> = RoleName::ALL.iter().flat_map(|role| role.stages()).copied().collect();
         assert_eq!(run.len(), StageName::ALL.len());
         assert_eq!(run.into_iter().collect::<BTreeSet<_>>().len(), StageName::ALL.len());
-        let queues: Vec<QueueName> = StageName::ALL.iter().flat_map(|stage| stage.queues()).collect();
+        let partitions = Partitions::default();
+        let queues: Vec<QueueName> = StageName::ALL.iter().flat_map(|stage| stage.queues(partitions)).collect();
         assert_eq!(queues.iter().collect::<BTreeSet<_>>().len(), queues.len(), "{queues:?}");
+        assert_eq!(queues.len(), 4 * 3 * 8 + 1);
+    }
+
+    fn names(partitions: Partitions) -> Vec<String> {
+        StageName::ALL.iter().flat_map(|stage| stage.queues(partitions)).map(|queue| queue.0).collect()
     }
 
     #[test]
     fn queues_have_the_names_that_installations_know() {
-        let names: Vec<String> = StageName::ALL.iter().flat_map(|stage| stage.queues()).map(|queue| queue.0).collect();
+        let expected = [
+            "echogen.dispatch.interactive",
+            "echogen.dispatch.standard",
+            "echogen.dispatch.bulk",
+            "echogen.segment.interactive",
+            "echogen.segment.standard",
+            "echogen.segment.bulk",
+            "echogen.encode.interactive",
+            "echogen.encode.standard",
+            "echogen.encode.bulk",
+            "echogen.sample.interactive",
+            "echogen.sample.standard",
+            "echogen.sample.bulk",
+            "echogen.notify",
+        ];
+        assert_eq!(names(Partitions::ONE), expected);
+        let split = names(Partitions::clamped(3));
         assert_eq!(
-            names,
-            [
-                "echogen.dispatch.interactive",
-                "echogen.dispatch.standard",
-                "echogen.dispatch.bulk",
-                "echogen.segment",
-                "echogen.encode",
-                "echogen.sample",
-                "echogen.notify",
-            ]
+            &split[..4],
+            [expected[0], &format!("{}.1", expected[0]), &format!("{}.2", expected[0]), expected[1]]
         );
-        let sample = QueueName::of(StageName::Sampler, Lane::Bulk);
-        assert_eq!(sample, QueueName::of(StageName::Sampler, Lane::Interactive), "one queue for all lanes");
-        assert_eq!(sample.dead_letters().as_str(), "echogen.sample.dead");
+        let unsplit = StageName::ALL.map(|stage| stage.unsplit().map_or_else(String::new, |queue| queue.0));
+        assert_eq!(unsplit, ["", "echogen.segment", "echogen.encode", "echogen.sample", ""]);
+    }
+
+    #[test]
+    fn a_queues_name_says_whose_it_is() {
+        for stage in StageName::ALL {
+            for lane in stage.lanes() {
+                for partition in Partitions::clamped(Partitions::MAX).all() {
+                    let queue = QueueName::in_partition(stage, *lane, partition);
+                    assert_eq!(queue.place(), Some((stage, *lane, partition)), "{queue}");
+                }
+            }
+        }
+        for other in
+            ["echogen.notify", "echogen.sample", "echogen.sample.bulk.0", "echogen.sample.bulk.01", "sample.bulk"]
+        {
+            assert_eq!(QueueName(other.to_owned()).place(), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn dead_letters_are_not_split() {
+        let mut parked = BTreeSet::new();
+        for stage in StageName::ALL {
+            let own: BTreeSet<QueueName> = stage.dead_lettered().iter().map(QueueName::dead_letters).collect();
+            for queue in stage.queues(Partitions::default()).into_iter().chain(stage.unsplit()) {
+                assert!(own.contains(&queue.dead_letters()), "{queue}");
+            }
+            parked.extend(own);
+        }
+        let parked: Vec<&str> = parked.iter().map(QueueName::as_str).collect();
+        let expected = [
+            "echogen.dispatch.bulk.dead",
+            "echogen.dispatch.interactive.dead",
+            "echogen.dispatch.standard.dead",
+            "echogen.encode.dead",
+            "echogen.notify.dead",
+            "echogen.sample.dead",
+            "echogen.segment.dead",
+        ];
+        assert_eq!(parked, expected, "as in the version before");
     }
 
     #[test]
@@ -178,8 +269,13 @@ mod tests {
             serde_json::json!({ "name": role.as_str(), "stages": stages })
         });
         let stages = StageName::ALL.map(|stage| {
-            let queues: Vec<String> = stage.queues().into_iter().map(|queue| queue.0).collect();
-            serde_json::json!({ "name": stage.as_str(), "queues": queues })
+            let queues: Vec<String> = stage.queues(Partitions::ONE).into_iter().map(|queue| queue.0).collect();
+            serde_json::json!({
+                "name": stage.as_str(),
+                "queues": queues,
+                "partitioned": !stage.lanes().is_empty(),
+                "unsplit": stage.unsplit().map(|queue| queue.0),
+            })
         });
         let expected = format!("{:#}\n", serde_json::json!({ "roles": roles, "stages": stages }));
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/stages.json");

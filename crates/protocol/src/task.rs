@@ -8,8 +8,8 @@ use serde::{
 };
 
 use crate::{
-    ContentHash, CutOut, Job, JobError, JobEvent, JobId, JobOutline, Lane, QueueName, StageName, SubjectFound,
-    check_object_key,
+    ContentHash, CutOut, Job, JobError, JobEvent, JobId, JobOutline, Lane, Partition, PixelBudget, QueueName,
+    StageName, SubjectFound, check_object_key,
     json::{self, Bounds},
     validate,
 };
@@ -48,7 +48,12 @@ pub trait StageTask:
         None
     }
 
-    /// The queue that it is published to.
+    /// How large each of its pictures is, in thousands of pixels, if its stage makes any and the job says so.
+    fn kilopixels(&self) -> Option<u32> {
+        None
+    }
+
+    /// The queue of its job's lane at its stage, in partition 0.
     fn queue(&self) -> QueueName {
         QueueName::of(Self::STAGE, self.job().map_or_else(Lane::default, |job| job.lane))
     }
@@ -63,16 +68,20 @@ pub trait StageTask:
 /// A task of the next stage, ready to be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NextTask {
-    /// Where it is published.
-    pub queue: QueueName,
+    /// The stage that it is for.
+    pub stage: StageName,
     /// The job that it belongs to.
     pub job_id: JobId,
+    /// Its job's lane, which decides where the queue of the task before does not.
+    pub lane: Lane,
     /// The task as JSON.
     pub body: Vec<u8>,
     /// See [`TaskHeaders::settings`](crate::TaskHeaders::settings).
     pub settings: Option<String>,
     /// See [`TaskHeaders::cost`](crate::TaskHeaders::cost).
     pub cost: Option<u32>,
+    /// See [`TaskHeaders::kilopixels`](crate::TaskHeaders::kilopixels).
+    pub kilopixels: Option<u32>,
     /// How long its receiver gets it later.
     pub delay: Duration,
 }
@@ -81,11 +90,13 @@ impl NextTask {
     /// A task for its queue.
     pub fn of<T: StageTask>(task: &T) -> Self {
         Self {
-            queue: task.queue(),
+            stage: T::STAGE,
             job_id: task.job_id().clone(),
+            lane: task.job().map_or_else(Lane::default, |job| job.lane),
             body: task.to_json(),
             settings: None,
             cost: task.cost(),
+            kilopixels: task.kilopixels(),
             delay: Duration::ZERO,
         }
     }
@@ -103,9 +114,18 @@ impl NextTask {
         Self { delay, ..self }
     }
 
+    /// The queue in which it follows a task from `origin`: of the same lane and partition.
+    pub fn queue_after(&self, origin: &QueueName) -> QueueName {
+        let (lane, partition) = match origin.place() {
+            Some((_, lane, partition)) => (lane, partition),
+            None => (self.lane, Partition::ZERO),
+        };
+        QueueName::in_partition(self.stage, lane, partition)
+    }
+
     /// The task itself, if it is one of this type.
     pub fn read<T: StageTask>(&self) -> Option<T> {
-        T::STAGE.queues().contains(&self.queue).then(|| T::parse(&self.body).ok())?
+        (self.stage == T::STAGE).then(|| T::parse(&self.body).ok())?
     }
 }
 
@@ -289,7 +309,7 @@ impl StageTask for Job {
 
 /// Implements [`StageTask`] for a task that contains its job.
 macro_rules! task_with_job {
-    ($task:ty, $stage:ident $(, check: $check:path)? $(, cost: $cost:item)?) => {
+    ($task:ty, $stage:ident $(, check: $check:path)? $(, cost: $($cost:item)+)?) => {
         impl StageTask for $task {
             const STAGE: StageName = StageName::$stage;
 
@@ -308,7 +328,7 @@ macro_rules! task_with_job {
                 &self.job.id
             }
 
-            $($cost)?
+            $($($cost)+)?
         }
     };
 }
@@ -321,6 +341,10 @@ task_with_job!(
     check: Self::check,
     cost: fn cost(&self) -> Option<u32> {
         u32::try_from(self.job.seeds.values().len()).ok()
+    }
+
+    fn kilopixels(&self) -> Option<u32> {
+        self.job.pixel_budget.map(PixelBudget::kilopixels)
     }
 );
 
@@ -367,7 +391,7 @@ mod tests {
         let json = task.to_json();
         assert_eq!(T::parse(&json).as_ref(), Ok(task));
         let next = NextTask::of(task);
-        assert_eq!((next.read::<T>().as_ref(), &next.job_id, &next.queue), (Some(task), &job().id, &task.queue()));
+        assert_eq!((next.read::<T>().as_ref(), &next.job_id, next.stage), (Some(task), &job().id, T::STAGE));
         let named = serde_json::from_slice::<serde_json::Value>(&json).unwrap();
         assert_eq!(named.get("stage").and_then(serde_json::Value::as_str), stage, "for whoever looks at a queue");
         assert!(T::parse(&vec![b' '; limits::MAX_TASK_JSON_BYTES + 1]).is_err(), "the size is bounded");
@@ -391,6 +415,25 @@ mod tests {
         survives(&NotifyTask::new(event(), Some("https://example.org/done".to_owned()), true), Some("notify"));
         assert!(Job::parse(&segment.to_json()).is_err() && EncodeTask::parse(&segment.to_json()).is_err());
         assert_eq!(NextTask::of(&encode).read::<SegmentTask>(), None);
+    }
+
+    #[test]
+    fn a_task_follows_in_the_lane_and_partition_of_the_one_before() {
+        let next = NextTask::of(&SegmentTask {
+            job: Job { lane: Lane::Bulk, ..job() },
+            image: ContentHash::of(b"dog"),
+            progress: Progress::default(),
+        });
+        for (origin, expected) in [
+            ("echogen.dispatch.interactive.5", "echogen.segment.interactive.5"),
+            ("echogen.dispatch.standard", "echogen.segment.standard"),
+            ("echogen.encode", "echogen.segment.bulk"),
+            ("echogen.dispatch.returned", "echogen.segment.bulk"),
+        ] {
+            assert_eq!(next.queue_after(&QueueName(origin.to_owned())).as_str(), expected, "after {origin}");
+        }
+        let end = NextTask::of(&NotifyTask::new(event(), None, false));
+        assert_eq!(end.queue_after(&QueueName("echogen.sample.bulk.3".to_owned())).as_str(), "echogen.notify");
     }
 
     #[test]

@@ -3,26 +3,27 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use echogen_adapters::amqp::AmqpBroker;
-use echogen_protocol::{QueueName, RoleName, StageName};
+use echogen_protocol::{Partitions, QueueName, RoleName, StageName};
 use echogen_telemetry::{Consuming, Endpoint, LogControl, health, metrics};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, error, warn};
+use tracing::{error, warn};
 
 use crate::{
     Failure,
     config::{Listen, ServiceConfig},
-    roles::{queues_of_roles, worker_config},
+    roles::worker_config,
 };
+
+mod depths;
+
+pub(crate) use self::depths::watch_queues;
 
 /// The endpoint's address if none is configured. 9464 is the usual port of OpenTelemetry's Prometheus exporters.
 const DEFAULT_ADDRESS: (Ipv4Addr, u16) = (Ipv4Addr::UNSPECIFIED, 9464);
-
-/// Pause between two reads of the queue depths: shorter than a scraper's usual interval.
-const CHECK_EVERY: Duration = Duration::from_secs(10);
 
 /// Opens the endpoint, with the stages of these roles reported as loading. It is served until the process ends, so
 /// that health is also visible while the roles drain.
@@ -66,14 +67,19 @@ pub(crate) async fn serve(config: &ServiceConfig, log: LogControl, tracker: &Tas
 }
 
 /// Reports that a stage has loaded. From now on it is live and ready as long as it consumes.
-pub(crate) fn loaded(stage: StageName, broker: Option<&Arc<AmqpBroker>>) {
+pub(crate) fn loaded(stage: StageName, partitions: Partitions, broker: Option<&Arc<AmqpBroker>>) {
     let began = Instant::now();
     let Some(broker) = broker.map(Arc::clone) else {
         // The in-memory broker is always available.
         return health().loaded(stage.as_str(), move || Consuming { now: true, since: began.elapsed() });
     };
-    let queues = stage.queues();
+    let queues = consumed(stage, partitions);
     health().loaded(stage.as_str(), move || consuming(&broker, &queues, began));
+}
+
+/// Returns the queues that a stage consumes.
+fn consumed(stage: StageName, partitions: Partitions) -> Vec<QueueName> {
+    stage.queues(partitions).into_iter().chain(stage.unsplit()).chain(stage.returned()).collect()
 }
 
 /// Returns whether every queue of a stage is being consumed, and since when, or the time since the last attempt. For a queue
@@ -96,33 +102,6 @@ fn consuming(broker: &AmqpBroker, queues: &[QueueName], began: Instant) -> Consu
     state
 }
 
-/// Reads the depths of the queues at intervals and sets the metrics. A process with the dispatcher reads all queues,
-/// because a role that is scaled to zero cannot report that tasks wait for it.
-pub(crate) async fn watch_queues(roles: Vec<RoleName>, broker: Arc<AmqpBroker>, end: CancellationToken) {
-    let all = roles.contains(&RoleName::Dispatcher);
-    let watched = queues_of_roles(if all { &RoleName::ALL } else { &roles });
-    let both = watched.iter().flat_map(|(_, _, queue)| [queue.clone(), queue.dead_letters()]);
-    let both: Vec<QueueName> = both.collect();
-    while !end.is_cancelled() {
-        match broker.depths(&both).await {
-            Ok(depths) => {
-                let depth = |queue: &QueueName| depths.iter().find(|(name, _)| name == queue).map(|(_, depth)| *depth);
-                for (stage, lane, queue) in &watched {
-                    let dead_letters = depth(&queue.dead_letters()).unwrap_or(0);
-                    metrics().queue_seen(*stage, *lane, depth(queue).unwrap_or(0), dead_letters);
-                }
-            }
-            Err(error) => debug!(%error, "the depths of the queues are not known"),
-        }
-        tokio::select! {
-            // The next check is due.
-            () = tokio::time::sleep(CHECK_EVERY) => {}
-            // The process ends; the loop's condition ends the loop.
-            () = end.cancelled() => {}
-        }
-    }
-}
-
 /// Waits for a fault of the compute device and then shuts the process down.
 pub(crate) async fn end_on_fault(shutdown: CancellationToken) {
     let fault = health().faulted().await;
@@ -132,6 +111,8 @@ pub(crate) async fn end_on_fault(shutdown: CancellationToken) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use echogen_adapters::amqp::AmqpConfig;
     use echogen_ports::Broker;
 
@@ -144,7 +125,7 @@ mod tests {
         let broker = AmqpBroker::new(AmqpConfig::at(format!("amqp://guest:guest@{nobody}/%2f"))).unwrap();
         let hour = Duration::from_secs(3_600);
         let long_ago = Instant::now().checked_sub(hour).unwrap();
-        let queues = StageName::Dispatcher.queues();
+        let queues = consumed(StageName::Dispatcher, Partitions::default());
         let state = consuming(&broker, &queues, long_ago);
         assert!(!state.now && state.since >= hour, "it has never tried, so it is stuck: {state:?}");
         broker.consume(&queues[0], 1).await.map(drop).unwrap_err();
@@ -155,7 +136,7 @@ mod tests {
     #[tokio::test]
     async fn a_device_fault_ends_the_roles_with_an_exit_code_of_its_own() {
         let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
-        loaded(StageName::Sampler, None);
+        loaded(StageName::Sampler, Partitions::ONE, None);
         assert_eq!((health().ready(), Exit::of_process()), (Ok(()), Exit::Success));
         tracker.spawn(end_on_fault(shutdown.clone()));
         health().device_fault("an illegal memory access was encountered");

@@ -7,7 +7,7 @@ use echogen_encoder::{Encoder, SubjectEncoder};
 use echogen_imaging::ImageLimits;
 use echogen_notifier::{Notifier, NotifierConfig};
 use echogen_ports::{CallbackSender, Fault, clamped_seconds};
-use echogen_protocol::{Lane, QueueName, RoleName, StageName, SubjectKeys};
+use echogen_protocol::{RoleName, StageName, SubjectKeys};
 use echogen_sampler::{ImageSampler, Sampler};
 use echogen_segmenter::{Detector, Segmenter};
 use echogen_telemetry::metrics;
@@ -16,19 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Backends, Failure, NetworkSource, config::ServiceConfig};
 
-/// Returns the queues of all stages of some roles: the stage, the lane if the queue belongs to one lane, and the
-/// queue.
-pub(crate) fn queues_of_roles(roles: &[RoleName]) -> Vec<(StageName, Option<Lane>, QueueName)> {
-    let queues = |stage: StageName| {
-        let lanes = stage.lanes().iter().copied().map(Some).chain(stage.lanes().is_empty().then_some(None));
-        lanes.zip(stage.queues()).map(move |(lane, queue)| (stage, lane, queue))
-    };
-    roles.iter().flat_map(|role| role.stages()).copied().flat_map(queues).collect()
-}
-
 /// Returns the worker's settings for a stage.
 pub(crate) fn worker_config(stage: StageName, config: &ServiceConfig) -> WorkerConfig {
-    let (concurrency, common) = (&config.worker.concurrency, config.worker.common.clone());
+    let concurrency = &config.worker.concurrency;
+    let common = WorkerConfig { partitions: config.partitions(), ..config.worker.common.clone() };
     match stage {
         StageName::Dispatcher => WorkerConfig { concurrency: concurrency.dispatcher, ..common },
         StageName::Segmenter => WorkerConfig { concurrency: concurrency.segmenter, ..common },
@@ -154,19 +145,4 @@ async fn drive<S: Stage>(
 ) -> Result<(), Fault> {
     let worker = Worker::new(Arc::new(stage), Arc::clone(&backends.broker), Arc::new(backends.writer()), config);
     worker.with_status_store(backends.status_store.clone()).run(shutdown).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_stage_of_every_role_has_queues_that_are_watched() {
-        let watched = queues_of_roles(&RoleName::ALL);
-        for stage in StageName::ALL {
-            let queues: Vec<_> = watched.iter().filter(|(watched, ..)| *watched == stage).collect();
-            assert_eq!(queues.iter().map(|(_, _, queue)| queue.clone()).collect::<Vec<_>>(), stage.queues());
-            assert_eq!(queues.iter().filter_map(|(_, lane, _)| *lane).collect::<Vec<_>>(), stage.lanes());
-        }
-    }
 }

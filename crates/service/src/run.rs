@@ -85,7 +85,7 @@ impl<'a> Process<'a> {
         let Some(able) = self.shutdown.run_until_cancelled(waiting).await else { return Ok(()) };
         able?;
         let (roles, end) = (self.roles.to_vec(), self.shutdown.clone());
-        self.tracker.spawn(monitor::watch_queues(roles, Arc::clone(broker), end));
+        self.tracker.spawn(monitor::watch_queues(roles, self.config.partitions(), Arc::clone(broker), end));
         self.tracker.spawn(readiness.watch(self.shutdown.clone()));
         work(self.roles, networks, &backends, self.config, &self.shutdown).await
     }
@@ -135,7 +135,7 @@ async fn start(
         let loading = roles::load(*role, networks, backends, config);
         let Some(loaded) = shutdown.run_until_cancelled(loading).await else { return Ok(()) };
         for stage in loaded? {
-            monitor::loaded(stage.name(), backends.amqp.as_ref());
+            monitor::loaded(stage.name(), config.partitions(), backends.amqp.as_ref());
             running.spawn(run_stage(stage, backends.clone(), config.clone(), shutdown.clone()));
         }
     }

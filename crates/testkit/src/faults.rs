@@ -347,6 +347,12 @@ impl Consumer for CutLine {
         }
     }
 
+    async fn cancel(&mut self) {
+        if let Some(consumer) = &mut *self.consumer.lock().await {
+            consumer.cancel().await;
+        }
+    }
+
     async fn stop(&mut self) {
         if let Some(consumer) = &mut *self.consumer.lock().await {
             consumer.stop().await;
@@ -372,6 +378,10 @@ impl Consumer for AheadConsumer {
         }
     }
 
+    async fn cancel(&mut self) {
+        self.inner.cancel().await;
+    }
+
     async fn stop(&mut self) {
         self.inner.stop().await;
         self.ahead.clear();
@@ -390,6 +400,10 @@ impl Consumer for LosingConsumer {
         let (message, redeliveries) = (delivery.message.clone(), delivery.redeliveries);
         let settle = LosingSettle { delivery, left: Arc::clone(&self.left) };
         Ok(Some(Delivery::new(message, redeliveries, Box::new(settle))))
+    }
+
+    async fn cancel(&mut self) {
+        self.inner.cancel().await;
     }
 
     async fn stop(&mut self) {

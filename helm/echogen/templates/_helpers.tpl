@@ -243,16 +243,3 @@ securityContext:
 {{- if eq .name $role }}{{ first .stages }}{{ end -}}
 {{- end -}}
 {{- end }}
-
-{{/* The names of a stage's queues on the broker, from the list of stages: {root, stage}. */}}
-{{- define "echogen.queues" -}}
-{{- $stage := .stage -}}
-{{- $prefix := dig "broker" "prefix" "echogen" .root.Values.config -}}
-{{- $names := list -}}
-{{- range (.root.Files.Get "files/stages.json" | fromJson).stages -}}
-{{- if eq .name $stage -}}
-{{- range .queues }}{{ $names = append $names (printf "%s.%s" $prefix (trimPrefix "echogen." .)) }}{{ end -}}
-{{- end -}}
-{{- end -}}
-{{- join " " $names -}}
-{{- end }}

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use echogen_ports::{Broker, Browse, Browser, Consumer, Event, EventStream, Fault, Message, QueueName, Recipient};
-use echogen_protocol::ReplyTo;
+use echogen_protocol::{Partitions, ReplyTo};
 use lapin::{BasicProperties, types::ShortString};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
@@ -15,7 +15,7 @@ use super::{
     browser::AmqpBrowser,
     config::AmqpConfig,
     consumer::AmqpConsumer,
-    declare::{depth, short},
+    declare::{DepthReader, short},
     error::{is_not_found, port_error},
     event_route::{CONFIRM_TIMEOUT, EventRoute, Way},
     events::AmqpEvents,
@@ -112,6 +112,11 @@ impl AmqpBroker {
         self.context.missing_rights.all()
     }
 
+    /// The partitions of tenants.
+    pub fn partitions(&self) -> Partitions {
+        self.context.topology.partitions()
+    }
+
     /// What is declared on the broker.
     pub fn topology(&self) -> &Topology {
         &self.context.topology
@@ -126,14 +131,15 @@ impl AmqpBroker {
     /// For each of these queues that exists: how many messages are ready in it, as the broker counts them.
     pub async fn depths(&self, queues: &[QueueName]) -> Result<Vec<(QueueName, u32)>, Fault> {
         let session = self.consuming.get().await?;
-        let mut depths = Vec::with_capacity(queues.len());
+        let (mut reader, mut depths) = (DepthReader::new(session.connection()), Vec::with_capacity(queues.len()));
         for queue in queues {
             let name = self.context.topology.names().queue(queue);
-            let asked = timeout(DEPTH_TIMEOUT, depth(session.connection(), &name)).await;
+            let asked = timeout(DEPTH_TIMEOUT, reader.depth(&name)).await;
             let late =
                 |_| Fault::timed_out(format!("RabbitMQ did not report the depth of {name} within {DEPTH_TIMEOUT:?}"));
             depths.extend(asked.map_err(late)??.map(|messages| (queue.clone(), messages)));
         }
+        reader.close().await?;
         Ok(depths)
     }
 
@@ -349,7 +355,7 @@ impl Broker for AmqpBroker {
 
     async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), Fault> {
         let dead = queue.dead_letters();
-        self.send(&dead, self.context.topology.names().route(&dead), message.parked(reason)).await
+        self.send(&dead, self.context.topology.names().route(&dead), message.parked(queue, reason)).await
     }
 
     async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, Fault> {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use echogen_ports::{Fault, Secret, seconds};
+use echogen_protocol::Partitions;
 use lapin::uri::AMQPUri;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -28,16 +29,20 @@ pub struct AmqpConfig {
     /// Whether queues are quorum queues, which are replicated over the nodes of a cluster. Classic queues have no
     /// delivery limit.
     pub quorum: bool,
+    /// Queues into which each lane is split at every stage, so that one tenant's backlog delays only the tenants in the same
+    /// one; 1 does not split. Roles and clients need the same number. Before it is lowered, the queues that are no longer
+    /// consumed must be empty.
+    #[schemars(range(min = 1, max = 64))]
+    pub partitions: u16,
     /// Number of nodes that a new quorum queue is replicated on. Absent: the broker's own default.
     pub initial_group_size: Option<u32>,
     /// Limit of each intake queue, in messages; beyond it publishing is refused.
     pub intake_max_messages: u32,
     /// Limit of each intake queue, in bytes of message bodies; beyond it publishing is refused.
     pub intake_max_bytes: u64,
-    /// Limit of each stage's queue and of each retry queue, in messages; beyond it the stage before waits. A small
-    /// number keeps a backlog in the intake queues, where the lanes are served by weight.
+    /// Limit of each queue of a stage and of each retry queue, in messages; beyond it the stage before waits.
     pub stage_max_messages: u32,
-    /// Limit of each stage's queue and of each retry queue, in bytes of message bodies; beyond it the stage before
+    /// Limit of each queue of a stage and of each retry queue, in bytes of message bodies; beyond it the stage before
     /// waits.
     pub stage_max_bytes: u64,
     /// Limit of each dead-letter queue, in messages.
@@ -74,6 +79,7 @@ impl Default for AmqpConfig {
             certificates: None,
             prefix: "echogen".to_owned(),
             quorum: true,
+            partitions: Partitions::default().count(),
             initial_group_size: None,
             intake_max_messages: 4_000_000,
             intake_max_bytes: 16 * GIB,
@@ -154,6 +160,11 @@ impl AmqpConfig {
             uri.query.heartbeat.get_or_insert(self.heartbeat_seconds);
         }
         Ok(uris)
+    }
+
+    /// The partitions of tenants.
+    pub fn partitions(&self) -> Partitions {
+        Partitions::clamped(self.partitions)
     }
 
     pub(super) fn intake(&self) -> QueueLimits {

@@ -30,6 +30,7 @@ pub(super) struct AmqpConsumer {
     origin: Arc<Origin>,
     poison_isolation: Arc<PoisonIsolation>,
     is_stopped: bool,
+    is_cancelled: bool,
     /// For an isolated consumer: its connection, and the time at which the consumer ends so that an ordinary one can
     /// replace it.
     isolated: Option<(Connection, Instant)>,
@@ -56,7 +57,7 @@ impl AmqpConsumer {
         let liveness = Liveness::new(channel.status().clone());
         let origin = Arc::new(Origin { channel, liveness });
         let poison_isolation = Arc::clone(poison_isolation);
-        Ok(Self { queue, deliveries, origin, poison_isolation, is_stopped: false, isolated: None })
+        Ok(Self { queue, deliveries, origin, poison_isolation, is_stopped: false, is_cancelled: false, isolated: None })
     }
 
     /// Makes this an isolated consumer: it owns its connection and ends at `end`.
@@ -83,6 +84,9 @@ impl Consumer for AmqpConsumer {
     async fn receive(&mut self) -> Result<Option<Delivery>, Fault> {
         // After `stop` no delivery is returned; those that were returned before can still be settled.
         while !self.is_stopped {
+            if self.is_cancelled {
+                return Ok(self.deliver_buffered());
+            }
             let Some(next) = self.next().await else {
                 // The deliveries that were returned can still be settled: the channel closes when this value is dropped.
                 let message =
@@ -110,21 +114,37 @@ impl Consumer for AmqpConsumer {
         Ok(None)
     }
 
+    async fn cancel(&mut self) {
+        // What the broker sent before it confirms the cancellation is in the buffer by then.
+        self.cancel_at_broker().await;
+        self.is_cancelled = true;
+    }
+
     async fn stop(&mut self) {
         // The order must hold: the consumer is cancelled at the broker first, and only then are the buffered deliveries
         // requeued. The other way round, the broker could deliver the requeued messages to this consumer again.
         self.is_stopped = true;
-        self.cancel().await;
+        if !self.is_cancelled {
+            self.cancel_at_broker().await;
+        }
         // Deliveries that arrived before the cancellation are dropped, which requeues them.
-        while let Some(Some(Ok(delivery))) = self.deliveries.next().now_or_never() {
-            drop(self.deliver(delivery));
+        while let Some(delivery) = self.deliver_buffered() {
+            drop(delivery);
         }
     }
 }
 
 impl AmqpConsumer {
+    /// The next delivery that has arrived.
+    fn deliver_buffered(&mut self) -> Option<Delivery> {
+        match self.deliveries.next().now_or_never() {
+            Some(Some(Ok(delivery))) => Some(self.deliver(delivery)),
+            _ => None,
+        }
+    }
+
     /// Cancels the consumer at the broker, so that no further message is delivered to it.
-    async fn cancel(&self) {
+    async fn cancel_at_broker(&self) {
         let cancelling = self.origin.channel.basic_cancel(self.deliveries.tag(), BasicCancelOptions::default());
         match timeout(CANCEL_TIMEOUT, cancelling).await {
             Ok(Ok(())) => {}

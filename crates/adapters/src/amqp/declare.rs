@@ -100,20 +100,41 @@ async fn all_exist(
     }
 }
 
-/// How many messages are ready in a queue; `None` if there is no such queue. On a channel of its own: asking for a missing
-/// queue closes the channel.
-pub(super) async fn depth(connection: &Connection, name: &str) -> Result<Option<u32>, Fault> {
-    let opened = open_channel(connection).await;
-    let channel = opened.map_err(|error| port_error("no channel to read queue depths on", error))?;
-    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    match channel.queue_declare(short(name)?, options, FieldTable::default()).await {
-        Ok(queue) => {
-            let closed = channel.close(200, ShortString::default()).await;
-            closed.map_err(|error| port_error("a channel does not close", error))?;
-            Ok(Some(queue.message_count()))
+/// A channel for reading the depths of queues. Asking for a missing queue closes it; then the next is opened.
+pub(super) struct DepthReader<'a> {
+    connection: &'a Connection,
+    channel: Option<Channel>,
+}
+
+impl<'a> DepthReader<'a> {
+    pub(super) fn new(connection: &'a Connection) -> Self {
+        Self { connection, channel: None }
+    }
+
+    /// How many messages are ready in a queue; `None` if there is no such queue.
+    pub(super) async fn depth(&mut self, name: &str) -> Result<Option<u32>, Fault> {
+        let channel = match self.channel.take() {
+            Some(channel) => channel,
+            None => {
+                let opened = open_channel(self.connection).await;
+                opened.map_err(|error| port_error("no channel to read queue depths on", error))?
+            }
+        };
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        match channel.queue_declare(short(name)?, options, FieldTable::default()).await {
+            Ok(queue) => {
+                self.channel = Some(channel);
+                Ok(Some(queue.message_count()))
+            }
+            Err(error) if is_not_found(&error) => Ok(None),
+            Err(error) => Err(port_error(&format!("the depth of {name} cannot be read"), error)),
         }
-        Err(error) if is_not_found(&error) => Ok(None),
-        Err(error) => Err(port_error(&format!("the depth of {name} cannot be read"), error)),
+    }
+
+    pub(super) async fn close(self) -> Result<(), Fault> {
+        let Some(channel) = self.channel else { return Ok(()) };
+        let closed = channel.close(200, ShortString::default()).await;
+        closed.map_err(|error| port_error("a channel does not close", error))
     }
 }
 

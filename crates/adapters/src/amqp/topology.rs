@@ -1,8 +1,8 @@
 //! Exchanges, queues and bindings as data.
 //!
 //! ```text
-//! client ──▶ jobs ──lane──▶ dispatch.<lane> ◀──┐
-//! stage  ──▶ tasks ──queue's name──▶ segment, encode, sample, dispatch.<lane> ──given up──▶ dead ──▶ <queue>.dead
+//! client ──▶ jobs ──lane and partition──▶ dispatch.<lane>.<partition> ◀──┐
+//! stage  ──▶ tasks ──queue's name──▶ <stage>.<lane>.<partition>, notify ──given up──▶ dead ──▶ <queue>.dead
 //! stage  ──▶ retry.<wait> ──▶ retry.<wait> ──time is up──▶ tasks (the routing key is still the queue's name)
 //! stage  ──▶ events ──topic──▶ listeners
 //! stage  ──▶ events.relay ──▶ events.relay ──at once──▶ events (while a listener's queue is stuck)
@@ -19,7 +19,7 @@ use std::{
 };
 
 use echogen_ports::Fault;
-use echogen_protocol::{Lane, QueueName, StageName};
+use echogen_protocol::{Lane, Partition, Partitions, QueueName, StageName};
 use serde::Serialize;
 
 use super::config::{AmqpConfig, QueueLimits};
@@ -43,6 +43,8 @@ pub struct Topology {
     pub bindings: Vec<Binding>,
     #[serde(skip)]
     names: Names,
+    #[serde(skip)]
+    partitions: Partitions,
 }
 
 /// An exchange.
@@ -134,12 +136,16 @@ impl Names {
         self.with("jobs")
     }
 
-    /// The route to a queue that a client may take: to a lane by the exchange for jobs.
+    /// The route to a queue that a client may take: to a lane and partition by the exchange for jobs.
     pub(super) fn client_route(&self, queue: &QueueName) -> Route {
-        let lane = Lane::ALL.into_iter().find(|lane| QueueName::of(StageName::Dispatcher, *lane) == *queue);
-        match lane {
-            Some(lane) => Route { exchange: self.jobs(), routing_key: lane.as_str().to_owned(), wait: None },
-            None => self.route(queue),
+        match queue.place() {
+            Some((StageName::Dispatcher, lane, Partition::ZERO)) => {
+                Route { exchange: self.jobs(), routing_key: lane.to_string(), wait: None }
+            }
+            Some((StageName::Dispatcher, lane, partition)) => {
+                Route { exchange: self.jobs(), routing_key: format!("{lane}.{partition}"), wait: None }
+            }
+            _ => self.route(queue),
         }
     }
 
@@ -193,8 +199,13 @@ impl Topology {
     /// What an installation with these settings declares.
     pub fn of(config: &AmqpConfig) -> Self {
         let names = Names::new(&config.prefix);
-        let mut topology = Self { exchanges: Vec::new(), queues: Vec::new(), bindings: Vec::new(), names };
-        topology.add_exchange("jobs", ExchangeType::Direct, "clients put jobs here; the routing key is the lane");
+        let (exchanges, queues, bindings) = (Vec::new(), Vec::new(), Vec::new());
+        let mut topology = Self { exchanges, queues, bindings, names, partitions: config.partitions() };
+        topology.add_exchange(
+            "jobs",
+            ExchangeType::Direct,
+            "clients put jobs here; the routing key is LANE or LANE.PARTITION",
+        );
         topology.add_exchange("tasks", ExchangeType::Direct, "what is for a stage; the routing key is its queue");
         topology.add_exchange("events", ExchangeType::Topic, "what happens to jobs: job.<kind>.<job id>");
         topology.add_exchange("dead", ExchangeType::Direct, "what nobody could make anything of");
@@ -217,23 +228,40 @@ impl Topology {
         &self.names
     }
 
-    /// The queues of a stage. Those of a stage that faces clients have the limits of a lane, so that the end of a job does
-    /// not wait for a slow server of a client.
+    pub(super) fn partitions(&self) -> Partitions {
+        self.partitions
+    }
+
+    /// The queues of a stage. Those of a stage that faces clients have the limits of the intake, so that the end of a job
+    /// does not wait for a slow server of a client.
     fn add_stage(&mut self, config: &AmqpConfig, stage: StageName) {
         let limits = if stage.faces_clients() { config.intake() } else { config.stage() };
         let purpose = format!("{}, for the {stage}", stage.takes());
         let returned = stage.returned().map(|queue| self.names.queue(&queue));
-        for (index, queue) in stage.queues().iter().enumerate() {
-            let queue = self.names.queue(queue);
+        for queue in stage.queues(config.partitions()) {
             self.add_work_queue(config, &queue, limits, purpose.clone(), returned.as_deref());
-            // Clients publish with a lane as the routing key; they know no queue's name.
-            if let (StageName::Dispatcher, Some(lane)) = (stage, stage.lanes().get(index)) {
-                self.bind(&self.names.with("jobs"), lane.as_str(), &queue);
-            }
+            self.bind_for_clients(&queue);
+        }
+        if let Some(queue) = stage.unsplit() {
+            self.add_work_queue(config, &queue, limits, "tasks of earlier versions".to_owned(), returned.as_deref());
+        }
+        for queue in stage.dead_lettered() {
+            self.add_dead_letters(config, &queue);
         }
         if let Some(queue) = &returned {
             self.add_returned(config, stage, queue);
         }
+    }
+
+    /// Clients publish with a lane and a partition as the routing key; they know no queue's name. A lane alone is its
+    /// partition 0.
+    fn bind_for_clients(&mut self, queue: &QueueName) {
+        let Some((StageName::Dispatcher, lane, partition)) = queue.place() else { return };
+        let (jobs, name) = (self.names.jobs(), self.names.queue(queue));
+        if partition == Partition::ZERO {
+            self.bind(&jobs, lane.as_str(), &name);
+        }
+        self.bind(&jobs, &format!("{lane}.{partition}"), &name);
     }
 
     fn add_exchange(&mut self, name: &str, kind: ExchangeType, purpose: &'static str) {
@@ -245,17 +273,17 @@ impl Topology {
         self.bindings.push(Binding { exchange, routing_key, queue });
     }
 
-    /// A stage's queue, and the queue for its dead letters. What the broker itself takes out of the queue goes to the queue
-    /// `returned`, or to the dead letters.
+    /// A queue of a stage. What the broker itself takes out of it goes to the queue `returned`, or to its dead letters.
     fn add_work_queue(
         &mut self,
         config: &AmqpConfig,
-        name: &str,
+        queue: &QueueName,
         limits: QueueLimits,
         purpose: String,
         returned: Option<&str>,
     ) {
-        let (tasks, dead, dead_letters) = (self.names.with("tasks"), self.names.with("dead"), format!("{name}.dead"));
+        let (name, dead_letters) = (self.names.queue(queue), self.names.queue(&queue.dead_letters()));
+        let (tasks, dead) = (self.names.with("tasks"), self.names.with("dead"));
         let (exchange, routing_key) = returned.map_or((&dead, &dead_letters[..]), |returned| (&tasks, returned));
         let mut arguments = arguments(config, limits);
         arguments.insert("x-dead-letter-exchange", Argument::Text(exchange.clone()));
@@ -264,14 +292,19 @@ impl Topology {
             arguments.insert("x-delivery-limit", Argument::Number(config.delivery_limit.into()));
             arguments.insert("x-dead-letter-strategy", Argument::Text("at-least-once".to_owned()));
         }
-        self.queues.push(Queue { name: name.to_owned(), arguments, purpose });
-        self.bind(&tasks, name, name);
-        let mut arguments = self::arguments(config, config.dead_letters());
+        self.queues.push(Queue { name: name.clone(), arguments, purpose });
+        self.bind(&tasks, &name, &name);
+    }
+
+    /// The dead letters of a queue, and of those that share them.
+    fn add_dead_letters(&mut self, config: &AmqpConfig, queue: &QueueName) {
+        let name = self.names.queue(&queue.dead_letters());
+        let mut arguments = arguments(config, config.dead_letters());
         if config.quorum {
             arguments.insert("x-delivery-limit", Argument::Number(DEAD_LETTER_DELIVERY_LIMIT));
         }
-        self.queues.push(Queue { name: dead_letters.clone(), arguments, purpose: "its dead letters".to_owned() });
-        self.bind(&dead, &dead_letters, &dead_letters);
+        self.queues.push(Queue { name: name.clone(), arguments, purpose: "dead letters".to_owned() });
+        self.bind(&self.names.with("dead"), &name, &name);
     }
 
     /// A queue of returned messages. One that cannot be received even there is parked among the dead letters of a lane.

@@ -12,9 +12,9 @@ use lapin::{
 };
 use tokio::time::timeout;
 
-/// Settings for a server, under a fresh prefix.
+/// Settings for a server, under a fresh prefix. One partition makes few queues.
 pub(crate) fn config(url: String) -> AmqpConfig {
-    AmqpConfig { prefix: RabbitMq::fresh_prefix(), ..AmqpConfig::at(url) }
+    AmqpConfig { prefix: RabbitMq::fresh_prefix(), partitions: 1, ..AmqpConfig::at(url) }
 }
 
 /// A broker on the shared server.

@@ -36,7 +36,10 @@ async fn a_full_queue_refuses_and_says_so() {
         }
     }
     let error = refused.expect("the queue is full at last");
-    assert!(!error.is_permanent() && error.to_string().contains("the queue echogen.sample is full"), "{error}");
+    assert!(
+        !error.is_permanent() && error.to_string().contains("the queue echogen.sample.standard is full"),
+        "{error}"
+    );
     // Other queues still accept messages, on the same channel.
     broker.publish(&QueueName::of(StageName::Encoder, Lane::Standard), message("{}")).await.unwrap();
     let mut consumer = broker.consume(&QueueName::of(StageName::Sampler, Lane::Standard), 10).await.unwrap();

@@ -63,7 +63,7 @@ async fn what_is_published_is_persistent_json_with_the_jobs_id() {
         .publish(&QueueName::of(StageName::Sampler, Lane::Standard), Message { body: "{}".into(), headers })
         .await
         .unwrap();
-    let queue = broker.topology().queues.iter().find(|queue| queue.name.ends_with(".sample")).unwrap();
+    let queue = broker.topology().queues.iter().find(|queue| queue.name.ends_with(".sample.standard")).unwrap();
     let mut consumer = listen(&channel, &queue.name).await;
     let properties = next(&mut consumer).await.properties;
     assert_eq!(*properties.delivery_mode(), Some(2));
@@ -155,7 +155,7 @@ async fn many_publish_at_once_and_each_gets_its_own_answer() {
     let error = errors.into_iter().flatten().next().unwrap();
     assert!(error.to_string().contains("nowhere is bound"), "{error}");
     let (_connection, channel) = channel(&RabbitMq::shared().await.amqp_url()).await;
-    let queue = broker.topology().queues.iter().find(|queue| queue.name.ends_with(".sample")).unwrap();
+    let queue = broker.topology().queues.iter().find(|queue| queue.name.ends_with(".sample.standard")).unwrap();
     assert_eq!(ready(&channel, &queue.name).await, messages / 10 * 9);
 }
 

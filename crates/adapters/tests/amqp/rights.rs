@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use echogen_adapters::amqp::{AmqpBroker, AmqpConfig};
 use echogen_ports::{Broker, Event, FaultKind, QueueName, Recipient};
-use echogen_protocol::{Lane, StageName};
+use echogen_protocol::{Lane, Partitions, StageName};
 use echogen_testkit::RabbitMq;
 use serde_json::json;
 use tokio::time::timeout;
@@ -24,7 +24,7 @@ impl User {
         let body = json!({ "password": prefix, "tags": "" }).to_string();
         server.management_send("PUT", &format!("/api/users/{prefix}"), &body).await.expect("a user is made");
         let url = format!("amqp://{prefix}:{prefix}@127.0.0.1:{}/%2f", server.amqp_port());
-        let user = Self { config: AmqpConfig { prefix, ..AmqpConfig::at(url) } };
+        let user = Self { config: AmqpConfig { prefix, partitions: 2, ..AmqpConfig::at(url) } };
         user.grant(configure, write, read).await;
         user
     }
@@ -66,14 +66,17 @@ async fn a_client_with_the_documented_rights_submits_and_waits() {
     let operator = user.operator().await;
     let client = AmqpBroker::connect_client(user.config.clone()).await.unwrap();
     let mut events = client.subscribe("job").await.unwrap();
-    for lane in Lane::ALL {
-        let queue = QueueName::of(StageName::Dispatcher, lane);
-        client.publish(&queue, message(lane.as_str())).await.unwrap();
+    for queue in StageName::Dispatcher.queues(user.config.partitions()) {
+        client.publish(&queue, message(queue.to_string())).await.unwrap();
         let mut consumer = operator.consume(&queue, 1).await.unwrap();
         let delivery = receive(&mut consumer).await;
-        assert_eq!(delivery.message.body, lane.as_str());
+        assert_eq!(delivery.message.body, queue.as_str());
         delivery.ack().await.unwrap();
     }
+    let missing =
+        QueueName::in_partition(StageName::Dispatcher, Lane::Bulk, Partitions::default().all().nth(2).unwrap());
+    let fault = client.publish(&missing, message("{}")).await.unwrap_err();
+    assert!(fault.kind() == FaultKind::NotFound && fault.to_string().contains("bulk.2"), "a return says so: {fault}");
     let event = Event { topic: "job.completed.1".into(), body: "{}".into(), recipient: Recipient::Subscribers };
     operator.publish_event(event).await.unwrap();
     let heard = timeout(Duration::from_secs(20), events.next()).await.unwrap().unwrap();
@@ -148,14 +151,14 @@ async fn a_right_that_is_missing_later_is_named_by_who_needs_it() {
     let user = User::with(r"^P\.", r"^P\.", r"^P\.").await;
     let role = user.role();
     role.check_rights(false).await.unwrap();
-    user.grant(r"^P\.", r"^P\.(?!dead$).*$", r"^P\.(?!sample$).*$").await;
+    user.grant(r"^P\.", r"^P\.(?!dead$).*$", r"^P\.(?!sample[.]standard$).*$").await;
     let queue = QueueName::of(StageName::Sampler, Lane::Standard);
     let fault = role.dead_letter(&queue, message("{}"), "a test").await.unwrap_err();
     let dead = user.named(&["write on P.dead"]);
     assert!(fault.kind() == FaultKind::Refused && fault.to_string().contains(&dead[0]), "{fault}");
     assert_eq!(role.missing_rights(), dead);
     let Err(fault) = role.consume(&queue, 1).await else { panic!("it may not consume") };
-    let read = user.named(&["read on P.sample"]);
+    let read = user.named(&["read on P.sample.standard"]);
     assert!(fault.is_permanent() && fault.to_string().contains(&read[0]), "{fault}");
     assert_eq!(role.missing_rights(), [read, dead].concat());
     user.grant(r"^P\.", r"^P\.", r"^P\.").await;

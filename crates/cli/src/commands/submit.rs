@@ -112,6 +112,7 @@ async fn one(
     job.id = JobId(arguments.id.clone().unwrap_or_default());
     job.subject.name.clone_from(&arguments.name);
     job.lane = defaults.lane.unwrap_or_default();
+    job.tenant.clone_from(&defaults.tenant);
     job.callback.clone_from(&defaults.callback);
     defaults.apply(&mut job);
     job.again = if arguments.again { again_now() } else { 0 };
@@ -179,6 +180,7 @@ async fn batch(
 fn fields(defaults: &JobDefaults) -> JobFields {
     let mut fields = defaults.fields();
     fields.extend(defaults.lane.map(|lane| ("lane".to_owned(), json!(lane))));
+    fields.extend(defaults.tenant.as_ref().map(|tenant| ("tenant".to_owned(), json!(tenant))));
     fields.extend(defaults.callback.as_ref().map(|callback| ("callback".to_owned(), json!(callback))));
     fields
 }

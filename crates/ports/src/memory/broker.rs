@@ -116,7 +116,7 @@ impl Broker for MemoryBroker {
     }
 
     async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), Fault> {
-        self.publish(&queue.dead_letters(), message.parked(reason)).await
+        self.publish(&queue.dead_letters(), message.parked(queue, reason)).await
     }
 
     async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, Fault> {
@@ -240,6 +240,10 @@ impl Consumer for MemoryConsumer {
                 },
             }
         }
+    }
+
+    async fn cancel(&mut self) {
+        self.room.close();
     }
 
     async fn stop(&mut self) {

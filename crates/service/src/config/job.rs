@@ -18,7 +18,7 @@ const RENAMED: [(&str, &str); 7] = [
 ];
 
 impl JobDefaults {
-    /// Applies the settings that were given and keeps the job's other fields. Lane and callback are not applied: only
+    /// Applies the settings that were given and keeps the job's other fields. Lane, tenant and callback are not applied: only
     /// callers that use a queue apply them.
     pub fn apply(&self, job: &mut Job) {
         job.negative_prompt = self.negative_prompt.clone().or(job.negative_prompt.take());
@@ -54,10 +54,11 @@ impl JobDefaults {
         let mut job = Job::new("subject.png".into(), "a subject").with_id();
         self.apply(&mut job);
         job.callback.clone_from(&self.callback);
+        job.tenant.clone_from(&self.tenant);
         job.validate().map_err(|JobError { field, message }| format!("job.{} {message}", setting_of(&field)))
     }
 
-    /// Returns the given values as job fields, for lines that lack them; without lane and callback.
+    /// Returns the given values as job fields, for lines that lack them; without lane, tenant and callback.
     pub fn fields(&self) -> JobFields {
         let guidance = present([("text", json!(self.guidance_text)), ("subject", json!(self.guidance_subject))]);
         let output = present([("format", json!(self.format)), ("quality", json!(self.quality))]);
@@ -122,6 +123,7 @@ mod tests {
         let each = JobDefaults { temperature: Some(PerScale::Each(vec![1.0, -1.0])), ..none() };
         assert!(message(each).starts_with("job.temperature "));
         assert!(message(JobDefaults { top_p: Some(2.0), ..none() }).starts_with("job.top_p "));
+        assert!(message(JobDefaults { tenant: Some("a b".into()), ..none() }).starts_with("job.tenant "));
         assert!(message(JobDefaults { callback: Some("http://a".into()), ..none() }).starts_with("job.callback "));
         let both = JobDefaults { seeds: vec![1, 2], count: Some(3), ..none() };
         assert!(message(both).contains("use one of them"));

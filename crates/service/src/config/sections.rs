@@ -7,7 +7,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 use echogen_adapters::{CallbackConfig, HttpConfig, RedisConfig, S3Config, amqp::AmqpConfig};
 use echogen_models::device::{DeviceChoice, Precision};
 use echogen_ports::Secret;
-use echogen_protocol::{AspectRatio, Lane, MaskMode, OutputFormat, PerScale, PixelBudget, limits};
+use echogen_protocol::{AspectRatio, Lane, MaskMode, OutputFormat, Partitions, PerScale, PixelBudget, limits};
 use echogen_sampler::SamplerConfig;
 use echogen_segmenter::FinderConfig;
 use echogen_telemetry::{LogFormat, Options, Otlp};
@@ -51,6 +51,11 @@ impl ServiceConfig {
     /// Whether no broker is named, so that jobs stay within the process.
     pub fn is_embedded(&self) -> bool {
         self.broker.url.as_ref().is_none_or(Secret::is_empty)
+    }
+
+    /// The partitions of tenants; a process without a broker works for one user, and has one.
+    pub fn partitions(&self) -> Partitions {
+        if self.is_embedded() { Partitions::ONE } else { self.broker.partitions() }
     }
 }
 
@@ -324,6 +329,9 @@ pub struct JobDefaults {
     pub quality: Option<u8>,
     /// Lane: `interactive`, `standard` or `bulk`.
     pub lane: Option<Lane>,
+    /// Whose jobs they are. It decides which of the lane's queues they are published to, so that one tenant's backlog delays
+    /// few others.
+    pub tenant: Option<String>,
     /// Address of the client's server, `https://…`, that is notified of the job's end.
     pub callback: Option<String>,
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use echogen_adapters::amqp::AmqpBroker;
 use echogen_ports::{Broker, Cache, Message, ObjectStore};
-use echogen_protocol::{EventKind, JobId, JobStatus, StageTask};
+use echogen_protocol::{EventKind, JobId, JobStatus, Partitions};
 use echogen_worker::{Clock, JobStatusStore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -25,6 +25,7 @@ pub struct Retrier {
     cache: Arc<dyn Cache>,
     results: Arc<dyn ObjectStore>,
     status_store: JobStatusStore,
+    partitions: Partitions,
 }
 
 /// What was done about a job.
@@ -41,7 +42,8 @@ impl Retrier {
     pub async fn open(config: &ServiceConfig) -> Result<Self, Failure> {
         let (cache, results) = (backends::open_cache(config)?, Stores::open(config).await?.results);
         let status_store = JobStatusStore::start(Arc::clone(&cache), &TaskTracker::new());
-        Ok(Self { broker: super::connect(config).await?, cache, results, status_store })
+        let (broker, partitions) = (super::connect(config).await?, config.partitions());
+        Ok(Self { broker, cache, results, status_store, partitions })
     }
 
     /// Asks again for one job. `destination` is its `output.destination`, which is needed if the job status store does not
@@ -73,7 +75,8 @@ impl Retrier {
             Failure::usage(format!("the job {id} is not kept, or contained its picture; {advice}"))
         })?;
         job.again = again_now();
-        let sent = self.broker.publish(&job.queue(), Message::of_job(&job, Clock::system().now())).await;
+        let sent =
+            self.broker.publish(&job.intake(self.partitions), Message::of_job(&job, Clock::system().now())).await;
         sent.map_err(|error| Failure::refused("the job was not sent", &error))
     }
 

@@ -300,11 +300,16 @@ impl Metrics {
         self.store_seconds.with_label_values(&[call.as_str()]).observe(took.as_secs_f64());
     }
 
-    /// What the broker says of a stage's queue, that of one lane or of all: messages that wait, and dead letters of theirs.
-    pub fn queue_seen(&self, name: StageName, lane: Option<Lane>, messages: u32, dead_letters: u32) {
+    /// What the broker says of a stage's dead letters, those of one lane or of all.
+    pub fn dead_letters_seen(&self, name: StageName, lane: Option<Lane>, messages: u32) {
+        let lane = lane.map_or(ALL_LANES, Lane::as_str);
+        self.dead_letter_messages.with_label_values(&[name.as_str(), lane]).set(messages.into());
+    }
+
+    /// What the broker says of a stage's queues, those of one lane or of all: messages that wait in them together.
+    pub fn queue_seen(&self, name: StageName, lane: Option<Lane>, messages: u32) {
         let (stage, lane) = (name.as_str(), lane.map_or(ALL_LANES, Lane::as_str));
         self.queue_messages.with_label_values(&[stage, lane]).set(messages.into());
-        self.dead_letter_messages.with_label_values(&[stage, lane]).set(dead_letters.into());
         let (seconds, at_once) = self.with_stage(name, |state| (state.task_seconds, state.at_once));
         if at_once > 0 {
             let waiting = f64::from(messages) * seconds.unwrap_or(SECONDS_UNKNOWN) / f64::from(at_once);

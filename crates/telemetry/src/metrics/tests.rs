@@ -66,7 +66,8 @@ fn what_is_shown_is_what_is_listed() {
     StageName::ALL.into_iter().for_each(|stage| metrics.expect_stage(stage, 1));
     metrics.expect_canary();
     metrics.cache_asked("images/00/0011", CacheAnswer::Hit);
-    metrics.queue_seen(StageName::Sampler, None, 1, 0);
+    metrics.queue_seen(StageName::Sampler, None, 1);
+    metrics.dead_letters_seen(StageName::Sampler, None, 0);
     metrics.scale_sampled(1, Duration::ZERO);
     let health = Health::default();
     health.loaded("sampler", || Consuming { now: true, since: Duration::ZERO });
@@ -144,18 +145,19 @@ fn progress_is_only_missed_while_something_is_at_work() {
 #[test]
 fn work_waiting_is_messages_times_seconds_by_what_runs_at_once() {
     let metrics = Metrics::new();
-    metrics.queue_seen(StageName::Sampler, None, 8, 3);
+    metrics.queue_seen(StageName::Sampler, None, 8);
+    metrics.dead_letters_seen(StageName::Sampler, None, 3);
     let text = || metrics.render(&Health::default());
     assert!(!text().contains("echogen_work_waiting_seconds{"), "nobody here knows how long the sampler takes");
     assert!(text().contains("echogen_dead_letter_messages{lane=\"all\",stage=\"sampler\"} 3"));
     metrics.expect_stage(StageName::Sampler, 4);
-    metrics.queue_seen(StageName::Sampler, None, 8, 0);
+    metrics.queue_seen(StageName::Sampler, None, 8);
     let series = "echogen_work_waiting_seconds{lane=\"all\",stage=\"sampler\"}";
     assert_eq!(value(&text(), series), 2.0, "a task is taken for a second until one has ended");
     let task = metrics.task_started(StageName::Sampler, None);
     std::thread::sleep(Duration::from_millis(30));
     task.ended(TaskEnd::Done);
-    metrics.queue_seen(StageName::Sampler, None, 8, 0);
+    metrics.queue_seen(StageName::Sampler, None, 8);
     let waiting = value(&text(), series);
     assert!((0.06..1.0).contains(&waiting), "{waiting}");
 }

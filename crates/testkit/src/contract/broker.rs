@@ -6,7 +6,8 @@ use echogen_protocol::{Lane, StageName};
 
 use super::{not_now, soon};
 use echogen_ports::{
-    Broker, Consumer, DEAD_LETTER_REASON, DEAD_LETTER_TIME, Delivery, Event, EventStream, Message, QueueName, Recipient,
+    Broker, Consumer, DEAD_LETTER_QUEUE, DEAD_LETTER_REASON, DEAD_LETTER_TIME, Delivery, Event, EventStream, Message,
+    QueueName, Recipient,
 };
 
 /// Checks a broker.
@@ -17,6 +18,7 @@ pub async fn broker_contract(fresh: impl AsyncFn() -> Arc<dyn Broker>) {
     requeued_and_dropped_deliveries_come_again(&*fresh().await).await;
     a_dropped_consumer_puts_everything_back(&*fresh().await).await;
     a_stopped_consumer_takes_nothing_more_and_settles_what_it_has(&*fresh().await).await;
+    a_cancelled_consumer_hands_out_what_has_come_and_no_more(&*fresh().await).await;
     two_consumers_share_a_queue(&*fresh().await).await;
     a_delayed_message_comes_late(&*fresh().await).await;
     dead_letters_are_parked_with_their_reason(&*fresh().await).await;
@@ -137,6 +139,35 @@ async fn a_stopped_consumer_takes_nothing_more_and_settles_what_it_has(broker: &
     not_now("an acknowledged message comes again", other.receive()).await;
 }
 
+async fn a_cancelled_consumer_hands_out_what_has_come_and_no_more(broker: &dyn Broker) {
+    publish(broker, &["one", "two"]).await;
+    let mut consumer = consume(broker, 10).await;
+    let first = receive(&mut consumer).await;
+    consumer.cancel().await;
+    publish(broker, &["later"]).await;
+    let (mut mine, mut others) = (vec![body(&first)], Vec::new());
+    let mut in_hand = vec![first];
+    while let Some(delivery) =
+        soon("a cancelled consumer comes to its end", consumer.receive()).await.expect("it works")
+    {
+        mine.push(body(&delivery));
+        in_hand.push(delivery);
+    }
+    let mut other = consume(broker, 10).await;
+    while mine.len() + others.len() < 3 {
+        let delivery = receive(&mut other).await;
+        others.push(body(&delivery));
+        delivery.ack().await.expect("ack works");
+    }
+    assert!(others.contains(&"later".to_owned()), "{mine:?}, {others:?}");
+    for delivery in in_hand {
+        assert_eq!(delivery.redeliveries, 0, "nothing is requeued");
+        delivery.ack().await.expect("what is in hand can be settled");
+    }
+    drop(consumer);
+    not_now("an acknowledged message comes again", other.receive()).await;
+}
+
 async fn two_consumers_share_a_queue(broker: &dyn Broker) {
     publish(broker, &["one", "two"]).await;
     let (mut left, mut right) = (consume(broker, 1).await, consume(broker, 1).await);
@@ -167,6 +198,7 @@ async fn dead_letters_are_parked_with_their_reason(broker: &dyn Broker) {
     let delivery = receive(&mut dead).await;
     assert_eq!(delivery.message.body, "bad");
     assert_eq!(delivery.message.headers[DEAD_LETTER_REASON], "it never worked");
+    assert_eq!(delivery.message.headers[DEAD_LETTER_QUEUE], queue().as_str());
     assert_eq!(delivery.message.headers["echogen-failures"], "2", "its own headers stay");
     let parked: jiff::Timestamp = delivery.message.headers[DEAD_LETTER_TIME].parse().expect("a time");
     assert!(parked.duration_until(jiff::Timestamp::now()).as_secs() < 3_600, "{parked}");

@@ -48,7 +48,8 @@ impl Completion {
                 let following = tasks.len();
                 let published = tasks.into_iter().map(|next| {
                     let headers = self.following_headers(task, &next);
-                    let NextTask { queue, body, delay, .. } = next;
+                    let queue = next.queue_after(task.queue);
+                    let NextTask { body, delay, .. } = next;
                     self.publish(queue, Message { body: body.into(), headers: headers.to_map() }, delay, abort)
                 });
                 try_join_all(published).await?;
@@ -222,6 +223,7 @@ impl Completion {
             settings: next.settings.clone(),
             content: task.metadata.content,
             cost: next.cost,
+            kilopixels: next.kilopixels,
             ..TaskHeaders::default()
         }
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use echogen_ports::{Backoff, clamped_seconds};
+use echogen_protocol::Partitions;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,9 @@ pub struct WorkerConfig {
     /// its own, so it is no setting of this name.
     #[serde(skip)]
     pub max_waiting_cost: u64,
+    /// The partitions of tenants. It is a setting of the broker's.
+    #[serde(skip)]
+    pub partitions: Partitions,
     /// Time limit in seconds for one attempt, from when its work begins; in the sampler, between two scales. It must be well below the broker's delivery timeout (RabbitMQ's
     /// `consumer_timeout`, 30 minutes).
     pub task_timeout_seconds: f64,
@@ -48,6 +52,7 @@ impl Default for WorkerConfig {
         Self {
             concurrency: 4,
             max_waiting_cost: u64::MAX,
+            partitions: Partitions::ONE,
             task_timeout_seconds: 600.0,
             max_attempts: 5,
             max_crashes: 5,

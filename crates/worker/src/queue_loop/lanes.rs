@@ -1,12 +1,13 @@
-//! Several queues served by one worker, each by its weight, so that none starves.
+//! Several queues served by one worker: lanes by weight, and a lane's partitions in turn, so that none starves.
 
-use std::task::Poll;
+use std::ops::Range;
 
-use echogen_ports::{Broker, Consumer, Delivery, Fault, QueueName};
-use echogen_protocol::{Lane, StageName};
-use futures::future::{self, FutureExt};
+use echogen_ports::QueueName;
+use echogen_protocol::{Lane, Partitions, StageName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::deficit_round_robin::{DeficitRoundRobin, Head};
 
 /// How many jobs of each lane are begun in turn while all lanes have some waiting. What a lane does not use, the others
 /// get.
@@ -40,14 +41,28 @@ impl LaneWeights {
         }
     }
 
-    /// The queues of a stage with their weights.
-    pub(crate) fn queues(self, stage: StageName) -> Vec<(QueueName, u32)> {
-        let queues: Vec<_> = match stage.lanes() {
-            [] => stage.queues().into_iter().map(|queue| (queue, 1)).collect(),
-            lanes => lanes.iter().map(|lane| (QueueName::of(stage, *lane), self.of(*lane))).collect(),
-        };
-        queues.into_iter().chain(stage.returned().map(|queue| (queue, 1))).collect()
+    /// The queues of a stage, lane by lane. What belongs to no lane stands apart, with the least weight.
+    pub(crate) fn queues(self, stage: StageName, partitions: Partitions) -> Vec<LaneQueues> {
+        let mut lanes: Vec<(Option<Lane>, LaneQueues)> = Vec::new();
+        for queue in stage.queues(partitions).into_iter().chain(stage.unsplit()).chain(stage.returned()) {
+            let lane = queue.place().map(|(_, lane, _)| lane);
+            match lanes.last_mut().filter(|(last, _)| lane.is_some() && *last == lane) {
+                Some((_, of)) => of.queues.push(queue),
+                None => {
+                    let weight = lane.map_or(1, |lane| self.of(lane));
+                    lanes.push((lane, LaneQueues { weight, queues: vec![queue] }));
+                }
+            }
+        }
+        lanes.into_iter().map(|(_, of)| of).collect()
     }
+}
+
+/// The queues of one lane, or one queue that belongs to none.
+#[derive(Clone, Debug)]
+pub(crate) struct LaneQueues {
+    pub(crate) weight: u32,
+    pub(crate) queues: Vec<QueueName>,
 }
 
 /// Smooth weighted round robin: among those that are ready, each is chosen as often as its weight says, and evenly.
@@ -64,106 +79,75 @@ impl WeightedRoundRobin {
         Self { credits: vec![0; weights.len()], weights }
     }
 
-    /// Chooses among those that are ready; `None` if none is.
-    pub(crate) fn next(&mut self, is_ready: impl Fn(usize) -> bool) -> Option<usize> {
-        let ready: Vec<usize> = (0..self.weights.len()).filter(|index| is_ready(*index)).collect();
-        let total: i64 = ready.iter().map(|index| self.weights[*index]).sum();
-        for index in &ready {
-            self.credits[*index] += self.weights[*index];
+    /// Chooses among those that are ready; `None` if none is. One that expects a task saves up for it, up to a round.
+    pub(crate) fn next(&mut self, claim: impl Fn(usize) -> Claim) -> Option<usize> {
+        let claims: Vec<Claim> = (0..self.weights.len()).map(claim).collect();
+        let round: i64 = self.weights.iter().sum();
+        let mut total = 0;
+        for (index, claim) in claims.iter().enumerate() {
+            let saves = *claim == Claim::Expected && self.credits[index] < round;
+            if *claim == Claim::Ready || saves {
+                self.credits[index] += self.weights[index];
+                total += self.weights[index];
+            }
         }
+        let ready = (0..claims.len()).filter(|index| claims[*index] == Claim::Ready);
         // The first of equals, so that the order of the queues decides.
-        let chosen = ready.into_iter().max_by_key(|index| (self.credits[*index], std::cmp::Reverse(*index)))?;
+        let chosen = ready.max_by_key(|index| (self.credits[*index], std::cmp::Reverse(*index)))?;
         self.credits[chosen] -= total;
         Some(chosen)
     }
 }
 
-/// Deliveries of one of several queues that wait at hand while as many as may be are at work.
-const AT_HAND: u16 = 8;
-
-/// The consumers of a worker's queues.
-pub(crate) struct Consumers {
-    all: Vec<Box<dyn Consumer>>,
-    /// Of each queue, what has come and waits for its turn.
-    heads: Vec<Option<Delivery>>,
-    round_robin: WeightedRoundRobin,
-    /// Why a consumer has ended, if one has; reported once all its deliveries are handed out.
-    end: Option<Result<(), Fault>>,
+/// What a lane has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// A task at hand.
+    Ready,
+    /// Tasks at work, and perhaps another one that the broker delivers when one of them ends.
+    Expected,
+    /// Nothing.
+    Absent,
 }
 
-impl Consumers {
-    /// Starts to consume every queue, with room for `concurrency` tasks at work.
-    pub(crate) async fn start(
-        broker: &dyn Broker,
-        queues: &[(QueueName, u32)],
-        concurrency: u16,
-    ) -> Result<Self, Fault> {
-        // With several queues some deliveries wait at hand: otherwise the queue that was just served would look empty
-        // for as long as the broker takes to send the next, and lose its turn. Not many: a job may hold its picture.
-        let prefetch = if queues.len() > 1 { concurrency.saturating_add(AT_HAND) } else { concurrency };
-        let mut all = Vec::with_capacity(queues.len());
-        for (queue, _) in queues {
-            all.push(broker.consume(queue, prefetch).await?);
-        }
-        let heads = queues.iter().map(|_| None).collect();
-        Ok(Self {
-            all,
-            heads,
-            round_robin: WeightedRoundRobin::new(queues.iter().map(|(_, weight)| *weight)),
-            end: None,
-        })
-    }
-
-    /// Waits for the next delivery and says of which queue it is; `None` when a consumer has ended. Cancel safe.
-    pub(crate) async fn next(&mut self) -> Result<Option<(usize, Delivery)>, Fault> {
-        if let [only] = &mut self.all[..] {
-            return Ok(only.receive().await?.map(|delivery| (0, delivery)));
-        }
-        if self.end.is_none() {
-            self.look().await;
-        }
-        let heads = &mut self.heads;
-        match self.round_robin.next(|index| heads[index].is_some()) {
-            Some(index) => Ok(heads[index].take().map(|delivery| (index, delivery))),
-            None => self.end.take().unwrap_or(Ok(())).map(|()| None),
+impl Claim {
+    fn of(heads: &[Head]) -> Self {
+        if heads.iter().any(|head| matches!(head, Head::Ready(_))) {
+            Self::Ready
+        } else if heads.contains(&Head::Expected) {
+            Self::Expected
+        } else {
+            Self::Absent
         }
     }
+}
 
-    /// Takes nothing more, and puts back what waits for its turn. What is at work can still be settled.
-    pub(crate) async fn stop(&mut self) {
-        future::join_all(self.all.iter_mut().map(|consumer| consumer.stop())).await;
-        self.heads.iter_mut().for_each(|head| *head = None);
+/// Whose task begins next: lanes by weight, and of a lane's queues each in its turn.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    weighted: WeightedRoundRobin,
+    /// Of each lane, which of all queues are its own, and their turns.
+    lanes: Vec<(Range<usize>, DeficitRoundRobin)>,
+}
+
+impl Turns {
+    /// The queues are numbered through, lane by lane.
+    pub(crate) fn new(lanes: &[LaneQueues]) -> Self {
+        let mut end = 0;
+        let turns = lanes.iter().map(|lane| {
+            let queues = end..end + lane.queues.len();
+            end = queues.end;
+            (queues, DeficitRoundRobin::new(lane.queues.len()))
+        });
+        Self { lanes: turns.collect(), weighted: WeightedRoundRobin::new(lanes.iter().map(|lane| lane.weight)) }
     }
 
-    /// Asks every consumer that has nothing waiting, and returns once any has, or has ended.
-    async fn look(&mut self) {
-        let mut has_any = self.heads.iter().any(Option::is_some);
-        let mut end = None;
-        let mut receiving: Vec<_> = self
-            .all
-            .iter_mut()
-            .zip(&mut self.heads)
-            .filter(|(_, head)| head.is_none())
-            .map(|(consumer, head)| (consumer.receive(), head))
-            .collect();
-        future::poll_fn(|context| {
-            for (receiving, head) in receiving.iter_mut().filter(|(_, head)| head.is_none()) {
-                match receiving.poll_unpin(context) {
-                    Poll::Pending => continue,
-                    Poll::Ready(Ok(Some(delivery))) => **head = Some(delivery),
-                    Poll::Ready(Ok(None)) => end = Some(Ok(())),
-                    Poll::Ready(Err(error)) => end = Some(Err(error)),
-                }
-                has_any = true;
-                if end.is_some() {
-                    break;
-                }
-            }
-            if has_any { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
-        drop(receiving);
-        self.end = end;
+    /// Chooses a queue that has a task at hand; `None` if none has.
+    pub(crate) fn next(&mut self, heads: &[Head]) -> Option<usize> {
+        let lanes = &self.lanes;
+        let lane = self.weighted.next(|lane| Claim::of(&heads[lanes[lane].0.clone()]))?;
+        let (queues, turns) = &mut self.lanes[lane];
+        turns.next(|queue| heads[queues.start + queue]).map(|queue| queues.start + queue)
     }
 }
 
@@ -171,10 +155,14 @@ impl Consumers {
 mod tests {
     use super::*;
 
+    fn ready_if(is_ready: bool) -> Claim {
+        if is_ready { Claim::Ready } else { Claim::Absent }
+    }
+
     fn counts(round_robin: &mut WeightedRoundRobin, rounds: usize, is_ready: impl Fn(usize) -> bool) -> Vec<usize> {
         let mut counts = vec![0; round_robin.weights.len()];
         for _ in 0..rounds {
-            counts[round_robin.next(&is_ready).unwrap()] += 1;
+            counts[round_robin.next(|index| ready_if(is_ready(index))).unwrap()] += 1;
         }
         counts
     }
@@ -194,7 +182,23 @@ mod tests {
         assert_eq!(counts(&mut round_robin, 500, |index| index != 0), [0, 400, 100]);
         assert_eq!(counts(&mut round_robin, 10, |index| index == 2), [0, 0, 10]);
         assert_eq!(counts(&mut round_robin, 130, |_| true), [80, 40, 10], "nothing is owed to the one that idled");
-        assert_eq!(round_robin.next(|_| false), None);
+        assert_eq!(round_robin.next(|_| Claim::Absent), None);
+    }
+
+    #[test]
+    fn who_expects_a_task_gets_its_share_later_and_no_more() {
+        let mut round_robin = WeightedRoundRobin::new([8, 4, 1]);
+        // The first lane's next task comes only after each second choice.
+        let mut counts = [0; 3];
+        for round in 0..1_300 {
+            let first = if round % 2 == 0 { Claim::Ready } else { Claim::Expected };
+            counts[round_robin.next(|index| if index == 0 { first } else { Claim::Ready }).unwrap()] += 1;
+        }
+        assert_eq!(counts[0], 650, "whenever it can");
+        let waits = |index| if index == 0 { Claim::Expected } else { Claim::Ready };
+        (0..1_000).for_each(|_| assert_ne!(round_robin.next(waits), Some(0)));
+        let first = (0..100).take_while(|_| round_robin.next(|_| Claim::Ready) == Some(0)).count();
+        assert!(first <= 8, "saved up: {first}");
     }
 
     #[test]

@@ -19,10 +19,13 @@ use tokio::{
     task::{JoinError, JoinSet},
     time::timeout,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use super::{lanes::Consumers, waiting_tasks::WaitingTasks};
+use super::{
+    consumers::{Consumers, InHand},
+    waiting_tasks::WaitingTasks,
+};
 
 /// A task that came back so often runs alone. Once is no reason: a worker that stops returns whatever it was sent ahead, and the
 /// neighbours of a task that kills its worker come back with it.
@@ -43,7 +46,6 @@ pub(crate) struct TasksAtWork {
     waiting: WaitingTasks,
     /// Tasks that came by the present consumer.
     present: Vec<Running>,
-    present_consumer: TaskTracker,
     /// Tasks whose consumer is lost, and whose messages have not come again.
     lost: VecDeque<Lost>,
     hasher: RandomState,
@@ -80,7 +82,6 @@ impl TasksAtWork {
             abort: CancellationToken::new(),
             waiting: WaitingTasks::default(),
             present: Vec::new(),
-            present_consumer: TaskTracker::new(),
             lost: VecDeque::new(),
             hasher: RandomState::new(),
         }
@@ -114,6 +115,7 @@ impl TasksAtWork {
         &mut self,
         body: Bytes,
         admission: Admission,
+        in_hand: InHand,
         work: impl FnOnce(Option<OwnedSemaphorePermit>, CancellationToken) -> F + Send + 'static,
     ) {
         while let Some(ended) = self.tasks.try_join_next() {
@@ -122,10 +124,10 @@ impl TasksAtWork {
         self.present.retain(|running| !running.ended.is_cancelled());
         let ended = CancellationToken::new();
         self.present.push(Running { body, ended: ended.clone() });
-        let (consumer, abort, permits) = (self.present_consumer.token(), self.abort.clone(), Arc::clone(&self.permits));
+        let (abort, permits) = (self.abort.clone(), Arc::clone(&self.permits));
         self.tasks.spawn(async move {
             // Dropped at the end, also at a panic: the consumer may go, and another of the same message may begin.
-            let (_consumer, _ended) = (consumer, ended.drop_guard());
+            let (in_hand, _ended) = (in_hand, ended.drop_guard());
             let Admission { mut permit, alone, earlier } = admission;
             if let Some(earlier) = earlier {
                 // Whoever only waits takes no share of the limit from others.
@@ -139,6 +141,8 @@ impl TasksAtWork {
                 permit = take(&permits, 1).await;
             }
             work(alone, abort).await;
+            // In this order: whoever takes the place sees that the credit is back.
+            drop(in_hand);
             drop(permit);
         });
     }
@@ -146,8 +150,6 @@ impl TasksAtWork {
     /// Lets a consumer go that has ended. It takes nothing more, and is kept until the last of its deliveries is settled:
     /// where the connection is not lost, they still can be.
     pub(crate) fn retire(&mut self, mut consumers: Consumers) {
-        let consumer = std::mem::take(&mut self.present_consumer);
-        consumer.close();
         for Running { body, ended } in self.present.drain(..).filter(|running| !running.ended.is_cancelled()) {
             self.lost.push_back(Lost { bytes: body.len(), hash: self.hasher.hash_one(&body), ended });
         }
@@ -155,7 +157,7 @@ impl TasksAtWork {
         self.tasks.spawn(async move {
             // In this order: what it has received and nobody handles goes back first, to whoever consumes now.
             consumers.stop().await;
-            consumer.wait().await;
+            consumers.settled().await;
         });
     }
 

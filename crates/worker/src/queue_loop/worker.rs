@@ -19,7 +19,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use echogen_ports::{Broker, Fault, QueueName};
+use echogen_ports::{Broker, Fault};
 use echogen_protocol::{StageTask, TaskHeaders};
 use tokio::{
     select,
@@ -35,8 +35,14 @@ use crate::{
 };
 
 use super::{
-    completion::Completion, config::WorkerConfig, crash_counter::CrashCounter, handler::Handler, lanes::Consumers,
-    tasks_at_work::TasksAtWork, waits::pause,
+    completion::Completion,
+    config::WorkerConfig,
+    consumers::{Consumers, Received},
+    crash_counter::CrashCounter,
+    handler::Handler,
+    lanes::LaneQueues,
+    tasks_at_work::TasksAtWork,
+    waits::pause,
 };
 
 /// The time that best-effort events have to be sent at shutdown.
@@ -45,11 +51,11 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// A consumer that lived so long was no failure: what ends it is something new.
 const STEADY: Duration = Duration::from_secs(60);
 
-/// Runs one stage on its queues: of those that have something waiting, each is served by its weight
-/// ([`WorkerConfig::lane_weights`]), and the limit on tasks at work holds for all together.
+/// Runs one stage on its queues: lanes by their weights ([`WorkerConfig::lane_weights`]), partitions of tenants in turn. The limit
+/// on tasks at work holds for all together.
 pub struct Worker<S> {
     stage: Arc<S>,
-    queues: Vec<(QueueName, u32)>,
+    lanes: Vec<LaneQueues>,
     broker: Arc<dyn Broker>,
     failures: Arc<dyn FailureHandler>,
     clock: Clock,
@@ -65,14 +71,14 @@ impl<S: Stage> Worker<S> {
         failures: Arc<dyn FailureHandler>,
         config: WorkerConfig,
     ) -> Self {
-        let queues = config.lane_weights.queues(S::Task::STAGE);
-        Self { stage, queues, broker, failures, clock: Clock::system(), config, status_store: None }
+        let lanes = config.lane_weights.queues(S::Task::STAGE, config.partitions);
+        Self { stage, lanes, broker, failures, clock: Clock::system(), config, status_store: None }
     }
 
     /// The same worker on one queue of its stage.
     #[cfg(test)]
-    fn on_queue(mut self, queue: QueueName) -> Self {
-        self.queues = vec![(queue, 1)];
+    fn on_queue(mut self, queue: echogen_ports::QueueName) -> Self {
+        self.lanes = vec![LaneQueues { weight: 1, queues: vec![queue] }];
         self
     }
 
@@ -110,7 +116,7 @@ impl<S: Stage> Worker<S> {
     fn handler(&self, publisher: EventPublisher, cancellations: Arc<Cancellations>) -> Handler<S> {
         Handler {
             stage: Arc::clone(&self.stage),
-            queues: self.queues.iter().map(|(queue, _)| queue.clone()).collect(),
+            queues: self.lanes.iter().flat_map(|lane| &lane.queues).cloned().collect(),
             completion: Completion {
                 stage: S::Task::STAGE,
                 broker: Arc::clone(&self.broker),
@@ -153,7 +159,7 @@ impl<S: Stage> Worker<S> {
             }
             failures += 1;
             let wait = self.config.backoff.wait_asked(fault.retry_after(), failures);
-            let queues = self.queues.len();
+            let queues: usize = self.lanes.iter().map(|lane| lane.queues.len()).sum();
             warn!(stage = S::Task::STAGE.as_str(), queues, error = %fault, ?wait, "broker lost, will consume again");
             pause(wait, shutdown).await;
         }
@@ -173,7 +179,7 @@ impl<S: Stage> Worker<S> {
             biased;
             // A broker that does not answer holds up no shutdown.
             () = shutdown.cancelled() => return Ok(()),
-            started = Consumers::start(&*self.broker, &self.queues, self.config.concurrency.max(1)) => started?,
+            started = Consumers::start(&self.broker, &self.lanes, self.config.concurrency.max(1)) => started?,
         };
         let began = Instant::now();
         let ended = self.receive(handler, &mut consumers, tasks, shutdown, failures).await;
@@ -198,13 +204,13 @@ impl<S: Stage> Worker<S> {
                 // Both come before the delivery, so that the limits are limits.
                 let permit = tasks.permit().await;
                 tasks.waiting().below(self.config.max_waiting_cost.max(1)).await;
-                let Some((queue, delivery)) = consumers.next().await? else {
+                let Some(received) = consumers.next().await? else {
                     return Err(Fault::unavailable(format!("a consumer of {} has ended", S::Task::STAGE)));
                 };
-                let admission = tasks.admit(&delivery, permit).await;
-                Ok((queue, delivery, admission))
+                let admission = tasks.admit(&received.delivery, permit).await;
+                Ok((received, admission))
             };
-            let (queue, delivery, admission) = select! {
+            let (Received { queue, delivery, in_hand }, admission) = select! {
                 // In this order: whoever is to end begins nothing.
                 biased;
                 // A delivery that waits to run alone is dropped, and so requeued.
@@ -216,7 +222,7 @@ impl<S: Stage> Worker<S> {
             let handler = Arc::clone(handler);
             let body = delivery.message.body.clone();
             let waiting = tasks.waiting().add(TaskHeaders::cost_in(&delivery.message.headers).into());
-            tasks.spawn(body, admission, move |alone, abort| async move {
+            tasks.spawn(body, admission, in_hand, move |alone, abort| async move {
                 handler.handle(delivery, queue, alone, waiting, &abort).await;
             });
         }

@@ -208,6 +208,7 @@ pub(crate) fn headers() -> TaskHeaders {
         reply_to: Some(reply_to()),
         content: None,
         cost: None,
+        kilopixels: None,
         settings: None,
         stage: Some("sampler".to_owned()),
         redeliveries: 2,

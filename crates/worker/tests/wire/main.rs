@@ -20,7 +20,8 @@ use std::{
 use async_trait::async_trait;
 use echogen_ports::{Broker, Fault, MemoryBroker, MemoryObjectStore, Message};
 use echogen_protocol::{
-    EncodeTask, Job, JobEvent, JobResult, NotifyTask, SampleTask, SegmentTask, Segmentation, StageTask, TaskHeaders,
+    EncodeTask, Job, JobEvent, JobResult, Lane, NotifyTask, QueueName, SampleTask, SegmentTask, Segmentation,
+    StageTask, TaskHeaders,
 };
 use echogen_worker::{Clock, JobState, Outcome, ResultWriter, Stage, StageContext, Worker, WorkerConfig};
 use serde::de::DeserializeOwned;
@@ -163,7 +164,7 @@ async fn relayed<T: StageTask>(name: &str) -> Vec<T> {
     let mut headers: BTreeMap<String, String> = read(&sample("headers"));
     headers.insert("echogen-of-tomorrow".to_owned(), "word".to_owned());
     let message = Message { body: later.to_string().into(), headers };
-    broker.publish(&T::STAGE.queues()[0], message).await.expect("the twin takes it");
+    broker.publish(&QueueName::of(T::STAGE, Lane::default()), message).await.expect("the twin takes it");
     let clock = Clock::fixed(jiff::Timestamp::UNIX_EPOCH);
     let results = ResultWriter::new(Arc::new(MemoryObjectStore::new()), broker.clone(), clock.clone(), "1.2.3");
     let worker = Worker::new(stage.clone(), broker.clone(), Arc::new(results), WorkerConfig::default());
@@ -174,7 +175,7 @@ async fn relayed<T: StageTask>(name: &str) -> Vec<T> {
     shutdown.cancel();
     running.await.expect("no panic").expect("it ends in good order");
     assert_eq!(broker.unsettled(), 0);
-    assert!(broker.dead_letters(&T::STAGE.queues()[0]).is_empty(), "nothing is parked");
+    assert!(broker.dead_letters(&QueueName::of(T::STAGE, Lane::default())).is_empty(), "nothing is parked");
     std::mem::take(&mut *stage.0.lock().expect("no panic"))
 }
 

@@ -2,10 +2,12 @@
 //!
 //! Every scenario starts the four roles as processes on private RabbitMQ, Redis and S3 servers, sends jobs, injects a
 //! fault, and then counts: jobs sent, results in the store, completion events, jobs that ended twice, jobs that never
-//! ended. The exit code is 1 if any job was lost or ended twice.
+//! ended. The exit code is 1 if any job was lost or ended twice. `CHAOS_BACKLOG=20000` makes the neighbour of `noisy-neighbour`
+//! noisier.
 #![expect(clippy::print_stdout, reason = "it reports to a person")]
 
 mod clients_queues;
+mod noisy_neighbour;
 mod scenarios;
 mod trial;
 
@@ -57,7 +59,7 @@ fn run(names: &[String]) -> anyhow::Result<bool> {
             println!("{name:28} {tally}");
             (lost, doubled, jobs) = (lost + tally.lost, doubled + tally.doubled, jobs + tally.jobs);
             clean &= tally.faults.is_empty();
-            for fault in &tally.faults {
+            for fault in tally.notes.iter().chain(&tally.faults) {
                 println!("  {fault}");
             }
         }

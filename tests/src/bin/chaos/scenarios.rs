@@ -23,6 +23,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     clients_queues::{Trouble, hanging_callbacks, listener, reply_queues},
+    noisy_neighbour::noisy_neighbour,
     trial::{Tally, Trial, jobs},
 };
 
@@ -53,6 +54,7 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("listener-queue-without-leader", |servers| Box::pin(listener(servers, Trouble::Leaderless))),
     ("reply-queues-full-stuck-and-gone", |servers| Box::pin(reply_queues(servers))),
     ("callback-server-hangs", |servers| Box::pin(hanging_callbacks(servers))),
+    ("noisy-neighbour", |servers| Box::pin(noisy_neighbour(servers))),
     ("malformed-100000", |servers| Box::pin(malformed(servers))),
 ];
 

@@ -16,6 +16,8 @@ pub(crate) struct Tally {
     pub(crate) lost: usize,
     pub(crate) restarts: u32,
     pub(crate) seconds: f64,
+    /// What else was measured.
+    pub(crate) notes: Vec<String>,
     /// Other violations of what the scenario promises.
     pub(crate) faults: Vec<String>,
 }
@@ -71,6 +73,34 @@ impl Trial {
             }
             anyhow::Ok(())
         };
+        let late = self.until_ended(&ids, sending, breaking).await?;
+        self.count(&ids, late).await
+    }
+
+    /// The same with all jobs sent at once. `others` are ids of jobs that `breaking` sends, and are counted too; `look` sees the
+    /// system before it is stopped.
+    pub(crate) async fn run_and_look<T>(
+        self,
+        jobs: Vec<Job>,
+        others: &[String],
+        breaking: impl AsyncFnOnce(&System) -> anyhow::Result<()>,
+        look: impl FnOnce(&System) -> T,
+    ) -> anyhow::Result<(Tally, T)> {
+        let ids: Vec<String> = jobs.iter().map(|job| job.id.to_string()).chain(others.iter().cloned()).collect();
+        let broker = self.system.broker.clone();
+        let sending = async { Ok(producer::send_all(&broker, jobs, Duration::ZERO).await?) };
+        let late = self.until_ended(&ids, sending, breaking).await?;
+        let seen = look(&self.system);
+        Ok((self.count(&ids, late).await?, seen))
+    }
+
+    /// Runs both and waits until all jobs have ended; returns why not all have.
+    async fn until_ended(
+        &self,
+        ids: &[String],
+        sending: impl Future<Output = anyhow::Result<()>>,
+        breaking: impl AsyncFnOnce(&System) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Option<anyhow::Error>> {
         let keeping = self.keep_alive();
         let both = async { tokio::try_join!(sending, breaking(&self.system)) };
         tokio::select! {
@@ -80,8 +110,7 @@ impl Trial {
             failed = keeping => failed?,
         }
         let all_ended = |system: &System| ids.iter().all(|id| system.ledger.has_ended(id));
-        let waited = self.system.until(TIMEOUT, all_ended).await;
-        self.count(&ids, waited.err()).await
+        Ok(self.system.until(TIMEOUT, all_ended).await.err())
     }
 
     /// Restarts roles whose processes have died, until it is dropped.
@@ -114,6 +143,7 @@ impl Trial {
             lost: lost.len().max(ids.len() - results),
             restarts: self.system.roles.iter().map(|role| role.starts() - 1).sum(),
             seconds: self.began.elapsed().as_secs_f64(),
+            notes: Vec::new(),
             faults,
         };
         self.system.stop()?;

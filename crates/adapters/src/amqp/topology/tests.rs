@@ -1,11 +1,15 @@
 //! What an installation declares, and how it is printed.
 
-use echogen_protocol::Lane;
+use echogen_protocol::{Lane, Partitions};
 
 use super::*;
 
 fn topology() -> Topology {
     Topology::of(&AmqpConfig::default())
+}
+
+fn consumed(stage: StageName) -> impl Iterator<Item = QueueName> {
+    stage.queues(Partitions::default()).into_iter().chain(stage.unsplit())
 }
 
 fn text(queue: &Queue, argument: &str) -> String {
@@ -15,20 +19,64 @@ fn text(queue: &Queue, argument: &str) -> String {
 #[test]
 fn every_queue_of_a_stage_can_be_reached_retried_and_given_up() {
     let topology = topology();
-    for queue in StageName::ALL.iter().flat_map(|stage| stage.queues()) {
+    for (stage, queue) in StageName::ALL.iter().flat_map(|stage| consumed(*stage).map(move |queue| (stage, queue))) {
         let name = topology.names().queue(&queue);
         let found = topology.queues.iter().find(|queue| queue.name == name).expect("it is declared");
-        assert!(topology.has_queue(&format!("{name}.dead")), "{name} has a place for dead letters");
+        let dead = topology.names().queue(&queue.dead_letters());
+        assert!(topology.has_queue(&dead), "{name} has a place for dead letters");
         for queue in [&queue, &queue.dead_letters()] {
             let Route { exchange, routing_key, .. } = topology.names().route(queue);
             let queue = topology.names().queue(queue);
             assert!(topology.bindings.contains(&Binding { exchange, routing_key, queue }), "{name}");
         }
         let (exchange, routing_key) = (text(found, "x-dead-letter-exchange"), text(found, "x-dead-letter-routing-key"));
-        let stage = StageName::ALL.into_iter().find(|stage| stage.queues().contains(&queue)).unwrap();
         let kept = stage.returned().unwrap_or_else(|| queue.dead_letters());
         let dead = Binding { exchange, routing_key, queue: topology.names().queue(&kept) };
         assert!(topology.bindings.contains(&dead), "{name}: what the broker gives up is returned or parked");
+    }
+}
+
+#[test]
+fn clients_publish_with_lane_and_partition_or_lane_alone() {
+    let topology = topology();
+    for lane in Lane::ALL {
+        for partition in Partitions::default().all() {
+            let queue = QueueName::in_partition(StageName::Dispatcher, lane, partition);
+            let name = topology.names().queue(&queue);
+            let bound = |key: &str| {
+                let (exchange, routing_key) = ("echogen.jobs".to_owned(), key.to_owned());
+                topology.bindings.contains(&Binding { exchange, routing_key, queue: name.clone() })
+            };
+            assert!(bound(&format!("{lane}.{partition}")), "{name}");
+            assert_eq!(bound(lane.as_str()), partition == Partition::ZERO, "{name}");
+            let Route { exchange, routing_key, .. } = topology.names().client_route(&queue);
+            assert!(topology.bindings.contains(&Binding { exchange, routing_key, queue: name }));
+        }
+    }
+    let keys = topology.bindings.iter().filter(|binding| binding.exchange == "echogen.jobs").count();
+    assert_eq!(keys, 3 * (8 + 1), "and with nothing else");
+}
+
+#[test]
+fn queues_that_an_earlier_version_declared_are_declared_as_it_did() {
+    let topology = topology();
+    let shown = |name: &str| {
+        let queue = topology.queues.iter().find(|queue| queue.name == name).expect("it is declared");
+        queue.arguments.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+    };
+    let stage = "x-dead-letter-exchange=echogen.dead x-dead-letter-routing-key=echogen.sample.dead \
+                 x-dead-letter-strategy=at-least-once x-delivery-limit=30 x-max-length=20000 \
+                 x-max-length-bytes=17179869184 x-overflow=reject-publish x-queue-type=quorum";
+    assert_eq!(shown("echogen.sample"), stage);
+    assert_eq!(shown("echogen.sample.bulk.3"), stage, "and the partitions alike");
+    let intake = "x-dead-letter-exchange=echogen.tasks x-dead-letter-routing-key=echogen.dispatch.returned \
+                  x-dead-letter-strategy=at-least-once x-delivery-limit=30 x-max-length=4000000 \
+                  x-max-length-bytes=17179869184 x-overflow=reject-publish x-queue-type=quorum";
+    assert_eq!(shown("echogen.dispatch.bulk"), intake);
+    let dead = "x-delivery-limit=1000000000 x-max-length=1000000 x-max-length-bytes=4294967296 \
+                x-overflow=reject-publish x-queue-type=quorum";
+    for name in ["echogen.sample.dead", "echogen.dispatch.bulk.dead", "echogen.notify.dead"] {
+        assert_eq!(shown(name), dead, "{name}");
     }
 }
 
@@ -51,7 +99,7 @@ fn a_delay_takes_the_smallest_tier_that_holds_it() {
     let topology = topology();
     let tier = |delay| {
         let route = topology.names().delayed_route(&QueueName::of(StageName::Sampler, Lane::Standard), delay).unwrap();
-        assert_eq!(route.routing_key, "echogen.sample");
+        assert_eq!(route.routing_key, "echogen.sample.standard");
         assert!(topology.exchanges.iter().any(|exchange| exchange.name == route.exchange), "{}", route.exchange);
         (route.exchange, route.wait.map(|wait| wait.as_millis()))
     };
@@ -91,7 +139,8 @@ fn classic_queues_have_no_arguments_of_quorum_queues() {
 
 #[test]
 fn it_prints_as_a_table_and_as_json() {
-    insta::assert_snapshot!(topology().to_string());
+    // Two partitions show how the others are named.
+    insta::assert_snapshot!(Topology::of(&AmqpConfig { partitions: 2, ..AmqpConfig::default() }).to_string());
     let json = serde_json::to_value(topology()).unwrap();
     assert_eq!(json["exchanges"][2]["kind"], "topic");
     assert_eq!(json["queues"][0]["arguments"]["x-queue-type"], "quorum");

@@ -12,7 +12,8 @@ use super::DeadLetter;
 pub struct Chosen {
     /// Letters of one of these jobs; empty for those of any job.
     pub jobs: BTreeSet<String>,
-    /// Letters of tasks that failed in one of these queues; empty for those of any queue.
+    /// Letters of tasks that failed in one of these [queues](StageName::dead_lettered) or in one that shares its dead letters;
+    /// empty for those of any queue.
     pub queues: BTreeSet<QueueName>,
     /// Letters whose reason contains this text, in upper or lower case.
     pub reason: Option<String>,
@@ -25,7 +26,7 @@ pub struct Chosen {
 impl Chosen {
     /// Returns the chosen queues, in the order of the stages.
     pub(super) fn queues(&self) -> Vec<QueueName> {
-        let queues = StageName::ALL.into_iter().flat_map(StageName::queues);
+        let queues = StageName::ALL.into_iter().flat_map(StageName::dead_lettered);
         queues.filter(|queue| self.queues.is_empty() || self.queues.contains(queue)).collect()
     }
 
@@ -43,14 +44,14 @@ impl Chosen {
 /// Returns the queues of a stage, or the queue of that name: as RabbitMQ shows it, with or without prefix and `.dead`.
 pub fn queues_named(text: &str) -> Option<Vec<QueueName>> {
     if let Ok(stage) = text.parse::<StageName>() {
-        return Some(stage.queues());
+        return Some(stage.dead_lettered());
     }
     let name = text.strip_suffix(".dead").unwrap_or(text);
     let is_named = |queue: &QueueName| {
         let short = queue.as_str().trim_start_matches("echogen.");
         name == short || name.strip_suffix(short).is_some_and(|prefix| prefix.ends_with('.'))
     };
-    let queue = StageName::ALL.into_iter().flat_map(StageName::queues).find(is_named)?;
+    let queue = StageName::ALL.into_iter().flat_map(StageName::dead_lettered).find(is_named)?;
     Some(vec![queue])
 }
 
@@ -62,11 +63,11 @@ mod tests {
 
     #[test]
     fn a_queue_is_named_as_operators_see_it() {
-        let sample = vec![QueueName::of(StageName::Sampler, Lane::Standard)];
+        let sample = StageName::Sampler.dead_lettered();
         for name in ["sampler", "sample", "echogen.sample", "echogen.sample.dead", "prod.eu.sample", "sample.dead"] {
             assert_eq!(queues_named(name).as_ref(), Some(&sample), "{name}");
         }
-        assert_eq!(queues_named("dispatcher").unwrap(), StageName::Dispatcher.queues());
+        assert_eq!(queues_named("dispatcher").unwrap(), StageName::Dispatcher.dead_lettered());
         assert_eq!(queues_named("dispatch.bulk").unwrap(), [QueueName::of(StageName::Dispatcher, Lane::Bulk)]);
         for name in ["", "resample", "dispatch", "echogen", "bulk"] {
             assert_eq!(queues_named(name), None, "{name}");

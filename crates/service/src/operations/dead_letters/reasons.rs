@@ -64,9 +64,8 @@ mod tests {
 
     #[test]
     fn reasons_are_counted_in_bounded_memory() {
-        let letter = |reason: &str| {
-            DeadLetter::new(&QueueName::of(StageName::Sampler, Lane::Standard), Message::default().parked(reason))
-        };
+        let queue = QueueName::of(StageName::Sampler, Lane::Standard);
+        let letter = |reason: &str| DeadLetter::new(&queue, Message::default().parked(&queue, reason));
         let mut counts = ReasonCounts::default();
         for number in 0..3_000 {
             counts.add(&letter("often"));

@@ -8,7 +8,7 @@ use std::{
 
 use echogen_adapters::amqp::{AmqpBroker, AmqpConfig};
 use echogen_ports::{Broker, Consumer, DEAD_LETTER_REASON, DEAD_LETTER_TIME, MemoryBroker};
-use echogen_protocol::{Lane, StageName};
+use echogen_protocol::StageName;
 use echogen_testkit::{CutProxy, RabbitMq, eventually};
 use jiff::SignedDuration;
 use tokio_util::task::TaskTracker;
@@ -21,11 +21,11 @@ const REASONS: [&str; 3] = ["the store is full", "Unreadable: no JSON", "4 tries
 type Arrived = Arc<Mutex<Vec<(QueueName, String)>>>;
 
 fn queues() -> Vec<QueueName> {
-    StageName::ALL.into_iter().flat_map(StageName::queues).collect()
+    StageName::ALL.into_iter().flat_map(StageName::dead_lettered).collect()
 }
 
 fn sampler() -> QueueName {
-    QueueName::of(StageName::Sampler, Lane::Standard)
+    QueueName("echogen.sample".to_owned())
 }
 
 /// A letter as it is parked.
@@ -48,7 +48,7 @@ impl Parked {
         let since = Timestamp::now() - SignedDuration::from_hours(self.hours);
         let headers = TaskHeaders { failures: 4, job: Some(self.job.clone()), ..TaskHeaders::default() };
         let message = Message { body: self.body.clone().into(), headers: headers.to_map() };
-        let mut message = message.parked(self.reason);
+        let mut message = message.parked(&self.queue, self.reason);
         message.headers.insert(DEAD_LETTER_TIME.to_owned(), since.to_string());
         broker.publish(&self.queue.dead_letters(), message).await.unwrap();
     }

@@ -221,7 +221,7 @@ mod tests {
     use std::sync::Arc;
 
     use echogen_ports::MemoryBroker;
-    use echogen_protocol::{Lane, StageTask};
+    use echogen_protocol::{Lane, Partitions, StageTask};
     use serde_json::json;
 
     use super::*;
@@ -261,7 +261,9 @@ mod tests {
         /// The URL and the prefix are only recorded in the note.
         fn submitter(&self, url: &str, prefix: &str) -> Submitter {
             let broker = Arc::new(self.broker.clone());
-            Submitter { broker, pictures: Pictures { work: None }, target: Target::of(url, prefix), amqp: None }
+            let (pictures, target) = (Pictures { work: None }, Target::of(url, prefix));
+            let partitions = Partitions::default();
+            Submitter { broker, pictures, target, partitions, amqp: None }
         }
 
         async fn run_at(&self, url: &str, prefix: &str, restart: bool) -> Result<BatchSummary, Failure> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use echogen_adapters::amqp::AmqpBroker;
 use echogen_ports::{Backoff, Broker, Fault, Message, Secret};
-use echogen_protocol::{Job, JobEvent, StageTask};
+use echogen_protocol::{Job, JobEvent, Partitions};
 use echogen_worker::Clock;
 
 pub use batch::{Batch, BatchOptions, BatchSummary, LineEnd};
@@ -33,6 +33,7 @@ pub struct Submitter {
     broker: Arc<dyn Broker>,
     pictures: Pictures,
     target: Target,
+    partitions: Partitions,
     amqp: Option<Arc<AmqpBroker>>,
 }
 
@@ -44,7 +45,8 @@ impl Submitter {
         let work = if store_url(config).is_some() { Some(Stores::open(config).await?.work) } else { None };
         let url = config.broker.url.as_ref().map_or("", Secret::expose);
         let target = Target::of(url, &config.broker.prefix);
-        Ok(Self { broker: Arc::clone(&amqp) as _, pictures: Pictures { work }, target, amqp: Some(amqp) })
+        let (broker, partitions) = (Arc::clone(&amqp) as _, config.partitions());
+        Ok(Self { broker, pictures: Pictures { work }, target, partitions, amqp: Some(amqp) })
     }
 
     /// Completes and validates a job: its picture becomes one that the dispatcher can read, and it gets an id derived
@@ -60,7 +62,7 @@ impl Submitter {
 
     /// Publishes a prepared job; returns after the broker has confirmed it.
     pub async fn send(&self, job: &Job) -> Result<(), Fault> {
-        let queue = job.queue();
+        let queue = job.intake(self.partitions);
         let span = tracing::info_span!("submit", job = %job.id);
         let message = in_new_trace(Message::of_job(job, Clock::system().now()), &span, "submit");
         for failures in 1..TRIES {

@@ -1,5 +1,7 @@
 //! Several queues under one limit, served by weight.
 
+use echogen_ports::DEAD_LETTER_QUEUE;
+use echogen_protocol::EncodeTask;
 use echogen_testkit::ReceivesAhead;
 
 use super::*;
@@ -50,19 +52,26 @@ async fn serve(jobs: &[(Lane, usize)], concurrency: u16) -> Arc<Order> {
     stage
 }
 
+/// Whether shares are the ideal ones but for the tasks of one round, in which credit finds its way.
+fn are_near(shares: [usize; 3], ideal: [usize; 3]) -> bool {
+    shares.into_iter().zip(ideal).all(|(share, ideal)| share.abs_diff(ideal) <= 7)
+}
+
 #[tokio::test(start_paused = true)]
 async fn under_full_load_each_lane_gets_its_share() {
     for concurrency in [1, 4, 7] {
         let all = [(Lane::Bulk, 200), (Lane::Standard, 200), (Lane::Interactive, 200)];
         let stage = serve(&all, concurrency).await;
-        assert_eq!(stage.shares(130), [80, 40, 10], "{concurrency} at once");
+        let shares = stage.shares(130);
+        assert!(are_near(shares, [80, 40, 10]), "{concurrency} at once: {shares:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_share_of_an_idle_lane_goes_to_the_others() {
     let stage = serve(&[(Lane::Bulk, 100), (Lane::Standard, 100)], 4).await;
-    assert_eq!(stage.shares(100), [0, 80, 20]);
+    let shares = stage.shares(100);
+    assert!(are_near(shares, [0, 80, 20]), "{shares:?}");
     let began = Instant::now();
     let stage = serve(&[(Lane::Bulk, 100)], 4).await;
     assert_eq!(stage.shares(100), [0, 0, 100]);
@@ -87,9 +96,65 @@ async fn the_limit_holds_for_all_lanes_together_and_a_retry_goes_back_to_its_own
     let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
     let running = tracker.spawn(worker.run(shutdown.clone()));
     eventually("it is parked", || broker.dead_letters(&bulk).len() == 1).await;
-    eventually("all are done", || broker.waiting(&next_queue()) == 9).await;
+    let followed = |lane| broker.waiting(&QueueName::of(StageName::Segmenter, lane));
+    eventually("all are done", || Lane::ALL.map(followed) == [3, 3, 3]).await;
     assert_eq!(stage.most_at_work.load(Ordering::SeqCst), 2);
     shutdown.cancel();
     running.await.unwrap().unwrap();
     assert_eq!(broker.unsettled(), 0);
+}
+
+/// A worker of the dispatcher's or another stage, of all queues of this number of partitions.
+fn worker_of<T: StageTask>(broker: &MemoryBroker, stage: Arc<Script<T>>, partitions: u16) -> Worker<Script<T>> {
+    let shared: Arc<dyn Broker> = Arc::new(broker.clone());
+    let results = ResultWriter::new(Arc::new(MemoryObjectStore::new()), Arc::clone(&shared), Clock::system(), "1.2.3");
+    let config = WorkerConfig { partitions: Partitions::clamped(partitions), ..config() };
+    Worker::new(stage, shared, Arc::new(results), config)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_keeps_its_lane_and_partition_whatever_becomes_of_it() {
+    let (broker, stage) = (MemoryBroker::new(), Arc::new(Script::<Job>::default()));
+    let worker = worker_of(&broker, Arc::clone(&stage), 8);
+    let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
+    let running = tracker.spawn(worker.run(shutdown.clone()));
+    let partition = Partitions::clamped(8).all().nth(5).unwrap();
+    let queue = QueueName::in_partition(StageName::Dispatcher, Lane::Bulk, partition);
+    for id in ["one", "flaky", "never"] {
+        // Its own lane is another one: the queue decides.
+        let job = Job { tenant: Some("somebody".to_owned()), ..job(id) };
+        broker.publish(&queue, Message::of_job(&job, Timestamp::UNIX_EPOCH)).await.unwrap();
+    }
+    eventually("it is parked", || broker.dead_letters(&queue).len() == 1).await;
+    assert_eq!((stage.tries("flaky"), stage.tries("never")), (3, 4), "a retry comes back to a queue that is consumed");
+    let next = QueueName::in_partition(StageName::Segmenter, Lane::Bulk, partition);
+    assert_eq!(next.as_str(), "echogen.segment.bulk.5");
+    eventually("both go on", || broker.waiting(&next) == 2).await;
+    let letter = &broker.dead_letters(&queue)[0];
+    assert_eq!(letter.headers[DEAD_LETTER_QUEUE], queue.as_str(), "a redrive finds its way back");
+    assert_eq!(queue.dead_letters().as_str(), "echogen.dispatch.bulk.dead");
+    shutdown.cancel();
+    running.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_version_left_in_the_queue_of_all_lanes_is_drained() {
+    let (broker, stage) = (MemoryBroker::new(), Arc::new(Script::<EncodeTask>::default()));
+    let before = StageName::Encoder.unsplit().unwrap();
+    for lane in Lane::ALL {
+        for wait in [0, 3] {
+            let job = Job { lane, ..job(&format!("{lane}-{wait}")) };
+            let task = EncodeTask { job, cutout: ContentHash::of(b"dog"), progress: Progress::default() };
+            let message = Message::of_task(&task, &TaskHeaders::default());
+            broker.publish_after(&before, message, Duration::from_secs(wait)).await.unwrap();
+        }
+    }
+    let worker = worker_of(&broker, Arc::clone(&stage), 8);
+    let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
+    let running = tracker.spawn(worker.run(shutdown.clone()));
+    let followed = |lane| broker.waiting(&QueueName::of(StageName::Segmenter, lane));
+    eventually("each goes on in its job's lane, also from a retry", || Lane::ALL.map(followed) == [2, 2, 2]).await;
+    eventually("nothing is left", || broker.waiting(&before) == 0 && broker.unsettled() == 0).await;
+    shutdown.cancel();
+    running.await.unwrap().unwrap();
 }

@@ -24,10 +24,11 @@ use std::{
 use async_trait::async_trait;
 use echogen_ports::{
     Backoff, Consumer, DEAD_LETTER_REASON, Event, EventStream, FaultKind, MemoryBroker, MemoryObjectStore, Message,
-    ObjectKey, ObjectStore,
+    ObjectKey, ObjectStore, QueueName,
 };
 use echogen_protocol::{
-    ContentHash, FailureKind, Job, JobResult, JobStatus, Lane, Progress, SegmentTask, StageName, TaskHeaders,
+    ContentHash, FailureKind, Job, JobResult, JobStatus, Lane, Partitions, Progress, SegmentTask, StageName,
+    TaskHeaders,
 };
 use echogen_testkit::{Duplicating, FailFirst, IgnoresPrefetch, LostAcks, eventually, job};
 use jiff::{Timestamp, ToSpan};
@@ -159,6 +160,7 @@ fn config() -> WorkerConfig {
     WorkerConfig {
         concurrency: 2,
         max_waiting_cost: u64::MAX,
+        partitions: Partitions::ONE,
         task_timeout_seconds: 10.0,
         max_attempts: 4,
         max_crashes: 3,

@@ -92,10 +92,12 @@ async fn waiting_for_a_turn_takes_no_time_of_an_attempt() {
 #[tokio::test(start_paused = true)]
 async fn work_that_has_begun_has_its_limit() {
     let turns = start(Duration::from_secs(11), 16).await;
+    let mut retries = turns.broker.subscribe("job.retrying").await.unwrap();
     turns.next_turn().await;
     sleep(Duration::from_secs(10)).await;
     assert_eq!(turns.received(), 2, "the second one came when the first had begun");
-    eventually("the first one is to come again", || turns.broker.waiting(&samples()) == 2).await;
+    let retried = retries.next().await.unwrap().to_job().unwrap();
+    assert_eq!(retried.subject.as_str(), "one", "it is to come again");
     turns.shutdown.cancel();
     turns.stage.turns.add_permits(1);
     turns.stop().await;
