@@ -193,6 +193,7 @@ pub(crate) fn headers() -> TaskHeaders {
         job: Some("order-7.b".to_owned()),
         reply_to: Some(reply_to()),
         content: None,
+        kilopixels: None,
         cost: None,
         settings: None,
         stage: Some("sampler".to_owned()),
