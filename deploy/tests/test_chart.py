@@ -10,7 +10,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from common import CHART, DEPLOY, PORT, ROLES, STAGES, load, program_commands, program_variables, settings_schema
+from common import CHART, DEPLOY, PORT, ROLES, load, program_commands, program_variables, settings_schema
 from helm_python.chart import Chart, lint
 from queries import check
 

@@ -1,7 +1,7 @@
 //! Measures what partitions of tenants cost RabbitMQ: `cargo run --release -p echogen-tests --bin bench-partitions`.
 //!
 //! For each number of partitions a fresh node is started, and on it an installation is declared. Reported are the number of
-//! queues, the time to declare them and to find them declared, the memory of the node beyond that of an empty one, the time from
+//! queues, the time to declare them and to find them declared, the memory that they take, the time from
 //! a restart after `kill -9` until every queue can be consumed, and messages a second (published, confirmed, received and
 //! acknowledged) while one partition of one lane is busy and while all are.
 #![expect(clippy::print_stdout, reason = "it reports to a person")]
@@ -97,11 +97,15 @@ async fn row(partitions: Partitions) -> anyhow::Result<String> {
     ))
 }
 
-/// The memory that the node has allocated.
+/// The memory that the node's quorum queues take; the rest of the node's memory varies by more than that.
 async fn memory_mib(server: &RabbitMq) -> anyhow::Result<f64> {
     let nodes: serde_json::Value = serde_json::from_str(&server.management_get("/api/nodes").await?)?;
-    let used = nodes.pointer("/0/mem_used").and_then(serde_json::Value::as_f64);
-    Ok(used.context("the node reports its memory")? / 1024.0 / 1024.0)
+    let name = nodes.pointer("/0/name").and_then(serde_json::Value::as_str).context("the node has a name")?;
+    let path = format!("/api/nodes/{name}/memory");
+    let memory: serde_json::Value = serde_json::from_str(&server.management_get(&path).await?)?;
+    let parts = memory.pointer("/memory").and_then(serde_json::Value::as_object).context("it reports its memory")?;
+    let of_queues = parts.iter().filter(|(part, _)| part.starts_with("quorum"));
+    Ok(of_queues.filter_map(|(_, bytes)| bytes.as_f64()).sum::<f64>() / 1024.0 / 1024.0)
 }
 
 /// Moves messages through these queues, each with a consumer.
