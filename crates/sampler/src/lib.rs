@@ -4,7 +4,7 @@
 //! A job that has a result is not sampled again.
 //!
 //! The networks are behind [`ImageSampler`], so that this stage's tests need no weights. [`GeneratorSampler`] is the
-//! implementation on a bundle's networks.
+//! implementation on a bundle's networks. Other networks get the same batches by a [`BatchThread`] of their own.
 
 mod batch_counters;
 mod batch_scheduler;
@@ -32,6 +32,7 @@ use tokio::sync::mpsc;
 
 pub use batch_counters::BatchCounters;
 pub use batch_scheduler::CloseReason;
+pub use batch_thread::{BatchNetworks, BatchThread, Part};
 pub use config::SamplerConfig;
 pub use generator_sampler::GeneratorSampler;
 pub use image_sampler::{ImageSampler, Made, SampleError, SampleRequest, Sampled, ScaleDone};
