@@ -120,18 +120,20 @@ fn compare(figures: &[Figure], is_recorded: bool) -> anyhow::Result<ExitCode> {
 }
 
 async fn one_round(servers: &Servers, jobs: usize, speeds: &mut Speeds) -> anyhow::Result<()> {
-    let (redis, s3) = (servers.redis.url(), servers.environment().s3("floor/"));
+    let redis = servers.redis.url();
+    // A folder of its own for each floor.
+    let s3 = || servers.environment().s3("floor/");
     let plan = floor::Plan { jobs, ..floor::Plan::default() };
     let with = |payload| floor::Plan { payload: Some(payload), ..plan.clone() };
     speeds.messages.push(one_floor("messages", servers, plan.clone()).await?);
     speeds.files.push(one_floor("files", servers, with(Payload::files(&redis).await?)).await?);
-    let objects = Payload::objects(&redis, s3.clone(), Subjects::New).await?;
+    let objects = Payload::objects(&redis, s3(), Subjects::New).await?;
     speeds.new.floor.push(one_floor("floor", servers, with(objects)).await?);
-    speeds.new.products.push(one_floor("products", servers, with(Payload::products(s3.clone()).await?)).await?);
+    speeds.new.products.push(one_floor("products", servers, with(Payload::products(s3()).await?)).await?);
     let with = |payload| floor::Plan { hops: KNOWN_HOPS, payload: Some(payload), ..plan.clone() };
-    let objects = Payload::objects(&redis, s3.clone(), Subjects::Known).await?;
+    let objects = Payload::objects(&redis, s3(), Subjects::Known).await?;
     speeds.known.floor.push(one_floor("floor, known subjects", servers, with(objects)).await?);
-    let products = Payload::products(s3).await?;
+    let products = Payload::products(s3()).await?;
     speeds.known.products.push(one_floor("products, known subjects", servers, with(products)).await?);
     both_loads(servers, jobs, speeds).await
 }
