@@ -52,6 +52,10 @@ newer-servers *ARGUMENTS:
 bench-pipeline:
     cargo run --release --locked -p echogen-tests --bin bench-pipeline
 
+# Measures the goodput when more is asked for than there is capacity.
+bench-overload:
+    cargo run --release --locked -p echogen-tests --bin bench-overload
+
 # Checks images, compose files, alerts, dashboards, the chart and the dependencies; --update writes what is generated.
 check-deploy *ARGUMENTS:
     deploy/check.sh {{ARGUMENTS}}

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use echogen_ports::{
     Broker, Consumer, Event, EventStream, Fault, MemoryBroker, MemoryCache, Message, ObjectKey, ObjectStore,
 };
-use echogen_protocol::{EventKind, JobEvent, JobResult, QueueName, SampleTask, StageName, StageTask};
+use echogen_protocol::{EventKind, JobEvent, JobResult, Partitions, QueueName, SampleTask, StageName, StageTask};
 use echogen_tests::producer;
 
 use crate::installation::{Installation, Store};
@@ -42,7 +42,7 @@ struct Losing {
 
 impl Losing {
     async fn lose(&self, queue: &QueueName, message: &Message) {
-        let is_before = self.before.iter().any(|stage| stage.queues().contains(queue));
+        let is_before = self.before.iter().any(|stage| stage.queues(Partitions::default()).contains(queue));
         let take = |times: usize| times.checked_sub(1);
         if !is_before || self.times.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_err() {
             return;

@@ -8,9 +8,6 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-/// The benchmark argument that replaces the recorded results with those of this run.
-pub const RECORD: &str = "--record";
-
 /// One measured number of a benchmark.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Figure {

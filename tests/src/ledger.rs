@@ -31,6 +31,8 @@ pub enum Hearing {
     /// An in-memory queue that is deleted with its connection, so that the measurement contains no additional durable
     /// hop.
     Light,
+    /// The same, and it hears of what happens on the way too: that sampling begins, that a try failed.
+    Steps,
 }
 
 /// All events that end a job or park it.
@@ -45,8 +47,12 @@ struct State {
     ends: HashMap<String, BTreeSet<(String, String)>>,
     kinds: BTreeMap<EventKind, u64>,
     parked: BTreeSet<String>,
+    completed: BTreeSet<String>,
     /// The time at which each job's first end was received.
     heard: HashMap<String, Instant>,
+    /// The time at which the beginning of each job's sampling was received.
+    begun: HashMap<String, Instant>,
+    retries: u64,
     told: u64,
 }
 
@@ -93,7 +99,8 @@ impl Ledger {
             arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
         }
         channel.queue_declare(queue.as_str().into(), options, arguments).await?;
-        for kind in ["completed", "failed", "cancelled", "expired", "parked"] {
+        let on_the_way: &[&str] = if hearing == Hearing::Steps { &["sampling", "retrying"] } else { &[] };
+        for kind in ["completed", "failed", "cancelled", "expired", "parked"].iter().chain(on_the_way) {
             let key = format!("job.{kind}.#");
             let (bind, none) = (QueueBindOptions::default(), FieldTable::default());
             channel
@@ -119,12 +126,25 @@ impl Ledger {
 
     fn note(&self, event: &JobEvent) {
         let mut state = self.lock();
-        state.told += 1;
         let job = event.subject.to_string();
+        match event.kind {
+            EventKind::Sampling => {
+                state.begun.entry(job).or_insert_with(Instant::now);
+                return;
+            }
+            EventKind::Retrying => {
+                state.retries += 1;
+                return;
+            }
+            _ => state.told += 1,
+        }
         if event.kind.ends_job() {
             let moment = event.data.get("finished").map(ToString::to_string).unwrap_or_default();
             if state.ends.entry(job.clone()).or_default().insert((event.id.clone(), moment)) {
                 *state.kinds.entry(event.kind).or_default() += 1;
+            }
+            if event.kind == EventKind::Completed {
+                state.completed.insert(job.clone());
             }
             state.heard.entry(job).or_insert_with(Instant::now);
         } else {
@@ -157,6 +177,11 @@ impl Ledger {
         self.lock().ends.contains_key(job)
     }
 
+    /// Returns whether a job was completed.
+    pub fn is_completed(&self, job: &str) -> bool {
+        self.lock().completed.contains(job)
+    }
+
     /// Returns whether a job was parked among the dead letters.
     pub fn is_parked(&self, job: &str) -> bool {
         self.lock().parked.contains(job)
@@ -167,7 +192,22 @@ impl Ledger {
         self.lock().heard.get(job).copied()
     }
 
-    /// Returns the number of events received, repeated ones included.
+    /// Returns when the beginning of a job's sampling was received.
+    pub fn begun(&self, job: &str) -> Option<Instant> {
+        self.lock().begun.get(job).copied()
+    }
+
+    /// Returns the number of tries that failed and were followed by another.
+    pub fn retries(&self) -> u64 {
+        self.lock().retries
+    }
+
+    /// Returns the number of jobs that were parked among the dead letters.
+    pub fn parked(&self) -> usize {
+        self.lock().parked.len()
+    }
+
+    /// Returns the number of events received of ends and parked jobs, repeated ones included.
     pub fn told(&self) -> u64 {
         self.lock().told
     }

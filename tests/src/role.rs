@@ -1,6 +1,6 @@
 //! A role as it runs in a process of its own: the service's entry point with constant networks.
 
-use std::{net::SocketAddr, process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
 use echogen_adapters::{CallbackConfig, S3Config, S3ObjectStore, amqp::AmqpConfig};
@@ -15,7 +15,7 @@ use echogen_telemetry::{LogFormat, Options};
 use echogen_worker::WorkerConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::{callback_server::trusting, constant};
+use crate::{callback_server::trusting, constant, device};
 
 /// The first argument of a process that is to run a role; the role's name and its environment, as JSON, follow.
 pub const ROLE_ARGUMENT: &str = "run-role";
@@ -54,6 +54,12 @@ pub struct RoleEnvironment {
     pub secret_key: String,
     /// Duration of each constant network's answer, in milliseconds.
     pub delay_ms: u64,
+    /// Duration of each picture on a simulated device, in milliseconds; without it a constant network answers.
+    pub picture_ms: Option<u64>,
+    /// Time limit of an attempt in seconds.
+    pub task_timeout_seconds: f64,
+    /// The ports of roles' endpoints by the roles' names; any other role takes a free one.
+    pub ports: BTreeMap<String, u16>,
     /// Maximum number of concurrent tasks.
     pub concurrency: u16,
     /// Maximum number of messages in a stage's queue.
@@ -79,7 +85,7 @@ impl RoleEnvironment {
             // The scenarios contain outages of 20 seconds. With fewer attempts jobs would be parked and have to be
             // redriven by hand.
             max_attempts: 12,
-            task_timeout_seconds: 20.0,
+            task_timeout_seconds: self.task_timeout_seconds,
             grace_seconds: 10.0,
             backoff: Backoff { first_seconds: 0.25, factor: 2.0, max_seconds: 8.0 },
             ..WorkerConfig::default()
@@ -126,7 +132,14 @@ pub fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
     with_deep_stacks();
     let filter = std::env::var(LOG_VARIABLE).unwrap_or_else(|_| "off".to_owned());
     let telemetry = echogen_telemetry::init(&Options { format: LogFormat::Plain, filter, otlp: None })?;
-    let (config, networks) = (environment.config(), constant::networks(Duration::from_millis(environment.delay_ms)));
+    let mut config = environment.config();
+    if let Some(port) = environment.ports.get(name) {
+        config.telemetry.listen = Some(Listen::At(SocketAddr::from(([127, 0, 0, 1], *port))));
+    }
+    let networks = match environment.picture_ms {
+        Some(picture) => device::networks(Duration::from_millis(picture), &config.sampler)?,
+        None => constant::networks(Duration::from_millis(environment.delay_ms)),
+    };
     let exit: Exit = block_on(echogen_service::run(&[role], &networks, &config, &telemetry))?;
     Ok(exit.into())
 }

@@ -1,6 +1,7 @@
 //! The whole system on private servers: RabbitMQ, Redis, S3, and a process for each role.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -67,6 +68,9 @@ impl Servers {
             access_key: self.s3.access_key().to_owned(),
             secret_key: self.s3.secret_key().to_owned(),
             delay_ms: 0,
+            picture_ms: None,
+            task_timeout_seconds: 20.0,
+            ports: BTreeMap::new(),
             concurrency: 32,
             stage_limit: 1_000_000,
             certificates: String::new(),
@@ -97,6 +101,11 @@ impl System {
     /// Starts the roles for measuring: the ledger's queue is cheap, and would lose events during an outage.
     pub async fn start_for_measuring(environment: &RoleEnvironment) -> anyhow::Result<Self> {
         Self::heard(environment, &environment.amqp_url, Hearing::Light).await
+    }
+
+    /// The same, and the ledger hears of what happens to jobs on the way.
+    pub async fn start_with_steps(environment: &RoleEnvironment) -> anyhow::Result<Self> {
+        Self::heard(environment, &environment.amqp_url, Hearing::Steps).await
     }
 
     async fn heard(environment: &RoleEnvironment, ledger_url: &str, hearing: Hearing) -> anyhow::Result<Self> {

@@ -22,7 +22,7 @@ use crate::{BatchCounters, SampleError, SampleRequest, Sampled, SamplerConfig, b
 const WAITING: usize = 65_536;
 
 /// The networks, which run on a thread of their own.
-pub(crate) trait BatchNetworks: Send + 'static {
+pub trait BatchNetworks: Send + 'static {
     /// The decoded data that a request needs on the thread.
     type Subject;
 
@@ -40,22 +40,25 @@ pub(crate) trait BatchNetworks: Send + 'static {
 }
 
 /// A request's share of a batch.
-pub(crate) struct Part<'a, T> {
-    pub(crate) request: &'a SampleRequest,
-    pub(crate) subject: &'a T,
-    pub(crate) seeds: Vec<u64>,
+pub struct Part<'a, T> {
+    /// The request.
+    pub request: &'a SampleRequest,
+    /// What the networks have prepared for it.
+    pub subject: &'a T,
+    /// The seeds of the pictures that this batch makes.
+    pub seeds: Vec<u64>,
 }
 
 /// A handle to the thread. When it is dropped, the thread finishes the waiting requests and ends.
 #[derive(Debug)]
-pub(crate) struct BatchThread {
+pub struct BatchThread {
     thread: InferenceThread<BatchRequest, Sampled, SampleError>,
     counters: Arc<BatchCounters>,
 }
 
 impl BatchThread {
     /// Starts a thread called `name`. Fails if the operating system cannot create one.
-    pub(crate) fn start(name: &str, config: &SamplerConfig, networks: impl BatchNetworks) -> std::io::Result<Self> {
+    pub fn start(name: &str, config: &SamplerConfig, networks: impl BatchNetworks) -> std::io::Result<Self> {
         let limits = Limits {
             max_images: config.max_batch.max(1),
             max_kv_bytes: config.max_kv_bytes,
@@ -69,7 +72,7 @@ impl BatchThread {
 
     /// Samples the pictures of one request. `kv_bytes` is the size of each picture's key-value caches, `max_images`
     /// the maximum number of pictures of this shape in one batch. Dropping the future cancels the request.
-    pub(crate) async fn ask(
+    pub async fn ask(
         &self,
         request: SampleRequest,
         schedule: Schedule,
@@ -83,7 +86,7 @@ impl BatchThread {
     }
 
     /// Returns the counters of the batches run so far.
-    pub(crate) fn counters(&self) -> &BatchCounters {
+    pub fn counters(&self) -> &BatchCounters {
         &self.counters
     }
 }

@@ -38,8 +38,8 @@ pub struct SampleRequest {
     pub subject: Bytes,
     /// Whether the pictures must not share a batch with another job's.
     pub alone: bool,
-    /// Receives a message before every scale.
-    pub progress: mpsc::UnboundedSender<ScaleDone>,
+    /// Receives a message before every scale, and after a batch that left pictures for another one.
+    pub progress: mpsc::UnboundedSender<Step>,
     /// Receives the pictures, each as soon as it is made.
     pub made: mpsc::UnboundedSender<Made>,
 }
@@ -54,12 +54,28 @@ pub struct Made {
 }
 
 impl SampleRequest {
+    /// Tells the caller what happens.
+    pub fn report(&self, step: Step) {
+        if self.progress.send(step).is_err() {
+            debug!("no receiver for the progress of the pictures");
+        }
+    }
+
     /// Sends a picture to the caller, who may no longer wait.
     pub fn send(&self, index: usize, image: RgbImage) {
         if self.made.send(Made { index, image }).is_err() {
             debug!("a picture is dropped, its caller no longer waits");
         }
     }
+}
+
+/// What happens to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The next scale begins.
+    Scale(ScaleDone),
+    /// The rest of the pictures waits for another batch, behind other requests.
+    Waits,
 }
 
 /// The progress of a job's pictures.

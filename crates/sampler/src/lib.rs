@@ -4,7 +4,7 @@
 //! A job that has a result is not sampled again.
 //!
 //! The networks are behind [`ImageSampler`], so that this stage's tests need no weights. [`GeneratorSampler`] is the
-//! implementation on a bundle's networks.
+//! implementation on a bundle's networks. Other networks get the same batches by a [`BatchThread`] of their own.
 
 mod batch_counters;
 mod batch_scheduler;
@@ -32,9 +32,10 @@ use tokio::sync::mpsc;
 
 pub use batch_counters::BatchCounters;
 pub use batch_scheduler::CloseReason;
+pub use batch_thread::{BatchNetworks, BatchThread, Part};
 pub use config::SamplerConfig;
 pub use generator_sampler::GeneratorSampler;
-pub use image_sampler::{ImageSampler, Made, SampleError, SampleRequest, Sampled, ScaleDone};
+pub use image_sampler::{ImageSampler, Made, SampleError, SampleRequest, Sampled, ScaleDone, Step};
 
 use job_pictures::JobPictures;
 
@@ -137,14 +138,18 @@ impl Sampler {
             tokio::select! {
                 // Progress is polled first, so that no scale is published after sampling has ended.
                 biased;
-                // The next scale begins. When the sender is dropped, this arm is disabled and the others remain.
-                Some(step) = steps.recv() => {
-                    context.begin();
-                    if is_first || self.scale_events {
-                        tell_step(job, step, context).await;
+                // The next scale begins, or the rest waits for another batch. When the sender is dropped, this arm is disabled and the others remain.
+                Some(step) = steps.recv() => match step {
+                    Step::Scale(scale) => {
+                        context.begin();
+                        if is_first || self.scale_events {
+                            tell_scale(job, scale, context).await;
+                        }
+                        is_first = false;
                     }
-                    is_first = false;
-                }
+                    // Under load a large job waits long between its batches, and nothing is wrong with it.
+                    Step::Waits => context.wait(),
+                },
                 // A picture is stored. One note for all that were made together.
                 Some(stored) = storing.next(), if !storing.is_empty() => {
                     let (index, image) = stored?;
@@ -255,10 +260,10 @@ async fn encode(image: RgbImage, format: ImageFormat, quality: u8) -> Result<Byt
     Ok(encoded.map_err(|error| Fault::from_error(FaultKind::Internal, error))?.into())
 }
 
-async fn tell_step(job: &Job, step: ScaleDone, context: &StageContext) {
-    let data = serde_json::json!({ "scale": step.done, "scales": step.total });
+async fn tell_scale(job: &Job, scale: ScaleDone, context: &StageContext) {
+    let data = serde_json::json!({ "scale": scale.done, "scales": scale.total });
     let event = JobEvent::new(EventKind::Sampling, &job.id, context.clock.now(), data);
-    context.publish(event.with_part(step.done)).await;
+    context.publish(event.with_part(scale.done)).await;
 }
 
 fn file_format(format: OutputFormat) -> ImageFormat {

@@ -19,13 +19,17 @@ use echogen_protocol::{
 };
 use echogen_worker::{CachedObjects, Clock, Outcome, ProductsConfig, ResultWriter, Stage, StageContext};
 
-use crate::{ImageSampler, SampleError, SampleRequest, Sampled, Sampler, SamplerConfig, ScaleDone};
+use tokio::{sync::Notify, time::Instant};
+
+use crate::{ImageSampler, SampleError, SampleRequest, Sampled, Sampler, SamplerConfig, ScaleDone, Step};
 
 #[derive(Debug, Default)]
 struct FakeSampler {
     runs: AtomicUsize,
     /// After so many pictures a request fails; 0 for none.
     stops_after: AtomicUsize,
+    /// If there is one, a request waits for it between two batches.
+    next_turn: Mutex<Option<Arc<Notify>>>,
     /// The seeds of each request.
     asked: Mutex<Vec<Vec<u64>>>,
 }
@@ -59,7 +63,15 @@ impl ImageSampler for FakeSampler {
         self.runs.fetch_add(1, Ordering::Relaxed);
         self.asked.lock().unwrap().push(request.seeds.clone());
         for done in 1..=2 {
-            request.progress.send(ScaleDone { done, total: 2 }).map_err(|error| SampleError::Failed(error.into()))?;
+            let step = Step::Scale(ScaleDone { done, total: 2 });
+            request.progress.send(step).map_err(|error| SampleError::Failed(error.into()))?;
+            tokio::task::yield_now().await;
+        }
+        let turn = self.next_turn.lock().unwrap().clone();
+        if let Some(turn) = turn {
+            request.report(Step::Waits);
+            turn.notified().await;
+            request.report(Step::Scale(ScaleDone { done: 1, total: 2 }));
             tokio::task::yield_now().await;
         }
         if request.subject.is_empty() {
@@ -147,6 +159,30 @@ async fn pictures_result_and_event_come_out() {
     let mut ends = bench.broker.consume(&QueueName::of(StageName::Notifier, Lane::default()), 1).await.unwrap();
     let end = tokio::time::timeout(Duration::from_secs(10), ends.receive()).await.unwrap().unwrap().unwrap();
     assert_eq!(NotifyTask::parse(&end.message.body).unwrap().event.kind, EventKind::Completed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_waits_for_its_next_batch_takes_no_time_of_its_attempt() {
+    let bench = bench().await;
+    let (turn, limit) = (Arc::new(Notify::new()), bench.context.time_limit.clone());
+    *bench.sampler.next_turn.lock().unwrap() = Some(turn.clone());
+    let hours = |hours: u64| Instant::now() + Duration::from_secs(hours * 3_600);
+    let until = async |is_running: bool| {
+        for _ in 0..1_000 {
+            if (limit.until() < hours(2)) == is_running {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("the limit runs: {}", !is_running);
+    };
+    let waiting = async {
+        until(false).await;
+        turn.notify_one();
+        until(true).await;
+    };
+    let (outcome, ()) = tokio::join!(bench.stage.run(task(job()), &bench.context), waiting);
+    assert_eq!(outcome.unwrap(), Outcome::Done);
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use super::{
     pending::{BatchRequest, Pending},
 };
 use crate::{
-    BatchCounters, SampleError, Sampled,
+    BatchCounters, SampleError, Sampled, Step,
     batch_counters::ScaleClock,
     batch_scheduler::{Batch, BatchScheduler, Limits, Next, Waiting},
 };
@@ -231,6 +231,7 @@ impl<N: BatchNetworks> Batches<N> {
                 pending.finish();
             } else {
                 // Its other pictures are still waiting in the scheduler.
+                pending.asked.request.report(Step::Waits);
                 self.pending.insert(ticket, pending);
             }
         }
@@ -247,6 +248,7 @@ impl<N: BatchNetworks> Batches<N> {
             self.scheduler.remove(ticket);
             if !pending.is_abandoned() {
                 again += 1;
+                pending.asked.request.report(Step::Waits);
                 share.into_iter().rev().for_each(|index| pending.missing.push_front(index));
                 self.wait(ticket, pending, true);
             }

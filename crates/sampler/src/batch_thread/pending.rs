@@ -5,9 +5,8 @@ use std::{collections::VecDeque, time::Instant};
 use echogen_imaging::RgbImage;
 use echogen_models::echogen::Schedule;
 use echogen_worker::RequestHandle;
-use tracing::debug;
 
-use crate::{SampleError, SampleRequest, Sampled, ScaleDone};
+use crate::{SampleError, SampleRequest, Sampled, ScaleDone, Step};
 
 /// A request as the caller sends it to the thread.
 #[derive(Debug)]
@@ -45,9 +44,7 @@ pub(super) struct Watcher {
 impl Watcher {
     /// Reports that another scale of `images` pictures begins.
     pub(super) fn report_scale(&mut self, request: &SampleRequest, images: usize) {
-        if request.progress.send(ScaleDone { done: self.done, total: self.total }).is_err() {
-            debug!("no receiver for the progress of the scales");
-        }
+        request.report(Step::Scale(ScaleDone { done: self.done, total: self.total }));
         self.done = (self.done + images).min(self.total);
     }
 }

@@ -9,7 +9,7 @@ use echogen_protocol::{OutputFormat, Parameters, PerScale, PixelBudget};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::*;
-use crate::{CloseReason, Made, ScaleDone};
+use crate::{CloseReason, Made, Step};
 
 /// Paints every picture in its seed; waits for a message before each scale.
 struct FakeNetworks {
@@ -54,8 +54,8 @@ struct Bench {
     thread: Arc<BatchThread>,
     gate: sync_mpsc::Sender<()>,
     batches: Arc<Mutex<Vec<Vec<u64>>>>,
-    progress: mpsc::UnboundedSender<ScaleDone>,
-    steps: mpsc::UnboundedReceiver<ScaleDone>,
+    progress: mpsc::UnboundedSender<Step>,
+    steps: mpsc::UnboundedReceiver<Step>,
     asked: JoinSet<Result<Vec<u64>, SampleError>>,
 }
 
@@ -180,9 +180,13 @@ async fn a_job_larger_than_a_batch_is_cut_and_shares_with_others() {
     assert_eq!(*bench.batches.lock().unwrap(), [vec![1, 2, 3, 4], vec![5, 6, 7]]);
     let mut reported = Vec::new();
     while let Ok(step) = bench.steps.try_recv() {
-        reported.push((step.done, step.total));
+        reported.push(match step {
+            Step::Scale(scale) => Some((scale.done, scale.total)),
+            Step::Waits => None,
+        });
     }
-    assert_eq!(reported, [(0, 12), (4, 12), (8, 12), (0, 2), (10, 12), (1, 2)], "each job gets its own progress");
+    let scales = [Some((0, 12)), Some((4, 12)), None, Some((8, 12)), Some((0, 2)), Some((10, 12)), Some((1, 2))];
+    assert_eq!(reported, scales, "each job gets its own progress, and hears when the rest waits for another batch");
 }
 
 /// Aborts the caller and waits until its task has ended, because the thread does not wait for the test.

@@ -130,6 +130,11 @@ impl StageContext {
         drop(self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
+    /// The work waits for another turn: until it goes on, the time limit does not run.
+    pub fn wait(&self) {
+        self.time_limit.pause();
+    }
+
     /// Checks that the sender named products by the same settings as this stage; `same` says whether two settings name the
     /// same. A sender of an earlier version does not say.
     ///

@@ -38,6 +38,11 @@ impl TimeLimit {
         self.until.send_replace(end.into_iter().chain(self.deadline).min());
     }
 
+    /// The limit does not run until it is started again.
+    pub(crate) fn pause(&self) {
+        self.until.send_replace(self.deadline);
+    }
+
     /// When it is over; in thirty years if it does not run and the job has no deadline.
     pub fn until(&self) -> Instant {
         self.until.borrow().unwrap_or_else(|| Instant::now() + FOREVER)
@@ -89,6 +94,26 @@ mod tests {
         let began = Instant::now();
         assert_eq!(limit.bound(work).await, Err(Over));
         assert_eq!(began.elapsed(), 46 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_does_not_run_while_the_work_waits_for_another_turn() {
+        let limit = TimeLimit::new(10 * SECOND, None);
+        let began = Instant::now();
+        let work = async {
+            limit.restart();
+            sleep(9 * SECOND).await;
+            limit.pause();
+            sleep(3_600 * SECOND).await;
+            limit.restart();
+            sleep(11 * SECOND).await;
+        };
+        assert_eq!(limit.bound(work).await, Err(Over));
+        assert_eq!(began.elapsed(), 3_619 * SECOND);
+        let limit = TimeLimit::new(10 * SECOND, Some(Instant::now() + 20 * SECOND));
+        limit.restart();
+        limit.pause();
+        assert_eq!(limit.bound(sleep(21 * SECOND)).await, Err(Over), "the job's deadline holds");
     }
 
     #[tokio::test(start_paused = true)]

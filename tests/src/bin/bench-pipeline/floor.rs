@@ -3,8 +3,9 @@
 //! It does what every durable pipeline must do, as fast as the client library allows: quorum queues, a confirm for
 //! every message, acknowledgement after the confirm, a prefetch of 256, pipelined confirms and acknowledgements, and
 //! one connection for each hop, as if each were a process of its own. It has no parsing, no retries, no traces and no
-//! events. With a [`Payload`] the last hop also reads a value from Redis and stores the objects that a job would
-//! store, as any program must that produces something from its messages.
+//! events. With a [`Payload`] the hop before the last also stores objects, as any program must that produces something
+//! from its messages: those that a job of EchoGen stores, after a value was read from Redis, or only those that users
+//! see. The last hop is that of the notices.
 
 use std::{
     fmt,
@@ -44,13 +45,13 @@ pub(crate) struct Plan {
     pub(crate) idle_jobs: usize,
     /// Maximum number of unacknowledged deliveries of a hop.
     pub(crate) prefetch: u16,
-    /// What the last hop does in addition.
+    /// What the hop before the last does in addition.
     pub(crate) payload: Option<Payload>,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { hops: 4, jobs: 5_000, job_bytes: 600, idle_jobs: 200, prefetch: 256, payload: None }
+        Self { hops: 5, jobs: 5_000, job_bytes: 600, idle_jobs: 200, prefetch: 256, payload: None }
     }
 }
 
@@ -61,6 +62,8 @@ pub(crate) enum Payload {
     File(Reading, Arc<TempDir>),
     /// Reads a value from Redis and makes the S3 calls that EchoGen must make.
     Objects(Reading, Arc<S3ObjectStore>, Subjects),
+    /// Stores what users see: the picture and the result.
+    Products(Arc<S3ObjectStore>, Arc<AtomicUsize>),
 }
 
 /// Which subjects the jobs have.
@@ -85,8 +88,8 @@ const READ: usize = 64 * 1024;
 /// Size of the file in bytes.
 const WRITTEN: usize = 100 * 1024;
 
-/// Sizes of the objects in bytes: picture, cut-out, record, encoded subject, generated picture, result.
-const OBJECTS: [usize; 6] = [100, 100, 300, 64 * 1024, 400, 1_500];
+/// Sizes of the objects in bytes: picture, encoded subject, generated picture, result.
+const OBJECTS: [usize; 4] = [100, 64 * 1024, 400, 1_500];
 
 impl Reading {
     const KEY: &str = "floor";
@@ -118,6 +121,11 @@ impl Payload {
         Ok(Self::Objects(Reading::prepare(redis).await?, Arc::new(S3ObjectStore::open(s3).await?), subjects))
     }
 
+    /// Creates the payload of what users see.
+    pub(crate) async fn products(s3: S3Config) -> anyhow::Result<Self> {
+        Ok(Self::Products(Arc::new(S3ObjectStore::open(s3).await?), Arc::default()))
+    }
+
     async fn handle(&self) -> anyhow::Result<()> {
         match self {
             Self::File(reading, folder) => {
@@ -125,29 +133,39 @@ impl Payload {
                 tokio::fs::write(folder.path().join(number.to_string()), vec![b'x'; WRITTEN]).await?;
             }
             Self::Objects(reading, store, subjects) => call_store(store, *subjects, reading.read().await?).await?,
+            Self::Products(store, number) => store_products(store, number.fetch_add(1, Ordering::Relaxed)).await?,
         }
         Ok(())
     }
 }
 
-/// Makes the calls that a job needs (`tests/it/store_calls.rs` counts them): stores its subject's picture, which may
-/// exist already; for a new subject the cut-out, its record and the encoded subject; reads a result that is absent;
-/// stores the picture and the result.
+/// Makes the calls that a job needs (`tests/it/store_calls.rs` counts them): for a new subject it stores the subject's
+/// picture and the encoded subject; it reads a result that is absent, and stores the picture and the result.
 async fn call_store(store: &S3ObjectStore, subjects: Subjects, number: usize) -> anyhow::Result<()> {
-    let [image, cutout, record, subject, picture, result] = OBJECTS.map(|size| Bytes::from(vec![b'x'; size]));
-    let key = |name: &str| ObjectKey::new(format!("floor/{}/{number}-{name}", std::process::id()));
+    let [image, subject, ..] = objects();
+    let key = |name: &str| key(number, name);
     if subjects == Subjects::New {
         ensure!(store.put_if_absent(&key("image")?, image).await?, "the object is there already");
-        for (name, bytes) in [("cutout", cutout), ("record", record), ("subject", subject)] {
-            store.put(&key(name)?, bytes).await?;
-        }
-    } else {
-        store.put_if_absent(&ObjectKey::new("floor/image")?, image).await?;
+        store.put(&key("subject")?, subject).await?;
     }
     ensure!(store.get(&key("result")?, 1_000).await?.is_none(), "an object came from nowhere");
-    ensure!(store.put_if_absent(&key("picture")?, picture).await?, "the object is there already");
-    ensure!(store.put_if_absent(&key("result")?, result).await?, "the object is there already");
+    store_products(store, number).await
+}
+
+/// Stores the picture, then the result.
+async fn store_products(store: &S3ObjectStore, number: usize) -> anyhow::Result<()> {
+    let [.., picture, result] = objects();
+    ensure!(store.put_if_absent(&key(number, "picture")?, picture).await?, "the object is there already");
+    ensure!(store.put_if_absent(&key(number, "result")?, result).await?, "the object is there already");
     Ok(())
+}
+
+fn objects() -> [Bytes; OBJECTS.len()] {
+    OBJECTS.map(|size| Bytes::from(vec![b'x'; size]))
+}
+
+fn key(number: usize, name: &str) -> anyhow::Result<ObjectKey> {
+    Ok(ObjectKey::new(format!("floor/{}/{number}-{name}", std::process::id()))?)
 }
 
 /// The measured results.
@@ -190,7 +208,7 @@ pub(crate) async fn run(url: &str, plan: &Plan) -> anyhow::Result<Report> {
     let mut hops = JoinSet::new();
     for (hop, queue) in queues.iter().enumerate() {
         let next = queues.get(hop + 1).cloned();
-        let payload = plan.payload.clone().filter(|_| next.is_none());
+        let payload = plan.payload.clone().filter(|_| hop + 2 == plan.hops);
         let mut hop = Hop::open(url, queue, next, plan.prefetch, arrived.clone()).await?;
         hop.payload = payload;
         hops.spawn(hop.run());
@@ -282,14 +300,12 @@ impl Hop {
     }
 
     async fn pass_on(&self, delivery: lapin::message::Delivery) -> anyhow::Result<()> {
+        if let Some(payload) = &self.payload {
+            payload.handle().await?;
+        }
         match &self.next {
             Some(next) => publish(&self.sink, next, &delivery.data).await?,
-            None => {
-                if let Some(payload) = &self.payload {
-                    payload.handle().await?;
-                }
-                self.arrived.send(Instant::now())?;
-            }
+            None => self.arrived.send(Instant::now())?,
         }
         ensure!(delivery.ack(BasicAckOptions::default()).await?, "an acknowledgement was not sent");
         Ok(())

@@ -1,48 +1,48 @@
 //! Measures the overhead of queues, stores and stages: `cargo run --release -p echogen-tests --bin bench-pipeline [--
-//! JOBS]`.
+//! --help]`.
 //!
 //! It uses real servers, a process for each role, and constant networks, under two loads: jobs with a new subject
-//! each, which go through all four stages; and jobs of a few known subjects, which go through two. Each load is
-//! compared with its floor, measured in turn on the same servers: a minimal client that moves as many messages through
-//! as many durable queues and stores the same products with the same S3 calls. Two more floors are shown beside the
-//! four stages: one only moves messages; the other reads 64 KB from Redis for each message and writes 100 KB into a
-//! file, so it depends on the disk.
+//! each, which go through all stages; and jobs of a few known subjects, which the segmenter and the encoder never see.
+//! Each load is compared with two floors, measured in turn on the same servers: a minimal client that moves as many
+//! messages through as many durable queues and makes the same S3 calls; and the same client that leaves only what users
+//! see, the picture and `result.json`. Two more floors are shown beside the new subjects: one only moves messages; the
+//! other reads 64 KB from Redis for each message and writes 100 KB into a file, so it depends on the disk.
 //!
-//! The last lines compare the medians with the recorded ones; `--record` records those of this run.
+//! The last lines compare the medians with the recorded ones; `--record` records those of this run. `--hops` prints
+//! instead where the time of a single job goes.
 #![expect(clippy::print_stdout, reason = "it reports to a person")]
 
 mod floor;
+mod hops;
+mod speeds;
 
 use std::{
     process::ExitCode,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
+use clap::Parser;
 use echogen_protocol::Job;
 use echogen_tests::{
-    baseline::{self, Figure, RECORD},
+    baseline::{self, Figure},
     producer,
     role::{self, ROLE_ARGUMENT, RoleEnvironment},
     system::{Servers, System},
 };
 
 use floor::{Payload, Subjects};
-
-/// Number of jobs of one measurement.
-const JOBS: usize = 5_000;
+use speeds::Speeds;
 
 /// Number of subjects of the load with known subjects.
 const KNOWN: u64 = 50;
 
-/// Number of durable queues that a job of a known subject goes through: the dispatcher's and the sampler's.
-const KNOWN_HOPS: usize = 2;
+/// Number of durable queues that a job of a known subject goes through: those of the dispatcher, the sampler and the
+/// notifier.
+const KNOWN_HOPS: usize = 3;
 
 /// Number of single jobs on the idle system.
 const SINGLE: usize = 200;
-
-/// Number of measurements of the system and of each floor, in turn; the medians are compared.
-const ROUNDS: usize = 3;
 
 /// This benchmark's table in the file of recorded results.
 const BENCHMARK: &str = "bench-pipeline";
@@ -50,11 +50,31 @@ const BENCHMARK: &str = "bench-pipeline";
 /// Timeout of one measurement.
 const LIMIT: Duration = Duration::from_secs(300);
 
+/// Measures the overhead of queues, stores and stages, on private servers.
+#[derive(Clone, Debug, Parser)]
+struct Settings {
+    /// Number of jobs of one measurement.
+    #[arg(default_value_t = 5_000)]
+    jobs: usize,
+    /// Number of measurements of the system and of each floor, in turn; the medians are compared.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Replace the recorded results with those of this run.
+    #[arg(long)]
+    record: bool,
+    /// Print where the time of a single job goes, and measure nothing else.
+    #[arg(long)]
+    hops: bool,
+    /// Measure the CPU seconds of the roles alone, without the floors.
+    #[arg(long)]
+    cpu: bool,
+}
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let ended = match arguments.split_first() {
         Some((first, rest)) if first == ROLE_ARGUMENT => role::run(rest),
-        _ => measure_as_asked(&arguments),
+        _ => measure(&Settings::parse()),
     };
     match ended {
         Ok(exit) => exit,
@@ -65,97 +85,66 @@ fn main() -> ExitCode {
     }
 }
 
-/// Jobs per second of every round; for EchoGen also CPU seconds per 1,000 jobs, of the four roles together.
-#[derive(Default)]
-struct Speeds {
-    messages: Vec<f64>,
-    files: Vec<f64>,
-    floor: Vec<f64>,
-    new: Vec<f64>,
-    new_cpu: Vec<f64>,
-    known_floor: Vec<f64>,
-    known: Vec<f64>,
-    known_cpu: Vec<f64>,
+fn measure(settings: &Settings) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let servers = Servers::start_for_measuring().await?;
+        if settings.hops {
+            hops::report(&servers).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let mut speeds = Speeds::default();
+        for _ in 0..settings.rounds {
+            match settings.cpu {
+                true => both_loads(&servers, settings.jobs, &mut speeds).await?,
+                false => one_round(&servers, settings.jobs, &mut speeds).await?,
+            }
+        }
+        if settings.cpu {
+            println!("{}", speeds.cpu());
+            return Ok(ExitCode::SUCCESS);
+        }
+        let figures = speeds.report(idle_latency(&servers).await?);
+        compare(&figures, settings.record)
+    })
 }
 
-/// Parses `[JOBS] [--record]` and measures.
-fn measure_as_asked(arguments: &[String]) -> anyhow::Result<ExitCode> {
-    let (flags, numbers): (Vec<&String>, Vec<&String>) = arguments.iter().partition(|argument| *argument == RECORD);
-    let jobs = numbers.first().map_or(Ok(JOBS), |jobs| jobs.parse()).context("the number of jobs")?;
-    let figures = measure(jobs)?;
-    for line in baseline::compare(BENCHMARK, &figures)? {
+fn compare(figures: &[Figure], is_recorded: bool) -> anyhow::Result<ExitCode> {
+    for line in baseline::compare(BENCHMARK, figures)? {
         println!("{line}");
     }
-    if !flags.is_empty() {
-        baseline::record(BENCHMARK, &figures)?;
+    if is_recorded {
+        baseline::record(BENCHMARK, figures)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn measure(jobs: usize) -> anyhow::Result<Vec<Figure>> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
-        let servers = Servers::start_for_measuring().await?;
-        let mut speeds = Speeds::default();
-        for _ in 0..ROUNDS {
-            one_round(&servers, jobs, &mut speeds).await?;
-        }
-        Ok(report(speeds, idle_latency(&servers).await?))
-    })
-}
-
 async fn one_round(servers: &Servers, jobs: usize, speeds: &mut Speeds) -> anyhow::Result<()> {
     let redis = servers.redis.url();
+    // A folder of its own for each floor.
+    let s3 = || servers.environment().s3("floor/");
     let plan = floor::Plan { jobs, ..floor::Plan::default() };
+    let with = |payload| floor::Plan { payload: Some(payload), ..plan.clone() };
     speeds.messages.push(one_floor("messages", servers, plan.clone()).await?);
-    let files = Some(Payload::files(&redis).await?);
-    speeds.files.push(one_floor("files", servers, floor::Plan { payload: files, ..plan.clone() }).await?);
-    let products = Some(Payload::objects(&redis, servers.environment().s3("floor/"), Subjects::New).await?);
-    speeds.floor.push(one_floor("floor", servers, floor::Plan { payload: products, ..plan.clone() }).await?);
-    let own: Vec<Job> = (0..jobs as u64).map(|index| load(index, 1_000 + index)).collect();
-    let (speed, cpu) = one_load("echogen", servers, Vec::new(), own).await?;
-    speeds.new.push(speed);
-    speeds.new_cpu.push(cpu);
+    speeds.files.push(one_floor("files", servers, with(Payload::files(&redis).await?)).await?);
+    let objects = Payload::objects(&redis, s3(), Subjects::New).await?;
+    speeds.new.floor.push(one_floor("floor", servers, with(objects)).await?);
+    speeds.new.products.push(one_floor("products", servers, with(Payload::products(s3()).await?)).await?);
+    let with = |payload| floor::Plan { hops: KNOWN_HOPS, payload: Some(payload), ..plan.clone() };
+    let objects = Payload::objects(&redis, s3(), Subjects::Known).await?;
+    speeds.known.floor.push(one_floor("floor, known subjects", servers, with(objects)).await?);
+    let products = Payload::products(s3()).await?;
+    speeds.known.products.push(one_floor("products, known subjects", servers, with(products)).await?);
+    both_loads(servers, jobs, speeds).await
+}
 
-    let products = Some(Payload::objects(&redis, servers.environment().s3("floor/"), Subjects::Known).await?);
-    let plan = floor::Plan { hops: KNOWN_HOPS, payload: products, ..plan };
-    speeds.known_floor.push(one_floor("floor, known subjects", servers, plan).await?);
+async fn both_loads(servers: &Servers, jobs: usize, speeds: &mut Speeds) -> anyhow::Result<()> {
+    let own: Vec<Job> = (0..jobs as u64).map(|index| load(index, 1_000 + index)).collect();
+    speeds.new.push(one_load("echogen", servers, Vec::new(), own).await?);
     let first = (0..KNOWN).map(|subject| load(jobs as u64 + subject, subject)).collect();
     let shared = (0..jobs as u64).map(|index| load(index, index % KNOWN)).collect();
-    let (speed, cpu) = one_load("echogen, known subjects", servers, first, shared).await?;
-    speeds.known.push(speed);
-    speeds.known_cpu.push(cpu);
+    speeds.known.push(one_load("echogen, known subjects", servers, first, shared).await?);
     Ok(())
-}
-
-/// Prints the medians, and returns those that are compared with the recorded ones.
-fn report(speeds: Speeds, idle: [f64; 3]) -> Vec<Figure> {
-    let Speeds { messages, files, floor, new, new_cpu, known_floor, known, known_cpu } = speeds;
-    let medians = [messages, files, floor, new, known_floor, known].map(|mut speeds| median(&mut speeds));
-    let [messages, files, floor, new, known_floor, known] = medians;
-    println!("idle, one job at a time: p50 {:.1} ms, p95 {:.1} ms, p99 {:.1} ms", idle[0], idle[1], idle[2]);
-    println!("medians, jobs/s: messages {messages:.0}, files {files:.0}, floor {floor:.0}, echogen {new:.0}");
-    println!("ratio to messages {:.2}, to files {:.2}", new / messages, new / files);
-    println!(
-        "known subjects, two hops: floor {known_floor:.0}, echogen {known:.0} jobs/s; ratio {:.2}",
-        known / known_floor
-    );
-    println!("ratio to floor {:.2}; idle p50 {:.1} ms, p99 {:.1} ms", new / floor, idle[0], idle[2]);
-    let [new_cpu, known_cpu] = [new_cpu, known_cpu].map(|mut seconds| median(&mut seconds));
-    let figure = |name, value| Figure { name, value };
-    vec![
-        figure("ratio-new-subjects", new / floor),
-        figure("ratio-known-subjects", known / known_floor),
-        figure("cpu-seconds-per-1000-new", new_cpu),
-        figure("cpu-seconds-per-1000-known", known_cpu),
-        figure("idle-p50-ms", idle[0]),
-        figure("idle-p99-ms", idle[2]),
-    ]
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 async fn one_floor(name: &str, servers: &Servers, plan: floor::Plan) -> anyhow::Result<f64> {
