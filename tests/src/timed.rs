@@ -170,7 +170,10 @@ impl<P: Broker> Broker for Timed<P> {
 
     async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, Fault> {
         let inner = self.inner.consume(queue, prefetch).await?;
-        let stage = StageName::ALL.into_iter().find(|stage| stage.queues(Partitions::default()).contains(queue)).unwrap_or(self.stage);
+        let stage = StageName::ALL
+            .into_iter()
+            .find(|stage| stage.queues(Partitions::default()).contains(queue))
+            .unwrap_or(self.stage);
         Ok(Box::new(TimedConsumer { inner, queue: queue.clone(), stage, stopwatch: self.stopwatch.clone() }))
     }
 
@@ -209,6 +212,10 @@ impl Consumer for TimedConsumer {
         let (stage, stopwatch) = (self.stage, self.stopwatch.clone());
         let settle = TimedSettle { inner: delivery, received: Instant::now(), stage, stopwatch };
         Ok(Some(Delivery::new(message, redeliveries, Box::new(settle))))
+    }
+
+    async fn cancel(&mut self) {
+        self.inner.cancel().await;
     }
 
     async fn stop(&mut self) {

@@ -1,13 +1,11 @@
 //! Objects in S3, or in a store with the same API.
 //!
-//! Every job writes twice, so writes are kept cheap: the first try of a call goes past the client library ([`direct`]),
-//! connections are reused, the SHA-256 of an object is computed once for both the signature and the checksum that the
-//! server verifies and stores, and no bytes are copied. Deliberately absent: multipart uploads. The largest object here is
-//! a picture.
+//! Every job writes twice, so writes are kept cheap: connections are reused, the SHA-256 of an object is computed once for
+//! both the signature and the checksum that the server verifies and stores, and no bytes are copied. Deliberately absent:
+//! multipart uploads. The largest object here is a picture.
 
 mod client;
 mod config;
-mod direct;
 mod error;
 mod image_fetcher;
 #[cfg(test)]
@@ -27,12 +25,10 @@ use aws_sdk_s3::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::{Bytes, BytesMut};
 use echogen_ports::{Backoff, Fault, FaultKind, ObjectKey, ObjectStore, object_too_large};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use sha2::{Digest, Sha256};
 
 use client::Clients;
 pub use config::{ChecksumCalculation, Encryption, S3Config, UploadChecksum};
-use direct::{Direct, Read as Fetched, Unclear, Upload};
 use error::{Access, status};
 pub use image_fetcher::S3ImageFetcher;
 
@@ -42,9 +38,6 @@ const LONGEST_PRESIGNED: Duration = Duration::from_secs(7 * 86_400);
 /// The longest pause before a conditional write is retried here; if the store asks for a longer one, the caller gets the
 /// error.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-
-/// The wait between a first try that found the store busy and the second.
-const AFTER_FIRST_TRY: Backoff = Backoff::doubling(0.1, 0.1);
 
 /// The waits between tries of a conditional write.
 const CONDITIONAL_WRITE: Backoff = Backoff::doubling(0.05, 3.2);
@@ -80,29 +73,6 @@ impl S3ObjectStore {
         format!("{}{key}", self.config.prefix)
     }
 
-    /// The way past the library, if this call can take it.
-    fn direct(&self, to_write: bool) -> Option<&Direct> {
-        self.clients.direct.as_ref().filter(|direct| direct.is_open(to_write))
-    }
-
-    /// The library, after a first try that did not go well or was not made. A store that is busy gets a pause before.
-    async fn library(&self, first: Option<Unclear>) -> &Client {
-        let Some(unclear) = first else { return &self.clients.client };
-        if unclear.is_busy() {
-            tokio::time::sleep(AFTER_FIRST_TRY.wait(1)).await;
-        }
-        &self.clients.further_tries
-    }
-
-    /// Draws the conclusion where the library got through and the first try was refused.
-    fn compare(&self, first: Option<Unclear>, got_through: bool) {
-        if let (Some(direct), Some(unclear), true) = (&self.clients.direct, first, got_through)
-            && !unclear.is_busy()
-        {
-            direct.switch_off();
-        }
-    }
-
     fn writing(&self, if_absent: bool) -> Access {
         Access::Write { if_absent, checksum: self.config.upload_checksum == UploadChecksum::Sha256 }
     }
@@ -112,40 +82,6 @@ impl S3ObjectStore {
         E: aws_sdk_s3::error::ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
         error::port_error(&self.config.bucket, access, &self.name(key), error)
-    }
-
-    /// The first try of a write: whether the object is written, or was there already.
-    async fn write_directly(
-        &self,
-        direct: &Direct,
-        key: &ObjectKey,
-        bytes: Bytes,
-        is_conditional: bool,
-    ) -> Result<bool, Unclear> {
-        let with_checksum = self.config.upload_checksum == UploadChecksum::Sha256;
-        let sha256 = (with_checksum || self.config.sign_payload).then(|| Sha256::digest(&bytes));
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(key)));
-        if is_conditional {
-            headers.insert(header::IF_NONE_MATCH, HeaderValue::from_static("*"));
-        }
-        let mut own = |name, text: &str| {
-            // What is no header's value the library refuses by name.
-            let value = HeaderValue::from_str(text).map_err(|_| Unclear(Some(StatusCode::BAD_REQUEST)))?;
-            headers.insert(HeaderName::from_static(name), value);
-            Ok(())
-        };
-        if let Some(encryption) = self.config.encryption {
-            own("x-amz-server-side-encryption", encryption_header(encryption).as_str())?;
-        }
-        if let Some(id) = &self.config.encryption_key {
-            own("x-amz-server-side-encryption-aws-kms-key-id", id)?;
-        }
-        if let Some(sum) = sha256.filter(|_| with_checksum) {
-            own("x-amz-checksum-sha256", &BASE64_STANDARD.encode(sum))?;
-        }
-        let sha256 = sha256.filter(|_| self.config.sign_payload).map(|sum| client::hexadecimal(&sum));
-        direct.put(&self.name(key), Upload { bytes, headers, sha256 }).await
     }
 
     async fn write(
@@ -205,25 +141,7 @@ impl std::fmt::Debug for S3ObjectStore {
 #[async_trait]
 impl ObjectStore for S3ObjectStore {
     async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, Fault> {
-        let (name, mut first) = (self.name(key), None);
-        let mut fetched = None;
-        if let Some(direct) = self.direct(false) {
-            match direct.get(&name, max_bytes).await {
-                Ok(read) => fetched = Some(read),
-                Err(unclear) => first = Some(unclear),
-            }
-        }
-        let fetched = match fetched {
-            Some(fetched) => fetched,
-            None => {
-                let client = self.library(first).await;
-                let timeout = self.clients.operation_timeout;
-                let read = read_object(client, &self.config.bucket, &name, max_bytes, timeout).await;
-                self.compare(first, read.is_ok());
-                read?
-            }
-        };
-        match fetched {
+        match read_object(&self.clients, &self.config.bucket, &self.name(key), max_bytes).await? {
             Fetched::Whole(bytes) => Ok(Some(bytes)),
             Fetched::Absent => Ok(None),
             Fetched::TooLarge(size) => Err(object_too_large(key, size, max_bytes)),
@@ -231,16 +149,7 @@ impl ObjectStore for S3ObjectStore {
     }
 
     async fn put(&self, key: &ObjectKey, bytes: Bytes) -> Result<(), Fault> {
-        let mut first = None;
-        if let Some(direct) = self.direct(true) {
-            match self.write_directly(direct, key, bytes.clone(), false).await {
-                Ok(_) => return Ok(()),
-                Err(unclear) => first = Some(unclear),
-            }
-        }
-        let client = self.library(first).await;
-        let written = self.write(client, key, bytes, None).await;
-        self.compare(first, written.is_ok());
+        let written = self.write(&self.clients.client, key, bytes, None).await;
         written.map(drop).map_err(|error| self.error(self.writing(false), key, error))
     }
 
@@ -250,21 +159,10 @@ impl ObjectStore for S3ObjectStore {
         if !self.config.conditional_writes {
             return self.check_then_put(key, bytes).await;
         }
-        let (mut may_be_ours, mut tries, mut first) = (false, 0, None);
-        if let Some(direct) = self.direct(true) {
-            match self.write_directly(direct, key, bytes.clone(), true).await {
-                Ok(is_new) => return Ok(is_new),
-                Err(unclear) => {
-                    (may_be_ours, tries, first) = (unclear.may_be_done(), 1, Some(unclear));
-                    self.library(first).await;
-                }
-            }
-        }
+        let mut may_be_ours = false;
+        let mut tries = 0;
         loop {
-            let written = self.write(&self.clients.single_try, key, bytes.clone(), Some("*")).await;
-            let is_there = written.as_ref().is_err_and(|error| status(error) == Some(412));
-            self.compare(first, written.is_ok() || is_there);
-            let error = match written {
+            let error = match self.write(&self.clients.single_try, key, bytes.clone(), Some("*")).await {
                 Ok(_) => return Ok(true),
                 Err(error) => error,
             };
@@ -284,21 +182,12 @@ impl ObjectStore for S3ObjectStore {
     }
 
     async fn exists(&self, key: &ObjectKey) -> Result<bool, Fault> {
-        let (name, mut first) = (self.name(key), None);
-        if let Some(direct) = self.direct(false) {
-            match direct.exists(&name).await {
-                Ok(exists) => return Ok(exists),
-                Err(unclear) => first = Some(unclear),
-            }
-        }
-        let request = self.library(first).await.head_object().bucket(&self.config.bucket).key(name);
-        let exists = match Box::pin(request.send()).await {
+        let request = self.clients.client.head_object().bucket(&self.config.bucket).key(self.name(key));
+        match Box::pin(request.send()).await {
             Ok(_) => Ok(true),
             Err(error) if error::is_absent(&error) => Ok(false),
             Err(error) => Err(self.error(Access::Read, key, error)),
-        };
-        self.compare(first, exists.is_ok());
-        exists
+        }
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), Fault> {
@@ -312,15 +201,17 @@ impl ObjectStore for S3ObjectStore {
     }
 }
 
+/// The outcome of a read.
+enum Fetched {
+    Whole(Bytes),
+    Absent,
+    /// Larger than the limit; it has at least this many bytes.
+    TooLarge(u64),
+}
+
 /// Reads an object whole or not at all. Its length is checked before its body is read.
-async fn read_object(
-    client: &Client,
-    bucket: &str,
-    name: &str,
-    max_bytes: u64,
-    timeout: Duration,
-) -> Result<Fetched, Fault> {
-    let request = client.get_object().bucket(bucket).key(name);
+async fn read_object(clients: &Clients, bucket: &str, name: &str, max_bytes: u64) -> Result<Fetched, Fault> {
+    let request = clients.client.get_object().bucket(bucket).key(name);
     let answer = match Box::pin(request.send()).await {
         Ok(answer) => answer,
         Err(error) if error::is_absent(&error) => return Ok(Fetched::Absent),
@@ -331,7 +222,7 @@ async fn read_object(
         return Ok(Fetched::TooLarge(size));
     }
     let cannot = |why: &str| Fault::unavailable(format!("cannot read s3://{bucket}/{name}: {why}"));
-    match tokio::time::timeout(timeout, read_bounded(answer.body, size, max_bytes)).await {
+    match tokio::time::timeout(clients.operation_timeout, read_bounded(answer.body, size, max_bytes)).await {
         Ok(Ok(Some(bytes))) => Ok(Fetched::Whole(bytes)),
         Ok(Ok(None)) => Ok(Fetched::TooLarge(max_bytes.saturating_add(1))),
         Ok(Err(error)) => Err(cannot("the connection broke").because(error)),

@@ -4,10 +4,7 @@ use std::{
     collections::BTreeMap,
     convert::Infallible,
     net::{Ipv4Addr, SocketAddr},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex},
 };
 
 use ::http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -36,28 +33,22 @@ pub(crate) enum Habit {
     IgnoredConditions,
     NeedsEncryption,
     OtherRegion,
-    /// Requests that do not come from the client library: 403.
-    LibraryOnly,
     Skewed,
 }
 
-#[derive(Debug, Default)]
-struct Objects {
-    kept: Mutex<BTreeMap<String, Bytes>>,
-    calls: AtomicUsize,
-}
+type Objects = Arc<Mutex<BTreeMap<String, Bytes>>>;
 
 /// A running store; it ends when this value is dropped.
 pub(crate) struct TestStore {
     address: SocketAddr,
-    objects: Arc<Objects>,
+    objects: Objects,
     _tasks: JoinSet<()>,
 }
 
 impl TestStore {
     pub(crate) async fn start(habit: Option<Habit>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let (address, objects, mut tasks) = (listener.local_addr().unwrap(), Arc::<Objects>::default(), JoinSet::new());
+        let (address, objects, mut tasks) = (listener.local_addr().unwrap(), Objects::default(), JoinSet::new());
         let kept = Arc::clone(&objects);
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
@@ -88,23 +79,17 @@ impl TestStore {
     }
 
     pub(crate) fn keys(&self) -> Vec<String> {
-        self.objects.kept.lock().unwrap().keys().cloned().collect()
-    }
-
-    /// The number of requests since the last call of this function.
-    pub(crate) fn take_calls(&self) -> usize {
-        self.objects.calls.swap(0, Ordering::SeqCst)
+        self.objects.lock().unwrap().keys().cloned().collect()
     }
 }
 
 async fn answer(request: Request<Incoming>, habit: Option<Habit>, objects: &Objects) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
-    objects.calls.fetch_add(1, Ordering::SeqCst);
     if let Some(refusal) = habit.and_then(|habit| refuse(habit, &head.method, &head.headers)) {
         return refusal;
     }
-    let (key, mut objects) = (head.uri.path().to_owned(), objects.kept.lock().unwrap());
+    let (key, mut objects) = (head.uri.path().to_owned(), objects.lock().unwrap());
     let is_conditional = head.headers.contains_key("if-none-match") && habit != Some(Habit::IgnoredConditions);
     match head.method {
         Method::PUT if is_conditional && objects.contains_key(&key) => {
@@ -139,7 +124,6 @@ fn refuse(habit: Habit, method: &Method, headers: &HeaderMap) -> Option<Response
         Habit::NoConditions => headers.contains_key("if-none-match").then(unknown_header),
         Habit::IgnoredConditions => None,
         Habit::NeedsEncryption => (is_write && !headers.contains_key("x-amz-server-side-encryption")).then(denied),
-        Habit::LibraryOnly => (!headers.contains_key("amz-sdk-request")).then(denied),
         Habit::OtherRegion => {
             let text = "The bucket you are attempting to access must be addressed using another endpoint.";
             let mut response = error(301, "PermanentRedirect", text);

@@ -19,17 +19,13 @@ use aws_smithy_http_client::{
 };
 use echogen_ports::Fault;
 
-use super::{ChecksumCalculation, S3Config, config::Keys, direct::Direct};
+use super::{ChecksumCalculation, S3Config, config::Keys};
 use crate::tls::Trust;
 
 /// The clients of a server.
 #[derive(Clone)]
 pub(super) struct Clients {
-    /// The way for the first try of a call, where there is one.
-    pub(super) direct: Option<Direct>,
     pub(super) client: Client,
-    /// The same for the tries after the first.
-    pub(super) further_tries: Client,
     /// The same without the library's own retries.
     pub(super) single_try: Client,
     /// The same at the address that clients know; it makes links and sends nothing.
@@ -42,7 +38,7 @@ pub(super) struct Clients {
 pub(super) async fn connect(config: &S3Config) -> Result<Clients, Fault> {
     let checked = config.check_server()?;
     let http = http_client(&checked.trust)?;
-    let credentials = credentials(config, checked.keys.clone(), &http).await?;
+    let credentials = credentials(config, checked.keys, &http).await?;
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(checked.connect_timeout)
         .operation_attempt_timeout(checked.attempt_timeout)
@@ -53,10 +49,10 @@ pub(super) async fn connect(config: &S3Config) -> Result<Clients, Fault> {
     let mut builder = Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(config.region.clone()))
-        .credentials_provider(credentials.clone())
+        .credentials_provider(credentials)
         .http_client(http)
-        .timeout_config(timeouts.clone())
-        .retry_config(retries.clone())
+        .timeout_config(timeouts)
+        .retry_config(retries)
         // The timeouts have the same effect at a lower cost.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .request_checksum_calculation(match config.checksum_calculation() {
@@ -69,18 +65,10 @@ pub(super) async fn connect(config: &S3Config) -> Result<Clients, Fault> {
     if let Ok(name) = AppName::new("echogen") {
         builder = builder.app_name(name);
     }
-    if let Some(endpoint) = &checked.endpoint {
-        builder = builder.endpoint_url(endpoint.as_str());
+    if let Some(endpoint) = checked.endpoint {
+        builder = builder.endpoint_url(endpoint);
     }
-    let direct = Direct::open(config, &checked, &credentials).await;
-    let further_tries = config.max_attempts.saturating_sub(1).max(1);
-    let further_time = checked.operation_timeout.saturating_sub(checked.first_try_timeout());
     let config = builder.build();
-    let further_tries = config
-        .to_builder()
-        .retry_config(retries.with_max_attempts(further_tries))
-        .timeout_config(timeouts.to_builder().operation_timeout(further_time).build())
-        .build();
     let single_try = config.to_builder().retry_config(RetryConfig::disabled()).build();
     let mut public = config.to_builder();
     if let Some(endpoint) = checked.public_endpoint {
@@ -88,9 +76,7 @@ pub(super) async fn connect(config: &S3Config) -> Result<Clients, Fault> {
     }
     Ok(Clients {
         public: Client::from_conf(public.build()),
-        direct,
         client: Client::from_conf(config),
-        further_tries: Client::from_conf(further_tries),
         single_try: Client::from_conf(single_try),
         operation_timeout: checked.operation_timeout,
     })
@@ -130,18 +116,13 @@ pub(super) struct KnownHash(String);
 
 impl KnownHash {
     pub(super) fn new(sha256: &[u8]) -> Self {
-        Self(hexadecimal(sha256))
+        let mut hex = String::with_capacity(2 * sha256.len());
+        for byte in sha256 {
+            // Writing into a string cannot fail.
+            write!(hex, "{byte:02x}").ok();
+        }
+        Self(hex)
     }
-}
-
-/// Writes bytes as hexadecimal digits.
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
-    let mut digits = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        // Writing into a string cannot fail.
-        write!(digits, "{byte:02x}").ok();
-    }
-    digits
 }
 
 impl Intercept for KnownHash {

@@ -247,13 +247,6 @@ pub(super) struct Checked {
     pub(super) operation_timeout: Duration,
 }
 
-impl Checked {
-    /// The time that the first try of a call may take, so that some is left for the others.
-    pub(super) fn first_try_timeout(&self) -> Duration {
-        self.attempt_timeout.min(self.operation_timeout / 2)
-    }
-}
-
 /// Access keys that are given in the settings.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {

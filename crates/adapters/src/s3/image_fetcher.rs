@@ -84,10 +84,7 @@ impl ImageFetcher for S3ImageFetcher {
         if !self.is_allowed(bucket, &key) {
             return Err(refuse("is not in a bucket that pictures are taken from"));
         }
-        match read_object(&self.clients.client, bucket, &key, max_bytes, self.clients.operation_timeout)
-            .await
-            .map_err(of_picture)?
-        {
+        match read_object(&self.clients, bucket, &key, max_bytes).await.map_err(of_picture)? {
             Fetched::Whole(bytes) => Ok(bytes),
             Fetched::Absent => Err(refuse("does not exist; check the bucket and the key")),
             Fetched::TooLarge(size) => {

@@ -207,7 +207,6 @@ pub(crate) fn headers() -> TaskHeaders {
         job: Some("order-7.b".to_owned()),
         reply_to: Some(reply_to()),
         content: None,
-        kilopixels: None,
         cost: None,
         kilopixels: None,
         settings: None,

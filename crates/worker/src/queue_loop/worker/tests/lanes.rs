@@ -1,7 +1,7 @@
 //! Several queues under one limit, served by weight.
 
 use echogen_ports::DEAD_LETTER_QUEUE;
-use echogen_protocol::EncodeTask;
+use echogen_protocol::{CutOut, EncodeTask, SubjectArea};
 use echogen_testkit::ReceivesAhead;
 
 use super::*;
@@ -144,7 +144,8 @@ async fn what_an_earlier_version_left_in_the_queue_of_all_lanes_is_drained() {
     for lane in Lane::ALL {
         for wait in [0, 3] {
             let job = Job { lane, ..job(&format!("{lane}-{wait}")) };
-            let task = EncodeTask { job, cutout: ContentHash::of(b"dog"), progress: Progress::default() };
+            let cut_out = CutOut { image: ContentHash::of(b"dog"), area: SubjectArea::Whole };
+            let task = EncodeTask::new(job, cut_out, Progress::default());
             let message = Message::of_task(&task, &TaskHeaders::default());
             broker.publish_after(&before, message, Duration::from_secs(wait)).await.unwrap();
         }
