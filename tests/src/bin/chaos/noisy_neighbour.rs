@@ -43,7 +43,8 @@ fn job_of(tenant: &str, id: String) -> Job {
 pub(crate) async fn noisy_neighbour(servers: &Servers) -> anyhow::Result<Tally> {
     let mut environment = servers.environment();
     environment.partitions = Partitions::default().count();
-    environment.concurrency = 8;
+    // Few places: what a worker has begun before the others came ends before theirs, and is not what is measured.
+    environment.concurrency = 4;
     let mut trial = Trial::start(&environment, &environment.amqp_url).await?;
     trial.system.roles.push(RoleProcess::start(RoleName::Sampler, &environment)?);
     let count = std::env::var(BACKLOG_VARIABLE).map_or(Ok(BACKLOG), |count| count.parse()).context(BACKLOG_VARIABLE)?;
@@ -73,13 +74,17 @@ pub(crate) async fn noisy_neighbour(servers: &Servers) -> anyhow::Result<Tally> 
     let look = |system: &System| {
         let heard = |id: &String| system.ledger.heard(id);
         let sent = sent.get().copied().unwrap_or_else(Instant::now);
-        let last = apart_ids.iter().filter_map(heard).max().unwrap_or(sent);
-        let before = ids.iter().filter_map(heard).filter(|heard| *heard > sent && *heard <= last).count();
-        (last.duration_since(sent), before)
+        let mut ends: Vec<Instant> = apart_ids.iter().filter_map(heard).collect();
+        ends.sort_unstable();
+        let before = |end: Instant| ids.iter().filter_map(heard).filter(|heard| *heard > sent && *heard <= end).count();
+        let [half, last] = [ends.len() / 2, ends.len().saturating_sub(1)].map(|index| ends.get(index).copied());
+        let [half, last] = [half, last].map(|end| end.unwrap_or(sent));
+        (last.duration_since(sent), before(half), before(last))
     };
-    let (mut tally, (wait, before)) = trial.run_and_look(backlog, &other_ids, breaking, look).await?;
+    let (mut tally, (wait, half, before)) = trial.run_and_look(backlog, &other_ids, breaking, look).await?;
     tally.notes.push(format!(
-        "{} of {OTHERS} tenants not in the neighbour's partition had to wait {:.1} s, while {before} of its jobs ended",
+        "{} of {OTHERS} tenants not in the neighbour's partition waited up to {:.1} s, while {before} of its jobs ended, {half} before \
+         half of theirs",
         apart_ids.len(),
         wait.as_secs_f64()
     ));
