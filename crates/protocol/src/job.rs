@@ -179,8 +179,8 @@ impl Job {
     }
 }
 
-/// Such a number is left out of JSON.
-pub(crate) fn is_zero(number: &u64) -> bool {
+/// Whether a number is left out of JSON: [`Job::again`] where the job was asked for once.
+pub fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 

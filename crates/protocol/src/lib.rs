@@ -50,7 +50,7 @@ pub use event::{EventKind, JobEvent};
 pub use hash::{ContentHash, ParseHashError};
 pub use headers::{ReplyTo, TaskHeaders};
 pub use image_source::{ImageLocation, ImageSource};
-pub use job::{Job, JobId, JobOutline, Lane};
+pub use job::{Job, JobId, JobOutline, Lane, is_zero};
 pub use key::{KeyError, check_object_key};
 pub use layout::{Segmentation, SubjectKeys};
 pub use names::ParseNameError;

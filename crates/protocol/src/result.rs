@@ -48,7 +48,7 @@ pub struct JobResult {
     #[schemars(with = "Option<String>")]
     pub content: Option<ContentHash>,
     /// See [`Job::again`].
-    #[serde(default, skip_serializing_if = "crate::job::is_zero")]
+    #[serde(default, skip_serializing_if = "crate::is_zero")]
     pub again: u64,
     /// The client's own notes; absent if the job was cancelled or its JSON was invalid.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -44,7 +44,7 @@ pub struct JobState {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<ContentHash>,
     /// See [`Job::again`].
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "echogen_protocol::is_zero")]
     pub again: u64,
     /// When it happened.
     pub updated: Timestamp,

@@ -19,6 +19,7 @@ use super::{
     credit::{ConsumerId, Credit, Move},
     deficit_round_robin::Head,
     lanes::{LaneQueues, Turns},
+    tasks_at_work::is_suspect,
 };
 
 /// A received task, and the queue that it came from.
@@ -115,7 +116,7 @@ impl Consumers {
             self.balance();
             if let Some(received) = self.choose() {
                 // Also now: what was just begun may be all that there was at hand.
-                if received.delivery.redeliveries == 0 {
+                if !is_suspect(&received.delivery) {
                     self.balance();
                 }
                 return Ok(Some(received));
@@ -176,8 +177,7 @@ impl Consumers {
     fn balance(&mut self) {
         // A task that came back may kill this worker: as few others as can be are to come back with it. What is over needs no more
         // credit either: the consumers begin anew.
-        let is_suspect = |(_, delivery, _): &(ConsumerId, Delivery, InHand)| delivery.redeliveries > 0;
-        if self.end.is_some() || self.at_hand.iter().flatten().any(is_suspect) {
+        if self.end.is_some() || self.at_hand.iter().flatten().any(|(_, delivery, _)| is_suspect(delivery)) {
             return;
         }
         while let Some(next) = self.credit.next_move() {

@@ -31,6 +31,11 @@ use super::{
 /// neighbours of a task that kills its worker come back with it.
 const SUSPECT_FROM: u32 = 2;
 
+/// Whether a task may be one that kills its worker.
+pub(crate) fn is_suspect(delivery: &Delivery) -> bool {
+    delivery.redeliveries >= SUSPECT_FROM
+}
+
 /// Messages that are remembered to come again; of more, the oldest are forgotten, and count as suspects when they come.
 const REMEMBERED: usize = 4_096;
 
@@ -103,7 +108,7 @@ impl TasksAtWork {
     pub(crate) async fn admit(&mut self, delivery: &Delivery, permit: Option<OwnedSemaphorePermit>) -> Admission {
         let came_back = delivery.redeliveries > 0;
         let earlier = if came_back { self.expected_back(&delivery.message.body) } else { None };
-        if earlier.is_some() || delivery.redeliveries < SUSPECT_FROM {
+        if earlier.is_some() || !is_suspect(delivery) {
             return Admission { permit, alone: None, earlier };
         }
         let alone = take(&self.permits, self.concurrency - 1).await;
