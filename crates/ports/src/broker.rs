@@ -123,7 +123,7 @@ pub trait Broker: Send + Sync + std::fmt::Debug {
     async fn dead_letter(&self, queue: &QueueName, message: Message, reason: &str) -> Result<(), Fault>;
 
     /// Starts to consume. At most `prefetch` deliveries (at least 1) are unsettled at any time. Any number of consumers
-    /// may share a queue; each message is delivered to one of them.
+    /// may share a queue; each message is delivered to one of them. Cancel safe: an attempt that is dropped leaves no consumer.
     async fn consume(&self, queue: &QueueName, prefetch: u16) -> Result<Box<dyn Consumer>, Fault>;
 
     /// Publishes an event to its recipient. Who is not subscribed does not receive it later.

@@ -36,6 +36,25 @@ pub(super) struct AmqpConsumer {
     isolated: Option<(Connection, Instant)>,
 }
 
+/// Closes the channel of a consumer that was not opened to the end, upon which the broker requeues what it has delivered.
+struct CloseUnfinished(Option<Channel>);
+
+impl CloseUnfinished {
+    fn finished(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for CloseUnfinished {
+    fn drop(&mut self) {
+        let Some(channel) = &self.0 else { return };
+        // The first poll sends the request; its answer is not awaited.
+        if let Some(Err(error)) = channel.close(200, ShortString::default()).now_or_never() {
+            debug!(%error, "the channel was closed already");
+        }
+    }
+}
+
 /// The channel that delivered a message; the broker accepts its acknowledgement on no other.
 struct Origin {
     channel: Channel,
@@ -51,9 +70,12 @@ impl AmqpConsumer {
         poison_isolation: &Arc<PoisonIsolation>,
     ) -> Result<Self, lapin::Error> {
         let channel = open_channel(connection).await?;
+        // A caller may give up meanwhile, and the broker deliver all the same.
+        let unfinished = CloseUnfinished(Some(channel.clone()));
         channel.basic_qos(prefetch.max(1), BasicQosOptions::default()).await?;
         let (tag, options) = (ShortString::default(), BasicConsumeOptions::default());
         let deliveries = channel.basic_consume(queue.clone(), tag, options, FieldTable::default()).await?;
+        unfinished.finished();
         let liveness = Liveness::new(channel.status().clone());
         let origin = Arc::new(Origin { channel, liveness });
         let poison_isolation = Arc::clone(poison_isolation);

@@ -23,6 +23,7 @@ pub async fn broker_contract(fresh: impl AsyncFn() -> Arc<dyn Broker>) {
     a_delayed_message_comes_late(&*fresh().await).await;
     dead_letters_are_parked_with_their_reason(&*fresh().await).await;
     an_unfinished_receive_loses_nothing(&*fresh().await).await;
+    an_unfinished_consume_takes_nothing(&*fresh().await).await;
     events_reach_every_listener_of_their_topic(&*fresh().await).await;
 }
 
@@ -88,6 +89,18 @@ async fn prefetch_bounds_what_is_out(broker: &dyn Broker) {
     not_now("a third delivery beyond the prefetch", consumer.receive()).await;
     first.ack().await.expect("ack works");
     assert_eq!(body(&receive(&mut consumer).await), "three");
+}
+
+/// Whoever gives up waiting for a consumer may have reached the broker, which delivers to it.
+async fn an_unfinished_consume_takes_nothing(broker: &dyn Broker) {
+    for round in 0..60 {
+        // A new one each time: a broker may drop what was delivered too often.
+        publish(broker, &["one"]).await;
+        let opened = tokio::time::timeout(Duration::from_micros(50 * round), broker.consume(&queue(), 1)).await;
+        drop(opened);
+        let mut consumer = consume(broker, 1).await;
+        receive(&mut consumer).await.ack().await.expect("ack works");
+    }
 }
 
 async fn requeued_and_dropped_deliveries_come_again(broker: &dyn Broker) {
