@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{callback_server::trusting, constant, device};
 
 /// The first argument of a process that is to run a role; the role's name and its environment, as JSON, follow.
-pub const ROLE_ARGUMENT: &str = "run-role";
+pub(crate) const ROLE_ARGUMENT: &str = "run-role";
 
 /// The secret with which callbacks are signed.
 pub const CALLBACK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -122,9 +122,23 @@ impl RoleEnvironment {
     }
 }
 
+/// The main function of a program whose roles are processes of its own: runs a role if the arguments say so, else `work`, which
+/// gets them. An error is printed.
+pub fn main(work: impl FnOnce(&[String]) -> anyhow::Result<ExitCode>) -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let ended = match arguments.split_first() {
+        Some((first, rest)) if first == ROLE_ARGUMENT => run(rest),
+        _ => work(&arguments),
+    };
+    ended.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
 /// Runs a role until SIGTERM. `arguments` are those that follow [`ROLE_ARGUMENT`]: the role's name and its
 /// environment.
-pub fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
+fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
     let [name, environment] = arguments else { bail!("a role takes its name and its environment") };
     let role: RoleName = name.parse()?;
     let environment: RoleEnvironment =

@@ -138,7 +138,8 @@ impl Sampler {
             tokio::select! {
                 // Progress is polled first, so that no scale is published after sampling has ended.
                 biased;
-                // The next scale begins, or the rest waits for another batch. When the sender is dropped, this arm is disabled and the others remain.
+                // The next scale begins, or the rest waits for another batch. When the sender is dropped, this arm is
+                // disabled and the others remain.
                 Some(step) = steps.recv() => match step {
                     Step::Scale(scale) => {
                         context.begin();

@@ -6,8 +6,10 @@
 
 use std::time::Duration;
 
-use lapin::{Channel, Connection, ConnectionState, ErrorKind};
+use futures::FutureExt;
+use lapin::{Channel, Connection, ConnectionState, ErrorKind, types::ShortString};
 use tokio::{pin, time::timeout};
+use tracing::debug;
 
 /// The time between two checks of the connection. After the connection has closed, an answer that was received before
 /// gets this much time to arrive.
@@ -17,6 +19,14 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 pub(super) async fn open_channel(connection: &Connection) -> Result<Channel, lapin::Error> {
     let opened = await_or_closed(connection.create_channel(), || connection.status().connected()).await;
     opened.unwrap_or_else(|| Err(ErrorKind::InvalidConnectionState(ConnectionState::Error).into()))
+}
+
+/// Closes a channel without waiting, for destructors. The broker then requeues whatever the channel has not settled.
+pub(super) fn close_now(channel: &Channel, queue: &ShortString) {
+    // The first poll sends the request; its answer is not awaited.
+    if let Some(Err(error)) = channel.close(200, ShortString::default()).now_or_never() {
+        debug!(%error, %queue, "the channel was closed already");
+    }
 }
 
 /// The answer; `None` if the connection or channel has closed and the answer has not arrived within [`CHECK_INTERVAL`]

@@ -16,10 +16,9 @@ use lapin::{
     types::{FieldTable, ShortString},
 };
 use tokio::time::timeout;
-use tracing::debug;
 
 use super::{
-    await_or_closed::{await_or_closed, open_channel},
+    await_or_closed::{await_or_closed, close_now, open_channel},
     declare::short,
     error::port_error,
     headers,
@@ -185,12 +184,8 @@ impl Browser for AmqpBrowser {
 impl Drop for AmqpBrowser {
     /// Closes the channel, upon which the broker requeues what was not removed.
     fn drop(&mut self) {
-        if self.is_closed {
-            return;
-        }
-        // The first poll sends the request; its answer is not awaited.
-        if let Some(Err(error)) = self.channel.close(200, ShortString::default()).now_or_never() {
-            debug!(%error, queue = %self.queue, "the channel was closed already");
+        if !self.is_closed {
+            close_now(&self.channel, &self.queue);
         }
     }
 }

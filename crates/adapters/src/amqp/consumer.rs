@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
 use super::{
-    await_or_closed::{await_or_closed, open_channel},
+    await_or_closed::{await_or_closed, close_now, open_channel},
     headers,
     liveness::Liveness,
     poison_isolation::{PoisonIsolation, SHORT_PAUSE},
@@ -37,20 +37,18 @@ pub(super) struct AmqpConsumer {
 }
 
 /// Closes the channel of a consumer that was not opened to the end, upon which the broker requeues what it has delivered.
-struct CloseUnfinished(Option<Channel>);
+struct CloseUnfinished<'a>(Option<(&'a Channel, &'a ShortString)>);
 
-impl CloseUnfinished {
+impl CloseUnfinished<'_> {
     fn finished(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for CloseUnfinished {
+impl Drop for CloseUnfinished<'_> {
     fn drop(&mut self) {
-        let Some(channel) = &self.0 else { return };
-        // The first poll sends the request; its answer is not awaited.
-        if let Some(Err(error)) = channel.close(200, ShortString::default()).now_or_never() {
-            debug!(%error, "the channel was closed already");
+        if let Some((channel, queue)) = self.0 {
+            close_now(channel, queue);
         }
     }
 }
@@ -71,7 +69,7 @@ impl AmqpConsumer {
     ) -> Result<Self, lapin::Error> {
         let channel = open_channel(connection).await?;
         // A caller may give up meanwhile, and the broker deliver all the same.
-        let unfinished = CloseUnfinished(Some(channel.clone()));
+        let unfinished = CloseUnfinished(Some((&channel, &queue)));
         channel.basic_qos(prefetch.max(1), BasicQosOptions::default()).await?;
         let (tag, options) = (ShortString::default(), BasicConsumeOptions::default());
         let deliveries = channel.basic_consume(queue.clone(), tag, options, FieldTable::default()).await?;
@@ -189,10 +187,7 @@ impl Drop for AmqpConsumer {
     fn drop(&mut self) {
         // First: from here on `AmqpSettle` reports the delivery as returned and sends nothing on the closing channel.
         self.origin.liveness.end();
-        // The first poll sends the request; its answer is not awaited.
-        if let Some(Err(error)) = self.origin.channel.close(200, ShortString::default()).now_or_never() {
-            debug!(%error, queue = %self.queue, "the consumer's channel was closed already");
-        }
+        close_now(&self.origin.channel, &self.queue);
     }
 }
 

@@ -180,7 +180,11 @@ impl Credit {
 
     /// Of each queue, how many of its tasks are in hand.
     pub(crate) fn in_hand(&self) -> Vec<u32> {
-        self.parts().iter().map(|part| part.in_hand).collect()
+        let mut in_hand = vec![0; self.lanes.len()];
+        for held in self.consumers.values() {
+            in_hand[held.queue] += held.in_hand;
+        }
+        in_hand
     }
 
     /// What is to be done next; it counts as done.

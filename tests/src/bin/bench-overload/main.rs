@@ -15,26 +15,12 @@ mod report;
 use std::process::ExitCode;
 
 use clap::Parser;
-use echogen_tests::{
-    role::{self, ROLE_ARGUMENT},
-    system::Servers,
-};
+use echogen_tests::{role, system::Servers};
 
 use load::Settings;
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let ended = match arguments.split_first() {
-        Some((first, rest)) if first == ROLE_ARGUMENT => role::run(rest),
-        _ => measure(&Settings::parse()),
-    };
-    match ended {
-        Ok(exit) => exit,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    role::main(|_| measure(&Settings::parse()))
 }
 
 fn measure(settings: &Settings) -> anyhow::Result<ExitCode> {

@@ -27,7 +27,7 @@ use echogen_protocol::Job;
 use echogen_tests::{
     baseline::{self, Figure},
     producer,
-    role::{self, ROLE_ARGUMENT, RoleEnvironment},
+    role::{self, RoleEnvironment},
     system::{Servers, System},
 };
 
@@ -71,18 +71,7 @@ struct Settings {
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let ended = match arguments.split_first() {
-        Some((first, rest)) if first == ROLE_ARGUMENT => role::run(rest),
-        _ => measure(&Settings::parse()),
-    };
-    match ended {
-        Ok(exit) => exit,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    role::main(|_| measure(&Settings::parse()))
 }
 
 fn measure(settings: &Settings) -> anyhow::Result<ExitCode> {

@@ -13,33 +13,11 @@ mod trial;
 
 use std::process::ExitCode;
 
-use echogen_tests::{
-    role::{self, ROLE_ARGUMENT},
-    system::Servers,
-};
+use echogen_tests::{role, system::Servers};
 use scenarios::SCENARIOS;
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let Some((first, rest)) = arguments.split_first()
-        && first == ROLE_ARGUMENT
-    {
-        return match role::run(rest) {
-            Ok(exit) => exit,
-            Err(error) => {
-                eprintln!("error: {error:#}");
-                ExitCode::FAILURE
-            }
-        };
-    }
-    match run(&arguments) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    role::main(|names| Ok(if run(names)? { ExitCode::SUCCESS } else { ExitCode::FAILURE }))
 }
 
 /// Runs the named scenarios, or all; returns whether no job was lost or ended twice.
