@@ -21,7 +21,12 @@ impl LayerNorm {
 
     /// `xs` is (…, channels); the result is float32.
     pub fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        kernels::affine_norm(xs, &self.weight, &self.bias, self.eps)
+        self.forward_as(xs, DType::F32)
+    }
+
+    /// As [`LayerNorm::forward`], and rounds the result to `dtype`.
+    pub fn forward_as(&self, xs: &Tensor, dtype: DType) -> Result<Tensor> {
+        kernels::affine_norm(xs, &self.weight, &self.bias, self.eps, dtype)
     }
 }
 
