@@ -1,7 +1,7 @@
 #!/bin/sh
 # Counts what one picture asks of the driver of an NVIDIA GPU, without a GPU: builds the stand-in for the driver and the example
 # `launches`, runs it, prints a table, and fails if a count is past deploy/cuda/budget.json. Then runs the tests of our
-# kernels on the stand-in, which computes their values. README.md beside this file says what that proves.
+# kernels on the stand-in, which computes their values. driver/README.md says what that proves.
 #
 #   deploy/cuda/count.sh                            # the 2B model at 1M pixels, one picture
 #   deploy/cuda/count.sh --size 125m --pictures 4   # options of the example

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Sourced, with the repository's root as working directory: fetches the CUDA toolkit and sets the environment in which cargo
 # builds for NVIDIA GPUs on a machine that has neither a GPU nor CUDA. Sets `target` and `toolkit`.
 #

@@ -3,14 +3,16 @@
 //! to the GPU as it is, and every result is moved back before anything else is done with it.
 #![cfg(feature = "cuda")]
 
-use std::sync::OnceLock;
+use std::{collections::HashMap, sync::OnceLock};
 
-use candle_core::{D, DType, Device, Result, Tensor};
+use candle_core::{D, DType, Device, Module, Result, Tensor};
+use candle_nn::VarBuilder;
 use echogen_models::{
     layers::{
         Kernels,
         attention::{HeadOptions, KeyValue, Rotation, Row, append_heads, attend_rows, split_heads, split_parts},
         bias::{add_bias, add_bias_relu},
+        conv::{Conv2d, Geometry, GroupNorm, NormConfig},
         kernels::{Activation, activate, affine_norm, modulated_norm, residual},
         linear::Linear,
         with_kernels,
@@ -210,6 +212,48 @@ fn a_product_is_added_to_what_is_there() {
         let stored =
             Linear::from_tensors(&on_gpu(&weight.t().unwrap().contiguous().unwrap()).t().unwrap(), None).unwrap();
         assert_close("sum", &stored.product_onto(&on_gpu(&xs), on_gpu(&onto)).unwrap(), expected);
+    }
+}
+
+#[test]
+fn convolutions_equal_candles() {
+    let unequal = Geometry { kernel: 3, stride: 2, before: 0, after: 1 };
+    for (dtype, geometry) in TYPES
+        .into_iter()
+        .flat_map(|dtype| [Geometry::POINTWISE, Geometry::SAME_3X3, unequal].map(|geometry| (dtype, geometry)))
+    {
+        let (xs, bias) = (tensor(&[2, 5, 6, 8], 71, dtype), tensor(&[7], 73, dtype));
+        let weight =
+            (tensor(&[7, 5, geometry.kernel, geometry.kernel], 75, DType::F32) * 0.2).and_then(|xs| xs.to_dtype(dtype));
+        let weight = weight.unwrap();
+        let plain = generic(|| Conv2d::from_tensors(&weight, bias.clone(), geometry)).unwrap();
+        let ours = Conv2d::from_tensors(&on_gpu(&weight), on_gpu(&bias), geometry).unwrap();
+        let expected = generic(|| plain.forward(&xs)).unwrap();
+        assert_close("convolution", &ours.forward(&on_gpu(&xs)).unwrap(), Ok(expected.clone()));
+        let residual = tensor(expected.dims(), 77, dtype);
+        let onto = ours.forward_onto(&on_gpu(&xs), &on_gpu(&residual)).unwrap();
+        assert_close("with residual", &onto, generic(|| plain.forward_onto(&xs, &residual)));
+        let doubled = generic(|| plain.forward_doubled(&xs));
+        assert_close("doubled", &ours.forward_doubled(&on_gpu(&xs)).unwrap(), doubled);
+    }
+}
+
+#[test]
+fn group_norms_equal_candles() {
+    for dtype in TYPES {
+        // 4 channels of 70 x 70 pixels are more than one chunk, and no whole number of them.
+        let xs = tensor(&[2, 8, 70, 70], 81, dtype);
+        let named = |on: fn(&Tensor) -> Tensor| {
+            let tensors =
+                [("weight", 83), ("bias", 85)].map(|(name, seed)| (name.to_owned(), on(&tensor(&[8], seed, dtype))));
+            HashMap::from(tensors)
+        };
+        let config = NormConfig { groups: 2, eps: 1e-6 };
+        let vb = VarBuilder::from_tensors(named(Tensor::clone), dtype, &Device::Cpu);
+        let plain = GroupNorm::new(&vb, 8, config).unwrap();
+        let ours = GroupNorm::new(&VarBuilder::from_tensors(named(on_gpu), dtype, gpu()), 8, config).unwrap();
+        assert_close("norm", &ours.forward(&on_gpu(&xs)).unwrap(), generic(|| plain.forward(&xs)));
+        assert_close("norm, SiLU", &ours.forward_silu(&on_gpu(&xs)).unwrap(), generic(|| plain.forward_silu(&xs)));
     }
 }
 

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Sourced by ../count.sh: builds the stand-in for the driver for the programs $example and $tests into $driver, a folder for
 # LD_LIBRARY_PATH. Functions that these programs name and the stand-in lacks end the program by their name.
 driver="$target/driver"

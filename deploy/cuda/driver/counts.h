@@ -1,4 +1,4 @@
-/* What the stand-in for the NVIDIA driver counts, and the device memory that it hands out. See ../README.md. */
+/* What the stand-in for the NVIDIA driver counts, and the device memory that it hands out. See README.md. */
 #ifndef COUNTS_H
 #define COUNTS_H
 

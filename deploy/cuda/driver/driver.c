@@ -1,4 +1,4 @@
-/* A stand-in for the NVIDIA driver, libcuda.so.1: the functions that candle calls. It computes nothing. See ../README.md.
+/* A stand-in for the NVIDIA driver, libcuda.so.1: the functions that candle calls. It computes nothing. See README.md.
  *
  * Kernels are looked up in the PTX that the program loads, and launches are checked for what the driver refuses. */
 #define _GNU_SOURCE

@@ -81,6 +81,7 @@ void run_block() {
 } // namespace
 
 #include "rows.cu"
+#include "maps.cu"
 
 namespace {
 
@@ -94,6 +95,17 @@ template <typename... Arguments, void (*kernel)(Arguments...)> struct Call<kerne
     static void run(void **from) { unpack(kernel, from, std::index_sequence_for<Arguments...>{}); }
 };
 
+// candle's conversions of contiguous tensors, in its order of arguments.
+template <typename From, typename To>
+void cast(count_t count, count_t, const count_t *layout, const From *xs, To *out) {
+    if (layout) {
+        std::fputs("the conversion of a strided tensor is not computed\n", stderr);
+        std::abort();
+    }
+    const count_t i = (count_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < count) store(out + i, to_float(xs[i]));
+}
+
 struct Named {
     const char *name;
     void (*run)(void **);
@@ -101,7 +113,12 @@ struct Named {
 
 #define NAMED(kernel) {#kernel, Call<kernel>::run}
 #define ALL(kernel) NAMED(kernel##_f32), NAMED(kernel##_f16), NAMED(kernel##_bf16)
-const Named KERNELS_BY_NAME[] = {ALL(modulated_norm), ALL(affine_norm), ALL(activate), ALL(residual), ALL(split_heads), ALL(softmax)};
+#define CAST(T, NAME)                                                                                                        \
+    {"cast_" #NAME "_f32", Call<cast<T, float>>::run}, {"cast_" #NAME "_f16", Call<cast<T, __half>>::run},                     \
+    {"cast_" #NAME "_bf16", Call<cast<T, __nv_bfloat16>>::run}
+const Named KERNELS_BY_NAME[] = {ALL(modulated_norm), ALL(affine_norm), ALL(activate), ALL(residual), ALL(split_heads), ALL(softmax),
+                                 ALL(patches), ALL(finish), ALL(group_moments), ALL(group_norm), CAST(float, f32), CAST(__half, f16),
+                                 CAST(__nv_bfloat16, bf16)};
 
 } // namespace
 

@@ -1,5 +1,5 @@
 /* A stand-in for cuBLAS, cuRAND and the CUDA runtime: the functions that candle calls. Products are checked and counted, not
- * computed. See ../README.md. */
+ * computed. See README.md. */
 #include "counts.h"
 
 #include <stdio.h>

@@ -11,6 +11,9 @@ use crate::layers::attention::{HeadOptions, KeyValue, Row};
 /// Number of elements to whose multiples rows of scores are padded.
 const ALIGNMENT: usize = 8;
 
+/// Maximum size of the scores of a band of queries, in bytes of float32.
+const SCORES_BYTES: usize = 2 << 30;
+
 /// Number of segments that the softmax takes.
 const SEGMENTS: usize = 2;
 
@@ -43,8 +46,7 @@ pub(in crate::layers) fn attend_rows(
 /// (heads, tokens, head_dim); there is one softmax over all segments.
 fn attend_onto(out: &Tensor, first: usize, queries: &Tensor, segments: &[&KeyValue], scale: f64) -> Result<()> {
     let (heads, tokens, head_dim) = queries.dims3()?;
-    let out = out.narrow(0, first, tokens)?;
-    if segments.is_empty() || segments.len() > SEGMENTS || out.dims() != [tokens, heads * head_dim] {
+    if segments.is_empty() || segments.len() > SEGMENTS || out.dim(1)? != heads * head_dim {
         bail!("attention of {tokens} tokens over {} segments into {:?}", segments.len(), out.dims());
     }
     let counts = segments.iter().map(|segment| segment.keys.dim(1)).collect::<Result<Vec<_>>>()?;
@@ -53,19 +55,23 @@ fn attend_onto(out: &Tensor, first: usize, queries: &Tensor, segments: &[&KeyVal
         .scan(0, |next, count| Some(std::mem::replace(next, *next + count.next_multiple_of(ALIGNMENT))))
         .collect();
     let stride = counts.iter().map(|count| count.next_multiple_of(ALIGNMENT)).sum();
-    let scores = Scores { heads, tokens, head_dim, stride };
-    let exact = empty((heads, tokens, stride), DType::F32, queries.device())?;
-    for (segment, start) in segments.iter().zip(&starts) {
-        scores.of_segment(&exact, queries, &segment.keys, *start)?;
-    }
-    let weights = scores.softmax(&exact, queries.dtype(), (&counts, &starts), scale)?;
-    for (segment, start) in segments.iter().zip(&starts) {
-        scores.sum(&out, &weights, &segment.values, *start)?;
+    let band = (SCORES_BYTES / (heads * stride * size_of::<f32>()).max(1)).clamp(1, tokens.max(1));
+    for start in (0..tokens).step_by(band) {
+        let count = band.min(tokens - start);
+        let scores = Scores { heads, tokens: count, head_dim, stride };
+        let columns = (counts.as_slice(), starts.as_slice());
+        scores.attend(
+            &out.narrow(0, first + start, count)?,
+            &queries.narrow(1, start, count)?,
+            segments,
+            columns,
+            scale,
+        )?;
     }
     Ok(())
 }
 
-/// The shape of a row's scores, (heads, tokens, stride).
+/// The shape of a band's scores, (heads, tokens, stride).
 struct Scores {
     heads: usize,
     tokens: usize,
@@ -74,6 +80,27 @@ struct Scores {
 }
 
 impl Scores {
+    /// Computes the attention of these queries; `counts` and `starts` are the numbers of the segments' keys and their first
+    /// columns.
+    fn attend(
+        &self,
+        out: &Tensor,
+        queries: &Tensor,
+        segments: &[&KeyValue],
+        (counts, starts): (&[usize], &[usize]),
+        scale: f64,
+    ) -> Result<()> {
+        let exact = empty((self.heads, self.tokens, self.stride), DType::F32, queries.device())?;
+        for (segment, start) in segments.iter().zip(starts) {
+            self.of_segment(&exact, queries, &segment.keys, *start)?;
+        }
+        let weights = self.softmax(&exact, queries.dtype(), (counts, starts), scale)?;
+        for (segment, start) in segments.iter().zip(starts) {
+            self.sum(out, &weights, &segment.values, *start)?;
+        }
+        Ok(())
+    }
+
     /// Returns the scores or weights from column `start` on as the matrices of all heads.
     fn window(&self, address: u64, dtype: DType, start: usize) -> Matrices {
         let address = address + (start * dtype.size_in_bytes()) as u64;

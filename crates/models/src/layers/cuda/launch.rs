@@ -1,4 +1,4 @@
-//! Addresses of tensors on a GPU, launches of the kernels of `rows.cu`, and matrix products with layouts that candle's lack.
+//! Addresses of tensors on a GPU, launches of our kernels, and matrix products with layouts that candle's lack.
 
 use candle_core::{
     CudaDevice, CudaStorage, DType, Device, Result, Shape, Storage, Tensor,
@@ -13,19 +13,23 @@ use candle_core::{
     },
 };
 
-/// The compiled `rows.cu`.
-const PTX: &str = include_str!(concat!(env!("OUT_DIR"), "/rows.ptx"));
+/// A compiled file of kernels, and the name under which candle keeps it once it is loaded.
+type Module = (&'static str, &'static str);
 
-/// The name under which candle keeps the loaded module.
-const MODULE: &str = "echogen-rows";
+const ROWS: Module = ("echogen-rows", include_str!(concat!(env!("OUT_DIR"), "/rows.ptx")));
 
-/// Threads of a block that works on one row; `ROW_THREADS` in `rows.cu`.
+const MAPS: Module = ("echogen-maps", include_str!(concat!(env!("OUT_DIR"), "/maps.ptx")));
+
+/// The kernels of `maps.cu`; all others are in `rows.cu`.
+const OF_MAPS: [&str; 4] = ["patches", "finish", "group_moments", "group_norm"];
+
+/// Threads of a block that works on one row; `ROW_THREADS` in `common.cuh`.
 const ROW_THREADS: u32 = 256;
 
 /// Threads of a block of which each works on one number.
 const NUMBER_THREADS: u32 = 256;
 
-/// Warps of a block of which each works on one head; `HEAD_WARPS` in `rows.cu`.
+/// Warps of a block of which each works on one head; `HEAD_WARPS` in `common.cuh`.
 const HEAD_WARPS: usize = 4;
 
 /// One part of a projection, and where its heads go; `Part` in `rows.cu`.
@@ -56,7 +60,7 @@ pub(super) enum Argument {
     Part(Part),
 }
 
-/// A kernel's name in `rows.cu` without its type, and the type.
+/// A kernel's name without its type, and the type.
 pub(super) type Kernel = (&'static str, DType);
 
 /// Creates a tensor that the caller fills.
@@ -140,7 +144,8 @@ fn launch(
     if blocks == 0 {
         return Ok(());
     }
-    let function = device.get_or_load_custom_func(&format!("{name}_{}", dtype.as_str()), MODULE, PTX)?;
+    let (module, ptx) = if OF_MAPS.contains(&name) { MAPS } else { ROWS };
+    let function = device.get_or_load_custom_func(&format!("{name}_{}", dtype.as_str()), module, ptx)?;
     let mut builder = function.builder();
     for argument in arguments {
         match argument {

@@ -4,44 +4,7 @@
 // `deploy/cuda/driver/host_kernels.cpp` compiles this file for the CPU too, so that the tests run it without a GPU: therefore
 // all threads of a block reach every barrier and every shuffle, and nothing is used that that file does not define.
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
-typedef unsigned long long count_t;
-
-__device__ inline float to_float(float x) { return x; }
-__device__ inline float to_float(__half x) { return __half2float(x); }
-__device__ inline float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
-__device__ inline void store(float *to, float x) { *to = x; }
-__device__ inline void store(__half *to, float x) { *to = __float2half(x); }
-__device__ inline void store(__nv_bfloat16 *to, float x) { *to = __float2bfloat16(x); }
-
-// Threads of a block that works on one row, and warps of a block that works on heads.
-#define ROW_THREADS 256
-#define WARP 32
-#define HEAD_WARPS 4
-
-__device__ inline float warp_sum(float x) {
-    for (int lane = WARP / 2; lane > 0; lane /= 2) x += __shfl_xor_sync(0xffffffffu, x, lane);
-    return x;
-}
-
-__device__ inline float warp_max(float x) {
-    for (int lane = WARP / 2; lane > 0; lane /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, lane));
-    return x;
-}
-
-// The sum over the block, in every thread. The order of summation depends on the number of threads only.
-__device__ inline float block_sum(float x) {
-    __shared__ float partial[ROW_THREADS / WARP];
-    x = warp_sum(x);
-    __syncthreads();
-    if (threadIdx.x % WARP == 0) partial[threadIdx.x / WARP] = x;
-    __syncthreads();
-    float sum = 0.0f;
-    for (int warp = 0; warp < ROW_THREADS / WARP; warp++) sum += partial[warp];
-    return sum;
-}
+#include "common.cuh"
 
 __device__ inline float block_max(float x) {
     __shared__ float partial[ROW_THREADS / WARP];
@@ -225,3 +188,4 @@ __device__ void softmax(const float *scores, T *out, count_t stride, count_t cou
 KERNELS(float, f32)
 KERNELS(__half, f16)
 KERNELS(__nv_bfloat16, bf16)
+#undef KERNELS
