@@ -16,6 +16,7 @@ use counts::{Budget, Section, Sections};
 use echogen_models::{
     device::{Compute, DeviceChoice, Precision},
     echogen::{SampleError, Sampler},
+    layers::{Kernels, with_kernels},
 };
 use network::{Network, Size};
 
@@ -38,6 +39,10 @@ struct Arguments {
     #[arg(long, default_value = "bf16")]
     dtype: Precision,
 
+    /// Whether to run candle's operations where we have kernels of our own, for comparison.
+    #[arg(long)]
+    generic: bool,
+
     /// The file into which the stand-in for the driver writes its counts, one line a section.
     #[arg(long)]
     counts: Option<PathBuf>,
@@ -51,7 +56,8 @@ fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let compute = arguments.device.open(arguments.dtype)?;
     let mut sections = Sections::new(&compute.device);
-    make_pictures(&arguments, &compute, &mut sections)?;
+    let kernels = if arguments.generic { Kernels::Generic } else { Kernels::Own };
+    with_kernels(kernels, || make_pictures(&arguments, &compute, &mut sections))?;
     sections.end();
     let Some(path) = &arguments.counts else {
         println!("made {} of size {:?} on {:?}", arguments.pictures, arguments.size, compute.device.location());

@@ -54,7 +54,7 @@ fn attend_onto(out: &Tensor, first: usize, queries: &Tensor, segments: &[&KeyVal
         .iter()
         .scan(0, |next, count| Some(std::mem::replace(next, *next + count.next_multiple_of(ALIGNMENT))))
         .collect();
-    let stride = counts.iter().map(|count| count.next_multiple_of(ALIGNMENT)).sum();
+    let stride: usize = counts.iter().map(|count| count.next_multiple_of(ALIGNMENT)).sum();
     let band = (SCORES_BYTES / (heads * stride * size_of::<f32>()).max(1)).clamp(1, tokens.max(1));
     for start in (0..tokens).step_by(band) {
         let count = band.min(tokens - start);
