@@ -14,7 +14,7 @@ cargo rustc --release --locked --package echogen-models --example launches --fea
 # shellcheck disable=SC2086  # several words
 cargo rustc --release --locked --package echogen-models --test gpu_kernels --features cuda -- $driver_arguments
 example="$target/release/examples/launches"
-tests="$(find "$target/release/deps" -name 'gpu_kernels-*' -perm -u+x -newer deploy/cuda/toolkit.sh | xargs ls -t | head -n 1)"
+tests="$(ls -t "$target"/release/deps/gpu_kernels-* | grep -v '\.d$' | head -n 1)"
 . deploy/cuda/driver/build.sh
 
 counts="$driver/counts"
