@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::layers::{
     conv::{Names, PyramidConfig, PyramidDecoder, PyramidEncoder},
     resize::{resize_area, resize_bilinear},
+    with_kept_layouts,
 };
 
 /// Configuration of the tokenizer.
@@ -178,7 +179,7 @@ impl TokenizerDecoder {
 
     /// Decodes code sums (batch, bits, height, width) to pictures (batch, 3, 16 · height, 16 · width) in [-1, 1].
     pub fn forward(&self, summed: &Tensor) -> Result<Tensor> {
-        self.decoder.forward_with_tap(summed, |_, _| Ok(()))?.clamp(-1.0, 1.0)
+        with_kept_layouts(summed.device(), || self.decoder.forward_with_tap(summed, |_, _| Ok(())))?.clamp(-1.0, 1.0)
     }
 }
 

@@ -5,12 +5,12 @@
 //! two shifts). Shapes: C width, H heads, R guidance rows, L image tokens of the current scale, K content tokens, T
 //! text tokens, S patches.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
 use super::config::EchoGenConfig;
 use crate::layers::{
-    attention::{HeadOptions, KeyValue, Rotation, attend, split_heads},
+    attention::{HeadOptions, KeyValue, Rotation, Row, append_heads, attend, attend_rows, split_heads, split_parts},
     kernels::{Activation, Gain, activate, modulated_norm, residual},
     linear::Linear,
     norm::LayerNorm,
@@ -54,12 +54,22 @@ pub(crate) struct ImageStep<'a> {
     pub(crate) spans: &'a [Span],
 }
 
+impl ImageStep<'_> {
+    /// Returns what the queries of each span see of a cache.
+    fn visible(&self, cache: &KeyValue) -> Result<Vec<KeyValue>> {
+        let seen = |span: &Span| {
+            Ok(KeyValue { keys: cache.keys.narrow(1, 0, span.keys)?, values: cache.values.narrow(1, 0, span.keys)? })
+        };
+        self.spans.iter().map(seen).collect()
+    }
+}
+
 /// Self-attention of the image stream and its cross-attention to the subject: projections of both streams.
 struct JointAttention {
     mat_qkv: Linear,
     q_bias: Tensor,
     v_bias: Tensor,
-    sharpness: Vec<f32>,
+    sharpness: Tensor,
     proj: Linear,
     control_mat_kv: Linear,
     control_v_bias: Tensor,
@@ -70,7 +80,7 @@ struct JointAttention {
 struct ContentBranch {
     control_mat_q: Linear,
     control_q_bias: Tensor,
-    control_sharpness: Vec<f32>,
+    control_sharpness: Tensor,
     control_proj: Linear,
     control_ca_norm: LayerNorm,
     control_ca: CrossAttention,
@@ -94,7 +104,6 @@ pub(crate) struct Block {
     heads: usize,
     head_dim: usize,
     eps: f64,
-    ada_gss: Tensor,
     control_ada_gss: Tensor,
     sa: JointAttention,
     ca: CrossAttention,
@@ -120,9 +129,11 @@ impl JointAttention {
     }
 }
 
-fn sharpness(vb: &VarBuilder, name: &str, heads: usize) -> Result<Vec<f32>> {
-    let logs = vb.get((1, heads, 1, 1), name)?.to_dtype(candle_core::DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-    Ok(logs.into_iter().map(|log| log.min(MAX_LOG_SHARPNESS).exp()).collect())
+/// Loads the heads' log sharpness and returns the sharpness, (heads) in float32.
+fn sharpness(vb: &VarBuilder, name: &str, heads: usize) -> Result<Tensor> {
+    let logs = vb.get((1, heads, 1, 1), name)?.to_dtype(candle_core::DType::F32)?.flatten_all()?;
+    let logs = logs.to_vec1::<f32>()?.into_iter();
+    Tensor::from_iter(logs.map(|log| log.min(MAX_LOG_SHARPNESS).exp()), vb.device())
 }
 
 impl CrossAttention {
@@ -170,7 +181,6 @@ impl Block {
             heads: config.heads,
             head_dim: config.head_dim(),
             eps: config.norm_eps,
-            ada_gss: gains(&vb, "ada_gss", c)?,
             control_ada_gss: gains(&vb, "control_ada_gss", c)?,
             sa: JointAttention::new(vb.pp("sa"), c, config.heads)?,
             ca: CrossAttention::new(vb.pp("ca"), c)?,
@@ -185,11 +195,6 @@ impl Block {
     /// Returns the dtype of the weights.
     pub(crate) fn dtype(&self) -> candle_core::DType {
         self.sa.proj.dtype()
-    }
-
-    /// Returns the sum of the block's own image gains and those of the rows, (R, 6, C).
-    pub(crate) fn image_gains(&self, gains: &Tensor) -> Result<Tensor> {
-        gains.broadcast_add(&self.ada_gss)
     }
 
     /// Returns keys and values of the text tokens for the image stream; `words` (T, C).
@@ -249,44 +254,38 @@ impl Block {
     }
 
     fn joint_attention(&self, normed: &Tensor, step: &ImageStep) -> Result<Tensor> {
-        let (rows, c) = (step.conditions.len(), self.heads * self.head_dim);
+        let shape @ (rows, ..) = (step.conditions.len(), self.heads, self.head_dim);
         let qkv = self.sa.mat_qkv.product(normed)?; // (R · L, 3C)
-        let split = |part: usize, options: HeadOptions| {
-            split_heads(&qkv, part * c, (rows, self.heads, self.head_dim), options) // (R, H, L, head_dim)
-        };
         let turned = HeadOptions { unit: true, rotation: Some(step.rotation), ..HeadOptions::default() };
-        let queries =
-            split(0, HeadOptions { bias: Some(&self.sa.q_bias), sharpness: Some(&self.sa.sharpness), ..turned })?;
-        let keys = split(1, turned)?;
-        let values = split(2, HeadOptions { bias: Some(&self.sa.v_bias), ..HeadOptions::default() })?;
-        let (mut own, mut subject) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
-        for (row, (condition, cache)) in step.conditions.iter().zip(step.caches).enumerate() {
-            cache.keys.slice_set(&keys.get(row)?, 1, step.position)?;
-            cache.values.slice_set(&values.get(row)?, 1, step.position)?;
-            let queries = queries.get(row)?;
-            for span in step.spans {
-                let visible = KeyValue {
-                    keys: cache.keys.narrow(1, 0, span.keys)?,
-                    values: cache.values.narrow(1, 0, span.keys)?,
-                };
-                own.push(attend(&queries.narrow(1, span.start, span.count)?, &[&visible], 1.0)?);
-            }
-            subject.push(attend(&queries, &[&condition.content], 1.0)?);
-        }
-        let (own, subject) = (join(&own)?, join(&subject)?); // (R · L, C)
-        self.sa.proj.product(&(own + self.sa.control_attn.product(&subject)?)?)
+        let options = [
+            HeadOptions { bias: Some(&self.sa.q_bias), sharpness: Some(&self.sa.sharpness), ..turned },
+            turned,
+            HeadOptions { bias: Some(&self.sa.v_bias), ..HeadOptions::default() },
+        ];
+        let queries = append_heads(&qkv, shape, options, step.caches, step.position)?; // (R, H, L, head_dim)
+        let queries = (0..rows).map(|row| queries.get(row)).collect::<Result<Vec<_>>>()?;
+        let visible = step.caches.iter().map(|cache| step.visible(cache)).collect::<Result<Vec<_>>>()?;
+        let own = queries.iter().zip(&visible).flat_map(|(queries, visible)| {
+            step.spans.iter().zip(visible).map(|(span, visible)| {
+                Ok(Row { queries: queries.narrow(1, span.start, span.count)?, segments: vec![visible] })
+            })
+        });
+        let own = attend_rows(&own.collect::<Result<Vec<_>>>()?, 1.0)?; // (R · L, C)
+        let subject = queries.into_iter().zip(step.conditions);
+        let subject = subject.map(|(queries, condition)| Row { queries, segments: vec![&condition.content] });
+        let subject = attend_rows(&subject.collect::<Vec<_>>(), 1.0)?;
+        self.sa.proj.product(&self.sa.control_attn.product_onto(&subject, own)?)
     }
 
     fn words_and_patches(&self, xs: &Tensor, step: &ImageStep) -> Result<Tensor> {
         let rows = step.conditions.len();
-        let queries = self.ca.mat_q.product(&self.ca_norm.forward(xs)?)?;
+        let queries = self.ca.mat_q.product(&self.ca_norm.forward_as(xs, self.dtype())?)?;
         let options = HeadOptions { bias: self.ca.mat_q.bias(), ..HeadOptions::default() };
         let queries = split_heads(&queries, 0, (rows, self.heads, self.head_dim), options)?;
-        let seen =
-            step.conditions.iter().enumerate().map(|(row, condition)| {
-                attend(&queries.get(row)?, &[&condition.patches, &condition.words], self.scale())
-            });
-        let seen = join(&seen.collect::<Result<Vec<_>>>()?)?;
+        let seen = step.conditions.iter().enumerate().map(|(row, condition)| {
+            Ok(Row { queries: queries.get(row)?, segments: vec![&condition.patches, &condition.words] })
+        });
+        let seen = attend_rows(&seen.collect::<Result<Vec<_>>>()?, self.scale())?;
         residual(xs, &self.ca.proj.product(&seen)?, self.ca.proj.bias(), None)
     }
 
@@ -298,13 +297,13 @@ impl Block {
         segments: &[&KeyValue],
     ) -> Result<Tensor> {
         let options = HeadOptions { bias: attention.mat_q.bias(), ..HeadOptions::default() };
-        let queries = self.heads_of(&attention.mat_q.product(&norm.forward(xs)?)?, options)?;
+        let queries = self.heads_of(&attention.mat_q.product(&norm.forward_as(xs, self.dtype())?)?, options)?;
         let seen = attention.proj.product(&attend(&queries, segments, self.scale())?)?;
         residual(xs, &seen, attention.proj.bias(), None)
     }
 
     fn norm(&self, xs: &Tensor, gains: &Tensor, scale: Gain, shift: Gain) -> Result<Tensor> {
-        modulated_norm(xs, gains, scale as usize, shift as usize, self.eps)
+        modulated_norm(xs, gains, (scale as usize, shift as usize), self.eps, self.dtype())
     }
 
     fn scale(&self) -> f64 {
@@ -318,23 +317,20 @@ impl Block {
 
     /// Splits (tokens, 2C) into keys and values. `unit` selects L2 normalisation of the keys.
     fn key_value(&self, xs: &Tensor, v_bias: &Tensor, unit: bool) -> Result<KeyValue> {
-        let shape = (1, self.heads, self.head_dim);
-        let keys = split_heads(xs, 0, shape, HeadOptions { unit, ..HeadOptions::default() })?.squeeze(0)?;
-        let options = HeadOptions { bias: Some(v_bias), ..HeadOptions::default() };
-        let values = split_heads(xs, self.heads * self.head_dim, shape, options)?.squeeze(0)?;
-        Ok(KeyValue { keys, values })
+        let keys = HeadOptions { unit, ..HeadOptions::default() };
+        let values = HeadOptions { bias: Some(v_bias), ..HeadOptions::default() };
+        let parts = split_parts(xs, 0, (1, self.heads, self.head_dim), [keys, values])?;
+        let [keys, values] = parts.as_slice() else { bail!("a projection was not split into keys and values") };
+        Ok(KeyValue { keys: keys.squeeze(0)?, values: values.squeeze(0)? })
     }
+}
+
+/// Loads a block's own gains for the image stream, (1, 6, C) in float32.
+pub(crate) fn image_gains(vb: &VarBuilder, c: usize) -> Result<Tensor> {
+    gains(vb, "ada_gss", c)
 }
 
 /// Loads a block's own gains, (1, 1, 6, C) in the file, as (1, 6, C) in float32.
 fn gains(vb: &VarBuilder, name: &str, c: usize) -> Result<Tensor> {
     vb.get((1, 1, 6, c), name)?.squeeze(0)?.to_dtype(candle_core::DType::F32)
-}
-
-/// Concatenates rows along dimension 0. A single row is not copied.
-fn join(rows: &[Tensor]) -> Result<Tensor> {
-    match rows {
-        [row] => Ok(row.clone()),
-        rows => Tensor::cat(rows, 0),
-    }
 }

@@ -55,7 +55,7 @@ pub(crate) struct SubjectCondition {
 pub(crate) struct RowCondition {
     /// The text.
     pub(crate) text: Arc<TextCondition>,
-    /// Image gains, excluding the blocks' own, (1, 6, C).
+    /// Image gains, including the blocks' own, (1, depth, 6, C).
     pub(crate) gains: Tensor,
     /// Keys and values that the image tokens attend to, in every block.
     pub(crate) layers: Vec<LayerCondition>,

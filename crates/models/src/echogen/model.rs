@@ -5,22 +5,27 @@
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 use candle_nn::VarBuilder;
+use moka::sync::Cache;
 
 use std::sync::Arc;
 
 use super::{
-    block::{Block, ImageStep, LayerCondition, Span},
+    block::{Block, ImageStep, LayerCondition, Span, image_gains},
     conditions::{RowCondition, SubjectCondition, TextCondition, TextLayer},
     config::EchoGenConfig,
     rotary::rotation_table,
     schedule::Schedule,
 };
 use crate::layers::{
-    attention::{HeadOptions, KeyValue, Rotation, attend, split_heads},
+    attention::{HeadOptions, KeyValue, Rotation, attend, split_parts},
     kernels::{Activation, activate, modulated_norm},
     linear::Linear,
     norm::RmsNorm,
+    with_kept_layouts,
 };
+
+/// Number of schedules whose rotary angles are kept: those of one pixel budget, and some.
+const KEPT_ROTATIONS: u64 = 20;
 
 /// EchoGen's transformer.
 pub struct EchoGen {
@@ -44,8 +49,11 @@ pub struct EchoGen {
     control_shared_ada_lin_refer: Linear,
     control_shared_ada_lin_refer_dino: Linear,
     blocks: Vec<Block>,
+    /// The blocks' own gains for the image stream, (1, depth, 6, C).
+    block_gains: Tensor,
     head_ada_lin: Linear,
     head: Linear,
+    rotations: Cache<Schedule, Rotation>,
 }
 
 /// Features of one subject, as returned by the encoders.
@@ -109,9 +117,10 @@ impl TextPool {
     fn forward(&self, text: &Tensor) -> Result<Tensor> {
         let (heads, _, head_dim) = self.mat_q.dims3()?;
         let kv = self.mat_kv.product(text)?; // (T, 2C)
-        let keys = split_heads(&kv, 0, (1, heads, head_dim), HeadOptions::default())?.squeeze(0)?;
-        let options = HeadOptions { bias: Some(&self.v_bias), ..HeadOptions::default() };
-        let values = split_heads(&kv, heads * head_dim, (1, heads, head_dim), options)?.squeeze(0)?;
+        let biased = HeadOptions { bias: Some(&self.v_bias), ..HeadOptions::default() };
+        let parts = split_parts(&kv, 0, (1, heads, head_dim), [HeadOptions::default(), biased])?;
+        let [keys, values] = parts.as_slice() else { bail!("a projection was not split into keys and values") };
+        let (keys, values) = (keys.squeeze(0)?, values.squeeze(0)?);
         let scale = 1.0 / (head_dim as f64).sqrt();
         self.proj.forward(&attend(&self.mat_q, &[&KeyValue { keys, values }], scale)?)
     }
@@ -172,10 +181,9 @@ impl EchoGen {
         config.validate().map_err(candle_core::Error::Msg)?;
         let c = config.dim;
         let gains_layer = |name: &str| Linear::new(vb.pp(name).pp("1"), c, 6 * c);
-        let blocks = (0..config.depth).map(|index| {
-            let vb = vb.pp(config.block_prefix(index)).to_dtype(block_dtype);
-            Block::new(vb, config, index + 1 == config.depth)
-        });
+        let block_vb = |index| vb.pp(config.block_prefix(index)).to_dtype(block_dtype);
+        let blocks = (0..config.depth).map(|index| Block::new(block_vb(index), config, index + 1 == config.depth));
+        let block_gains = (0..config.depth).map(|index| image_gains(&block_vb(index), c));
         Ok(Self {
             config: config.clone(),
             device: vb.device().clone(),
@@ -202,8 +210,10 @@ impl EchoGen {
             control_shared_ada_lin_refer: gains_layer("control_shared_ada_lin_refer")?,
             control_shared_ada_lin_refer_dino: gains_layer("control_shared_ada_lin_refer_dino")?,
             blocks: blocks.collect::<Result<Vec<_>>>()?,
+            block_gains: Tensor::stack(&block_gains.collect::<Result<Vec<_>>>()?, 1)?,
             head_ada_lin: Linear::new(vb.pp("head_nm.ada_lin.1"), c, 2 * c)?,
             head: Linear::new(vb.pp("head"), c, 2 * config.bits)?,
+            rotations: Cache::new(KEPT_ROTATIONS),
         })
     }
 
@@ -231,9 +241,14 @@ impl EchoGen {
         })
     }
 
-    /// Returns the rotary angles of every position of a schedule.
+    /// Returns the rotary angles of every position of a schedule, kept between batches.
     pub(crate) fn rotation(&self, schedule: &Schedule) -> Result<Rotation> {
-        rotation_table(schedule, self.config.head_dim(), &self.device)
+        if let Some(kept) = self.rotations.get(schedule) {
+            return Ok(kept);
+        }
+        let computed = rotation_table(schedule, self.config.head_dim(), &self.device)?;
+        self.rotations.insert(schedule.clone(), computed.clone());
+        Ok(computed)
     }
 
     /// Checks the shape of text features.
@@ -318,7 +333,7 @@ impl EchoGen {
         mut seen: impl FnMut(&Tensor),
     ) -> Result<RowCondition> {
         let content_gains = (&text.content_gains + &subject.content_gains)?;
-        let gains = (&text.image_gains + &subject.image_gains)?;
+        let gains = (&text.image_gains + &subject.image_gains)?.unsqueeze(1)?.broadcast_add(&self.block_gains)?;
         let mut content = subject.content.clone();
         let mut layers = Vec::with_capacity(self.blocks.len());
         for ((block, words), patches) in self.blocks.iter().zip(&text.layers).zip(&subject.patches) {
@@ -342,11 +357,7 @@ impl EchoGen {
         layers: &[LayerCondition],
     ) -> Result<(Vec<KeyValue>, Tensor)> {
         let caches = self.empty_caches(2)?;
-        let rotation = rotation_table(
-            &Schedule::new(vec![(1, 1)], (1, 1)).map_err(candle_core::Error::wrap)?,
-            self.config.head_dim(),
-            &self.device,
-        )?;
+        let rotation = self.rotation(&Schedule::new(vec![(1, 1)], (1, 1)).map_err(candle_core::Error::wrap)?)?;
         let prefix = self.prefix(text, subject)?;
         let pass = Pass {
             gains: gains.clone(),
@@ -397,11 +408,16 @@ impl EchoGen {
     /// after each block.
     pub(crate) fn run_blocks(
         &self,
-        mut xs: Tensor,
+        xs: Tensor,
         level: &Tensor,
         pass: &Pass,
-        mut seen: impl FnMut(&Tensor),
+        seen: impl FnMut(&Tensor),
     ) -> Result<Tensor> {
+        with_kept_layouts(&self.device, || self.run_all(xs, level, pass, seen))
+    }
+
+    fn run_all(&self, mut xs: Tensor, level: &Tensor, pass: &Pass, mut seen: impl FnMut(&Tensor)) -> Result<Tensor> {
+        let gains = pass.gains.transpose(0, 1)?.contiguous()?; // (depth, R, 6, C)
         for (index, block) in self.blocks.iter().enumerate() {
             if index == 0 || (index % self.config.chunk_depth() == 0 && !self.config.level_embed_once) {
                 xs = xs.broadcast_add(level)?;
@@ -409,7 +425,7 @@ impl EchoGen {
             let conditions: Vec<_> = pass.rows.iter().map(|(layers, _)| &layers[index]).collect();
             let caches: Vec<_> = pass.rows.iter().map(|(_, caches)| &caches[index]).collect();
             let step = ImageStep {
-                gains: &block.image_gains(&pass.gains)?,
+                gains: &gains.get(index)?,
                 rotation: pass.rotation,
                 conditions: &conditions,
                 caches: &caches,
@@ -425,7 +441,7 @@ impl EchoGen {
     /// Returns the head's output for one row, (L, 2d): pairs (bit 0, bit 1). One row at a time, because the summation
     /// order of a product this narrow could depend on the number of rows in the batch.
     pub(crate) fn logits(&self, xs: &Tensor, head_gains: &Tensor) -> Result<Tensor> {
-        self.head.forward(&modulated_norm(xs, head_gains, 0, 1, self.config.norm_eps)?)
+        self.head.forward(&modulated_norm(xs, head_gains, (0, 1), self.config.norm_eps, self.head.dtype())?)
     }
 
     /// Runs all scales in one pass with known codes (teacher forcing). `inputs` (L − 1, d) are the resized code sums
@@ -466,11 +482,11 @@ impl EchoGen {
         let text = Arc::new(self.text_condition(text)?);
         let subject = self.subject_condition(subject)?;
         let mut content = Vec::new();
-        let row = self.row_condition(Arc::clone(&text), &subject, |xs| content.push(xs.clone()))?;
+        self.row_condition(Arc::clone(&text), &subject, |xs| content.push(xs.clone()))?;
         Ok(ConditionTaps {
             text_vector: text.vector.squeeze(0)?,
             global_vector: subject.vector.squeeze(0)?,
-            gains_image: row.gains.squeeze(0)?,
+            gains_image: (&text.image_gains + &subject.image_gains)?.squeeze(0)?,
             gains_content: (&text.content_gains + &subject.content_gains)?.squeeze(0)?,
             content,
         })
@@ -479,7 +495,7 @@ impl EchoGen {
 
 /// The guidance rows of one pass through all blocks.
 pub(crate) struct Pass<'a> {
-    /// (R, 6, C), excluding the blocks' own gains.
+    /// (R, depth, 6, C), including the blocks' own gains.
     pub(crate) gains: Tensor,
     /// Each row's conditions and caches, one of each per block.
     pub(crate) rows: Vec<(&'a [LayerCondition], &'a [KeyValue])>,

@@ -9,6 +9,8 @@ use std::{cell::RefCell, ops::Deref};
 use candle_core::{D, DType, Layout, Result, Storage, Tensor, bail};
 use rayon::prelude::*;
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::{
     checked_matmul::CheckedMatmul,
     kernel_choice::has_own_kernels,
@@ -48,6 +50,10 @@ pub fn attend(queries: &Tensor, segments: &[&KeyValue], scale: f64) -> Result<Te
     if segments.is_empty() {
         bail!("attention needs keys");
     }
+    #[cfg(feature = "cuda")]
+    if cuda::takes(queries) {
+        return attend_rows(&[Row { queries: queries.clone(), segments: segments.to_vec() }], scale);
+    }
     if !has_own_kernels(queries) {
         return attend_spelled_out(queries, segments, scale);
     }
@@ -60,6 +66,30 @@ pub fn attend(queries: &Tensor, segments: &[&KeyValue], scale: f64) -> Result<Te
     let shape = (heads, tokens, head_dim);
     let by_head = attend_by_head(&queries_of, &sides, shape, scale as f32)?;
     Tensor::from_vec(interleave(&by_head, shape), (tokens, heads * head_dim), queries.device())
+}
+
+/// Queries, and the keys and values that they see.
+#[derive(Clone, Debug)]
+pub struct Row<'a> {
+    /// (heads, tokens, head_dim).
+    pub queries: Tensor,
+    /// One softmax is over all of these.
+    pub segments: Vec<&'a KeyValue>,
+}
+
+/// Returns [`attend`] of each row, one below the other: (all tokens, heads · head_dim).
+pub fn attend_rows(rows: &[Row<'_>], scale: f64) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(first) = rows.first().filter(|first| cuda::takes(&first.queries)) {
+        return cuda::attend_rows(rows, (first.queries.dim(0)?, first.queries.dim(2)?), scale);
+    }
+    match rows {
+        [row] => attend(&row.queries, &row.segments, scale),
+        rows => {
+            let attended = rows.iter().map(|row| attend(&row.queries, &row.segments, scale));
+            Tensor::cat(&attended.collect::<Result<Vec<_>>>()?, 0)
+        }
+    }
 }
 
 /// Access to every head's matrix (tokens, head_dim) in a tensor (heads, tokens, head_dim), which may be a view.
@@ -308,8 +338,8 @@ pub struct HeadOptions<'a> {
     pub bias: Option<&'a Tensor>,
     /// Then divide the vector by max(‖·‖₂, 1e-12).
     pub unit: bool,
-    /// Then multiply by the head's sharpness (logit scale); (heads).
-    pub sharpness: Option<&'a [f32]>,
+    /// Then multiply by the head's sharpness (logit scale); (heads), float32.
+    pub sharpness: Option<&'a Tensor>,
     /// Then rotate neighbouring channel pairs by the token's angles.
     pub rotation: Option<&'a Rotation>,
 }
@@ -322,21 +352,18 @@ pub fn split_heads(
     (rows, heads, head_dim): (usize, usize, usize),
     options: HeadOptions<'_>,
 ) -> Result<Tensor> {
-    let (count, width) = xs.dims2()?;
-    if rows == 0 || count % rows != 0 || offset + heads * head_dim > width || head_dim % 2 != 0 {
-        bail!("cannot split {:?} at {offset} into {rows} rows of {heads} heads of {head_dim}", xs.dims());
-    }
-    let tokens = count / rows;
-    if let Some(rotation) = options.rotation {
-        let expected = (tokens, head_dim / 2);
-        if rotation.cos.dims2()? != expected || rotation.sin.dims2()? != expected {
-            bail!("rotation of shape {:?} does not fit {expected:?}", rotation.cos.dims());
-        }
+    check_split(xs, offset, (rows, heads, head_dim), &options)?;
+    #[cfg(feature = "cuda")]
+    if cuda::takes(xs) {
+        return first_of(cuda::split_parts(xs, offset, (rows, heads, head_dim), &[options])?);
     }
     if !has_own_kernels(xs) {
         return split_spelled_out(xs, offset, (rows, heads, head_dim), options);
     }
+    let (count, width) = xs.dims2()?;
+    let tokens = count / rows;
     let bias = optional_row(options.bias)?;
+    let sharpness = optional_row(options.sharpness)?;
     let angles = match options.rotation {
         None => None,
         Some(r) => Some((with_slice(&r.cos, |s| Ok(s.to_vec()))?, with_slice(&r.sin, |s| Ok(s.to_vec()))?)),
@@ -357,7 +384,7 @@ pub fn split_heads(
                         out.iter_mut().zip(source).zip(bias).for_each(|((y, x), b)| *y = x + b);
                     }
                 }
-                let mut factor = options.sharpness.map_or(1.0, |s| s[head]);
+                let mut factor = sharpness.as_ref().map_or(1.0, |s| s[head]);
                 if options.unit {
                     factor /= lane_sum(
                         out,
@@ -379,6 +406,86 @@ pub fn split_heads(
         Ok(())
     })?;
     Tensor::from_vec(out, (rows, heads, tokens, head_dim), xs.device())
+}
+
+/// Splits several parts that lie side by side, the first of which begins at column `offset`: one tensor for each of
+/// `options`, as from [`split_heads`].
+pub fn split_parts<const PARTS: usize>(
+    xs: &Tensor,
+    offset: usize,
+    shape @ (_, heads, head_dim): (usize, usize, usize),
+    options: [HeadOptions<'_>; PARTS],
+) -> Result<Vec<Tensor>> {
+    #[cfg(feature = "cuda")]
+    if cuda::takes(xs) {
+        for (part, options) in options.iter().enumerate() {
+            check_split(xs, offset + part * heads * head_dim, shape, options)?;
+        }
+        return cuda::split_parts(xs, offset, shape, &options);
+    }
+    let parts = options.into_iter().enumerate();
+    parts.map(|(part, options)| split_heads(xs, offset + part * heads * head_dim, shape, options)).collect()
+}
+
+/// Splits queries, keys and values that lie side by side in `xs` (rows · tokens, 3 · channels). Returns the queries, (rows,
+/// heads, tokens, head_dim), and writes keys and values into the rows' caches, (heads, capacity, head_dim), from
+/// `position` on.
+pub fn append_heads(
+    xs: &Tensor,
+    shape @ (rows, heads, head_dim): (usize, usize, usize),
+    options: [HeadOptions<'_>; 3],
+    caches: &[&KeyValue],
+    position: usize,
+) -> Result<Tensor> {
+    if caches.len() != rows {
+        bail!("{rows} rows with {} caches", caches.len());
+    }
+    #[cfg(feature = "cuda")]
+    if cuda::takes(xs) {
+        for (part, options) in options.iter().enumerate() {
+            check_split(xs, part * heads * head_dim, shape, options)?;
+        }
+        return cuda::append_heads(xs, shape, options, caches, position);
+    }
+    let [queries, keys, values] = options;
+    let channels = heads * head_dim;
+    let queries = split_heads(xs, 0, shape, queries)?;
+    let (keys, values) = (split_heads(xs, channels, shape, keys)?, split_heads(xs, 2 * channels, shape, values)?);
+    for (row, cache) in caches.iter().enumerate() {
+        cache.keys.slice_set(&keys.get(row)?, 1, position)?;
+        cache.values.slice_set(&values.get(row)?, 1, position)?;
+    }
+    Ok(queries)
+}
+
+fn check_split(
+    xs: &Tensor,
+    offset: usize,
+    (rows, heads, head_dim): (usize, usize, usize),
+    options: &HeadOptions<'_>,
+) -> Result<()> {
+    let (count, width) = xs.dims2()?;
+    let channels = heads * head_dim;
+    if rows == 0 || count % rows != 0 || offset + channels > width || head_dim % 2 != 0 {
+        bail!("cannot split {:?} at {offset} into {rows} rows of {heads} heads of {head_dim}", xs.dims());
+    }
+    if let Some(rotation) = options.rotation {
+        let expected = (count / rows, head_dim / 2);
+        if rotation.cos.dims2()? != expected || rotation.sin.dims2()? != expected {
+            bail!("rotation of shape {:?} does not fit {expected:?}", rotation.cos.dims());
+        }
+    }
+    for (row, length) in [(options.bias, channels), (options.sharpness, heads)] {
+        if let Some(row) = row.filter(|row| row.elem_count() != length) {
+            bail!("{:?} do not fit {heads} heads of {head_dim}", row.dims());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(feature = "cuda")]
+fn first_of(mut parts: Vec<Tensor>) -> Result<Tensor> {
+    parts.pop().map_or_else(|| bail!("nothing was split"), Ok)
 }
 
 #[inline(always)]
@@ -412,7 +519,7 @@ fn split_spelled_out(
         xs = xs.broadcast_div(&norm)?;
     }
     if let Some(sharpness) = options.sharpness {
-        xs = xs.broadcast_mul(&Tensor::from_slice(sharpness, (1, heads, 1, 1), xs.device())?)?;
+        xs = xs.broadcast_mul(&sharpness.reshape((1, heads, 1, 1))?)?;
     }
     if let Some(rotation) = options.rotation {
         let pairs = xs.reshape((rows, heads, tokens, head_dim / 2, 2))?;
@@ -486,7 +593,7 @@ mod tests {
     fn head_splitting_equals_the_spelled_out_one() {
         let (xs, bias) = (tensor(&[10, 48], 17), tensor(&[24], 19));
         let rotation = Rotation { cos: tensor(&[5, 4], 21), sin: tensor(&[5, 4], 23) };
-        let sharpness = [0.5, 2.0, 3.0];
+        let sharpness = Tensor::new(&[0.5f32, 2.0, 3.0], &Device::Cpu).unwrap();
         for (unit, rotated, sharp, biased) in [
             (true, true, true, true),
             (false, false, false, true),

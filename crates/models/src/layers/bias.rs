@@ -2,6 +2,8 @@
 
 use candle_core::{D, DType, Result, Tensor, bail};
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::{
     kernel_choice::has_own_kernels,
     kernels::{for_each_row, in_place, with_slice},
@@ -16,7 +18,7 @@ pub fn add_bias(xs: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         bias,
         #[inline(always)]
         |x| x,
-        Ok,
+        After::Nothing,
     )
 }
 
@@ -29,23 +31,37 @@ pub fn add_bias_relu(xs: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         bias,
         #[inline(always)]
         |x| x.max(0.0),
-        |xs| xs.relu(),
+        After::Relu,
     )
 }
 
+/// What follows the addition.
+#[derive(Clone, Copy, Debug)]
+enum After {
+    Nothing,
+    Relu,
+}
+
 #[inline(always)]
-fn add_and(
-    xs: Tensor,
-    bias: &Tensor,
-    each: impl Fn(f32) -> f32 + Sync,
-    whole: impl Fn(Tensor) -> Result<Tensor>,
-) -> Result<Tensor> {
+fn add_and(xs: Tensor, bias: &Tensor, each: impl Fn(f32) -> f32 + Sync, after: After) -> Result<Tensor> {
     let width = xs.dim(D::Minus1)?;
     if bias.dims() != [width] {
         bail!("a bias of shape {:?} does not fit {:?}", bias.dims(), xs.dims());
     }
+    #[cfg(feature = "cuda")]
+    if cuda::takes(&xs) {
+        let after = match after {
+            After::Nothing => cuda::After::Nothing,
+            After::Relu => cuda::After::Relu,
+        };
+        return cuda::add_and(&xs, Some(bias), after);
+    }
     if !(has_own_kernels(&xs) && xs.is_contiguous()) {
-        return whole(xs.broadcast_add(bias)?);
+        let added = xs.broadcast_add(bias)?;
+        return match after {
+            After::Nothing => Ok(added),
+            After::Relu => added.relu(),
+        };
     }
     let bias = with_slice(&bias.to_dtype(DType::F32)?, |bias| Ok(bias.to_vec()))?;
     in_place(&xs, |data| {

@@ -1,19 +1,20 @@
-//! Which implementation of an operation runs: the vectorised loops of this module, or candle's operations.
+//! Which implementation of an operation runs: our own for a CPU (vectorised loops) or a GPU (the module `cuda`), or candle's
+//! operations.
 //!
-//! A GPU and a reduced type always take candle's. So that this *generic* way is also tested on a CPU in f32,
-//! [`with_kernels`] selects it for everything that a thread loads and computes meanwhile.
+//! A reduced type on a CPU always takes candle's. So that this *generic* way is also tested on a CPU in f32, and compared with
+//! ours on a GPU, [`with_kernels`] selects it for everything that a thread loads and computes meanwhile.
 
 use std::cell::Cell;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 /// An implementation of the layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kernels {
-    /// Our vectorised loops wherever they apply: float32 on the CPU.
+    /// Ours wherever they apply: float32 on the CPU, and any type on a GPU.
     #[default]
     Own,
-    /// candle's operations everywhere, as on a GPU.
+    /// candle's operations everywhere.
     Generic,
 }
 
@@ -40,10 +41,24 @@ pub fn has_own_kernels(xs: &Tensor) -> bool {
     CHOSEN.get() == Kernels::Own && xs.device().is_cpu() && xs.dtype() == DType::F32
 }
 
+/// Whether our kernels for a GPU run on `xs`.
+#[cfg(feature = "cuda")]
+pub(super) fn has_device_kernels(xs: &Tensor) -> bool {
+    CHOSEN.get() == Kernels::Own && xs.device().is_cuda()
+}
+
+/// Runs `work`. Where candle describes a strided tensor to a GPU, the description that this thread uploads meanwhile is kept
+/// there for the next time. For work whose shapes are few, as they are never freed.
+pub fn with_kept_layouts<T>(device: &Device, work: impl FnOnce() -> T) -> T {
+    #[cfg(feature = "cuda")]
+    let _kept = device.as_cuda_device().map(|device| device.enable_cuda_graph_htod_cache());
+    #[cfg(not(feature = "cuda"))]
+    let _ = device;
+    work()
+}
+
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
-
     use super::*;
 
     #[test]

@@ -1,13 +1,15 @@
 //! Row kernels: normalisation, activation, residual addition and head splitting, each in one pass over memory.
 //!
-//! Every function has two implementations with the same results: float32 on the CPU runs a vectorised loop in this
-//! file, compiled for several instruction sets and selected at run time; everything else uses candle operations. Tests
-//! compare the two. Shapes: `rows` guidance rows of `tokens` tokens each are flattened to (rows · tokens, channels).
+//! Every function has several implementations with the same results: float32 on the CPU runs a vectorised loop in this
+//! file, compiled for several instruction sets and selected at run time; a GPU runs the kernels of the module `cuda`;
+//! everything else uses candle operations. Tests compare them. Shapes: `rows` guidance rows of `tokens` tokens each are flattened to (rows · tokens, channels).
 
 use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Storage, Tensor, bail};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::kernel_choice::has_own_kernels;
 
 /// Number of elements per parallel task: large enough to amortise scheduling, small enough to stay in the L2 cache.
@@ -197,6 +199,10 @@ pub enum Activation {
     reason = "a function given by name is called through its pointer type and not inlined into the vectorised loop"
 )]
 pub fn activate(xs: Tensor, bias: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if cuda::takes(&xs) {
+        return cuda::add_and(&xs, bias, cuda::After::Activation(activation));
+    }
     if !(has_own_kernels(&xs) && xs.is_contiguous()) {
         let (dtype, xs) = (xs.dtype(), bias.map_or(Ok(xs.clone()), |bias| xs.broadcast_add(bias))?);
         // As in the published code, in float32: candle's own would round every step.
@@ -276,18 +282,30 @@ fn moments(row: &[f32], eps: f32) -> (f32, f32) {
     (mean, 1.0 / (variance + eps).sqrt())
 }
 
-/// Returns LN(x) · (1 + scale) + shift in float32, where LN has no affine parameters. `xs` is (rows · tokens,
-/// channels), `gains` (rows, n, channels); `scale` and `shift` are indices into the n gain vectors.
-pub fn modulated_norm(xs: &Tensor, gains: &Tensor, scale: usize, shift: usize, eps: f64) -> Result<Tensor> {
+/// Returns LN(x) · (1 + scale) + shift, computed in float32 and rounded to `dtype`, where LN has no affine parameters.
+/// `xs` is (rows · tokens, channels), `gains` (rows, n, channels); `scale` and `shift` are indices into the n gain
+/// vectors.
+pub fn modulated_norm(
+    xs: &Tensor,
+    gains: &Tensor,
+    (scale, shift): (usize, usize),
+    eps: f64,
+    dtype: DType,
+) -> Result<Tensor> {
     let (count, channels) = xs.dims2()?;
     let (rows, kinds, _) = gains.dims3()?;
     if rows == 0 || count % rows != 0 || scale >= kinds || shift >= kinds {
         bail!("gains of shape {:?} do not fit tokens of shape {:?}", gains.dims(), xs.dims());
     }
+    #[cfg(feature = "cuda")]
+    if cuda::takes(xs) {
+        return cuda::modulated_norm(xs, gains, (scale, shift), eps, dtype);
+    }
     if !has_own_kernels(xs) {
         let pick = |index: usize| gains.narrow(1, index, 1); // (rows, 1, channels)
         let normed = layer_norm_plain(xs, eps)?.reshape((rows, count / rows, channels))?;
-        return normed.broadcast_mul(&(pick(scale)? + 1.0)?)?.broadcast_add(&pick(shift)?)?.reshape((count, channels));
+        let modulated = normed.broadcast_mul(&(pick(scale)? + 1.0)?)?.broadcast_add(&pick(shift)?)?;
+        return modulated.reshape((count, channels))?.to_dtype(dtype);
     }
     let tokens = count / rows;
     let out = with_slice(gains, |gains| {
@@ -305,14 +323,18 @@ pub fn modulated_norm(xs: &Tensor, gains: &Tensor, scale: usize, shift: usize, e
             },
         )
     })?;
-    Tensor::from_vec(out, (count, channels), xs.device())
+    Tensor::from_vec(out, (count, channels), xs.device())?.to_dtype(dtype)
 }
 
-/// Layer norm with weight and bias (channels); `xs` is (…, channels). The result is float32.
-pub fn affine_norm(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+/// Layer norm with weight and bias (channels), computed in float32 and rounded to `dtype`; `xs` is (…, channels).
+pub fn affine_norm(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64, dtype: DType) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if cuda::takes(xs) {
+        return cuda::affine_norm(xs, weight, bias, eps, dtype);
+    }
     if !has_own_kernels(xs) {
         let (weight, bias) = (weight.to_dtype(DType::F32)?, bias.to_dtype(DType::F32)?);
-        return layer_norm_plain(xs, eps)?.broadcast_mul(&weight)?.broadcast_add(&bias);
+        return layer_norm_plain(xs, eps)?.broadcast_mul(&weight)?.broadcast_add(&bias)?.to_dtype(dtype);
     }
     let width = xs.dim(candle_core::D::Minus1)?;
     let (weight, bias) = (row_of(Some(weight), width)?, row_of(Some(bias), width)?);
@@ -326,7 +348,7 @@ pub fn affine_norm(xs: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Res
             }
         },
     )?;
-    Tensor::from_vec(out, xs.dims(), xs.device())
+    Tensor::from_vec(out, xs.dims(), xs.device())?.to_dtype(dtype)
 }
 
 #[inline(always)]
@@ -361,6 +383,10 @@ pub fn residual(xs: &Tensor, ys: &Tensor, bias: Option<&Tensor>, gate: Option<(&
     let (count, channels) = xs.dims2()?;
     if ys.dims() != xs.dims() {
         bail!("a residual of shape {:?} does not fit {:?}", ys.dims(), xs.dims());
+    }
+    #[cfg(feature = "cuda")]
+    if cuda::takes(xs) && cuda::takes(ys) {
+        return cuda::residual(xs, ys, bias, gate);
     }
     if !(has_own_kernels(xs) && has_own_kernels(ys)) {
         let ys = bias.map_or(Ok(ys.clone()), |bias| ys.broadcast_add(bias))?.to_dtype(DType::F32)?;
@@ -466,14 +492,14 @@ mod tests {
     #[test]
     fn norms_equal_the_spelled_out_ones() {
         let (xs, gains) = (tensor(&[6, 40], 4), tensor(&[2, 6, 40], 5));
-        let fast = modulated_norm(&xs, &gains, 2, 4, 1e-6).unwrap();
+        let fast = modulated_norm(&xs, &gains, (2, 4), 1e-6, DType::F32).unwrap();
         let normed = layer_norm_plain(&xs, 1e-6).unwrap().reshape((2, 3, 40)).unwrap();
         let slow = normed.broadcast_mul(&(gains.narrow(1, 2, 1).unwrap() + 1.0).unwrap()).unwrap();
         let slow = slow.broadcast_add(&gains.narrow(1, 4, 1).unwrap()).unwrap().reshape((6, 40)).unwrap();
         assert_close(&fast, &slow, 2e-6);
         let (weight, bias) = (tensor(&[40], 6), tensor(&[40], 7));
         let slow = layer_norm_plain(&xs, 1e-6).unwrap().broadcast_mul(&weight).unwrap().broadcast_add(&bias).unwrap();
-        assert_close(&affine_norm(&xs, &weight, &bias, 1e-6).unwrap(), &slow, 2e-6);
+        assert_close(&affine_norm(&xs, &weight, &bias, 1e-6, DType::F32).unwrap(), &slow, 2e-6);
     }
 
     #[test]

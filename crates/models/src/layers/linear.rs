@@ -3,7 +3,12 @@
 use candle_core::{DType, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
-use super::{bias::add_bias_relu, checked_matmul::CheckedMatmul};
+#[cfg(feature = "cuda")]
+use super::cuda;
+use super::{
+    bias::{add_bias, add_bias_relu},
+    checked_matmul::CheckedMatmul,
+};
 
 /// xs · Wᵀ (+ b). A published weight is (out, in). It is stored as (in, out), which saves the matrix product from
 /// repacking the weight at every call; this matters for the few tokens of the first scales.
@@ -55,10 +60,18 @@ impl Linear {
         flat.checked_matmul(&self.weight)?.reshape(shape)
     }
 
+    /// Returns `onto` + xs · Wᵀ, without the bias; `xs` is (…, in), and no other tensor may share the storage of `onto`.
+    pub fn product_onto(&self, xs: &Tensor, onto: Tensor) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if cuda::takes(xs) && xs.dtype() == self.dtype() {
+            return cuda::product_onto(xs, &self.weight, onto);
+        }
+        onto + self.product(xs)?
+    }
+
     /// Returns xs · Wᵀ + b; `xs` is (…, in).
     pub fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        let product = self.product(xs)?;
-        self.bias.as_ref().map_or(Ok(product.clone()), |bias| product.broadcast_add(bias))
+        add_bias(self.product(xs)?, self.bias())
     }
 }
 

@@ -5,6 +5,8 @@ pub mod attention;
 pub mod bias;
 mod checked_matmul;
 pub mod conv;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod deformable;
 mod kernel_choice;
 pub mod kernels;
@@ -16,4 +18,4 @@ mod simd;
 pub mod window_attention;
 
 pub use checked_matmul::CheckedMatmul;
-pub use kernel_choice::{Kernels, has_own_kernels, with_kernels};
+pub use kernel_choice::{Kernels, has_own_kernels, with_kept_layouts, with_kernels};

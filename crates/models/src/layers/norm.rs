@@ -3,7 +3,7 @@
 use candle_core::{D, DType, Result, Tensor};
 use candle_nn::VarBuilder;
 
-use super::kernels;
+use super::{kernel_choice::has_own_kernels, kernels};
 
 /// Layer norm with weight and bias, computed in float32.
 #[derive(Debug, Clone)]
@@ -21,7 +21,12 @@ impl LayerNorm {
 
     /// `xs` is (…, channels); the result is float32.
     pub fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        kernels::affine_norm(xs, &self.weight, &self.bias, self.eps)
+        self.forward_as(xs, DType::F32)
+    }
+
+    /// As [`LayerNorm::forward`], and rounds the result to `dtype`.
+    pub fn forward_as(&self, xs: &Tensor, dtype: DType) -> Result<Tensor> {
+        kernels::affine_norm(xs, &self.weight, &self.bias, self.eps, dtype)
     }
 }
 
@@ -41,6 +46,9 @@ impl RmsNorm {
     /// `xs` is (…, channels); the result is float32.
     pub fn forward(&self, xs: &Tensor) -> Result<Tensor> {
         let xs = xs.to_dtype(DType::F32)?;
+        if !has_own_kernels(&xs) {
+            return candle_nn::ops::rms_norm(&xs.contiguous()?, &self.weight.to_dtype(DType::F32)?, self.eps as f32);
+        }
         let mean_square = xs.sqr()?.mean_keepdim(D::Minus1)?;
         xs.broadcast_div(&(mean_square + self.eps)?.sqrt()?)?.broadcast_mul(&self.weight.to_dtype(DType::F32)?)
     }

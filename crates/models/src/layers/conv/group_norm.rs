@@ -5,6 +5,8 @@ use candle_nn::VarBuilder;
 use rayon::prelude::*;
 
 use super::channels_last::{channels_last, channels_last_view};
+#[cfg(feature = "cuda")]
+use crate::layers::cuda;
 use crate::layers::{has_own_kernels, kernels::with_slice};
 
 /// Number of pixels per task. Their sums are accumulated in f32, the sums of tasks in f64.
@@ -52,7 +54,21 @@ impl GroupNorm {
     pub fn forward_silu(&self, xs: &Tensor) -> Result<Tensor> {
         match has_own_kernels(xs) {
             true => self.forward_own(xs, Activation::Silu),
-            false => self.forward_candle(xs)?.silu()?.to_dtype(self.dtype),
+            false => self.forward_plain(xs, Activation::Silu)?.to_dtype(self.dtype),
+        }
+    }
+
+    /// The norm and the activation where the loops of this module do not apply.
+    fn forward_plain(&self, xs: &Tensor, activation: Activation) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if cuda::takes(xs) {
+            let is_silu = matches!(activation, Activation::Silu);
+            return cuda::group_norm(xs, &self.weight, &self.bias, self.config, is_silu);
+        }
+        let ys = self.forward_candle(xs)?;
+        match activation {
+            Activation::None => Ok(ys),
+            Activation::Silu => ys.silu(),
         }
     }
 
@@ -115,7 +131,7 @@ impl Module for GroupNorm {
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
         match has_own_kernels(xs) {
             true => self.forward_own(xs, Activation::None),
-            false => self.forward_candle(xs)?.to_dtype(self.dtype),
+            false => self.forward_plain(xs, Activation::None)?.to_dtype(self.dtype),
         }
     }
 }

@@ -3,8 +3,8 @@
 //! Feature maps are tensors (batch, channels, height, width). On a CPU in f32 the kernels of this module are used, and
 //! their results are stored *channels last*: the tensor is a transposed view, so the channels of every pixel are
 //! contiguous, transforms vectorise without shuffling, and a 1x1 convolution is a plain matrix product. Layers pass
-//! such maps on without a copy; maps in any other memory order are copied once. Other devices and dtypes use candle's
-//! operations.
+//! such maps on without a copy; maps in any other memory order are copied once. A GPU uses the module `cuda`, other dtypes
+//! candle's operations.
 //!
 //! Algorithms on the CPU:
 //! - 3x3 with stride 1 on maps that are not tiny: `winograd`, with four times fewer multiplications;
@@ -21,6 +21,8 @@ mod pyramid;
 mod res_block;
 mod winograd;
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::kernel_choice::has_own_kernels;
 pub use attention::Attention;
 use candle_core::{DType, Module, Result, Tensor, bail};
@@ -53,7 +55,7 @@ impl Geometry {
     pub const HALVING_3X3: Self = Self { kernel: 3, stride: 2, before: 0, after: 1 };
 
     /// Returns the output length for an input side of the given length; an error if the kernel does not fit.
-    fn output(&self, length: usize) -> Result<usize> {
+    pub(super) fn output(&self, length: usize) -> Result<usize> {
         let padded = length + self.before + self.after;
         if padded < self.kernel {
             bail!("a side of {length} pixels is too short for a {0}x{0} convolution", self.kernel);
@@ -103,7 +105,7 @@ impl Conv2d {
     pub fn forward_onto(&self, xs: &Tensor, residual: &Tensor) -> Result<Tensor> {
         match &self.weight {
             Weight::Patches(weight) => self.forward_own(weight, xs, Scale::One, Some(residual)),
-            Weight::Plain(weight) => self.forward_candle(weight, xs)? + residual,
+            Weight::Plain(weight) => self.forward_plain(weight, xs, Scale::One, Some(residual)),
         }
     }
 
@@ -111,10 +113,7 @@ impl Conv2d {
     pub fn forward_doubled(&self, xs: &Tensor) -> Result<Tensor> {
         match &self.weight {
             Weight::Patches(weight) => self.forward_own(weight, xs, Scale::Two, None),
-            Weight::Plain(weight) => {
-                let (_, _, height, width) = xs.dims4()?;
-                self.forward_candle(weight, &xs.upsample_nearest2d(2 * height, 2 * width)?)
-            }
+            Weight::Plain(weight) => self.forward_plain(weight, xs, Scale::Two, None),
         }
     }
 
@@ -137,6 +136,22 @@ impl Conv2d {
             im2col::conv(&xs, &map, weight, self.geometry, (rows, columns), &finish)?
         };
         channels_last_view(ys, shape)
+    }
+
+    /// The convolution where the loops of this module do not apply.
+    fn forward_plain(&self, weight: &Tensor, xs: &Tensor, scale: Scale, residual: Option<&Tensor>) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if cuda::takes(weight) {
+            return cuda::conv(xs, weight, &self.bias, self.geometry, scale == Scale::Two, residual);
+        }
+        let ys = match scale {
+            Scale::One => self.forward_candle(weight, xs)?,
+            Scale::Two => {
+                let (_, _, height, width) = xs.dims4()?;
+                self.forward_candle(weight, &xs.upsample_nearest2d(2 * height, 2 * width)?)?
+            }
+        };
+        residual.map_or(Ok(ys.clone()), |residual| ys + residual)
     }
 
     /// The convolution in the weight's type. candle's supports only equal padding on all sides, so unequal padding is added
@@ -171,7 +186,7 @@ impl Module for Conv2d {
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
         match &self.weight {
             Weight::Patches(weight) => self.forward_own(weight, xs, Scale::One, None),
-            Weight::Plain(weight) => self.forward_candle(weight, xs),
+            Weight::Plain(weight) => self.forward_plain(weight, xs, Scale::One, None),
         }
     }
 }
