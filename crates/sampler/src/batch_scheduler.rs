@@ -199,9 +199,10 @@ impl<S: Clone + Eq + Hash> BatchScheduler<S> {
         interactive.into_iter().chain(others).filter_map(|group| {
             let Jobs { waiting, passed } = self.groups.get(group)?;
             let oldest = waiting.front()?;
-            let images: usize = waiting.iter().map(|job| job.images).sum();
-            let images = images.min(self.limits.max_images.min(oldest.max_images).max(1));
-            let work = oldest.tokens.saturating_mul(images as u64);
+            let most = self.limits.max_images.min(oldest.max_images).max(1);
+            // Each job has a picture at least, so no more than so many jobs need be looked at.
+            let images: usize = waiting.iter().take(most).map(|job| job.images).sum();
+            let work = oldest.tokens.saturating_mul(images.min(most) as u64);
             Some(WaitingGroup { group, passed: *passed, work, kv_bytes: oldest.kv_bytes, tokens: oldest.tokens })
         })
     }
