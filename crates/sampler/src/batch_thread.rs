@@ -1,10 +1,10 @@
 //! The inference thread: owns the networks and samples batches of requests, a step at a time.
 //!
-//! Before each step, one scale of a batch or the decoding of one picture, the thread takes the requests that have arrived and asks
-//! its [`StepScheduler`](crate::step_scheduler::StepScheduler) which batch is stepped, or which new one begins. So an interactive
-//! request waits for a step of a large batch, not for its end. A request whose caller no longer waits is dropped between two
-//! steps, without effect on the others, and its memory is free at once. A failed batch does not show which request caused
-//! the failure: each request is run again by itself, and only the one that caused it fails.
+//! Before each step, one scale of a batch or the decoding of one picture, the thread takes the requests that have arrived and
+//! asks its [`StepScheduler`](crate::step_scheduler::StepScheduler) which batch is stepped, or which new one begins. So an
+//! interactive request waits for a step of a large batch, not for its end. A request whose caller no longer waits is dropped
+//! between two steps, without effect on the others, and its memory is free at once. A failed batch does not show which request
+//! caused the failure: each request is run again by itself, and only the one that caused it fails.
 
 mod batches;
 mod pending;
@@ -39,11 +39,7 @@ pub trait BatchNetworks: Send + 'static {
     fn prepare(&mut self, request: &SampleRequest) -> Result<Self::Subject, SampleError>;
 
     /// Starts a batch with one picture for each seed of each part, in their order.
-    fn start(
-        &mut self,
-        parts: &[Part<'_, Self::Subject>],
-        schedule: &Schedule,
-    ) -> Result<Self::Sampling, SampleError>;
+    fn start(&mut self, parts: &[Part<'_, Self::Subject>], schedule: &Schedule) -> Result<Self::Sampling, SampleError>;
 
     /// Samples the next scale of all pictures. Called once for each scale of the schedule.
     fn step(&mut self, sampling: &mut Self::Sampling) -> Result<(), SampleError>;

@@ -129,11 +129,7 @@ impl BatchNetworks for SamplerNetworks {
         subject.map_err(|error| SampleError::BadSubject(error.into()))
     }
 
-    fn start(
-        &mut self,
-        parts: &[Part<'_, Arc<EncodedSubject>>],
-        schedule: &Schedule,
-    ) -> Result<Sampling, SampleError> {
+    fn start(&mut self, parts: &[Part<'_, Arc<EncodedSubject>>], schedule: &Schedule) -> Result<Sampling, SampleError> {
         let images = parts.iter().flat_map(|part| {
             let seeds = part.seeds.iter();
             seeds.map(|seed| image_request(&part.request.parameters, part.subject, *seed))

@@ -1,8 +1,8 @@
 //! Decides what the networks do next: another step of a batch that has begun, or a new batch. A pure function of what waits and
 //! what has begun, without clock, thread or network.
 //!
-//! A *step* is one scale of a batch, or the decoding of one of its pictures. Between two steps the networks are free, so a batch
-//! that comes later waits for one step of another, not for its end. The rules, first to last:
+//! A *step* is one scale of a batch, or the decoding of one of its pictures. Between two steps the networks are free, so a
+//! batch that comes later waits for one step of another, not for its end. The rules, first to last:
 //!
 //! 1. What others have passed over for [`PATIENCE`] times the work of its own next step comes first, and of several such the
 //!    one that was due first. So whatever else arrives, a batch gets a fifth of the device, and after *n* others at most
@@ -153,9 +153,11 @@ impl<S: Clone + Eq + Hash> StepScheduler<S> {
     }
 
     fn turn(&self) -> Option<Turn<S>> {
-        let due_step = self.begun.iter().enumerate().filter_map(|(index, begun)| {
-            Some((overdue(begun.passed, begun.need.step)?, Turn::Step(index)))
-        });
+        let due_step = self
+            .begun
+            .iter()
+            .enumerate()
+            .filter_map(|(index, begun)| Some((overdue(begun.passed, begun.need.step)?, Turn::Step(index))));
         let due_groups: Vec<_> =
             self.waiting.groups().filter_map(|group| Some((overdue(group.passed, group.work)?, group))).collect();
         let is_reserved = due_groups.iter().any(|(_, group)| !self.fits(group));

@@ -185,12 +185,9 @@ const SCALE_TIME: Metric = histogram(
     "Seconds that the networks spent on a step of a batch: the conditions, a scale, or decoding one image.",
 )
 .of(&[SAMPLER]);
-const KV_CACHE: Metric = gauge(
-    "echogen_kv_cache_bytes",
-    &[],
-    "Bytes that the key-value caches of all batches in progress may take.",
-)
-.of(&[SAMPLER]);
+const KV_CACHE: Metric =
+    gauge("echogen_kv_cache_bytes", &[], "Bytes that the key-value caches of all batches in progress may take.")
+        .of(&[SAMPLER]);
 const BATCHES_ALIVE: Metric = gauge(
     "echogen_batches_in_progress",
     &[],

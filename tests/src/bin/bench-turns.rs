@@ -1,10 +1,10 @@
 //! Measures how long a small interactive job waits amid large ones: `cargo run --release -p echogen-tests --bin bench-turns`.
 //!
 //! The mini bundle's networks sample batches of 1M pixels, the published schedule of 13 scales, one after the other. At even
-//! distances over such a batch, an interactive job of one picture of 0.06M pixels arrives. It is measured twice: with batches that
-//! are stepped scale by scale, as the sampler does, and with networks that do all work of a batch in its first step, so that
-//! whoever comes waits for the end of the batch. Latencies are given in seconds, and as multiples of the longest
-//! scale of a large batch.
+//! distances over such a batch, an interactive job of one picture of 0.06M pixels arrives. It is measured twice: with batches
+//! that are stepped scale by scale, as the sampler does, and with networks that do all work of a batch in its first step, so
+//! that whoever comes waits for the end of the batch. Latencies are given in seconds, and as multiples of the longest scale of
+//! a large batch (the median of the batches).
 #![expect(clippy::print_stdout, reason = "it reports to a person")]
 
 use std::{
@@ -28,25 +28,28 @@ use echogen_protocol::{Lane, OutputFormat, Parameters, PerScale};
 use echogen_sampler::{BatchNetworks, BatchThread, Part, SampleError, SampleRequest, SamplerConfig};
 use tokio::{sync::mpsc, time::sleep};
 
+const HEADER: &str = "| batches | alone, s | p50, s | largest, s | p50, in longest scales | largest | longest scale, s | \
+                      large batch, s |";
+
 #[derive(Parser)]
 struct Settings {
     /// Pictures of each large batch.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 1)]
     pictures: usize,
     /// Interactive jobs, each amid a large batch of its own.
-    #[arg(long, default_value_t = 12)]
-    jobs: usize,
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    jobs: u32,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let settings = Settings::parse();
     let networks = Networks::load()?;
-    let scales: Arc<Mutex<Vec<Duration>>> = Arc::default();
     println!("{} x 1M pixels, {} interactive jobs of 0.06M", settings.pictures, settings.jobs);
-    println!("| batches | alone, s | p50, s | largest, s | p50, in longest scales | largest | large batch, s |");
-    println!("|---|---|---|---|---|---|---|");
+    println!("{HEADER}");
+    println!("|---|---|---|---|---|---|---|---|");
     for (name, is_stepped) in [("run to their end", false), ("stepped", true)] {
+        let scales: Arc<Mutex<Vec<Duration>>> = Arc::default();
         let device = MiniDevice { networks: networks.clone(), is_stepped, scales: Arc::clone(&scales) };
         let config = SamplerConfig { max_batch_tokens: usize::MAX, max_wait_seconds: 0.0, ..SamplerConfig::default() };
         let caller = Caller { thread: BatchThread::start("mini-device", &config, device)?, networks: networks.clone() };
@@ -63,26 +66,34 @@ async fn measure(caller: &Caller, settings: &Settings, scales: &Mutex<Vec<Durati
     (large().await?, small().await?);
     let (batch, alone) = (large().await?, small().await?);
     let (mut latencies, mut batches) = (Vec::new(), Vec::new());
+    let mut longest = Vec::new();
     for job in 0..settings.jobs {
+        take(scales);
         let arrival = async {
-            sleep(batch.mul_f64((job as f64 + 0.5) / settings.jobs as f64)).await;
+            sleep(batch.mul_f64((f64::from(job) + 0.5) / f64::from(settings.jobs))).await;
             small().await
         };
         let (batch, latency) = tokio::join!(large(), arrival);
         batches.push(batch?);
         latencies.push(latency?);
+        longest.push(take(scales).into_iter().max().unwrap_or_default());
     }
-    latencies.sort();
-    batches.sort();
-    let longest = scales.lock().unwrap_or_else(PoisonError::into_inner).iter().max().copied().unwrap_or_default();
-    let (p50, largest) = (latencies[latencies.len() / 2].as_secs_f64(), latencies[latencies.len() - 1].as_secs_f64());
-    let (alone, scale) = (alone.as_secs_f64(), longest.as_secs_f64());
-    let batch = batches[batches.len() / 2].as_secs_f64();
+    let largest = latencies.iter().max().copied().unwrap_or_default().as_secs_f64();
+    let (alone, p50, batch, scale) = (alone.as_secs_f64(), median(latencies), median(batches), median(longest));
+    let (p50_scales, largest_scales) = (p50 / scale, largest / scale);
     Ok(format!(
-        "| {alone:.3} | {p50:.2} | {largest:.2} | {:.2} | {:.2} | {batch:.2} |",
-        p50 / scale,
-        largest / scale
+        "| {alone:.2} | {p50:.2} | {largest:.2} | {p50_scales:.2} | {largest_scales:.2} | {scale:.2} | {batch:.2} |"
     ))
+}
+
+fn take(scales: &Mutex<Vec<Duration>>) -> Vec<Duration> {
+    std::mem::take(&mut scales.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// The upper median, in seconds.
+fn median(mut durations: Vec<Duration>) -> f64 {
+    durations.sort();
+    durations.get(durations.len() / 2).copied().unwrap_or_default().as_secs_f64()
 }
 
 /// The networks and a subject.

@@ -101,7 +101,8 @@ impl Device {
             Next::Nothing => None,
             Next::WaitUntil(moment) => panic!("the time to wait is over: {moment:?}"),
             Next::Begin(batch) => {
-                let kv_bytes = batch.parts.iter().map(|(ticket, images)| self.jobs[ticket].kv_bytes * *images as u64).sum();
+                let kv_bytes =
+                    batch.parts.iter().map(|(ticket, images)| self.jobs[ticket].kv_bytes * *images as u64).sum();
                 self.begun += 1;
                 batch.parts.iter().for_each(|(ticket, images)| *self.taken.entry(*ticket).or_default() += images);
                 let did = Did::Begun(batch.parts.clone());
@@ -296,9 +297,8 @@ fn work(device: &mut Device, passed: &mut Passed, largest_step: u64, jobs: usize
     };
     let lanes: HashMap<u64, bool> = before.keys().map(|id| (*id, is_interactive(device, id))).collect();
     let left = steps(device);
-    let due = |id: &u64, passed: &Passed| {
-        passed.batches.get(id).copied().unwrap_or(0) >= (PATIENCE * before[id].step).max(1)
-    };
+    let due =
+        |id: &u64, passed: &Passed| passed.batches.get(id).copied().unwrap_or(0) >= (PATIENCE * before[id].step).max(1);
     let Some(did) = device.work() else { return Ok(false) };
     if let Did::Step(_, tokens) = did {
         let after = steps(device);
@@ -354,8 +354,8 @@ proptest! {
         prop_assert_eq!((device.scheduler.alive(), device.scheduler.kv_bytes()), (0, 0));
     }
 
-    /// However many interactive jobs keep coming, a batch that waits begins once others have done the work of the bound, and what
-    /// the batches in progress still need.
+    /// However many interactive jobs keep coming, a batch that waits begins once others have done the work of the bound, and
+    /// what the batches in progress still need.
     #[test]
     fn a_waiting_batch_begins_whatever_keeps_coming(
         kv_bytes in 1u64..1_200,

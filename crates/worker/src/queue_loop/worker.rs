@@ -233,8 +233,9 @@ impl<S: Stage> Worker<S> {
         }
     }
 
-    /// Receives the next task, with its place among those that are not of the interactive lane. While all such places are taken, or
-    /// the tasks that have not begun cost too much, only an interactive task is received: it waits for its own lane alone.
+    /// Receives the next task, with its place among those that are not of the interactive lane. While all such places are
+    /// taken, or the tasks that have not begun cost too much, only an interactive task is received: it waits for its own lane
+    /// alone.
     async fn next(
         &self,
         consumers: &mut Consumers,
