@@ -63,7 +63,8 @@ async fn measure(caller: &Caller, settings: &Settings, scales: &Mutex<Vec<Durati
     let large = || caller.sample(PixelBudget::M1, settings.pictures, Lane::Bulk);
     let small = || caller.sample(PixelBudget::M0_06, 1, Lane::Interactive);
     // The first of each computes conditions that the others find in the cache.
-    (large().await?, small().await?);
+    large().await?;
+    small().await?;
     let (batch, alone) = (large().await?, small().await?);
     let (mut latencies, mut batches) = (Vec::new(), Vec::new());
     let mut longest = Vec::new();
