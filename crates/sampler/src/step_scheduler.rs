@@ -158,10 +158,11 @@ impl<S: Clone + Eq + Hash> StepScheduler<S> {
             .iter()
             .enumerate()
             .filter_map(|(index, begun)| Some((overdue(begun.passed, begun.need.step)?, Turn::Step(index))));
-        let due_groups: Vec<_> =
-            self.waiting.groups().filter_map(|group| Some((overdue(group.passed, group.work)?, group))).collect();
-        let is_reserved = due_groups.iter().any(|(_, group)| !self.fits(group));
-        let due_begin = due_groups.into_iter().filter(|(_, group)| self.fits(group));
+        let due_groups = self.waiting.groups().filter_map(|group| Some((overdue(group.passed, group.work)?, group)));
+        // Of those that wait the one that was due first begins next, and no other before it.
+        let first_due = due_groups.max_by_key(|(since, _)| *since);
+        let is_reserved = first_due.as_ref().is_some_and(|(_, group)| !self.fits(group));
+        let due_begin = first_due.filter(|_| !is_reserved);
         let due = due_step.chain(due_begin.map(|(since, group)| (since, Turn::Begin(group.group.clone()))));
         if let Some((_, turn)) = due.max_by_key(|(since, _)| *since) {
             return Some(turn);

@@ -237,19 +237,36 @@ fn a_picture_that_exceeds_the_memory_is_sampled_alone() {
 #[test]
 fn a_large_batch_that_is_due_and_does_not_fit_keeps_others_from_beginning() {
     let mut device = Device::new(LIMITS);
+    // Jobs that share no batch, and of which one always has some of the memory.
+    let overlapping = |ticket| Waiting { kv_bytes: 300, alone: true, ..job(ticket, LARGE, 1) };
+    (1..4).for_each(|ticket| device.push(LARGE, overlapping(ticket)));
+    device.work();
     device.push(LARGE, Waiting { kv_bytes: 800, ..job(0, LARGE, 1) });
-    // Small batches overlap, so that the memory is never free by itself.
-    let mut began = None;
-    for ticket in 1..2_000 {
-        device.push(SMALL, interactive(Waiting { kv_bytes: 100, ..job(ticket, SMALL, 1) }));
-        if let Some(Did::Begun(parts)) = device.work()
-            && parts.contains(&(0, 1))
-        {
-            began = Some(ticket);
-            break;
+    let (mut others, mut ticket) = (0, 4);
+    loop {
+        device.push(SMALL, interactive(Waiting { kv_bytes: 10, ..job(ticket, SMALL, 1) }));
+        device.push(LARGE, overlapping(ticket + 1));
+        ticket += 2;
+        match device.work() {
+            Some(Did::Begun(parts)) if parts == [(0, 1)] => break,
+            Some(Did::Step(_, tokens)) => others += tokens,
+            _ => {}
         }
+        assert!(others < 20 * tokens_left(LARGE, 0), "it never begins");
     }
-    assert!(began.is_some(), "it never began");
+}
+
+#[test]
+fn while_a_batch_that_is_due_does_not_fit_not_even_an_interactive_one_begins() {
+    let (mut scheduler, now) = (StepScheduler::new(LIMITS), Instant::now());
+    scheduler.began(1, false, Need { left: 900, step: 10_000, kv_bytes: 300 });
+    scheduler.push(LARGE, Waiting { kv_bytes: 800, ..job(0, LARGE, 1) });
+    assert_eq!(scheduler.next(now), Next::Step(1), "others have done four times its work");
+    scheduler.push(SMALL, interactive(job(2, SMALL, 1)));
+    assert_eq!(scheduler.next(now), Next::Step(1));
+    scheduler.ended(1);
+    let Next::Begin(batch) = scheduler.next(now) else { panic!("it fits now") };
+    assert_eq!(batch.parts, [(0, 1)]);
 }
 
 #[test]
