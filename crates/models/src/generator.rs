@@ -9,8 +9,8 @@ use moka::{policy::EvictionPolicy, sync::Cache};
 
 use crate::{
     echogen::{
-        EchoGen, EchoGenConfig, PixelBudget, SampleError, SampleRequest, Sampler, SamplingOptions, Schedule,
-        ScheduleError, SubjectFeatures, is_ignored,
+        EchoGen, EchoGenConfig, PixelBudget, Rows, SampleError, SampleRequest, Sampler, Sampling, SamplingOptions,
+        Schedule, ScheduleError, SubjectFeatures, is_ignored,
     },
     encoded_subject::EncodedSubject,
     t5::T5Encoder,
@@ -147,8 +147,16 @@ impl Generator {
         &self.sampler
     }
 
-    /// Makes one picture for each request, all of one schedule. A picture does not depend on the others of its batch.
-    /// `observe` is called before each scale with its index and the number of scales, and may stop the batch.
+    /// Starts a batch of one picture for each request, all of one schedule. Its scales are then sampled one by one with
+    /// [`Sampling::step`], and its code sums decoded with [`decode`](Self::decode). A picture depends neither on the
+    /// others of its batch nor on what else is sampled between two scales.
+    pub fn start(&self, requests: &[ImageRequest], schedule: &Schedule) -> Result<Sampling, GeneratorError> {
+        let requests = requests.iter().map(|request| self.features(request)).collect::<Result<Vec<_>, _>>()?;
+        Ok(self.sampler.start(&requests, schedule, Rows::Needed)?)
+    }
+
+    /// Makes one picture for each request, all of one schedule, without a pause. The pictures are those of a batch that is
+    /// stepped. `observe` is called before each scale with its index and the number of scales, and may stop the batch.
     pub fn generate(
         &self,
         requests: &[ImageRequest],
@@ -187,8 +195,8 @@ impl Generator {
         Ok(features)
     }
 
-    /// Decodes summed codes (d, H, W) to a picture.
-    fn decode(&self, codes: &Tensor) -> Result<RgbImage, GeneratorError> {
+    /// Decodes a code sum (d, H, W), as [`Sampling::summed`] returns it, to a picture.
+    pub fn decode(&self, codes: &Tensor) -> Result<RgbImage, GeneratorError> {
         let picture = self.decoder.forward(&codes.unsqueeze(0)?.to_device(&self.device)?)?;
         let bytes = to_rgb8(&picture)?.squeeze(0)?; // (height, width, 3)
         let (height, width, _) = bytes.dims3()?;

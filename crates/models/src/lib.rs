@@ -40,4 +40,4 @@ pub mod t5;
 pub mod text_encoder;
 pub mod visual_tokenizer;
 
-pub use candle_core::{DType, Device};
+pub use candle_core::{DType, Device, Tensor};

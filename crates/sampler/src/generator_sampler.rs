@@ -1,12 +1,13 @@
 //! [`ImageSampler`] on the networks of a model bundle.
 
-use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use async_trait::async_trait;
 use echogen_checkpoint::bundle::{Bundle, SamplingDefaults};
 use echogen_imaging::RgbImage;
 use echogen_models::{
-    echogen::{self, Schedule},
+    Tensor,
+    echogen::{self, Sampling, Schedule},
     encoded_subject::EncodedSubject,
     generator::{Generator, GeneratorError, ImageRequest},
 };
@@ -120,24 +121,36 @@ struct SamplerNetworks {
 
 impl BatchNetworks for SamplerNetworks {
     type Subject = Arc<EncodedSubject>;
+    type Sampling = Sampling;
+    type Codes = Tensor;
 
     fn prepare(&mut self, request: &SampleRequest) -> Result<Arc<EncodedSubject>, SampleError> {
         let subject = self.subjects.get_or_decode(&request.subject_key, &request.subject, EncodedSubject::from_bytes);
         subject.map_err(|error| SampleError::BadSubject(error.into()))
     }
 
-    fn sample(
-        &mut self,
-        parts: &[Part<'_, Arc<EncodedSubject>>],
-        schedule: &Schedule,
-        observe: &mut dyn FnMut() -> ControlFlow<()>,
-    ) -> Result<Vec<RgbImage>, SampleError> {
+    fn start(&mut self, parts: &[Part<'_, Arc<EncodedSubject>>], schedule: &Schedule) -> Result<Sampling, SampleError> {
         let images = parts.iter().flat_map(|part| {
             let seeds = part.seeds.iter();
             seeds.map(|seed| image_request(&part.request.parameters, part.subject, *seed))
         });
-        let images: Vec<ImageRequest> = images.collect();
-        Ok(self.generator.generate(&images, schedule, |_, _| observe())?)
+        Ok(self.generator.start(&images.collect::<Vec<ImageRequest>>(), schedule)?)
+    }
+
+    fn step(&mut self, sampling: &mut Sampling) -> Result<(), SampleError> {
+        Ok(sampling.step().map_err(GeneratorError::from)?)
+    }
+
+    fn remove(&mut self, sampling: &mut Sampling, pictures: Range<usize>) {
+        sampling.remove(pictures);
+    }
+
+    fn finish(&mut self, sampling: &Sampling) -> Result<Vec<Tensor>, SampleError> {
+        Ok(sampling.summed().map_err(GeneratorError::from)?)
+    }
+
+    fn decode(&mut self, codes: &Tensor) -> Result<RgbImage, SampleError> {
+        Ok(self.generator.decode(codes)?)
     }
 }
 
