@@ -1,0 +1,162 @@
+//! Bundles with reduced weights: what is stored is what the networks read, and pictures in bf16 stay the same.
+#![allow(clippy::unwrap_used, reason = "a test panics where something is wrong")]
+
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+use candle_core::{DType, Device, Shape, Tensor};
+use candle_nn::{Init, VarBuilder, var_builder::SimpleBackend};
+use echogen_checkpoint::{
+    Checkpoint, Form, StoredType, WeightType,
+    bundle::{Bundle, Network},
+};
+use echogen_models::{
+    dinov2::{Dinov2, Dinov2Config},
+    echogen::{EchoGen, EchoGenConfig, PixelBudget, SamplingOptions},
+    encoded_subject::EncodedSubject,
+    flux_vae::{FluxVaeConfig, FluxVaeEncoder},
+    generator::{Generator, ImageRequest},
+    reduced_weights::{forms, weight_type},
+    t5::{T5Config, T5Encoder},
+    visual_tokenizer::{TokenizerConfig, TokenizerDecoder},
+};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn mini() -> Bundle {
+    Bundle::open(&root().join("bundles/mini")).unwrap()
+}
+
+/// Converts mini to a folder `mini-TYPE` in `folder`.
+fn converted(folder: &Path, dtype: WeightType) -> Bundle {
+    let bundle = mini();
+    let target = folder.join(format!("mini-{dtype}"));
+    bundle.convert(&target, &forms(&bundle, dtype).unwrap(), "Reduced.", &mut |_, _| {}).unwrap()
+}
+
+/// Notes the type in which each tensor is requested.
+struct Recorder(Checkpoint, Arc<Mutex<BTreeMap<String, DType>>>);
+
+impl SimpleBackend for Recorder {
+    fn get(&self, _: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+        self.get_unchecked(name, dtype, device)
+    }
+
+    fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+        self.1.lock().unwrap().insert(name.to_owned(), dtype);
+        self.0.tensor(name, dtype, device).map_err(candle_core::Error::wrap)
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.0.shape(name).is_some()
+    }
+}
+
+/// Returns the type in which a network requests each of its tensors when it computes in `dtype`.
+fn requested(bundle: &Bundle, network: Network, dtype: DType) -> BTreeMap<String, DType> {
+    let requests = Arc::<Mutex<BTreeMap<String, DType>>>::default();
+    let backend = Recorder(bundle.checkpoint(network).unwrap(), Arc::clone(&requests));
+    let vb = |dtype| VarBuilder::from_backend(Box::new(backend), dtype, Device::Cpu);
+    match network {
+        Network::Transformer => {
+            let config: EchoGenConfig = bundle.config(network).unwrap();
+            EchoGen::new(vb(DType::F32), &config, dtype).map(drop)
+        }
+        Network::TextEncoder => T5Encoder::new(vb(dtype), &bundle.config::<T5Config>(network).unwrap()).map(drop),
+        Network::Dinov2 => Dinov2::new(vb(dtype), &bundle.config::<Dinov2Config>(network).unwrap()).map(drop),
+        Network::FluxVae => FluxVaeEncoder::new(vb(dtype), &bundle.config::<FluxVaeConfig>(network).unwrap()).map(drop),
+        Network::VisualTokenizer => {
+            TokenizerDecoder::new(vb(dtype), &bundle.config::<TokenizerConfig>(network).unwrap()).map(drop)
+        }
+        other => panic!("{other} keeps its weights"),
+    }
+    .unwrap();
+    requests.lock().unwrap().clone()
+}
+
+const REDUCED: [Network; 5] =
+    [Network::Transformer, Network::TextEncoder, Network::Dinov2, Network::FluxVae, Network::VisualTokenizer];
+
+#[test]
+fn the_stored_type_is_the_one_that_the_network_reads() {
+    let bundle = mini();
+    for (weights, dtype) in [(WeightType::Bf16, DType::BF16), (WeightType::F16, DType::F16)] {
+        for network in REDUCED {
+            let checkpoint = bundle.checkpoint(network).unwrap();
+            for (name, requested) in requested(&bundle, network, dtype) {
+                let shape = checkpoint.shape(&name).unwrap();
+                let stored = weight_type(network, &name, shape, weights);
+                let expected = if requested == DType::F32 { None } else { Some(weights) };
+                assert_eq!(stored, expected, "{network} {name} is read as {requested:?}");
+            }
+        }
+    }
+}
+
+fn size(bundle: &Bundle, network: Network) -> u64 {
+    bundle.manifest().network(network).unwrap().files.iter().map(|file| file.size.unwrap()).sum()
+}
+
+/// Makes one picture of a constant subject.
+fn picture(bundle: &Bundle, dtype: DType) -> Vec<u8> {
+    let generator = Generator::load(bundle, &Device::Cpu, dtype, 64 << 20).unwrap();
+    let config: EchoGenConfig = bundle.config(Network::Transformer).unwrap();
+    let request = ImageRequest {
+        prompt: "a red mug on a beach".to_owned(),
+        negative_prompt: None,
+        subject: Arc::new(EncodedSubject::blank(&config, 64).unwrap()),
+        seed: 7,
+        options: SamplingOptions::default(),
+    };
+    let schedule = generator.schedule(1.0, PixelBudget::M0_004).unwrap();
+    let pictures = generator.generate(&[request], &schedule, |_, _| ControlFlow::Continue(())).unwrap();
+    pictures[0].as_raw().clone()
+}
+
+#[test]
+fn a_bundle_in_bf16_makes_the_same_pictures_from_half_the_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (original, reduced) = (mini(), converted(folder.path(), WeightType::Bf16));
+    assert_eq!(reduced.name(), "mini-bf16");
+    assert!(reduced.manifest().description.ends_with(" Reduced."));
+    reduced.verify(&mut |_, _| {}).into_iter().for_each(|file| drop(file.unwrap()));
+    assert_eq!(reduced.digests().unwrap().len(), original.digests().unwrap().len());
+    let wide = converted(folder.path(), WeightType::F32);
+    for (network, percent) in [(Network::Transformer, 65), (Network::TextEncoder, 52), (Network::FluxVae, 52)] {
+        let (before, after) = (size(&wide, network), size(&reduced, network));
+        assert!(after * 100 < before * percent, "{network}: {after} of {before}");
+    }
+    assert_eq!(picture(&reduced, DType::BF16), picture(&original, DType::BF16));
+    // Everything that was read in bf16 is stored in it: nothing is cast.
+    let checkpoint = reduced.checkpoint(Network::TextEncoder).unwrap();
+    for (name, requested) in requested(&reduced, Network::TextEncoder, DType::BF16) {
+        let expected = if requested == DType::F32 { StoredType::F32 } else { StoredType::BF16 };
+        assert_eq!(checkpoint.stored_type(&name), Some(expected), "{name}");
+    }
+    // A second conversion to the same folder replaces nothing.
+    let again = original.convert(&folder.path().join("mini-bf16"), &|_, _, _| Form::AsStored, "", &mut |_, _| {});
+    assert!(again.unwrap_err().to_string().contains("exists already"));
+}
+
+#[test]
+fn a_bundle_in_q8_0_loads_and_makes_pictures() {
+    let folder = tempfile::tempdir().unwrap();
+    let reduced = converted(folder.path(), WeightType::Q8_0);
+    let wide = converted(folder.path(), WeightType::Bf16);
+    for (network, percent) in [(Network::Transformer, 65), (Network::TextEncoder, 62)] {
+        let (before, after) = (size(&wide, network), size(&reduced, network));
+        assert!(after * 100 < before * percent, "{network}: {after} of {before}");
+    }
+    assert_eq!(picture(&reduced, DType::F32).len(), 64 * 64 * 3);
+    assert_eq!(picture(&reduced, DType::BF16).len(), 64 * 64 * 3);
+    // Converted once more, blocks stay blocks.
+    let again = folder.path().join("again");
+    let again = reduced.convert(&again, &forms(&reduced, WeightType::Bf16).unwrap(), "", &mut |_, _| {}).unwrap();
+    assert_eq!(picture(&again, DType::F32), picture(&reduced, DType::F32));
+}
