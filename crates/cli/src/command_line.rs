@@ -50,7 +50,7 @@ fn uses(path: &[&str]) -> Vec<&'static str> {
         ["status" | "cancel" | "retry"] => vec!["broker", "cache", "store"],
         ["canary"] => vec!["job.lane", "job.pixels", "broker", "telemetry.listen"],
         ["dead-letters", _] | ["topology"] => vec!["broker"],
-        ["models", "list" | "show" | "verify"] => vec!["model.bundles"],
+        ["models", "list" | "show" | "verify" | "convert"] => vec!["model.bundles"],
         ["models", "pull"] => vec!["model.bundles", "model.hub_endpoint", "model.hub_token"],
         ["config", "show" | "check"] => settings().names_of_sections(),
         _ => Vec::new(),
