@@ -42,6 +42,7 @@ fn uses(path: &[&str]) -> Vec<&'static str> {
             [&own[..], &["cache.memory_bytes"], &NO_QUEUE].concat()
         }
         ["segment"] => vec!["model", "finder", "job.mask", "!model.hub_endpoint", "!model.hub_token"],
+        ["doctor"] => vec!["model", "!model.hub_endpoint", "!model.hub_token"],
         ["dispatcher"] => [&ROLE[..], &["fetch", "callbacks"]].concat(),
         ["segmenter" | "encoder"] => [&ROLE[..], &PRODUCTS].concat(),
         ["sampler"] => [&ROLE[..], &["sampler"]].concat(),

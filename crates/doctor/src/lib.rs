@@ -39,7 +39,7 @@ mod stored_bundle;
 use std::path::PathBuf;
 
 use echogen_checkpoint::bundle::Bundle;
-use echogen_models::device::{DeviceChoice, Precision};
+use echogen_models::device::{Compute, DeviceChoice};
 
 pub use report::{Check, Report, Section};
 pub use size::Size;
@@ -47,10 +47,10 @@ pub use size::Size;
 /// What is examined.
 #[derive(Debug)]
 pub struct Options {
-    /// The device.
+    /// The device that was asked for.
     pub device: DeviceChoice,
-    /// The type in which pictures are made.
-    pub dtype: Precision,
+    /// That device and the type in which pictures are made, or why it cannot be opened.
+    pub compute: Result<Compute, String>,
     /// The transformer whose weights are drawn.
     pub size: Size,
     /// The mini bundle, whose numbers are known; `None` if it was not found.

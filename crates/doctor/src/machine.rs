@@ -1,6 +1,6 @@
 //! The device: opened, named, and with memory left.
 
-use echogen_models::device::{Compute, DeviceChoice, DeviceFacts};
+use echogen_models::device::{Compute, DeviceChoice, DeviceFacts, Precision};
 
 use crate::{
     Options,
@@ -16,19 +16,17 @@ const LEAST_CUDA: f64 = 13.0;
 pub(crate) fn examine(options: &Options, report: &mut Report) -> Option<Compute> {
     let advice = "run `nvidia-smi`: it must list the GPU, with driver 580 or newer and capability 8.0 or higher; in a container, give \
                   it the GPU (`--gpus all`)";
-    let opened = options.device.open(options.dtype);
-    let compute = match opened {
-        Ok(compute) => compute,
+    let compute = match &options.compute {
+        Ok(compute) => compute.clone(),
         Err(error) => {
-            let cause = std::error::Error::source(&error).map_or(String::new(), |cause| format!(": {cause}"));
-            report.check("device", false, format!("{error}{cause}").replace('\n', " "), advice);
+            report.check("device", false, error.replace('\n', " "), advice);
             return None;
         }
     };
     report.check("device", true, format!("{:?} computes in {}", compute.device.location(), compute.dtype.as_str()), advice);
     if options.device == DeviceChoice::Auto && compute.device.is_cpu() {
-        // Why, if there should be one, is in the log.
-        report.skip("GPU", "no GPU was taken, by `auto`; `--device cuda` says why");
+        let reason = DeviceChoice::Cuda(0).open(Precision::Auto).err().map(|error| one_line(&error));
+        report.skip("GPU", &reason.unwrap_or_else(|| "it can be opened now".to_owned()));
     }
     report.part("device's properties", |report| {
         let facts = DeviceFacts::of(&compute.device)?;
@@ -37,6 +35,12 @@ pub(crate) fn examine(options: &Options, report: &mut Report) -> Option<Compute>
         Ok(())
     });
     Some(compute)
+}
+
+/// An error and its cause.
+fn one_line(error: &dyn std::error::Error) -> String {
+    let cause = error.source().map_or(String::new(), |cause| format!(": {cause}"));
+    format!("{error}{cause}").replace('\n', " ")
 }
 
 /// Checks what a GPU says about itself.
@@ -62,16 +66,16 @@ fn section(facts: &DeviceFacts) -> Section {
         section.row([name.clone(), value.clone()]);
     }
     if let Some(memory) = facts.memory {
-        section.row(["memory".to_owned(), gigabytes(memory.total)]);
-        section.row(["free".to_owned(), gigabytes(memory.free)]);
+        section.row(["memory".to_owned(), readable(memory.total)]);
+        section.row(["free".to_owned(), readable(memory.free)]);
     }
     section.row(["system".to_owned(), format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)]);
     section
 }
 
 /// Formats a number of bytes.
-pub(crate) fn gigabytes(bytes: u64) -> String {
-    format!("{:.2} GB", bytes as f64 / 1e9)
+pub(crate) fn readable(bytes: u64) -> String {
+    if bytes < 1_000_000_000 { format!("{:.1} MB", bytes as f64 / 1e6) } else { format!("{:.2} GB", bytes as f64 / 1e9) }
 }
 
 #[cfg(test)]

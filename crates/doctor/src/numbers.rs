@@ -27,7 +27,7 @@ const SIDE: u32 = 64;
 type Numbers = BTreeMap<String, Vec<f32>>;
 
 /// Root-mean-square errors that are allowed in a type: twice what a CPU gives.
-const LIMITS: [(DType, f64); 3] = [(DType::F32, 1e-4), (DType::BF16, 0.04), (DType::F16, 0.005)];
+const LIMITS: [(DType, f64); 3] = [(DType::F32, 1e-4), (DType::BF16, 0.026), (DType::F16, 0.003)];
 
 /// Compares the networks in three types.
 pub(crate) fn compare(bundle: &Bundle, device: &Device, report: &mut Report) -> anyhow::Result<()> {

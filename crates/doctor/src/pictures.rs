@@ -10,7 +10,7 @@ use echogen_models::{
 
 use self::networks::{Made, Networks};
 use crate::{
-    machine::gigabytes,
+    machine::readable,
     report::{Report, Section},
     size::{Size, Work},
 };
@@ -25,6 +25,7 @@ pub(crate) fn make(
     products: Option<f64>,
     report: &mut Report,
 ) -> anyhow::Result<()> {
+    forget_the_most();
     let before = used(&compute.device);
     let networks = match Networks::draw(size, compute) {
         Err(error) if wants_memory(&error) => {
@@ -35,9 +36,9 @@ pub(crate) fn make(
     };
     let mut memory = Section::new("Memory", &["what", "predicted", "found"]);
     let loaded = used(&compute.device);
-    let difference = |after: Option<u64>| Some(gigabytes(after?.saturating_sub(before?)));
+    let difference = |after: Option<u64>| Some(readable(after?.saturating_sub(before?)));
     let text = |found: Option<String>| found.unwrap_or_else(|| "not known".to_owned());
-    memory.row(["weights".to_owned(), gigabytes(networks.weight_bytes()), text(difference(loaded))]);
+    memory.row(["weights".to_owned(), readable(networks.weight_bytes()), text(difference(loaded))]);
 
     let mut times = Times::new(size, compute, &networks, products);
     let mut alone = None;
@@ -53,7 +54,7 @@ pub(crate) fn make(
         };
         let predicted = networks.weight_bytes() + networks.kv_bytes(batch);
         let found = text(difference(used(&compute.device)));
-        memory.row([format!("with the keys and values of {batch}"), gigabytes(predicted), found]);
+        memory.row([format!("with the keys and values of {batch}"), readable(predicted), found]);
         times.add(batch, &made);
         if batch == 1 {
             alone = Some(made);
@@ -95,6 +96,13 @@ fn psnr(a: &[u8], b: &[u8]) -> f64 {
 
 fn wants_memory(error: &anyhow::Error) -> bool {
     error.chain().any(is_out_of_memory)
+}
+
+/// Lets Linux count the most memory that this process has used from now on, where it allows that.
+fn forget_the_most() {
+    if let Err(error) = std::fs::write("/proc/self/clear_refs", "5") {
+        drop(error);
+    }
 }
 
 /// Returns the bytes in use: of a GPU all, of a CPU the most that this process has used.
