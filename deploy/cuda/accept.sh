@@ -7,7 +7,7 @@
 #   FOLDER/accept.sh                                     # there: writes FOLDER/report.md
 #   FOLDER/accept.sh --device cuda:1 --sizes "tiny 2b"   # `cpu` works too; sizes are tiny, 125m and 2b
 #
-# The exit code is 0 if all checks passed. README.md beside this file says what the machine needs.
+# The exit code is 0 if all checks passed. docs/gpu.md, in the folder README.md, says what the machine needs.
 set -eu
 here="$(cd "$(dirname "$0")" && pwd)"
 
@@ -35,7 +35,8 @@ pack() {
     mkdir -p "$folder/bundles" "$folder/fixtures"
     strip -o "$folder/echogen" "$program"
     chmod +x "$folder/echogen"
-    cp "$here/accept.sh" "$here/README.md" "$folder/"
+    cp "$here/accept.sh" "$folder/"
+    cp "$root/docs/gpu.md" "$folder/README.md"
     cp -r "$root/bundles/mini" "$folder/bundles/"
     for network in t5 dinov2 flux-vae bsq-tiny echogen-tiny grounding-dino qwen2.5-vl sam; do
         cp -r "$root/tests/fixtures/$network" "$folder/fixtures/"

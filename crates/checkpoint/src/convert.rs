@@ -118,9 +118,11 @@ fn planned_tensor<'a>(name: &'a str, tensor: &'a StoredTensor, form: Form) -> Re
     let is_in_blocks = form == Form::Blocks && tensor.dtype().is_float();
     let (name, shape, dtype) = match (form, tensor.shape()) {
         (Form::LeftOut, _) => return Ok(None),
-        (Form::Blocks, &[outputs, inputs]) if is_in_blocks => {
-            (Cow::Owned(format!("{name}{Q8_0_SUFFIX}")), Cow::Owned(q8_0_shape(outputs, inputs).to_vec()), StoredType::U8)
-        }
+        (Form::Blocks, &[outputs, inputs]) if is_in_blocks => (
+            Cow::Owned(format!("{name}{Q8_0_SUFFIX}")),
+            Cow::Owned(q8_0_shape(outputs, inputs).to_vec()),
+            StoredType::U8,
+        ),
         (Form::Blocks, shape) if is_in_blocks => return Err(format!("is no weight of a linear layer: {shape:?}")),
         (Form::Plain(dtype), shape) if tensor.dtype().is_float() => (Cow::Borrowed(name), Cow::Borrowed(shape), dtype),
         (_, shape) => (Cow::Borrowed(name), Cow::Borrowed(shape), tensor.dtype()),
@@ -173,7 +175,9 @@ impl Planned<'_> {
             return Ok(self.tensor.bytes());
         }
         let bytes = match self.dtype.candle() {
-            _ if self.is_in_blocks => self.tensor.read(DType::F32, &Device::Cpu).and_then(|weight| q8_0_blocks(&weight)),
+            _ if self.is_in_blocks => {
+                self.tensor.read(DType::F32, &Device::Cpu).and_then(|weight| q8_0_blocks(&weight))
+            }
             Some(dtype) => self.tensor.read(dtype, &Device::Cpu).and_then(|tensor| little_endian_bytes(&tensor)),
             None => Err(candle_core::Error::Msg(format!("{} cannot be converted to", self.dtype.name()))),
         };

@@ -50,7 +50,8 @@ impl WeightType {
     /// blocks stay in bf16.
     #[must_use]
     pub fn of_linear(self, shape: &[usize]) -> Self {
-        let fits = matches!(shape, [outputs, inputs] if *outputs > 0 && *inputs > 0 && inputs.is_multiple_of(Q8_0_WEIGHTS));
+        let fits =
+            matches!(shape, [outputs, inputs] if *outputs > 0 && *inputs > 0 && inputs.is_multiple_of(Q8_0_WEIGHTS));
         if self == Self::Q8_0 && !fits { Self::Bf16 } else { self }
     }
 

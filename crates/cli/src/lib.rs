@@ -21,8 +21,8 @@ use echogen_telemetry::Telemetry;
 use arguments::{Command, SchemaOf};
 use command_line::{Line, definition};
 use commands::{
-    canary, config as config_command, config::ConfigCommand, dead_letters, doctor, jobs, roles, segment, status, submit,
-    topology,
+    canary, config as config_command, config::ConfigCommand, dead_letters, doctor, jobs, roles, segment, status,
+    submit, topology,
 };
 
 /// The definition of the whole command line, for checks of what pages say about it.

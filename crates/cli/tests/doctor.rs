@@ -34,7 +34,8 @@ fn a_fit_machine_passes_and_the_report_is_complete() {
     assert_eq!(output.status.code(), Some(0), "{text}{log}");
     let report: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(report["passed"], true);
-    let titles: Vec<_> = report["sections"].as_array().unwrap().iter().map(|section| section["title"].as_str()).collect();
+    let titles: Vec<_> =
+        report["sections"].as_array().unwrap().iter().map(|section| section["title"].as_str()).collect();
     let expected = [
         "Device",
         "Rates",
@@ -66,7 +67,16 @@ fn a_bundle_that_is_named_makes_a_picture() {
     let folder = tempfile::tempdir().unwrap();
     let bundle = folder.path().join("small");
     let bundles = repository("bundles");
-    let line = ["models", "convert", "mini", bundle.to_str().unwrap(), "--dtype", "q8_0", "--bundles", bundles.to_str().unwrap()];
+    let line = [
+        "models",
+        "convert",
+        "mini",
+        bundle.to_str().unwrap(),
+        "--dtype",
+        "q8_0",
+        "--bundles",
+        bundles.to_str().unwrap(),
+    ];
     let output = run(env!("CARGO_BIN_EXE_echogen"), folder.path(), &line);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let output = doctor(folder.path(), &["--device", "cpu", "--bundle", bundle.to_str().unwrap()]);

@@ -23,7 +23,12 @@ pub(crate) fn examine(options: &Options, report: &mut Report) -> Option<Compute>
             return None;
         }
     };
-    report.check("device", true, format!("{:?} computes in {}", compute.device.location(), compute.dtype.as_str()), advice);
+    report.check(
+        "device",
+        true,
+        format!("{:?} computes in {}", compute.device.location(), compute.dtype.as_str()),
+        advice,
+    );
     if options.device == DeviceChoice::Auto && compute.device.is_cpu() {
         let reason = DeviceChoice::Cuda(0).open(Precision::Auto).err().map(|error| one_line(&error));
         report.skip("GPU", &reason.unwrap_or_else(|| "it can be opened now".to_owned()));
@@ -50,7 +55,8 @@ fn judge(facts: &DeviceFacts, report: &mut Report) {
         found.and_then(|(_, value)| value.parse::<f64>().ok())
     };
     if let Some(capability) = number("capability") {
-        let advice = "use an Ampere or newer GPU (A100, A10, L4, L40S, H100, B200), or build for its capability with CUDA 12";
+        let advice =
+            "use an Ampere or newer GPU (A100, A10, L4, L40S, H100, B200), or build for its capability with CUDA 12";
         report.check("capability", capability >= LEAST_CAPABILITY, format!("{capability:.1}"), advice);
     }
     if let Some(version) = number("driver's CUDA") {
@@ -75,7 +81,11 @@ fn section(facts: &DeviceFacts) -> Section {
 
 /// Formats a number of bytes.
 pub(crate) fn readable(bytes: u64) -> String {
-    if bytes < 1_000_000_000 { format!("{:.1} MB", bytes as f64 / 1e6) } else { format!("{:.2} GB", bytes as f64 / 1e9) }
+    if bytes < 1_000_000_000 {
+        format!("{:.1} MB", bytes as f64 / 1e6)
+    } else {
+        format!("{:.2} GB", bytes as f64 / 1e9)
+    }
 }
 
 #[cfg(test)]
@@ -86,10 +96,15 @@ mod tests {
     fn an_old_gpu_or_driver_fails_with_what_to_do() {
         let facts = |capability: &str, cuda: &str| DeviceFacts {
             name: "GPU".to_owned(),
-            details: vec![("capability".to_owned(), capability.to_owned()), ("driver's CUDA".to_owned(), cuda.to_owned())],
+            details: vec![
+                ("capability".to_owned(), capability.to_owned()),
+                ("driver's CUDA".to_owned(), cuda.to_owned()),
+            ],
             memory: None,
         };
-        for (capability, cuda, failed) in [("9.0", "13.0", 0), ("7.5", "13.1", 1), ("12.0", "12.8", 1), ("7.0", "12.4", 2)] {
+        for (capability, cuda, failed) in
+            [("9.0", "13.0", 0), ("7.5", "13.1", 1), ("12.0", "12.8", 1), ("7.0", "12.4", 2)]
+        {
             let mut report = Report::new();
             judge(&facts(capability, cuda), &mut report);
             assert_eq!(report.checks.iter().filter(|check| !check.passed).count(), failed, "{capability} {cuda}");

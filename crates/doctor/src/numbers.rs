@@ -75,8 +75,8 @@ fn numbers(bundle: &Bundle, device: &Device, dtype: DType) -> anyhow::Result<Num
     let mut numbers = Numbers::new();
     let mut keep = |name: &str, xs: &Tensor| anyhow::Ok(numbers.insert(name.to_owned(), sampled(xs)?)).map(drop);
     let config: T5Config = bundle.config(Network::TextEncoder)?;
-    let encoder = bundle
-        .load(Network::TextEncoder, (device, dtype), T5Encoder::is_ignored, |vb| T5Encoder::new(vb, &config))?;
+    let encoder =
+        bundle.load(Network::TextEncoder, (device, dtype), T5Encoder::is_ignored, |vb| T5Encoder::new(vb, &config))?;
     let text = encoder.forward(&Tensor::new(&PROMPT[..], device)?.unsqueeze(0)?, None)?.squeeze(0)?;
     keep("text", &text)?;
 

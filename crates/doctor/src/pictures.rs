@@ -19,12 +19,7 @@ use crate::{
 const BATCHES: [usize; 3] = [1, 4, 8];
 
 /// Makes pictures; `products` is the measured rate of matrix products in FLOP/s.
-pub(crate) fn make(
-    size: Size,
-    compute: &Compute,
-    products: Option<f64>,
-    report: &mut Report,
-) -> anyhow::Result<()> {
+pub(crate) fn make(size: Size, compute: &Compute, products: Option<f64>, report: &mut Report) -> anyhow::Result<()> {
     forget_the_most();
     let before = used(&compute.device);
     let networks = match Networks::draw(size, compute) {
@@ -60,8 +55,10 @@ pub(crate) fn make(
             alone = Some(made);
         }
     }
-    memory.note("Found is what is used beyond what was used before; for a CPU, the most that the process has used. It contains \
-                 conditions and temporary tensors, and on a GPU what its pool keeps.");
+    memory.note(
+        "Found is what is used beyond what was used before; for a CPU, the most that the process has used. It contains \
+                 conditions and temporary tensors, and on a GPU what its pool keeps.",
+    );
     report.sections.extend([times.parts, times.scales, memory]);
     if let Some(alone) = alone {
         independence(&networks, &alone, &compute.device, report)?;
@@ -129,9 +126,18 @@ struct Times {
 impl Times {
     fn new(size: Size, compute: &Compute, networks: &Networks, products: Option<f64>) -> Self {
         let title = format!("Seconds of pictures of drawn weights, size {size} in {}", compute.dtype.as_str());
-        let columns =
-            ["batch", "per picture", "text", "conditions", "all scales", "decoder", "floor of the transformer", "share reached"];
-        let mut scales = Section::new("Seconds of each scale", &["scale", "tokens", "batch of 1", "batch of 4", "batch of 8"]);
+        let columns = [
+            "batch",
+            "per picture",
+            "text",
+            "conditions",
+            "all scales",
+            "decoder",
+            "floor of the transformer",
+            "share reached",
+        ];
+        let mut scales =
+            Section::new("Seconds of each scale", &["scale", "tokens", "batch of 1", "batch of 4", "batch of 8"]);
         for (index, (height, width)) in networks.schedule().scales().iter().enumerate() {
             scales.rows.push(vec![index.to_string(), (height * width).to_string()]);
         }
@@ -192,7 +198,9 @@ mod tests {
         assert!(report.passed, "{}", report.markdown());
         let [parts, scales, memory] = &report.sections[..] else { panic!("three tables") };
         assert_eq!((parts.rows.len(), scales.rows.len(), memory.rows.len()), (3, 5, 4));
-        assert!(report.sections.iter().all(|section| section.rows.iter().all(|row| row.len() == section.columns.len())));
+        assert!(
+            report.sections.iter().all(|section| section.rows.iter().all(|row| row.len() == section.columns.len()))
+        );
     }
 
     #[test]

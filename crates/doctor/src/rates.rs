@@ -42,7 +42,8 @@ pub(crate) fn measure(compute: &Compute, report: &mut Report) -> anyhow::Result<
             (false, _) => 512,
         };
         let rate = products(device, dtype, side)?;
-        section.row([format!("products of {side} x {side} in {}", dtype.as_str()), format!("{:.2} TFLOP/s", rate / 1e12)]);
+        section
+            .row([format!("products of {side} x {side} in {}", dtype.as_str()), format!("{:.2} TFLOP/s", rate / 1e12)]);
         rates.push((dtype, rate));
     }
     report.sections.push(section);

@@ -48,7 +48,11 @@ pub struct Section {
 impl Section {
     /// Creates an empty table.
     pub(crate) fn new(title: &str, columns: &[&str]) -> Self {
-        Self { title: title.to_owned(), columns: columns.iter().map(|name| (*name).to_owned()).collect(), ..Self::default() }
+        Self {
+            title: title.to_owned(),
+            columns: columns.iter().map(|name| (*name).to_owned()).collect(),
+            ..Self::default()
+        }
     }
 
     /// Adds a row.
@@ -84,7 +88,8 @@ impl Report {
         match part(self) {
             Ok(value) => Some(value),
             Err(error) => {
-                let advice = "give this report with the version to the authors; the other parts say whether the device works";
+                let advice =
+                    "give this report with the version to the authors; the other parts say whether the device works";
                 self.check(name, false, format!("failed: {error:#}").replace('\n', " "), advice);
                 None
             }

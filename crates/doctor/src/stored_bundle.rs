@@ -27,7 +27,8 @@ pub(crate) fn examine(bundle: &Bundle, compute: &Compute, report: &mut Report) -
     let sampling = &bundle.manifest().sampling;
     let budget = PixelBudget::ALL.into_iter().find(|budget| budget.to_string() == sampling.pixel_budget);
     let budget = budget.context("the bundle names no pixel budget that is known")?;
-    let side = sampling.subject_resolution.get(&sampling.pixel_budget).context("the bundle names no subject resolution")?;
+    let side =
+        sampling.subject_resolution.get(&sampling.pixel_budget).context("the bundle names no subject resolution")?;
     let config: EchoGenConfig = bundle.config(Network::Transformer)?;
     let request = ImageRequest {
         prompt: "a red mug on a beach".to_owned(),
@@ -43,7 +44,12 @@ pub(crate) fn examine(bundle: &Bundle, compute: &Compute, report: &mut Report) -
         section.row([what.to_owned(), format!("{:.2}", began.elapsed().as_secs_f64())]);
     }
     let advice = "verify the bundle with `echogen models verify`";
-    report.check("the bundle makes a picture", true, format!("{} x {}", schedule.pixels().1, schedule.pixels().0), advice);
+    report.check(
+        "the bundle makes a picture",
+        true,
+        format!("{} x {}", schedule.pixels().1, schedule.pixels().0),
+        advice,
+    );
     report.sections.push(section);
     Ok(())
 }

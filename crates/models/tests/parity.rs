@@ -90,13 +90,7 @@ fn preprocess() {
 }
 
 /// Compares a fixture with its weights in `dtype`, computed in `computed`.
-fn reduced(
-    name: &str,
-    network: Network,
-    dtype: WeightType,
-    computed: DType,
-    run: Run,
-) -> Vec<Comparison> {
+fn reduced(name: &str, network: Network, dtype: WeightType, computed: DType, run: Run) -> Vec<Comparison> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name);
     let folder = tempfile::tempdir().unwrap();
     for file in ["io.safetensors", "config.json", "reduced.json"] {
@@ -132,10 +126,9 @@ fn the_error_of_8_bit_weights_is_known() {
 /// In bf16 the fixtures' own yardsticks hold as if the weights were in float32.
 #[test]
 fn weights_in_bf16_are_within_the_yardstick() {
-    for (name, network, run) in [
-        ("t5", Network::TextEncoder, t5::run as Run),
-        ("echogen-tiny", Network::Transformer, echogen::run),
-    ] {
+    for (name, network, run) in
+        [("t5", Network::TextEncoder, t5::run as Run), ("echogen-tiny", Network::Transformer, echogen::run)]
+    {
         let comparisons = reduced(name, network, WeightType::Bf16, DType::BF16, run);
         let past: Vec<_> = comparisons.iter().filter(|comparison| comparison.severity() > 1.0).collect();
         assert!(comparisons.len() >= 6 && past.is_empty(), "{name}: {past:?}");

@@ -16,10 +16,11 @@ use echogen_checkpoint::{
 };
 use echogen_models::{
     dinov2::{Dinov2, Dinov2Config},
-    echogen::{EchoGen, EchoGenConfig, PixelBudget, SamplingOptions},
+    echogen::{EchoGen, EchoGenConfig, PixelBudget, SamplingOptions, Schedule, SubjectFeatures, is_ignored},
     encoded_subject::EncodedSubject,
     flux_vae::{FluxVaeConfig, FluxVaeEncoder},
     generator::{Generator, ImageRequest},
+    random::CounterRng,
     reduced_weights::{forms, weight_type},
     t5::{T5Config, T5Encoder},
     visual_tokenizer::{TokenizerConfig, TokenizerDecoder},
@@ -160,4 +161,59 @@ fn a_bundle_in_q8_0_loads_and_makes_pictures() {
     let again = folder.path().join("again");
     let again = reduced.convert(&again, &forms(&reduced, WeightType::Bf16).unwrap(), "", &mut |_, _| {}).unwrap();
     assert_eq!(picture(&again, DType::F32), picture(&reduced, DType::F32));
+}
+
+/// Returns the text features of a prompt, and the logits of known codes and a drawn subject, with the weights of `bundle`.
+fn text_and_logits(bundle: &Bundle, dtype: DType) -> [Vec<f32>; 2] {
+    let config: T5Config = bundle.config(Network::TextEncoder).unwrap();
+    let on = (&Device::Cpu, dtype);
+    let encoder =
+        bundle.load(Network::TextEncoder, on, T5Encoder::is_ignored, |vb| T5Encoder::new(vb, &config)).unwrap();
+    let ids = Tensor::new(&[[17u32, 203, 5, 88, 411, 42, 9, 130, 1]], &Device::Cpu).unwrap();
+    let text = encoder.forward(&ids, None).unwrap();
+    let config: EchoGenConfig = bundle.config(Network::Transformer).unwrap();
+    let (on, ignored) = ((&Device::Cpu, DType::F32), |name: &str| is_ignored(&config, name));
+    let model = bundle.load(Network::Transformer, on, ignored, |vb| EchoGen::new(vb, &config, dtype)).unwrap();
+    let mut drawn = CounterRng::new(3, 0);
+    let mut draw = |shape: &[usize]| {
+        let mut values = vec![0.0; shape.iter().product()];
+        drawn.fill_normal(&mut values);
+        Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+    };
+    let subject = SubjectFeatures {
+        cls_token: draw(&[config.semantic_dim]),
+        patch_tokens: draw(&[config.semantic_len - 1, config.semantic_dim]),
+        content: draw(&[config.content_len, config.content_dim]),
+    };
+    let schedule = Schedule::nearest(1.0, PixelBudget::M0_004).unwrap();
+    let inputs = (draw(&[schedule.image_tokens() - 1, config.bits]) * 0.2).unwrap();
+    let words = draw(&[9, config.text_channels]);
+    let (logits, _) = model.teacher_forced(&words, &subject, &inputs, &schedule).unwrap();
+    [text, logits].map(|xs| xs.flatten_all().unwrap().to_vec1().unwrap())
+}
+
+fn rms_rel(expected: &[f32], actual: &[f32]) -> f64 {
+    let sum = |each: &dyn Fn(f64, f64) -> f64| -> f64 {
+        expected.iter().zip(actual).map(|(e, a)| each(f64::from(*e), f64::from(*a))).sum()
+    };
+    (sum(&|e, a| (e - a) * (e - a)) / sum(&|e, _| e * e)).sqrt()
+}
+
+/// The bounds are twice what was measured, and the error of 8-bit weights is that of computing in bf16.
+#[test]
+fn the_error_of_8_bit_weights_is_that_of_bf16() {
+    let folder = tempfile::tempdir().unwrap();
+    let exact = text_and_logits(&mini(), DType::F32);
+    let errors = |bundle: &Bundle, dtype| {
+        let found = text_and_logits(bundle, dtype);
+        [0, 1].map(|index| rms_rel(&exact[index], &found[index]))
+    };
+    let rounded = errors(&mini(), DType::BF16);
+    let reduced = converted(folder.path(), WeightType::Q8_0);
+    let (blocks, both) = (errors(&reduced, DType::F32), errors(&reduced, DType::BF16));
+    println!("text, logits: bf16 {rounded:?}, q8_0 in f32 {blocks:?}, q8_0 in bf16 {both:?}");
+    for (index, bound) in [(0, 0.007), (1, 0.04)] {
+        assert!(blocks[index] > 1e-4 && blocks[index] < bound, "{blocks:?}");
+        assert!(both[index] < 2.5 * rounded[index], "{both:?} against {rounded:?}");
+    }
 }

@@ -65,7 +65,8 @@ impl Bundle {
             &|name, shape| form(network, name, shape),
             progress,
         );
-        let broken = |source| BundleError::Weights { bundle: self.name().to_owned(), network, source: Box::new(source) };
+        let broken =
+            |source| BundleError::Weights { bundle: self.name().to_owned(), network, source: Box::new(source) };
         written.map_err(broken)?;
         let licence = old.weights.first().and_then(|path| old.file(path)).map(|file| file.licence.clone());
         let mut files = vec![self.described(folder, &weights, licence.unwrap_or_default(), locked)?];
@@ -109,12 +110,7 @@ impl Bundle {
         })
     }
 
-    fn finish(
-        &self,
-        manifest: Manifest,
-        path: &Path,
-        locked: Vec<(String, LockedFile)>,
-    ) -> Result<Self, BundleError> {
+    fn finish(&self, manifest: Manifest, path: &Path, locked: Vec<(String, LockedFile)>) -> Result<Self, BundleError> {
         let wrong = |reason| BundleError::Manifest { path: path.to_owned(), reason };
         manifest.check().map_err(wrong)?;
         let text = toml::to_string(&manifest).map_err(|error| wrong(error.to_string()))?;

@@ -39,11 +39,7 @@ struct Converted<'a> {
     bytes: u64,
 }
 
-pub(super) fn convert(
-    arguments: &ConvertArguments,
-    folders: &[PathBuf],
-    output: &mut Output,
-) -> anyhow::Result<Exit> {
+pub(super) fn convert(arguments: &ConvertArguments, folders: &[PathBuf], output: &mut Output) -> anyhow::Result<Exit> {
     let ending = arguments.input.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     let converted = if CHECKPOINTS.contains(&ending) { checkpoint(arguments)? } else { bundle(arguments, folders)? };
     let text = format!("{}: {} tensors, {}", arguments.output.display(), converted.tensors, human(converted.bytes));

@@ -171,11 +171,14 @@ mod tests {
 
     #[test]
     fn a_layer_in_blocks_is_a_layer_with_rounded_weights() {
-        for (dtype, kernels) in [(DType::F32, Kernels::Own), (DType::F32, Kernels::Generic), (DType::BF16, Kernels::Own)] {
+        for (dtype, kernels) in
+            [(DType::F32, Kernels::Own), (DType::F32, Kernels::Generic), (DType::BF16, Kernels::Own)]
+        {
             with_kernels(kernels, || {
                 let (plain, blocks) = both(dtype);
                 assert_eq!((blocks.dtype(), plain.dtype()), (dtype, dtype));
-                let xs = Tensor::from_vec((0..192).map(|i| (i as f32).cos()).collect(), (1, 3, 64), &Device::Cpu).unwrap();
+                let xs =
+                    Tensor::from_vec((0..192).map(|i| (i as f32).cos()).collect(), (1, 3, 64), &Device::Cpu).unwrap();
                 let (expected, actual) = (plain.forward(&xs).unwrap(), blocks.forward(&xs).unwrap());
                 assert_eq!(actual.dims(), [1, 3, 48]);
                 let (expected, actual) = (values(&expected), values(&actual));

@@ -145,7 +145,8 @@ impl Loader {
     }
 
     fn encoder(&self) -> Result<Arc<dyn SubjectEncoder>, Failure> {
-        let networks = self.on_device(|compute| FeatureExtractor::load(&self.bundle, &compute.device, compute.dtype))?;
+        let networks =
+            self.on_device(|compute| FeatureExtractor::load(&self.bundle, &compute.device, compute.dtype))?;
         let started = NetworkEncoder::start(networks, pick(self.digests()?, &ENCODERS)).map_err(anyhow::Error::from)?;
         Ok(Arc::new(started))
     }
