@@ -38,7 +38,9 @@ pub(crate) fn compare(folder: &Path, device: &Device, report: &mut Report) -> an
             report.part(&named, |report| one(&folder, run, device, dtype, &named, &mut section, report));
         }
     }
-    section.note("A limit is 1e-4 of the largest value in f32; in a reduced type it is 1.5 times the error of PyTorch in that type.");
+    section.note(
+        "A limit is 1e-4 of the largest value in f32; in a reduced type it is 1.5 times the error of PyTorch in that type.",
+    );
     report.sections.push(section);
     Ok(())
 }
@@ -56,8 +58,8 @@ fn one(
     let by_severity = |a: &&Comparison, b: &&Comparison| a.severity().total_cmp(&b.severity());
     let worst = comparisons.iter().max_by(by_severity).context("nothing was compared")?;
     let past = comparisons.iter().filter(|comparison| comparison.severity() > 1.0).count();
-    let advice = "a kernel gives other numbers than the reference: make no pictures in this type on this device, and give the report \
-                  to the authors";
+    let advice = "a kernel gives other numbers than the reference: make no pictures in this type on this device, and give the \
+                  report to the authors";
     report.check(named, past == 0, format!("{past} of {} tensors are past their limits", comparisons.len()), advice);
     section.row([
         worst.folder.clone(),

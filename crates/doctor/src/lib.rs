@@ -1,8 +1,8 @@
 //! Examines a machine: is its device what the networks need, are their numbers right on it, and how fast is it.
 //!
-//! One prepared program for a machine with a GPU, no network, and minutes of time. [`examine`] measures the device, compares the
-//! networks of the mini bundle with stored numbers in three types and those of the reference with the fixtures, makes pictures
-//! with a transformer of a chosen size whose weights are drawn on the device, and returns one [`Report`] of all of it.
+//! One prepared program for a machine with a GPU, no network, and minutes of time. [`examine`] measures the device, compares
+//! the networks of the mini bundle with stored numbers in three types, and those of the fixtures with the reference's values, makes
+//! pictures with a transformer of a chosen size whose weights are drawn on the device, and returns one [`Report`] of all of it.
 //!
 //! A part that fails is a failed check with what to do, and does not stop the others. Speed is reported and never a check.
 

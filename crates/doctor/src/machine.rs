@@ -14,8 +14,8 @@ const LEAST_CUDA: f64 = 13.0;
 
 /// Opens the device and describes it; `None` if it cannot be opened.
 pub(crate) fn examine(options: &Options, report: &mut Report) -> Option<Compute> {
-    let advice = "run `nvidia-smi`: it must list the GPU, with driver 580 or newer and capability 8.0 or higher; in a container, give \
-                  it the GPU (`--gpus all`)";
+    let advice = "run `nvidia-smi`: it must list the GPU, with driver 580 or newer and capability 8.0 or higher; in a \
+                  container, give it the GPU (`--gpus all`)";
     let compute = match &options.compute {
         Ok(compute) => compute.clone(),
         Err(error) => {

@@ -97,9 +97,7 @@ fn wants_memory(error: &anyhow::Error) -> bool {
 
 /// Lets Linux count the most memory that this process has used from now on, where it allows that.
 fn forget_the_most() {
-    if let Err(error) = std::fs::write("/proc/self/clear_refs", "5") {
-        drop(error);
-    }
+    std::fs::write("/proc/self/clear_refs", "5").unwrap_or_default();
 }
 
 /// Returns the bytes in use: of a GPU all, of a CPU the most that this process has used.
@@ -154,7 +152,7 @@ impl Times {
     fn add(&mut self, batch: usize, made: &Made) {
         let scales: f64 = made.scales.iter().sum();
         let total = made.text + made.conditions + scales + made.decoder;
-        // Conditions are computed once: the pictures of a batch have the same prompt and subject. The first scale is part of them.
+        // Conditions are computed once: the pictures of a batch have the same prompt and subject. The first scale is a part.
         let per_picture: f64 = self.work.scales.iter().skip(1).sum();
         let flop = self.rows as f64 * (self.work.conditions + batch as f64 * per_picture);
         let floor = self.products.map(|rate| flop / rate);
@@ -176,8 +174,8 @@ impl Times {
             let (height, width) = self.pixels;
             let teraflop = flop / 1e12;
             self.parts.note(format!(
-                "Pictures of {width} x {height}, {} guidance rows, {teraflop:.3} TFLOP of the transformer for one. The floor is that number \
-                 divided by the measured rate of products.",
+                "Pictures of {width} x {height}, {} guidance rows, {teraflop:.3} TFLOP of the transformer for one. The floor is \
+                 that number divided by the measured rate of products.",
                 self.rows
             ));
         }

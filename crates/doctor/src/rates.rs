@@ -68,7 +68,7 @@ fn best(device: &Device, mut run: impl FnMut() -> Result<()>) -> Result<f64> {
 fn bandwidth(device: &Device, megabytes: usize) -> Result<f64> {
     let xs = Tensor::zeros(megabytes << 18, DType::F32, device)?;
     let seconds = best(device, || xs.affine(2.0, 1.0).map(drop))?;
-    Ok((2 * megabytes << 20) as f64 / seconds)
+    Ok((megabytes << 21) as f64 / seconds)
 }
 
 /// Bytes per second from the host's memory.

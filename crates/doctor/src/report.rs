@@ -128,7 +128,9 @@ impl Section {
             push(&mut text, format_args!("| {} |\n|{}\n", self.columns.join(" | "), "---|".repeat(self.columns.len())));
         }
         for row in &self.rows {
-            let cells: Vec<_> = row.iter().map(|text| cell(text)).collect();
+            // A row may end early, where something did not fit into the memory.
+            let cells = row.iter().map(|text| cell(text)).chain(std::iter::repeat("-".to_owned()));
+            let cells: Vec<_> = cells.take(self.columns.len()).collect();
             push(&mut text, format_args!("| {} |\n", cells.join(" | ")));
         }
         for note in &self.notes {

@@ -1,7 +1,7 @@
 //! Selection of the compute device and dtype.
 //!
-//! On a GPU, each thread that computes opens the device for itself: a handle has a stream and a cuBLAS handle of its own, and two
-//! threads must not share those. A process may have handles of several GPUs, and several of one.
+//! On a GPU, each thread that computes opens the device for itself: a handle has a stream and a cuBLAS handle of its own, and
+//! two threads must not share those. A process may have handles of several GPUs, and several of one.
 
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -43,8 +43,8 @@ pub enum Precision {
 /// An open device and the dtype to compute in.
 #[derive(Clone, Debug)]
 pub struct Compute {
-    /// The device. Tensors of two handles cannot be combined, also if both are of one GPU: networks that give each other tensors
-    /// share a handle, and then a thread.
+    /// The device. Tensors of two handles cannot be combined, also if both are of one GPU: networks that give each other
+    /// tensors share a handle, and then a thread.
     pub device: Device,
     /// The dtype of the large networks.
     pub dtype: DType,
@@ -58,8 +58,8 @@ pub enum DeviceError {
     NotBuilt,
     /// The GPU does not exist, its driver failed, or driver or GPU are too old for this program.
     #[error(
-        "CUDA device {number} cannot be used; `nvidia-smi` must list it, with driver 580 or newer and capability 8.0 or higher; \
-         or take the device cpu"
+        "CUDA device {number} cannot be used; `nvidia-smi` must list it, with driver 580 or newer and capability 8.0 or \
+         higher; or take the device cpu"
     )]
     Unavailable {
         /// Index of the GPU.

@@ -89,8 +89,8 @@ impl Networks {
         Work::of(self.config(), &self.schedule, WORDS)
     }
 
-    /// Makes a batch of pictures of one prompt and subject, with the seeds 0 and following. Runs with another number have another
-    /// prompt, so that their conditions are not in the cache.
+    /// Makes a batch of pictures of one prompt and subject, with the seeds 0 and following. Runs with another number have
+    /// another prompt, so that their conditions are not in the cache.
     pub(super) fn make(&self, batch: usize, run: usize) -> anyhow::Result<Made> {
         let mut clock = Clock::start(&self.device)?;
         let ids: Vec<u32> = (0..WORDS).map(|word| (word * 7 + run * 13 + 2) as u32 % 500).collect();
