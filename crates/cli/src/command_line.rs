@@ -42,6 +42,7 @@ fn uses(path: &[&str]) -> Vec<&'static str> {
             [&own[..], &["cache.memory_bytes"], &NO_QUEUE].concat()
         }
         ["segment"] => vec!["model", "finder", "job.mask", "!model.hub_endpoint", "!model.hub_token"],
+        ["doctor"] => vec!["model", "!model.hub_endpoint", "!model.hub_token"],
         ["dispatcher"] => [&ROLE[..], &["fetch", "callbacks"]].concat(),
         ["segmenter" | "encoder"] => [&ROLE[..], &PRODUCTS].concat(),
         ["sampler"] => [&ROLE[..], &["sampler"]].concat(),
@@ -50,7 +51,7 @@ fn uses(path: &[&str]) -> Vec<&'static str> {
         ["status" | "cancel" | "retry"] => vec!["broker", "cache", "store"],
         ["canary"] => vec!["job.lane", "job.pixels", "broker", "telemetry.listen"],
         ["dead-letters", _] | ["topology"] => vec!["broker"],
-        ["models", "list" | "show" | "verify"] => vec!["model.bundles"],
+        ["models", "list" | "show" | "verify" | "convert"] => vec!["model.bundles"],
         ["models", "pull"] => vec!["model.bundles", "model.hub_endpoint", "model.hub_token"],
         ["config", "show" | "check"] => settings().names_of_sections(),
         _ => Vec::new(),

@@ -21,8 +21,8 @@ use echogen_telemetry::Telemetry;
 use arguments::{Command, SchemaOf};
 use command_line::{Line, definition};
 use commands::{
-    canary, config as config_command, config::ConfigCommand, dead_letters, jobs, roles, segment, status, submit,
-    topology,
+    canary, config as config_command, config::ConfigCommand, dead_letters, doctor, jobs, roles, segment, status,
+    submit, topology,
 };
 
 /// The definition of the whole command line, for checks of what pages say about it.
@@ -75,6 +75,7 @@ fn run_command(
     match command {
         Command::Generate(arguments) => jobs::generate(arguments, config, as_json),
         Command::Batch(arguments) => jobs::batch(arguments, config, as_json),
+        Command::Doctor(arguments) => doctor::run(arguments, config, as_json),
         Command::Segment(arguments) => segment::run(arguments, config, as_json),
         Command::Dispatcher => roles::one(RoleName::Dispatcher, config, telemetry),
         Command::Segmenter => roles::one(RoleName::Segmenter, config, telemetry),

@@ -9,6 +9,7 @@
 //! SAM) |
 //! | encode text | [`text_encoder`] ([`t5`]) |
 //! | select device and dtype, classify device errors | [`device`], [`device_fault`] |
+//! | reduce the weights of a bundle | [`reduced_weights`] |
 //! | attention, convolutions, norms, kernels | [`layers`]: the only module with device-specific kernels |
 //! | seeded random numbers | [`random`] |
 //!
@@ -34,6 +35,7 @@ pub mod masker;
 pub mod namer;
 pub mod qwen2_5_vl;
 pub mod random;
+pub mod reduced_weights;
 pub mod sam;
 pub mod subject_finder;
 pub mod t5;

@@ -6,6 +6,7 @@
 //! downloads nothing; the command line does.
 
 mod check;
+mod convert;
 mod error;
 mod lock;
 mod manifest;
@@ -14,6 +15,7 @@ mod search;
 mod tests;
 
 pub use check::{Compared, VerifiedFile};
+pub use convert::FormOf;
 pub use error::BundleError;
 pub use lock::LOCK_FILE;
 pub use manifest::{FileManifest, Manifest, Network, NetworkManifest, SamplingDefaults};

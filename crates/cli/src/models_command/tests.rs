@@ -246,6 +246,29 @@ fn an_unknown_bundle_is_an_error_with_the_known_names() {
 }
 
 #[test]
+fn convert_writes_a_bundle_with_reduced_weights() {
+    let bundles = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bundles");
+    let folder = tempfile::tempdir().unwrap();
+    for (dtype, most) in [("bf16", 22_500_000), ("q8_0", 19_500_000)] {
+        let target = folder.path().join(format!("mini-{dtype}"));
+        let line = ["convert", "mini", target.to_str().unwrap(), "--dtype", dtype];
+        let (json, _) = run_line(&line, std::slice::from_ref(&bundles), true).unwrap();
+        let bytes = serde_json::from_str::<serde_json::Value>(&json).unwrap()["bytes"].as_u64().unwrap();
+        assert!(bytes < most, "{dtype}: {bytes}");
+        let (text, _) = run_line(&["verify", target.to_str().unwrap()], &[], false).unwrap();
+        assert!(text.contains("transformer.safetensors"), "{text}");
+        let (text, _) = run_line(&["show", target.to_str().unwrap()], &[], false).unwrap();
+        assert!(text.contains(&format!("mini-{dtype}: ")) && text.contains(&format!("Weights in {dtype}.")), "{text}");
+        assert!(run_line(&line, std::slice::from_ref(&bundles), false).unwrap_err().contains("--force"));
+        run_line(&[&line[..], &["--force"]].concat(), std::slice::from_ref(&bundles), false).unwrap();
+    }
+    let wrong = ["convert", "mini.safetensors", "out.safetensors", "--dtype", "q8_0"];
+    assert!(run_line(&wrong, &[], false).unwrap_err().contains("convert the bundle"));
+    let wrong = ["convert", "mini", "out", "--prefix", "vae"];
+    assert!(run_line(&wrong, std::slice::from_ref(&bundles), false).unwrap_err().contains("--prefix"));
+}
+
+#[test]
 fn convert_rewrites_and_asks_before_overwriting() {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../checkpoint/tests/data/nested.pth");
     let folder = tempfile::tempdir().unwrap();

@@ -1,10 +1,6 @@
 //! Loads the networks of a bundle, verifies their checksums, and starts an inference thread for each group.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, OnceLock},
-    time::Instant,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use anyhow::{Context, anyhow};
 use async_trait::async_trait;
@@ -41,7 +37,7 @@ impl BundleNetworks {
     /// Opens the bundle that the settings name. Loads nothing.
     pub fn open(config: &ServiceConfig) -> Result<Self, Failure> {
         let (model, finder) = (config.model.clone(), config.finder.clone());
-        Ok(Self(Arc::new(Loader { bundle: model.open()?, model, compute: OnceLock::new(), finder })))
+        Ok(Self(Arc::new(Loader { bundle: model.open()?, model, finder })))
     }
 
     /// Loads all networks at once, for a single command. There is no warm-up: the command's first job shows whether
@@ -110,19 +106,20 @@ async fn warm_up(sampler: &GeneratorSampler) -> Result<(), Failure> {
 struct Loader {
     bundle: Bundle,
     model: ModelConfig,
-    /// Opened when the first network is loaded: a dispatcher loads none, and leaves the GPU to other processes.
-    compute: OnceLock<Compute>,
     finder: FinderConfig,
 }
 
 impl Loader {
-    /// Opens the device once, and sets the number of threads.
-    fn compute(&self) -> Result<&Compute, Failure> {
-        if let Some(compute) = self.compute.get() {
-            return Ok(compute);
-        }
+    /// Loads networks onto a device that is opened for them alone, because they get a thread of their own, and waits until their
+    /// weights are there. A dispatcher loads none, and leaves the GPU to other processes.
+    fn on_device<T, E>(&self, load: impl FnOnce(&Compute) -> Result<T, E>) -> Result<T, Failure>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
         let compute = self.model.compute()?;
-        Ok(self.compute.get_or_init(|| compute))
+        let loaded = load(&compute).with_context(|| self.cannot_load())?;
+        compute.synchronize().with_context(|| self.cannot_load())?;
+        Ok(loaded)
     }
 
     fn subjects(&self) -> Result<SubjectKeys, Failure> {
@@ -142,23 +139,22 @@ impl Loader {
         if models.is_empty() {
             return Ok(Arc::new(GivenBox));
         }
-        let Compute { device, dtype } = self.compute()?;
-        let finder = SubjectFinder::load(&self.bundle, device, *dtype).with_context(|| self.cannot_load())?;
+        let finder = self.on_device(|compute| SubjectFinder::load(&self.bundle, &compute.device, compute.dtype))?;
         let started = NetworkDetector::start(finder, self.finder.clone(), models).map_err(anyhow::Error::from)?;
         Ok(Arc::new(started))
     }
 
     fn encoder(&self) -> Result<Arc<dyn SubjectEncoder>, Failure> {
-        let Compute { device, dtype } = self.compute()?;
-        let networks = FeatureExtractor::load(&self.bundle, device, *dtype).with_context(|| self.cannot_load())?;
+        let networks =
+            self.on_device(|compute| FeatureExtractor::load(&self.bundle, &compute.device, compute.dtype))?;
         let started = NetworkEncoder::start(networks, pick(self.digests()?, &ENCODERS)).map_err(anyhow::Error::from)?;
         Ok(Arc::new(started))
     }
 
     fn sampler(&self, config: &SamplerConfig) -> Result<Arc<GeneratorSampler>, Failure> {
-        let Compute { device, dtype } = self.compute()?;
         let kept = usize::try_from(config.condition_cache_bytes).unwrap_or(usize::MAX);
-        let generator = Generator::load(&self.bundle, device, *dtype, kept).with_context(|| self.cannot_load())?;
+        let generator =
+            self.on_device(|compute| Generator::load(&self.bundle, &compute.device, compute.dtype, kept))?;
         let digests = pick(self.digests()?, &SAMPLERS);
         let started = GeneratorSampler::start(&self.bundle, generator, self.subjects()?, digests, config);
         Ok(Arc::new(started.map_err(anyhow::Error::from)?))
