@@ -9,8 +9,8 @@ use moka::{policy::EvictionPolicy, sync::Cache};
 
 use crate::{
     echogen::{
-        EchoGen, EchoGenConfig, PixelBudget, SampleError, SampleRequest, Sampler, SamplingOptions, Schedule,
-        ScheduleError, SubjectFeatures, is_ignored,
+        EchoGen, EchoGenConfig, SampleError, SampleRequest, Sampler, SamplingOptions, Schedule, ScheduleError,
+        Schedules, SubjectFeatures, is_ignored,
     },
     encoded_subject::EncodedSubject,
     t5::T5Encoder,
@@ -53,14 +53,6 @@ pub enum GeneratorError {
     /// The model does not support the aspect ratio or the pixel budget.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
-    /// The bundle does not support this pixel budget.
-    #[error("the bundle makes no pictures of {budget} pixels; it offers {offered}")]
-    Budget {
-        /// The requested budget.
-        budget: PixelBudget,
-        /// The supported budgets.
-        offered: String,
-    },
     /// Sampling failed or was cancelled.
     #[error(transparent)]
     Sample(#[from] SampleError),
@@ -92,7 +84,7 @@ pub struct Generator {
     prompts: Cache<String, Tensor>,
     sampler: Sampler,
     decoder: TokenizerDecoder,
-    budgets: Vec<PixelBudget>,
+    schedules: Schedules,
     device: Device,
 }
 
@@ -122,18 +114,14 @@ impl Generator {
             prompts: Cache::builder().max_capacity(KEPT_PROMPTS).eviction_policy(EvictionPolicy::lru()).build(),
             sampler: Sampler::new(model, cache_bytes),
             decoder,
-            budgets: budgets(bundle),
+            schedules: Schedules::of(bundle)?,
             device: device.clone(),
         })
     }
 
-    /// Returns the schedule of a picture of about `budget` pixels with height = `h_div_w` · width.
-    pub fn schedule(&self, h_div_w: f64, budget: PixelBudget) -> Result<Schedule, GeneratorError> {
-        if !self.budgets.contains(&budget) {
-            let offered = self.budgets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            return Err(GeneratorError::Budget { budget, offered });
-        }
-        Ok(Schedule::nearest(h_div_w, budget)?)
+    /// Returns the schedules of the bundle's pixel budgets.
+    pub fn schedules(&self) -> &Schedules {
+        &self.schedules
     }
 
     /// Returns the bytes of key-value cache that one picture needs during sampling, over all its guidance rows.
@@ -201,14 +189,8 @@ impl Generator {
 impl std::fmt::Debug for Generator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Generator")
-            .field("budgets", &self.budgets)
+            .field("budgets", &self.schedules.budgets().collect::<Vec<_>>())
             .field("device", &self.device)
             .finish_non_exhaustive()
     }
-}
-
-/// Returns the pixel budgets listed in the bundle's manifest, smallest first.
-fn budgets(bundle: &Bundle) -> Vec<PixelBudget> {
-    let offered = &bundle.manifest().sampling.subject_resolution;
-    PixelBudget::ALL.into_iter().filter(|budget| offered.contains_key(&budget.to_string())).collect()
 }

@@ -9,6 +9,7 @@ mod check;
 mod error;
 mod lock;
 mod manifest;
+mod schedule;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -16,7 +17,8 @@ mod tests;
 pub use check::{Compared, VerifiedFile};
 pub use error::BundleError;
 pub use lock::LOCK_FILE;
-pub use manifest::{FileManifest, Manifest, Network, NetworkManifest, SamplingDefaults};
+pub use manifest::{FileManifest, Manifest, Network, NetworkManifest, SamplingDefaults, is_subject_side};
+pub use schedule::{ScheduleTable, ShapeTable};
 pub use search::installed;
 
 use crate::Checkpoint;

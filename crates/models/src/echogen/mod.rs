@@ -21,4 +21,4 @@ pub use config::EchoGenConfig;
 pub use guidance::{PerScale, SamplingOptions};
 pub use model::{EchoGen, SubjectFeatures, is_ignored};
 pub use sampling::{Rows, SampleError, SampleRequest, Sampler, Sampling};
-pub use schedule::{PixelBudget, Schedule, ScheduleError};
+pub use schedule::{Schedule, ScheduleError, Schedules};

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use async_trait::async_trait;
 use echogen_checkpoint::bundle::{Bundle, Network, SamplingDefaults};
 use echogen_encoder::{NetworkEncoder, SubjectEncoder};
@@ -14,7 +14,7 @@ use echogen_models::{
     device::Compute, feature_extractor::FeatureExtractor, generator::Generator, subject_finder::SubjectFinder,
 };
 use echogen_ports::spawn_blocking;
-use echogen_protocol::{PixelBudget, SubjectKeys};
+use echogen_protocol::SubjectKeys;
 use echogen_sampler::{GeneratorSampler, ImageSampler, SamplerConfig};
 use echogen_segmenter::{Detector, FinderConfig, GivenBox, NetworkDetector};
 use tracing::info;
@@ -133,7 +133,7 @@ impl Loader {
             false => NetworkDetector::version_of(&self.finder, &models),
         };
         let dtypes = self.model.dtype.possible().into_iter().map(str::to_owned).collect();
-        Ok(SubjectKeys { finders, dtypes, ..subject_keys(&self.bundle.manifest().sampling, digests)? })
+        Ok(SubjectKeys { finders, dtypes, ..subject_keys(&self.bundle.manifest().sampling, digests) })
     }
 
     /// Creates the detector from those networks for it that the bundle has.
@@ -178,20 +178,12 @@ fn pick(digests: &BTreeMap<String, String>, networks: &[Network]) -> BTreeMap<St
     names.filter_map(|name| Some((name.to_owned(), digests.get(name)?.clone()))).collect()
 }
 
-fn subject_keys(defaults: &SamplingDefaults, digests: &BTreeMap<String, String>) -> anyhow::Result<SubjectKeys> {
-    let encoders = pick(digests, &ENCODERS).into_values().collect::<Vec<_>>().join("+");
-    let named = |name: &str| budget(name).ok_or_else(|| anyhow!("the bundle names an unknown pixel budget {name:?}"));
-    let resolutions = defaults.subject_resolution.iter().map(|(name, side)| Ok((named(name)?, *side)));
-    Ok(SubjectKeys {
-        encoders,
+fn subject_keys(defaults: &SamplingDefaults, digests: &BTreeMap<String, String>) -> SubjectKeys {
+    SubjectKeys {
+        encoders: pick(digests, &ENCODERS).into_values().collect::<Vec<_>>().join("+"),
         dtypes: Vec::new(),
         finders: String::new(),
-        default_pixel_budget: named(&defaults.pixel_budget)?,
-        resolutions: resolutions.collect::<anyhow::Result<_>>()?,
-    })
-}
-
-fn budget(name: &str) -> Option<PixelBudget> {
-    let all = [PixelBudget::M0_004, PixelBudget::M0_06, PixelBudget::M0_25, PixelBudget::M0_60, PixelBudget::M1];
-    all.into_iter().find(|budget| budget.as_str() == name)
+        default_pixel_budget: defaults.pixel_budget,
+        resolutions: defaults.subject_resolution.clone(),
+    }
 }
