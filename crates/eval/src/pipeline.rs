@@ -52,10 +52,10 @@ impl Pipeline {
 
     /// Returns the best batch size, the same as in the sampler stage.
     pub(crate) fn side_by_side(&self, options: &SamplingOptions) -> usize {
-        let SamplerConfig { max_batch, max_batch_tokens, max_kv_bytes, .. } = SamplerConfig::default();
-        let by_tokens = max_batch_tokens / self.schedule.image_tokens().max(1);
-        let by_memory = max_kv_bytes / (self.generator.kv_cache_bytes(&self.schedule, options) as u64).max(1);
-        max_batch.min(by_tokens).min(usize::try_from(by_memory).unwrap_or(usize::MAX)).max(1)
+        let config = SamplerConfig::default();
+        let by_tokens = config.batch_tokens() / self.schedule.image_tokens().max(1);
+        let by_memory = config.kv_bytes() / (self.generator.kv_cache_bytes(&self.schedule, options) as u64).max(1);
+        config.max_batch.min(by_tokens).min(usize::try_from(by_memory).unwrap_or(usize::MAX)).max(1)
     }
 
     /// Generates the pictures in one batch.

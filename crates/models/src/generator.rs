@@ -9,10 +9,11 @@ use moka::{policy::EvictionPolicy, sync::Cache};
 
 use crate::{
     echogen::{
-        EchoGen, EchoGenConfig, SampleError, SampleRequest, Sampler, SamplingOptions, Schedule, ScheduleError,
-        Schedules, SubjectFeatures, is_ignored,
+        EchoGen, SampleError, SampleRequest, Sampler, SamplingOptions, Schedule, ScheduleError, Schedules,
+        SubjectFeatures, is_ignored,
     },
     encoded_subject::EncodedSubject,
+    sizes::Sizes,
     t5::T5Encoder,
     text_encoder::{TextEncoder, TextEncoderError, load_tokenizer},
     visual_tokenizer::{TokenizerDecoder, to_rgb8},
@@ -92,8 +93,8 @@ impl Generator {
     /// Loads the networks of `bundle`. `dtype` is that of the large parts (float32 on the CPU). Conditions of prompts
     /// and subjects are cached across calls in at most `cache_bytes` bytes.
     pub fn load(bundle: &Bundle, device: &Device, dtype: DType, cache_bytes: usize) -> Result<Self, GeneratorError> {
-        let config: EchoGenConfig = bundle.config(Network::Transformer)?;
-        config.validate().map_err(SampleError::Invalid)?;
+        let Sizes { transformer: config, text_encoder: t5_config, tokenizer: tokenizer_config, schedules, .. } =
+            Sizes::of(bundle)?;
         let on = |dtype| (device, dtype);
         let model = bundle.load(
             Network::Transformer,
@@ -101,11 +102,9 @@ impl Generator {
             |name| is_ignored(&config, name),
             |vb| EchoGen::new(vb, &config, dtype),
         )?;
-        let tokenizer_config = bundle.config(Network::VisualTokenizer)?;
         let decoder = bundle.load(Network::VisualTokenizer, on(dtype), TokenizerDecoder::ignores, |vb| {
             TokenizerDecoder::new(vb, &tokenizer_config)
         })?;
-        let t5_config = bundle.config(Network::TextEncoder)?;
         let encoder =
             bundle.load(Network::TextEncoder, on(dtype), T5Encoder::is_ignored, |vb| T5Encoder::new(vb, &t5_config))?;
         let tokenizer = load_tokenizer(&bundle.tokenizer(Network::TextEncoder)?)?;
@@ -114,7 +113,7 @@ impl Generator {
             prompts: Cache::builder().max_capacity(KEPT_PROMPTS).eviction_policy(EvictionPolicy::lru()).build(),
             sampler: Sampler::new(model, cache_bytes),
             decoder,
-            schedules: Schedules::of(bundle)?,
+            schedules,
             device: device.clone(),
         })
     }

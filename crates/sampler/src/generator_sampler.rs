@@ -9,6 +9,7 @@ use echogen_models::{
     echogen::{self, Schedule, ScheduleError},
     encoded_subject::EncodedSubject,
     generator::{Generator, GeneratorError, ImageRequest},
+    plan::{BatchSizes, MemoryPlan},
 };
 use echogen_protocol::{Job, Parameters, PerScale, SubjectKeys};
 use echogen_worker::InferenceError;
@@ -27,7 +28,9 @@ pub struct GeneratorSampler {
     pub(crate) subjects: SubjectKeys,
     models: BTreeMap<String, String>,
     pub(crate) generator: Arc<Generator>,
-    max_batch_tokens: usize,
+    max_batch_tokens: Option<usize>,
+    /// How many pictures fit into a batch; empty without a plan.
+    batch_sizes: BatchSizes,
     thread: BatchThread,
 }
 
@@ -47,8 +50,14 @@ impl GeneratorSampler {
         };
         let thread = BatchThread::start("sampler-networks", config, networks)?;
         let (bundle, defaults) = (bundle.name().to_owned(), bundle.manifest().sampling.clone());
-        let max_batch_tokens = config.max_batch_tokens;
-        Ok(Self { bundle, defaults, subjects, models, generator, max_batch_tokens, thread })
+        let (max_batch_tokens, batch_sizes) = (Some(config.batch_tokens()), BatchSizes::default());
+        Ok(Self { bundle, defaults, subjects, models, generator, max_batch_tokens, batch_sizes, thread })
+    }
+
+    /// Returns the sampler with a plan's limits of a batch.
+    #[must_use]
+    pub fn with_plan(self, plan: &MemoryPlan) -> Self {
+        Self { max_batch_tokens: plan.limits.max_batch_tokens, batch_sizes: BatchSizes::of(plan), ..self }
     }
 
     /// Returns the counters of the batches run so far.
@@ -91,8 +100,12 @@ impl ImageSampler for GeneratorSampler {
         let size = (parameters.height as usize, parameters.width as usize);
         let schedule = self.generator.schedules().of_pixels(size, parameters.pixel_budget.as_str());
         let schedule = schedule.map_err(unsupported)?;
-        let kv_bytes = self.generator.kv_cache_bytes(&schedule, &options(parameters)) as u64;
-        let max_images = (self.max_batch_tokens / schedule.image_tokens().max(1)).max(1);
+        let options = options(parameters);
+        let kv_bytes = self.generator.kv_cache_bytes(&schedule, &options) as u64;
+        let rows = options.row_scales(schedule.scales().len()).into_iter().filter(|scales| *scales > 0).count();
+        let that_fit = self.batch_sizes.pictures(parameters.pixel_budget.as_str(), rows).unwrap_or(usize::MAX);
+        let by_tokens = self.max_batch_tokens.map_or(usize::MAX, |most| most / schedule.image_tokens().max(1));
+        let max_images = that_fit.min(by_tokens).max(1);
         self.thread.ask(request, schedule, kv_bytes, max_images).await
     }
 

@@ -11,13 +11,18 @@ use async_trait::async_trait;
 use echogen_checkpoint::bundle::{Bundle, Network, SamplingDefaults};
 use echogen_encoder::{NetworkEncoder, SubjectEncoder};
 use echogen_models::{
-    device::Compute, feature_extractor::FeatureExtractor, generator::Generator, subject_finder::SubjectFinder,
+    DType,
+    device::Compute,
+    feature_extractor::FeatureExtractor,
+    generator::Generator,
+    plan::{DeviceMemory, MemoryPlan, PlanRequest},
+    subject_finder::SubjectFinder,
 };
 use echogen_ports::spawn_blocking;
 use echogen_protocol::SubjectKeys;
 use echogen_sampler::{GeneratorSampler, ImageSampler, SamplerConfig};
 use echogen_segmenter::{Detector, FinderConfig, GivenBox, NetworkDetector};
-use tracing::info;
+use tracing::{debug, info, warn};
 
 use super::{LoadedNetworks, NetworkSource};
 use crate::{
@@ -157,11 +162,37 @@ impl Loader {
 
     fn sampler(&self, config: &SamplerConfig) -> Result<Arc<GeneratorSampler>, Failure> {
         let Compute { device, dtype } = self.compute()?;
-        let kept = usize::try_from(config.condition_cache_bytes).unwrap_or(usize::MAX);
+        let plan = self.plan(config)?;
+        let config = config.planned(&plan.limits);
+        let kept = usize::try_from(plan.limits.condition_cache_bytes).unwrap_or(usize::MAX);
         let generator = Generator::load(&self.bundle, device, *dtype, kept).with_context(|| self.cannot_load())?;
         let digests = pick(self.digests()?, &SAMPLERS);
-        let started = GeneratorSampler::start(&self.bundle, generator, self.subjects()?, digests, config);
-        Ok(Arc::new(started.map_err(anyhow::Error::from)?))
+        let started = GeneratorSampler::start(&self.bundle, generator, self.subjects()?, digests, &config);
+        Ok(Arc::new(started.map_err(anyhow::Error::from)?.with_plan(&plan)))
+    }
+
+    /// Plans the device's memory before any weight is loaded, and logs the plan.
+    fn plan(&self, config: &SamplerConfig) -> Result<MemoryPlan, Failure> {
+        let Compute { device, dtype } = self.compute()?;
+        let memory = DeviceMemory::of(device).context("the device does not say its memory")?;
+        let request = plan_request(&self.bundle, device.is_cpu(), *dtype, memory, config);
+        let plan = MemoryPlan::new(&request).map_err(|error| Failure::usage(error.to_string()))?;
+        let pictures = plan.budgets.iter().map(|budget| format!("{}: {}", budget.name, budget.pictures));
+        info!(
+            memory_bytes = memory.map(|memory| memory.free),
+            weight_bytes = plan.weight_bytes(),
+            reserve_bytes = plan.reserve_bytes,
+            left_bytes = plan.left_bytes,
+            max_kv_bytes = plan.limits.max_kv_bytes,
+            condition_cache_bytes = plan.limits.condition_cache_bytes,
+            pictures = pictures.collect::<Vec<_>>().join(", "),
+            "memory plan"
+        );
+        debug!("{}", plan.table());
+        if let Some(complaint) = plan.complaint() {
+            warn!("{complaint}");
+        }
+        Ok(plan)
     }
 
     fn digests(&self) -> Result<&BTreeMap<String, String>, Failure> {
@@ -170,6 +201,26 @@ impl Loader {
 
     fn cannot_load(&self) -> String {
         format!("cannot load the bundle {}", self.bundle.manifest_path().display())
+    }
+}
+
+/// Returns what a sampler with these settings plans for.
+pub fn plan_request<'a>(
+    bundle: &'a Bundle,
+    is_cpu: bool,
+    dtype: DType,
+    memory: Option<DeviceMemory>,
+    config: &SamplerConfig,
+) -> PlanRequest<'a> {
+    PlanRequest {
+        bundle,
+        is_cpu,
+        dtype,
+        fused_attention: false,
+        memory,
+        max_batch: config.max_batch,
+        subject_cache_bytes: config.subject_cache_bytes,
+        set: config.set_limits(),
     }
 }
 
