@@ -10,11 +10,14 @@ use serde::de::IgnoredAny;
 
 use crate::{
     dinov2::Dinov2Config,
-    echogen::{EchoGenConfig, Schedules},
+    echogen::{EchoGenConfig, Schedules, check_sizes},
     flux_vae::FluxVaeConfig,
     t5::T5Config,
     visual_tokenizer::TokenizerConfig,
 };
+
+/// Most levels of a visual tokenizer. Each but one halves both sides: the published one has five, for 16 pixels.
+const MAX_LEVELS: usize = 8;
 
 /// The sizes of the networks that sample, and those of pictures and subjects.
 #[derive(Clone, Debug)]
@@ -67,6 +70,8 @@ impl Sizes {
             schedules: Schedules::of(bundle)?,
             subject_sides: sides.map(|(budget, side)| (budget.to_string(), *side as usize)).collect(),
         };
+        sizes.check_text_encoder().map_err(|reason| wrong(Network::TextEncoder, reason))?;
+        sizes.check_tokenizer().map_err(|reason| wrong(Network::VisualTokenizer, reason))?;
         sizes.check_neighbours(bundle).map_err(|reason| wrong(Network::Transformer, reason))?;
         sizes.check_tables().map_err(|reason| wrong(Network::Transformer, reason))?;
         Ok(sizes)
@@ -75,6 +80,30 @@ impl Sizes {
     /// Returns the number of tokens of a subject of that budget.
     pub fn subject(&self, budget: &str) -> SubjectTokens {
         SubjectTokens::of_side(self.subject_sides.get(budget).copied().unwrap_or_default())
+    }
+
+    fn check_text_encoder(&self) -> Result<(), String> {
+        let size = &self.text_encoder;
+        check_sizes([
+            ("vocab_size", size.vocab_size),
+            ("d_model", size.d_model),
+            ("d_kv", size.d_kv),
+            ("d_ff", size.d_ff),
+            ("num_layers", size.num_layers),
+            ("num_heads", size.num_heads),
+            ("relative_attention_num_buckets", size.relative_attention_num_buckets),
+        ])
+    }
+
+    fn check_tokenizer(&self) -> Result<(), String> {
+        let size = &self.tokenizer;
+        let multipliers = || size.multipliers.iter().chain(size.decoder_multipliers.iter().flatten());
+        let widest = multipliers().max().copied().unwrap_or_default().saturating_mul(size.channels);
+        let levels = size.multipliers.len().max(size.decoder_multipliers.as_ref().map_or(0, Vec::len));
+        if !(1..=MAX_LEVELS).contains(&levels) {
+            return Err(format!("multipliers has {levels} levels; give 1 to {MAX_LEVELS}"));
+        }
+        check_sizes([("bits", size.bits), ("channels times multipliers", widest), ("res_blocks", size.res_blocks)])
     }
 
     /// Checks that each network takes what its neighbour gives.

@@ -173,6 +173,10 @@ fn a_size_of_its_own_is_loaded_from_its_file_and_sampled_from() {
 fn a_mistake_is_named_with_its_field_and_what_to_change() {
     let cases = [
         ("depth = 3", "dept = 3", "unknown field \"dept\"; known are bits, block_chunks"),
+        ("depth = 3", "depth = 999999999999", "depth is 999999999999; give at most 4096"),
+        ("num_layers = 1", "num_layers = 99999999", "num_layers is 99999999; give at most 4096"),
+        ("bits = 8\nchannels = 8", "bits = 0\nchannels = 8", "bits is 8 and visual_tokenizer.config.bits 0"),
+        ("levels = 4", "levels = 0", "levels is 0; give at least 1"),
         ("heads = 4", "heads = 5", "dim 64 over 5 heads"),
         ("block_chunks = 3", "block_chunks = 2", "depth 3 does not divide into 2 chunks"),
         ("levels = 4", "levels = 3", "levels is 3 and schedule.budgets.\"0.001M\" 4; give at least 4 levels"),

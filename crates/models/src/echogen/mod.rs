@@ -18,6 +18,7 @@ mod tests;
 
 pub use condition_cache::CacheUse;
 pub use config::EchoGenConfig;
+pub(crate) use config::check_sizes;
 pub use guidance::{PerScale, SamplingOptions};
 pub use model::{EchoGen, SubjectFeatures, is_ignored};
 pub use sampling::{Rows, SampleError, SampleRequest, Sampler, Sampling};

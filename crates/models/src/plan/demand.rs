@@ -27,8 +27,9 @@ const HIDDEN_REDUCED: u64 = 3;
 /// The same in float32: before and after the activation.
 const HIDDEN_EXACT: u64 = 2;
 
-/// Tensors (tokens, 3 C) in the block's type while attention runs: projections and heads, with the results beside them.
-const PROJECTIONS: u64 = 3;
+/// Tensors (tokens, C) in the block's type when the attention of all rows has ended: three projections and their heads; for
+/// either attention the rows' results and all joined, the second one's projection, their sum, and its projection.
+const PROJECTIONS: u64 = 6 + 4 + 3;
 
 /// Tensors (heads, queries, keys) in float32 of one row's attention: scores, scaled scores, weights.
 const SCORES: u64 = 3;
@@ -111,13 +112,18 @@ impl Demand<'_> {
 
     /// Bytes of working memory of a batch with that many guidance rows.
     pub fn working_bytes(&self, rows: u64) -> u64 {
+        self.sampling_bytes(rows).max(self.decoding_bytes())
+    }
+
+    /// Bytes of working memory while scales are sampled and conditions are computed, beside the caches.
+    pub fn sampling_bytes(&self, rows: u64) -> u64 {
         let (height, width) = self.schedule.last();
         let (tokens, keys) = ((height * width) as u64, self.schedule.image_tokens() as u64 + 1);
         let content = self.subject.content as u64;
         let image = self.mlp(rows * tokens).max(self.attention(rows * tokens) + self.scores(tokens, keys));
         // The content stream runs row by row.
         let stream = self.mlp(content).max(self.attention(content) + self.scores(content, content));
-        image.max(stream).max(self.decoding())
+        image.max(stream)
     }
 
     /// Bytes of a key and a value of one token in one block.
@@ -130,6 +136,11 @@ impl Demand<'_> {
         self.work.dtype.size_in_bytes() as u64
     }
 
+    /// Bytes of an element that is converted to that type, none if it has it.
+    fn converted(&self) -> u64 {
+        if self.work.dtype == DType::F32 { 0 } else { self.element() }
+    }
+
     fn mlp(&self, tokens: u64) -> u64 {
         let size = self.transformer;
         let hidden = match self.work.in_place {
@@ -140,7 +151,7 @@ impl Demand<'_> {
     }
 
     fn attention(&self, tokens: u64) -> u64 {
-        tokens * self.transformer.dim as u64 * (2 * F32 + PROJECTIONS * 3 * self.element())
+        tokens * self.transformer.dim as u64 * (2 * F32 + PROJECTIONS * self.element())
     }
 
     /// The scores of one row's attention, which are computed row by row.
@@ -148,12 +159,12 @@ impl Demand<'_> {
         // A fused kernel has none, our loops only those that fit into the processor's cache.
         match self.work.in_place || self.work.fused_attention {
             true => 0,
-            false => self.transformer.heads as u64 * queries * keys * (SCORES * F32 + self.element()),
+            false => self.transformer.heads as u64 * queries * keys * (SCORES * F32 + self.converted()),
         }
     }
 
-    /// The largest moment of decoding one picture; pictures are decoded one by one.
-    fn decoding(&self) -> u64 {
+    /// Bytes of working memory while a picture is decoded; pictures are decoded one by one.
+    pub fn decoding_bytes(&self) -> u64 {
         let widths = decoder_widths(self.tokenizer);
         let (height, width) = self.schedule.last();
         let base = (height * width) as u64;

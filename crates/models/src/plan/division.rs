@@ -163,14 +163,12 @@ impl<'a> Shape<'a> {
     /// Bytes of a batch without its conditions.
     fn batch_bytes(&self, pictures: u64, rows: u64) -> u64 {
         let rows = pictures * rows;
-        (rows * self.kv_bytes).saturating_add(self.demand.working_bytes(rows))
+        rows.saturating_mul(self.kv_bytes).saturating_add(self.demand.working_bytes(rows))
     }
 
     /// Size of a cache that keeps the conditions of so many rows.
     fn cache_bytes(&self, rows: u64) -> u64 {
-        let (share, of) = ROWS_SHARE;
-        // In whole KiB, as the cache counts.
-        rows * self.conditions.row.next_multiple_of(1024) / share * of + (of << 10)
+        cache_bytes(&self.conditions, rows)
     }
 
     /// A cache of that size, filled with conditions of this shape.
@@ -180,6 +178,14 @@ impl<'a> Shape<'a> {
         let held_bytes = bytes as f64 * (1.0 + beside * share as f64 / of as f64);
         ConditionCache { bytes, held_bytes: held_bytes as u64 }
     }
+}
+
+/// Returns the size of a cache that keeps the conditions of so many rows.
+pub(super) fn cache_bytes(conditions: &ConditionBytes, rows: u64) -> u64 {
+    let (share, of) = ROWS_SHARE;
+    // In whole KiB, as the cache counts.
+    let kept = rows.saturating_mul(conditions.row.next_multiple_of(1024));
+    kept.div_ceil(share).saturating_mul(of).saturating_add(of << 10)
 }
 
 impl Division {
@@ -211,7 +217,9 @@ impl Division {
         let bound = self.bound(shape);
         let kept = |pictures| shape.filled(shape.cache_bytes(pictures * self.rows));
         let within = self.most(|n| shape.batch_bytes(n, self.rows).saturating_add(kept(n).held_bytes)).min(bound);
-        let apart = |n: u64| shape.batch_bytes(n, self.rows) + n * self.rows * shape.conditions.all();
+        let apart = |n: u64| {
+            shape.batch_bytes(n, self.rows).saturating_add((n * self.rows).saturating_mul(shape.conditions.all()))
+        };
         let most = self.most(apart).min(bound);
         if most == 0 {
             return None;
@@ -235,7 +243,7 @@ impl Division {
             let of_batch = pictures * rows;
             // What the cache has no room for is alive beside it.
             let is_kept = shape.cache_bytes(of_batch) <= cache.bytes;
-            let beside = if is_kept { 0 } else { of_batch * shape.conditions.all() };
+            let beside = if is_kept { 0 } else { of_batch.saturating_mul(shape.conditions.all()) };
             shape.batch_bytes(pictures, rows).saturating_add(beside).saturating_add(cache.held_bytes)
         })
     }

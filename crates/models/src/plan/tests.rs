@@ -1,11 +1,20 @@
 //! Plans of described devices, and the plan's arithmetic against what the networks really hold.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use candle_core::DType;
-use echogen_checkpoint::bundle::Bundle;
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use echogen_checkpoint::bundle::{Bundle, Network};
 
 use super::*;
+use crate::{
+    echogen::{EchoGen, Rows, SampleRequest, Sampler, Schedule, SubjectFeatures, is_ignored},
+    layers::attention::KeyValue,
+    random::CounterRng,
+};
 
 const GIB: u64 = 1 << 30;
 
@@ -47,7 +56,7 @@ fn eight_pictures_of_the_largest_size_share_a_batch_where_there_is_memory() {
     let [(_, large_gpu), (_, middle), (_, small)] = DEVICES;
     let h200 = plan(large_gpu, false);
     assert_eq!(h200.budgets.iter().map(|b| b.name.as_str()).collect::<Vec<_>>(), ["0.06M", "0.25M", "0.60M", "1M"]);
-    assert_eq!(pictures(&h200), [16, 16, 15, 10]);
+    assert_eq!(pictures(&h200), [16, 16, 16, 10]);
     assert!(h200.complaint().is_none() && h200.default_fits());
     // One content tower for all seeds: the cache has room for the rows of a whole batch.
     let rows = 8 * h200.rows as u64 * ((1 << 30) + (1 << 20));
@@ -154,6 +163,77 @@ fn a_limit_that_is_set_is_kept_or_refused() {
     let mini = bundle("mini");
     let request = PlanRequest { is_cpu: true, dtype: DType::F32, set: set(64 * GIB), ..gpu(&mini, 2 * GIB) };
     assert_eq!(MemoryPlan::new(&request).unwrap().limits.max_kv_bytes, 64 * GIB);
+}
+
+/// A transformer of the mini bundle, its sizes, and requests for pictures with a prompt and a subject each.
+fn mini_model(dtype: DType) -> (Sizes, EchoGen, [SampleRequest; 3]) {
+    let mini = bundle("mini");
+    let sizes = Sizes::of(&mini).unwrap();
+    let size = &sizes.transformer;
+    let build = |vb: VarBuilder<'static>| EchoGen::new(vb, size, dtype);
+    let ignored = |name: &str| is_ignored(size, name);
+    let model = mini.load(Network::Transformer, (&Device::Cpu, DType::F32), ignored, build).unwrap();
+    let noise = |shape: &[usize], seed| {
+        let mut values = vec![0f32; shape.iter().product()];
+        CounterRng::new(seed, 9).fill_normal(&mut values);
+        Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+    };
+    let requests = [1, 2, 3].map(|seed| SampleRequest {
+        text: noise(&[10 + seed as usize, size.text_channels], seed),
+        negative_text: None,
+        subject: SubjectFeatures {
+            cls_token: noise(&[size.semantic_dim], seed),
+            patch_tokens: noise(&[size.semantic_len - 1, size.semantic_dim], seed),
+            content: noise(&[size.content_len, size.content_dim], seed),
+        },
+        seed,
+        options: SamplingOptions::default(),
+    });
+    (sizes, model, requests)
+}
+
+fn demand<'a>(sizes: &'a Sizes, schedule: &'a Schedule, dtype: DType) -> Demand<'a> {
+    Demand {
+        transformer: &sizes.transformer,
+        tokenizer: &sizes.tokenizer,
+        schedule,
+        subject: sizes.subject("0.004M"),
+        work: Work { dtype, in_place: dtype == DType::F32, fused_attention: false },
+    }
+}
+
+#[test]
+fn caches_and_conditions_are_counted_exactly() {
+    for dtype in [DType::F32, DType::BF16] {
+        let (sizes, model, [request, ..]) = mini_model(dtype);
+        for schedule in sizes.schedules.of_budget("0.004M").unwrap() {
+            let demand = demand(&sizes, &schedule, dtype);
+            assert_eq!(demand.kv_bytes(), model.kv_cache_bytes(&schedule) as u64);
+            let allocated = model.empty_caches(schedule.image_tokens() + 1).unwrap();
+            assert_eq!(demand.kv_bytes(), allocated.iter().map(KeyValue::bytes).sum::<usize>() as u64);
+        }
+        let schedule = sizes.schedules.nearest(1.0, "0.004M").unwrap();
+        let planned = demand(&sizes, &schedule, dtype).condition_bytes(request.text.dim(0).unwrap());
+        let text = Arc::new(model.text_condition(&request.text).unwrap());
+        let subject = model.subject_condition(&request.subject).unwrap();
+        let row = model.row_condition(Arc::clone(&text), &subject, |_| ()).unwrap();
+        let held = [row.bytes(), text.bytes(), subject.bytes()].map(|bytes| bytes as u64);
+        assert_eq!([planned.row, planned.text, planned.subject], held, "{dtype:?}");
+    }
+}
+
+#[test]
+fn a_cache_of_the_planned_size_keeps_the_conditions_of_a_whole_batch() {
+    let (sizes, _, requests) = mini_model(DType::F32);
+    let schedule = sizes.schedules.nearest(1.0, "0.004M").unwrap();
+    let conditions = demand(&sizes, &schedule, DType::F32).condition_bytes(13);
+    let planned = division::cache_bytes(&conditions, 2 * requests.len() as u64);
+    for (bytes, misses) in [(planned, 0), (planned / 2, 6)] {
+        let sampler = Sampler::new(mini_model(DType::F32).1, bytes as usize);
+        sampler.start(&requests, &schedule, Rows::Needed).unwrap();
+        let again = sampler.start(&requests, &schedule, Rows::Needed).unwrap().cache_use();
+        assert_eq!(again.misses, misses, "{bytes} bytes");
+    }
 }
 
 #[test]
