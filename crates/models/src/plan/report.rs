@@ -22,8 +22,7 @@ impl MemoryPlan {
     pub fn table(&self) -> String {
         let mut text = String::new();
         // Writing into a text cannot fail.
-        let _ = self.write(&mut text);
-        text
+        self.write(&mut text).map_or_else(|_| String::new(), |()| text)
     }
 
     fn write(&self, text: &mut String) -> fmt::Result {

@@ -27,7 +27,8 @@ static ALLOCATOR: peak::Counting = peak::Counting;
 /// Bytes beside tensors: names, lists, layouts.
 const SPARE: u64 = 256 << 10;
 
-/// Bytes that the loops on a CPU take beside tensors: packed blocks and scores, of several tasks of each thread.
+/// Bytes that the loops on a CPU take beside tensors: scores, and packed and transformed blocks, of several tasks of each
+/// thread.
 const SCRATCH: u64 = 16 << 20;
 
 /// Returns what `work` makes, and the bytes that remain allocated.
@@ -133,7 +134,9 @@ fn batch(mini: &Bundle, sizes: &Sizes, dtype: DType, kernels: Kernels) {
         assert!((planned / 5 * 4..planned + SCRATCH).contains(&measured), "{what}, of it held {held}");
     }
     if dtype == DType::F32 {
-        decoded(mini, sizes, &demand, kernels);
+        // Larger than the loops' blocks.
+        let schedule = Schedule::new(vec![(1, 1), (48, 48)], (48, 48)).unwrap();
+        decoded(mini, sizes, &Demand { schedule: &schedule, ..demand }, kernels);
     }
 }
 
@@ -147,5 +150,7 @@ fn decoded(mini: &Bundle, sizes: &Sizes, demand: &Demand, kernels: Kernels) {
     let measured = peak_of(|| decoder.forward(&codes).unwrap()).1 as u64;
     let planned = demand.decoding_bytes();
     let what = format!("decoding with {kernels:?}: measured {measured}, planned {planned}");
-    assert!((planned / 2..planned + SCRATCH).contains(&measured), "{what}");
+    // candle unrolls a convolution's inputs whole on a GPU, and in blocks on a CPU.
+    let least = if kernels == Kernels::Own { planned / 2 } else { 0 };
+    assert!((least..planned + 3 * SCRATCH).contains(&measured), "{what}");
 }

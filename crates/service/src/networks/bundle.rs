@@ -238,3 +238,28 @@ fn subject_keys(defaults: &SamplingDefaults, digests: &BTreeMap<String, String>)
         resolutions: defaults.subject_resolution.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn limits_follow_from_a_plan_and_what_cannot_fit_is_refused_before_anything_is_loaded() {
+        let mini = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bundles/mini");
+        let model = ModelConfig {
+            bundle: mini.display().to_string(),
+            device: "cpu".parse().unwrap(),
+            ..ModelConfig::default()
+        };
+        let (compute, finder) = (OnceLock::new(), FinderConfig::default());
+        let loader = Loader { bundle: model.open().unwrap(), model, compute, finder };
+        let plan = loader.plan(&SamplerConfig::default()).unwrap();
+        assert_eq!((plan.limits.max_batch_tokens, plan.budgets.len()), (Some(8_192), 1));
+        assert_eq!(plan.limits.max_kv_bytes, SamplerConfig::default().kv_bytes(), "{}", plan.table());
+        let set = SamplerConfig { condition_cache_bytes: Some(1 << 50), ..SamplerConfig::default() };
+        let failure = loader.plan(&set).unwrap_err();
+        assert!(failure.message.starts_with("sampler.condition_cache_bytes is 1125899906842624"), "{failure}");
+    }
+}
