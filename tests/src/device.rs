@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context;
 use async_trait::async_trait;
 use echogen_imaging::RgbImage;
-use echogen_models::echogen::{PixelBudget, Schedule};
+use echogen_models::echogen::{Schedule, Schedules};
 use echogen_protocol::{Job, Parameters};
 use echogen_sampler::{
     BatchNetworks, BatchThread, ImageSampler, Part, SampleError, SampleRequest, Sampled, SamplerConfig,
@@ -25,7 +25,7 @@ const KV_BYTES: u64 = 1 << 20;
 
 /// Returns constant networks whose sampler takes `picture` for each picture.
 pub fn networks(picture: Duration, config: &SamplerConfig) -> anyhow::Result<LoadedNetworks> {
-    let schedule = Schedule::nearest(1.0, PixelBudget::M0_06).context("the schedule of a square")?;
+    let schedule = Schedules::published().nearest(1.0, "0.06M").context("the schedule of a square")?;
     let thread = BatchThread::start("simulated-device", config, Device { picture, busy_until: Instant::now() })?;
     let sampler = Arc::new(DeviceSampler { constant: Constant::taking(Duration::ZERO), schedule, thread });
     Ok(LoadedNetworks { sampler, ..constant::networks(Duration::ZERO) })

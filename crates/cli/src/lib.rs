@@ -90,7 +90,7 @@ fn run_command(
         Command::DeadLetters(command) => dead_letters::run(command, config, as_json),
         Command::Topology(arguments) => topology::run(arguments, config, as_json),
         Command::Models(command) => {
-            models_command::run(command, &config.model, as_json).map_err(|error| Failure::usage(format!("{error:#}")))
+            models_command::run(command, config, as_json).map_err(|error| Failure::usage(format!("{error:#}")))
         }
         // These were handled before the configuration was loaded.
         Command::Schema { .. } | Command::Config(_) => Ok(Exit::Success),

@@ -8,7 +8,7 @@ use candle_nn::VarBuilder;
 use echogen_checkpoint::bundle::{Bundle, Network};
 use echogen_imaging::RgbImage;
 use echogen_models::{
-    echogen::{EchoGen, EchoGenConfig, PixelBudget, Schedule, SubjectFeatures, is_ignored},
+    echogen::{EchoGen, EchoGenConfig, Schedule, Schedules, SubjectFeatures, is_ignored},
     encoded_subject::EncodedSubject,
     feature_extractor::FeatureExtractor,
     random::CounterRng,
@@ -87,7 +87,7 @@ fn numbers(bundle: &Bundle, device: &Device, dtype: DType) -> anyhow::Result<Num
     let encoder = bundle.load(Network::TextEncoder, (device, dtype), T5Encoder::is_ignored, build)?;
     let text = encoder.forward(&Tensor::new(&PROMPT[..], device)?.unsqueeze(0)?, None)?.squeeze(0)?;
     let subject = FeatureExtractor::load(bundle, device, dtype)?.encode(&picture(), SIDE as usize)?;
-    let schedule = Schedule::nearest(1.0, PixelBudget::M0_004)?;
+    let schedule = Schedules::published().nearest(1.0, "0.004M")?;
     let [stream, logits] = transformer(bundle, (device, dtype), &text, &subject, &schedule)?;
     let named = [
         ("text", text),

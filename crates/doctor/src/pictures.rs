@@ -4,7 +4,7 @@ mod networks;
 
 use candle_core::Device;
 use echogen_models::{
-    device::{Compute, Memory},
+    device::{Compute, DeviceMemory},
     device_fault::is_out_of_memory,
 };
 
@@ -108,7 +108,7 @@ fn used(device: &Device) -> Option<u64> {
         return Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? * 1024);
     }
     device.synchronize().ok()?;
-    Memory::of(device).map(|memory| memory.total - memory.free)
+    DeviceMemory::of(device).ok().flatten().map(|memory| memory.total - memory.free)
 }
 
 /// The tables of times.

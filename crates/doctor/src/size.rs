@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use echogen_models::{
-    echogen::{EchoGenConfig, PixelBudget, Schedule, ScheduleError},
+    echogen::{EchoGenConfig, Schedule, ScheduleError, Schedules},
     t5::{FeedForwardProjection, T5Config},
     visual_tokenizer::TokenizerConfig,
 };
@@ -112,14 +112,12 @@ impl Size {
 
     /// Returns the schedule of its pictures.
     pub(crate) fn schedule(self) -> Result<Schedule, ScheduleError> {
-        Schedule::nearest(
-            1.0,
-            match self {
-                Self::Tiny => PixelBudget::M0_004,
-                Self::M125 => PixelBudget::M0_25,
-                Self::B2 => PixelBudget::M1,
-            },
-        )
+        let budget = match self {
+            Self::Tiny => "0.004M",
+            Self::M125 => "0.25M",
+            Self::B2 => "1M",
+        };
+        Schedules::published().nearest(1.0, budget)
     }
 }
 

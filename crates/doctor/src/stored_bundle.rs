@@ -6,7 +6,7 @@ use anyhow::Context;
 use echogen_checkpoint::bundle::{Bundle, Network};
 use echogen_models::{
     device::Compute,
-    echogen::{EchoGenConfig, PixelBudget, SamplingOptions},
+    echogen::{EchoGenConfig, SamplingOptions},
     encoded_subject::EncodedSubject,
     generator::{Generator, ImageRequest},
 };
@@ -25,8 +25,6 @@ pub(crate) fn examine(bundle: &Bundle, compute: &Compute, report: &mut Report) -
     section.row(["loading".to_owned(), format!("{:.2}", began.elapsed().as_secs_f64())]);
 
     let sampling = &bundle.manifest().sampling;
-    let budget = PixelBudget::ALL.into_iter().find(|budget| budget.to_string() == sampling.pixel_budget);
-    let budget = budget.context("the bundle names no pixel budget that is known")?;
     let side =
         sampling.subject_resolution.get(&sampling.pixel_budget).context("the bundle names no subject resolution")?;
     let config: EchoGenConfig = bundle.config(Network::Transformer)?;
@@ -37,7 +35,7 @@ pub(crate) fn examine(bundle: &Bundle, compute: &Compute, report: &mut Report) -
         seed: sampling.seed,
         options: SamplingOptions::default(),
     };
-    let schedule = generator.schedule(sampling.height_to_width, budget)?;
+    let schedule = generator.schedules().nearest(sampling.height_to_width, sampling.pixel_budget.as_str())?;
     for what in ["first picture", "second picture"] {
         let began = Instant::now();
         generator.generate(std::slice::from_ref(&request), &schedule, |_, _| ControlFlow::Continue(()))?;

@@ -6,10 +6,12 @@
 #[cfg(feature = "cuda")]
 mod cuda;
 mod facts;
+mod memory;
 
 use std::{fmt, str::FromStr};
 
-pub use facts::{DeviceFacts, Memory};
+pub use facts::DeviceFacts;
+pub use memory::DeviceMemory;
 
 use candle_core::{DType, Device};
 

@@ -76,7 +76,7 @@ impl BatchThread {
     pub fn start(name: &str, config: &SamplerConfig, networks: impl BatchNetworks) -> std::io::Result<Self> {
         let limits = Limits {
             max_images: config.max_batch.max(1),
-            max_kv_bytes: config.max_kv_bytes,
+            max_kv_bytes: config.kv_bytes(),
             max_wait: config.max_wait(),
         };
         let counters = Arc::<BatchCounters>::default();

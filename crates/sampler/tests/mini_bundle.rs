@@ -166,7 +166,7 @@ async fn a_jobs_bytes_are_the_same_whatever_is_sampled_between_its_scales() {
 
 #[tokio::test]
 async fn the_memory_of_the_key_value_caches_bounds_a_batch() {
-    let config = SamplerConfig { max_kv_bytes: 1, ..SamplerConfig::default() };
+    let config = SamplerConfig { max_kv_bytes: Some(1), ..SamplerConfig::default() };
     let bench = bench(&config, &subject()).await;
     bench.run(&jobs()[1]).await;
     let batches = bench.networks.batches();

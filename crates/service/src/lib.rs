@@ -36,7 +36,7 @@ pub use bundles::bundle_folders;
 pub use failure::{Exit, Failure};
 pub use job_lines::JobLines;
 pub use jobs_file::{ContentIds, JobFields, JobsFile};
-pub use networks::{BundleNetworks, LoadedNetworks, NetworkSource};
+pub use networks::{BundleNetworks, LoadedNetworks, NetworkSource, plan_request};
 pub use run::{run, work};
 pub use signals::{block_on, interrupted, stop_token, with_deep_stacks};
 

@@ -20,7 +20,7 @@ use echogen_checkpoint::bundle::Bundle;
 use echogen_imaging::RgbImage;
 use echogen_models::{
     DType, Device, Tensor,
-    echogen::{PixelBudget, Sampling, SamplingOptions, Schedule},
+    echogen::{Sampling, SamplingOptions, Schedule, Schedules},
     encoded_subject::EncodedSubject,
     generator::{Generator, ImageRequest},
 };
@@ -51,7 +51,7 @@ async fn main() -> anyhow::Result<()> {
     for (name, is_stepped) in [("run to their end", false), ("stepped", true)] {
         let scales: Arc<Mutex<Vec<Duration>>> = Arc::default();
         let device = MiniDevice { networks: networks.clone(), is_stepped, scales: Arc::clone(&scales) };
-        let config = SamplerConfig { max_batch_tokens: usize::MAX, max_wait_seconds: 0.0, ..SamplerConfig::default() };
+        let config = SamplerConfig { max_wait_seconds: 0.0, ..SamplerConfig::default() };
         let caller = Caller { thread: BatchThread::start("mini-device", &config, device)?, networks: networks.clone() };
         println!("| {name} {}", measure(&caller, &settings, &scales).await?);
     }
@@ -60,8 +60,8 @@ async fn main() -> anyhow::Result<()> {
 
 /// Measures all jobs on one thread; returns the rest of a line of the table.
 async fn measure(caller: &Caller, settings: &Settings, scales: &Mutex<Vec<Duration>>) -> anyhow::Result<String> {
-    let large = || caller.sample(PixelBudget::M1, settings.pictures, Lane::Bulk);
-    let small = || caller.sample(PixelBudget::M0_06, 1, Lane::Interactive);
+    let large = || caller.sample("1M", settings.pictures, Lane::Bulk);
+    let small = || caller.sample("0.06M", 1, Lane::Interactive);
     // The first of each computes conditions that the others find in the cache.
     large().await?;
     small().await?;
@@ -121,8 +121,8 @@ struct Caller {
 
 impl Caller {
     /// Samples pictures; returns how long it took.
-    async fn sample(&self, budget: PixelBudget, pictures: usize, lane: Lane) -> anyhow::Result<Duration> {
-        let schedule = Schedule::nearest(1.0, budget)?;
+    async fn sample(&self, budget: &str, pictures: usize, lane: Lane) -> anyhow::Result<Duration> {
+        let schedule = Schedules::published().nearest(1.0, budget)?;
         let options = SamplingOptions::default();
         let kv_bytes = self.networks.generator.kv_cache_bytes(&schedule, &options) as u64;
         let ((progress, _steps), (made, _images)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
@@ -241,7 +241,7 @@ fn parameters() -> Parameters {
         prompt: "a square on a beach".into(),
         negative_prompt: None,
         aspect_ratio: "1:1".into(),
-        pixel_budget: echogen_protocol::PixelBudget::M0_06,
+        pixel_budget: echogen_protocol::"0.06M",
         width: 1,
         height: 1,
         text_guidance: all.clone(),

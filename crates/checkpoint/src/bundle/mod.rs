@@ -10,6 +10,7 @@ mod convert;
 mod error;
 mod lock;
 mod manifest;
+mod schedule;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -18,7 +19,8 @@ pub use check::{Compared, VerifiedFile};
 pub use convert::FormOf;
 pub use error::BundleError;
 pub use lock::LOCK_FILE;
-pub use manifest::{FileManifest, Manifest, Network, NetworkManifest, SamplingDefaults};
+pub use manifest::{FileManifest, Manifest, Network, NetworkManifest, SamplingDefaults, is_subject_side};
+pub use schedule::{ScheduleTable, ShapeTable};
 pub use search::installed;
 
 use crate::Checkpoint;

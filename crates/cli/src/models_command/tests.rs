@@ -3,6 +3,7 @@
 use super::hub_twin::{HubTwin, Served, sum};
 use super::*;
 use clap::Parser;
+use echogen_service::config::ModelConfig;
 use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
@@ -25,7 +26,8 @@ fn run_on(arguments: &[&str], folders: &[PathBuf], config: &ModelConfig, json: b
     let line = CommandLine::try_parse_from([&["models"], arguments].concat()).map_err(|error| error.to_string())?;
     let mut written = Vec::new();
     let mut output = Output { writer: &mut written, json };
-    let exit = run_with(&line.command, folders, config, &mut output).map_err(|error| format!("{error:#}"))?;
+    let config = ServiceConfig { model: config.clone(), ..ServiceConfig::default() };
+    let exit = run_with(&line.command, folders, &config, &mut output).map_err(|error| format!("{error:#}"))?;
     Ok((String::from_utf8(written).unwrap(), exit))
 }
 
@@ -236,6 +238,28 @@ fn show_prints_all_that_the_manifest_says() {
     let shown: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(shown["manifest"]["sampling"]["top_k"], 900);
     assert_eq!(shown["presence"]["dinov2"], "complete");
+}
+
+#[test]
+fn plan_shows_what_fits_on_a_described_device_and_says_what_does_not() {
+    let bundles = [Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bundles")];
+    let (text, exit) = run_line(&["plan", "echogen-2b", "--memory", "141GB"], &bundles, false).unwrap();
+    for expected in
+        ["on a GPU in bf16", "- weights of the transformer", "the files are not here", "1024 x 1024", "max_kv_bytes"]
+    {
+        assert!(text.contains(expected), "{text} lacks {expected}");
+    }
+    assert_eq!(exit, Exit::Success);
+    let (json, exit) =
+        run_line(&["plan", "echogen-2b", "--memory", "24GB", "--fused-attention"], &bundles, true).unwrap();
+    let plan: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&plan["budgets"][0]["pictures"], &plan["budgets"][3]["pictures"]), (&7.into(), &0.into()));
+    assert_eq!((exit, &plan["fused_attention"]), (Exit::JobFailed, &true.into()), "1M is its default");
+    let (nothing, exit) = run_line(&["plan", "echogen-2b", "--memory", "8GiB"], &bundles, false).unwrap();
+    assert_eq!((nothing.as_str(), exit), ("", Exit::JobFailed));
+    let (text, exit) = run_line(&["plan", "mini"], &bundles, false).unwrap();
+    assert!(text.contains("on a CPU in f32") && exit == Exit::Success, "{text}");
+    assert!(run_line(&["plan", "mini", "--memory", "much"], &bundles, false).unwrap_err().contains("such as 24GiB"));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use candle_core::{
     },
 };
 
-use super::{DeviceFacts, Memory};
+use super::{DeviceFacts, DeviceMemory};
 
 /// Opens a GPU.
 pub(super) fn open(number: usize) -> Result<Device> {
@@ -71,9 +71,9 @@ pub(super) fn facts(cuda: &CudaDevice) -> Result<DeviceFacts> {
 }
 
 /// Returns the device's memory as the driver counts it. What the pool keeps is counted as used.
-pub(super) fn memory(cuda: &CudaDevice) -> Result<Memory> {
+pub(super) fn memory(cuda: &CudaDevice) -> Result<DeviceMemory> {
     let (free, total) = cuda.cuda_stream().context().mem_get_info().w()?;
-    Ok(Memory { free: free as u64, total: total as u64 })
+    Ok(DeviceMemory { free: free as u64, total: total as u64 })
 }
 
 fn uuid(context: &CudaContext) -> Result<String> {

@@ -4,6 +4,8 @@ use std::fs;
 
 use candle_core::Device;
 
+use super::DeviceMemory;
+
 /// What is known about a device, for reports.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeviceFacts {
@@ -12,16 +14,7 @@ pub struct DeviceFacts {
     /// Further properties, each with its name.
     pub details: Vec<(String, String)>,
     /// Its memory; `None` where the system does not say.
-    pub memory: Option<Memory>,
-}
-
-/// A device's memory in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Memory {
-    /// What nobody uses.
-    pub free: u64,
-    /// All of it.
-    pub total: u64,
+    pub memory: Option<DeviceMemory>,
 }
 
 impl DeviceFacts {
@@ -38,17 +31,6 @@ impl DeviceFacts {
     }
 }
 
-impl Memory {
-    /// Returns the device's memory, for a CPU that of the machine; `None` where it is not known.
-    pub fn of(device: &Device) -> Option<Self> {
-        match device {
-            #[cfg(feature = "cuda")]
-            Device::Cuda(cuda) => super::cuda::memory(cuda).ok(),
-            _ => of_machine(),
-        }
-    }
-}
-
 fn of_cpu() -> DeviceFacts {
     let name = fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| value(&text, "model name"));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -59,7 +41,7 @@ fn of_cpu() -> DeviceFacts {
             ("threads of the networks".to_owned(), rayon::current_num_threads().to_string()),
             ("instruction sets".to_owned(), instruction_sets().join(", ")),
         ],
-        memory: of_machine(),
+        memory: DeviceMemory::of(&Device::Cpu).ok().flatten(),
     }
 }
 
@@ -76,15 +58,6 @@ fn instruction_sets() -> Vec<&'static str> {
     #[cfg(not(target_arch = "x86_64"))]
     let found: [(&'static str, bool); 0] = [];
     found.into_iter().filter_map(|(name, is_there)| is_there.then_some(name)).collect()
-}
-
-fn of_machine() -> Option<Memory> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let bytes = |name: &str| {
-        let kibibytes = value(&text, name)?.strip_suffix(" kB")?.trim().parse::<u64>().ok()?;
-        Some(kibibytes * 1024)
-    };
-    Some(Memory { free: bytes("MemAvailable")?, total: bytes("MemTotal")? })
 }
 
 /// Returns the value of the first line `name : value`.
@@ -107,8 +80,8 @@ mod tests {
 
     #[test]
     fn lines_of_the_kernel_are_read() {
-        let text = "MemTotal:       24000 kB\nMemAvailable:    2000 kB\n";
-        assert_eq!(value(text, "MemAvailable").unwrap(), "2000 kB");
-        assert_eq!(value(text, "MemFree"), None);
+        let text = "processor\t: 0\nmodel name\t: A: fast one\n";
+        assert_eq!(value(text, "model name").unwrap(), "A: fast one");
+        assert_eq!(value(text, "model"), None);
     }
 }

@@ -55,7 +55,7 @@ fn guided(text: f64, subject: f64) -> SamplingOptions {
 }
 
 fn square() -> Schedule {
-    Schedule::nearest(1.0, PixelBudget::M0_06).unwrap()
+    Schedules::published().nearest(1.0, "0.06M").unwrap()
 }
 
 fn sample(sampler: &Sampler, requests: &[SampleRequest], schedule: &Schedule) -> Vec<Vec<f32>> {
@@ -256,12 +256,12 @@ fn every_shape_of_the_table_can_be_sampled() {
         let summed = sampler.sample(&[request(3, 1, guided(2.5, 2.5))], schedule, |_, _| ControlFlow::Continue(()));
         summed.unwrap()[0].dims().to_vec()
     };
-    for ratio in schedule::template_ratios() {
-        let schedule = Schedule::nearest(ratio, PixelBudget::M0_06).unwrap();
+    let schedules = Schedules::published();
+    for schedule in schedules.of_budget("0.06M").unwrap() {
         assert_eq!(sizes(&schedule), [8, schedule.last().0, schedule.last().1]);
     }
-    for (ratio, budget) in [(1.333, PixelBudget::M0_25), (0.571, PixelBudget::M0_60), (1.0, PixelBudget::M1)] {
-        let schedule = Schedule::nearest(ratio, budget).unwrap();
+    for (ratio, budget) in [(1.333, "0.25M"), (0.571, "0.60M"), (1.0, "1M")] {
+        let schedule = schedules.nearest(ratio, budget).unwrap();
         assert_eq!(sizes(&schedule), [8, schedule.last().0, schedule.last().1]);
     }
 }
