@@ -2,6 +2,7 @@
 //! driver (`deploy/cuda/count.sh`), which computes the values of these kernels and of products only: so every input is moved
 //! to the GPU as it is, and every result is moved back before anything else is done with it.
 #![cfg(feature = "cuda")]
+#![allow(clippy::unwrap_used, reason = "a test panics where something is wrong")]
 
 use std::{collections::HashMap, sync::OnceLock};
 
@@ -188,18 +189,21 @@ fn attention_equals_the_spelled_out_one() {
         let segment = |tokens, seed| (tensor(&[3, tokens, 16], seed, dtype), tensor(&[3, tokens, 16], seed + 1, dtype));
         let tensors = [(cache_keys, cache_values), segment(13, 45), segment(300, 47)];
         let queries = tensor(&[2, 3, 5, 16], 49, dtype);
-        let attended = |queries: &Tensor, tensors: &[(Tensor, Tensor)]| {
+        // A third row's queries are a view whose channels do not lie side by side.
+        let apart = tensor(&[3, 16, 4], 57, dtype);
+        let attended = |queries: &Tensor, apart: &Tensor, tensors: &[(Tensor, Tensor)]| {
             let segments: Vec<_> =
                 tensors.iter().map(|(keys, values)| KeyValue { keys: keys.clone(), values: values.clone() }).collect();
             let view = |xs: &Tensor| xs.narrow(1, 0, 37);
             let seen = KeyValue { keys: view(&segments[0].keys)?, values: view(&segments[0].values)? };
             let first = Row { queries: queries.get(0)?, segments: vec![&seen] };
             let second = Row { queries: queries.get(1)?.narrow(1, 1, 3)?, segments: vec![&segments[1], &segments[2]] };
-            attend_rows(&[first, second], 0.7)
+            let third = Row { queries: apart.transpose(1, 2)?, segments: vec![&segments[1]] };
+            attend_rows(&[first, second, third], 0.7)
         };
         let on: Vec<_> = tensors.iter().map(|(keys, values)| (on_gpu(keys), on_gpu(values))).collect();
-        let expected = generic(|| attended(&queries, &tensors));
-        assert_close("attention", &attended(&on_gpu(&queries), &on).unwrap(), expected);
+        let expected = generic(|| attended(&queries, &apart, &tensors));
+        assert_close("attention", &attended(&on_gpu(&queries), &on_gpu(&apart), &on).unwrap(), expected);
     }
 }
 

@@ -95,15 +95,14 @@ template <typename... Arguments, void (*kernel)(Arguments...)> struct Call<kerne
     static void run(void **from) { unpack(kernel, from, std::index_sequence_for<Arguments...>{}); }
 };
 
-// candle's conversions of contiguous tensors, in its order of arguments.
+// candle's conversions and copies, in its order of arguments; `layout` has sizes and strides, or is null.
 template <typename From, typename To>
-void cast(count_t count, count_t, const count_t *layout, const From *xs, To *out) {
-    if (layout) {
-        std::fputs("the conversion of a strided tensor is not computed\n", stderr);
-        std::abort();
-    }
+void cast(count_t count, count_t dims, const count_t *layout, const From *xs, To *out) {
     const count_t i = (count_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < count) store(out + i, to_float(xs[i]));
+    if (i >= count) return;
+    count_t from = layout ? 0 : i;
+    for (count_t rest = i, dim = dims; layout && dim-- > 0; rest /= layout[dim]) from += rest % layout[dim] * layout[dims + dim];
+    store(out + i, to_float(xs[from]));
 }
 
 struct Named {
@@ -114,7 +113,7 @@ struct Named {
 #define NAMED(kernel) {#kernel, Call<kernel>::run}
 #define ALL(kernel) NAMED(kernel##_f32), NAMED(kernel##_f16), NAMED(kernel##_bf16)
 #define CAST(T, NAME)                                                                                                        \
-    {"cast_" #NAME "_f32", Call<cast<T, float>>::run}, {"cast_" #NAME "_f16", Call<cast<T, __half>>::run},                     \
+    {"ucopy_" #NAME, Call<cast<T, T>>::run}, {"cast_" #NAME "_f32", Call<cast<T, float>>::run}, {"cast_" #NAME "_f16", Call<cast<T, __half>>::run},                     \
     {"cast_" #NAME "_bf16", Call<cast<T, __nv_bfloat16>>::run}
 const Named KERNELS_BY_NAME[] = {ALL(modulated_norm), ALL(affine_norm), ALL(activate), ALL(residual), ALL(split_heads), ALL(softmax),
                                  ALL(patches), ALL(finish), ALL(group_moments), ALL(group_norm), CAST(float, f32), CAST(__half, f16),

@@ -25,6 +25,11 @@ fn strides(xs: &Tensor) -> Result<(usize, usize)> {
     }
 }
 
+/// Returns (heads, tokens, head_dim) with channels that lie side by side: a copy if they do not.
+fn by_heads(xs: &Tensor) -> Result<Tensor> {
+    if strides(xs).is_ok() { Ok(xs.clone()) } else { xs.contiguous() }
+}
+
 /// As `attention::attend_rows`; `heads` and `head_dim` are those of all rows.
 pub(in crate::layers) fn attend_rows(
     rows: &[Row<'_>],
@@ -49,6 +54,11 @@ fn attend_onto(out: &Tensor, first: usize, queries: &Tensor, segments: &[&KeyVal
     if segments.is_empty() || segments.len() > SEGMENTS || out.dim(1)? != heads * head_dim {
         bail!("attention of {tokens} tokens over {} segments into {:?}", segments.len(), out.dims());
     }
+    let queries = by_heads(queries)?;
+    let segments = segments
+        .iter()
+        .map(|segment| Ok(KeyValue { keys: by_heads(&segment.keys)?, values: by_heads(&segment.values)? }));
+    let segments = segments.collect::<Result<Vec<_>>>()?;
     let counts = segments.iter().map(|segment| segment.keys.dim(1)).collect::<Result<Vec<_>>>()?;
     let starts: Vec<_> = counts
         .iter()
@@ -63,7 +73,7 @@ fn attend_onto(out: &Tensor, first: usize, queries: &Tensor, segments: &[&KeyVal
         scores.attend(
             &out.narrow(0, first + start, count)?,
             &queries.narrow(1, start, count)?,
-            segments,
+            &segments,
             columns,
             scale,
         )?;
@@ -86,7 +96,7 @@ impl Scores {
         &self,
         out: &Tensor,
         queries: &Tensor,
-        segments: &[&KeyValue],
+        segments: &[KeyValue],
         (counts, starts): (&[usize], &[usize]),
         scale: f64,
     ) -> Result<()> {
