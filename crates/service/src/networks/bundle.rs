@@ -15,7 +15,7 @@ use echogen_models::{
     device::Compute,
     feature_extractor::FeatureExtractor,
     generator::Generator,
-    plan::{DeviceMemory, MemoryPlan, PlanRequest},
+    plan::{DeviceMemory, MemoryPlan, PlanRequest, Work},
     subject_finder::SubjectFinder,
 };
 use echogen_ports::spawn_blocking;
@@ -215,8 +215,7 @@ pub fn plan_request<'a>(
     PlanRequest {
         bundle,
         is_cpu,
-        dtype,
-        fused_attention: false,
+        work: Work::of(is_cpu, dtype),
         memory,
         max_batch: config.max_batch,
         subject_cache_bytes: config.subject_cache_bytes,
