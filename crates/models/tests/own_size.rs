@@ -17,7 +17,7 @@ use echogen_models::{
     encoded_subject::EncodedSubject,
     generator::{Generator, ImageRequest},
     plan::{
-        MemoryPlan, PlanRequest, SetLimits,
+        MemoryPlan, PlanRequest, SetLimits, Work,
         shapes::{self, Shapes},
     },
     random::CounterRng,
@@ -156,8 +156,7 @@ fn a_size_of_its_own_is_loaded_from_its_file_and_sampled_from() {
     let plan = MemoryPlan::new(&PlanRequest {
         bundle: &bundle,
         is_cpu: false,
-        dtype: DType::BF16,
-        fused_attention: false,
+        work: Work::of(false, DType::BF16),
         memory: Some(DeviceMemory::described(4 << 30)),
         max_batch: 16,
         subject_cache_bytes: 0,

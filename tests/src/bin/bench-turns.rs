@@ -241,7 +241,7 @@ fn parameters() -> Parameters {
         prompt: "a square on a beach".into(),
         negative_prompt: None,
         aspect_ratio: "1:1".into(),
-        pixel_budget: echogen_protocol::"0.06M",
+        pixel_budget: echogen_protocol::PixelBudget::M0_06,
         width: 1,
         height: 1,
         text_guidance: all.clone(),

@@ -3,11 +3,10 @@
 use super::Output;
 use anyhow::Context;
 use echogen_checkpoint::bundle::Bundle;
-use echogen_models::DType;
-use echogen_models::device::{DeviceChoice, Precision};
 use echogen_models::{
-    device::DeviceMemory,
-    plan::{MemoryPlan, PlanError, PlanRequest},
+    DType,
+    device::{DeviceChoice, DeviceMemory, Precision},
+    plan::{MemoryPlan, PlanError, PlanRequest, Scores, Work},
 };
 use echogen_service::{Exit, config::ServiceConfig, console::print_error, plan_request};
 use std::str::FromStr;
@@ -54,7 +53,8 @@ pub(super) fn plan(
 ) -> anyhow::Result<Exit> {
     let (is_cpu, dtype, memory) = device(arguments, config)?;
     let request = plan_request(bundle, is_cpu, dtype, memory, &config.sampler);
-    let request = PlanRequest { fused_attention: arguments.fused_attention, ..request };
+    let scores = if arguments.fused_attention { Scores::None } else { request.work.scores };
+    let request = PlanRequest { work: Work { scores, ..request.work }, ..request };
     let plan = match MemoryPlan::new(&request) {
         Ok(plan) => plan,
         Err(PlanError::Bundle(error)) => return Err((*error).into()),

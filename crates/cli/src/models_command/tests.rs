@@ -254,7 +254,7 @@ fn plan_shows_what_fits_on_a_described_device_and_says_what_does_not() {
         run_line(&["plan", "echogen-2b", "--memory", "24GB", "--fused-attention"], &bundles, true).unwrap();
     let plan: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&plan["budgets"][0]["pictures"], &plan["budgets"][3]["pictures"]), (&7.into(), &0.into()));
-    assert_eq!((exit, &plan["fused_attention"]), (Exit::JobFailed, &true.into()), "1M is its default");
+    assert_eq!((exit, &plan["scores"]), (Exit::JobFailed, &"none".into()), "1M is its default");
     let (nothing, exit) = run_line(&["plan", "echogen-2b", "--memory", "8GiB"], &bundles, false).unwrap();
     assert_eq!((nothing.as_str(), exit), ("", Exit::JobFailed));
     let (text, exit) = run_line(&["plan", "mini"], &bundles, false).unwrap();

@@ -58,14 +58,20 @@ fn of_process(cgroups: &Path, info: &Path) -> Option<DeviceMemory> {
 fn of_group(cgroups: &Path) -> Option<DeviceMemory> {
     let number = |name: &str| fs::read_to_string(cgroups.join(name)).ok()?.trim().parse::<u64>().ok();
     let names = [
-        ("memory.max", "memory.current", "memory.stat", "inactive_file "),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file "),
+        ("memory.max", "memory.current", "memory.stat", ["inactive_file ", "active_file "]),
+        (
+            "memory/memory.limit_in_bytes",
+            "memory/memory.usage_in_bytes",
+            "memory/memory.stat",
+            ["total_inactive_file ", "total_active_file "],
+        ),
     ];
     names.into_iter().find_map(|(limit, usage, stat, files)| {
         let (total, used) = (number(limit)?, number(usage)?);
-        // Pages of files that nobody has used lately are given back before the limit is reached.
+        // Pages of files, such as of weights that were verified, are given back before the limit is reached.
         let stat = fs::read_to_string(cgroups.join(stat)).unwrap_or_default();
-        let cached = stat.lines().find_map(|line| line.strip_prefix(files)?.parse::<u64>().ok()).unwrap_or_default();
+        let pages = |name: &str| stat.lines().find_map(|line| line.strip_prefix(name)?.parse::<u64>().ok());
+        let cached = files.into_iter().filter_map(pages).fold(0, u64::saturating_add);
         Some(DeviceMemory { total, free: total.saturating_sub(used.saturating_sub(cached)) })
     })
 }
@@ -93,7 +99,7 @@ mod tests {
             ("meminfo", INFO),
             ("memory.max", "1000000\n"),
             ("memory.current", "700000\n"),
-            ("memory.stat", "anon 5\ninactive_file 300000\n"),
+            ("memory.stat", "anon 5\ninactive_file 200000\nactive_file 100000\n"),
         ];
         assert_eq!(memory(&limited), Some(DeviceMemory { total: 1_000_000, free: 600_000 }));
         let older = [

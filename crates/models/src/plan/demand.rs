@@ -50,8 +50,30 @@ pub struct Work {
     pub dtype: DType,
     /// Whether the layers work in place and in bands, as our loops on a CPU do; else each operation makes a new tensor.
     pub in_place: bool,
-    /// Whether attention is one kernel that keeps no scores.
-    pub fused_attention: bool,
+    /// What attention keeps of its scores.
+    pub scores: Scores,
+}
+
+/// What attention keeps of its scores at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scores {
+    /// Those of all queries of a row, once for each of several operations.
+    All,
+    /// Those of a band of queries, in at most that many bytes of float32, and the weights that they become.
+    Bands(u64),
+    /// None, or only those that fit into the processor's cache.
+    None,
+}
+
+impl Work {
+    /// Returns how the layers of this program compute on a CPU or on a GPU.
+    pub fn of(is_cpu: bool, dtype: DType) -> Self {
+        match is_cpu && dtype == DType::F32 {
+            true => Self { dtype, in_place: true, scores: Scores::None },
+            false => Self { dtype, in_place: false, scores: Scores::All },
+        }
+    }
 }
 
 /// Bytes of one guidance row's conditions.
@@ -156,10 +178,11 @@ impl Demand<'_> {
 
     /// The scores of one row's attention, which are computed row by row.
     fn scores(&self, queries: u64, keys: u64) -> u64 {
-        // A fused kernel has none, our loops only those that fit into the processor's cache.
-        match self.work.in_place || self.work.fused_attention {
-            true => 0,
-            false => self.transformer.heads as u64 * queries * keys * (SCORES * F32 + self.converted()),
+        let count = self.transformer.heads as u64 * queries * keys;
+        match self.work.scores {
+            Scores::All => count * (SCORES * F32 + self.converted()),
+            Scores::Bands(bytes) => count.min(bytes / F32) * (F32 + self.converted()),
+            Scores::None => 0,
         }
     }
 

@@ -117,7 +117,7 @@ struct Division {
 }
 
 /// Returns the limits, and the plan of each pixel budget, smallest first.
-pub(super) fn divide(plan: &MemoryPlan, request: &PlanRequest, sizes: &Sizes, work: Work) -> (Limits, Vec<BudgetPlan>) {
+pub(super) fn divide(plan: &MemoryPlan, request: &PlanRequest, sizes: &Sizes) -> (Limits, Vec<BudgetPlan>) {
     let division = Division {
         left_bytes: plan.left_bytes,
         max_batch: request.max_batch.max(1) as u64,
@@ -128,7 +128,7 @@ pub(super) fn divide(plan: &MemoryPlan, request: &PlanRequest, sizes: &Sizes, wo
     let names: Vec<&str> = sizes.schedules.budgets().collect();
     let schedules: Vec<Vec<Schedule>> =
         names.iter().map(|name| sizes.schedules.of_budget(name).unwrap_or_default()).collect();
-    let shape = |name: &str, schedule| Shape::new(sizes, schedule, name, work);
+    let shape = |name: &str, schedule| Shape::new(sizes, schedule, name, request.work);
     let shapes: Vec<Vec<Shape>> = names
         .iter()
         .zip(&schedules)

@@ -19,12 +19,11 @@ pub mod shapes;
 mod tests;
 mod weights;
 
-use candle_core::DType;
 use echogen_checkpoint::bundle::{Bundle, BundleError};
 use serde::Serialize;
 
 pub use self::{
-    demand::{ConditionBytes, Demand, Work},
+    demand::{ConditionBytes, Demand, Scores, Work},
     division::{BatchSizes, BudgetPlan, Limits, SetLimits},
     weights::{NetworkWeights, sampler_weights},
 };
@@ -46,10 +45,8 @@ pub struct PlanRequest<'a> {
     pub bundle: &'a Bundle,
     /// Whether the device is the CPU, which computes more tokens no faster and shares its memory with others.
     pub is_cpu: bool,
-    /// The type of the large networks.
-    pub dtype: DType,
-    /// Whether attention is one kernel that keeps no scores.
-    pub fused_attention: bool,
+    /// How the device computes.
+    pub work: Work,
     /// The device's memory; `None` if it does not say.
     pub memory: Option<DeviceMemory>,
     /// Most pictures of a batch.
@@ -69,8 +66,8 @@ pub struct MemoryPlan {
     pub is_cpu: bool,
     /// The type of the large networks.
     pub dtype: &'static str,
-    /// Whether attention keeps no scores.
-    pub fused_attention: bool,
+    /// What attention keeps of its scores.
+    pub scores: Scores,
     /// The device's memory, if it is known.
     pub memory: Option<DeviceMemory>,
     /// What is left free.
@@ -115,7 +112,7 @@ impl MemoryPlan {
     /// The bundle is unusable, or not even one picture of the smallest pixel budget fits beside weights and set limits.
     pub fn new(request: &PlanRequest) -> Result<Self, PlanError> {
         let sizes = Sizes::of(request.bundle).map_err(Box::new)?;
-        let weights = sampler_weights(request.bundle, &sizes, request.dtype).map_err(Box::new)?;
+        let weights = sampler_weights(request.bundle, &sizes, request.work.dtype).map_err(Box::new)?;
         let reserve_bytes = reserve(request);
         let taken = reserve_bytes + weights.iter().map(NetworkWeights::bytes).sum::<u64>();
         let free = request.memory.map_or(u64::MAX, |memory| memory.free);
@@ -123,8 +120,8 @@ impl MemoryPlan {
         let mut plan = Self {
             bundle: request.bundle.name().to_owned(),
             is_cpu: request.is_cpu,
-            dtype: request.dtype.as_str(),
-            fused_attention: request.fused_attention,
+            dtype: request.work.dtype.as_str(),
+            scores: request.work.scores,
             memory: request.memory,
             reserve_bytes,
             weights,
@@ -139,7 +136,7 @@ impl MemoryPlan {
         if taken >= free {
             return Err(PlanError::TooSmall(plan.no_weights()));
         }
-        (plan.limits, plan.budgets) = division::divide(&plan, request, &sizes, work(request));
+        (plan.limits, plan.budgets) = division::divide(&plan, request, &sizes);
         plan.check(&request.set)?;
         Ok(plan)
     }
@@ -179,11 +176,6 @@ impl MemoryPlan {
             _ => Ok(()),
         }
     }
-}
-
-fn work(request: &PlanRequest) -> Work {
-    let in_place = request.is_cpu && request.dtype == DType::F32;
-    Work { dtype: request.dtype, in_place, fused_attention: request.fused_attention }
 }
 
 fn reserve(request: &PlanRequest) -> u64 {

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use super::{BudgetPlan, Limits, MemoryPlan, SetLimits};
+use super::{BudgetPlan, Limits, MemoryPlan, Scores, SetLimits};
 
 /// Columns of the names of items.
 const NAME: usize = 40;
@@ -27,10 +27,11 @@ impl MemoryPlan {
 
     fn write(&self, text: &mut String) -> fmt::Result {
         let device = if self.is_cpu { "CPU" } else { "GPU" };
-        let attention = match (self.is_cpu, self.fused_attention) {
+        let attention = match (self.is_cpu, self.scores) {
             (true, _) => "",
-            (_, true) => ", attention in one kernel",
-            (_, false) => ", attention in several operations",
+            (_, Scores::None) => ", attention in one kernel",
+            (_, Scores::Bands(_)) => ", attention in bands",
+            (_, Scores::All) => ", attention in several operations",
         };
         writeln!(text, "{}: memory of a sampler on a {device} in {}{attention}\n", self.bundle, self.dtype)?;
         writeln!(text, "{:<NAME$} {:>9}", "", "GiB")?;

@@ -31,8 +31,7 @@ fn gpu(bundle: &Bundle, memory: u64) -> PlanRequest<'_> {
     PlanRequest {
         bundle,
         is_cpu: false,
-        dtype: DType::BF16,
-        fused_attention: false,
+        work: Work::of(false, DType::BF16),
         memory: Some(DeviceMemory::described(memory)),
         max_batch: 16,
         subject_cache_bytes: 64 << 20,
@@ -51,10 +50,12 @@ fn pictures(plan: &MemoryPlan) -> Vec<usize> {
 #[test]
 fn eight_pictures_of_the_largest_size_share_a_batch_where_there_is_memory() {
     let large = bundle("echogen-2b.toml");
-    let plan =
-        |memory, fused_attention| MemoryPlan::new(&PlanRequest { fused_attention, ..gpu(&large, memory) }).unwrap();
+    let plan = |memory, scores| {
+        let work = Work { scores, ..Work::of(false, DType::BF16) };
+        MemoryPlan::new(&PlanRequest { work, ..gpu(&large, memory) }).unwrap()
+    };
     let [(_, large_gpu), (_, middle), (_, small)] = DEVICES;
-    let h200 = plan(large_gpu, false);
+    let h200 = plan(large_gpu, Scores::All);
     assert_eq!(h200.budgets.iter().map(|b| b.name.as_str()).collect::<Vec<_>>(), ["0.06M", "0.25M", "0.60M", "1M"]);
     assert_eq!(pictures(&h200), [16, 16, 16, 10]);
     assert!(h200.complaint().is_none() && h200.default_fits());
@@ -63,9 +64,12 @@ fn eight_pictures_of_the_largest_size_share_a_batch_where_there_is_memory() {
     assert!(h200.limits.condition_cache_bytes / 8 * 5 >= rows);
     let most = 8 * h200.budget("1M").unwrap().kv_bytes;
     assert!(h200.limits.max_kv_bytes >= most && h200.limits.max_batch_tokens.is_none());
-    assert_eq!((pictures(&plan(middle, false)), pictures(&plan(middle, true))), (vec![15, 7, 3, 1], vec![15, 8, 3, 2]));
-    for fused_attention in [false, true] {
-        let l4 = plan(small, fused_attention);
+    assert_eq!(
+        (pictures(&plan(middle, Scores::All)), pictures(&plan(middle, Scores::None))),
+        (vec![15, 7, 3, 1], vec![15, 8, 3, 2])
+    );
+    for scores in [Scores::All, Scores::Bands(2 << 30), Scores::None] {
+        let l4 = plan(small, scores);
         assert_eq!(pictures(&l4), [7, 3, 1, 0]);
         assert!(!l4.default_fits());
         let complaint = l4.complaint().unwrap();
@@ -112,7 +116,7 @@ fn the_operations_page_shows_these_plans() {
 #[test]
 fn on_a_cpu_the_limits_are_those_that_are_fast_and_no_more_than_fits() {
     let mini = bundle("mini");
-    let cpu = |memory| PlanRequest { is_cpu: true, dtype: DType::F32, memory, ..gpu(&mini, 0) };
+    let cpu = |memory| PlanRequest { is_cpu: true, work: Work::of(true, DType::F32), memory, ..gpu(&mini, 0) };
     for memory in [Some(DeviceMemory::described(16 * GIB)), None] {
         let plan = MemoryPlan::new(&cpu(memory)).unwrap();
         let limits = Limits { max_batch_tokens: Some(8_192), max_kv_bytes: 4 << 30, condition_cache_bytes: 1 << 30 };
@@ -136,7 +140,7 @@ fn what_does_not_fit_is_refused_with_numbers() {
         weights.contains("its weights take 11.58 GiB in bf16") && weights.contains("a device with 12.63 GiB"),
         "{weights}"
     );
-    let exact = error(PlanRequest { dtype: DType::F32, ..gpu(&large, 16 * GIB) });
+    let exact = error(PlanRequest { work: Work::of(false, DType::F32), ..gpu(&large, 16 * GIB) });
     assert!(exact.contains("choose bf16 (--dtype bf16), or"), "{exact}");
     let picture = error(gpu(&large, 14 * GIB));
     assert!(picture.contains("a picture of 0.06M does not fit: it takes 1.46 GiB"), "{picture}");
@@ -161,7 +165,8 @@ fn a_limit_that_is_set_is_kept_or_refused() {
     assert_eq!(pictures(&tokens(1_000_000)), [15, 7, 3, 1], "memory bounds them all the same");
     // However high, a limit that the largest batch does not reach is no fault.
     let mini = bundle("mini");
-    let request = PlanRequest { is_cpu: true, dtype: DType::F32, set: set(64 * GIB), ..gpu(&mini, 2 * GIB) };
+    let request =
+        PlanRequest { is_cpu: true, work: Work::of(true, DType::F32), set: set(64 * GIB), ..gpu(&mini, 2 * GIB) };
     assert_eq!(MemoryPlan::new(&request).unwrap().limits.max_kv_bytes, 64 * GIB);
 }
 
@@ -198,7 +203,7 @@ fn demand<'a>(sizes: &'a Sizes, schedule: &'a Schedule, dtype: DType) -> Demand<
         tokenizer: &sizes.tokenizer,
         schedule,
         subject: sizes.subject("0.004M"),
-        work: Work { dtype, in_place: dtype == DType::F32, fused_attention: false },
+        work: Work::of(true, dtype),
     }
 }
 

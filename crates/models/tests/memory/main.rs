@@ -121,7 +121,8 @@ fn batch(mini: &Bundle, sizes: &Sizes, dtype: DType, kernels: Kernels) {
     let scales = [1, 2, 4, 8, 16, 24].map(|side| (side, side)).to_vec();
     let schedule = Schedule::new(scales, (24, 24)).unwrap();
     let subject = SubjectTokens { content: config.content_len, patches: config.semantic_len - 1 };
-    let work = Work { dtype, in_place: kernels == Kernels::Own, fused_attention: false };
+    // candle's operations are those of a GPU.
+    let work = Work::of(kernels == Kernels::Own, dtype);
     let demand = Demand { transformer: config, tokenizer: &sizes.tokenizer, schedule: &schedule, subject, work };
     assert_eq!(demand.kv_bytes(), sampler.model().kv_cache_bytes(&schedule) as u64);
     for pictures in [1, 4] {

@@ -11,7 +11,7 @@ use echogen_models::{
     device::{Compute, DeviceMemory},
     feature_extractor::FeatureExtractor,
     generator::Generator,
-    plan::{MemoryPlan, PlanRequest},
+    plan::{MemoryPlan, PlanRequest, Work},
     subject_finder::SubjectFinder,
 };
 use echogen_ports::spawn_blocking;
@@ -212,8 +212,7 @@ pub fn plan_request<'a>(
     PlanRequest {
         bundle,
         is_cpu,
-        dtype,
-        fused_attention: false,
+        work: Work::of(is_cpu, dtype),
         memory,
         max_batch: config.max_batch,
         subject_cache_bytes: config.subject_cache_bytes,
