@@ -136,10 +136,10 @@ impl SelfAttention {
     fn new(vb: VarBuilder, config: &T5Config) -> Result<Self> {
         let (width, inner) = (config.d_model, config.num_heads * config.d_kv);
         Ok(Self {
-            q: Linear::without_bias(vb.pp("q"), width, inner)?,
-            k: Linear::without_bias(vb.pp("k"), width, inner)?,
-            v: Linear::without_bias(vb.pp("v"), width, inner)?,
-            o: Linear::without_bias(vb.pp("o"), inner, width)?,
+            q: Linear::as_stored(vb.pp("q"), width, inner)?,
+            k: Linear::as_stored(vb.pp("k"), width, inner)?,
+            v: Linear::as_stored(vb.pp("v"), width, inner)?,
+            o: Linear::as_stored(vb.pp("o"), inner, width)?,
             heads: config.num_heads,
         })
     }
@@ -176,7 +176,7 @@ struct DenseReluDense {
 
 impl DenseReluDense {
     fn new(vb: VarBuilder, config: &T5Config) -> Result<Self> {
-        let linear = |name: &str| Linear::without_bias(vb.pp(name), config.d_model, config.d_ff);
+        let linear = |name: &str| Linear::as_stored(vb.pp(name), config.d_model, config.d_ff);
         let wi = match config.feed_forward_proj {
             FeedForwardProjection::Relu => InnerProjection::Relu { wi: linear("wi")? },
             FeedForwardProjection::GatedGelu => {
@@ -184,7 +184,7 @@ impl DenseReluDense {
             }
         };
         let wo_dtype = if vb.dtype() == DType::F16 { DType::F32 } else { vb.dtype() };
-        let wo = Linear::without_bias(vb.pp("wo").to_dtype(wo_dtype), config.d_ff, config.d_model)?;
+        let wo = Linear::as_stored(vb.pp("wo").to_dtype(wo_dtype), config.d_ff, config.d_model)?;
         Ok(Self { wi, wo })
     }
 

@@ -33,7 +33,7 @@ pub struct Linear {
 /// A layer's weight.
 #[derive(Clone)]
 enum Weight {
-    /// (in, out).
+    /// (in, out); a view of a stored weight for [`Linear::as_stored`].
     Plain(Tensor),
     /// (out, in) in blocks of 8 bits, computed with in `dtype`.
     Blocks { blocks: Arc<QTensor>, dtype: DType },
@@ -51,8 +51,16 @@ impl fmt::Debug for Weight {
 impl Weight {
     /// Loads `weight` (out, in), or the blocks that a converted bundle has instead.
     fn load(vb: &VarBuilder, inputs: usize, outputs: usize) -> Result<Self> {
+        match Self::blocks(vb, inputs, outputs)? {
+            Some(blocks) => Ok(blocks),
+            None => Ok(Self::Plain(vb.get((outputs, inputs), "weight")?.t()?.contiguous()?)),
+        }
+    }
+
+    /// Loads the blocks, if that is how the weight is stored.
+    fn blocks(vb: &VarBuilder, inputs: usize, outputs: usize) -> Result<Option<Self>> {
         if !vb.contains_tensor(BLOCKS) {
-            return Ok(Self::Plain(vb.get((outputs, inputs), "weight")?.t()?.contiguous()?));
+            return Ok(None);
         }
         // From the host's memory: a device takes blocks as bytes.
         let on_host = vb.clone().set_device(Device::Cpu);
@@ -60,7 +68,8 @@ impl Weight {
         let bytes = on_host.get_with_hints_dtype(shape, BLOCKS, Default::default(), DType::U8)?;
         let bytes = bytes.contiguous()?.flatten_all()?.to_vec1::<u8>()?;
         let storage = QStorage::from_data(bytes.into(), vb.device(), GgmlDType::Q8_0)?;
-        Ok(Self::Blocks { blocks: Arc::new(QTensor::new(storage, (outputs, inputs))?), dtype: vb.dtype() })
+        let blocks = Arc::new(QTensor::new(storage, (outputs, inputs))?);
+        Ok(Some(Self::Blocks { blocks, dtype: vb.dtype() }))
     }
 
     /// Returns (in, out).
@@ -103,6 +112,15 @@ impl Linear {
     /// Loads `weight` (out, in), without a bias.
     pub fn without_bias(vb: VarBuilder, inputs: usize, outputs: usize) -> Result<Self> {
         Ok(Self { weight: Weight::load(&vb, inputs, outputs)?, bias: None })
+    }
+
+    /// Loads `weight` (out, in), without a bias, and keeps its layout: for networks of many tokens, and of one pass.
+    pub fn as_stored(vb: VarBuilder, inputs: usize, outputs: usize) -> Result<Self> {
+        let weight = match Weight::blocks(&vb, inputs, outputs)? {
+            Some(blocks) => blocks,
+            None => Weight::Plain(vb.get((outputs, inputs), "weight")?.t()?),
+        };
+        Ok(Self { weight, bias: None })
     }
 
     /// Creates a layer from a weight (out, in) and a bias (out).
