@@ -16,7 +16,7 @@ use echogen_checkpoint::{
 };
 use echogen_models::{
     dinov2::{Dinov2, Dinov2Config},
-    echogen::{EchoGen, EchoGenConfig, PixelBudget, SamplingOptions, Schedule, SubjectFeatures, is_ignored},
+    echogen::{EchoGen, EchoGenConfig, SamplingOptions, Schedules, SubjectFeatures, is_ignored},
     encoded_subject::EncodedSubject,
     flux_vae::{FluxVaeConfig, FluxVaeEncoder},
     generator::{Generator, ImageRequest},
@@ -115,7 +115,7 @@ fn picture(bundle: &Bundle, dtype: DType) -> Vec<u8> {
         seed: 7,
         options: SamplingOptions::default(),
     };
-    let schedule = generator.schedule(1.0, PixelBudget::M0_004).unwrap();
+    let schedule = generator.schedules().nearest(1.0, "0.004M").unwrap();
     let pictures = generator.generate(&[request], &schedule, |_, _| ControlFlow::Continue(())).unwrap();
     pictures[0].as_raw().clone()
 }
@@ -185,7 +185,7 @@ fn text_and_logits(bundle: &Bundle, dtype: DType) -> [Vec<f32>; 2] {
         patch_tokens: draw(&[config.semantic_len - 1, config.semantic_dim]),
         content: draw(&[config.content_len, config.content_dim]),
     };
-    let schedule = Schedule::nearest(1.0, PixelBudget::M0_004).unwrap();
+    let schedule = Schedules::published().nearest(1.0, "0.004M").unwrap();
     let inputs = (draw(&[schedule.image_tokens() - 1, config.bits]) * 0.2).unwrap();
     let words = draw(&[9, config.text_channels]);
     let (logits, _) = model.teacher_forced(&words, &subject, &inputs, &schedule).unwrap();

@@ -151,7 +151,7 @@ fn values(sampling: &Sampling) -> Vec<Vec<f32>> {
 #[test]
 fn images_are_the_same_however_samplings_are_interleaved() {
     let sampler = sampler(0);
-    let (large, small) = (Schedule::nearest(1.0, PixelBudget::M0_25).unwrap(), square());
+    let (large, small) = (Schedules::published().nearest(1.0, "0.25M").unwrap(), square());
     let batches = [
         (&large, vec![request(5, 1, guided(3.0, 2.0)), request(11, 2, guided(2.5, 2.5))]),
         (&small, vec![request(5, 3, guided(2.5, 2.5))]),
