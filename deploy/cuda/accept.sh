@@ -1,7 +1,7 @@
 #!/bin/sh
 # Acceptance on a machine with a GPU, no network, and minutes of time: one folder with everything, one command, one report.
 #
-#   deploy/cuda/accept.sh pack FOLDER                    # here: program, mini bundle and reference values, 60 MB
+#   deploy/cuda/accept.sh pack FOLDER                    # here: program, mini bundle and reference values, 100 MB
 #   deploy/cuda/accept.sh pack FOLDER --libraries        # and the CUDA libraries of the build, 1 GB
 #   deploy/cuda/accept.sh pack FOLDER --program FILE     # another program than that of build.sh
 #   FOLDER/accept.sh                                     # there: writes FOLDER/report.md
