@@ -157,6 +157,7 @@ fn a_size_of_its_own_is_loaded_from_its_file_and_sampled_from() {
         bundle: &bundle,
         is_cpu: false,
         work: Work::of(false, DType::BF16),
+        converted: None,
         memory: Some(DeviceMemory::described(4 << 30)),
         max_batch: 16,
         subject_cache_bytes: 0,

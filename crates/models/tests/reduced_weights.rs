@@ -20,8 +20,10 @@ use echogen_models::{
     encoded_subject::EncodedSubject,
     flux_vae::{FluxVaeConfig, FluxVaeEncoder},
     generator::{Generator, ImageRequest},
+    plan::{NetworkWeights, sampler_weights},
     random::CounterRng,
     reduced_weights::{forms, weight_type},
+    sizes::Sizes,
     t5::{T5Config, T5Encoder},
     visual_tokenizer::{TokenizerConfig, TokenizerDecoder},
 };
@@ -118,6 +120,19 @@ fn picture(bundle: &Bundle, dtype: DType) -> Vec<u8> {
     let schedule = generator.schedules().nearest(1.0, "0.004M").unwrap();
     let pictures = generator.generate(&[request], &schedule, |_, _| ControlFlow::Continue(())).unwrap();
     pictures[0].as_raw().clone()
+}
+
+#[test]
+fn the_bytes_of_a_conversion_are_known_before_it() {
+    let (bundle, folder) = (mini(), tempfile::tempdir().unwrap());
+    for (dtype, computed) in [(WeightType::Bf16, DType::BF16), (WeightType::Q8_0, DType::F32)] {
+        let bytes = |bundle: &Bundle, converted| {
+            let sizes = Sizes::of(bundle).unwrap();
+            let weights = sampler_weights(bundle, &sizes, computed, converted).unwrap();
+            weights.iter().map(NetworkWeights::bytes).collect::<Vec<_>>()
+        };
+        assert_eq!(bytes(&bundle, Some(dtype)), bytes(&converted(folder.path(), dtype), None), "{dtype}");
+    }
 }
 
 #[test]

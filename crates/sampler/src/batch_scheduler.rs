@@ -150,6 +150,8 @@ impl<S> WaitingGroup<'_, S> {
 pub(crate) struct BatchScheduler<S> {
     limits: Limits,
     groups: HashMap<Group<S>, Jobs>,
+    /// Pictures of a shape in a batch, at most, where the device has shown that it has no memory for more.
+    found: HashMap<S, usize>,
     /// The groups with waiting jobs, in the order in which they are served.
     round_robin: VecDeque<Group<S>>,
     closing: bool,
@@ -158,20 +160,29 @@ pub(crate) struct BatchScheduler<S> {
 impl<S: Clone + Eq + Hash> BatchScheduler<S> {
     /// Creates a scheduler without jobs.
     pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, groups: HashMap::new(), round_robin: VecDeque::new(), closing: false }
+        Self { limits, groups: HashMap::new(), found: HashMap::new(), round_robin: VecDeque::new(), closing: false }
     }
 
     /// Adds a job.
-    pub(crate) fn push(&mut self, shape: S, job: Waiting) {
+    pub(crate) fn push(&mut self, shape: S, mut job: Waiting) {
         if job.images == 0 {
             return;
         }
+        job.max_images = self.found.get(&shape).map_or(job.max_images, |found| job.max_images.min(*found));
         let group = Group { shape, is_interactive: job.is_interactive, alone: job.alone.then_some(job.ticket) };
         let jobs = self.groups.entry(group.clone()).or_default();
         if jobs.waiting.is_empty() {
             self.round_robin.push_back(group);
         }
         jobs.waiting.push_back(job);
+    }
+
+    /// Records that the device has no memory for more than so many pictures of a shape in a batch.
+    pub(crate) fn allow(&mut self, shape: &S, images: usize) {
+        let found = self.found.entry(shape.clone()).or_insert(images);
+        *found = images.min(*found);
+        let waiting = self.groups.iter_mut().filter(|(group, _)| group.shape == *shape);
+        waiting.flat_map(|(_, jobs)| &mut jobs.waiting).for_each(|job| job.max_images = job.max_images.min(*found));
     }
 
     /// Removes a job from whichever group it is in.

@@ -99,6 +99,11 @@ impl<S: Clone + Eq + Hash> StepScheduler<S> {
         self.waiting.remove(ticket);
     }
 
+    /// Records that the device has no memory for more than so many pictures of a shape in a batch.
+    pub(crate) fn allow(&mut self, shape: &S, images: usize) {
+        self.waiting.allow(shape, images);
+    }
+
     /// Records that no more jobs will arrive: from now on no job waits for others of its shape.
     pub(crate) fn close(&mut self) {
         self.waiting.close();

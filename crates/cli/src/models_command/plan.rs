@@ -2,7 +2,7 @@
 
 use super::Output;
 use anyhow::Context;
-use echogen_checkpoint::bundle::Bundle;
+use echogen_checkpoint::{WeightType, bundle::Bundle};
 use echogen_models::{
     DType,
     device::{DeviceChoice, DeviceMemory, Precision},
@@ -19,6 +19,9 @@ pub(crate) struct PlanArguments {
     /// Memory of a device that is only described, such as 24GiB or 141GB; a GPU unless --device is cpu
     #[arg(long, value_name = "SIZE")]
     memory: Option<MemorySize>,
+    /// Type that the weights are to be converted to with `models convert`; those of a converted bundle are known
+    #[arg(long, value_name = "TYPE", value_parser = WeightType::from_str)]
+    weights: Option<WeightType>,
     /// Plan for attention in one kernel, which keeps no scores
     #[arg(long)]
     fused_attention: bool,
@@ -54,7 +57,8 @@ pub(super) fn plan(
     let (is_cpu, dtype, memory) = device(arguments, config)?;
     let request = plan_request(bundle, is_cpu, dtype, memory, &config.sampler);
     let scores = if arguments.fused_attention { Scores::None } else { request.work.scores };
-    let request = PlanRequest { work: Work { scores, ..request.work }, ..request };
+    let (work, converted) = (Work { scores, ..request.work }, arguments.weights);
+    let request = PlanRequest { work, converted, ..request };
     let plan = match MemoryPlan::new(&request) {
         Ok(plan) => plan,
         Err(PlanError::Bundle(error)) => return Err((*error).into()),

@@ -27,6 +27,9 @@ const TASK_QUERIES: usize = 128;
 /// Number of queries from which on transposing the keys once is faster.
 const TURN_KEYS_FROM: usize = 16;
 
+/// Maximum size of the scores of a band of queries on a GPU, in bytes of float32.
+pub(crate) const SCORES_BYTES: usize = 2 << 30;
+
 /// Keys and values of all heads, each (heads, tokens, head_dim).
 #[derive(Clone, Debug)]
 pub struct KeyValue {

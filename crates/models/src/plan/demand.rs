@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::shapes::decoder_widths;
 use crate::{
     echogen::{EchoGenConfig, Schedule},
+    layers::attention::SCORES_BYTES,
     sizes::SubjectTokens,
     visual_tokenizer::TokenizerConfig,
 };
@@ -69,9 +70,11 @@ pub enum Scores {
 impl Work {
     /// Returns how the layers of this program compute on a CPU or on a GPU.
     pub fn of(is_cpu: bool, dtype: DType) -> Self {
-        match is_cpu && dtype == DType::F32 {
-            true => Self { dtype, in_place: true, scores: Scores::None },
-            false => Self { dtype, in_place: false, scores: Scores::All },
+        match (is_cpu, dtype) {
+            (true, DType::F32) => Self { dtype, in_place: true, scores: Scores::None },
+            (true, _) => Self { dtype, in_place: false, scores: Scores::All },
+            // Our kernels need less than single operations do, which is what is counted beside the scores.
+            (false, _) => Self { dtype, in_place: false, scores: Scores::Bands(SCORES_BYTES as u64) },
         }
     }
 }
@@ -124,8 +127,8 @@ impl Demand<'_> {
         let (each, text_tokens) = (self.keys_and_values(), text_tokens as u64);
         let gains = 6 * c * F32;
         ConditionBytes {
-            // The first scale has two tokens.
-            row: gains + 2 * bits * F32 + each * depth * (content + 2),
+            // The gains are added to each block's own once for all scales; the first scale has two tokens.
+            row: depth * gains + 2 * bits * F32 + each * depth * (content + 2),
             // Words for the image stream in every block, for the content stream in all but the last.
             text: (c + 2 * c) * F32 + 2 * gains + each * text_tokens * (2 * depth - 1),
             subject: c * F32 + 2 * gains + c * content * F32 + each * depth * patches,

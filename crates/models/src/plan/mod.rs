@@ -19,7 +19,10 @@ pub mod shapes;
 mod tests;
 mod weights;
 
-use echogen_checkpoint::bundle::{Bundle, BundleError};
+use echogen_checkpoint::{
+    WeightType,
+    bundle::{Bundle, BundleError},
+};
 use serde::Serialize;
 
 pub use self::{
@@ -47,6 +50,8 @@ pub struct PlanRequest<'a> {
     pub is_cpu: bool,
     /// How the device computes.
     pub work: Work,
+    /// The type that the weights are to be converted to before they are loaded; `None` for the type that they have.
+    pub converted: Option<WeightType>,
     /// The device's memory; `None` if it does not say.
     pub memory: Option<DeviceMemory>,
     /// Most pictures of a batch.
@@ -112,7 +117,8 @@ impl MemoryPlan {
     /// The bundle is unusable, or not even one picture of the smallest pixel budget fits beside weights and set limits.
     pub fn new(request: &PlanRequest) -> Result<Self, PlanError> {
         let sizes = Sizes::of(request.bundle).map_err(Box::new)?;
-        let weights = sampler_weights(request.bundle, &sizes, request.work.dtype).map_err(Box::new)?;
+        let weights =
+            sampler_weights(request.bundle, &sizes, request.work.dtype, request.converted).map_err(Box::new)?;
         let reserve_bytes = reserve(request);
         let taken = reserve_bytes + weights.iter().map(NetworkWeights::bytes).sum::<u64>();
         let free = request.memory.map_or(u64::MAX, |memory| memory.free);

@@ -32,6 +32,7 @@ fn gpu(bundle: &Bundle, memory: u64) -> PlanRequest<'_> {
         bundle,
         is_cpu: false,
         work: Work::of(false, DType::BF16),
+        converted: None,
         memory: Some(DeviceMemory::described(memory)),
         max_batch: 16,
         subject_cache_bytes: 64 << 20,
@@ -87,6 +88,16 @@ fn a_picture_with_more_rows_counts_for_more() {
     let of = |rows| sizes.pictures("1M", rows).unwrap();
     assert!(of(1) > of(2) && of(2) > of(3) && of(3) > 1, "{} {} {}", of(1), of(2), of(3));
     assert_eq!((of(2), of(7), sizes.pictures("2M", 2)), (10, of(3), None));
+}
+
+#[test]
+fn weights_of_8_bits_leave_more_of_a_small_device_for_pictures() {
+    let large = bundle("echogen-2b.toml");
+    let request = gpu(&large, 24_000_000_000);
+    let reduced = PlanRequest { converted: Some(WeightType::Q8_0), ..request.clone() };
+    let [plan, reduced] = [request, reduced].map(|request| MemoryPlan::new(&request).unwrap());
+    assert!(reduced.weight_bytes() * 10 < plan.weight_bytes() * 6, "{}", reduced.table());
+    assert_eq!((pictures(&plan), pictures(&reduced)), (vec![7, 3, 1, 0], vec![10, 4, 2, 0]), "{}", reduced.table());
 }
 
 /// What stands in `docs/operations.md`, so that it cannot be wrong.
@@ -162,7 +173,7 @@ fn a_limit_that_is_set_is_kept_or_refused() {
     assert!(error.starts_with("sampler.condition_cache_bytes is 34359738368 (32.00 GiB) and does not fit"), "{error}");
     let tokens = |most| with(SetLimits { max_batch_tokens: Some(most), ..SetLimits::default() }).unwrap();
     assert_eq!(pictures(&tokens(1_100)), [2, 1, 1, 1]);
-    assert_eq!(pictures(&tokens(1_000_000)), [15, 7, 3, 1], "memory bounds them all the same");
+    assert_eq!(pictures(&tokens(1_000_000)), [15, 8, 3, 2], "memory bounds them all the same");
     // However high, a limit that the largest batch does not reach is no fault.
     let mini = bundle("mini");
     let request =
@@ -247,8 +258,8 @@ fn weights_are_the_same_from_files_and_from_sizes() {
     let sizes = Sizes::of(&mini).unwrap();
     let absent = bundle("mini").with_weights(root().join("no/such/folder"));
     for dtype in [DType::F32, DType::BF16, DType::F16] {
-        let stored = sampler_weights(&mini, &sizes, dtype).unwrap();
-        let expected = sampler_weights(&absent, &sizes, dtype).unwrap();
+        let stored = sampler_weights(&mini, &sizes, dtype, None).unwrap();
+        let expected = sampler_weights(&absent, &sizes, dtype, None).unwrap();
         assert!(stored.iter().all(|weights| weights.from_files) && !expected.iter().any(|weights| weights.from_files));
         let bytes = |all: &[NetworkWeights]| all.iter().map(|w| (w.reduced_bytes, w.exact_bytes)).collect::<Vec<_>>();
         assert_eq!(bytes(&stored), bytes(&expected), "{dtype:?}");

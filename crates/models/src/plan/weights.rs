@@ -1,12 +1,16 @@
 //! The bytes of a network's weights once they are loaded.
 
 use candle_core::DType;
-use echogen_checkpoint::bundle::{Bundle, BundleError, Network, Presence};
+use echogen_checkpoint::{
+    Q8_0_SUFFIX, WeightType,
+    bundle::{Bundle, BundleError, Network, Presence},
+};
 use serde::Serialize;
 
 use super::shapes::{self, Shapes};
 use crate::{
     echogen::{EchoGenConfig, is_ignored},
+    reduced_weights::weight_type,
     sizes::Sizes,
     t5::T5Encoder,
     visual_tokenizer::TokenizerDecoder,
@@ -36,23 +40,49 @@ impl NetworkWeights {
 }
 
 /// Returns the weights of the networks that sample, as they are loaded with that type. Where the files are present their
-/// tables of contents are read, and nothing else of them.
-pub fn sampler_weights(bundle: &Bundle, sizes: &Sizes, dtype: DType) -> Result<Vec<NetworkWeights>, BundleError> {
-    SAMPLERS.into_iter().map(|network| weights(bundle, sizes, network, dtype)).collect()
+/// tables of contents are read, and nothing else of them. With `converted`, they are loaded after a conversion to that type.
+pub fn sampler_weights(
+    bundle: &Bundle,
+    sizes: &Sizes,
+    dtype: DType,
+    converted: Option<WeightType>,
+) -> Result<Vec<NetworkWeights>, BundleError> {
+    SAMPLERS.into_iter().map(|network| weights(bundle, sizes, network, dtype, converted)).collect()
 }
 
-fn weights(bundle: &Bundle, sizes: &Sizes, network: Network, dtype: DType) -> Result<NetworkWeights, BundleError> {
+fn weights(
+    bundle: &Bundle,
+    sizes: &Sizes,
+    network: Network,
+    dtype: DType,
+    converted: Option<WeightType>,
+) -> Result<NetworkWeights, BundleError> {
     let from_files = bundle.presence(network) == Presence::Complete;
     let shapes = if from_files { stored(bundle, network)? } else { expected(sizes, network) };
     let mut weights = NetworkWeights { network: network.name(), reduced_bytes: 0, exact_bytes: 0, from_files };
     for (name, shape) in shapes.iter().filter(|(name, _)| !is_left_out(sizes, network, name)) {
         let elements = shape.iter().map(|extent| *extent as u64).product::<u64>();
+        if let Some(bytes) = bytes_in_blocks(network, name, shape, converted) {
+            weights.reduced_bytes += bytes;
+            continue;
+        }
         match is_exact(&sizes.transformer, network, name, dtype) || dtype == DType::F32 {
             true => weights.exact_bytes += elements * DType::F32.size_in_bytes() as u64,
             false => weights.reduced_bytes += elements * dtype.size_in_bytes() as u64,
         }
     }
     Ok(weights)
+}
+
+/// The bytes of a weight that is loaded in blocks of 8 bits, and stays so on the device.
+fn bytes_in_blocks(network: Network, name: &str, shape: &[usize], converted: Option<WeightType>) -> Option<u64> {
+    let bytes = if name.ends_with(Q8_0_SUFFIX) {
+        shape.iter().product()
+    } else {
+        let reduced = weight_type(network, name, shape, converted?).filter(|dtype| *dtype == WeightType::Q8_0)?;
+        reduced.bytes(shape)?
+    };
+    Some(bytes as u64)
 }
 
 fn stored(bundle: &Bundle, network: Network) -> Result<Shapes, BundleError> {

@@ -97,7 +97,7 @@ fn the_plan_is_what_is_allocated() {
     let mini = Bundle::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bundles/mini")).unwrap();
     let sizes = Sizes::of(&mini).unwrap();
     for dtype in [DType::F32, DType::BF16] {
-        for planned in sampler_weights(&mini, &sizes, dtype).unwrap() {
+        for planned in sampler_weights(&mini, &sizes, dtype, None).unwrap() {
             let network = Network::ALL.into_iter().find(|network| network.name() == planned.network).unwrap();
             let measured = loaded_weights(&mini, &sizes, network, dtype);
             assert_near(measured, NetworkWeights::bytes(&planned), &format!("{network} in {dtype:?}"));

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use echogen_models::echogen::Schedule;
+use echogen_models::{device_fault::is_out_of_memory, echogen::Schedule};
 use echogen_telemetry::metrics;
 use echogen_worker::{Request, catch_panic};
 use tracing::{Span, debug, info, warn};
@@ -172,7 +172,7 @@ impl<N: BatchNetworks> Batches<N> {
                 self.scheduler.began(self.last_batch, batch.is_interactive, running.need());
                 self.running.insert(self.last_batch, running);
             }
-            Err(error) => self.fail(members, error),
+            Err(error) => self.fail(&batch.shape, members, error),
         }
     }
 
@@ -221,7 +221,7 @@ impl<N: BatchNetworks> Batches<N> {
             }
             Err(error) => {
                 self.scheduler.ended(id);
-                self.fail(running.members, error);
+                self.fail(&running.schedule().clone(), running.members, error);
             }
         }
     }
@@ -274,9 +274,19 @@ impl<N: BatchNetworks> Batches<N> {
         }
     }
 
-    /// A batch with these members has failed. The one request of a batch is answered; of several each is run again by
-    /// itself, because the failure does not show which of them caused it.
-    fn fail(&mut self, members: Vec<Member>, error: SampleError) {
+    /// A batch with these members has failed. If it was too large for the device's memory, its pictures are made in batches
+    /// of half the size. Otherwise the one request of a batch is answered; of several each is run again by itself, because
+    /// the failure does not show which of them caused it.
+    fn fail(&mut self, shape: &Schedule, members: Vec<Member>, error: SampleError) {
+        let images = members.iter().map(|member| member.pictures.len()).sum::<usize>();
+        if images > 1 && is_out_of_memory(&error) {
+            let fewer = images / 2;
+            warn!(images, fewer, %error, "the device has no memory for a batch, it is halved from now on");
+            self.scheduler.allow(shape, fewer);
+            self.counters.note_failed();
+            self.run_again(members, false);
+            return;
+        }
         if let [only] = &members[..] {
             return self.answer(only.ticket, Err(error));
         }
@@ -284,20 +294,27 @@ impl<N: BatchNetworks> Batches<N> {
         if let Some(pending) = members.first().and_then(|member| self.requests.get(&member.ticket)) {
             pending.handle.report(&error);
         }
-        let mut again = 0;
-        for Member { ticket, pictures, .. } in members {
-            // Removed before `wait` adds the job again, with this batch's pictures and as one that shares no batch.
-            self.scheduler.remove(ticket);
-            if let Some(pending) = self.requests.get_mut(&ticket).filter(|pending| !pending.is_abandoned()) {
-                again += 1;
-                pending.asked.request.report(Step::Waits);
-                pictures.into_iter().rev().for_each(|index| pending.missing.push_front(index));
-                self.wait(ticket, true);
-            }
-        }
+        let again = self.run_again(members, true);
         if again > 0 {
             self.counters.note_failed();
             warn!(jobs = again, %error, "a batch failed, each of its jobs is run again by itself");
         }
+    }
+
+    /// Gives the members' pictures back to the scheduler. Returns the number of jobs whose callers still wait.
+    fn run_again(&mut self, members: Vec<Member>, alone: bool) -> usize {
+        let mut again = 0;
+        for Member { ticket, pictures, .. } in members {
+            // Removed before `wait` adds the job again, with this batch's pictures.
+            self.scheduler.remove(ticket);
+            if let Some(pending) = self.requests.get_mut(&ticket).filter(|pending| !pending.is_abandoned()) {
+                again += 1;
+                let alone = alone || pending.asked.request.alone;
+                pending.asked.request.report(Step::Waits);
+                pictures.into_iter().rev().for_each(|index| pending.missing.push_front(index));
+                self.wait(ticket, alone);
+            }
+        }
+        again
     }
 }

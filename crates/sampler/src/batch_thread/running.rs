@@ -61,6 +61,10 @@ impl<N: BatchNetworks> Running<N> {
         Self { schedule, members, phase: Phase::Scales(0, sampling), is_waiting: false }
     }
 
+    pub(super) fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
     /// The number of pictures that are not made yet.
     fn pictures(&self) -> usize {
         self.members.iter().map(|member| member.pictures.len()).sum()

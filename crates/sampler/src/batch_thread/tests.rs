@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use candle_core::Error;
 use echogen_protocol::{Lane, OutputFormat, Parameters, PerScale, PixelBudget};
 use tokio::{sync::mpsc, task::JoinSet};
 
@@ -24,6 +25,9 @@ const FAILS: u64 = 100;
 const PANICS: u64 = 101;
 const FAILS_TO_DECODE: u64 = 102;
 
+/// Pictures of a batch that the device has memory for.
+const MEMORY: usize = 20;
+
 impl BatchNetworks for FakeNetworks {
     type Subject = ();
     type Sampling = Vec<u64>;
@@ -36,6 +40,10 @@ impl BatchNetworks for FakeNetworks {
     fn start(&mut self, parts: &[Part<'_, ()>], _: &Schedule) -> Result<Vec<u64>, SampleError> {
         let seeds: Vec<u64> = parts.iter().flat_map(|part| part.seeds.clone()).collect();
         self.batches.lock().unwrap().push(seeds.clone());
+        if seeds.len() > MEMORY {
+            let error = Error::Cuda("DriverError(CUDA_ERROR_OUT_OF_MEMORY)".into());
+            return Err(SampleError::Failed(error.into()));
+        }
         Ok(seeds)
     }
 
@@ -270,6 +278,23 @@ async fn after_a_failed_batch_each_job_is_run_by_itself_and_only_the_one_at_faul
         let counters = bench.thread.counters();
         assert_eq!((counters.failed(), counters.closed(CloseReason::Alone)), (1, again));
     }
+}
+
+#[tokio::test]
+async fn a_batch_without_memory_is_halved_until_it_fits_and_no_later_one_is_larger() {
+    let mut bench = Bench::start(64);
+    let seeds: Vec<u64> = (0..50).collect();
+    bench.ask(&seeds);
+    bench.scales(20);
+    assert_eq!(bench.answers().await, [Ok(seeds.clone())]);
+    let sizes = || bench.batches.lock().unwrap().iter().map(Vec::len).collect::<Vec<_>>();
+    assert_eq!(sizes(), [50, 25, 12, 12, 12, 12, 2]);
+    assert_eq!(bench.thread.counters().failed(), 2);
+    bench.ask(&seeds);
+    bench.scales(20);
+    assert_eq!(bench.answers().await, [Ok(seeds)]);
+    let sizes = bench.batches.lock().unwrap().iter().skip(7).map(Vec::len).collect::<Vec<_>>();
+    assert_eq!(sizes, [12, 12, 12, 12, 2]);
 }
 
 /// A schedule of four scales, with many more tokens.

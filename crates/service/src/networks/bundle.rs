@@ -213,6 +213,7 @@ pub fn plan_request<'a>(
         bundle,
         is_cpu,
         work: Work::of(is_cpu, dtype),
+        converted: None,
         memory,
         max_batch: config.max_batch,
         subject_cache_bytes: config.subject_cache_bytes,

@@ -6,13 +6,10 @@
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::launch::{Argument, Matrices, Part, Sizes, empty, launch_by_head, launch_by_row, multiply, with_addresses};
-use crate::layers::attention::{HeadOptions, KeyValue, Row};
+use crate::layers::attention::{HeadOptions, KeyValue, Row, SCORES_BYTES};
 
 /// Number of elements to whose multiples rows of scores are padded.
 const ALIGNMENT: usize = 8;
-
-/// Maximum size of the scores of a band of queries, in bytes of float32.
-const SCORES_BYTES: usize = 2 << 30;
 
 /// Number of segments that the softmax takes.
 const SEGMENTS: usize = 2;
