@@ -56,6 +56,10 @@ bench-pipeline:
 bench-overload:
     cargo run --release --locked -p echogen-tests --bin bench-overload
 
+# Measures how long a small interactive job waits amid large batches.
+bench-turns:
+    cargo run --release --locked -p echogen-tests --bin bench-turns
+
 # Checks images, compose files, alerts, dashboards, the chart and the dependencies; --update writes what is generated.
 check-deploy *ARGUMENTS:
     deploy/check.sh {{ARGUMENTS}}

@@ -243,7 +243,7 @@ def sampler():
                 unit="s",
                 stacked=True,
                 min=0,
-                help_text="The sum is the duration of a batch from the first scale to the last.",
+                help_text="The sum is what a batch takes, with one of its images decoded.",
             ),
             lines(
                 "Duration of each scale, p95",
@@ -263,6 +263,19 @@ def sampler():
                 target("echogen_kv_cache_bytes", "{{instance}}"),
                 unit="bytes",
                 min=0,
+            ),
+            lines(
+                "Waiting for a turn, p95",
+                *quantiles("echogen_turn_wait_seconds", ["lane"], legend="{{lane}}", shares=(0.95,)),
+                unit="s",
+                min=0,
+                help_text="Before each step of a job's batches. Interactive jobs wait for one scale of another batch.",
+            ),
+            lines(
+                "Batches in progress",
+                target("echogen_batches_in_progress", "{{instance}}"),
+                min=0,
+                help_text="They take turns, one scale at a time, within the memory of the key-value caches.",
             ),
             lines(
                 "Task duration",

@@ -42,7 +42,7 @@ def series():
             values = dict(zip(names, combination, strict=False))
             if values.get("stage") == "dispatcher" and values.get("lane") == "all":
                 continue
-            if "lane" in values and values["stage"] != "dispatcher" and values["lane"] != "all":
+            if {"lane", "stage"} <= values.keys() and values["stage"] != "dispatcher" and values["lane"] != "all":
                 continue
             for instance in instances(name, values):
                 yield name, kind, values | {"instance": instance, "job": "echogen"}

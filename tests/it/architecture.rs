@@ -19,6 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("checkpoint", &["protocol"]),
     ("models", &["imaging", "checkpoint"]),
     ("figures", &["imaging"]),
+    ("doctor", &["imaging", "checkpoint", "models"]),
     ("world", &[]),
     ("ports", &["protocol"]),
     ("worker", &["protocol", "ports", "telemetry"]),
@@ -57,6 +58,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "checkpoint",
             "models",
             "figures",
+            "doctor",
             "worker",
             "adapters",
             "dispatcher",
@@ -89,6 +91,7 @@ const MUST_NOT_USE: &[(&str, &str, &str)] = &[
     ("protocol", "tokio", "it is pure data"),
     ("models", "tokio", "it is synchronous; threads are the worker's concern"),
     ("imaging", "tokio", "it is synchronous; threads are the worker's concern"),
+    ("doctor", "tokio", "it is synchronous"),
     ("checkpoint", "tokio", "it is synchronous; threads are the worker's concern"),
     ("models", "candle-transformers", "its networks are written here; only evaluation takes others"),
     ("ports", "tempfile", "it does no input or output"),
@@ -201,7 +204,7 @@ const UNBOUNDED_READERS: &[&str] = &["serde_json::from_slice", "serde_json::from
 const MAY_READ: &[&str] = &["protocol/src/json.rs", "service/src/job_lines/form.rs"];
 
 /// Crates that read nothing from outside but files of the bundle that is installed, or are not part of an installation.
-const READ_NO_MESSAGES: &[&str] = &["models", "eval", "testkit", "world"];
+const READ_NO_MESSAGES: &[&str] = &["doctor", "models", "eval", "testkit", "world"];
 
 #[test]
 fn json_from_outside_is_read_by_the_bounded_reader() {

@@ -97,7 +97,7 @@ async fn conclude(broker: &AmqpBroker, job: &Job, message: &Message, failure: Op
     broker.publish_event(event.clone()).await.expect("the event is taken");
     // A real system may repeat an event. A client that has all its answers is gone by then, and its queue with it.
     let again = broker.publish_event(event).await;
-    assert!(again.as_ref().is_err_and(|fault| fault.kind == FaultKind::NotFound) || again.is_ok(), "{again:?}");
+    assert!(again.as_ref().is_err_and(|fault| fault.kind() == FaultKind::NotFound) || again.is_ok(), "{again:?}");
 }
 
 /// Runs a client against a fake dispatcher. The second job ends as `failure` says.

@@ -11,6 +11,8 @@ use std::{
 use anyhow::Context;
 use echogen_adapters::CallbackConfig;
 use tempfile::TempDir;
+use tokio::{net::TcpListener, task::JoinHandle as TaskHandle};
+use tokio_util::task::TaskTracker;
 
 /// The server process; it is stopped when this value is dropped.
 #[derive(Debug)]
@@ -100,4 +102,18 @@ impl Drop for CallbackServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Starts a server that takes connections and never answers. Returns the address of a callback there, and the task that
+/// keeps the connections open.
+pub async fn hanging_server() -> anyhow::Result<(String, TaskHandle<()>)> {
+    let server = TcpListener::bind("127.0.0.1:0").await?;
+    let address = format!("https://127.0.0.1:{}/done", server.local_addr()?.port());
+    let held = TaskTracker::new().spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((connection, _)) = server.accept().await {
+            held.push(connection);
+        }
+    });
+    Ok((address, held))
 }

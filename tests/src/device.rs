@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    ops::ControlFlow,
+    ops::Range,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context;
 use async_trait::async_trait;
 use echogen_imaging::RgbImage;
-use echogen_models::echogen::{PixelBudget, Schedule};
+use echogen_models::echogen::{Schedule, Schedules};
 use echogen_protocol::{Job, Parameters};
 use echogen_sampler::{
     BatchNetworks, BatchThread, ImageSampler, Part, SampleError, SampleRequest, Sampled, SamplerConfig,
@@ -25,8 +25,8 @@ const KV_BYTES: u64 = 1 << 20;
 
 /// Returns constant networks whose sampler takes `picture` for each picture.
 pub fn networks(picture: Duration, config: &SamplerConfig) -> anyhow::Result<LoadedNetworks> {
-    let schedule = Schedule::nearest(1.0, PixelBudget::M0_06).context("the schedule of a square")?;
-    let thread = BatchThread::start("simulated-device", config, Device { picture })?;
+    let schedule = Schedules::published().nearest(1.0, "0.06M").context("the schedule of a square")?;
+    let thread = BatchThread::start("simulated-device", config, Device { picture, busy_until: Instant::now() })?;
     let sampler = Arc::new(DeviceSampler { constant: Constant::taking(Duration::ZERO), schedule, thread });
     Ok(LoadedNetworks { sampler, ..constant::networks(Duration::ZERO) })
 }
@@ -55,39 +55,55 @@ impl ImageSampler for DeviceSampler {
     }
 }
 
-/// The device: it makes one picture after the other, and reports the scales of a batch at even intervals.
+/// The device: each scale of a batch takes an even part of what its pictures take.
 struct Device {
     picture: Duration,
+    /// Until a time and not for one: late wake-ups do not add up.
+    busy_until: Instant,
+}
+
+/// A batch on the device.
+struct DeviceBatch {
+    scales: usize,
+    /// Width and height of each picture.
+    pictures: Vec<(u32, u32)>,
 }
 
 impl BatchNetworks for Device {
     type Subject = ();
+    type Sampling = DeviceBatch;
+    type Codes = (u32, u32);
 
     fn prepare(&mut self, _: &SampleRequest) -> Result<(), SampleError> {
         Ok(())
     }
 
-    fn sample(
-        &mut self,
-        parts: &[Part<'_, ()>],
-        schedule: &Schedule,
-        observe: &mut dyn FnMut() -> ControlFlow<()>,
-    ) -> Result<Vec<RgbImage>, SampleError> {
-        let pictures: usize = parts.iter().map(|part| part.seeds.len()).sum();
-        let (begun, scales) = (Instant::now(), schedule.scales().len());
-        let scale = self.picture.mul_f64(pictures as f64 / scales as f64);
-        for done in 1..=scales {
-            if observe().is_break() {
-                return Err(SampleError::Failed("nobody waits for these pictures".into()));
-            }
-            // Until a time and not for one: late wake-ups do not add up.
-            let until = begun + scale.mul_f64(done as f64);
-            std::thread::sleep(until.saturating_duration_since(Instant::now()));
-        }
-        let picture = |part: &Part<'_, ()>| {
+    fn start(&mut self, parts: &[Part<'_, ()>], schedule: &Schedule) -> Result<DeviceBatch, SampleError> {
+        let size = |part: &Part<'_, ()>| {
             let Parameters { width, height, .. } = part.request.parameters;
-            RgbImage::from_pixel(width, height, [200, 120, 40].into())
+            (width, height)
         };
-        Ok(parts.iter().flat_map(|part| part.seeds.iter().map(move |_| picture(part))).collect())
+        let pictures = parts.iter().flat_map(|part| part.seeds.iter().map(move |_| size(part)));
+        // What is late by more than a scale was idle.
+        self.busy_until = self.busy_until.max(Instant::now() - self.picture);
+        Ok(DeviceBatch { scales: schedule.scales().len(), pictures: pictures.collect() })
+    }
+
+    fn step(&mut self, batch: &mut DeviceBatch) -> Result<(), SampleError> {
+        self.busy_until += self.picture.mul_f64(batch.pictures.len() as f64 / batch.scales as f64);
+        std::thread::sleep(self.busy_until.saturating_duration_since(Instant::now()));
+        Ok(())
+    }
+
+    fn remove(&mut self, batch: &mut DeviceBatch, pictures: Range<usize>) {
+        batch.pictures.drain(pictures);
+    }
+
+    fn finish(&mut self, batch: &DeviceBatch) -> Result<Vec<(u32, u32)>, SampleError> {
+        Ok(batch.pictures.clone())
+    }
+
+    fn decode(&mut self, (width, height): &(u32, u32)) -> Result<RgbImage, SampleError> {
+        Ok(RgbImage::from_pixel(*width, *height, [200, 120, 40].into()))
     }
 }

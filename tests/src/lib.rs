@@ -15,3 +15,4 @@ pub mod producer;
 pub mod role;
 pub mod system;
 pub mod timed;
+pub mod troubled_client;

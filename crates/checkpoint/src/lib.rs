@@ -28,11 +28,13 @@ mod temporary;
 mod tests;
 mod torch_file;
 mod unique_map;
+mod weight_type;
 
-pub use convert::{ConvertOptions, ConvertSummary, Progress};
+pub use convert::{ConvertOptions, ConvertSummary, Form, Progress};
 pub use error::{CheckpointError, Mismatch, Misshaped};
 pub use stored::StoredType;
 pub use temporary::replace_file;
+pub use weight_type::{Q8_0_SUFFIX, Q8_0_WEIGHTS, UnknownWeightType, WeightType, q8_0_shape};
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
@@ -165,6 +167,20 @@ impl Checkpoint {
         progress: Progress<'_>,
     ) -> Result<ConvertSummary, CheckpointError> {
         convert::convert(self, target, options, progress)
+    }
+
+    /// As [`Checkpoint::convert`]; `form` says for each tensor, by name and shape, what becomes of it.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::convert`].
+    pub fn convert_each(
+        &self,
+        target: &Path,
+        overwrite: bool,
+        form: &dyn Fn(&str, &[usize]) -> Form,
+        progress: Progress<'_>,
+    ) -> Result<ConvertSummary, CheckpointError> {
+        convert::convert_each(self, target, overwrite, form, progress)
     }
 
     fn origin(&self) -> String {

@@ -11,6 +11,7 @@ use crate::{
         canary::{CANARY_EXAMPLES, CanaryArguments},
         config::{CONFIG_EXAMPLES, ConfigCommand},
         dead_letters::{DEAD_LETTERS_EXAMPLES, DeadLettersCommand},
+        doctor::{DOCTOR_EXAMPLES, DoctorArguments},
         generate::{GENERATE_EXAMPLES, GenerateArguments},
         jobs::{BATCH_EXAMPLES, BatchArguments},
         roles::{ROLE_EXAMPLES, UP_EXAMPLES},
@@ -39,7 +40,7 @@ file (echogen.toml, or --config FILE):
 Flags of the sections model, finder, job and telemetry omit the section: --device, --count.
 `echogen config show` prints every setting, its value, and where the value comes from.
 
-Exit codes: 0 success, 1 a job failed, 2 the command line, a file or the configuration is wrong,
+Exit codes: 0 success, 1 a job or a check failed, 2 the command line, a file or the configuration is wrong,
 3 the compute device has failed, 124 a job has not ended within --timeout, 130 interrupted.";
 
 /// The whole command line.
@@ -109,6 +110,9 @@ pub(crate) enum Command {
     /// List, show, fetch, verify and convert model bundles
     #[command(subcommand)]
     Models(ModelsCommand),
+    /// Examine this machine: its device, the numbers of the networks on it, and its speed
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(DoctorArguments),
     /// Show or check the configuration, or print one with all defaults
     #[command(subcommand, after_help = CONFIG_EXAMPLES)]
     Config(ConfigCommand),

@@ -28,6 +28,15 @@ const ROLE: [&str; 9] = [
 /// The settings of a command that makes products, and may wait for another process that makes the same one.
 const PRODUCTS: [&str; 1] = ["products"];
 
+/// The sampler's limits that a memory plan keeps where they are set.
+const BATCHES: [&str; 5] = [
+    "sampler.max_batch",
+    "sampler.max_batch_tokens",
+    "sampler.max_kv_bytes",
+    "sampler.condition_cache_bytes",
+    "sampler.subject_cache_bytes",
+];
+
 /// The settings of a job that are excluded where there is no queue: lane, tenant and callback.
 const NO_QUEUE: [&str; 3] = ["!job.lane", "!job.tenant", "!job.callback"];
 
@@ -42,6 +51,7 @@ fn uses(path: &[&str]) -> Vec<&'static str> {
             [&own[..], &["cache.memory_bytes"], &NO_QUEUE].concat()
         }
         ["segment"] => vec!["model", "finder", "job.mask", "!model.hub_endpoint", "!model.hub_token"],
+        ["doctor"] => vec!["model", "!model.hub_endpoint", "!model.hub_token"],
         ["dispatcher"] => [&ROLE[..], &["fetch", "callbacks"]].concat(),
         ["segmenter" | "encoder"] => [&ROLE[..], &PRODUCTS].concat(),
         ["sampler"] => [&ROLE[..], &["sampler"]].concat(),
@@ -50,7 +60,8 @@ fn uses(path: &[&str]) -> Vec<&'static str> {
         ["status" | "cancel" | "retry"] => vec!["broker", "cache", "store"],
         ["canary"] => vec!["job.lane", "job.pixels", "broker", "telemetry.listen"],
         ["dead-letters", _] | ["topology"] => vec!["broker"],
-        ["models", "list" | "show" | "verify"] => vec!["model.bundles"],
+        ["models", "list" | "show" | "verify" | "convert"] => vec!["model.bundles"],
+        ["models", "plan"] => [&["model.bundles", "model.device", "model.dtype"][..], &BATCHES].concat(),
         ["models", "pull"] => vec!["model.bundles", "model.hub_endpoint", "model.hub_token"],
         ["config", "show" | "check"] => settings().names_of_sections(),
         _ => Vec::new(),

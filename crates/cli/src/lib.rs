@@ -21,8 +21,8 @@ use echogen_telemetry::Telemetry;
 use arguments::{Command, SchemaOf};
 use command_line::{Line, definition};
 use commands::{
-    canary, config as config_command, config::ConfigCommand, dead_letters, jobs, roles, segment, status, submit,
-    topology,
+    canary, config as config_command, config::ConfigCommand, dead_letters, doctor, jobs, roles, segment, status,
+    submit, topology,
 };
 
 /// The definition of the whole command line, for checks of what pages say about it.
@@ -75,6 +75,7 @@ fn run_command(
     match command {
         Command::Generate(arguments) => jobs::generate(arguments, config, as_json),
         Command::Batch(arguments) => jobs::batch(arguments, config, as_json),
+        Command::Doctor(arguments) => doctor::run(arguments, config, as_json),
         Command::Segment(arguments) => segment::run(arguments, config, as_json),
         Command::Dispatcher => roles::one(RoleName::Dispatcher, config, telemetry),
         Command::Segmenter => roles::one(RoleName::Segmenter, config, telemetry),
@@ -89,7 +90,7 @@ fn run_command(
         Command::DeadLetters(command) => dead_letters::run(command, config, as_json),
         Command::Topology(arguments) => topology::run(arguments, config, as_json),
         Command::Models(command) => {
-            models_command::run(command, &config.model, as_json).map_err(|error| Failure::usage(format!("{error:#}")))
+            models_command::run(command, config, as_json).map_err(|error| Failure::usage(format!("{error:#}")))
         }
         // These were handled before the configuration was loaded.
         Command::Schema { .. } | Command::Config(_) => Ok(Exit::Success),

@@ -14,10 +14,7 @@
 mod network_encoder;
 mod subject_encoder;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -31,10 +28,6 @@ use echogen_worker::{CachedObjects, Outcome, Products, ProductsConfig, Stage, St
 
 pub use network_encoder::NetworkEncoder;
 pub use subject_encoder::{EncodeError, SubjectEncoder};
-
-/// How long a task of version 0.1.0 waits before the segmenters get it: a segmenter of that version sends it here again, and
-/// so it goes round until the segmenters are upgraded too.
-const RESEGMENT_AFTER: Duration = Duration::from_secs(10);
 
 /// The encoder stage.
 #[derive(Debug)]
@@ -131,8 +124,7 @@ fn segment_again(job: Job, progress: Progress) -> Result<Outcome, Fault> {
         return Err(Fault::not_found("the stored cut-out is gone; run the job again"));
     };
     let image = subject.image;
-    let task = NextTask::of(&SegmentTask { job, image, progress });
-    Ok(Outcome::Next(vec![task.after(RESEGMENT_AFTER)]))
+    Ok(Outcome::Next(vec![NextTask::of(&SegmentTask { job, image, progress })]))
 }
 
 fn bad_image(error: ImageError) -> Fault {

@@ -20,7 +20,7 @@ use echogen_protocol::{
 use echogen_worker::{CachedObjects, Outcome, ProductsConfig, Stage, StageContext};
 use tokio::time::Instant;
 
-use crate::{EncodeError, Encoder, RESEGMENT_AFTER, SubjectEncoder};
+use crate::{EncodeError, Encoder, SubjectEncoder};
 
 #[derive(Debug, Default)]
 struct FakeEncoder {
@@ -311,7 +311,6 @@ async fn a_task_of_an_earlier_version_goes_back_to_the_segmenter() {
     let task = EncodeTask { job: job("one"), cutout, cut_out: None, progress };
     let next = bench.outcome(task.clone()).await.unwrap();
     assert!(next.read().is_some_and(|task: SegmentTask| task.image == image));
-    assert_eq!(next.delay, RESEGMENT_AFTER, "it does not go round and round at full speed");
     let error = bench.outcome(EncodeTask { progress: Progress::default(), ..task }).await.unwrap_err();
     assert!(error.to_string().contains("run the job again"), "without a picture there is no way back: {error}");
 }

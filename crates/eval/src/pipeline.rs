@@ -2,12 +2,12 @@
 
 use std::{ops::ControlFlow, sync::Arc};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use echogen_checkpoint::bundle::Bundle;
 use echogen_imaging::RgbImage;
 use echogen_models::{
     device::Compute,
-    echogen::{PerScale, PixelBudget, SamplingOptions, Schedule},
+    echogen::{PerScale, SamplingOptions, Schedule},
     encoded_subject::EncodedSubject,
     feature_extractor::FeatureExtractor,
     generator::{Generator, ImageRequest},
@@ -33,10 +33,8 @@ impl Pipeline {
     /// Loads the networks for square pictures of the bundle's default size.
     pub(crate) fn load(bundle: &Bundle, Compute { device, dtype }: &Compute) -> Result<Self> {
         let defaults = &bundle.manifest().sampling;
-        let budget = PixelBudget::ALL.into_iter().find(|budget| budget.to_string() == defaults.pixel_budget);
-        let budget = budget.ok_or_else(|| anyhow!("the bundle names no known pixel budget"))?;
         let generator = Generator::load(bundle, device, *dtype, CONDITION_CACHE_BYTES)?;
-        let schedule = generator.schedule(1.0, budget)?;
+        let schedule = generator.schedules().nearest(1.0, defaults.pixel_budget.as_str())?;
         let resolution = defaults.subject_resolution.get(&defaults.pixel_budget).copied();
         Ok(Self {
             encoder: FeatureExtractor::load(bundle, device, *dtype)?,
@@ -54,10 +52,10 @@ impl Pipeline {
 
     /// Returns the best batch size, the same as in the sampler stage.
     pub(crate) fn side_by_side(&self, options: &SamplingOptions) -> usize {
-        let SamplerConfig { max_batch, max_batch_tokens, max_kv_bytes, .. } = SamplerConfig::default();
-        let by_tokens = max_batch_tokens / self.schedule.image_tokens().max(1);
-        let by_memory = max_kv_bytes / (self.generator.kv_cache_bytes(&self.schedule, options) as u64).max(1);
-        max_batch.min(by_tokens).min(usize::try_from(by_memory).unwrap_or(usize::MAX)).max(1)
+        let config = SamplerConfig::default();
+        let by_tokens = config.batch_tokens() / self.schedule.image_tokens().max(1);
+        let by_memory = config.kv_bytes() / (self.generator.kv_cache_bytes(&self.schedule, options) as u64).max(1);
+        config.max_batch.min(by_tokens).min(usize::try_from(by_memory).unwrap_or(usize::MAX)).max(1)
     }
 
     /// Generates the pictures in one batch.

@@ -15,8 +15,8 @@ use echogen_checkpoint::Checkpoint;
 use echogen_models::{
     dinov2::{Dinov2, Dinov2Config, PositionResampling},
     echogen::{
-        EchoGen, EchoGenConfig, PerScale, PixelBudget, SampleRequest, Sampler, SamplingOptions, Schedule,
-        SubjectFeatures, is_ignored,
+        EchoGen, EchoGenConfig, PerScale, SampleRequest, Sampler, SamplingOptions, Schedules, SubjectFeatures,
+        is_ignored,
     },
     flux_vae::{FluxVaeConfig, FluxVaeEncoder},
     grounding_dino::{GroundingDino, GroundingDinoConfig, GroundingDinoInput, PixelMask},
@@ -127,7 +127,7 @@ fn sampling(arguments: &Arguments, options: SamplingOptions, keep: bool) -> anyh
     let config = EchoGenConfig::layer12();
     let model = load(arguments, |name| is_ignored(&config, name), |vb| EchoGen::new(vb, &config, DType::F32))?;
     let sampler = Sampler::new(model, if keep { 1 << 30 } else { 0 });
-    let schedule = Schedule::nearest(1.0, PixelBudget::M0_06)?;
+    let schedule = Schedules::published().nearest(1.0, "0.06M")?;
     let request = SampleRequest {
         text: noise(&[TEXT_TOKENS, config.text_channels], 4)?,
         negative_text: None,

@@ -1,6 +1,17 @@
 //! Selection of the compute device and dtype.
+//!
+//! On a GPU, each thread that computes opens the device for itself: a handle has a stream and a cuBLAS handle of its own, and
+//! two threads must not share those. A process may have handles of several GPUs, and several of one.
+
+#[cfg(feature = "cuda")]
+mod cuda;
+mod facts;
+mod memory;
 
 use std::{fmt, str::FromStr};
+
+pub use facts::DeviceFacts;
+pub use memory::DeviceMemory;
 
 use candle_core::{DType, Device};
 
@@ -34,7 +45,8 @@ pub enum Precision {
 /// An open device and the dtype to compute in.
 #[derive(Clone, Debug)]
 pub struct Compute {
-    /// The device. Tensors of two handles to the same GPU cannot be combined, so a process opens each GPU once.
+    /// The device. Tensors of two handles cannot be combined, also if both are of one GPU: networks that give each other
+    /// tensors share a handle, and then a thread.
     pub device: Device,
     /// The dtype of the large networks.
     pub dtype: DType,
@@ -46,8 +58,11 @@ pub enum DeviceError {
     /// The program was built without CUDA.
     #[error("this program is built without CUDA; build it with `--features cuda`, or take the device cpu")]
     NotBuilt,
-    /// The GPU does not exist, or its driver failed.
-    #[error("CUDA device {number} cannot be used; see what `nvidia-smi` lists, or take the device cpu")]
+    /// The GPU does not exist, its driver failed, or driver or GPU are too old for this program.
+    #[error(
+        "CUDA device {number} cannot be used; `nvidia-smi` must list it, with driver 580 or newer and capability 8.0 or \
+         higher; or take the device cpu"
+    )]
     Unavailable {
         /// Index of the GPU.
         number: usize,
@@ -64,7 +79,7 @@ pub enum DeviceError {
 }
 
 impl DeviceChoice {
-    /// Opens the device.
+    /// Opens the device: once for each thread that computes.
     ///
     /// # Errors
     ///
@@ -88,6 +103,16 @@ impl DeviceChoice {
         let dtype = precision.on(&device);
         tracing::info!(device = ?device.location(), ?dtype, "the networks' device");
         Ok(Compute { device, dtype })
+    }
+}
+
+impl Compute {
+    /// Waits until the device has done all that it was given, such as copying weights, and returns its errors.
+    ///
+    /// # Errors
+    /// Something that was given before has failed.
+    pub fn synchronize(&self) -> candle_core::Result<()> {
+        self.device.synchronize()
     }
 }
 
@@ -117,7 +142,7 @@ impl Precision {
 
 #[cfg(feature = "cuda")]
 fn open_cuda(number: usize) -> Result<Device, DeviceError> {
-    Device::new_cuda(number).map_err(|source| DeviceError::Unavailable { number, source })
+    cuda::open(number).map_err(|source| DeviceError::Unavailable { number, source })
 }
 
 #[cfg(not(feature = "cuda"))]

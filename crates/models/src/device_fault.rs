@@ -39,28 +39,91 @@ const BROKEN: [&str; 27] = [
     "CUBLAS_STATUS_NOT_INITIALIZED",
 ];
 
-/// Whether the error, or one in its source chain, says that the compute device is of no more use to this process.
-pub fn is_device_fault(error: &(dyn Error + 'static)) -> bool {
+/// The names of errors that say that there is not enough memory for what was asked.
+const WANT_OF_MEMORY: [&str; 4] = [
+    "CUDA_ERROR_OUT_OF_MEMORY",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CURAND_STATUS_ALLOCATION_FAILED",
+];
+
+/// What candle and cuBLAS call operations that they do not have: names of variants, and of errors.
+const MISSING: [&str; 9] = [
+    "MissingKernel",
+    "UnsupportedDtype",
+    "UnexpectedDType",
+    "MatMulNonContiguous",
+    "InternalError(",
+    "CUDA_ERROR_NOT_FOUND",
+    "CUDA_ERROR_INVALID_VALUE",
+    "CUBLAS_STATUS_NOT_SUPPORTED",
+    "CUBLAS_STATUS_INVALID_VALUE",
+];
+
+/// What an error of a network says about what can be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorClass {
+    /// The device is of no more use to this process.
+    BrokenDevice,
+    /// There was not enough memory: a smaller batch may succeed, and so may the same one later.
+    OutOfMemory,
+    /// candle lacks an operation for this type, shape or layout: a mistake of ours. The work fails again each time, the device
+    /// is well.
+    Mistake,
+    /// Something else.
+    Other,
+}
+
+/// Classifies an error by the first of candle's in its source chain.
+pub fn classify(error: &(dyn Error + 'static)) -> ErrorClass {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(error) = error.downcast_ref::<candle_core::Error>() {
-            return is_of_device(error);
+            return class_of(error);
         }
         next = error.source();
     }
-    false
+    ErrorClass::Other
 }
 
-fn is_of_device(error: &candle_core::Error) -> bool {
+/// Whether the error, or one in its source chain, says that the compute device is of no more use to this process.
+pub fn is_device_fault(error: &(dyn Error + 'static)) -> bool {
+    classify(error) == ErrorClass::BrokenDevice
+}
+
+/// Whether the error, or one in its source chain, says that the device has not enough memory for what was asked.
+pub fn is_out_of_memory(error: &(dyn Error + 'static)) -> bool {
+    classify(error) == ErrorClass::OutOfMemory
+}
+
+fn class_of(error: &candle_core::Error) -> ErrorClass {
     match error {
-        candle_core::Error::Cuda(inner) => {
-            let text = format!("{inner:?} {inner}");
-            BROKEN.iter().any(|name| text.contains(name))
-        }
+        candle_core::Error::Cuda(inner) => class_of_text(&format!("{inner:?} {inner}")),
         candle_core::Error::Context { inner, .. }
         | candle_core::Error::WithPath { inner, .. }
-        | candle_core::Error::WithBacktrace { inner, .. } => is_of_device(inner),
-        _ => false,
+        | candle_core::Error::WithBacktrace { inner, .. } => class_of(inner),
+        candle_core::Error::WrappedContext { wrapped, .. } => match wrapped.downcast_ref::<candle_core::Error>() {
+            Some(inner) => class_of(inner),
+            None => class_of_text(&format!("{wrapped:?}")),
+        },
+        // Our own check of layouts, and candle's for both kinds of devices.
+        candle_core::Error::UnsupportedDTypeForOp(..)
+        | candle_core::Error::UnexpectedDType { .. }
+        | candle_core::Error::RequiresContiguous { .. }
+        | candle_core::Error::DTypeMismatchBinaryOp { .. }
+        | candle_core::Error::DeviceMismatchBinaryOp { .. }
+        | candle_core::Error::ShapeMismatchBinaryOp { .. } => ErrorClass::Mistake,
+        _ => ErrorClass::Other,
+    }
+}
+
+fn class_of_text(text: &str) -> ErrorClass {
+    let names = |names: &[&str]| names.iter().any(|name| text.contains(name));
+    match () {
+        () if names(&WANT_OF_MEMORY) => ErrorClass::OutOfMemory,
+        () if names(&BROKEN) => ErrorClass::BrokenDevice,
+        () if names(&MISSING) => ErrorClass::Mistake,
+        () => ErrorClass::Other,
     }
 }
 
@@ -85,19 +148,32 @@ mod tests {
     }
 
     #[test]
-    fn want_of_memory_and_mistakes_are_none() {
-        for mistake in [
-            "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")",
-            "CublasError(CUBLAS_STATUS_ALLOC_FAILED)",
-            "CublasError(CUBLAS_STATUS_NOT_SUPPORTED)",
-            "DriverError(CUDA_ERROR_NOT_FOUND, \"named symbol not found\")",
-            "UnsupportedDtype { dtype: U8, op: \"matmul\" }",
-            "MatMulNonContiguous { lhs_stride: [3, 1], rhs_stride: [1, 3], mnk: (1, 2, 3) }",
-            "MissingKernel { module_name: \"usoftmax_bf16\" }",
+    fn each_error_of_the_driver_has_its_class() {
+        for (class, text) in [
+            (ErrorClass::OutOfMemory, "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")"),
+            (ErrorClass::OutOfMemory, "Cublas(CublasError(CUBLAS_STATUS_ALLOC_FAILED))"),
+            (ErrorClass::BrokenDevice, "DriverError(CUDA_ERROR_LAUNCH_FAILED, \"unspecified launch failure\")"),
+            (ErrorClass::BrokenDevice, "DriverError(CUDA_ERROR_ECC_UNCORRECTABLE, \"uncorrectable ECC error\")"),
+            (ErrorClass::Mistake, "CublasError(CUBLAS_STATUS_NOT_SUPPORTED)"),
+            (ErrorClass::Mistake, "DriverError(CUDA_ERROR_NOT_FOUND, \"named symbol not found\")"),
+            (ErrorClass::Mistake, "UnsupportedDtype { dtype: U8, op: \"matmul\" }"),
+            (ErrorClass::Mistake, "MatMulNonContiguous { lhs_stride: [3, 1], rhs_stride: [1, 3], mnk: (1, 2, 3) }"),
+            (ErrorClass::Mistake, "MissingKernel { module_name: \"usoftmax_bf16\" }"),
+            (ErrorClass::Other, "DriverError(CUDA_ERROR_INVALID_PTX, \"a PTX JIT compilation failed\")"),
         ] {
-            assert!(!is_device_fault(&GeneratorError::from(cuda(mistake))), "{mistake}");
+            let error = GeneratorError::from(SampleError::from(cuda(text).context("scale 3").bt()));
+            assert_eq!(classify(&error), class, "{text}");
+            assert_eq!(is_device_fault(&error), class == ErrorClass::BrokenDevice, "{text}");
+            assert_eq!(is_out_of_memory(&error), class == ErrorClass::OutOfMemory, "{text}");
         }
-        assert!(!is_device_fault(&candle_core::Error::Msg("shapes differ".to_owned())));
-        assert!(!is_device_fault(&SampleError::Invalid("no scale".to_owned())));
+    }
+
+    #[test]
+    fn mistakes_on_any_device_are_told_from_the_rest() {
+        let xs = |dtype| candle_core::Tensor::zeros((2, 3), dtype, &candle_core::Device::Cpu).unwrap();
+        let mixed = (xs(candle_core::DType::F32) + xs(candle_core::DType::BF16)).unwrap_err();
+        assert_eq!(classify(&GeneratorError::from(mixed)), ErrorClass::Mistake);
+        assert_eq!(classify(&candle_core::Error::Msg("shapes differ".to_owned())), ErrorClass::Other);
+        assert_eq!(classify(&SampleError::Invalid("no scale".to_owned())), ErrorClass::Other);
     }
 }

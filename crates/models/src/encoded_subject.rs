@@ -14,11 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::echogen::EchoGenConfig;
 use crate::flux_vae::Posterior;
 use crate::random::CounterRng;
+use echogen_checkpoint::bundle::is_subject_side;
 use echogen_imaging::ImageError;
-
-/// The sides in pixels at which a subject can be encoded: 512 for the pixel budget 1M, 256 for the smaller published
-/// ones, 64 for 0.004M.
-pub const SUBJECT_RESOLUTIONS: [usize; 3] = [64, 256, 512];
 
 /// Side in pixels of DINOv2's input for a subject of 256 pixels.
 pub(crate) const DINOV2_SIDE: usize = 224;
@@ -48,9 +45,14 @@ pub enum SubjectError {
     /// The cut-out is unusable.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// The resolution is none of [`SUBJECT_RESOLUTIONS`].
-    #[error("subjects are encoded at 64, 256 or 512 pixels, not at {0}")]
-    Resolution(usize),
+    /// The bundle does not encode subjects at this resolution.
+    #[error("this bundle encodes subjects at {known} pixels, not at {wanted}; see sampling.subject_resolution")]
+    Resolution {
+        /// The side in pixels that was asked for.
+        wanted: usize,
+        /// The sides that there are.
+        known: String,
+    },
     /// A tensor operation failed.
     #[error("encoding the subject failed")]
     Network(#[from] candle_core::Error),
@@ -221,7 +223,7 @@ fn read_resolution(bytes: &[u8]) -> Result<usize, SubjectError> {
     if metadata.version != VERSION {
         return Err(malformed(format!("version {} instead of {VERSION}", metadata.version)));
     }
-    if !SUBJECT_RESOLUTIONS.contains(&metadata.resolution) {
+    if !u32::try_from(metadata.resolution).is_ok_and(is_subject_side) {
         return Err(malformed(format!("resolution {}", metadata.resolution)));
     }
     Ok(metadata.resolution)

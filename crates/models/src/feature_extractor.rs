@@ -3,21 +3,23 @@
 //! The cut-out is resized (Lanczos, shorter side to the resolution) and centre-cropped to a square. DINOv2 reads it at
 //! 224 pixels for every 256; the autoencoder reads it unchanged.
 
+use std::collections::BTreeMap;
+
 use candle_core::{DType, Device, Tensor};
 use echogen_checkpoint::bundle::{Bundle, BundleError, Network};
 use echogen_imaging::{RgbImage, cover_and_crop, to_unit_tensor};
 
 use crate::{
     dinov2::{Dinov2, PositionResampling},
-    encoded_subject::{DINOV2_SIDE, EncodedSubject, SUBJECT_RESOLUTIONS, SubjectError},
+    encoded_subject::{DINOV2_SIDE, EncodedSubject, SubjectError},
     flux_vae::{FluxVaeConfig, FluxVaeEncoder},
 };
 
 /// DINOv2 and the encoder of the FLUX autoencoder.
 #[derive(Debug, Clone)]
 pub struct FeatureExtractor {
-    /// One DINOv2 for each of [`SUBJECT_RESOLUTIONS`], with shared weights.
-    dinov2: [Dinov2; 3],
+    /// One DINOv2 for each side in pixels at which subjects are encoded, with shared weights.
+    dinov2: BTreeMap<usize, Dinov2>,
     vae_encoder: FluxVaeEncoder,
     dtype: DType,
     device: Device,
@@ -36,31 +38,36 @@ impl FeatureExtractor {
         let config: FluxVaeConfig = bundle.config(Network::FluxVae)?;
         let vae_encoder = bundle
             .load(Network::FluxVae, (device, dtype), FluxVaeEncoder::ignores, |vb| FluxVaeEncoder::new(vb, &config))?;
-        Self::new(&dinov2, vae_encoder).map_err(|error| BundleError::Config {
+        let resolutions = bundle.manifest().sampling.subject_resolution.values().map(|side| *side as usize);
+        Self::new(&dinov2, vae_encoder, resolutions).map_err(|error| BundleError::Config {
             bundle: bundle.name().to_owned(),
             network: Network::Dinov2,
             reason: error.to_string(),
         })
     }
 
-    /// Creates an extractor from two networks on one device with one dtype.
+    /// Creates an extractor from two networks on one device with one dtype, for subjects of these sides in pixels.
     ///
     /// # Errors
     ///
     /// If DINOv2's patch size does not divide 224 pixels.
-    pub fn new(dinov2: &Dinov2, vae_encoder: FluxVaeEncoder) -> candle_core::Result<Self> {
+    pub fn new(
+        dinov2: &Dinov2,
+        vae_encoder: FluxVaeEncoder,
+        resolutions: impl IntoIterator<Item = usize>,
+    ) -> candle_core::Result<Self> {
         let patch = dinov2.config().patch_size;
         if !DINOV2_SIDE.is_multiple_of(patch) {
             candle_core::bail!("subjects are seen at {DINOV2_SIDE} pixels, which patches of {patch} do not divide");
         }
         let grid = |resolution: usize| {
             let side = DINOV2_SIDE * resolution / 256 / patch;
-            dinov2.with_grid(side, side, PositionResampling::Antialiased)
+            Ok((resolution, dinov2.with_grid(side, side, PositionResampling::Antialiased)?))
         };
         let table = dinov2.position_embeddings();
         let (dtype, device) = (table.dtype(), table.device().clone());
-        let [small, middle, large] = SUBJECT_RESOLUTIONS.map(grid);
-        Ok(Self { dinov2: [small?, middle?, large?], vae_encoder, dtype, device })
+        let dinov2 = resolutions.into_iter().map(grid).collect::<candle_core::Result<_>>()?;
+        Ok(Self { dinov2, vae_encoder, dtype, device })
     }
 
     /// The type in which the networks compute.
@@ -72,10 +79,12 @@ impl FeatureExtractor {
     ///
     /// # Errors
     ///
-    /// If the picture has no pixels, the resolution is none of [`SUBJECT_RESOLUTIONS`], or a tensor operation fails.
+    /// If the picture has no pixels, the extractor was not made for the resolution, or a tensor operation fails.
     pub fn encode(&self, cutout: &RgbImage, resolution: usize) -> Result<EncodedSubject, SubjectError> {
-        let position = SUBJECT_RESOLUTIONS.iter().position(|known| *known == resolution);
-        let dinov2 = &self.dinov2[position.ok_or(SubjectError::Resolution(resolution))?];
+        let dinov2 = self.dinov2.get(&resolution).ok_or_else(|| SubjectError::Resolution {
+            wanted: resolution,
+            known: self.dinov2.keys().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        })?;
         let square = cover_and_crop(cutout, resolution as u32, resolution as u32)?;
         let image = to_unit_tensor(&square)?.unsqueeze(0)?; // (1, 3, resolution, resolution)
         let features = dinov2.forward(&self.input(&dinov2.prepare(&image)?)?)?;
@@ -124,7 +133,7 @@ mod tests {
     fn encoder() -> FeatureExtractor {
         let dinov2 = Dinov2::new(weights("dinov2"), &config("dinov2")).unwrap();
         let vae_encoder = FluxVaeEncoder::new(weights("flux-vae"), &config("flux-vae")).unwrap();
-        FeatureExtractor::new(&dinov2, vae_encoder).unwrap()
+        FeatureExtractor::new(&dinov2, vae_encoder, [64, 256, 512]).unwrap()
     }
 
     fn picture(width: u32, height: u32) -> RgbImage {
@@ -167,7 +176,8 @@ mod tests {
     #[test]
     fn other_resolutions_and_empty_pictures_are_refused() {
         let encoder = encoder();
-        assert!(matches!(encoder.encode(&picture(9, 9), 384), Err(SubjectError::Resolution(384))));
+        let error = encoder.encode(&picture(9, 9), 384).unwrap_err();
+        assert!(error.is_permanent() && error.to_string().contains("at 64, 256, 512 pixels, not at 384"), "{error}");
         assert!(matches!(encoder.encode(&RgbImage::new(0, 0), 256), Err(SubjectError::Image(_))));
     }
 }

@@ -9,10 +9,11 @@ use moka::{policy::EvictionPolicy, sync::Cache};
 
 use crate::{
     echogen::{
-        EchoGen, EchoGenConfig, PixelBudget, SampleError, SampleRequest, Sampler, SamplingOptions, Schedule,
-        ScheduleError, SubjectFeatures, is_ignored,
+        EchoGen, Rows, SampleError, SampleRequest, Sampler, Sampling, SamplingOptions, Schedule, ScheduleError,
+        Schedules, SubjectFeatures, is_ignored,
     },
     encoded_subject::EncodedSubject,
+    sizes::Sizes,
     t5::T5Encoder,
     text_encoder::{TextEncoder, TextEncoderError, load_tokenizer},
     visual_tokenizer::{TokenizerDecoder, to_rgb8},
@@ -53,14 +54,6 @@ pub enum GeneratorError {
     /// The model does not support the aspect ratio or the pixel budget.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
-    /// The bundle does not support this pixel budget.
-    #[error("the bundle makes no pictures of {budget} pixels; it offers {offered}")]
-    Budget {
-        /// The requested budget.
-        budget: PixelBudget,
-        /// The supported budgets.
-        offered: String,
-    },
     /// Sampling failed or was cancelled.
     #[error(transparent)]
     Sample(#[from] SampleError),
@@ -92,7 +85,7 @@ pub struct Generator {
     prompts: Cache<String, Tensor>,
     sampler: Sampler,
     decoder: TokenizerDecoder,
-    budgets: Vec<PixelBudget>,
+    schedules: Schedules,
     device: Device,
 }
 
@@ -100,8 +93,8 @@ impl Generator {
     /// Loads the networks of `bundle`. `dtype` is that of the large parts (float32 on the CPU). Conditions of prompts
     /// and subjects are cached across calls in at most `cache_bytes` bytes.
     pub fn load(bundle: &Bundle, device: &Device, dtype: DType, cache_bytes: usize) -> Result<Self, GeneratorError> {
-        let config: EchoGenConfig = bundle.config(Network::Transformer)?;
-        config.validate().map_err(SampleError::Invalid)?;
+        let Sizes { transformer: config, text_encoder: t5_config, tokenizer: tokenizer_config, schedules, .. } =
+            Sizes::of(bundle)?;
         let on = |dtype| (device, dtype);
         let model = bundle.load(
             Network::Transformer,
@@ -109,11 +102,9 @@ impl Generator {
             |name| is_ignored(&config, name),
             |vb| EchoGen::new(vb, &config, dtype),
         )?;
-        let tokenizer_config = bundle.config(Network::VisualTokenizer)?;
         let decoder = bundle.load(Network::VisualTokenizer, on(dtype), TokenizerDecoder::ignores, |vb| {
             TokenizerDecoder::new(vb, &tokenizer_config)
         })?;
-        let t5_config = bundle.config(Network::TextEncoder)?;
         let encoder =
             bundle.load(Network::TextEncoder, on(dtype), T5Encoder::is_ignored, |vb| T5Encoder::new(vb, &t5_config))?;
         let tokenizer = load_tokenizer(&bundle.tokenizer(Network::TextEncoder)?)?;
@@ -122,18 +113,14 @@ impl Generator {
             prompts: Cache::builder().max_capacity(KEPT_PROMPTS).eviction_policy(EvictionPolicy::lru()).build(),
             sampler: Sampler::new(model, cache_bytes),
             decoder,
-            budgets: budgets(bundle),
+            schedules,
             device: device.clone(),
         })
     }
 
-    /// Returns the schedule of a picture of about `budget` pixels with height = `h_div_w` · width.
-    pub fn schedule(&self, h_div_w: f64, budget: PixelBudget) -> Result<Schedule, GeneratorError> {
-        if !self.budgets.contains(&budget) {
-            let offered = self.budgets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            return Err(GeneratorError::Budget { budget, offered });
-        }
-        Ok(Schedule::nearest(h_div_w, budget)?)
+    /// Returns the schedules of the bundle's pixel budgets.
+    pub fn schedules(&self) -> &Schedules {
+        &self.schedules
     }
 
     /// Returns the bytes of key-value cache that one picture needs during sampling, over all its guidance rows.
@@ -147,8 +134,16 @@ impl Generator {
         &self.sampler
     }
 
-    /// Makes one picture for each request, all of one schedule. A picture does not depend on the others of its batch.
-    /// `observe` is called before each scale with its index and the number of scales, and may stop the batch.
+    /// Starts a batch of one picture for each request, all of one schedule. Its scales are then sampled one by one with
+    /// [`Sampling::step`], and its code sums decoded with [`decode`](Self::decode). A picture depends neither on the
+    /// others of its batch nor on what else is sampled between two scales.
+    pub fn start(&self, requests: &[ImageRequest], schedule: &Schedule) -> Result<Sampling, GeneratorError> {
+        let requests = requests.iter().map(|request| self.features(request)).collect::<Result<Vec<_>, _>>()?;
+        Ok(self.sampler.start(&requests, schedule, Rows::Needed)?)
+    }
+
+    /// Makes one picture for each request, all of one schedule, without a pause. The pictures are those of a batch that is
+    /// stepped. `observe` is called before each scale with its index and the number of scales, and may stop the batch.
     pub fn generate(
         &self,
         requests: &[ImageRequest],
@@ -187,8 +182,8 @@ impl Generator {
         Ok(features)
     }
 
-    /// Decodes summed codes (d, H, W) to a picture.
-    fn decode(&self, codes: &Tensor) -> Result<RgbImage, GeneratorError> {
+    /// Decodes a code sum (d, H, W), as [`Sampling::summed`] returns it, to a picture.
+    pub fn decode(&self, codes: &Tensor) -> Result<RgbImage, GeneratorError> {
         let picture = self.decoder.forward(&codes.unsqueeze(0)?.to_device(&self.device)?)?;
         let bytes = to_rgb8(&picture)?.squeeze(0)?; // (height, width, 3)
         let (height, width, _) = bytes.dims3()?;
@@ -201,14 +196,8 @@ impl Generator {
 impl std::fmt::Debug for Generator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Generator")
-            .field("budgets", &self.budgets)
+            .field("budgets", &self.schedules.budgets().collect::<Vec<_>>())
             .field("device", &self.device)
             .finish_non_exhaustive()
     }
-}
-
-/// Returns the pixel budgets listed in the bundle's manifest, smallest first.
-fn budgets(bundle: &Bundle) -> Vec<PixelBudget> {
-    let offered = &bundle.manifest().sampling.subject_resolution;
-    PixelBudget::ALL.into_iter().filter(|budget| offered.contains_key(&budget.to_string())).collect()
 }

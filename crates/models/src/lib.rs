@@ -9,6 +9,8 @@
 //! SAM) |
 //! | encode text | [`text_encoder`] ([`t5`]) |
 //! | select device and dtype, classify device errors | [`device`], [`device_fault`] |
+//! | reduce the weights of a bundle | [`reduced_weights`] |
+//! | read a bundle's sizes, plan the memory before loading | [`sizes`], [`plan`] |
 //! | attention, convolutions, norms, kernels | [`layers`]: the only module with device-specific kernels |
 //! | seeded random numbers | [`random`] |
 //!
@@ -32,12 +34,15 @@ pub mod grounding_dino;
 pub mod layers;
 pub mod masker;
 pub mod namer;
+pub mod plan;
 pub mod qwen2_5_vl;
 pub mod random;
+pub mod reduced_weights;
 pub mod sam;
+pub mod sizes;
 pub mod subject_finder;
 pub mod t5;
 pub mod text_encoder;
 pub mod visual_tokenizer;
 
-pub use candle_core::{DType, Device};
+pub use candle_core::{DType, Device, Tensor};

@@ -13,12 +13,13 @@
 //! the MLP's output projection `wo` is f32 too, because its results exceed the range of f16 in the large models.
 
 use candle_core::{D, DType, Device, Module, Result, Tensor, bail};
-use candle_nn::{Embedding, Linear, VarBuilder};
+use candle_nn::{Embedding, VarBuilder};
 use serde::Deserialize;
 
 use crate::layers::{
     CheckedMatmul,
     kernels::{self, Activation},
+    linear::Linear,
     norm::RmsNorm,
 };
 
@@ -135,10 +136,10 @@ impl SelfAttention {
     fn new(vb: VarBuilder, config: &T5Config) -> Result<Self> {
         let (width, inner) = (config.d_model, config.num_heads * config.d_kv);
         Ok(Self {
-            q: candle_nn::linear_no_bias(width, inner, vb.pp("q"))?,
-            k: candle_nn::linear_no_bias(width, inner, vb.pp("k"))?,
-            v: candle_nn::linear_no_bias(width, inner, vb.pp("v"))?,
-            o: candle_nn::linear_no_bias(inner, width, vb.pp("o"))?,
+            q: Linear::as_stored(vb.pp("q"), width, inner)?,
+            k: Linear::as_stored(vb.pp("k"), width, inner)?,
+            v: Linear::as_stored(vb.pp("v"), width, inner)?,
+            o: Linear::as_stored(vb.pp("o"), inner, width)?,
             heads: config.num_heads,
         })
     }
@@ -175,7 +176,7 @@ struct DenseReluDense {
 
 impl DenseReluDense {
     fn new(vb: VarBuilder, config: &T5Config) -> Result<Self> {
-        let linear = |name: &str| candle_nn::linear_no_bias(config.d_model, config.d_ff, vb.pp(name));
+        let linear = |name: &str| Linear::as_stored(vb.pp(name), config.d_model, config.d_ff);
         let wi = match config.feed_forward_proj {
             FeedForwardProjection::Relu => InnerProjection::Relu { wi: linear("wi")? },
             FeedForwardProjection::GatedGelu => {
@@ -183,9 +184,8 @@ impl DenseReluDense {
             }
         };
         let wo_dtype = if vb.dtype() == DType::F16 { DType::F32 } else { vb.dtype() };
-        let wo =
-            vb.pp("wo").get_with_hints_dtype((config.d_model, config.d_ff), "weight", Default::default(), wo_dtype)?;
-        Ok(Self { wi, wo: Linear::new(wo, None) })
+        let wo = Linear::as_stored(vb.pp("wo").to_dtype(wo_dtype), config.d_ff, config.d_model)?;
+        Ok(Self { wi, wo })
     }
 
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
@@ -195,7 +195,7 @@ impl DenseReluDense {
                 (kernels::activate(wi_0.forward(xs)?, None, Activation::GeluTanh)? * wi_1.forward(xs)?)?
             }
         };
-        self.wo.forward(&inner.to_dtype(self.wo.weight().dtype())?)
+        self.wo.forward(&inner)
     }
 }
 

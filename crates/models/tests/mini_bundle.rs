@@ -2,9 +2,6 @@
 //! describes the published files.
 #![allow(clippy::unwrap_used, reason = "a test panics where something is wrong")]
 
-#[path = "mini_bundle/transformer.rs"]
-mod transformer;
-
 use candle_core::{DType, Device};
 use candle_nn::VarBuilder;
 use echogen_checkpoint::Checkpoint;
@@ -12,11 +9,12 @@ use echogen_checkpoint::bundle::{Bundle, Network};
 use echogen_models::dinov2::{Dinov2, Dinov2Config};
 use echogen_models::echogen::{EchoGen, EchoGenConfig, is_ignored};
 use echogen_models::flux_vae::{FluxVaeConfig, FluxVaeEncoder};
+use echogen_models::plan::shapes;
+use echogen_models::sizes::Sizes;
 use echogen_models::t5::{T5Config, T5Encoder};
 use echogen_models::visual_tokenizer::{TokenizerConfig, TokenizerDecoder, TokenizerEncoder};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use transformer::{TransformerSizes, transformer_shapes};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -32,7 +30,7 @@ fn load<T>(bundle: &Bundle, network: Network, build: impl FnOnce(VarBuilder<'sta
     checkpoint.load(DType::F32, &Device::Cpu, |_| false, build).unwrap()
 }
 
-fn shapes(checkpoint: &Checkpoint) -> BTreeMap<String, Vec<usize>> {
+fn stored(checkpoint: &Checkpoint) -> BTreeMap<String, Vec<usize>> {
     checkpoint.names().map(|name| (name.to_owned(), checkpoint.shape(name).unwrap().to_vec())).collect()
 }
 
@@ -63,8 +61,14 @@ fn every_network_loads_strictly_from_the_mini_bundle() {
     let checkpoint = mini.checkpoint(Network::Transformer).unwrap();
     let ignored = |name: &str| is_ignored(&echogen, name);
     checkpoint.load(DType::F32, &Device::Cpu, ignored, |vb| EchoGen::new(vb, &echogen, DType::F32)).unwrap();
-    let sizes: TransformerSizes = mini.config(Network::Transformer).unwrap();
-    assert_eq!(shapes(&mini.checkpoint(Network::Transformer).unwrap()), transformer_shapes(&sizes));
+    assert_eq!(stored(&mini.checkpoint(Network::Transformer).unwrap()), shapes::transformer(&echogen));
+    assert_eq!(stored(&mini.checkpoint(Network::TextEncoder).unwrap()), shapes::text_encoder(&t5));
+    let mut decoder = stored(&mini.checkpoint(Network::VisualTokenizer).unwrap());
+    decoder.retain(|name, _| !TokenizerDecoder::ignores(name));
+    let bare =
+        |name: String| name.replace(".norm.", ".").replace(".conv.weight", ".weight").replace(".conv.bias", ".bias");
+    let decoder: BTreeMap<_, _> = decoder.into_iter().map(|(name, shape)| (bare(name), shape)).collect();
+    assert_eq!(decoder, shapes::tokenizer_decoder(&tokenizer));
     assert!(mini.tokenizer(Network::TextEncoder).unwrap().is_file());
 }
 
@@ -73,26 +77,19 @@ fn the_written_out_names_are_the_reference_models() {
     let fixture = root().join("tests/fixtures/echogen-tiny");
     let config = std::fs::read(fixture.join("config.json")).unwrap();
     let config: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&config).unwrap();
-    let sizes: TransformerSizes = serde_json::from_value(config["model"].clone()).unwrap();
+    let sizes: EchoGenConfig = serde_json::from_value(config["model"].clone()).unwrap();
     let reference = Checkpoint::open(&fixture.join("model.safetensors")).unwrap();
-    assert_eq!(transformer_shapes(&sizes), shapes(&reference));
+    assert_eq!(shapes::transformer(&sizes), stored(&reference));
 }
 
 #[test]
 fn sizes_of_neighbouring_networks_agree() {
     for bundle in [open("mini"), open("echogen-2b.toml")] {
-        let sizes: TransformerSizes = bundle.config(Network::Transformer).unwrap();
-        let t5: T5Config = bundle.config(Network::TextEncoder).unwrap();
-        let dinov2: Dinov2Config = bundle.config(Network::Dinov2).unwrap();
-        let vae: FluxVaeConfig = bundle.config(Network::FluxVae).unwrap();
-        let tokenizer: TokenizerConfig = bundle.config(Network::VisualTokenizer).unwrap();
-        assert_eq!(
-            (sizes.text_channels, sizes.semantic_dim, sizes.content_dim, sizes.bits),
-            (t5.d_model, dinov2.hidden_size, vae.latent_channels, tokenizer.bits)
-        );
-        let side = bundle.manifest().sampling.subject_resolution.values().max().copied().unwrap() as usize;
-        assert_eq!(sizes.content_len, (side / 8).pow(2));
-        assert_eq!(sizes.semantic_len, (side / 16).pow(2) + 1);
+        let sizes = Sizes::of(&bundle).unwrap();
+        let largest = sizes.subject_sides.values().max().copied().unwrap();
+        let subject = echogen_models::sizes::SubjectTokens::of_side(largest);
+        let transformer = &sizes.transformer;
+        assert_eq!((transformer.content_len, transformer.semantic_len), (subject.content, subject.patches + 1));
     }
 }
 

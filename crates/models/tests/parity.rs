@@ -22,11 +22,15 @@ mod sam;
 #[path = "../examples/parity/t5.rs"]
 mod t5;
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use candle_core::{DType, Device};
 use compare::{Comparison, Setup};
-use echogen_models::layers::{Kernels, with_kernels};
+use echogen_checkpoint::{Checkpoint, Form, WeightType, bundle::Network};
+use echogen_models::{
+    layers::{Kernels, with_kernels},
+    reduced_weights::weight_type,
+};
 
 type Run = fn(&Path, &Setup) -> anyhow::Result<Vec<Comparison>>;
 
@@ -83,4 +87,54 @@ parity!(masker, "sam", 7, sam::run);
 #[test]
 fn preprocess() {
     check("preprocess", 42, preprocess::run, Kernels::Own, DType::F32);
+}
+
+/// Compares a fixture with its weights in `dtype`, computed in `computed`.
+fn reduced(
+    name: &str,
+    network: Network,
+    dtype: WeightType,
+    computed: DType,
+    run: Run,
+) -> anyhow::Result<Vec<Comparison>> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name);
+    let folder = tempfile::tempdir()?;
+    for file in ["io.safetensors", "config.json", "reduced.json"] {
+        fs::copy(source.join(file), folder.path().join(file))?;
+    }
+    let form = |name: &str, shape: &[usize]| weight_type(network, name, shape, dtype).map_or(Form::AsStored, Form::of);
+    let checkpoint = Checkpoint::open(&source.join("model.safetensors"))?;
+    checkpoint.convert_each(&folder.path().join("model.safetensors"), false, &form, &mut |_, _| {})?;
+    run(folder.path(), &Setup { device: Device::Cpu, dtype: computed })
+}
+
+/// The largest root-mean-square error of the tensors whose name contains `part`, and how many there are.
+fn worst(comparisons: &[Comparison], part: &str) -> (f64, usize) {
+    let found: Vec<_> = comparisons.iter().filter(|comparison| comparison.tensor.contains(part)).collect();
+    (found.iter().map(|comparison| comparison.rms_rel).fold(0.0, f64::max), found.len())
+}
+
+/// Most rows of the fixtures do not divide into blocks, and are in bf16. Bounds are twice what was measured.
+#[test]
+fn the_error_of_8_bit_weights_is_known() -> anyhow::Result<()> {
+    let text = reduced("t5", Network::TextEncoder, WeightType::Q8_0, DType::F32, t5::run)?;
+    let (error, count) = worst(&text, "out.");
+    assert!(count >= 3 && error > 1e-4 && error < 0.02, "text encoder: {error}");
+    let transformer = reduced("echogen-tiny", Network::Transformer, WeightType::Q8_0, DType::F32, echogen::run)?;
+    let (error, count) = worst(&transformer, ".tf.");
+    assert!(count >= 3 && error > 1e-4 && error < 0.006, "transformer: {error}");
+    Ok(())
+}
+
+/// In bf16 the fixtures' own yardsticks hold as if the weights were in float32.
+#[test]
+fn weights_in_bf16_are_within_the_yardstick() -> anyhow::Result<()> {
+    for (name, network, run) in
+        [("t5", Network::TextEncoder, t5::run as Run), ("echogen-tiny", Network::Transformer, echogen::run)]
+    {
+        let comparisons = reduced(name, network, WeightType::Bf16, DType::BF16, run)?;
+        let past: Vec<_> = comparisons.iter().filter(|comparison| comparison.severity() > 1.0).collect();
+        assert!(comparisons.len() >= 6 && past.is_empty(), "{name}: {past:?}");
+    }
+    Ok(())
 }

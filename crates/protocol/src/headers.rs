@@ -79,7 +79,7 @@ const STAGE: &str = "echogen-stage";
 const REDELIVERIES: &str = "echogen-redeliveries";
 
 /// The size of a picture whose job leaves it to the bundle, in thousands of pixels: that of the published bundle's default.
-const SIZE_UNKNOWN: u32 = 1_049;
+const SIZE_UNKNOWN: u32 = 1_000;
 
 impl TaskHeaders {
     /// The header that carries [`TaskHeaders::traceparent`].

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::{
-    AspectRatio, Job, JobError, JobId,
+    AspectRatio, Job, JobError, JobId, PixelBudget,
     json::{self, Bounds, JsonError},
     limits,
     text::quoted,
@@ -157,6 +157,9 @@ fn check_format(value: &Value, schema: &Value, path: &str) -> Result<(), JobErro
             Some(text) => text.parse::<AspectRatio>().map(|_| ()),
             None => value.to_string().parse::<AspectRatio>().map(|_| ()),
         },
+        (Some(PixelBudget::FORMAT), Value::String(text)) => {
+            text.parse::<PixelBudget>().map(|_| ()).map_err(|fault| JobError::new(path, fault.message))
+        }
         _ => Ok(()),
     }
 }

@@ -1,11 +1,6 @@
 //! Counters of the sampler's batches.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::Instant,
-};
-
-use echogen_telemetry::metrics;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::CloseReason;
 
@@ -48,27 +43,5 @@ impl BatchCounters {
 
     pub(crate) fn note_failed(&self) {
         self.failed.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// Measures the scales of a batch for the metrics.
-#[derive(Debug, Default)]
-pub(crate) struct ScaleClock {
-    /// The scale that is being sampled, counted from 1, and when it started.
-    at: Option<(usize, Instant)>,
-}
-
-impl ScaleClock {
-    /// Records that the next scale begins.
-    pub(crate) fn next(&mut self) {
-        let scale = self.end().map_or(1, |scale| scale + 1);
-        self.at = Some((scale, Instant::now()));
-    }
-
-    /// Records that the last scale has ended; returns its number.
-    pub(crate) fn end(&mut self) -> Option<usize> {
-        let (scale, began) = self.at.take()?;
-        metrics().scale_sampled(scale, began.elapsed());
-        Some(scale)
     }
 }

@@ -1,14 +1,16 @@
-//! The inference thread: owns the networks and samples batches of requests.
+//! The inference thread: owns the networks and samples batches of requests, a step at a time.
 //!
-//! Whenever the networks are free, the thread takes the requests that have arrived and samples in one batch what its
-//! [`BatchScheduler`](crate::batch_scheduler::BatchScheduler) allows. A request whose caller no longer waits is
-//! dropped, before a batch or during it, without effect on the others. A failed batch does not show which request
+//! Before each step, one scale of a batch or the decoding of one picture, the thread takes the requests that have arrived and
+//! asks its [`StepScheduler`](crate::step_scheduler::StepScheduler) which batch is stepped, or which new one begins. So an
+//! interactive request waits for a step of a large batch, not for its end. A request whose caller no longer waits is dropped
+//! between two steps, without effect on the others, and its memory is free at once. A failed batch does not show which request
 //! caused the failure: each request is run again by itself, and only the one that caused it fails.
 
 mod batches;
 mod pending;
+mod running;
 
-use std::{ops::ControlFlow, sync::Arc, time::Instant};
+use std::{ops::Range, sync::Arc, time::Instant};
 
 use echogen_imaging::RgbImage;
 use echogen_models::{device_fault::is_device_fault, echogen::Schedule};
@@ -21,22 +23,35 @@ use crate::{BatchCounters, SampleError, SampleRequest, Sampled, SamplerConfig, b
 /// arrived can fill a batch. A waiting request is small; its subject's bytes are bounded by the worker's concurrency.
 const WAITING: usize = 65_536;
 
-/// The networks, which run on a thread of their own.
+/// The networks, which run on a thread of their own. They keep nothing of a batch but what is in its
+/// [`Sampling`](Self::Sampling), so several batches may be alive and be stepped in any order.
 pub trait BatchNetworks: Send + 'static {
     /// The decoded data that a request needs on the thread.
     type Subject;
 
+    /// The state of a batch between two scales, from which also the code sums so far can be read.
+    type Sampling;
+
+    /// All that is needed to decode one picture.
+    type Codes;
+
     /// Prepares a request. An error here is caused by the request itself.
     fn prepare(&mut self, request: &SampleRequest) -> Result<Self::Subject, SampleError>;
 
-    /// Samples one picture for each seed of each part, in their order. Calls `observe` before each scale; `observe`
-    /// may stop the batch.
-    fn sample(
-        &mut self,
-        parts: &[Part<'_, Self::Subject>],
-        schedule: &Schedule,
-        observe: &mut dyn FnMut() -> ControlFlow<()>,
-    ) -> Result<Vec<RgbImage>, SampleError>;
+    /// Starts a batch with one picture for each seed of each part, in their order.
+    fn start(&mut self, parts: &[Part<'_, Self::Subject>], schedule: &Schedule) -> Result<Self::Sampling, SampleError>;
+
+    /// Samples the next scale of all pictures. Called once for each scale of the schedule.
+    fn step(&mut self, sampling: &mut Self::Sampling) -> Result<(), SampleError>;
+
+    /// Removes pictures from a batch and frees their memory. The others keep their order.
+    fn remove(&mut self, sampling: &mut Self::Sampling, pictures: Range<usize>);
+
+    /// Returns what is needed to decode each picture, after the last scale.
+    fn finish(&mut self, sampling: &Self::Sampling) -> Result<Vec<Self::Codes>, SampleError>;
+
+    /// Decodes one picture.
+    fn decode(&mut self, codes: &Self::Codes) -> Result<RgbImage, SampleError>;
 }
 
 /// A request's share of a batch.
@@ -61,12 +76,12 @@ impl BatchThread {
     pub fn start(name: &str, config: &SamplerConfig, networks: impl BatchNetworks) -> std::io::Result<Self> {
         let limits = Limits {
             max_images: config.max_batch.max(1),
-            max_kv_bytes: config.max_kv_bytes,
+            max_kv_bytes: config.kv_bytes(),
             max_wait: config.max_wait(),
         };
         let counters = Arc::<BatchCounters>::default();
-        let batches = Batches::new(name, limits, networks, Arc::clone(&counters));
-        let body = move |requests| batches.run(&requests);
+        let (thread, noted) = (name.to_owned(), Arc::clone(&counters));
+        let body = move |requests| Batches::new(thread, limits, networks, noted).run(&requests);
         Ok(Self { thread: InferenceThread::start_loop(name, WAITING, is_device_fault, body)?, counters })
     }
 

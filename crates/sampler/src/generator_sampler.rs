@@ -1,16 +1,18 @@
 //! [`ImageSampler`] on the networks of a model bundle.
 
-use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use async_trait::async_trait;
 use echogen_checkpoint::bundle::{Bundle, SamplingDefaults};
 use echogen_imaging::RgbImage;
 use echogen_models::{
-    echogen::{self, Schedule},
+    Tensor,
+    echogen::{self, Sampling, Schedule, ScheduleError},
     encoded_subject::EncodedSubject,
     generator::{Generator, GeneratorError, ImageRequest},
+    plan::{BatchSizes, MemoryPlan},
 };
-use echogen_protocol::{Job, Parameters, PerScale, PixelBudget, SubjectKeys};
+use echogen_protocol::{Job, Parameters, PerScale, SubjectKeys};
 use echogen_worker::InferenceError;
 
 use crate::{
@@ -27,7 +29,9 @@ pub struct GeneratorSampler {
     pub(crate) subjects: SubjectKeys,
     models: BTreeMap<String, String>,
     pub(crate) generator: Arc<Generator>,
-    max_batch_tokens: usize,
+    max_batch_tokens: Option<usize>,
+    /// How many pictures fit into a batch; empty without a plan.
+    batch_sizes: BatchSizes,
     thread: BatchThread,
 }
 
@@ -47,8 +51,14 @@ impl GeneratorSampler {
         };
         let thread = BatchThread::start("sampler-networks", config, networks)?;
         let (bundle, defaults) = (bundle.name().to_owned(), bundle.manifest().sampling.clone());
-        let max_batch_tokens = config.max_batch_tokens;
-        Ok(Self { bundle, defaults, subjects, models, generator, max_batch_tokens, thread })
+        let (max_batch_tokens, batch_sizes) = (Some(config.batch_tokens()), BatchSizes::default());
+        Ok(Self { bundle, defaults, subjects, models, generator, max_batch_tokens, batch_sizes, thread })
+    }
+
+    /// Returns the sampler with a plan's limits of a batch.
+    #[must_use]
+    pub fn with_plan(self, plan: &MemoryPlan) -> Self {
+        Self { max_batch_tokens: plan.limits.max_batch_tokens, batch_sizes: BatchSizes::of(plan), ..self }
     }
 
     /// Returns the counters of the batches run so far.
@@ -62,7 +72,8 @@ impl ImageSampler for GeneratorSampler {
     fn plan(&self, job: &Job) -> Result<Parameters, SampleError> {
         self.subjects.resolution(job).map_err(SampleError::Unsupported)?;
         let pixel_budget = self.subjects.pixel_budget(job);
-        let schedule = schedule(job.aspect_ratio.width_to_height(), pixel_budget)?;
+        let h_div_w = 1.0 / job.aspect_ratio.width_to_height();
+        let schedule = self.generator.schedules().nearest(h_div_w, pixel_budget.as_str()).map_err(unsupported)?;
         let (height, width) = schedule.pixels();
         let or = |given: &Option<PerScale>, default: f64| given.clone().unwrap_or(PerScale::All(default));
         let parameters = Parameters {
@@ -87,10 +98,15 @@ impl ImageSampler for GeneratorSampler {
 
     async fn sample(&self, request: SampleRequest) -> Result<Sampled, SampleError> {
         let parameters = &request.parameters;
-        let width_to_height = f64::from(parameters.width) / f64::from(parameters.height);
-        let schedule = schedule(width_to_height, parameters.pixel_budget)?;
-        let kv_bytes = self.generator.kv_cache_bytes(&schedule, &options(parameters)) as u64;
-        let max_images = (self.max_batch_tokens / schedule.image_tokens().max(1)).max(1);
+        let size = (parameters.height as usize, parameters.width as usize);
+        let schedule = self.generator.schedules().of_pixels(size, parameters.pixel_budget.as_str());
+        let schedule = schedule.map_err(unsupported)?;
+        let options = options(parameters);
+        let kv_bytes = self.generator.kv_cache_bytes(&schedule, &options) as u64;
+        let rows = options.row_scales(schedule.scales().len()).into_iter().filter(|scales| *scales > 0).count();
+        let that_fit = self.batch_sizes.pictures(parameters.pixel_budget.as_str(), rows).unwrap_or(usize::MAX);
+        let by_tokens = self.max_batch_tokens.map_or(usize::MAX, |most| most / schedule.image_tokens().max(1));
+        let max_images = that_fit.min(by_tokens).max(1);
         self.thread.ask(request, schedule, kv_bytes, max_images).await
     }
 
@@ -120,24 +136,36 @@ struct SamplerNetworks {
 
 impl BatchNetworks for SamplerNetworks {
     type Subject = Arc<EncodedSubject>;
+    type Sampling = Sampling;
+    type Codes = Tensor;
 
     fn prepare(&mut self, request: &SampleRequest) -> Result<Arc<EncodedSubject>, SampleError> {
         let subject = self.subjects.get_or_decode(&request.subject_key, &request.subject, EncodedSubject::from_bytes);
         subject.map_err(|error| SampleError::BadSubject(error.into()))
     }
 
-    fn sample(
-        &mut self,
-        parts: &[Part<'_, Arc<EncodedSubject>>],
-        schedule: &Schedule,
-        observe: &mut dyn FnMut() -> ControlFlow<()>,
-    ) -> Result<Vec<RgbImage>, SampleError> {
+    fn start(&mut self, parts: &[Part<'_, Arc<EncodedSubject>>], schedule: &Schedule) -> Result<Sampling, SampleError> {
         let images = parts.iter().flat_map(|part| {
             let seeds = part.seeds.iter();
             seeds.map(|seed| image_request(&part.request.parameters, part.subject, *seed))
         });
-        let images: Vec<ImageRequest> = images.collect();
-        Ok(self.generator.generate(&images, schedule, |_, _| observe())?)
+        Ok(self.generator.start(&images.collect::<Vec<ImageRequest>>(), schedule)?)
+    }
+
+    fn step(&mut self, sampling: &mut Sampling) -> Result<(), SampleError> {
+        Ok(sampling.step().map_err(GeneratorError::from)?)
+    }
+
+    fn remove(&mut self, sampling: &mut Sampling, pictures: Range<usize>) {
+        sampling.remove(pictures);
+    }
+
+    fn finish(&mut self, sampling: &Sampling) -> Result<Vec<Tensor>, SampleError> {
+        Ok(sampling.summed().map_err(GeneratorError::from)?)
+    }
+
+    fn decode(&mut self, codes: &Tensor) -> Result<RgbImage, SampleError> {
+        Ok(self.generator.decode(codes)?)
     }
 }
 
@@ -168,37 +196,6 @@ fn per_scale(numbers: &PerScale) -> echogen::PerScale {
     }
 }
 
-fn schedule(width_to_height: f64, budget: PixelBudget) -> Result<Schedule, SampleError> {
-    let budget = match budget {
-        PixelBudget::M0_004 => echogen::PixelBudget::M0_004,
-        PixelBudget::M0_06 => echogen::PixelBudget::M0_06,
-        PixelBudget::M0_25 => echogen::PixelBudget::M0_25,
-        PixelBudget::M0_60 => echogen::PixelBudget::M0_60,
-        PixelBudget::M1 => echogen::PixelBudget::M1,
-    };
-    Schedule::nearest(1.0 / width_to_height, budget).map_err(|error| SampleError::Unsupported(error.to_string()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_shape_that_is_planned_is_the_shape_that_is_sampled() {
-        let published = [PixelBudget::M0_06, PixelBudget::M0_25, PixelBudget::M0_60, PixelBudget::M1];
-        for budget in published.into_iter().chain([PixelBudget::M0_004]) {
-            for hundredths in 34..300 {
-                let planned = schedule(f64::from(hundredths) / 100.0, budget).unwrap();
-                let (height, width) = planned.pixels();
-                let sampled = schedule(width as f64 / height as f64, budget).unwrap();
-                assert_eq!(planned.scales(), sampled.scales(), "{hundredths}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_wide_job_makes_a_wide_picture() {
-        let (height, width) = schedule(16.0 / 9.0, PixelBudget::M0_06).unwrap().pixels();
-        assert!(width > height, "{width} x {height}");
-    }
+fn unsupported(error: ScheduleError) -> SampleError {
+    SampleError::Unsupported(error.to_string())
 }

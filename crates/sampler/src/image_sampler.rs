@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use echogen_imaging::RgbImage;
 use echogen_ports::{Fault, FaultKind};
-use echogen_protocol::{Job, Parameters};
+use echogen_protocol::{Job, Lane, Parameters};
 use tokio::sync::mpsc;
 use tracing::debug;
 
@@ -36,9 +36,11 @@ pub struct SampleRequest {
     pub subject_key: String,
     /// The encoded subject as the encoder stored it.
     pub subject: Bytes,
+    /// The lane of the queue that the job came from.
+    pub lane: Lane,
     /// Whether the pictures must not share a batch with another job's.
     pub alone: bool,
-    /// Receives a message before every scale, and after a batch that left pictures for another one.
+    /// Receives a message before every step, and when the pictures wait for other batches.
     pub progress: mpsc::UnboundedSender<Step>,
     /// Receives the pictures, each as soon as it is made.
     pub made: mpsc::UnboundedSender<Made>,
@@ -54,6 +56,11 @@ pub struct Made {
 }
 
 impl SampleRequest {
+    /// Whether it is to be preferred to requests that are not.
+    pub(crate) fn is_interactive(&self) -> bool {
+        self.lane == Lane::Interactive
+    }
+
     /// Tells the caller what happens.
     pub fn report(&self, step: Step) {
         if self.progress.send(step).is_err() {
@@ -74,7 +81,9 @@ impl SampleRequest {
 pub enum Step {
     /// The next scale begins.
     Scale(ScaleDone),
-    /// The rest of the pictures waits for another batch, behind other requests.
+    /// The scales are sampled, and the next picture is decoded.
+    Decode,
+    /// The pictures wait for the steps of other batches, or those that have not begun for a batch.
     Waits,
 }
 

@@ -13,6 +13,7 @@ mod config;
 mod generator_sampler;
 mod image_sampler;
 mod job_pictures;
+mod step_scheduler;
 mod subject_cache;
 mod warm_up;
 
@@ -126,6 +127,7 @@ impl Sampler {
             seeds: missing.iter().map(|index| pictures.seed(*index)).collect(),
             subject_key: key.as_str().to_owned(),
             subject,
+            lane: context.metadata.lane.unwrap_or(job.lane),
             alone: context.alone,
             progress,
             made,
@@ -138,7 +140,7 @@ impl Sampler {
             tokio::select! {
                 // Progress is polled first, so that no scale is published after sampling has ended.
                 biased;
-                // The next scale begins, or the rest waits for another batch. When the sender is dropped, this arm is
+                // The next step begins, or the pictures wait for other batches. When the sender is dropped, this arm is
                 // disabled and the others remain.
                 Some(step) = steps.recv() => match step {
                     Step::Scale(scale) => {
@@ -148,7 +150,8 @@ impl Sampler {
                         }
                         is_first = false;
                     }
-                    // Under load a large job waits long between its batches, and nothing is wrong with it.
+                    Step::Decode => context.begin(),
+                    // Under load a large job waits long for its turns, and nothing is wrong with it.
                     Step::Waits => context.wait(),
                 },
                 // A picture is stored. One note for all that were made together.

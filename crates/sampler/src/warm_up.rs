@@ -31,6 +31,7 @@ impl GeneratorSampler {
             seeds: vec![0],
             subject_key: SUBJECT_KEY.to_owned(),
             subject: subject.into(),
+            lane: job.lane,
             alone: true,
             progress,
             made,

@@ -98,10 +98,14 @@ impl Bench {
     }
 
     async fn files(&self) -> Vec<Vec<u8>> {
+        self.files_of(&jobs()).await
+    }
+
+    async fn files_of(&self, jobs: &[Job]) -> Vec<Vec<u8>> {
         let mut files = Vec::new();
-        for job in jobs() {
+        for job in jobs {
             for index in 0..job.seeds.values().len() {
-                let key = ObjectKey::new(layout::result_image_key(&job, index)).expect("a key");
+                let key = ObjectKey::new(layout::result_image_key(job, index)).expect("a key");
                 let bytes = self.pictures.get(&key, MAX_BYTES).await.expect("the twin answers");
                 files.push(bytes.expect("the picture stands").to_vec());
             }
@@ -129,8 +133,40 @@ async fn a_jobs_bytes_are_the_same_alone_and_in_any_batch() {
 }
 
 #[tokio::test]
+async fn a_jobs_bytes_are_the_same_whatever_is_sampled_between_its_scales() {
+    let subject = subject();
+    let mut all = jobs();
+    all.iter_mut().for_each(|job| job.lane = Lane::Interactive);
+    all.push(Job { id: JobId("large".into()), seeds: Seeds::List((10..58).collect()), ..jobs().remove(0) });
+    let alone = bench(&SamplerConfig { max_batch: 1, ..SamplerConfig::default() }, &subject).await;
+    for job in &all {
+        alone.run(job).await;
+    }
+    let config = SamplerConfig { max_batch: 64, max_wait_seconds: 0.0, ..SamplerConfig::default() };
+    let bench = bench(&config, &subject).await;
+    let mut events = bench.broker.subscribe("job").await.expect("the twin takes listeners");
+    let (small, large) = all.split_at(4);
+    let ended = std::sync::Mutex::new(Vec::new());
+    let run = async |job: &Job| {
+        bench.run(job).await;
+        ended.lock().expect("no panic").push(job.id.clone());
+    };
+    let interactive = async {
+        let first = events.next().await.and_then(|event| event.to_job()).expect("sampling has begun");
+        assert_eq!(first.kind, EventKind::Sampling);
+        for job in small {
+            run(job).await;
+        }
+    };
+    tokio::join!(run(&large[0]), interactive);
+    assert_eq!(ended.into_inner().expect("no panic").last(), Some(&large[0].id), "the small ones came between");
+    assert_eq!(bench.networks.batches().batches(), 5, "the large job was one batch");
+    assert!(alone.files_of(&all).await == bench.files_of(&all).await, "every byte is the same");
+}
+
+#[tokio::test]
 async fn the_memory_of_the_key_value_caches_bounds_a_batch() {
-    let config = SamplerConfig { max_kv_bytes: 1, ..SamplerConfig::default() };
+    let config = SamplerConfig { max_kv_bytes: Some(1), ..SamplerConfig::default() };
     let bench = bench(&config, &subject()).await;
     bench.run(&jobs()[1]).await;
     let batches = bench.networks.batches();

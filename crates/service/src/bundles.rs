@@ -1,6 +1,9 @@
 //! Finds the model bundle that the settings name, and opens the device.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
 
 use echogen_checkpoint::bundle::Bundle;
 use echogen_models::device::Compute;
@@ -14,7 +17,7 @@ impl ModelConfig {
         Bundle::find(&self.bundle, &folders).map_err(|error| Failure::usage(error.to_string()))
     }
 
-    /// Sets the number of threads and opens the device; called once in a process.
+    /// Sets the number of threads and opens the device: once for each thread that computes.
     pub fn compute(&self) -> Result<Compute, Failure> {
         if let Some(threads) = self.threads {
             use_threads(usize::from(threads))?;
@@ -32,10 +35,30 @@ pub fn bundle_folders(given: Option<&Path>) -> Vec<PathBuf> {
     }
 }
 
-/// Sets the size of rayon's global thread pool, on which the networks compute.
+/// Sets the size of rayon's global thread pool, on which the networks compute, at the first call.
 fn use_threads(threads: usize) -> Result<(), Failure> {
+    static IS_SET: Mutex<bool> = Mutex::new(false);
+    let mut is_set = IS_SET.lock().unwrap_or_else(PoisonError::into_inner);
+    if *is_set {
+        return Ok(());
+    }
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build_global()
-        .map_err(|error| Failure::usage(format!("cannot use {threads} threads: {error}; leave model.threads out")))
+        .map_err(|error| Failure::usage(format!("cannot use {threads} threads: {error}; leave model.threads out")))?;
+    *is_set = true;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_group_of_networks_opens_its_device() {
+        let config = ModelConfig { threads: Some(1), ..ModelConfig::default() };
+        for _ in 0..3 {
+            config.compute().unwrap();
+        }
+    }
 }

@@ -10,7 +10,7 @@ use echogen_telemetry::health;
 pub enum Exit {
     /// No error.
     Success,
-    /// At least one job failed.
+    /// At least one job failed, or what was asked about does not fit.
     JobFailed,
     /// The command, a file or the configuration is wrong; nothing was run.
     Usage,

@@ -88,12 +88,15 @@ const LANES: [&str; Lane::NAMES.len() + 1] = and_one(&Lane::NAMES, ALL_LANES);
 const ROLES_AND_CANARY: [&str; RoleName::NAMES.len() + 1] = and_one(&RoleName::NAMES, CANARY);
 const OBJECT_KIND: Label = Label::Of("kind", OBJECT_KINDS);
 const OPERATION: Label = Label::Of("operation", &["get", "put", "put_if_absent", "exists", "delete"]);
-const SCALE: Label = Label::Open("scale", "the scale's number, from 1");
+const SCALE: Label = Label::Open("scale", "the scale's number, from 1, or `conditions` or `decode`");
+const JOB_LANE: Label = Label::Of("lane", &Lane::NAMES);
 
 const TASK_SECONDS: &[f64] =
     &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
 const WAIT_SECONDS: &[f64] = &[0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 86_400.0];
 const SCALE_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+const TURN_SECONDS: &[f64] =
+    &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0];
 const STORE_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 const BATCH_IMAGES: &[f64] = &[1.0, 2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0];
 
@@ -171,7 +174,7 @@ const BATCH_SIZE: Metric =
     histogram("echogen_batch_size", BATCH_IMAGES, &[], "Images of a batch, one value for each batch.").of(&[SAMPLER]);
 const BATCHES: Metric = counter(
     "echogen_batches_total",
-    &[Label::Of("reason", &["full", "waited", "memory", "shape", "alone", "shutdown", "other"])],
+    &[Label::Of("reason", &["full", "waited", "memory", "shape", "alone", "turn", "shutdown", "other"])],
     "Batches, by the reason why they accept no further image.",
 )
 .of(&[SAMPLER]);
@@ -179,13 +182,23 @@ const SCALE_TIME: Metric = histogram(
     "echogen_scale_seconds",
     SCALE_SECONDS,
     &[SCALE],
-    "Seconds that a batch spent on a scale; the last scale includes decoding the images.",
+    "Seconds that the networks spent on a step of a batch: the conditions, a scale, or decoding one image.",
 )
 .of(&[SAMPLER]);
-const KV_CACHE: Metric = gauge(
-    "echogen_kv_cache_bytes",
+const KV_CACHE: Metric =
+    gauge("echogen_kv_cache_bytes", &[], "Bytes that the key-value caches of all batches in progress may take.")
+        .of(&[SAMPLER]);
+const BATCHES_ALIVE: Metric = gauge(
+    "echogen_batches_in_progress",
     &[],
-    "Bytes that the key-value caches of the current batch may take; 0 between batches.",
+    "Batches that have begun and not ended; they take turns, one step at a time.",
+)
+.of(&[SAMPLER]);
+const TURN_WAIT: Metric = histogram(
+    "echogen_turn_wait_seconds",
+    TURN_SECONDS,
+    &[JOB_LANE],
+    "Seconds that a job in the sampler waited for the networks, one value for each step of its batches.",
 )
 .of(&[SAMPLER]);
 const STORE_REQUESTS: Metric = counter(
@@ -282,6 +295,8 @@ pub const LIST: &[Metric] = &[
     BATCHES,
     SCALE_TIME,
     KV_CACHE,
+    BATCHES_ALIVE,
+    TURN_WAIT,
     STORE_REQUESTS,
     STORE_TIME,
     CONSUMING,

@@ -1,5 +1,7 @@
 //! The schema of a bundle's TOML file. Unknown fields are rejected, so a misspelt field is not silently a default.
 
+use super::schedule::ScheduleTable;
+use echogen_protocol::PixelBudget;
 use echogen_protocol::text::{one_line, quoted};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,6 +11,16 @@ use std::path::{Component, Path};
 const MAX_NAME_BYTES: usize = 128;
 /// Maximum length in bytes of each text that describes a file.
 const MAX_TEXT_BYTES: usize = 255;
+
+/// A subject's side is a multiple of this many pixels: DINOv2 sees 7/8 of them in patches of 14, the autoencoder cells of 8.
+const SUBJECT_STEP: u32 = 16;
+/// Greatest side of a subject in pixels. The published maximum is 512; features grow with the square.
+const MAX_SUBJECT_SIDE: u32 = 1_024;
+
+/// Whether subjects can be encoded at that many pixels along a side.
+pub fn is_subject_side(side: u32) -> bool {
+    (1..=MAX_SUBJECT_SIDE).contains(&side) && side.is_multiple_of(SUBJECT_STEP)
+}
 
 /// A bundle's manifest: description, sampling defaults and networks.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -22,6 +34,9 @@ pub struct Manifest {
     pub licence: String,
     /// Defaults for jobs that do not set their own parameters.
     pub sampling: SamplingDefaults,
+    /// Sizes of pictures, and the scales at which they are sampled.
+    #[serde(default, skip_serializing_if = "ScheduleTable::is_published")]
+    pub schedule: ScheduleTable,
     /// Encodes the prompt as text features.
     pub text_encoder: NetworkManifest,
     /// Encodes the subject picture as semantic features.
@@ -59,13 +74,12 @@ pub struct SamplingDefaults {
     pub top_p: f64,
     /// Seed of jobs that do not set one.
     pub seed: u64,
-    /// Pixel budget of jobs that do not set one, by its name in the schedule table: "0.004M", "0.06M", "0.25M",
-    /// "0.60M", "1M".
-    pub pixel_budget: String,
+    /// Pixel budget of jobs that do not set one.
+    pub pixel_budget: PixelBudget,
     /// Height divided by width for jobs that set no aspect ratio.
     pub height_to_width: f64,
     /// For each supported pixel budget, the side in pixels at which the subject picture is encoded.
-    pub subject_resolution: BTreeMap<String, u32>,
+    pub subject_resolution: BTreeMap<PixelBudget, u32>,
 }
 
 /// One network: its architecture and its files.
@@ -217,7 +231,8 @@ impl Manifest {
         if self.name.len() > MAX_NAME_BYTES {
             return Err(format!("name has {} characters; the limit is {MAX_NAME_BYTES}", self.name.len()));
         }
-        self.sampling.check()?;
+        self.schedule.check()?;
+        self.sampling.check(&self.schedule)?;
         let mut paths = BTreeSet::new();
         for (network, table) in self.networks() {
             table.check(&mut paths).map_err(|reason| format!("{network}: {reason}"))?;
@@ -227,19 +242,25 @@ impl Manifest {
 }
 
 impl SamplingDefaults {
-    fn check(&self) -> Result<(), String> {
-        let known = ["0.004M", "0.06M", "0.25M", "0.60M", "1M"];
-        if let Some(budget) = self.subject_resolution.keys().find(|budget| !known.contains(&budget.as_str())) {
-            let budget = quoted(budget);
-            return Err(format!("sampling.subject_resolution: {budget} is none of {}", known.join(", ")));
-        }
-        if let Some((budget, side)) = self.subject_resolution.iter().find(|(_, side)| ![64, 256, 512].contains(*side)) {
+    fn check(&self, schedule: &ScheduleTable) -> Result<(), String> {
+        if let Some(budget) = self.subject_resolution.keys().find(|budget| !schedule.budgets.contains_key(budget)) {
+            let known = schedule.budgets.keys().map(PixelBudget::as_str).collect::<Vec<_>>().join(", ");
             return Err(format!(
-                "sampling.subject_resolution: {budget} has {side}; subjects are 64, 256 or 512 pixels"
+                "sampling.subject_resolution: {budget} is none of {known}, which schedule.budgets has"
+            ));
+        }
+        if let Some((budget, side)) = self.subject_resolution.iter().find(|(_, side)| !is_subject_side(**side)) {
+            return Err(format!(
+                "sampling.subject_resolution: {budget} has {side}; give a multiple of {SUBJECT_STEP} up to {MAX_SUBJECT_SIDE} \
+                 pixels"
             ));
         }
         if !self.subject_resolution.contains_key(&self.pixel_budget) {
-            return Err(format!("sampling.pixel_budget {} has no subject_resolution", quoted(&self.pixel_budget)));
+            let known = self.subject_resolution.keys().map(PixelBudget::as_str).collect::<Vec<_>>().join(", ");
+            return Err(format!(
+                "sampling.pixel_budget: {} has no subject_resolution; add it there, or give one of: {known}",
+                self.pixel_budget
+            ));
         }
         let finite = [self.guidance_text, self.guidance_subject].iter().all(|value| value.is_finite());
         let positive = [self.temperature, self.height_to_width].iter().all(|value| value.is_finite() && *value > 0.0);

@@ -6,17 +6,21 @@
 //! downloads nothing; the command line does.
 
 mod check;
+mod convert;
 mod error;
 mod lock;
 mod manifest;
+mod schedule;
 mod search;
 #[cfg(test)]
 mod tests;
 
 pub use check::{Compared, VerifiedFile};
+pub use convert::FormOf;
 pub use error::BundleError;
 pub use lock::LOCK_FILE;
-pub use manifest::{FileManifest, Manifest, Network, NetworkManifest, SamplingDefaults};
+pub use manifest::{FileManifest, Manifest, Network, NetworkManifest, SamplingDefaults, is_subject_side};
+pub use schedule::{ScheduleTable, ShapeTable};
 pub use search::installed;
 
 use crate::Checkpoint;

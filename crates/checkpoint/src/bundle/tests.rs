@@ -88,8 +88,8 @@ fn bad_manifests_are_refused() {
         (HEAD.replace("top_k = 900", "top_k = 0"), "top_k"),
         (HEAD.replace("top_p = 0.97", "top_p = 1.5"), "top_p"),
         (HEAD.replace("pixel_budget = \"0.06M\"", "pixel_budget = \"1M\""), "has no subject_resolution"),
-        (HEAD.replace("{ \"0.06M\" = 256 }", "{ \"2M\" = 256 }"), "is none of"),
-        (HEAD.replace("= 256 }", "= 300 }"), "64, 256 or 512"),
+        (HEAD.replace("{ \"0.06M\" = 256 }", "{ \"2M\" = 256 }"), "is none of 0.004M, 0.06M"),
+        (HEAD.replace("= 256 }", "= 300 }"), "multiple of 16 up to 1024"),
         (HEAD.replace("name = \"tiny\"", "name = \"../tiny\""), "must be letters"),
     ];
     for (head, expected) in cases {

@@ -6,6 +6,7 @@ mod convert;
 #[cfg(test)]
 mod hub_twin;
 mod list;
+mod plan;
 mod pull;
 mod show;
 #[cfg(test)]
@@ -14,7 +15,7 @@ mod verify;
 
 use anyhow::Context;
 use echogen_checkpoint::bundle::{Bundle, Network};
-use echogen_service::{Exit, bundle_folders, config::ModelConfig};
+use echogen_service::{Exit, bundle_folders, config::ServiceConfig};
 use serde::Serialize;
 use std::io::Write;
 use std::path::PathBuf;
@@ -29,6 +30,9 @@ pub(crate) enum ModelsCommand {
         /// Name of a bundle, or path of its TOML file or folder
         bundle: String,
     },
+    /// Show what of a bundle fits into a device's memory, and the limits of batches that follow
+    #[command(after_help = PLAN_HELP)]
+    Plan(plan::PlanArguments),
     /// Fetch a bundle's files from their hub; resumes an interrupted run
     #[command(after_help = PULL_HELP)]
     Pull(pull::PullArguments),
@@ -37,10 +41,21 @@ pub(crate) enum ModelsCommand {
         /// Name of a bundle, or path of its TOML file or folder
         bundle: String,
     },
-    /// Rewrite a checkpoint (.pth, .bin, sharded or not) as one .safetensors file
+    /// Write a bundle with its weights in another type, or a checkpoint (.pth, .bin, sharded or not) as one .safetensors file
     #[command(after_help = CONVERT_HELP)]
     Convert(convert::ConvertArguments),
 }
+
+const PLAN_HELP: &str = "\
+Examples:
+  This machine:
+    echogen models plan mini
+  A GPU that is only described, without the weights:
+    echogen models plan echogen-2b --memory 40GiB
+  Another size, by its TOML file alone:
+    echogen models plan my-size.toml --memory 24GB --dtype f16
+
+The exit code is 1 if a picture of the bundle's default size does not fit.";
 
 const PULL_HELP: &str = "\
 Examples:
@@ -56,6 +71,10 @@ bundle.lock.toml.";
 
 const CONVERT_HELP: &str = "\
 Examples:
+  A bundle for GPUs, in half the space and loaded in half the time:
+    echogen models convert echogen-2b bundles/echogen-2b-bf16 --dtype bf16
+  The same for a small GPU: the linear layers of transformer and text encoder in 8 bits, the rest in bf16:
+    echogen models convert echogen-2b bundles/echogen-2b-q8_0 --dtype q8_0
   The EchoGen checkpoint, without its outer dictionaries, in half the space:
     echogen models convert echogen_2b.pth echogen_2b.safetensors --prefix trainer.gpt_fsdp --dtype bf16
   A sharded checkpoint into one file:
@@ -67,25 +86,28 @@ Examples:
 ///
 /// # Errors
 /// There is no such bundle, a file cannot be read, fetched or written, or standard output is closed.
-pub(crate) fn run(command: &ModelsCommand, config: &ModelConfig, json: bool) -> anyhow::Result<Exit> {
+pub(crate) fn run(command: &ModelsCommand, config: &ServiceConfig, json: bool) -> anyhow::Result<Exit> {
     let mut output = Output { writer: &mut std::io::stdout().lock(), json };
-    run_with(command, &bundle_folders(config.bundles.as_deref()), config, &mut output)
+    run_with(command, &bundle_folders(config.model.bundles.as_deref()), config, &mut output)
 }
 
 fn run_with(
     command: &ModelsCommand,
     folders: &[PathBuf],
-    config: &ModelConfig,
+    config: &ServiceConfig,
     output: &mut Output,
 ) -> anyhow::Result<Exit> {
     match command {
         ModelsCommand::List => list::list(folders, output),
         ModelsCommand::Show { bundle } => show::show(&Bundle::find(bundle, folders)?, output),
+        ModelsCommand::Plan(arguments) => {
+            plan::plan(&Bundle::find(&arguments.bundle, folders)?, arguments, config, output)
+        }
         ModelsCommand::Pull(arguments) => {
-            pull::pull(&Bundle::find(&arguments.bundle, folders)?, arguments, config, output)
+            pull::pull(&Bundle::find(&arguments.bundle, folders)?, arguments, &config.model, output)
         }
         ModelsCommand::Verify { bundle } => verify::verify(&Bundle::find(bundle, folders)?, output),
-        ModelsCommand::Convert(arguments) => convert::convert(arguments, output),
+        ModelsCommand::Convert(arguments) => convert::convert(arguments, folders, output),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::hub_twin::{HubTwin, Served, sum};
 use super::*;
 use clap::Parser;
+use echogen_service::config::ModelConfig;
 use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
@@ -25,7 +26,8 @@ fn run_on(arguments: &[&str], folders: &[PathBuf], config: &ModelConfig, json: b
     let line = CommandLine::try_parse_from([&["models"], arguments].concat()).map_err(|error| error.to_string())?;
     let mut written = Vec::new();
     let mut output = Output { writer: &mut written, json };
-    let exit = run_with(&line.command, folders, config, &mut output).map_err(|error| format!("{error:#}"))?;
+    let config = ServiceConfig { model: config.clone(), ..ServiceConfig::default() };
+    let exit = run_with(&line.command, folders, &config, &mut output).map_err(|error| format!("{error:#}"))?;
     Ok((String::from_utf8(written).unwrap(), exit))
 }
 
@@ -239,10 +241,55 @@ fn show_prints_all_that_the_manifest_says() {
 }
 
 #[test]
+fn plan_shows_what_fits_on_a_described_device_and_says_what_does_not() {
+    let bundles = [Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bundles")];
+    let (text, exit) = run_line(&["plan", "echogen-2b", "--memory", "141GB"], &bundles, false).unwrap();
+    for expected in
+        ["on a GPU in bf16", "- weights of the transformer", "the files are not here", "1024 x 1024", "max_kv_bytes"]
+    {
+        assert!(text.contains(expected), "{text} lacks {expected}");
+    }
+    assert_eq!(exit, Exit::Success);
+    let (json, exit) =
+        run_line(&["plan", "echogen-2b", "--memory", "24GB", "--fused-attention"], &bundles, true).unwrap();
+    let plan: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&plan["budgets"][0]["pictures"], &plan["budgets"][3]["pictures"]), (&7.into(), &0.into()));
+    assert_eq!((exit, &plan["scores"]), (Exit::JobFailed, &"none".into()), "1M is its default");
+    let (nothing, exit) = run_line(&["plan", "echogen-2b", "--memory", "8GiB"], &bundles, false).unwrap();
+    assert_eq!((nothing.as_str(), exit), ("", Exit::JobFailed));
+    let (text, exit) = run_line(&["plan", "mini"], &bundles, false).unwrap();
+    assert!(text.contains("on a CPU in f32") && exit == Exit::Success, "{text}");
+    assert!(run_line(&["plan", "mini", "--memory", "much"], &bundles, false).unwrap_err().contains("such as 24GiB"));
+}
+
+#[test]
 fn an_unknown_bundle_is_an_error_with_the_known_names() {
     let (_folder, folders) = folder(|_| String::new());
     let error = run_line(&["show", "tinny"], &folders, false).unwrap_err();
     assert_eq!(error, "no bundle is called \"tinny\"; there are tiny");
+}
+
+#[test]
+fn convert_writes_a_bundle_with_reduced_weights() {
+    let bundles = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bundles");
+    let folder = tempfile::tempdir().unwrap();
+    for (dtype, most) in [("bf16", 22_500_000), ("q8_0", 19_500_000)] {
+        let target = folder.path().join(format!("mini-{dtype}"));
+        let line = ["convert", "mini", target.to_str().unwrap(), "--dtype", dtype];
+        let (json, _) = run_line(&line, std::slice::from_ref(&bundles), true).unwrap();
+        let bytes = serde_json::from_str::<serde_json::Value>(&json).unwrap()["bytes"].as_u64().unwrap();
+        assert!(bytes < most, "{dtype}: {bytes}");
+        let (text, _) = run_line(&["verify", target.to_str().unwrap()], &[], false).unwrap();
+        assert!(text.contains("transformer.safetensors"), "{text}");
+        let (text, _) = run_line(&["show", target.to_str().unwrap()], &[], false).unwrap();
+        assert!(text.contains(&format!("mini-{dtype}: ")) && text.contains(&format!("Weights in {dtype}.")), "{text}");
+        assert!(run_line(&line, std::slice::from_ref(&bundles), false).unwrap_err().contains("--force"));
+        run_line(&[&line[..], &["--force"]].concat(), std::slice::from_ref(&bundles), false).unwrap();
+    }
+    let wrong = ["convert", "mini.safetensors", "out.safetensors", "--dtype", "q8_0"];
+    assert!(run_line(&wrong, &[], false).unwrap_err().contains("convert the bundle"));
+    let wrong = ["convert", "mini", "out", "--prefix", "vae"];
+    assert!(run_line(&wrong, std::slice::from_ref(&bundles), false).unwrap_err().contains("--prefix"));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use echogen_models::{
     device::Compute,
     echogen::{
-        EchoGen, EchoGenConfig, PixelBudget, SampleRequest, SamplingOptions, Schedule, ScheduleError, SubjectFeatures,
+        EchoGen, EchoGenConfig, SampleRequest, SamplingOptions, Schedule, ScheduleError, Schedules, SubjectFeatures,
     },
     visual_tokenizer::{TokenizerConfig, TokenizerDecoder},
 };
@@ -61,11 +61,11 @@ impl Size {
 
     pub(crate) fn schedule(self) -> std::result::Result<Schedule, ScheduleError> {
         let budget = match self {
-            Self::Tiny => PixelBudget::M0_06,
-            Self::Small => PixelBudget::M0_25,
-            Self::Large => PixelBudget::M1,
+            Self::Tiny => "0.06M",
+            Self::Small => "0.25M",
+            Self::Large => "1M",
         };
-        Schedule::nearest(1.0, budget)
+        Schedules::published().nearest(1.0, budget)
     }
 
     /// Returns the request for one picture of a subject of the largest size.

@@ -52,6 +52,8 @@ pub(crate) struct Comparison {
     pub(crate) max_abs_error: f64,
     /// `max_abs_error` divided by the largest magnitude of the expected tensor.
     pub(crate) relative_error: f64,
+    /// Root-mean-square error divided by that of the expected values.
+    pub(crate) rms_rel: f64,
     /// In a reduced type: our root-mean-square error divided by PyTorch's own.
     pub(crate) ratio: Option<f64>,
     /// Whether a limit applies.
@@ -73,8 +75,8 @@ impl Comparison {
 
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { folder, tensor, max_abs_error, relative_error, ratio, .. } = self;
-        write!(f, "{folder} {tensor} {max_abs_error:.3e} {relative_error:.3e}")?;
+        let Self { folder, tensor, max_abs_error, relative_error, rms_rel, ratio, .. } = self;
+        write!(f, "{folder} {tensor} {max_abs_error:.3e} {relative_error:.3e} rms {rms_rel:.3e}")?;
         ratio.map_or(Ok(()), |ratio| write!(f, " ratio {ratio:.2}"))
     }
 }
@@ -153,7 +155,7 @@ impl Fixture {
         let errors = Errors::between(label, &expected, actual)?;
         let ratio = yardstick.map(|yardstick| errors.ratio(yardstick));
         let is_judged = ratio.is_none() || errors.values >= FEWEST_VALUES;
-        self.report(label, errors.largest, errors.relative(), ratio, is_judged);
+        self.report(label, &errors, errors.relative(), ratio, is_judged);
         Ok(())
     }
 
@@ -167,13 +169,14 @@ impl Fixture {
     ) -> anyhow::Result<()> {
         let errors = Errors::between(label, expected, actual)?;
         let relative_error = if errors.largest <= allowance { 0.0 } else { errors.relative() };
-        self.report(label, errors.largest, relative_error, None, true);
+        self.report(label, &errors, relative_error, None, true);
         Ok(())
     }
 
-    fn report(&mut self, label: &str, max_abs_error: f64, relative_error: f64, ratio: Option<f64>, is_judged: bool) {
+    fn report(&mut self, label: &str, errors: &Errors, relative_error: f64, ratio: Option<f64>, is_judged: bool) {
         let (folder, tensor) = (self.folder.clone(), label.to_owned());
-        self.comparisons.push(Comparison { folder, tensor, max_abs_error, relative_error, ratio, is_judged });
+        let (max_abs_error, rms_rel) = (errors.largest, errors.rms());
+        self.comparisons.push(Comparison { folder, tensor, max_abs_error, relative_error, rms_rel, ratio, is_judged });
     }
 
     /// Returns the comparisons; an error if an `out.` tensor of the fixture was not compared.
@@ -242,8 +245,11 @@ impl Errors {
         if self.largest == 0.0 { 0.0 } else { self.largest / self.magnitude }
     }
 
+    fn rms(&self) -> f64 {
+        if self.squares.0 == 0.0 { 0.0 } else { (self.squares.0 / self.squares.1).sqrt() }
+    }
+
     fn ratio(&self, yardstick: Yardstick) -> f64 {
-        let rms = if self.squares.0 == 0.0 { 0.0 } else { (self.squares.0 / self.squares.1).sqrt() };
-        rms / yardstick.rms_rel.max(YARDSTICK_FLOOR)
+        self.rms() / yardstick.rms_rel.max(YARDSTICK_FLOOR)
     }
 }

@@ -1,10 +1,10 @@
-//! Bounded caches of conditions across jobs.
+//! Bounded caches of conditions across jobs, and the conditions of one batch.
 //!
 //! Keys are derived from content: a text's key from its features (for "no text" from its length), a subject's from its
 //! features (for "no subject" from its token counts). So a prompt's row without subject is shared by all subjects, the
 //! row without text and subject is shared by all prompts of one length, and the full row is shared by all seeds.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use candle_core::{Result, Tensor};
 use moka::{policy::EvictionPolicy, sync::Cache};
@@ -57,13 +57,31 @@ pub(crate) struct ConditionCache {
     rows: Cache<(TextKey, SubjectKey), Arc<RowCondition>>,
 }
 
-/// Hits and misses of the condition cache.
+/// The conditions of one batch: each is computed once, however little the cache can hold.
+#[derive(Default)]
+pub(crate) struct BatchConditions {
+    texts: HashMap<TextKey, Arc<TextCondition>>,
+    subjects: HashMap<SubjectKey, Arc<SubjectCondition>>,
+    rows: HashMap<(TextKey, SubjectKey), Arc<RowCondition>>,
+    usage: CacheUse,
+}
+
+impl BatchConditions {
+    /// Returns what was found and what was computed so far.
+    pub(crate) fn usage(&self) -> CacheUse {
+        self.usage
+    }
+}
+
+/// Hits and misses of a batch's conditions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheUse {
-    /// Number of rows found in the cache.
+    /// Number of rows found in the cache or in the batch.
     pub hits: usize,
     /// Number of rows computed.
     pub misses: usize,
+    /// Number of texts and subjects computed for these rows.
+    pub parts: usize,
 }
 
 /// Returns the cache weight in KiB, because moka's weights are 32-bit.
@@ -105,50 +123,67 @@ impl ConditionCache {
         }
     }
 
-    /// Returns the conditions of a row from the cache, or computes them. Counts the hit or miss in `usage`.
+    /// Returns the conditions of a row from the batch or the cache, or computes them.
     pub(crate) fn row(
         &self,
         model: &EchoGen,
         text: Text,
         subject: Subject,
-        usage: &mut CacheUse,
+        batch: &mut BatchConditions,
     ) -> Result<Arc<RowCondition>> {
-        let key = (text_key(text)?, subject_key(subject)?);
-        if let Some(row) = self.rows.get(&key) {
-            usage.hits += 1;
-            return Ok(row);
-        }
-        usage.misses += 1;
-        let text = self.text(model, key.0, text)?;
-        let subject = self.subject(model, key.1, subject)?;
-        let row = Arc::new(model.row_condition(text, &subject, |_| ())?);
-        insert(&self.rows, key, Arc::clone(&row));
+        let (text_key, subject_key) = (text_key(text)?, subject_key(subject)?);
+        let BatchConditions { texts, subjects, rows, usage } = batch;
+        let misses = usage.misses;
+        let row = find(rows, &self.rows, (text_key, subject_key), || {
+            usage.misses += 1;
+            let text = find(texts, &self.texts, text_key, || {
+                usage.parts += 1;
+                match text {
+                    Text::Features(features) => model.text_condition(features),
+                    Text::Nothing(length) => model.text_condition(&model.no_text(length)?),
+                }
+            })?;
+            let subject = find(subjects, &self.subjects, subject_key, || {
+                usage.parts += 1;
+                match subject {
+                    Subject::Features(features) => model.subject_condition(features),
+                    Subject::Nothing { content, patches } => {
+                        model.subject_condition(&model.no_subject(content, patches)?)
+                    }
+                }
+            })?;
+            model.row_condition(text, &subject, |_| ())
+        })?;
+        usage.hits += usize::from(usage.misses == misses);
         Ok(row)
     }
+}
 
-    fn text(&self, model: &EchoGen, key: TextKey, text: Text) -> Result<Arc<TextCondition>> {
-        if let Some(kept) = self.texts.get(&key) {
-            return Ok(kept);
-        }
-        let computed = Arc::new(match text {
-            Text::Features(features) => model.text_condition(features)?,
-            Text::Nothing(length) => model.text_condition(&model.no_text(length)?)?,
-        });
-        insert(&self.texts, key, Arc::clone(&computed));
-        Ok(computed)
+/// Returns a condition that the batch or the cache has, or computes it. Afterwards the batch has it, and the cache if it
+/// was computed and is not too large.
+fn find<K, V>(
+    batch: &mut HashMap<K, Arc<V>>,
+    cache: &Cache<K, Arc<V>>,
+    key: K,
+    compute: impl FnOnce() -> Result<V>,
+) -> Result<Arc<V>>
+where
+    K: std::hash::Hash + Eq + Copy + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    if let Some(own) = batch.get(&key) {
+        return Ok(Arc::clone(own));
     }
-
-    fn subject(&self, model: &EchoGen, key: SubjectKey, subject: Subject) -> Result<Arc<SubjectCondition>> {
-        if let Some(kept) = self.subjects.get(&key) {
-            return Ok(kept);
+    let found = match cache.get(&key) {
+        Some(kept) => kept,
+        None => {
+            let computed = Arc::new(compute()?);
+            insert(cache, key, Arc::clone(&computed));
+            computed
         }
-        let computed = Arc::new(match subject {
-            Subject::Features(features) => model.subject_condition(features)?,
-            Subject::Nothing { content, patches } => model.subject_condition(&model.no_subject(content, patches)?)?,
-        });
-        insert(&self.subjects, key, Arc::clone(&computed));
-        Ok(computed)
-    }
+    };
+    batch.insert(key, Arc::clone(&found));
+    Ok(found)
 }
 
 fn text_key(text: Text) -> Result<TextKey> {

@@ -2,6 +2,27 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Greatest size of a network along any axis: a thousand times the published ones', and products of several still are numbers.
+const MAX_SIZE: usize = 1 << 20;
+
+/// Greatest number of blocks of a network.
+const MAX_DEPTH: usize = 1 << 12;
+
+/// Checks that no size is absurd, before anything is reckoned with it. The error names the field.
+pub(crate) fn check_sizes<'a>(sizes: impl IntoIterator<Item = (&'a str, usize)>) -> Result<(), String> {
+    let most = |name: &str| {
+        if name.ends_with("depth") || name.ends_with("layers") || name.ends_with("blocks") {
+            MAX_DEPTH
+        } else {
+            MAX_SIZE
+        }
+    };
+    match sizes.into_iter().find(|(name, size)| *size > most(name)) {
+        Some((name, size)) => Err(format!("{name} is {size}; give at most {}", most(name))),
+        None => Ok(()),
+    }
+}
+
 /// Sizes of an EchoGen transformer. The published ones are [`EchoGenConfig::layer12`] and
 /// [`EchoGenConfig::echogen_2b`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -112,10 +133,27 @@ impl EchoGenConfig {
     /// Checks that the sizes are divisible as required. The error states the numbers.
     pub fn validate(&self) -> Result<(), String> {
         let Self { depth, dim, heads, block_chunks, text_channels, .. } = *self;
-        if [depth, dim, heads, block_chunks, self.bits, self.content_len, self.content_dim, self.semantic_dim]
-            .contains(&0)
-        {
-            return Err("every size of the transformer must be at least 1".to_owned());
+        let at_least = [
+            ("depth", depth, 1),
+            ("dim", dim, 1),
+            ("heads", heads, 1),
+            ("block_chunks", block_chunks, 1),
+            ("bits", self.bits, 1),
+            ("text_maxlen", self.text_maxlen, 1),
+            ("content_len", self.content_len, 1),
+            ("content_dim", self.content_dim, 1),
+            // The global token and a patch.
+            ("semantic_len", self.semantic_len, 2),
+            ("semantic_dim", self.semantic_dim, 1),
+            ("levels", self.levels, 1),
+        ];
+        if let Some((name, size, least)) = at_least.into_iter().find(|(_, size, least)| size < least) {
+            return Err(format!("{name} is {size}; give at least {least}"));
+        }
+        let sizes = at_least.into_iter().map(|(name, size, _)| (name, size)).chain([("text_channels", text_channels)]);
+        check_sizes(sizes)?;
+        if !(self.mlp_ratio > 0.0 && self.mlp_ratio <= 64.0) {
+            return Err(format!("mlp_ratio is {}; give a number above 0 and up to 64", self.mlp_ratio));
         }
         if dim % heads != 0 || !(dim / heads).is_multiple_of(4) {
             return Err(format!("dim {dim} over {heads} heads must give a multiple of 4 channels a head"));
@@ -129,8 +167,8 @@ impl EchoGenConfig {
                 "text_channels {text_channels} give {pool_heads} pooling heads, which must divide dim {dim}"
             ));
         }
-        if self.hidden() == 0 || self.semantic_len < 2 || self.text_maxlen == 0 {
-            return Err("mlp_ratio, semantic_len or text_maxlen is too small".to_owned());
+        if self.hidden() == 0 {
+            return Err(format!("mlp_ratio {} of dim {dim} rounds to no multiple of 256", self.mlp_ratio));
         }
         Ok(())
     }

@@ -18,7 +18,8 @@ mod tests;
 
 pub use condition_cache::CacheUse;
 pub use config::EchoGenConfig;
+pub(crate) use config::check_sizes;
 pub use guidance::{PerScale, SamplingOptions};
 pub use model::{EchoGen, SubjectFeatures, is_ignored};
 pub use sampling::{Rows, SampleError, SampleRequest, Sampler, Sampling};
-pub use schedule::{PixelBudget, Schedule, ScheduleError};
+pub use schedule::{Schedule, ScheduleError, Schedules};

@@ -38,7 +38,7 @@ pub(crate) fn rotation_table(schedule: &Schedule, head_dim: usize, device: &Devi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::echogen::schedule::PixelBudget;
+    use crate::echogen::schedule::Schedules;
 
     #[test]
     fn grid_lines_round_ties_to_even() {
@@ -51,9 +51,10 @@ mod tests {
     fn lines_are_those_of_the_published_table() {
         let table = include_str!("../../../../tests/fixtures/scale_schedules.json");
         let table: serde_json::Value = serde_json::from_str(table).unwrap();
+        let schedules = Schedules::published();
         for template in table["templates"].as_array().unwrap() {
             let ratio = template["h_div_w"].as_f64().unwrap();
-            let schedule = Schedule::nearest(ratio, PixelBudget::M1).unwrap();
+            let schedule = schedules.nearest(ratio, "1M").unwrap();
             let (grid_height, grid_width) = schedule.rotary_grid();
             for (index, &(height, width)) in schedule.scales().iter().enumerate() {
                 let lines =

@@ -1,18 +1,22 @@
 //! Autoregressive sampling over all scales with key-value caches: next-scale prediction of bits.
 //!
 //! A [`Sampling`] holds the state between scales: [`Sampling::logits`] returns the guided logits of the current scale,
-//! [`Sampling::accept`] takes the chosen bits. [`Sampler::sample`] alternates the two, drawing bits from each image's
-//! seed. Rows are batched but never mixed: attention runs row by row and all other operations token by token, so an
-//! image does not depend on the other images of its batch.
+//! [`Sampling::accept`] takes the chosen bits; [`Sampling::step`] does both, drawing bits from each image's seed. It owns
+//! all its state, so several may be alive and be stepped in any order. Rows are batched but never mixed: attention runs
+//! row by row and all other operations token by token, so an image depends neither on the other images of its batch nor
+//! on other samplings.
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{
+    ops::{ControlFlow, Range},
+    sync::Arc,
+};
 
 use candle_core::{Device, Result, Tensor, bail};
 
 use super::{
     bits::{BIT_STREAM, draw_bits},
     block::Span,
-    condition_cache::{CacheUse, ConditionCache, Subject, Text},
+    condition_cache::{BatchConditions, CacheUse, ConditionCache, Subject, Text},
     conditions::RowCondition,
     guidance::SamplingOptions,
     model::{EchoGen, Pass, SubjectFeatures},
@@ -74,7 +78,7 @@ pub enum Rows {
 
 /// A transformer with its condition cache.
 pub struct Sampler {
-    model: EchoGen,
+    model: Arc<EchoGen>,
     conditions: ConditionCache,
 }
 
@@ -98,10 +102,11 @@ struct RowState {
     caches: Vec<KeyValue>,
 }
 
-/// A batch of images with one schedule, between two scales.
-pub struct Sampling<'a> {
-    model: &'a EchoGen,
-    schedule: &'a Schedule,
+/// A batch of images with one schedule, between two scales. Its conditions stay with it until the rows that need them
+/// end, whatever the cache drops.
+pub struct Sampling {
+    model: Arc<EchoGen>,
+    schedule: Schedule,
     rotation: Rotation,
     images: Vec<ImageState>,
     rows: Vec<RowState>,
@@ -113,7 +118,7 @@ pub struct Sampling<'a> {
 impl Sampler {
     /// Creates a sampler that caches at most `cache_bytes` bytes of conditions across calls.
     pub fn new(model: EchoGen, cache_bytes: usize) -> Self {
-        Self { model, conditions: ConditionCache::new(cache_bytes) }
+        Self { model: Arc::new(model), conditions: ConditionCache::new(cache_bytes) }
     }
 
     /// Returns the transformer.
@@ -139,29 +144,28 @@ impl Sampler {
                 Some(sampling) => sampling,
                 empty => empty.insert(self.start(requests, schedule, Rows::Needed)?),
             };
-            let logits = sampling.logits()?;
-            let bits = sampling.draw(&logits)?;
-            sampling.accept(&bits)?;
+            sampling.step()?;
         }
         let finished: Sampling = sampling.ok_or_else(|| SampleError::Invalid("the schedule is empty".to_owned()))?;
         Ok(finished.summed()?)
     }
 
-    /// Computes the conditions of all rows or takes them from the cache, and allocates the key-value caches.
-    pub fn start<'a>(
-        &'a self,
+    /// Computes the conditions of all rows or takes them from the cache, and allocates the key-value caches. A condition
+    /// that several rows of the batch have is computed once.
+    pub fn start(
+        &self,
         requests: &[SampleRequest],
-        schedule: &'a Schedule,
+        schedule: &Schedule,
         rows: Rows,
-    ) -> std::result::Result<Sampling<'a>, SampleError> {
+    ) -> std::result::Result<Sampling, SampleError> {
         let count = schedule.scales().len();
         if count > self.model.config.levels {
             let levels = self.model.config.levels;
             return Err(SampleError::Invalid(format!("the schedule has {count} scales; the model knows {levels}")));
         }
         let mut sampling = Sampling {
-            model: &self.model,
-            schedule,
+            model: Arc::clone(&self.model),
+            schedule: schedule.clone(),
             rotation: self.model.rotation(schedule)?,
             images: Vec::with_capacity(requests.len()),
             rows: Vec::new(),
@@ -169,14 +173,22 @@ impl Sampler {
             row_logits: Vec::new(),
             usage: CacheUse::default(),
         };
+        let mut conditions = BatchConditions::default();
         for request in requests {
             request.options.validate(count).map_err(SampleError::Invalid)?;
-            self.add_image(&mut sampling, request, rows)?;
+            self.add_image(&mut sampling, request, rows, &mut conditions)?;
         }
+        sampling.usage = conditions.usage();
         Ok(sampling)
     }
 
-    fn add_image(&self, sampling: &mut Sampling, request: &SampleRequest, rows: Rows) -> Result<()> {
+    fn add_image(
+        &self,
+        sampling: &mut Sampling,
+        request: &SampleRequest,
+        rows: Rows,
+        conditions: &mut BatchConditions,
+    ) -> Result<()> {
         let count = sampling.schedule.scales().len();
         let image = sampling.images.len();
         let row_scales = match rows {
@@ -185,7 +197,7 @@ impl Sampler {
         };
         for (kind, scales) in row_scales.into_iter().enumerate().filter(|(_, scales)| *scales > 0) {
             let (text, subject) = request.row(kind)?;
-            let condition = self.conditions.row(&self.model, text, subject, &mut sampling.usage)?;
+            let condition = self.conditions.row(&self.model, text, subject, conditions)?;
             let caches = self.model.empty_caches(sampling.schedule.image_tokens() + 1)?;
             for (cache, first) in caches.iter().zip(&condition.first_keys) {
                 cache.keys.slice_set(&first.keys, 1, 0)?;
@@ -218,7 +230,24 @@ impl SampleRequest {
     }
 }
 
-impl Sampling<'_> {
+impl Sampling {
+    /// Samples the current scale with bits drawn from each image's seed, and advances to the next.
+    pub fn step(&mut self) -> std::result::Result<(), SampleError> {
+        let logits = self.logits()?;
+        let bits = self.draw(&logits)?;
+        Ok(self.accept(&bits)?)
+    }
+
+    /// Removes images of the batch and frees their key-value caches. The others keep their order and do not change.
+    pub fn remove(&mut self, images: Range<usize>) {
+        self.rows.retain(|row| !images.contains(&row.image));
+        for row in self.rows.iter_mut().filter(|row| row.image >= images.end) {
+            row.image -= images.len();
+        }
+        self.images.drain(images);
+        self.row_logits.clear();
+    }
+
     /// Returns hits and misses of the condition cache.
     pub fn cache_use(&self) -> CacheUse {
         self.usage
@@ -293,7 +322,7 @@ impl Sampling<'_> {
         Ok(())
     }
 
-    /// Returns the code sum so far, (d, H, W) for each image, on the CPU.
+    /// Returns the code sum so far, (d, H, W) for each image, on the CPU. Decoded after any scale, it is a coarse picture.
     pub fn summed(&self) -> Result<Vec<Tensor>> {
         self.images.iter().map(|image| image.codes.tensor().squeeze(0)).collect()
     }

@@ -1,78 +1,36 @@
-//! Schedules: the scales at which a picture is sampled. There are 15 aspect ratios with 13 scales each; a pixel budget
-//! uses the first scales of the list.
+//! Schedules: the scales at which a picture is sampled. A model has several shapes of pictures, each with the same number of
+//! scales; a pixel budget uses the first scales of the list.
 //!
-//! The values are those of Infinity's dynamic-resolution table, which EchoGen uses.
+//! Which there are is for the bundle to say ([`ScheduleTable`]); the published values are those of Infinity's
+//! dynamic-resolution table, which EchoGen uses.
 
-use std::fmt;
+use echogen_checkpoint::bundle::{Bundle, BundleError, Network, ScheduleTable};
 
-use serde::{Deserialize, Serialize};
+use crate::visual_tokenizer::TokenizerConfig;
 
 /// Size of a scale in tokens: (height, width).
 pub type Scale = (usize, usize);
 
-/// Pixels per token along one side, for the published budgets.
+/// Pixels per token along one side, of the published tokenizers.
 const PIXELS_PER_TOKEN: usize = 16;
 
-/// The approximate number of pixels of a picture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum PixelBudget {
-    /// 64 x 64 when square: 5 scales with 8 pixels per token side. Not a published budget.
-    #[serde(rename = "0.004M")]
-    M0_004,
-    /// 256 x 256 when square: 7 scales.
-    #[serde(rename = "0.06M")]
-    M0_06,
-    /// 512 x 512 when square: 10 scales.
-    #[serde(rename = "0.25M")]
-    M0_25,
-    /// 768 x 768 when square: 12 scales.
-    #[serde(rename = "0.60M")]
-    M0_60,
-    /// 1024 x 1024 when square: 13 scales.
-    #[serde(rename = "1M")]
-    M1,
+/// A shape that is asked for may be beyond the table's last by this factor: 16:9 is beyond no table, 1:3.3 is beyond 1:3.
+const BEYOND: f64 = 1.13;
+
+/// The schedules of a model: every shape of every pixel budget.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Schedules {
+    /// Names of the pixel budgets with their numbers of scales, smallest first.
+    budgets: Vec<(String, usize)>,
+    shapes: Vec<Shape>,
+    pixels_per_token: usize,
 }
 
-impl PixelBudget {
-    /// All budgets, smallest first.
-    pub const ALL: [Self; 5] = [Self::M0_004, Self::M0_06, Self::M0_25, Self::M0_60, Self::M1];
-
-    /// Returns how many of the 13 scales are sampled.
-    pub fn scales(self) -> usize {
-        match self {
-            Self::M0_004 => 5,
-            Self::M0_06 => 7,
-            Self::M0_25 => 10,
-            Self::M0_60 => 12,
-            Self::M1 => 13,
-        }
-    }
-
-    /// Returns the pixels per token along one side.
-    pub fn pixels_per_token(self) -> usize {
-        if self == Self::M0_004 { 8 } else { PIXELS_PER_TOKEN }
-    }
-
-    /// Returns the side in pixels at which the subject is encoded for this budget (the published pairing).
-    pub fn subject_resolution(self) -> usize {
-        match self {
-            Self::M0_004 => 64,
-            Self::M1 => 512,
-            _ => 256,
-        }
-    }
-}
-
-impl fmt::Display for PixelBudget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::M0_004 => "0.004M",
-            Self::M0_06 => "0.06M",
-            Self::M0_25 => "0.25M",
-            Self::M0_60 => "0.60M",
-            Self::M1 => "1M",
-        })
-    }
+/// The scales of a shape, height divided by width.
+#[derive(Clone, Debug, PartialEq)]
+struct Shape {
+    h_div_w: f64,
+    scales: Vec<Scale>,
 }
 
 /// The scales of one picture, coarse to fine, and the grid of its rotary positions.
@@ -87,24 +45,119 @@ pub struct Schedule {
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum ScheduleError {
     /// The aspect ratio is not supported.
-    #[error("height to width is {0}; the model makes pictures between 1:3 and 3:1")]
-    Shape(f64),
+    #[error("height to width is {h_div_w}; the model makes pictures from {least} to {most}")]
+    Shape {
+        /// Height divided by width.
+        h_div_w: f64,
+        /// That of the widest picture.
+        least: f64,
+        /// That of the highest picture.
+        most: f64,
+    },
+    /// The pixel budget is not supported.
+    #[error("the bundle makes no pictures of {budget} pixels; it offers {offered}")]
+    Budget {
+        /// The name of the requested budget.
+        budget: String,
+        /// The names of those that there are.
+        offered: String,
+    },
+    /// No shape has that size.
+    #[error("the model makes no pictures of {width} x {height} pixels with the budget {budget}")]
+    Size {
+        /// Pixels from left to right.
+        width: usize,
+        /// Pixels from top to bottom.
+        height: usize,
+        /// The name of the budget.
+        budget: String,
+    },
     /// The list of scales is empty, or a scale has no tokens.
     #[error("a schedule needs at least one scale, and every scale at least one token")]
     Empty,
 }
 
-impl Schedule {
-    /// Returns the schedule of the template nearest to `h_div_w` (height divided by width, compared as a ratio).
-    pub fn nearest(h_div_w: f64, budget: PixelBudget) -> Result<Self, ScheduleError> {
-        if !(0.3..=3.4).contains(&h_div_w) {
-            return Err(ScheduleError::Shape(h_div_w));
+impl Schedules {
+    /// Returns the schedules of a table, with tokens of that many pixels along one side.
+    pub fn new(table: &ScheduleTable, pixels_per_token: usize) -> Self {
+        let shapes = table.shapes.iter();
+        Self {
+            budgets: table.budgets.iter().map(|(budget, scales)| (budget.to_string(), *scales)).collect(),
+            shapes: shapes.map(|s| Shape { h_div_w: s.height_to_width, scales: s.scales.clone() }).collect(),
+            pixels_per_token,
         }
-        let distance = |template: &Template| (template.h_div_w.ln() - h_div_w.ln()).abs();
-        let nearest = TEMPLATES.iter().min_by(|a, b| distance(a).total_cmp(&distance(b)));
-        nearest.map(|template| template.schedule(budget)).ok_or(ScheduleError::Empty)
     }
 
+    /// Returns the schedules of a bundle: those of its pixel budgets for which it says how subjects are encoded. Reads the
+    /// manifest only.
+    pub fn of(bundle: &Bundle) -> Result<Self, BundleError> {
+        let (manifest, tokenizer) = (bundle.manifest(), bundle.config::<TokenizerConfig>(Network::VisualTokenizer)?);
+        let mut schedules = Self::new(&manifest.schedule, tokenizer.patch_size());
+        let offered = &manifest.sampling.subject_resolution;
+        schedules.budgets.retain(|(name, _)| offered.keys().any(|budget| budget.as_str() == name));
+        Ok(schedules)
+    }
+
+    /// Returns the published schedules.
+    pub fn published() -> Self {
+        Self::new(&ScheduleTable::default(), PIXELS_PER_TOKEN)
+    }
+
+    /// Returns the names of the pixel budgets, smallest first.
+    pub fn budgets(&self) -> impl Iterator<Item = &str> {
+        self.budgets.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Returns height divided by width of every shape, in the order of the table.
+    pub fn shapes(&self) -> impl Iterator<Item = f64> {
+        self.shapes.iter().map(|shape| shape.h_div_w)
+    }
+
+    /// Returns the number of scales of a budget.
+    pub(crate) fn scales(&self, budget: &str) -> Result<usize, ScheduleError> {
+        let found = self.budgets.iter().find(|(name, _)| name == budget);
+        found.map(|(_, scales)| *scales).ok_or_else(|| ScheduleError::Budget {
+            budget: budget.to_owned(),
+            offered: self.budgets().collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// Returns the schedules of all shapes of a budget, in the order of the table.
+    pub fn of_budget(&self, budget: &str) -> Result<Vec<Schedule>, ScheduleError> {
+        let scales = self.scales(budget)?;
+        self.shapes.iter().map(|shape| shape.schedule(scales, self.pixels_per_token)).collect()
+    }
+
+    /// Returns the schedule of the shape nearest to `h_div_w` (height divided by width, compared as a ratio).
+    pub fn nearest(&self, h_div_w: f64, budget: &str) -> Result<Schedule, ScheduleError> {
+        let scales = self.scales(budget)?;
+        let least = self.shapes().fold(f64::INFINITY, f64::min);
+        let most = self.shapes().fold(0.0, f64::max);
+        if !(least / BEYOND..=most * BEYOND).contains(&h_div_w) {
+            return Err(ScheduleError::Shape { h_div_w, least, most });
+        }
+        let distance = |shape: &Shape| (shape.h_div_w.ln() - h_div_w.ln()).abs();
+        let nearest = self.shapes.iter().min_by(|a, b| distance(a).total_cmp(&distance(b)));
+        nearest.ok_or(ScheduleError::Empty)?.schedule(scales, self.pixels_per_token)
+    }
+
+    /// Returns the schedule whose pictures have exactly that size. No two shapes have the same.
+    pub fn of_pixels(&self, (height, width): (usize, usize), budget: &str) -> Result<Schedule, ScheduleError> {
+        let found = self.of_budget(budget)?.into_iter().find(|schedule| schedule.pixels() == (height, width));
+        found.ok_or_else(|| ScheduleError::Size { width, height, budget: budget.to_owned() })
+    }
+}
+
+impl Shape {
+    fn schedule(&self, scales: usize, pixels_per_token: usize) -> Result<Schedule, ScheduleError> {
+        let (Some(used), Some(last)) = (self.scales.get(..scales), self.scales.last()) else {
+            return Err(ScheduleError::Empty);
+        };
+        Ok(Schedule { pixels_per_token, ..Schedule::new(used.to_vec(), *last)? })
+    }
+}
+
+impl Schedule {
     /// Creates a schedule of arbitrary scales with 16 pixels per token side. `rotary_grid` is the last scale of the
     /// full list of which they are a prefix.
     pub fn new(scales: Vec<Scale>, rotary_grid: Scale) -> Result<Self, ScheduleError> {
@@ -150,86 +203,66 @@ impl Schedule {
     }
 }
 
-/// Returns height divided by width of every template, as named in the table.
-pub fn template_ratios() -> impl Iterator<Item = f64> {
-    TEMPLATES.iter().map(|template| template.h_div_w)
-}
-
-struct Template {
-    h_div_w: f64,
-    scales: [Scale; 13],
-}
-
-impl Template {
-    fn schedule(&self, budget: PixelBudget) -> Schedule {
-        Schedule {
-            scales: self.scales[..budget.scales()].to_vec(),
-            rotary_grid: self.scales[12],
-            pixels_per_token: budget.pixels_per_token(),
-        }
-    }
-}
-
-#[rustfmt::skip]
-const TEMPLATES: [Template; 15] = [
-    Template { h_div_w: 1.0, scales: [(1, 1), (2, 2), (4, 4), (6, 6), (8, 8), (12, 12), (16, 16), (20, 20), (24, 24), (32, 32), (40, 40), (48, 48), (64, 64)] },
-    Template { h_div_w: 1.25, scales: [(1, 1), (2, 2), (3, 3), (5, 4), (10, 8), (15, 12), (20, 16), (25, 20), (30, 24), (35, 28), (45, 36), (55, 44), (70, 56)] },
-    Template { h_div_w: 0.8, scales: [(1, 1), (2, 2), (3, 3), (4, 5), (8, 10), (12, 15), (16, 20), (20, 25), (24, 30), (28, 35), (36, 45), (44, 55), (56, 70)] },
-    Template { h_div_w: 1.333, scales: [(1, 1), (2, 2), (4, 3), (8, 6), (12, 9), (16, 12), (20, 15), (24, 18), (28, 21), (36, 27), (48, 36), (60, 45), (72, 54)] },
-    Template { h_div_w: 0.75, scales: [(1, 1), (2, 2), (3, 4), (6, 8), (9, 12), (12, 16), (15, 20), (18, 24), (21, 28), (27, 36), (36, 48), (45, 60), (54, 72)] },
-    Template { h_div_w: 1.5, scales: [(1, 1), (2, 2), (3, 2), (6, 4), (9, 6), (15, 10), (21, 14), (27, 18), (33, 22), (39, 26), (48, 32), (63, 42), (78, 52)] },
-    Template { h_div_w: 0.666, scales: [(1, 1), (2, 2), (2, 3), (4, 6), (6, 9), (10, 15), (14, 21), (18, 27), (22, 33), (26, 39), (32, 48), (42, 63), (52, 78)] },
-    Template { h_div_w: 1.75, scales: [(1, 1), (2, 2), (3, 3), (7, 4), (11, 6), (14, 8), (21, 12), (28, 16), (35, 20), (42, 24), (56, 32), (70, 40), (84, 48)] },
-    Template { h_div_w: 0.571, scales: [(1, 1), (2, 2), (3, 3), (4, 7), (6, 11), (8, 14), (12, 21), (16, 28), (20, 35), (24, 42), (32, 56), (40, 70), (48, 84)] },
-    Template { h_div_w: 2.0, scales: [(1, 1), (2, 2), (4, 2), (6, 3), (10, 5), (16, 8), (22, 11), (30, 15), (38, 19), (46, 23), (60, 30), (74, 37), (90, 45)] },
-    Template { h_div_w: 0.5, scales: [(1, 1), (2, 2), (2, 4), (3, 6), (5, 10), (8, 16), (11, 22), (15, 30), (19, 38), (23, 46), (30, 60), (37, 74), (45, 90)] },
-    Template { h_div_w: 2.5, scales: [(1, 1), (2, 2), (5, 2), (10, 4), (15, 6), (20, 8), (25, 10), (30, 12), (40, 16), (50, 20), (65, 26), (80, 32), (100, 40)] },
-    Template { h_div_w: 0.4, scales: [(1, 1), (2, 2), (2, 5), (4, 10), (6, 15), (8, 20), (10, 25), (12, 30), (16, 40), (20, 50), (26, 65), (32, 80), (40, 100)] },
-    Template { h_div_w: 3.0, scales: [(1, 1), (2, 2), (6, 2), (9, 3), (15, 5), (21, 7), (27, 9), (36, 12), (45, 15), (54, 18), (72, 24), (90, 30), (111, 37)] },
-    Template { h_div_w: 0.333, scales: [(1, 1), (2, 2), (2, 6), (3, 9), (5, 15), (7, 21), (9, 27), (12, 36), (15, 45), (18, 54), (24, 72), (30, 90), (37, 111)] },
-];
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn every_template_is_its_own_nearest_and_ends_at_its_shape() {
-        for ratio in template_ratios() {
-            for budget in PixelBudget::ALL {
-                let schedule = Schedule::nearest(ratio, budget).unwrap();
-                assert_eq!(schedule.scales().len(), budget.scales());
+    fn every_shape_is_its_own_nearest_and_ends_at_its_shape() {
+        let schedules = Schedules::published();
+        for (index, ratio) in schedules.shapes().enumerate() {
+            for budget in schedules.budgets() {
+                let schedule = schedules.nearest(ratio, budget).unwrap();
+                assert_eq!(schedule, schedules.of_budget(budget).unwrap()[index]);
+                assert_eq!(schedule, schedules.of_pixels(schedule.pixels(), budget).unwrap());
                 assert_eq!(schedule.scales()[0], (1, 1));
             }
-            let (height, width) = Schedule::nearest(ratio, PixelBudget::M1).unwrap().last();
+            let (height, width) = schedules.nearest(ratio, "1M").unwrap().last();
             assert!((height as f64 / width as f64 / ratio - 1.0).abs() < 0.05, "{ratio}: {height} x {width}");
         }
     }
 
     #[test]
     fn square_sizes_are_the_published_ones() {
-        let sizes: Vec<_> = PixelBudget::ALL
-            .iter()
-            .map(|budget| Schedule::nearest(1.0, *budget).unwrap())
-            .map(|schedule| (schedule.pixels(), schedule.image_tokens()))
-            .collect();
-        assert_eq!(sizes[0], ((64, 64), 121));
-        assert_eq!(sizes[1..], [((256, 256), 521), ((512, 512), 2521), ((768, 768), 6425), ((1024, 1024), 10521)]);
+        let schedules = Schedules::published();
+        let square = |budget| schedules.nearest(1.0, budget).unwrap();
+        let sizes: Vec<_> = schedules.budgets().map(|b| (b, square(b).pixels(), square(b).image_tokens())).collect();
+        let expected = [
+            ("0.004M", (128, 128), 121),
+            ("0.06M", (256, 256), 521),
+            ("0.25M", (512, 512), 2521),
+            ("0.60M", (768, 768), 6425),
+            ("1M", (1024, 1024), 10521),
+        ];
+        assert_eq!(sizes, expected);
     }
 
     #[test]
-    fn other_ratios_take_the_nearest_template_and_absurd_ones_none() {
-        let scales = |ratio| Schedule::nearest(ratio, PixelBudget::M1).unwrap();
+    fn the_tokenizer_says_how_large_a_token_is() {
+        let mini = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bundles/mini");
+        let schedules = Schedules::of(&Bundle::open(&mini).unwrap()).unwrap();
+        assert_eq!(schedules.budgets().collect::<Vec<_>>(), ["0.004M"]);
+        assert_eq!(schedules.nearest(1.0, "0.004M").unwrap().pixels(), (64, 64));
+        let error = schedules.nearest(1.0, "1M").unwrap_err().to_string();
+        assert_eq!(error, "the bundle makes no pictures of 1M pixels; it offers 0.004M");
+    }
+
+    #[test]
+    fn other_ratios_take_the_nearest_shape_and_absurd_ones_none() {
+        let schedules = Schedules::published();
+        let scales = |ratio| schedules.nearest(ratio, "1M").unwrap();
         assert_eq!(scales(9.0 / 16.0), scales(0.571));
         assert_eq!(scales(1.01), scales(1.0));
         for ratio in [0.0, -1.0, 0.1, 10.0, f64::NAN, f64::INFINITY] {
-            assert!(Schedule::nearest(ratio, PixelBudget::M1).is_err());
+            assert!(matches!(schedules.nearest(ratio, "1M"), Err(ScheduleError::Shape { .. })));
         }
+        let error = schedules.of_pixels((1000, 1000), "1M").unwrap_err().to_string();
+        assert_eq!(error, "the model makes no pictures of 1000 x 1000 pixels with the budget 1M");
     }
 
     #[test]
     fn positions_cover_the_sequence_without_gaps() {
-        let schedule = Schedule::nearest(2.0, PixelBudget::M0_25).unwrap();
+        let schedule = Schedules::published().nearest(2.0, "0.25M").unwrap();
         let mut next = 0;
         for index in 0..schedule.scales().len() {
             let positions = schedule.positions(index);

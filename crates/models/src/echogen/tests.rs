@@ -55,7 +55,7 @@ fn guided(text: f64, subject: f64) -> SamplingOptions {
 }
 
 fn square() -> Schedule {
-    Schedule::nearest(1.0, PixelBudget::M0_06).unwrap()
+    Schedules::published().nearest(1.0, "0.06M").unwrap()
 }
 
 fn sample(sampler: &Sampler, requests: &[SampleRequest], schedule: &Schedule) -> Vec<Vec<f32>> {
@@ -116,6 +116,72 @@ fn kept_conditions_change_nothing_and_are_used() {
     for request in [first, other_subject, other_prompt, same_length] {
         let kept = sample(&keeping, std::slice::from_ref(&request), &schedule);
         assert_eq!(kept, sample(&forgetting, &[request], &schedule));
+    }
+}
+
+#[test]
+fn seeds_of_one_batch_share_conditions_that_no_cache_can_hold() {
+    let (sampler, schedule) = (sampler(1), square());
+    let seeds = [1, 2, 3].map(|seed| request(5, seed, guided(3.0, 2.0)));
+    let usage = sampler.start(&seeds, &schedule, Rows::Needed).unwrap().cache_use();
+    assert_eq!((usage.hits, usage.misses), (6, 3), "a row is computed once for all seeds");
+    assert_eq!(usage.parts, 4, "the text, its absence, the subject and its absence");
+    let again = sampler.start(&seeds[..1], &schedule, Rows::Needed).unwrap().cache_use();
+    assert_eq!((again.hits, again.misses), (0, 3), "the cache could not hold them for another batch");
+}
+
+/// Steps each sampling to its end, in the order of `turns` while it lasts.
+fn interleaved(mut samplings: Vec<Sampling>, scales: &[usize], turns: &[usize]) -> Vec<Vec<Vec<f32>>> {
+    let mut left = scales.to_vec();
+    let rest = (0..samplings.len()).flat_map(|index| std::iter::repeat_n(index, scales[index]));
+    for turn in turns.iter().copied().chain(rest) {
+        if left[turn] > 0 {
+            samplings[turn].step().unwrap();
+            left[turn] -= 1;
+        }
+    }
+    samplings.iter().map(values).collect()
+}
+
+fn values(sampling: &Sampling) -> Vec<Vec<f32>> {
+    let summed = sampling.summed().unwrap();
+    summed.iter().map(|codes| codes.flatten_all().unwrap().to_vec1().unwrap()).collect()
+}
+
+#[test]
+fn images_are_the_same_however_samplings_are_interleaved() {
+    let sampler = sampler(0);
+    let (large, small) = (Schedules::published().nearest(1.0, "0.25M").unwrap(), square());
+    let batches = [
+        (&large, vec![request(5, 1, guided(3.0, 2.0)), request(11, 2, guided(2.5, 2.5))]),
+        (&small, vec![request(5, 3, guided(2.5, 2.5))]),
+        (&small, vec![request(7, 4, guided(1.0, 1.0)), request(5, 1, guided(4.0, 2.0))]),
+    ];
+    let alone: Vec<_> = batches.iter().map(|(schedule, requests)| sample(&sampler, requests, schedule)).collect();
+    let scales = batches.each_ref().map(|(schedule, _)| schedule.scales().len());
+    for turns in [&[0, 1, 2, 0, 1, 2, 0, 1, 2][..], &[0, 0, 0, 0, 1, 1, 2, 1, 1, 2, 1, 0, 0], &[2, 1, 0, 0, 2, 2, 1]] {
+        let start = |(schedule, requests): &(&Schedule, Vec<_>)| sampler.start(requests, schedule, Rows::Needed);
+        let started = batches.iter().map(|batch| start(batch).unwrap()).collect();
+        assert!(interleaved(started, &scales, turns) == alone, "{turns:?}");
+    }
+}
+
+#[test]
+fn an_image_that_is_removed_leaves_the_others_as_they_are() {
+    let (sampler, schedule) = (sampler(1 << 24), square());
+    let requests = [1, 2, 3, 4].map(|seed| request(5, seed, guided(3.0, 2.0)));
+    let whole = sample(&sampler, &requests, &schedule);
+    for (at, removed) in [(0, 0..1), (3, 1..3), (6, 3..4)] {
+        let mut sampling = sampler.start(&requests, &schedule, Rows::Needed).unwrap();
+        for scale in 0..schedule.scales().len() {
+            if scale == at {
+                sampling.remove(removed.clone());
+            }
+            sampling.step().unwrap();
+        }
+        let mut left = whole.clone();
+        left.drain(removed);
+        assert!(values(&sampling) == left, "removed before scale {at}");
     }
 }
 
@@ -190,12 +256,12 @@ fn every_shape_of_the_table_can_be_sampled() {
         let summed = sampler.sample(&[request(3, 1, guided(2.5, 2.5))], schedule, |_, _| ControlFlow::Continue(()));
         summed.unwrap()[0].dims().to_vec()
     };
-    for ratio in schedule::template_ratios() {
-        let schedule = Schedule::nearest(ratio, PixelBudget::M0_06).unwrap();
+    let schedules = Schedules::published();
+    for schedule in schedules.of_budget("0.06M").unwrap() {
         assert_eq!(sizes(&schedule), [8, schedule.last().0, schedule.last().1]);
     }
-    for (ratio, budget) in [(1.333, PixelBudget::M0_25), (0.571, PixelBudget::M0_60), (1.0, PixelBudget::M1)] {
-        let schedule = Schedule::nearest(ratio, budget).unwrap();
+    for (ratio, budget) in [(1.333, "0.25M"), (0.571, "0.60M"), (1.0, "1M")] {
+        let schedule = schedules.nearest(ratio, budget).unwrap();
         assert_eq!(sizes(&schedule), [8, schedule.last().0, schedule.last().1]);
     }
 }

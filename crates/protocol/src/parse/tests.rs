@@ -103,7 +103,10 @@ fn unknown_fields_are_refused_with_the_nearest_name_at_every_depth() {
 fn unknown_values_are_refused_with_the_nearest_value() {
     bad(json!({ "output": { "format": "jpg" } }), "output.format: unknown value \"jpg\"; did you mean \"jpeg\"?");
     bad(json!({ "lane": "fast" }), "lane: unknown value \"fast\"; known are interactive, standard, bulk");
-    bad(json!({ "pixel_budget": "2M" }), "pixel_budget: unknown value \"2M\"; did you mean \"1M\"?");
+    bad(
+        json!({ "pixel_budget": "big" }),
+        "pixel_budget: \"big\" is no pixel budget; name it by its millions of pixels, such as 0.06M, 0.25M, 0.60M or 1M",
+    );
     bad(
         json!({ "subject": { "image": "a", "mask": "boxx" } }),
         "subject.mask: unknown value \"boxx\"; did you mean \"box\"?",

@@ -8,7 +8,7 @@ use std::{
 /// The allocator of a test binary that measures.
 pub(crate) struct Counting;
 
-static NOW: AtomicUsize = AtomicUsize::new(0);
+pub(crate) static NOW: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
 #[expect(unsafe_code, reason = "an allocator is an unsafe trait; this one passes everything on to the system's")]

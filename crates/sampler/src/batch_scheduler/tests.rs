@@ -9,7 +9,26 @@ use super::*;
 const LIMITS: Limits = Limits { max_images: 4, max_kv_bytes: 1_000, max_wait: Duration::from_millis(10) };
 
 fn job(ticket: u64, images: usize, arrived: Instant) -> Waiting {
-    Waiting { ticket, images, kv_bytes: 10, max_images: 100, arrived, alone: false }
+    let (kv_bytes, max_images, tokens) = (10, 100, 100);
+    Waiting { ticket, images, kv_bytes, max_images, tokens, is_interactive: false, arrived, alone: false }
+}
+
+/// What an idle device with all its memory free does next.
+#[derive(Clone, Debug, PartialEq)]
+enum Next<S> {
+    Run(Batch<S>),
+    WaitUntil(Instant),
+    Nothing,
+}
+
+impl<S: Clone + Eq + Hash> BatchScheduler<S> {
+    fn next(&mut self, now: Instant) -> Next<S> {
+        let Some(group) = self.groups().next().map(|group| group.group.clone()) else { return Next::Nothing };
+        match self.take(&group, self.limits.max_kv_bytes, true, now) {
+            Ok(batch) => Next::Run(batch),
+            Err(moment) => Next::WaitUntil(moment),
+        }
+    }
 }
 
 #[track_caller]
@@ -104,6 +123,27 @@ fn a_job_that_must_be_alone_runs_alone_and_at_once() {
     assert_eq!(run(scheduler.next(now)), (vec![(1, 1)], CloseReason::Alone));
     assert_eq!(run(scheduler.next(now)), (vec![(2, 1)], CloseReason::Alone));
     assert_eq!(scheduler.next(now), Next::WaitUntil(now + LIMITS.max_wait));
+}
+
+#[test]
+fn interactive_jobs_come_first_and_share_no_batch_with_others() {
+    let now = Instant::now();
+    let mut scheduler = BatchScheduler::new(LIMITS);
+    scheduler.push("square", job(1, 1, now));
+    scheduler.push("wide", Waiting { is_interactive: true, ..job(2, 1, now) });
+    scheduler.push("square", Waiting { is_interactive: true, ..job(3, 2, now) });
+    assert_eq!(run(scheduler.next(now)), (vec![(2, 1)], CloseReason::Shape));
+    assert_eq!(run(scheduler.next(now)), (vec![(3, 2)], CloseReason::Shape));
+    assert_eq!(run(scheduler.next(now + LIMITS.max_wait)), (vec![(1, 1)], CloseReason::Waited));
+}
+
+#[test]
+fn beside_other_batches_nothing_waits_for_more_of_its_shape() {
+    let now = Instant::now();
+    let mut scheduler = BatchScheduler::new(LIMITS);
+    scheduler.push("square", job(1, 1, now));
+    let group = scheduler.groups().next().unwrap().group.clone();
+    assert_eq!(scheduler.take(&group, 1_000, false, now).unwrap().reason, CloseReason::Turn);
 }
 
 #[test]

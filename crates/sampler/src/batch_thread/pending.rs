@@ -1,11 +1,16 @@
 //! A request whose pictures are being made, and its caller.
 
-use std::{collections::VecDeque, time::Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use echogen_imaging::RgbImage;
 use echogen_models::echogen::Schedule;
+use echogen_telemetry::metrics;
 use echogen_worker::RequestHandle;
 
+use super::running::StepKind;
 use crate::{SampleError, SampleRequest, Sampled, ScaleDone, Step};
 
 /// A request as the caller sends it to the thread.
@@ -20,7 +25,7 @@ pub(super) struct BatchRequest {
     pub(super) arrived: Instant,
 }
 
-/// A request that the thread has received.
+/// A request that the thread has received and not answered.
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) asked: BatchRequest,
@@ -28,44 +33,51 @@ pub(super) struct Pending {
     pub(super) missing: VecDeque<usize>,
     /// How many of its pictures are made.
     made: usize,
-    pub(super) begun: Option<Instant>,
-    pub(super) watcher: Watcher,
-}
-
-/// The caller of a request, and the progress reported to it.
-#[derive(Debug)]
-pub(super) struct Watcher {
-    pub(super) handle: RequestHandle<Sampled, SampleError>,
     /// Number of scales reported so far, over all its pictures.
-    done: usize,
-    total: usize,
-}
-
-impl Watcher {
-    /// Reports that another scale of `images` pictures begins.
-    pub(super) fn report_scale(&mut self, request: &SampleRequest, images: usize) {
-        request.report(Step::Scale(ScaleDone { done: self.done, total: self.total }));
-        self.done = (self.done + images).min(self.total);
-    }
+    scales_done: usize,
+    /// Time that the networks have spent on batches with its pictures.
+    networks: Duration,
+    /// Since when nothing of it is computed.
+    waits_since: Instant,
+    pub(super) handle: RequestHandle<Sampled, SampleError>,
 }
 
 impl Pending {
     /// Creates a pending request that has just arrived.
     pub(super) fn new(asked: BatchRequest, handle: RequestHandle<Sampled, SampleError>) -> Self {
-        let images = asked.request.seeds.len();
-        let total = asked.schedule.scales().len() * images;
         Self {
-            asked,
-            missing: (0..images).collect(),
+            missing: (0..asked.request.seeds.len()).collect(),
             made: 0,
-            begun: None,
-            watcher: Watcher { handle, done: 0, total },
+            scales_done: 0,
+            networks: Duration::ZERO,
+            waits_since: asked.arrived,
+            asked,
+            handle,
         }
     }
 
     /// Returns whether the caller no longer waits: the request was cancelled, or its deadline has passed.
     pub(super) fn is_abandoned(&self) -> bool {
-        self.watcher.handle.is_abandoned()
+        self.handle.is_abandoned()
+    }
+
+    /// Reports that the turn of a batch with `images` of its pictures has come.
+    pub(super) fn report_turn(&mut self, step: StepKind, images: usize) {
+        metrics().turn_waited(self.asked.request.lane, self.waits_since.elapsed());
+        match step {
+            StepKind::Scale(_) => {
+                let total = self.asked.schedule.scales().len() * self.asked.request.seeds.len();
+                self.asked.request.report(Step::Scale(ScaleDone { done: self.scales_done, total }));
+                self.scales_done = (self.scales_done + images).min(total);
+            }
+            StepKind::Decode => self.asked.request.report(Step::Decode),
+        }
+    }
+
+    /// Notes how long the networks took for a step.
+    pub(super) fn note_networks(&mut self, took: Duration) {
+        self.networks += took;
+        self.waits_since = Instant::now();
     }
 
     /// Sends a picture to the caller.
@@ -81,16 +93,14 @@ impl Pending {
 
     /// Tells the caller that all pictures are made.
     pub(super) fn finish(self) {
-        let arrived = self.asked.arrived;
-        let begun = self.begun.unwrap_or(arrived);
         let timings = [
-            ("waited".to_owned(), begun.saturating_duration_since(arrived).as_secs_f64()),
-            ("networks".to_owned(), begun.elapsed().as_secs_f64()),
+            ("waited".to_owned(), self.asked.arrived.elapsed().saturating_sub(self.networks).as_secs_f64()),
+            ("networks".to_owned(), self.networks.as_secs_f64()),
         ];
         self.answer(Ok(Sampled { timings: timings.into() }));
     }
 
     pub(super) fn answer(self, answer: Result<Sampled, SampleError>) {
-        self.watcher.handle.answer(answer);
+        self.handle.answer(answer);
     }
 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use echogen_protocol::{OutputFormat, Parameters, PerScale, PixelBudget};
+use echogen_protocol::{Lane, OutputFormat, Parameters, PerScale, PixelBudget};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::*;
@@ -15,38 +15,53 @@ use crate::{CloseReason, Made, Step};
 struct FakeNetworks {
     gate: sync_mpsc::Receiver<()>,
     batches: Arc<Mutex<Vec<Vec<u64>>>>,
+    /// The seeds of each scale and of each decoded picture.
+    scales: Arc<Mutex<Vec<Vec<u64>>>>,
 }
 
 /// Seeds that cause failures.
 const FAILS: u64 = 100;
 const PANICS: u64 = 101;
+const FAILS_TO_DECODE: u64 = 102;
 
 impl BatchNetworks for FakeNetworks {
     type Subject = ();
+    type Sampling = Vec<u64>;
+    type Codes = u64;
 
     fn prepare(&mut self, request: &SampleRequest) -> Result<(), SampleError> {
         if request.subject.is_empty() { Err(SampleError::BadSubject("it is empty".into())) } else { Ok(()) }
     }
 
-    fn sample(
-        &mut self,
-        parts: &[Part<'_, ()>],
-        schedule: &Schedule,
-        observe: &mut dyn FnMut() -> ControlFlow<()>,
-    ) -> Result<Vec<RgbImage>, SampleError> {
+    fn start(&mut self, parts: &[Part<'_, ()>], _: &Schedule) -> Result<Vec<u64>, SampleError> {
         let seeds: Vec<u64> = parts.iter().flat_map(|part| part.seeds.clone()).collect();
         self.batches.lock().unwrap().push(seeds.clone());
-        for _ in schedule.scales() {
-            if observe().is_break() {
-                return Err(SampleError::Failed("stopped".into()));
-            }
-            self.gate.recv().unwrap();
-        }
+        Ok(seeds)
+    }
+
+    fn step(&mut self, seeds: &mut Vec<u64>) -> Result<(), SampleError> {
+        self.gate.recv().unwrap();
+        self.scales.lock().unwrap().push(seeds.clone());
+        Ok(())
+    }
+
+    fn remove(&mut self, seeds: &mut Vec<u64>, pictures: Range<usize>) {
+        seeds.drain(pictures);
+    }
+
+    fn finish(&mut self, seeds: &Vec<u64>) -> Result<Vec<u64>, SampleError> {
         assert!(!seeds.contains(&PANICS), "as told");
         if seeds.contains(&FAILS) {
             return Err(SampleError::Failed("as told".into()));
         }
-        Ok(seeds.iter().map(|seed| RgbImage::from_pixel(1, 1, [*seed as u8, 0, 0].into())).collect())
+        Ok(seeds.clone())
+    }
+
+    fn decode(&mut self, seed: &u64) -> Result<RgbImage, SampleError> {
+        if *seed == FAILS_TO_DECODE {
+            return Err(SampleError::Failed("as told".into()));
+        }
+        Ok(RgbImage::from_pixel(1, 1, [*seed as u8, 0, 0].into()))
     }
 }
 
@@ -54,6 +69,7 @@ struct Bench {
     thread: Arc<BatchThread>,
     gate: sync_mpsc::Sender<()>,
     batches: Arc<Mutex<Vec<Vec<u64>>>>,
+    scales: Arc<Mutex<Vec<Vec<u64>>>>,
     progress: mpsc::UnboundedSender<Step>,
     steps: mpsc::UnboundedReceiver<Step>,
     asked: JoinSet<Result<Vec<u64>, SampleError>>,
@@ -86,12 +102,13 @@ fn schedule() -> Schedule {
 
 impl Bench {
     fn start(max_batch: usize) -> Self {
-        let ((gate, wait), batches) = (sync_mpsc::channel(), Arc::default());
+        let (gate, wait) = sync_mpsc::channel();
+        let (batches, scales) = (Arc::default(), Arc::default());
         let config = SamplerConfig { max_batch, max_wait_seconds: 0.0, ..SamplerConfig::default() };
-        let networks = FakeNetworks { gate: wait, batches: Arc::clone(&batches) };
+        let networks = FakeNetworks { gate: wait, batches: Arc::clone(&batches), scales: Arc::clone(&scales) };
         let thread = Arc::new(BatchThread::start("painter", &config, networks).unwrap());
         let (progress, steps) = mpsc::unbounded_channel();
-        Self { thread, gate, batches, progress, steps, asked: JoinSet::new() }
+        Self { thread, gate, batches, scales, progress, steps, asked: JoinSet::new() }
     }
 
     fn request(&self, seeds: &[u64]) -> SampleRequest {
@@ -100,18 +117,23 @@ impl Bench {
             seeds: seeds.to_vec(),
             subject_key: "subjects/dog".into(),
             subject: "a dog".into(),
+            lane: Lane::Standard,
             alone: false,
             progress: self.progress.clone(),
             made: mpsc::unbounded_channel().0,
         }
     }
 
-    fn ask_for(&mut self, mut request: SampleRequest) -> tokio::task::AbortHandle {
+    fn ask_for(&mut self, request: SampleRequest) -> tokio::task::AbortHandle {
+        self.ask_shape(request, schedule())
+    }
+
+    fn ask_shape(&mut self, mut request: SampleRequest, schedule: Schedule) -> tokio::task::AbortHandle {
         let thread = Arc::clone(&self.thread);
         let (made, mut images) = mpsc::unbounded_channel();
         request.made = made;
         self.asked.spawn(async move {
-            thread.ask(request, schedule(), 1, 100).await?;
+            thread.ask(request, schedule, 1, 100).await?;
             let mut all: Vec<Made> = std::iter::from_fn(|| images.try_recv().ok()).collect();
             all.sort_by_key(|made| made.index);
             Ok(all.iter().map(|made| u64::from(made.image.get_pixel(0, 0).0[0])).collect())
@@ -136,6 +158,17 @@ impl Bench {
 
     fn scales(&self, scales: usize) {
         (0..scales).for_each(|_| self.gate.send(()).unwrap());
+    }
+
+    /// Waits until this many scales are sampled.
+    async fn until_sampled(&self, scales: usize) {
+        for _ in 0..5_000 {
+            if self.scales.lock().unwrap().len() == scales {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        panic!("{:?}", self.scales.lock().unwrap());
     }
 
     async fn answers(&mut self) -> Vec<Result<Vec<u64>, String>> {
@@ -180,10 +213,11 @@ async fn a_job_larger_than_a_batch_is_cut_and_shares_with_others() {
     assert_eq!(*bench.batches.lock().unwrap(), [vec![1, 2, 3, 4], vec![5, 6, 7]]);
     let mut reported = Vec::new();
     while let Ok(step) = bench.steps.try_recv() {
-        reported.push(match step {
-            Step::Scale(scale) => Some((scale.done, scale.total)),
-            Step::Waits => None,
-        });
+        match step {
+            Step::Scale(scale) => reported.push(Some((scale.done, scale.total))),
+            Step::Waits => reported.push(None),
+            Step::Decode => {}
+        }
     }
     let scales = [Some((0, 12)), Some((4, 12)), None, Some((8, 12)), Some((0, 2)), Some((10, 12)), Some((1, 2))];
     assert_eq!(reported, scales, "each job gets its own progress, and hears when the rest waits for another batch");
@@ -220,7 +254,9 @@ async fn a_job_that_is_withdrawn_leaves_its_batch_without_effect_on_the_others()
 
 #[tokio::test]
 async fn after_a_failed_batch_each_job_is_run_by_itself_and_only_the_one_at_fault_fails() {
-    for (seed, message) in [(FAILS, "as told"), (PANICS, "the painter thread panicked: as told")] {
+    let panicked = "the painter thread panicked: as told";
+    // A picture that is made before another fails to be decoded is not made again.
+    for (seed, message, again) in [(FAILS, "as told", 3), (PANICS, panicked, 3), (FAILS_TO_DECODE, "as told", 2)] {
         let mut bench = Bench::start(16);
         bench.ask(&[1]);
         bench.until(0, 1).await;
@@ -232,8 +268,90 @@ async fn after_a_failed_batch_each_job_is_run_by_itself_and_only_the_one_at_faul
         let failure = Err(format!("the sampler failed: {message}"));
         assert_eq!(bench.answers().await, [Ok(vec![1]), Ok(vec![2]), Ok(vec![4]), failure]);
         let counters = bench.thread.counters();
-        assert_eq!((counters.failed(), counters.closed(CloseReason::Alone)), (1, 3));
+        assert_eq!((counters.failed(), counters.closed(CloseReason::Alone)), (1, again));
     }
+}
+
+/// A schedule of four scales, with many more tokens.
+fn large() -> Schedule {
+    Schedule::new(vec![(1, 1), (4, 4), (8, 8), (16, 16)], (16, 16)).unwrap()
+}
+
+#[tokio::test]
+async fn an_interactive_request_waits_for_one_scale_of_a_large_batch() {
+    let mut bench = Bench::start(16);
+    bench.ask_shape(bench.request(&[1, 2]), large());
+    bench.until(0, 1).await;
+    bench.scales(1);
+    bench.until_sampled(1).await;
+    // The second scale of the large batch is running.
+    bench.ask_for(SampleRequest { lane: Lane::Interactive, ..bench.request(&[3]) });
+    bench.until(1, 1).await;
+    bench.scales(5);
+    assert_eq!(bench.answers().await, [Ok(vec![1, 2]), Ok(vec![3])]);
+    let scales = bench.scales.lock().unwrap().clone();
+    assert_eq!(scales, [vec![1, 2], vec![1, 2], vec![3], vec![3], vec![1, 2], vec![1, 2]]);
+    let mut waits = Vec::new();
+    while let Ok(step) = bench.steps.try_recv() {
+        waits.push(step == Step::Waits);
+    }
+    assert_eq!(waits.iter().filter(|waits| **waits).count(), 1, "the large job hears once that it waits");
+    assert_eq!(bench.thread.counters().closed(CloseReason::Waited), 2);
+}
+
+#[tokio::test]
+async fn a_picture_is_decoded_at_a_time_and_an_interactive_request_comes_between() {
+    let mut bench = Bench::start(16);
+    let (made, mut images) = mpsc::unbounded_channel();
+    let thread = Arc::clone(&bench.thread);
+    let many = SampleRequest { made, ..bench.request(&[1, 2, 3]) };
+    bench.asked.spawn(async move { thread.ask(many, schedule(), 1, 100).await.map(|_| Vec::new()) });
+    bench.until(0, 1).await;
+    bench.ask_for(SampleRequest { lane: Lane::Interactive, ..bench.request(&[4]) });
+    bench.until(1, 1).await;
+    // One scale of the first, both of the interactive one; the first is not decoded before its second.
+    bench.scales(3);
+    bench.until_sampled(3).await;
+    assert!(images.try_recv().is_err());
+    bench.scales(1);
+    assert_eq!(bench.answers().await, [Ok(vec![]), Ok(vec![4])]);
+    let made: Vec<usize> = std::iter::from_fn(|| images.try_recv().ok()).map(|made| made.index).collect();
+    assert_eq!(made, [0, 1, 2]);
+}
+
+#[tokio::test]
+async fn a_request_that_is_withdrawn_frees_its_pictures_before_the_next_scale() {
+    let mut bench = Bench::start(16);
+    bench.ask_shape(bench.request(&[9]), schedule());
+    bench.until(0, 1).await;
+    let withdrawn = bench.ask_shape(bench.request(&[1, 2]), large());
+    bench.ask_shape(bench.request(&[3]), large());
+    bench.ask_shape(bench.request(&[4, 5]), large());
+    bench.until(3, 1).await;
+    bench.scales(3);
+    bench.until_sampled(3).await;
+    withdraw(&withdrawn).await;
+    bench.scales(3);
+    assert_eq!(bench.answers().await, [Ok(vec![3]), Ok(vec![4, 5]), Ok(vec![9])]);
+    let scales = bench.scales.lock().unwrap().clone();
+    assert_eq!(scales[2].len(), 5, "{scales:?}");
+    // The scale that ran meanwhile still has them, the next one has not.
+    assert!(scales[4..].iter().all(|seeds| *seeds == [3, 4, 5]), "{scales:?}");
+}
+
+#[tokio::test]
+async fn a_failure_of_one_batch_leaves_others_in_progress_alone() {
+    let mut bench = Bench::start(16);
+    bench.ask_shape(bench.request(&[1, 2]), large());
+    bench.until(0, 1).await;
+    bench.ask_for(SampleRequest { lane: Lane::Interactive, ..bench.request(&[FAILS]) });
+    bench.ask_for(SampleRequest { lane: Lane::Interactive, ..bench.request(&[5]) });
+    bench.until(2, 1).await;
+    bench.scales(20);
+    let failure = Err("the sampler failed: as told".to_owned());
+    assert_eq!(bench.answers().await, [Ok(vec![1, 2]), Ok(vec![5]), failure]);
+    assert_eq!(bench.thread.counters().failed(), 1);
+    assert_eq!(bench.batches.lock().unwrap().iter().filter(|seeds| **seeds == [1, 2]).count(), 1);
 }
 
 #[tokio::test]

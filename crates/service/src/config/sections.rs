@@ -308,7 +308,7 @@ pub struct JobDefaults {
     /// Width to height, such as 1:1, 16:9 or 1.5; the nearest shape of the schedule table is used.
     #[schemars(extend("x-alias" = "aspect"))]
     pub aspect_ratio: Option<AspectRatio>,
-    /// Size of the picture in millions of pixels.
+    /// Size of the picture in millions of pixels, such as 0.06M or 1M: one of those that the bundle has.
     pub pixels: Option<PixelBudget>,
     /// How strongly the picture follows the prompt: one number, or one for each scale such as `4,4,3,2.5`.
     pub guidance_text: Option<PerScale>,

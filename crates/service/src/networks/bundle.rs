@@ -1,23 +1,24 @@
 //! Loads the networks of a bundle, verifies their checksums, and starts an inference thread for each group.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, OnceLock},
-    time::Instant,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use async_trait::async_trait;
 use echogen_checkpoint::bundle::{Bundle, Network, SamplingDefaults};
 use echogen_encoder::{NetworkEncoder, SubjectEncoder};
 use echogen_models::{
-    device::Compute, feature_extractor::FeatureExtractor, generator::Generator, subject_finder::SubjectFinder,
+    DType,
+    device::{Compute, DeviceMemory},
+    feature_extractor::FeatureExtractor,
+    generator::Generator,
+    plan::{MemoryPlan, PlanRequest, Work},
+    subject_finder::SubjectFinder,
 };
 use echogen_ports::spawn_blocking;
-use echogen_protocol::{PixelBudget, SubjectKeys};
+use echogen_protocol::SubjectKeys;
 use echogen_sampler::{GeneratorSampler, ImageSampler, SamplerConfig};
 use echogen_segmenter::{Detector, FinderConfig, GivenBox, NetworkDetector};
-use tracing::info;
+use tracing::{debug, info, warn};
 
 use super::{LoadedNetworks, NetworkSource};
 use crate::{
@@ -41,7 +42,7 @@ impl BundleNetworks {
     /// Opens the bundle that the settings name. Loads nothing.
     pub fn open(config: &ServiceConfig) -> Result<Self, Failure> {
         let (model, finder) = (config.model.clone(), config.finder.clone());
-        Ok(Self(Arc::new(Loader { bundle: model.open()?, model, compute: OnceLock::new(), finder })))
+        Ok(Self(Arc::new(Loader { bundle: model.open()?, model, finder })))
     }
 
     /// Loads all networks at once, for a single command. There is no warm-up: the command's first job shows whether
@@ -110,19 +111,17 @@ async fn warm_up(sampler: &GeneratorSampler) -> Result<(), Failure> {
 struct Loader {
     bundle: Bundle,
     model: ModelConfig,
-    /// Opened when the first network is loaded: a dispatcher loads none, and leaves the GPU to other processes.
-    compute: OnceLock<Compute>,
     finder: FinderConfig,
 }
 
 impl Loader {
-    /// Opens the device once, and sets the number of threads.
-    fn compute(&self) -> Result<&Compute, Failure> {
-        if let Some(compute) = self.compute.get() {
-            return Ok(compute);
-        }
+    /// Loads networks onto a device that is opened for them alone, because they get a thread of their own, and waits until their
+    /// weights are there. A dispatcher loads none, and leaves the GPU to other processes.
+    fn on_device<T>(&self, load: impl FnOnce(&Compute) -> Result<T, Failure>) -> Result<T, Failure> {
         let compute = self.model.compute()?;
-        Ok(self.compute.get_or_init(|| compute))
+        let loaded = load(&compute)?;
+        compute.synchronize().with_context(|| self.cannot_load())?;
+        Ok(loaded)
     }
 
     fn subjects(&self) -> Result<SubjectKeys, Failure> {
@@ -133,7 +132,7 @@ impl Loader {
             false => NetworkDetector::version_of(&self.finder, &models),
         };
         let dtypes = self.model.dtype.possible().into_iter().map(str::to_owned).collect();
-        Ok(SubjectKeys { finders, dtypes, ..subject_keys(&self.bundle.manifest().sampling, digests)? })
+        Ok(SubjectKeys { finders, dtypes, ..subject_keys(&self.bundle.manifest().sampling, digests) })
     }
 
     /// Creates the detector from those networks for it that the bundle has.
@@ -142,26 +141,55 @@ impl Loader {
         if models.is_empty() {
             return Ok(Arc::new(GivenBox));
         }
-        let Compute { device, dtype } = self.compute()?;
-        let finder = SubjectFinder::load(&self.bundle, device, *dtype).with_context(|| self.cannot_load())?;
+        let finder = self.on_device(|Compute { device, dtype }| {
+            Ok(SubjectFinder::load(&self.bundle, device, *dtype).with_context(|| self.cannot_load())?)
+        })?;
         let started = NetworkDetector::start(finder, self.finder.clone(), models).map_err(anyhow::Error::from)?;
         Ok(Arc::new(started))
     }
 
     fn encoder(&self) -> Result<Arc<dyn SubjectEncoder>, Failure> {
-        let Compute { device, dtype } = self.compute()?;
-        let networks = FeatureExtractor::load(&self.bundle, device, *dtype).with_context(|| self.cannot_load())?;
+        let networks = self.on_device(|Compute { device, dtype }| {
+            Ok(FeatureExtractor::load(&self.bundle, device, *dtype).with_context(|| self.cannot_load())?)
+        })?;
         let started = NetworkEncoder::start(networks, pick(self.digests()?, &ENCODERS)).map_err(anyhow::Error::from)?;
         Ok(Arc::new(started))
     }
 
     fn sampler(&self, config: &SamplerConfig) -> Result<Arc<GeneratorSampler>, Failure> {
-        let Compute { device, dtype } = self.compute()?;
-        let kept = usize::try_from(config.condition_cache_bytes).unwrap_or(usize::MAX);
-        let generator = Generator::load(&self.bundle, device, *dtype, kept).with_context(|| self.cannot_load())?;
+        let (plan, generator) = self.on_device(|compute| {
+            let plan = self.plan(config, compute)?;
+            let kept = usize::try_from(plan.limits.condition_cache_bytes).unwrap_or(usize::MAX);
+            let generator = Generator::load(&self.bundle, &compute.device, compute.dtype, kept);
+            Ok((plan, generator.with_context(|| self.cannot_load())?))
+        })?;
+        let config = config.planned(&plan.limits);
         let digests = pick(self.digests()?, &SAMPLERS);
-        let started = GeneratorSampler::start(&self.bundle, generator, self.subjects()?, digests, config);
-        Ok(Arc::new(started.map_err(anyhow::Error::from)?))
+        let started = GeneratorSampler::start(&self.bundle, generator, self.subjects()?, digests, &config);
+        Ok(Arc::new(started.map_err(anyhow::Error::from)?.with_plan(&plan)))
+    }
+
+    /// Plans the device's memory before any weight is loaded, and logs the plan.
+    fn plan(&self, config: &SamplerConfig, Compute { device, dtype }: &Compute) -> Result<MemoryPlan, Failure> {
+        let memory = DeviceMemory::of(device).context("the device does not say its memory")?;
+        let request = plan_request(&self.bundle, device.is_cpu(), *dtype, memory, config);
+        let plan = MemoryPlan::new(&request).map_err(|error| Failure::usage(error.to_string()))?;
+        let pictures = plan.budgets.iter().map(|budget| format!("{}: {}", budget.name, budget.pictures));
+        info!(
+            memory_bytes = memory.map(|memory| memory.free),
+            weight_bytes = plan.weight_bytes(),
+            reserve_bytes = plan.reserve_bytes,
+            left_bytes = plan.left_bytes,
+            max_kv_bytes = plan.limits.max_kv_bytes,
+            condition_cache_bytes = plan.limits.condition_cache_bytes,
+            pictures = pictures.collect::<Vec<_>>().join(", "),
+            "memory plan"
+        );
+        debug!("{}", plan.table());
+        if let Some(complaint) = plan.complaint() {
+            warn!("{complaint}");
+        }
+        Ok(plan)
     }
 
     fn digests(&self) -> Result<&BTreeMap<String, String>, Failure> {
@@ -173,25 +201,61 @@ impl Loader {
     }
 }
 
+/// Returns what a sampler with these settings plans for.
+pub fn plan_request<'a>(
+    bundle: &'a Bundle,
+    is_cpu: bool,
+    dtype: DType,
+    memory: Option<DeviceMemory>,
+    config: &SamplerConfig,
+) -> PlanRequest<'a> {
+    PlanRequest {
+        bundle,
+        is_cpu,
+        work: Work::of(is_cpu, dtype),
+        memory,
+        max_batch: config.max_batch,
+        subject_cache_bytes: config.subject_cache_bytes,
+        set: config.set_limits(),
+    }
+}
+
 fn pick(digests: &BTreeMap<String, String>, networks: &[Network]) -> BTreeMap<String, String> {
     let names = networks.iter().map(|network| network.name());
     names.filter_map(|name| Some((name.to_owned(), digests.get(name)?.clone()))).collect()
 }
 
-fn subject_keys(defaults: &SamplingDefaults, digests: &BTreeMap<String, String>) -> anyhow::Result<SubjectKeys> {
-    let encoders = pick(digests, &ENCODERS).into_values().collect::<Vec<_>>().join("+");
-    let named = |name: &str| budget(name).ok_or_else(|| anyhow!("the bundle names an unknown pixel budget {name:?}"));
-    let resolutions = defaults.subject_resolution.iter().map(|(name, side)| Ok((named(name)?, *side)));
-    Ok(SubjectKeys {
-        encoders,
+fn subject_keys(defaults: &SamplingDefaults, digests: &BTreeMap<String, String>) -> SubjectKeys {
+    SubjectKeys {
+        encoders: pick(digests, &ENCODERS).into_values().collect::<Vec<_>>().join("+"),
         dtypes: Vec::new(),
         finders: String::new(),
-        default_pixel_budget: named(&defaults.pixel_budget)?,
-        resolutions: resolutions.collect::<anyhow::Result<_>>()?,
-    })
+        default_pixel_budget: defaults.pixel_budget,
+        resolutions: defaults.subject_resolution.clone(),
+    }
 }
 
-fn budget(name: &str) -> Option<PixelBudget> {
-    let all = [PixelBudget::M0_004, PixelBudget::M0_06, PixelBudget::M0_25, PixelBudget::M0_60, PixelBudget::M1];
-    all.into_iter().find(|budget| budget.as_str() == name)
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn limits_follow_from_a_plan_and_what_cannot_fit_is_refused_before_anything_is_loaded() {
+        let mini = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bundles/mini");
+        let model = ModelConfig {
+            bundle: mini.display().to_string(),
+            device: "cpu".parse().unwrap(),
+            ..ModelConfig::default()
+        };
+        let compute = model.compute().unwrap();
+        let loader = Loader { bundle: model.open().unwrap(), model, finder: FinderConfig::default() };
+        let plan = loader.plan(&SamplerConfig::default(), &compute).unwrap();
+        assert_eq!((plan.limits.max_batch_tokens, plan.budgets.len()), (Some(8_192), 1));
+        assert_eq!(plan.limits.max_kv_bytes, SamplerConfig::default().kv_bytes(), "{}", plan.table());
+        let set = SamplerConfig { condition_cache_bytes: Some(1 << 50), ..SamplerConfig::default() };
+        let failure = loader.plan(&set, &compute).unwrap_err();
+        assert!(failure.message.starts_with("sampler.condition_cache_bytes is 1125899906842624"), "{failure}");
+    }
 }

@@ -11,7 +11,7 @@ use echogen_protocol::SubjectKeys;
 use echogen_sampler::{ImageSampler, SamplerConfig};
 use echogen_segmenter::Detector;
 
-pub use bundle::BundleNetworks;
+pub use bundle::{BundleNetworks, plan_request};
 pub use loaded::LoadedNetworks;
 
 use crate::Failure;

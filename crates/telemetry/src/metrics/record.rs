@@ -13,10 +13,10 @@ use prometheus::{
 
 use super::labels::{CacheAnswer, JobEnd, NoticeEnd, NoticeName, StoreAnswer, StoreCall, TaskEnd};
 use super::{
-    ALL_LANES, BATCH_SIZE, BATCHES, BUILD_INFO, CACHE_REQUESTS, CANARY_RUNS, CANARY_TIME, CONFLICTS, CONSUMING,
-    DEAD_LETTER_MESSAGES, DEVICE_FAULTS, FLIGHT_WAITS, IN_PROGRESS, JOBS, KV_CACHE, Kind, Label, MODEL_INFO, Metric,
-    NOTICES, QUEUE_MESSAGES, QUEUE_WAIT, READY, SCALE_TIME, SINCE_PROGRESS, STORE_REQUESTS, STORE_TIME, TASK, TASKS,
-    WORK_WAITING, closed, object_kind,
+    ALL_LANES, BATCH_SIZE, BATCHES, BATCHES_ALIVE, BUILD_INFO, CACHE_REQUESTS, CANARY_RUNS, CANARY_TIME, CONFLICTS,
+    CONSUMING, DEAD_LETTER_MESSAGES, DEVICE_FAULTS, FLIGHT_WAITS, IN_PROGRESS, JOBS, KV_CACHE, Kind, Label, MODEL_INFO,
+    Metric, NOTICES, QUEUE_MESSAGES, QUEUE_WAIT, READY, SCALE_TIME, SINCE_PROGRESS, STORE_REQUESTS, STORE_TIME, TASK,
+    TASKS, TURN_WAIT, WORK_WAITING, closed, object_kind,
 };
 use crate::Health;
 
@@ -62,6 +62,8 @@ pub struct Metrics {
     batches: IntCounterVec,
     scale_seconds: HistogramVec,
     kv_cache: IntGauge,
+    batches_alive: IntGauge,
+    turn_wait: HistogramVec,
     store_requests: IntCounterVec,
     store_seconds: HistogramVec,
     consuming: IntGaugeVec,
@@ -102,6 +104,8 @@ impl Metrics {
             batches: counters(BATCHES),
             scale_seconds: histograms(SCALE_TIME),
             kv_cache: must(IntGauge::with_opts(options(KV_CACHE))),
+            batches_alive: must(IntGauge::with_opts(options(BATCHES_ALIVE))),
+            turn_wait: histograms(TURN_WAIT),
             store_requests: counters(STORE_REQUESTS),
             store_seconds: histograms(STORE_TIME),
             consuming: gauges(CONSUMING),
@@ -132,7 +136,9 @@ impl Metrics {
         ] {
             must(registry.register(Box::new(counters.clone())));
         }
-        for histograms in [&self.task_seconds, &self.queue_wait, &self.scale_seconds, &self.store_seconds] {
+        for histograms in
+            [&self.task_seconds, &self.queue_wait, &self.scale_seconds, &self.turn_wait, &self.store_seconds]
+        {
             must(registry.register(Box::new(histograms.clone())));
         }
         for gauges in [
@@ -190,6 +196,8 @@ impl Metrics {
     fn expect_batches(&self) {
         self.register_once(&self.batch_size);
         self.register_once(&self.kv_cache);
+        self.register_once(&self.batches_alive);
+        every_value(TURN_WAIT.labels[0], |lane| drop(self.turn_wait.with_label_values(&[lane])));
         every_value(BATCHES.labels[0], |reason| drop(self.batches.with_label_values(&[reason])));
     }
 
@@ -275,22 +283,40 @@ impl Metrics {
     }
 
     /// A batch begins.
-    pub fn batch_began(&self, images: usize, reason: &str, kv_bytes: u64) {
+    pub fn batch_began(&self, images: usize, reason: &str) {
         let Label::Of(_, reasons) = BATCHES.labels[0] else { return };
         self.batch_size.observe(images as f64);
         self.batches.with_label_values(&[closed(reasons, reason)]).inc();
+    }
+
+    /// So many batches have begun and not ended, and their key-value caches may take so many bytes.
+    pub fn batches_alive(&self, batches: usize, kv_bytes: u64) {
+        self.batches_alive.set(i64::try_from(batches).unwrap_or(i64::MAX));
         self.kv_cache.set(i64::try_from(kv_bytes).unwrap_or(i64::MAX));
     }
 
-    /// The batch has ended, successfully or not.
-    pub fn batch_ended(&self) {
-        self.kv_cache.set(0);
+    /// The turn of a job's batch has come after this time.
+    pub fn turn_waited(&self, lane: Lane, waited: Duration) {
+        self.turn_wait.with_label_values(&[lane.as_str()]).observe(waited.as_secs_f64());
+    }
+
+    /// The conditions of a batch were computed in this time.
+    pub fn conditions_computed(&self, took: Duration) {
+        self.stepped("conditions", took);
     }
 
     /// A batch has spent this time on a scale, counted from 1.
     pub fn scale_sampled(&self, scale: usize, took: Duration) {
-        let scale = scale.clamp(1, MAX_SCALES).to_string();
-        self.scale_seconds.with_label_values(&[&scale]).observe(took.as_secs_f64());
+        self.stepped(&scale.clamp(1, MAX_SCALES).to_string(), took);
+    }
+
+    /// A picture was decoded in this time.
+    pub fn picture_decoded(&self, took: Duration) {
+        self.stepped("decode", took);
+    }
+
+    fn stepped(&self, step: &str, took: Duration) {
+        self.scale_seconds.with_label_values(&[step]).observe(took.as_secs_f64());
         self.progressed(StageName::Sampler);
     }
 

@@ -175,12 +175,20 @@ fn labels_are_closed_sets_whatever_comes() {
     }
     let metrics = Metrics::new();
     metrics.expect_stage(StageName::Sampler, 1);
-    metrics.batch_began(3, "a new reason", 7);
+    metrics.batch_began(3, "a new reason");
+    metrics.batches_alive(2, 7);
     metrics.scale_sampled(99, Duration::ZERO);
     let text = metrics.render(&Health::default());
     assert!(text.contains("echogen_batches_total{reason=\"other\"} 1"));
-    assert!(text.contains("echogen_kv_cache_bytes 7"));
+    assert!(text.contains("echogen_kv_cache_bytes 7") && text.contains("echogen_batches_in_progress 2"));
     assert!(text.contains("echogen_scale_seconds_count{scale=\"16\"} 1"));
-    metrics.batch_ended();
+    metrics.batches_alive(0, 0);
     assert!(metrics.render(&Health::default()).contains("echogen_kv_cache_bytes 0"));
+    metrics.turn_waited(Lane::Bulk, Duration::from_secs(2));
+    metrics.picture_decoded(Duration::ZERO);
+    metrics.conditions_computed(Duration::ZERO);
+    let text = metrics.render(&Health::default());
+    assert!(text.contains("echogen_turn_wait_seconds_sum{lane=\"bulk\"} 2\n"));
+    assert!(text.contains("echogen_scale_seconds_count{scale=\"decode\"} 1"));
+    assert!(text.contains("echogen_scale_seconds_count{scale=\"conditions\"} 1"));
 }

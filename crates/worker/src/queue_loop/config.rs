@@ -24,7 +24,8 @@ pub struct WorkerConfig {
     /// The partitions of tenants. It is a setting of the broker's.
     #[serde(skip)]
     pub partitions: Partitions,
-    /// Time limit in seconds for one attempt, from when its work begins; in the sampler, between two scales. It must be well below the broker's delivery timeout (RabbitMQ's
+    /// Time limit in seconds for one attempt. It runs while the task is at work: in the sampler it rests until a batch has
+    /// begun with the job, and between its batches. It must be well below the broker's delivery timeout (RabbitMQ's
     /// `consumer_timeout`, 30 minutes).
     pub task_timeout_seconds: f64,
     /// Attempts of a task before it is parked in the dead-letter queue.

@@ -7,7 +7,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use echogen_ports::{Broker, Consumer, Delivery, Fault, QueueName};
-use echogen_protocol::TaskHeaders;
+use echogen_protocol::{Lane, TaskHeaders};
 use tokio::{
     select,
     sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
@@ -27,6 +27,17 @@ pub(crate) struct Received {
     pub(crate) queue: usize,
     pub(crate) delivery: Delivery,
     pub(crate) in_hand: InHand,
+    /// Whether it came from a queue of the interactive lane.
+    pub(crate) is_interactive: bool,
+}
+
+/// Of which lanes a task may be received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lanes {
+    /// Of all.
+    All,
+    /// Of the interactive one.
+    Interactive,
 }
 
 /// A delivery that is not settled. To be dropped once it is: its consumer is kept until then, and its credit counted.
@@ -108,13 +119,13 @@ impl Consumers {
     }
 
     /// Waits for the next task; `None` when a consumer has ended. Cancel safe.
-    pub(crate) async fn next(&mut self) -> Result<Option<Received>, Fault> {
+    pub(crate) async fn next(&mut self, lanes: Lanes) -> Result<Option<Received>, Fault> {
         loop {
             while let Ok(event) = self.events.try_recv() {
                 self.note(event);
             }
             self.balance();
-            if let Some(received) = self.choose() {
+            if let Some(received) = self.choose(lanes) {
                 // Also now: what was just begun may be all that there was at hand.
                 if !is_suspect(&received.delivery) {
                     self.balance();
@@ -198,9 +209,11 @@ impl Consumers {
         }
     }
 
-    fn choose(&mut self) -> Option<Received> {
+    fn choose(&mut self, lanes: Lanes) -> Option<Received> {
         let in_hand = self.credit.in_hand();
-        let heads = self.at_hand.iter().zip(in_hand).map(|(at_hand, in_hand)| match at_hand.front() {
+        let heads = self.at_hand.iter().zip(in_hand).zip(&self.queues);
+        let heads = heads.map(|((at_hand, in_hand), queue)| match at_hand.front() {
+            _ if lanes == Lanes::Interactive && !is_interactive(queue) => Head::Absent,
             Some((_, delivery, _)) => Head::Ready(TaskHeaders::work_in(&delivery.message.headers)),
             None if in_hand > 0 => Head::Expected,
             None => Head::Absent,
@@ -208,7 +221,7 @@ impl Consumers {
         let queue = self.turns.next(&heads.collect::<Vec<_>>())?;
         let (consumer, delivery, in_hand) = self.at_hand[queue].pop_front()?;
         self.credit.begun(consumer);
-        Some(Received { queue, delivery, in_hand })
+        Some(Received { queue, delivery, in_hand, is_interactive: is_interactive(&self.queues[queue]) })
     }
 
     fn feed(&mut self, id: ConsumerId, queue: usize) -> Feed {
@@ -216,6 +229,10 @@ impl Consumers {
         self.open.push((id, queue, sender));
         Feed { id, orders, events: self.sender.clone(), unsettled: TaskTracker::new() }
     }
+}
+
+fn is_interactive(queue: &QueueName) -> bool {
+    queue.place().is_some_and(|(_, lane, _)| lane == Lane::Interactive)
 }
 
 /// The task of one consumer.

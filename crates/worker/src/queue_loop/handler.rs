@@ -73,6 +73,7 @@ impl<S: Stage> Handler<S> {
         let metadata = TaskMetadata {
             stage: Some(S::Task::STAGE),
             attempt: headers.failures.saturating_add(1),
+            lane: self.queues[queue].place().map(|(_, lane, _)| lane),
             first_seen: headers.first_seen,
             content: headers.content,
             again: 0,

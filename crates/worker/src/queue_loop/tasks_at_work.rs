@@ -45,6 +45,9 @@ pub(crate) struct TasksAtWork {
     tasks: JoinSet<()>,
     /// One for each task that may be at work, whatever consumer it came by.
     permits: Arc<Semaphore>,
+    /// One for each of these tasks that is not of the interactive lane.
+    places: Arc<Semaphore>,
+    /// All permits.
     concurrency: u32,
     /// Cancelled when the grace period of a shutdown is over.
     abort: CancellationToken,
@@ -71,6 +74,8 @@ struct Lost {
 pub(crate) struct Admission {
     /// Its own share of the limit.
     pub(crate) permit: Option<OwnedSemaphorePermit>,
+    /// Its place among those that are not of the interactive lane.
+    pub(crate) place: Option<OwnedSemaphorePermit>,
     /// Of a suspect: everybody else's share, so that it runs alone.
     pub(crate) alone: Option<OwnedSemaphorePermit>,
     /// The end of the task of the same message that is still at work, since its connection was lost.
@@ -78,11 +83,14 @@ pub(crate) struct Admission {
 }
 
 impl TasksAtWork {
-    pub(crate) fn new(concurrency: u16) -> Self {
-        let concurrency = u32::from(concurrency.max(1));
+    /// For so many tasks at once, and `reserved` more of the interactive lane.
+    pub(crate) fn new(concurrency: u16, reserved: u16) -> Self {
+        let places = u32::from(concurrency.max(1));
+        let concurrency = places + u32::from(reserved);
         Self {
             tasks: JoinSet::new(),
             permits: Arc::new(Semaphore::new(concurrency as usize)),
+            places: Arc::new(Semaphore::new(places as usize)),
             concurrency,
             abort: CancellationToken::new(),
             waiting: WaitingTasks::default(),
@@ -102,17 +110,27 @@ impl TasksAtWork {
         take(&self.permits, 1).await
     }
 
+    /// Waits until one more task that is not of the interactive lane may be at work. Cancel safe.
+    pub(crate) async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        take(&self.places, 1).await
+    }
+
     /// Says how a delivery runs. One that came back because its connection was lost waits for its earlier self. Any other that
     /// came back [often](SUSPECT_FROM) runs alone: this waits until whatever is at work has ended, and nothing begins until it
     /// has.
-    pub(crate) async fn admit(&mut self, delivery: &Delivery, permit: Option<OwnedSemaphorePermit>) -> Admission {
+    pub(crate) async fn admit(
+        &mut self,
+        delivery: &Delivery,
+        permit: Option<OwnedSemaphorePermit>,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Admission {
         let came_back = delivery.redeliveries > 0;
         let earlier = if came_back { self.expected_back(&delivery.message.body) } else { None };
         if earlier.is_some() || !is_suspect(delivery) {
-            return Admission { permit, alone: None, earlier };
+            return Admission { permit, place, alone: None, earlier };
         }
         let alone = take(&self.permits, self.concurrency - 1).await;
-        Admission { permit, alone, earlier: None }
+        Admission { permit, place, alone, earlier: None }
     }
 
     /// Starts a task, which comes by the present consumer.
@@ -129,14 +147,15 @@ impl TasksAtWork {
         self.present.retain(|running| !running.ended.is_cancelled());
         let ended = CancellationToken::new();
         self.present.push(Running { body, ended: ended.clone() });
-        let (abort, permits) = (self.abort.clone(), Arc::clone(&self.permits));
+        let (abort, permits, places) = (self.abort.clone(), Arc::clone(&self.permits), Arc::clone(&self.places));
         self.tasks.spawn(async move {
             // Dropped at the end, also at a panic: the consumer may go, and another of the same message may begin.
             let (in_hand, _ended) = (in_hand, ended.drop_guard());
-            let Admission { mut permit, alone, earlier } = admission;
+            let Admission { mut permit, mut place, alone, earlier } = admission;
             if let Some(earlier) = earlier {
                 // Whoever only waits takes no share of the limit from others.
                 drop(permit);
+                let has_place = place.take().is_some();
                 select! {
                     // The grace period is over: it is requeued as soon as it has its turn.
                     () = abort.cancelled() => {}
@@ -144,10 +163,14 @@ impl TasksAtWork {
                     () = earlier.cancelled() => {}
                 }
                 permit = take(&permits, 1).await;
+                if has_place {
+                    place = take(&places, 1).await;
+                }
             }
             work(alone, abort).await;
             // In this order: whoever takes the place sees that the credit is back.
             drop(in_hand);
+            drop(place);
             drop(permit);
         });
     }

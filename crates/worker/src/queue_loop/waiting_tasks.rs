@@ -14,6 +14,8 @@ pub(crate) struct WaitingTasks(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     cost: AtomicU64,
+    /// The part of the interactive lane.
+    interactive: AtomicU64,
     less: Notify,
 }
 
@@ -22,14 +24,24 @@ struct Shared {
 pub(crate) struct WaitingTask {
     shared: Arc<Shared>,
     cost: u64,
+    is_interactive: bool,
 }
 
 impl WaitingTasks {
     /// Waits until the waiting tasks cost less than `limit`, so that another may be received. Cancel safe.
     pub(crate) async fn below(&self, limit: u64) {
+        self.until(&self.0.cost, limit).await;
+    }
+
+    /// Waits until the waiting tasks of the interactive lane cost less than `limit`, whatever waits besides. Cancel safe.
+    pub(crate) async fn interactive_below(&self, limit: u64) {
+        self.until(&self.0.interactive, limit).await;
+    }
+
+    async fn until(&self, cost: &AtomicU64, limit: u64) {
         loop {
             let less = self.0.less.notified();
-            if self.0.cost.load(Ordering::Acquire) < limit {
+            if cost.load(Ordering::Acquire) < limit {
                 return;
             }
             less.await;
@@ -37,17 +49,23 @@ impl WaitingTasks {
     }
 
     /// Another task waits.
-    pub(crate) fn add(&self, cost: u64) -> WaitingTask {
+    pub(crate) fn add(&self, cost: u64, is_interactive: bool) -> WaitingTask {
         self.0.cost.fetch_add(cost, Ordering::AcqRel);
-        WaitingTask { shared: Arc::clone(&self.0), cost }
+        if is_interactive {
+            self.0.interactive.fetch_add(cost, Ordering::AcqRel);
+        }
+        WaitingTask { shared: Arc::clone(&self.0), cost, is_interactive }
     }
 }
 
 impl Drop for WaitingTask {
     fn drop(&mut self) {
         self.shared.cost.fetch_sub(self.cost, Ordering::AcqRel);
-        // There is one who waits: the loop that receives.
-        self.shared.less.notify_one();
+        if self.is_interactive {
+            self.shared.interactive.fetch_sub(self.cost, Ordering::AcqRel);
+        }
+        // The loop that receives may wait for both.
+        self.shared.less.notify_waiters();
     }
 }
 
@@ -60,8 +78,10 @@ mod tests {
     #[tokio::test]
     async fn the_next_is_received_when_enough_have_begun() {
         let waiting = WaitingTasks::default();
-        let (large, small) = (waiting.add(64), waiting.add(1));
+        let (large, small) = (waiting.add(64, false), waiting.add(1, true));
         assert!(waiting.below(16).now_or_never().is_none());
+        assert!(waiting.interactive_below(1).now_or_never().is_none());
+        waiting.interactive_below(2).await;
         drop(large);
         waiting.below(16).await;
         assert!(waiting.below(1).now_or_never().is_none());

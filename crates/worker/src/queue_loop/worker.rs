@@ -23,6 +23,7 @@ use echogen_ports::{Broker, Fault};
 use echogen_protocol::{StageTask, TaskHeaders};
 use tokio::{
     select,
+    sync::OwnedSemaphorePermit,
     task::JoinSet,
     time::{Instant, timeout},
 };
@@ -37,7 +38,7 @@ use crate::{
 use super::{
     completion::Completion,
     config::WorkerConfig,
-    consumers::{Consumers, Received},
+    consumers::{Consumers, Lanes, Received},
     crash_counter::CrashCounter,
     handler::Handler,
     lanes::LaneQueues,
@@ -47,6 +48,9 @@ use super::{
 
 /// The time that best-effort events have to be sent at shutdown.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Of the tasks at once, one in so many more may be of the interactive lane where tasks wait for their turn.
+const INTERACTIVE_SHARE: u16 = 8;
 
 /// A consumer that lived so long was no failure: what ends it is something new.
 const STEADY: Duration = Duration::from_secs(60);
@@ -135,7 +139,9 @@ impl<S: Stage> Worker<S> {
 
     /// Consumes until `shutdown`, or until the broker refuses; then waits for the tasks at work.
     async fn work(&self, handler: Arc<Handler<S>>, shutdown: &CancellationToken) -> Result<(), Fault> {
-        let mut tasks = TasksAtWork::new(self.config.concurrency);
+        // A stage whose tasks wait for their turn could be full of them.
+        let reserved = if self.stage.begins_later() { self.config.concurrency.div_ceil(INTERACTIVE_SHARE) } else { 0 };
+        let mut tasks = TasksAtWork::new(self.config.concurrency, reserved);
         let ended = self.consume_again_and_again(&handler, &mut tasks, shutdown).await;
         let stage = S::Task::STAGE.as_str();
         let late = |tasks| warn!(stage, tasks, "grace period is over, requeueing tasks");
@@ -203,14 +209,13 @@ impl<S: Stage> Worker<S> {
             let received = async {
                 // Both come before the delivery, so that the limits are limits.
                 let permit = tasks.permit().await;
-                tasks.waiting().below(self.config.max_waiting_cost.max(1)).await;
-                let Some(received) = consumers.next().await? else {
+                let (Some(received), place) = self.next(consumers, tasks).await? else {
                     return Err(Fault::unavailable(format!("a consumer of {} has ended", S::Task::STAGE)));
                 };
-                let admission = tasks.admit(&received.delivery, permit).await;
+                let admission = tasks.admit(&received.delivery, permit, place).await;
                 Ok((received, admission))
             };
-            let (Received { queue, delivery, in_hand }, admission) = select! {
+            let (Received { queue, delivery, in_hand, is_interactive }, admission) = select! {
                 // In this order: whoever is to end begins nothing.
                 biased;
                 // A delivery that waits to run alone is dropped, and so requeued.
@@ -221,11 +226,40 @@ impl<S: Stage> Worker<S> {
             *failures = 0;
             let handler = Arc::clone(handler);
             let body = delivery.message.body.clone();
-            let waiting = tasks.waiting().add(TaskHeaders::cost_in(&delivery.message.headers).into());
+            let waiting = tasks.waiting().add(TaskHeaders::cost_in(&delivery.message.headers).into(), is_interactive);
             tasks.spawn(body, admission, in_hand, move |alone, abort| async move {
                 handler.handle(delivery, queue, alone, waiting, &abort).await;
             });
         }
+    }
+
+    /// Receives the next task, with its place among those that are not of the interactive lane. While all such places are
+    /// taken, or the tasks that have not begun cost too much, only an interactive task is received: it waits for its own lane
+    /// alone.
+    async fn next(
+        &self,
+        consumers: &mut Consumers,
+        tasks: &TasksAtWork,
+    ) -> Result<(Option<Received>, Option<OwnedSemaphorePermit>), Fault> {
+        let limit = self.config.max_waiting_cost.max(1);
+        let place = async {
+            let place = tasks.place().await;
+            tasks.waiting().below(limit).await;
+            place
+        };
+        let interactive = async {
+            tasks.waiting().interactive_below(limit).await;
+            consumers.next(Lanes::Interactive).await
+        };
+        let place = select! {
+            // In this order: while there is room for all, the lanes share it by their weights.
+            biased;
+            place = place => place,
+            received = interactive => return Ok((received?, None)),
+        };
+        let received = consumers.next(Lanes::All).await?;
+        let place = place.filter(|_| received.as_ref().is_none_or(|received| !received.is_interactive));
+        Ok((received, place))
     }
 }
 

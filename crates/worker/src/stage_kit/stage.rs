@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use echogen_ports::{Broker, Fault};
 use echogen_protocol::{
-    ContentHash, EventKind, JobEvent, JobId, NextTask, ReplyTo, StageName, StageTask, TraceContext,
+    ContentHash, EventKind, JobEvent, JobId, Lane, NextTask, ReplyTo, StageName, StageTask, TraceContext,
 };
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -61,6 +61,8 @@ pub struct TaskMetadata {
     pub stage: Option<StageName>,
     /// That stage's try, 1 for the first.
     pub attempt: u32,
+    /// The lane of the queue that it came from; `None` for a queue that no lane has.
+    pub lane: Option<Lane>,
     /// When the task was first published, if its sender said so.
     pub first_seen: Option<Timestamp>,
     /// What the job asked for, if that is known; see [`Job::content`](echogen_protocol::Job::content).

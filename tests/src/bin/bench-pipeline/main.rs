@@ -9,11 +9,12 @@
 //! other reads 64 KB from Redis for each message and writes 100 KB into a file, so it depends on the disk.
 //!
 //! The last lines compare the medians with the recorded ones; `--record` records those of this run. `--hops` prints
-//! instead where the time of a single job goes.
+//! instead where the time of a single job goes, `--listeners` what a client's stuck queue costs the others.
 #![expect(clippy::print_stdout, reason = "it reports to a person")]
 
 mod floor;
 mod hops;
+mod listeners;
 mod speeds;
 
 use std::{
@@ -65,6 +66,9 @@ struct Settings {
     /// Print where the time of a single job goes, and measure nothing else.
     #[arg(long)]
     hops: bool,
+    /// Measure what clients' queues and servers that are full, stuck or gone cost other clients, and nothing else.
+    #[arg(long)]
+    listeners: bool,
     /// Measure the CPU seconds of the roles alone, without the floors.
     #[arg(long)]
     cpu: bool,
@@ -80,6 +84,10 @@ fn measure(settings: &Settings) -> anyhow::Result<ExitCode> {
         let servers = Servers::start_for_measuring().await?;
         if settings.hops {
             hops::report(&servers).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        if settings.listeners {
+            listeners::report(&servers, settings.jobs).await?;
             return Ok(ExitCode::SUCCESS);
         }
         let mut speeds = Speeds::default();
@@ -194,6 +202,13 @@ async fn ready(environment: &RoleEnvironment) -> anyhow::Result<System> {
 /// Measures the milliseconds from publish to completion event of single jobs, one after the other: p50, p95, p99.
 async fn idle_latency(servers: &Servers) -> anyhow::Result<[f64; 3]> {
     let system = ready(&servers.environment()).await?;
+    let latency = singles(&system).await?;
+    system.stop()?;
+    Ok(latency)
+}
+
+/// The same on a system that runs.
+async fn singles(system: &System) -> anyhow::Result<[f64; 3]> {
     let mut times = Vec::with_capacity(SINGLE);
     for index in 0..SINGLE {
         let id = format!("single-{index}");
@@ -209,7 +224,6 @@ async fn idle_latency(servers: &Servers) -> anyhow::Result<[f64; 3]> {
         };
         times.push(heard.duration_since(began).as_secs_f64() * 1_000.0);
     }
-    system.stop()?;
     times.sort_by(f64::total_cmp);
     let at = |share: f64| times.get((times.len() as f64 * share) as usize).copied().unwrap_or(f64::NAN);
     Ok([at(0.5), at(0.95), at(0.99)])

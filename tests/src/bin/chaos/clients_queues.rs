@@ -9,18 +9,13 @@ use std::{
 use echogen_ports::{Broker, Message};
 use echogen_protocol::{Job, ReplyTo, StageTask, TaskHeaders};
 use echogen_tests::{
-    callback_server::CallbackServer,
+    callback_server::{CallbackServer, hanging_server},
     producer,
     role::{CALLBACK_SECRET, RoleEnvironment},
     system::{Servers, System},
+    troubled_client::{Trouble, TroubledClient},
 };
-use lapin::{
-    Channel, Connection, ConnectionProperties,
-    options::{QueueBindOptions, QueueDeclareOptions},
-    types::{AMQPValue, FieldTable},
-};
-use tokio::{net::TcpListener, time::sleep};
-use tokio_util::task::TaskTracker;
+use tokio::time::sleep;
 
 use crate::{
     scenarios::heard_jobs,
@@ -30,66 +25,12 @@ use crate::{
 /// Timeout for the good callbacks, while others hang.
 const CALLBACK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What is wrong with a client's queue.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Trouble {
-    /// It rejects every message.
-    Full,
-    /// It is a quorum queue without a leader: it neither confirms nor rejects.
-    Leaderless,
-}
-
-/// A client's connection; its queues are durable.
-struct Client<'a> {
-    servers: &'a Servers,
-    /// Keeps the channel open.
-    _connection: Connection,
-    channel: Channel,
-}
-
-impl<'a> Client<'a> {
-    async fn connect(servers: &'a Servers) -> anyhow::Result<Self> {
-        let url = servers.rabbitmq.amqp_url();
-        let connection = Connection::connect(&url, ConnectionProperties::default()).await?;
-        let channel = connection.create_channel().await?;
-        Ok(Self { servers, _connection: connection, channel })
-    }
-
-    /// Declares a queue, which is bound to the events if `exchange` is given.
-    async fn declare(&self, name: &str, trouble: Trouble, exchange: Option<&str>) -> anyhow::Result<()> {
-        let mut arguments = FieldTable::default();
-        match trouble {
-            Trouble::Full => {
-                arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(0));
-                arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
-            }
-            Trouble::Leaderless => {
-                arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-            }
-        }
-        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-        self.channel.queue_declare(name.into(), options, arguments).await?;
-        if let Some(exchange) = exchange {
-            let options = QueueBindOptions::default();
-            self.channel.queue_bind(name.into(), exchange.into(), "#".into(), options, FieldTable::default()).await?;
-        }
-        Ok(())
-    }
-
-    /// Takes the leader of a quorum queue away.
-    async fn stop_leader(&self, name: &str) -> anyhow::Result<()> {
-        let server = format!("{{list_to_atom(\"%2F_{name}\"), node()}}");
-        self.servers.rabbitmq.eval(&format!("ra:stop_server(quorum_queues, {server}).")).await?;
-        Ok(())
-    }
-}
-
 /// A listener's queue goes bad while jobs run.
 pub(crate) async fn listener(servers: &Servers, trouble: Trouble) -> anyhow::Result<Tally> {
     let environment = servers.environment();
     let trial = Trial::start(&environment, &environment.amqp_url).await?;
     let breaking = async |_: &System| {
-        let client = Client::connect(servers).await?;
+        let client = TroubledClient::connect(servers).await?;
         sleep(Duration::from_millis(500)).await;
         let (name, exchange) = (format!("{}-listener", environment.prefix), format!("{}.events", environment.prefix));
         client.declare(&name, trouble, Some(&exchange)).await?;
@@ -111,7 +52,7 @@ pub(crate) async fn reply_queues(servers: &Servers) -> anyhow::Result<Tally> {
     let trial = Trial::start(&environment, &environment.amqp_url).await?;
     let answered: Vec<Job> = (0..150).map(|index| producer::job(&format!("asks-{index}"), index, "a dog")).collect();
     let breaking = async |system: &System| {
-        let client = Client::connect(servers).await?;
+        let client = TroubledClient::connect(servers).await?;
         let queues = ["full", "leaderless", "gone"].map(|name| format!("{}-{name}", environment.prefix));
         client.declare(&queues[0], Trouble::Full, None).await?;
         client.declare(&queues[1], Trouble::Leaderless, None).await?;
@@ -130,14 +71,7 @@ pub(crate) async fn reply_queues(servers: &Servers) -> anyhow::Result<Tally> {
 /// Half of the jobs call a server that takes connections and never answers; the other half are called back in time.
 pub(crate) async fn hanging_callbacks(servers: &Servers) -> anyhow::Result<Tally> {
     let server = CallbackServer::start(CALLBACK_SECRET)?;
-    let hanging = TcpListener::bind("127.0.0.1:0").await?;
-    let address = format!("https://127.0.0.1:{}/done", hanging.local_addr()?.port());
-    let held = TaskTracker::new().spawn(async move {
-        let mut held = Vec::new();
-        while let Ok((connection, _)) = hanging.accept().await {
-            held.push(connection);
-        }
-    });
+    let (address, held) = hanging_server().await?;
     let environment = RoleEnvironment { certificates: server.certificate().to_owned(), ..servers.environment() };
     let called = |index: usize| if index.is_multiple_of(2) { server.url() } else { address.clone() };
     let jobs: Vec<Job> =

@@ -18,11 +18,12 @@ use echogen_tests::{
     producer,
     role::CALLBACK_SECRET,
     system::{Servers, System},
+    troubled_client::Trouble,
 };
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    clients_queues::{Trouble, hanging_callbacks, listener, reply_queues},
+    clients_queues::{hanging_callbacks, listener, reply_queues},
     noisy_neighbour::noisy_neighbour,
     trial::{Tally, Trial, jobs},
 };

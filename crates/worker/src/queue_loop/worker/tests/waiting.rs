@@ -40,18 +40,27 @@ fn samples() -> QueueName {
     QueueName::of(StageName::Sampler, Lane::Standard)
 }
 
+/// Publishes a task that costs so much.
+async fn publish(broker: &MemoryBroker, id: &str, lane: Lane, pictures: u32) {
+    let (encoded_subject, progress) = ("subjects/a".to_owned(), Progress::default());
+    let task = SampleTask { job: job(id), encoded_subject, cut_out: None, progress };
+    let headers = TaskHeaders { cost: Some(pictures), ..TaskHeaders::default() };
+    broker.publish(&QueueName::of(StageName::Sampler, lane), Message::of_task(&task, &headers)).await.unwrap();
+}
+
 /// A worker of three tasks that cost so much each.
 async fn start(work: Duration, pictures: u32) -> Turns {
+    start_with(work, pictures, 8).await
+}
+
+async fn start_with(work: Duration, pictures: u32, concurrency: u16) -> Turns {
     let (broker, store) = (MemoryBroker::new(), Arc::new(MemoryObjectStore::new()));
     for id in ["one", "two", "three"] {
-        let (encoded_subject, progress) = ("subjects/a".to_owned(), Progress::default());
-        let task = SampleTask { job: job(id), encoded_subject, cut_out: None, progress };
-        let headers = TaskHeaders { cost: Some(pictures), ..TaskHeaders::default() };
-        broker.publish(&samples(), Message::of_task(&task, &headers)).await.unwrap();
+        publish(&broker, id, Lane::Standard, pictures).await;
     }
     let stage = Arc::new(TakesTurns { turns: Semaphore::new(0), received: AtomicU32::new(0), work });
     let results = ResultWriter::new(store, Arc::new(broker.clone()), Clock::system(), "1.2.3");
-    let config = WorkerConfig { concurrency: 8, max_waiting_cost: 16, ..config() };
+    let config = WorkerConfig { concurrency, max_waiting_cost: 16, ..config() };
     let worker = Worker::new(Arc::clone(&stage), Arc::new(broker.clone()), Arc::new(results), config);
     let shutdown = CancellationToken::new();
     let worker = TaskTracker::new().spawn(worker.run(shutdown.clone()));
@@ -115,4 +124,22 @@ async fn a_worker_takes_what_it_can_begin_and_no_more() {
     cheap.stage.turns.add_permits(3);
     turns.stop().await;
     cheap.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interactive_task_waits_for_none_of_another_lane() {
+    // Full of tasks that have not begun, and full of tasks at work.
+    for (pictures, concurrency) in [(16, 8), (1, 1)] {
+        let turns = start_with(Duration::from_secs(5), pictures, concurrency).await;
+        assert_eq!(turns.received(), 1);
+        publish(&turns.broker, "now", Lane::Interactive, 16).await;
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(turns.received(), 2, "with {concurrency} at once");
+        publish(&turns.broker, "next", Lane::Interactive, 16).await;
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(turns.received(), 2, "it waits for its own lane");
+        turns.stage.turns.add_permits(5);
+        eventually("all are done", || turns.received() == 5 && turns.broker.unsettled() == 0).await;
+        turns.stop().await;
+    }
 }
