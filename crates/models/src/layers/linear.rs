@@ -156,8 +156,11 @@ impl Linear {
     /// Returns `onto` + xs · Wᵀ, without the bias; `xs` is (…, in), and no other tensor may share the storage of `onto`.
     pub fn product_onto(&self, xs: &Tensor, onto: Tensor) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
-        if cuda::takes(xs) && xs.dtype() == self.dtype() {
-            return cuda::product_onto(xs, &self.weight, onto);
+        if let Weight::Plain(weight) = &self.weight
+            && cuda::takes(xs)
+            && xs.dtype() == self.dtype()
+        {
+            return cuda::product_onto(xs, weight, onto);
         }
         onto + self.product(xs)?
     }
