@@ -20,8 +20,8 @@ pub struct SamplerConfig {
     /// Seconds that a job may wait for others of its shape while the networks are idle. While they are busy, arriving
     /// jobs form the next batch.
     pub max_wait_seconds: f64,
-    /// Bytes that the key-value caches of a batch may take. One picture is always accepted. Absent: what the device's
-    /// memory allows. What cannot fit is refused at start.
+    /// Bytes that the key-value caches of all batches in progress may take, an eighth of them interactive jobs alone. One
+    /// picture is always accepted. Absent: what the device's memory allows. What cannot fit is refused at start.
     pub max_kv_bytes: Option<u64>,
     /// Size in bytes of the cache of conditions, the keys and values of prompts and subjects, on the device. Absent: what the
     /// device's memory allows, such that a batch's conditions have room. What cannot fit is refused at start.
