@@ -26,8 +26,9 @@ const PAGES: [&str; 9] = [
 /// Extensions of files that people read or that start the program.
 const ENDINGS: [&str; 8] = ["md", "yaml", "tpl", "txt", "toml", "sh", "example", "py"];
 
-/// Variables with our prefix that the program does not read: images for Compose, and variables of training and tests.
-const OTHER_VARIABLES: [&str; 13] = [
+/// Variables with our prefix that the program does not read: images for Compose, variables of training and tests, and of the
+/// stand-in for a GPU's driver.
+const OTHER_VARIABLES: [&str; 16] = [
     "ECHOGEN_IMAGE",
     "ECHOGEN_CUDA_IMAGE",
     "ECHOGEN_TRAIN",
@@ -39,6 +40,9 @@ const OTHER_VARIABLES: [&str; 13] = [
     "ECHOGEN_TEST_S3_REGION",
     "ECHOGEN_TEST_S3_ACCESS_KEY_ID",
     "ECHOGEN_TEST_S3_SECRET_ACCESS_KEY",
+    "ECHOGEN_DRIVER_COUNTS",
+    "ECHOGEN_DRIVER_KERNELS",
+    "ECHOGEN_DRIVER_MEMORY_BYTES",
     "ECHOGEN_SECTION_NAME",
     "ECHOGEN_OLD",
 ];

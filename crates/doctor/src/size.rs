@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use echogen_checkpoint::bundle::ScheduleTable;
 use echogen_models::{
     echogen::{EchoGenConfig, Schedule, ScheduleError, Schedules},
     t5::{FeedForwardProjection, T5Config},
@@ -117,7 +118,7 @@ impl Size {
             Self::M125 => "0.25M",
             Self::B2 => "1M",
         };
-        Schedules::published().nearest(1.0, budget)
+        Schedules::new(&ScheduleTable::default(), self.tokenizer().patch_size()).nearest(1.0, budget)
     }
 }
 

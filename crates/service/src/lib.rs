@@ -41,6 +41,7 @@ pub use run::{run, work};
 pub use signals::{block_on, interrupted, stop_token, with_deep_stacks};
 
 /// The allocator of every program that runs roles. A job is thousands of small allocations, most of them in the clients of
-/// S3 and the broker and many of them freed on another thread: with the C library's a quarter of the roles' processor time.
+/// S3 and the broker and many of them freed on another thread: with the C library's they cost the roles a tenth more processor time.
+/// Version 2 of mimalloc: version 3 takes as much as the C library's here, and a third more memory.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
