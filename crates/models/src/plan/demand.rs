@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::shapes::decoder_widths;
 use crate::{
     echogen::{EchoGenConfig, Schedule},
-    layers::attention::SCORES_BYTES,
+    layers::{attention::SCORES_BYTES, conv::PATCHES_BYTES},
     sizes::SubjectTokens,
     visual_tokenizer::TokenizerConfig,
 };
@@ -49,10 +49,21 @@ const NORM_MAPS: u64 = 4;
 pub struct Work {
     /// The type of the large networks.
     pub dtype: DType,
-    /// Whether the layers work in place and in bands, as our loops on a CPU do; else each operation makes a new tensor.
-    pub in_place: bool,
+    /// How much the layers keep at once.
+    pub layers: Layers,
     /// What attention keeps of its scores.
     pub scores: Scores,
+}
+
+/// How much the layers keep at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layers {
+    /// They work in place and in bands, as our loops on a CPU do.
+    InPlace,
+    /// One result each, and a convolution's unrolled inputs in bands, as our kernels on a GPU have it.
+    Fused,
+    /// A result for each operation.
+    Single,
 }
 
 /// What attention keeps of its scores at once.
@@ -71,10 +82,9 @@ impl Work {
     /// Returns how the layers of this program compute on a CPU or on a GPU.
     pub fn of(is_cpu: bool, dtype: DType) -> Self {
         match (is_cpu, dtype) {
-            (true, DType::F32) => Self { dtype, in_place: true, scores: Scores::None },
-            (true, _) => Self { dtype, in_place: false, scores: Scores::All },
-            // Our kernels need less than single operations do, which is what is counted beside the scores.
-            (false, _) => Self { dtype, in_place: false, scores: Scores::Bands(SCORES_BYTES as u64) },
+            (true, DType::F32) => Self { dtype, layers: Layers::InPlace, scores: Scores::None },
+            (true, _) => Self { dtype, layers: Layers::Single, scores: Scores::All },
+            (false, _) => Self { dtype, layers: Layers::Fused, scores: Scores::Bands(SCORES_BYTES as u64) },
         }
     }
 }
@@ -168,9 +178,9 @@ impl Demand<'_> {
 
     fn mlp(&self, tokens: u64) -> u64 {
         let size = self.transformer;
-        let hidden = match self.work.in_place {
-            true => F32,
-            false => HIDDEN_REDUCED * self.element() + HIDDEN_EXACT * F32,
+        let hidden = match self.work.layers {
+            Layers::InPlace => F32,
+            Layers::Fused | Layers::Single => HIDDEN_REDUCED * self.element() + HIDDEN_EXACT * F32,
         };
         tokens * (STREAMS * F32 * size.dim as u64 + hidden * size.hidden() as u64)
     }
@@ -200,28 +210,32 @@ impl Demand<'_> {
             let pixels = base << (2 * (widths.len() - 1 - level));
             let (own, element) = (*own as u64, self.element());
             // The doubled map of the level below, then the first block.
-            let doubled = self.convolution(below, below, element);
-            pixels * doubled.max(self.convolution(below, own, element)).max(self.norm(below.max(own), element))
+            let convolution = |outputs| self.convolution(pixels, below, outputs, element);
+            convolution(below).max(convolution(own)).max(pixels * self.norm(below.max(own), element))
         });
         let full = base << (2 * widths.len().saturating_sub(1));
         let last = widths.first().copied().unwrap_or_default() as u64;
         // The last convolution is in float32.
-        levels.max().unwrap_or_default().max(full * self.convolution(last, 3, F32))
+        levels.max().unwrap_or_default().max(self.convolution(full, last, 3, F32))
     }
 
-    /// Bytes for each pixel of a 3x3 convolution in a residual block: its input and the block's, and its result.
-    fn convolution(&self, inputs: u64, outputs: u64, element: u64) -> u64 {
-        match self.work.in_place {
-            // The result, the input, and the block's input.
-            true => F32 * (2 * inputs + outputs),
-            false => element * (inputs * (2 + TAPS) + CONV_RESULTS * outputs),
+    /// Bytes of a 3x3 convolution in a residual block: its input and the block's, and its result.
+    fn convolution(&self, pixels: u64, inputs: u64, outputs: u64, element: u64) -> u64 {
+        let maps = 2 * inputs + outputs;
+        let unrolled = pixels * element * inputs * TAPS;
+        match self.work.layers {
+            Layers::InPlace => pixels * F32 * maps,
+            Layers::Fused => pixels * element * maps + unrolled.min(PATCHES_BYTES as u64),
+            Layers::Single => pixels * element * (2 * inputs + CONV_RESULTS * outputs) + unrolled,
         }
     }
 
     fn norm(&self, channels: u64, element: u64) -> u64 {
-        match self.work.in_place {
-            true => F32 * 2 * channels,
-            false => channels * (2 * element + NORM_MAPS * F32),
+        match self.work.layers {
+            Layers::InPlace => F32 * 2 * channels,
+            // The block's input, the norm's, and its result.
+            Layers::Fused => element * 3 * channels,
+            Layers::Single => channels * (2 * element + NORM_MAPS * F32),
         }
     }
 }

@@ -225,8 +225,8 @@ impl Division {
             return None;
         }
         if within * 4 >= most * 3 {
-            // Room for the next batch's conditions too, and for those of jobs that come again.
-            let wanted = (2 * kept(within).bytes).max(CACHE_BYTES);
+            // What is left beyond a whole batch is worth more as room for larger batches of smaller pictures.
+            let wanted = kept(within).bytes.max(CACHE_BYTES);
             let free = self.left_bytes - shape.batch_bytes(within, self.rows);
             let all = shape.filled(wanted);
             let share = (free as f64 / all.held_bytes.max(1) as f64).min(1.0);

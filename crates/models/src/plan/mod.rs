@@ -26,7 +26,7 @@ use echogen_checkpoint::{
 use serde::Serialize;
 
 pub use self::{
-    demand::{ConditionBytes, Demand, Scores, Work},
+    demand::{ConditionBytes, Demand, Layers, Scores, Work},
     division::{BatchSizes, BudgetPlan, Limits, SetLimits},
     weights::{NetworkWeights, sampler_weights},
 };

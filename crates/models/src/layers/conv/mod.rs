@@ -33,6 +33,9 @@ pub use names::Names;
 pub use pyramid::{PyramidConfig, PyramidDecoder, PyramidEncoder, Stage};
 pub use res_block::ResBlock;
 
+/// Maximum size of a convolution's unrolled inputs at once on a GPU, in bytes.
+pub(crate) const PATCHES_BYTES: usize = 1 << 30;
+
 /// Kernel size, stride and padding of a square convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {

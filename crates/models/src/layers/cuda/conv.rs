@@ -6,10 +6,7 @@
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::launch::{Argument, Matrices, Sizes, empty, launch_by_number, launch_by_row, multiply, with_addresses};
-use crate::layers::conv::{Geometry, NormConfig};
-
-/// Maximum size of the patches of a band, in bytes.
-const PATCHES_BYTES: usize = 1 << 30;
+use crate::layers::conv::{Geometry, NormConfig, PATCHES_BYTES};
 
 /// Numbers of a group whose moments one block computes.
 const CHUNK: usize = 1 << 14;
