@@ -24,8 +24,9 @@ use echogen_models::{
     encoded_subject::EncodedSubject,
     generator::{Generator, ImageRequest},
 };
-use echogen_protocol::{Lane, OutputFormat, Parameters, PerScale};
-use echogen_sampler::{BatchNetworks, BatchThread, Part, SampleError, SampleRequest, SamplerConfig};
+use echogen_protocol::Lane;
+use echogen_sampler::{BatchNetworks, BatchThread, ImageSampler, Part, SampleError, SampleRequest, SamplerConfig};
+use echogen_tests::{constant::Constant, producer};
 use tokio::{sync::mpsc, time::sleep};
 
 const HEADER: &str = "| batches | alone, s | p50, s | largest, s | p50, in longest scales | largest | longest scale, s | \
@@ -127,7 +128,8 @@ impl Caller {
         let kv_bytes = self.networks.generator.kv_cache_bytes(&schedule, &options) as u64;
         let ((progress, _steps), (made, _images)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
         let request = SampleRequest {
-            parameters: parameters(),
+            // Of any job: the device uses its own.
+            parameters: Constant::taking(Duration::ZERO).plan(&producer::job("any", 0, "a square on a beach"))?,
             seeds: (0..pictures as u64).collect(),
             subject_key: "subjects/blank".into(),
             subject: Vec::new().into(),
@@ -230,26 +232,5 @@ impl BatchNetworks for MiniDevice {
             MiniCodes::Sum(codes) => Ok(self.networks.generator.decode(codes)?),
             MiniCodes::Decoded(image) => Ok(image.clone()),
         }
-    }
-}
-
-/// Parameters as a job without any has them; the device uses its own.
-fn parameters() -> Parameters {
-    let all = PerScale::All(1.0);
-    Parameters {
-        bundle: "mini".into(),
-        prompt: "a square on a beach".into(),
-        negative_prompt: None,
-        aspect_ratio: "1:1".into(),
-        pixel_budget: echogen_protocol::PixelBudget::M0_06,
-        width: 1,
-        height: 1,
-        text_guidance: all.clone(),
-        subject_guidance: all.clone(),
-        temperature: all,
-        top_k: 1,
-        top_p: 1.0,
-        format: OutputFormat::Png,
-        quality: None,
     }
 }

@@ -32,7 +32,7 @@ impl DeviceFacts {
 }
 
 fn of_cpu() -> DeviceFacts {
-    let name = fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| value(&text, "model name"));
+    let name = fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| value(&text, "model name").map(str::to_owned));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     DeviceFacts {
         name: name.unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
@@ -60,10 +60,10 @@ fn instruction_sets() -> Vec<&'static str> {
     found.into_iter().filter_map(|(name, is_there)| is_there.then_some(name)).collect()
 }
 
-/// Returns the value of the first line `name : value`.
-fn value(text: &str, name: &str) -> Option<String> {
-    let pairs = text.lines().filter_map(|line| line.split_once(':'));
-    pairs.filter(|(key, _)| key.trim() == name).map(|(_, value)| value.trim().to_owned()).next()
+/// Returns the value of the first line `name : value`, as Linux lists what it knows.
+pub(super) fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let mut pairs = text.lines().filter_map(|line| line.split_once(':'));
+    pairs.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim())
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::{fs, path::Path};
 use candle_core::Device;
 use serde::Serialize;
 
+use super::facts::value;
+
 /// Where Linux shows the limits of this process's group, in either version.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
@@ -41,10 +43,7 @@ impl DeviceMemory {
 /// The smaller of what the machine and what the process's group has.
 fn of_process(cgroups: &Path, info: &Path) -> Option<DeviceMemory> {
     let info = fs::read_to_string(info).ok()?;
-    let field = |name: &str| {
-        let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
-    };
+    let field = |name: &str| value(&info, name)?.strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024);
     let machine = DeviceMemory { total: field("MemTotal")?, free: field("MemAvailable")? };
     Some(match of_group(cgroups) {
         Some(group) if group.total < machine.total => {

@@ -120,7 +120,7 @@ impl Loader {
     fn on_device<T>(&self, load: impl FnOnce(&Compute) -> Result<T, Failure>) -> Result<T, Failure> {
         let compute = self.model.compute()?;
         let loaded = load(&compute)?;
-        compute.synchronize().with_context(|| self.cannot_load())?;
+        self.loaded(compute.synchronize())?;
         Ok(loaded)
     }
 
@@ -141,17 +141,15 @@ impl Loader {
         if models.is_empty() {
             return Ok(Arc::new(GivenBox));
         }
-        let finder = self.on_device(|Compute { device, dtype }| {
-            Ok(SubjectFinder::load(&self.bundle, device, *dtype).with_context(|| self.cannot_load())?)
-        })?;
+        let finder =
+            self.on_device(|compute| self.loaded(SubjectFinder::load(&self.bundle, &compute.device, compute.dtype)))?;
         let started = NetworkDetector::start(finder, self.finder.clone(), models).map_err(anyhow::Error::from)?;
         Ok(Arc::new(started))
     }
 
     fn encoder(&self) -> Result<Arc<dyn SubjectEncoder>, Failure> {
-        let networks = self.on_device(|Compute { device, dtype }| {
-            Ok(FeatureExtractor::load(&self.bundle, device, *dtype).with_context(|| self.cannot_load())?)
-        })?;
+        let networks = self
+            .on_device(|compute| self.loaded(FeatureExtractor::load(&self.bundle, &compute.device, compute.dtype)))?;
         let started = NetworkEncoder::start(networks, pick(self.digests()?, &ENCODERS)).map_err(anyhow::Error::from)?;
         Ok(Arc::new(started))
     }
@@ -161,7 +159,7 @@ impl Loader {
             let plan = self.plan(config, compute)?;
             let kept = usize::try_from(plan.limits.condition_cache_bytes).unwrap_or(usize::MAX);
             let generator = Generator::load(&self.bundle, &compute.device, compute.dtype, kept);
-            Ok((plan, generator.with_context(|| self.cannot_load())?))
+            Ok((plan, self.loaded(generator)?))
         })?;
         let config = config.planned(&plan.limits);
         let digests = pick(self.digests()?, &SAMPLERS);
@@ -196,8 +194,13 @@ impl Loader {
         Ok(self.bundle.digests().map_err(anyhow::Error::from)?)
     }
 
-    fn cannot_load(&self) -> String {
-        format!("cannot load the bundle {}", self.bundle.manifest_path().display())
+    /// What was loaded, or an error that names the bundle.
+    fn loaded<T, E>(&self, loaded: Result<T, E>) -> Result<T, Failure>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let path = || self.bundle.manifest_path().display();
+        Ok(loaded.with_context(|| format!("cannot load the bundle {}", path()))?)
     }
 }
 
