@@ -33,7 +33,7 @@ pub use fault::{Fault, FaultKind};
 pub use image_fetcher::ImageFetcher;
 pub use memory::{MemoryBroker, MemoryCache, MemoryCallbackSender, MemoryImageFetcher, MemoryObjectStore};
 pub use memory_budget::{MemoryBudget, MemoryPermit};
-pub use object_store::{ObjectKey, ObjectStore, object_too_large};
+pub use object_store::{ObjectKey, ObjectStore, PresignedPut, check_list_prefix, object_too_large};
 pub use seconds::{MAX_SECONDS, SecondsError, clamped_seconds, seconds, seconds_or_zero};
 pub use secret::Secret;
 pub use spawn_blocking::spawn_blocking;

@@ -147,8 +147,6 @@ pub(crate) fn store_url(config: &ServiceConfig) -> Option<&str> {
 pub(crate) struct Stores {
     pub(crate) results: Arc<dyn ObjectStore>,
     pub(crate) work: Arc<dyn ObjectStore>,
-    /// The store of results again if it is a bucket, which can presign URLs.
-    pub(crate) bucket: Option<S3ObjectStore>,
 }
 
 impl Stores {
@@ -172,7 +170,7 @@ impl Stores {
             S3ObjectStore::open(config).await.map_err(|error| Failure::refused("the store cannot be used", &error))
         };
         let (results, work) = (open(RESULTS).await?, open(WORK).await?);
-        Ok(Self { results: metered(results.clone()), work: metered(work), bucket: Some(results) })
+        Ok(Self { results: metered(results), work: metered(work) })
     }
 
     fn in_folder(folder: &Path) -> Result<Self, Failure> {
@@ -180,7 +178,7 @@ impl Stores {
             let path = folder.join(part);
             Ok::<_, Failure>(metered(open_folder(&path, "store.url")?))
         };
-        Ok(Self { results: open(RESULTS)?, work: open(WORK)?, bucket: None })
+        Ok(Self { results: open(RESULTS)?, work: open(WORK)? })
     }
 }
 
