@@ -7,7 +7,8 @@ use echogen_adapters::{
     RedisCache, S3Config, S3ImageFetcher, S3ObjectStore, amqp::AmqpBroker,
 };
 use echogen_ports::{
-    Broker, Cache, CallbackSender, Fault, ImageFetcher, MemoryBroker, MemoryCache, ObjectStore, Secret,
+    Broker, Cache, CallbackSender, Fault, ImageFetcher, MemoryBroker, MemoryCache, MemoryQuota, ObjectStore, Quota,
+    Secret,
 };
 use echogen_worker::{Clock, JobStatusStore, ResultWriter};
 use tokio_util::task::TaskTracker;
@@ -130,12 +131,27 @@ fn require_address(config: &ServiceConfig) -> Result<(), Failure> {
 
 /// Opens Redis, or the in-memory cache.
 pub(crate) fn open_cache(config: &ServiceConfig) -> Result<Arc<dyn Cache>, Failure> {
-    let CacheConfig { redis, memory_bytes } = &config.cache;
-    if redis.url.as_ref().is_none_or(Secret::is_empty) {
-        return Ok(Arc::new(MemoryCache::new(usize::try_from(*memory_bytes).unwrap_or(usize::MAX))));
+    match open_redis(&config.cache)? {
+        Some(redis) => Ok(Arc::new(redis)),
+        None => Ok(Arc::new(MemoryCache::new(usize::try_from(config.cache.memory_bytes).unwrap_or(usize::MAX)))),
     }
-    let cache = RedisCache::open(redis.clone()).map_err(|error| Failure::refused("Redis cannot be used", &error))?;
-    Ok(Arc::new(cache))
+}
+
+/// Opens Redis for limits, or those of this process alone.
+pub fn open_quota(config: &ServiceConfig) -> Result<Arc<dyn Quota>, Failure> {
+    match open_redis(&config.cache)? {
+        Some(redis) => Ok(Arc::new(redis)),
+        None => Ok(Arc::new(MemoryQuota::new())),
+    }
+}
+
+/// Opens Redis, if its address is configured.
+fn open_redis(config: &CacheConfig) -> Result<Option<RedisCache>, Failure> {
+    if config.redis.url.as_ref().is_none_or(Secret::is_empty) {
+        return Ok(None);
+    }
+    let opened = RedisCache::open(config.redis.clone());
+    opened.map(Some).map_err(|error| Failure::refused("Redis cannot be used", &error))
 }
 
 /// Returns the configured store, if there is one.
