@@ -22,6 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("doctor", &["imaging", "checkpoint", "models"]),
     ("world", &[]),
     ("ports", &["protocol"]),
+    ("tenants", &["protocol", "ports"]),
     ("worker", &["protocol", "ports", "telemetry"]),
     ("adapters", &["protocol", "ports", "telemetry"]),
     ("dispatcher", &["protocol", "ports", "worker", "telemetry"]),
@@ -67,6 +68,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "sampler",
             "notifier",
             "service",
+            "tenants",
         ],
     ),
     (
