@@ -13,6 +13,7 @@ mod endings;
 mod evaluate;
 mod examples;
 mod exposition;
+mod gateway;
 mod generate;
 mod installation;
 mod lost_products;

@@ -212,11 +212,13 @@ mod tests {
             }
             found.clone().term_width(100).render_long_help().to_string()
         };
-        for name in ["status", "submit", "dead-letters", "dead-letters list", "dead-letters redrive"] {
+        for name in
+            ["status", "submit", "dead-letters", "dead-letters list", "dead-letters redrive", "keys", "keys new"]
+        {
             assert!(help(name).contains("Examples:\n  "), "{name}");
         }
-        for name in ["", "generate", "batch"] {
-            insta::assert_snapshot!(format!("help-{name}"), help(name));
+        for name in ["", "generate", "batch", "keys new"] {
+            insta::assert_snapshot!(format!("help-{}", name.replace(' ', "-")), help(name));
         }
     }
 }

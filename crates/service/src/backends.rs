@@ -67,6 +67,13 @@ impl Backends {
         self
     }
 
+    /// Adds the broker again, as one whose queues can be looked through.
+    #[must_use]
+    pub fn with_browse(mut self, browse: Arc<dyn Browse>) -> Self {
+        self.browse = Some(browse);
+        self
+    }
+
     /// Opens everything else for a connected broker.
     pub(crate) async fn on_broker(
         amqp: &Arc<AmqpBroker>,
