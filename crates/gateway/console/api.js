@@ -1,42 +1,36 @@
 // The HTTP API as the console uses it. The session is a cookie that no script can read.
 
-/** States in which a job has ended. */
-export const ENDED = ["completed", "failed", "cancelled", "expired"];
+import { failed } from "./dom.js";
 
-const KINDS = ["snapshot", "accepted", "segmented", "encoded", "sampling", "preview", "retrying", "parked", ...ENDED];
+export const ENDED = "completed failed cancelled expired".split(" ");
 
-/** An answer that is an error, as RFC 9457 describes it. */
-class Problem extends Error {
-  constructor(status, body) {
-    super(body.title ?? `The server answered ${status}`);
-    Object.assign(this, { status, title: this.message, detail: body.detail ?? "", errors: body.errors });
-  }
-}
+const KINDS = [..."snapshot accepted segmented encoded sampling preview retrying parked".split(" "), ...ENDED];
 
-/** One request. `json` or `body` is sent; the answer's JSON comes back. */
+/** One request. An answer that is an error is thrown: `status`, `title`, `detail`, `errors` (RFC 9457). */
 export async function call(method, path, { json, body = json && JSON.stringify(json), headers, signal } = {}) {
   const type = json && { "content-type": "application/json" };
   const response = await fetch(path, { method, signal, body, headers: { ...type, ...headers } }).catch((error) => {
-    throw error.name === "AbortError" ? error : new Problem(0, { title: "The gateway does not answer" });
+    throw error.name === "AbortError" ? error : { title: "The gateway does not answer" };
   });
-  const isJson = response.headers.get("content-type")?.includes("json");
-  const answer = isJson ? await response.json() : {};
+  const answer = response.headers.get("content-type")?.includes("json") ? await response.json() : {};
   if (response.ok) return answer;
   if (response.status === 401) dispatchEvent(new Event("signed-out"));
   const wait = response.headers.get("retry-after");
   if (wait) answer.detail = `${answer.detail ?? ""} Try again in ${wait} s.`;
-  throw new Problem(response.status, answer);
+  throw { title: `The server answered ${response.status}`, ...answer, status: response.status };
 }
 
-/** The path of a job, or of what belongs to it. */
 export const jobPath = (id, rest = "") => `/v1/jobs/${encodeURIComponent(id)}${rest}`;
 
-/** Puts an event's content into the job that it is about. The end event of a job's own stream is the whole job. */
+/** Puts an event's content, or the whole job anew, into a job. */
 export function apply(job, data) {
-  if (data.id) return Object.assign(job, data);
-  Object.assign(job, { status: data.status ?? job.status, stage: data.stage, progress: data.progress, message: data.message });
-  if (job.status !== "queued") job.queue = null;
-  if (data.preview) job.previews = [...(job.previews ?? []).filter((one) => one.image !== data.preview.image), data.preview];
+  if (data.id) {
+    for (const name of Object.keys(job)) if (name !== "request") delete job[name];
+    return Object.assign(job, data);
+  }
+  const { status = job.status, stage, progress, message, preview } = data;
+  Object.assign(job, { status, stage, progress, message, queue: status === "queued" ? job.queue : null });
+  if (preview) job.previews = [...(job.previews ?? []).filter((one) => one.image !== preview.image), preview];
   return job;
 }
 
@@ -50,33 +44,32 @@ export class Visit extends AbortController {
 
   /** Calls `work` now and every `millis` while the page is visible. */
   repeat = async (millis, work) => {
+    let broken;
     for (; !this.signal.aborted; await new Promise((resolve) => setTimeout(resolve, millis))) {
-      if (!document.hidden) await work();
+      const error = document.hidden ? broken : await work().then(() => null, (reason) => reason);
+      if (error !== broken) failed(error);
+      broken = error;
     }
   };
 
-  /**
-   * Listens to an event stream until the returned function is called. Each connection begins with a snapshot, so what came
-   * while there was none is not missed. `linked` is told when the connection comes or goes.
-   */
+  /** Listens to an event stream until the returned function is called. Each connection begins with a snapshot, so nothing is missed. */
   listen = (path, heard, linked = () => {}) => {
     let source, timer, wait = 1000;
     const open = () => {
       source = new EventSource(path);
       source.onopen = () => linked(true);
       for (const kind of KINDS) {
-        source.addEventListener(kind, (event) => {
+        source.addEventListener(kind, ({ data }) => {
           wait = 1000;
-          heard(kind, JSON.parse(event.data));
+          heard(JSON.parse(data));
         });
       }
       source.onerror = () => {
         linked(false);
-        // The browser itself reconnects after a broken connection, but not after an answer that is an error.
+        // The browser itself reconnects after a broken connection, but not after an error.
         if (source.readyState !== EventSource.CLOSED) return;
         timer = setTimeout(open, wait * (1 + Math.random()));
         wait = Math.min(wait * 2, 15_000);
-        // Shows a session that has ended; of all else the next attempt knows more.
         this.get("/v1/session").catch(() => {});
       };
     };

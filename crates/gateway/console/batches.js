@@ -1,11 +1,11 @@
 // Batches: a file with one job a line goes in, one result a line comes out.
 
 import { ENDED, call } from "./api.js";
-import { action, ago, announce, badge, card, count, dialog, dropZone, failed, h, show, table } from "./dom.js";
+import { ago, announce, badge, button, card, count, dialog, dropZone, failed, h, show, table } from "./dom.js";
 
 export async function page({ view, visit }) {
   const [outcome, list] = [h("div"), h("div")];
-  const zone = dropZone("batch", ".jsonl,.ndjson", "Choose a JSONL file, one job a line, or drop it here", (file) => send(file).catch(failed));
+  const zone = dropZone("batch", ".jsonl,.ndjson", "Choose a JSONL file, one job a line, or drop it here", send);
 
   function cells({ id, created, jobs, counts = {} }) {
     const done = ENDED.reduce((sum, state) => sum + (counts[state] ?? 0), 0);
@@ -14,10 +14,10 @@ export async function page({ view, visit }) {
       await call("POST", `/v1/batches/${id}/cancel`);
     };
     return [h("a", { href: `#/jobs?batch=${id}` }, h("code", id)), ago(created),
-      h("div.buttons", h("progress", { max: jobs || 1, value: done, "aria-label": `Progress of ${id}` }), `${count(done)} of ${count(jobs)}`,
-        Object.entries(counts).map(([state, number]) => number > 0 && h("span.tally", badge(state), count(number)))),
+      h("div.buttons", h("progress", { max: jobs || 1, value: done, "aria-label": `Progress of ${id}` }), h("span", done, " of ", jobs),
+        Object.entries(counts).map(([state, number]) => number > 0 && h("span", badge(state), " ", number))),
       h("span.buttons", h("a.button.small", { href: `/v1/batches/${id}/results`, download: `${id}.jsonl` }, "Results"),
-        done < jobs && action("Cancel", cancel, { class: "small" }))];
+        done < jobs && button(".small", "Cancel", cancel))];
   }
   async function refresh() {
     // What is being used is not replaced under the hand.
@@ -26,7 +26,6 @@ export async function page({ view, visit }) {
     show(list, table("Batches", ["Batch", "Created:time", "Progress:text", "Actions"], data.map(cells), "No batches yet."));
   }
   async function send(file) {
-    failed();
     show(zone.label, `Sending ${file.name} …`);
     const { id, jobs, errors = [] } = await call("POST", "/v1/batches", { body: file, headers: { "content-type": "application/jsonl" } })
       .finally(() => show(zone.label, "Choose another file"));
@@ -37,5 +36,5 @@ export async function page({ view, visit }) {
     await refresh();
   }
   view.append(card("New batch", zone.element), outcome, card("All batches", list));
-  visit.repeat(3000, () => refresh().catch(failed));
+  visit.repeat(3000, refresh);
 }

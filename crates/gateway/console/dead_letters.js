@@ -1,10 +1,10 @@
 // Dead letters, for operators: filter, look, then redrive or drop exactly as many as were counted.
 
 import { call } from "./api.js";
-import { action, ago, announce, card, count, dialog, failed, field, h, show, table } from "./dom.js";
+import { ago, announce, button, card, count, dialog, field, form, h, show, table } from "./dom.js";
 
 const cells = ({ queue, job, reason, attempt, since }) =>
-  [h("code", queue), job ? h("a", { href: `#/job/${job}` }, h("code", job)) : "–", reason, count(attempt), ago(since)];
+  [ago(since), reason, attempt, h("code", queue), job && h("a", { href: `#/job/${job}` }, h("code", job))];
 
 export async function page({ view, visit }) {
   const inputs = ["queue", "reason", "job", "tenant"].map((id) => h("input", { id }));
@@ -15,8 +15,8 @@ export async function page({ view, visit }) {
   async function load(after) {
     const { data, next } = await visit.get("/admin/dead-letters", { ...filter(), limit: 100, after });
     letters = after ? [...letters, ...data] : data;
-    show(output, table("Dead letters", ["Queue", "Job", "Reason:text", "Attempts:number", "Since:time"], letters.map(cells), "No dead letters."),
-      next && action("More", () => load(next)));
+    show(output, table("Dead letters", ["Since:time", "Reason:text", "Attempts:number", "Queue", "Job"], letters.map(cells), "No dead letters."),
+      next && button("", "More", () => load(next)));
   }
 
   /** First the exact number, then the same number back as the confirmation. */
@@ -26,9 +26,8 @@ export async function page({ view, visit }) {
     const chosen = filter();
     const { count: confirm } = await call("POST", path, { json: chosen });
     const label = `${verb} ${count(confirm)}`;
-    const which = Object.keys(chosen).length > 0 ? "that match the filter" : "of all queues";
-    if (confirm === 0) throw { title: "Nothing to do", detail: "No dead letter matches the filter." };
-    if (!await dialog(`${label}?`, label, "Cancel", h("p", `${count(confirm)} dead letters ${which}. ${warning}`))) return;
+    if (confirm === 0) throw { title: "No dead letter matches the filter" };
+    if (!await dialog(`${label}?`, label, "Cancel", h("p", `Exactly those that match the filter. ${warning}`))) return;
     const answer = await call("POST", path, { json: { ...chosen, confirm } }).catch((error) => {
       throw error.status === 409 ? { title: "The number has changed meanwhile", detail: "Nothing was done. Look again." } : error;
     });
@@ -36,13 +35,8 @@ export async function page({ view, visit }) {
     announce(done.textContent);
     await load();
   }
-  const search = (event) => {
-    event.preventDefault();
-    failed();
-    load().catch(failed);
-  };
-  view.append(h("form.tools", { onsubmit: search }, inputs.map((input) => field(input.id, input)), h("button", "Filter")),
-    card(null, h("div.buttons", action("Redrive …", () => settle("Redrive", "redriven", "Their tasks are published again.")),
-      action("Drop …", () => settle("Drop", "dropped", "They are deleted. This cannot be undone."), { class: "alarm" }), done), output));
+  view.append(form(".tools", {}, () => load(), inputs.map((input) => field(input)), h("button", "Filter")),
+    card(null, h("div.buttons", button("", "Redrive …", () => settle("Redrive", "redriven", "Their tasks are published again.")),
+      button(".alarm", "Drop …", () => settle("Drop", "dropped", "They are deleted. This cannot be undone.")), done), output));
   await load();
 }

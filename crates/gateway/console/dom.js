@@ -1,33 +1,27 @@
 // Builds the page's elements. Text becomes text nodes only; there is no way to pass HTML or a style attribute.
 
-function fill(element, name, parts) {
-  const isMap = parts[0]?.constructor === Object;
-  for (const [key, value] of Object.entries(isMap ? parts.shift() : {})) {
-    if (typeof value === "function") element.addEventListener(key.slice(2), value);
-    else if (value !== null && value !== undefined && value !== false) element.setAttribute(key, value === true ? "" : value);
+function make(space, names, ...parts) {
+  const [tag, ...classes] = names.split(".");
+  const element = document.createElementNS(space, tag);
+  const attributes = parts[0]?.constructor === Object ? parts.shift() : {};
+  for (const [name, value] of Object.entries(attributes)) {
+    if (typeof value === "function") element.addEventListener(name.slice(2), value);
+    else if (value || value === 0 || value === "") element.setAttribute(name, value === true ? "" : value);
   }
-  if (name.length > 0) element.classList.add(...name);
-  element.append(...parts.flat(9).filter((part) => part || part === 0));
+  element.classList.add(...classes.filter(Boolean));
+  return show(element, parts);
+}
+
+/** `h("p.hint", { id: "x", onclick }, children …)` */
+export const h = make.bind(null, "http://www.w3.org/1999/xhtml");
+export const s = make.bind(null, "http://www.w3.org/2000/svg");
+
+export function show(element, ...parts) {
+  element.replaceChildren(...parts.flat(9).filter((part) => part || part === 0).map((part) => (part.toFixed ? count(part) : part)));
   return element;
 }
 
-/** `h("p.hint", { id: "x" }, children …)`: listeners are given as `onclick: function`. */
-export function h(names, ...parts) {
-  const [tag, ...name] = names.split(".");
-  return fill(document.createElement(tag), name, parts);
-}
-
-/** The same for SVG. */
-export function s(names, ...parts) {
-  const [tag, ...name] = names.split(".");
-  return fill(document.createElementNS("http://www.w3.org/2000/svg", tag), name, parts);
-}
-
-/** Replaces what an element shows. */
-export function show(element, ...parts) {
-  element.replaceChildren();
-  return fill(element, [], [{}, ...parts]);
-}
+export const byId = (id) => document.getElementById(id);
 
 const ICONS = {
   queued: "M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18zm0 4v5l3.5 2",
@@ -44,87 +38,94 @@ const ICONS = {
   queues: "M4 7h10M4 12h16M4 17h7",
   "dead-letters": "M4 6h16v12H4zM4 7l8 6 8-6",
   workers: "M5 5h14v6H5zM5 13h14v6H5zM8 8h.01M8 16h.01",
-  tenants: "M9 11a3.5 3.5 0 1 0 0-7 3.5 3.5 0 0 0 0 7zM3 20c0-4 3-6 6-6s6 2 6 6M16 4.5a3.5 3.5 0 0 1 0 6M18 14.5c2 .8 3 2.7 3 5.5",
-  out: "M10 4H5v16h5M15 8l4 4-4 4M19 12H9",
+  tenants: "M12 11a3.5 3.5 0 1 0 0-7 3.5 3.5 0 0 0 0 7zM5 20c0-4 3-6 7-6s7 2 7 6",
 };
 
-/** An icon; hidden from screen readers, which have the word beside it. */
 export const icon = (name) => s(`svg.icon.icon-${name}`, { viewBox: "0 0 24 24", "aria-hidden": "true" }, s("path", { d: ICONS[name] }));
 
-/** A job's state as icon and word. */
 export const badge = (status) => h(`span.badge.${status}`, icon(status), status);
 
-/** Says something to screen readers, in the page's one live region. */
+/** Says something to screen readers. */
 export function announce(text) {
-  document.getElementById("live").textContent = text;
+  byId("live").textContent = text;
 }
 
-/** Shows an error below the page's heading: a problem's title, its detail, and the fields it names. Without one, clears it. */
+/** Shows an error below the page's heading, or clears it. */
 export function failed(error) {
-  const box = document.getElementById("errors");
+  const box = byId("errors");
   if (!box || error?.name === "AbortError") return;
-  const fields = (error?.errors ?? []).map((one) => h("li", one.pointer && h("code", one.pointer), " ", one.detail));
-  show(box, error && h("div.notice", { role: "alert" }, icon("failed"), h("div", h("strong", error.title ?? "That did not work"),
-    h("p", error.detail ?? error.message), fields.length > 0 && h("ul", fields))));
+  if (error instanceof Error) console.error(error);
+  const fields = error?.errors?.map((one) => h("div", h("code", one.pointer ?? ""), " ", one.detail));
+  show(box, error && h("div.notice", { role: "alert" }, icon("failed"), h("div", h("strong", error.title ?? error.message), h("p", error.detail), fields)));
   if (error) box.scrollIntoView({ block: "nearest" });
 }
 
 /** A button that is off while its work is going on. */
-export function action(label, work, attributes = {}) {
-  const button = h("button", { type: "button", ...attributes }, label);
-  button.addEventListener("click", async () => {
-    button.disabled = true;
+export function button(names, label, work) {
+  const element = h(`button${names}`, { type: "button", onclick: async () => {
+    element.disabled = true;
     failed();
-    await work().catch(failed);
-    button.disabled = false;
-  });
-  return button;
-}
-
-/** A labelled input, select or textarea. */
-export const field = (label, control) => h("div.field", h("label", { for: control.id }, label), control);
-
-/** A select of `[value, label]` pairs or plain values. */
-export function select(id, options, value, attributes) {
-  const element = h("select", { id, ...attributes }, options.map((one) => h("option", { value: [one].flat()[0] }, [one].flat().at(-1))));
-  element.value = value;
+    await Promise.resolve().then(work).catch(failed);
+    element.disabled = false;
+  } }, label);
   return element;
 }
 
+export const form = (names, attributes, work, ...parts) => h(`form${names}`, { ...attributes, onsubmit: (event) => {
+  event.preventDefault();
+  failed();
+  Promise.resolve().then(work).catch(failed);
+} }, parts);
+
+export const field = (control, label = control.id) => h("div.field", h("label", { for: control.id }, label), control);
+
+export const select = (id, options, chosen) => h("select", { id }, options.map((one) => [one].flat()).map((one) =>
+  h("option", { value: one[0], selected: one[0] === chosen }, one.at(-1))));
+
 export const card = (title, ...parts) => h("section.card", title && h("h2", title), parts);
 
-/** Names and values; those without a value are left out. */
 export const facts = (pairs) => h("dl.facts", pairs.filter(([, value]) => value || value === 0).map(([name, value]) => [h("dt", name), h("dd", value)]));
 
-/** A table that scrolls sideways. A column is its title, with a class after a colon. */
-export function table(caption, columns, lines, empty) {
-  if (lines.length === 0) return h("p.empty", empty);
+/** A table's head and what makes its rows. A column is its title, with a class after a colon. */
+export function grid(columns) {
   const [titles, names] = [0, 1].map((part) => columns.map((column) => column.split(":")[part]));
-  const row = (cells, tag, scope) => h("tr", cells.map((cell, at) => h(tag, { class: names[at], scope }, cell)));
-  return h("div.scroll", { tabindex: "0", role: "region", "aria-label": caption },
-    h("table", h("thead", row(titles, "th", "col")), h("tbody", lines.map((cells) => row(cells, "td")))));
+  const row = (cells, index, tag = "td", scope) => h("tr", { "aria-rowindex": index }, cells.map((cell, at) => h(tag, { class: names[at], scope }, cell)));
+  return [h("thead", row(titles, null, "th", "col")), row];
 }
 
-/** A file, chosen or dropped. `label` is the place for words. */
+/** What is wider than the page scrolls sideways, also by keys. */
+export const wide = (label, ...parts) => h("div.scroll", { tabindex: "0", role: "region", "aria-label": label }, parts);
+
+export function table(label, columns, lines, empty) {
+  if (lines.length === 0) return h("p.empty", empty);
+  const [head, row] = grid(columns);
+  return wide(label, h("table", head, h("tbody", lines.map((cells) => row(cells)))));
+}
+
+/** A bar in a table's cell: parts are `[class, from, length]` in percent. */
+export const bar = (...parts) => s("svg.bar", { viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" },
+  [["ground", 0, 100], ...parts].map(([name, x, width]) => s(`rect.${name}`, { x, width, height: 10 })));
+
 export function dropZone(id, accept, words, send, ...before) {
   const input = h("input.unseen", { type: "file", id, accept });
   const label = h("span", words);
-  const drop = h("label.drop", { for: id, ondragover: (event) => event.preventDefault() }, before, label);
-  const take = (files) => files[0] && send(files[0]);
-  drop.addEventListener("drop", (event) => {
+  const take = (event) => {
     event.preventDefault();
-    take(event.dataTransfer.files);
-  });
-  input.addEventListener("change", () => take(input.files));
-  return { element: h("div", input, drop), label };
+    failed();
+    const { files } = event.dataTransfer ?? input;
+    if (files[0]) send(files[0]).catch(failed);
+  };
+  input.addEventListener("change", take);
+  return { element: h("div", input, h("label.drop", { for: id, ondragover: (event) => event.preventDefault(), ondrop: take }, before, label)), label };
 }
 
-/** Opens a modal dialog; resolves to whether it was closed with yes. */
+/** Opens a modal dialog; resolves to whether the answer was yes. */
 export function dialog(title, yes, no, ...parts) {
   return new Promise((resolve) => {
-    const cancel = h("button", { type: "button", autofocus: true, onclick: () => element.close() }, no);
-    const confirm = yes && h("button.danger", { type: "button", onclick: () => element.close("yes") }, yes);
-    const element = h("dialog", { "aria-labelledby": "dialog" }, h("h2", { id: "dialog" }, title), parts, h("div.buttons", confirm, cancel));
+    const cancel = button("", no, () => element.close());
+    cancel.autofocus = true;
+    const element = h("dialog", { "aria-labelledby": "dialog" }, h("h2", { id: "dialog" }, title), parts,
+      h("div.buttons", yes && button(".danger", yes, () => element.close("yes")), cancel));
     element.addEventListener("close", () => {
       element.remove();
       resolve(element.returnValue === "yes");
@@ -138,24 +139,21 @@ const number = new Intl.NumberFormat("en", { maximumFractionDigits: 2 });
 const small = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
 const relative = new Intl.RelativeTimeFormat("en", { style: "narrow" });
 
-/** A number for people; a dash for none. */
-export const count = (value) => (value === null || value === undefined ? "–" : (Math.abs(value) < 1 ? small : number).format(value));
+export const count = (value) => (value < 1 ? small : number).format(value);
 
-/** A duration in the unit that suits it. */
 export function seconds(value) {
-  if (value === null || value === undefined) return "–";
   const [unit, size] = value < 1 ? ["ms", 0.001] : value < 120 ? ["s", 1] : value < 7200 ? ["min", 60] : ["h", 3600];
   return `${small.format(value / size)} ${unit}`;
 }
 
-/** How long ago a time was, with the exact time at hand. */
 export function ago(text) {
   if (!text) return "–";
   const since = (Date.parse(text) - Date.now()) / 1000;
   const units = [[60, "second", 1], [3600, "minute", 60], [86400, "hour", 3600], [Infinity, "day", 86400]];
   const [, unit, size] = units.find(([limit]) => Math.abs(since) < limit);
-  return h("time", { datetime: text, title: new Date(text).toLocaleString() }, relative.format(Math.round(since / size), unit));
+  return h("time", { datetime: text, title: new Date(text).toLocaleString("en-GB") }, relative.format(Math.round(since / size), unit));
 }
 
-/** Anything of an answer that is not known by name. */
-export const plain = (value) => (typeof value === "object" ? JSON.stringify(value) : String(value));
+/** Names and values that are not known beforehand. */
+export const others = (object) => Object.entries(object ?? {}).filter(([, value]) => value !== null)
+  .map(([name, value]) => [name.replaceAll("_", " "), typeof value === "object" ? JSON.stringify(value) : value]);

@@ -1,34 +1,32 @@
 // A table that draws only the rows in sight, so that ten thousand of them scroll as well as ten.
 
-import { h, show } from "./dom.js";
+import { grid, h, show } from "./dom.js";
 
-const SPARE = 8;
+// Pixels of a row, as in the stylesheet, and rows that are drawn beyond those in sight.
+const [HEIGHT, SPARE] = [44, 8];
 
-/** `columns` as in `table`; `cells` makes an item's cells; `nearEnd` is called when the last rows come into sight. */
+/** `nearEnd` is called when the last rows come into sight. */
 export function rows(caption, columns, cells, signal, nearEnd) {
-  const [titles, names] = [0, 1].map((part) => columns.map((column) => column.split(":")[part]));
+  const [head, row] = grid(columns);
   const [before, body, after] = [h("tbody", { "aria-hidden": "true" }), h("tbody"), h("tbody", { "aria-hidden": "true" })];
-  const head = h("tr", titles.map((title, at) => h("th", { scope: "col", class: names[at] }, title)));
-  const element = h("table.rows", { "aria-label": caption }, h("thead", head), before, body, after);
+  const element = h("table.rows", { "aria-label": caption }, head, before, body, after);
   let items = [];
-  let height = 44;
   let waits = false;
 
   function spacer(place, lines) {
-    const row = h("tr", h("td"));
-    row.style.height = `${lines * height}px`;
-    show(place, lines > 0 && row);
+    const empty = h("tr", h("td"));
+    empty.style.height = `${lines * HEIGHT}px`;
+    show(place, lines > 0 && empty);
   }
 
   function draw() {
     waits = false;
     if (signal.aborted) return;
-    const first = Math.max(0, Math.floor(-element.getBoundingClientRect().top / height) - SPARE);
-    const last = Math.min(items.length, first + Math.ceil(innerHeight / height) + 2 * SPARE);
+    const first = Math.max(0, Math.floor(-element.getBoundingClientRect().top / HEIGHT) - SPARE);
+    const last = Math.min(items.length, first + Math.ceil(innerHeight / HEIGHT) + 2 * SPARE);
     // What has the focus keeps it, although its row is made anew.
     const focused = body.contains(document.activeElement) && document.activeElement.getAttribute("href");
-    show(body, items.slice(first, last).map((item, at) =>
-      h("tr", { "aria-rowindex": first + at + 2 }, cells(item).map((cell, column) => h("td", { class: names[column] }, cell)))));
+    show(body, items.slice(first, last).map((item, at) => row(cells(item), first + at + 2)));
     spacer(before, first);
     spacer(after, items.length - last);
     if (focused) body.querySelector(`[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });

@@ -1,6 +1,6 @@
 // The same request for the shell, Python and JavaScript, with a placeholder for the key.
 
-import { h, show } from "./dom.js";
+import { button, h, show } from "./dom.js";
 
 const json = (value, indent = "") => JSON.stringify(value, null, 2).replaceAll("\n", `\n${indent}`);
 
@@ -20,7 +20,6 @@ answer = requests.post(
     "${url}",
     headers={"Authorization": "Bearer " + os.environ["ECHOGEN_KEY"], "Prefer": "wait=55"},
     json=${python(body)},
-    timeout=60,
 )
 answer.raise_for_status()
 print(answer.json()["status"], answer.json()["images"])`,
@@ -38,23 +37,22 @@ const job = await answer.json();
 console.log(job.status, job.images);`,
 };
 
-/** The snippets of the request that `body` returns when asked. */
 export function snippets(body) {
   const code = h("pre", { tabindex: "0", "aria-label": "Request" });
-  const copy = h("button.small", { type: "button", onclick: async () => {
-    const isDone = await navigator.clipboard?.writeText(code.textContent).then(() => true, () => false);
-    show(copy, isDone ? "Copied" : "Select it to copy");
+  const copy = button(".small", "Copy", async () => {
+    await navigator.clipboard.writeText(code.textContent);
+    show(copy, "Copied");
     setTimeout(() => show(copy, "Copy"), 2000);
-  } }, "Copy");
+  });
   let language = "curl";
-  const tabs = Object.keys(WRITERS).map((name) => h("button.small", { type: "button", onclick: () => {
+  const tabs = Object.keys(WRITERS).map((name) => button(".small", name, () => {
     language = name;
     update();
-  } }, name));
+  }));
   function update() {
     for (const tab of tabs) tab.setAttribute("aria-pressed", tab.textContent === language);
     code.textContent = WRITERS[language](`${location.origin}/v1/jobs`, body());
   }
   update();
-  return { element: h("details.card", h("summary", "This request as code"), h("div.tabs", h("div.buttons", tabs), copy), code), update };
+  return { element: h("details.card", h("summary", "This request as code"), h("div.between", h("div.buttons", tabs), copy), code), update };
 }
