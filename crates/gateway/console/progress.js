@@ -8,7 +8,7 @@ const DOING = { dispatcher: "Checking the job", segmenter: "Finding the subject"
 export const pictureCount = (request) => request?.seeds?.length ?? request?.seeds?.count ?? 1;
 
 function words({ status, stage, queue, progress, message, error, created, finished }) {
-  if (message) return `An attempt failed, another follows: ${message}`;
+  if (message && status === "running") return `An attempt failed, another follows: ${message}`;
   if (status === "queued") {
     const place = queue?.ahead > 0 ? `${count(queue.ahead)} ahead` : "Next in line";
     return queue?.seconds ? `${place}, about ${seconds(queue.seconds)}` : place;
