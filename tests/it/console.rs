@@ -137,6 +137,17 @@ async fn the_job_of_a_stranger_is_not_found_and_a_session_that_ended_returns_to_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_job_is_seen_although_the_gateway_was_killed_meanwhile() {
+    let mut desk = Desk::signed_in().await;
+    ask(&desk, "a mug on a mountain", 16).await;
+    desk.browser.click("form .primary").await.unwrap();
+    desk.expect("document.querySelector('.badge.running') !== null").await;
+    desk.kill_and_restart();
+    desk.expect("document.querySelectorAll('.shot img[data-scale=Infinity]').length === 16").await;
+    desk.expect("document.querySelector('.badge').innerText === 'completed'").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn dead_letters_are_redriven_by_their_exact_number() {
     let desk = Desk::signed_in().await;
     let parked = desk.parked_jobs(3).await;

@@ -1,13 +1,10 @@
 //! A browser before a gateway of its own.
 
-use std::{
-    io::BufRead,
-    path::Path,
-    process::Command,
-};
+use std::{io::BufRead, path::Path, process::Command, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use echogen_testkit::{Browser, ConsoleEntry};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::{
@@ -26,7 +23,7 @@ pub(super) struct Desk {
     pub(super) axe: String,
     address: String,
     keys: Vec<String>,
-    _program: Running,
+    program: Running,
 }
 
 impl Desk {
@@ -40,15 +37,18 @@ impl Desk {
         let axe = std::fs::read_to_string(axe.join("node_modules/axe-core/axe.min.js")).expect("axe-core is installed");
         let folder = Folder::new();
         let keys = TENANTS.map(|(tenant, scopes)| new_key(&folder, tenant, scopes)).to_vec();
-        let mut command = folder.command(&["up", "--gateway", "127.0.0.1:0", "--gateway-admin-listen", "127.0.0.1:0"]);
-        command.args(["--gateway-tenants", "tenants.toml", "--store-url", "out", "--bundle", "mini", "--threads", "1"]);
-        let (program, mut output) = Running::start_and_read(command);
-        let mut line = String::new();
-        output.read_line(&mut line).expect("the program says where it listens");
-        let address = line.trim().trim_start_matches("console ").to_owned();
+        let (program, address) = start(&folder, "127.0.0.1:0");
         let browser = Browser::start().await.unwrap_or_else(|error| panic!("{error}"));
         browser.open(&address).await.expect("the console opens");
-        Self { browser, folder, axe, address, keys, _program: program }
+        Self { browser, folder, axe, address, keys, program }
+    }
+
+    /// Kills the program, and starts it again at the same address.
+    pub(super) fn kill_and_restart(&mut self) {
+        self.program.signal(Signal::KILL);
+        self.program.end(Duration::from_secs(10));
+        let address = self.address.trim_start_matches("http://").trim_end_matches('/').to_owned();
+        (self.program, _) = start(&self.folder, &address);
     }
 
     /// The same, signed in.
@@ -112,6 +112,22 @@ impl Desk {
         answer["id"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
     }
 
+    /// Has so many jobs parked; returns their ids.
+    pub(super) async fn parked_jobs(&self, number: usize) -> Vec<String> {
+        let mut ids = Vec::new();
+        for at in 0..number {
+            let image = "https://127.0.0.1:1/mug.png";
+            let job = json!({"id": format!("parked-{at}"), "prompt": "a mug", "subject": {"image": image}}).to_string();
+            let answer = self.as_tenant(0, "POST", "/v1/jobs", "application/json", &BASE64_STANDARD.encode(job)).await;
+            ids.push(answer["id"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned());
+        }
+        for id in &ids {
+            self.go(&format!("job/{id}")).await;
+            self.expect("document.querySelector('.badge')?.innerText === 'parked'").await;
+        }
+        ids
+    }
+
     /// Sends a request with a tenant's key, from the page but without its cookie. The body is in base64.
     async fn as_tenant(&self, tenant: usize, method: &str, path: &str, kind: &str, body: &str) -> Value {
         let key = &self.keys[tenant];
@@ -131,6 +147,18 @@ impl Desk {
         let bytes = BASE64_STANDARD.decode(picture).expect("it is base64");
         std::fs::write(Path::new(&folder).join(name).with_extension("png"), bytes).expect("the folder is writable");
     }
+}
+
+/// Starts all roles and the gateway; returns the address of the console.
+fn start(folder: &Folder, listen: &str) -> (Running, String) {
+    let mut command = folder.command(&["up", "--gateway", listen, "--gateway-admin-listen", listen, "--bundle", "mini"]);
+    command.args(["--gateway-tenants", "tenants.toml", "--store-url", "out", "--threads", "1"]);
+    // So a job is parked whose picture is on a server that is away.
+    command.args(["--worker-max-attempts", "1", "--fetch-allowed-networks", "127.0.0.0/8"]);
+    let (program, mut output) = Running::start_and_read(command);
+    let mut line = String::new();
+    output.read_line(&mut line).expect("the program says where it listens");
+    (program, line.trim().trim_start_matches("console ").to_owned())
 }
 
 /// Makes a key in the folder's `tenants.toml`.
