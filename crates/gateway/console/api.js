@@ -52,7 +52,7 @@ export class Visit extends AbortController {
     }
   };
 
-  /** Listens to an event stream until the returned function is called. Each connection begins with a snapshot, so nothing is missed. */
+  /** Listens to a stream until the returned function is called. Connections begin with a snapshot, so nothing is missed. */
   listen = (path, heard, linked = () => {}) => {
     let source, timer, wait = 1000;
     const open = () => {

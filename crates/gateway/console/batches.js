@@ -10,11 +10,13 @@ export async function page({ view, visit }) {
   function cells({ id, created, jobs, counts = {} }) {
     const done = ENDED.reduce((sum, state) => sum + (counts[state] ?? 0), 0);
     const cancel = async () => {
-      if (!await dialog("Cancel this batch?", "Cancel the batch", "Keep", h("p", "Jobs of it that have not ended are cancelled."))) return;
+      if (!await dialog("Cancel this batch?", "Cancel the batch", "Keep",
+        h("p", "Jobs of it that have not ended are cancelled."))) return;
       await call("POST", `/v1/batches/${id}/cancel`);
     };
     return [h("a", { href: `#/jobs?batch=${id}` }, h("code", id)), ago(created),
-      h("div.buttons", h("progress", { max: jobs || 1, value: done, "aria-label": `Progress of ${id}` }), h("span", done, " of ", jobs),
+      h("div.buttons", h("progress", { max: jobs || 1, value: done, "aria-label": `Progress of ${id}` }),
+        h("span", done, " of ", jobs),
         Object.entries(counts).map(([state, number]) => number > 0 && h("span", badge(state), " ", number))),
       h("span.buttons", h("a.button.small", { href: `/v1/batches/${id}/results`, download: `${id}.jsonl` }, "Results"),
         done < jobs && button(".small", "Cancel", cancel))];
@@ -27,12 +29,14 @@ export async function page({ view, visit }) {
   }
   async function send(file) {
     show(zone.label, `Sending ${file.name} …`);
-    const { id, jobs, errors = [] } = await call("POST", "/v1/batches", { body: file, headers: { "content-type": "application/jsonl" } })
+    const { id, jobs, errors = [] } = await call("POST", "/v1/batches",
+      { body: file, headers: { "content-type": "application/jsonl" } })
       .finally(() => show(zone.label, "Choose another file"));
     const words = `${count(jobs)} jobs accepted, ${count(errors.length)} lines refused`;
     announce(words);
     show(outcome, card(words, h("p", "Batch ", h("code", id)),
-      errors.length > 0 && table("Refused lines", ["Line:number", "Why:text"], errors.map(({ line, detail }) => [line, detail]))));
+      errors.length > 0 && table("Refused lines", ["Line:number", "Why:text"],
+        errors.map(({ line, detail }) => [line, detail]))));
     await refresh();
   }
   view.append(card("New batch", zone.element), outcome, card("All batches", list));

@@ -15,7 +15,8 @@ export async function page({ view, visit }) {
   async function load(after) {
     const { data, next } = await visit.get("/admin/dead-letters", { ...filter(), limit: 100, after });
     letters = after ? [...letters, ...data] : data;
-    show(output, table("Dead letters", ["Since:time", "Reason:text", "Attempts:number", "Queue", "Job"], letters.map(cells), "No dead letters."),
+    show(output, table("Dead letters", ["Since:time", "Reason:text", "Attempts:number", "Queue", "Job"], letters.map(cells),
+      "No dead letters."),
       next && button("", "More", () => load(next)));
   }
 
@@ -27,16 +28,18 @@ export async function page({ view, visit }) {
     const { count: confirm } = await call("POST", path, { json: chosen });
     const label = `${verb} ${count(confirm)}`;
     if (confirm === 0) throw { title: "No dead letter matches the filter" };
-    if (!await dialog(`${label}?`, label, "Cancel", h("p", `Exactly those that match the filter. ${warning}`))) return;
+    if (!await dialog(`${label}?`, label, "Cancel", h("p", warning))) return;
     const answer = await call("POST", path, { json: { ...chosen, confirm } }).catch((error) => {
-      throw error.status === 409 ? { title: "The number has changed meanwhile", detail: "Nothing was done. Look again." } : error;
+      throw error.status === 409 ? { title: "The number has changed meanwhile", detail: "Nothing was done. Look again." }
+        : error;
     });
     show(done, `${count(answer.done)} ${past}.`);
     announce(done.textContent);
     await load();
   }
   view.append(form(".tools", {}, () => load(), inputs.map((input) => field(input)), h("button", "Filter")),
-    card(null, h("div.buttons", button("", "Redrive …", () => settle("Redrive", "redriven", "Their tasks are published again.")),
+    card(null, h("div.buttons",
+      button("", "Redrive …", () => settle("Redrive", "redriven", "Their tasks are published again.")),
       button(".alarm", "Drop …", () => settle("Drop", "dropped", "They are deleted. This cannot be undone.")), done), output));
   await load();
 }

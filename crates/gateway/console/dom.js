@@ -17,7 +17,8 @@ export const h = make.bind(null, "http://www.w3.org/1999/xhtml");
 export const s = make.bind(null, "http://www.w3.org/2000/svg");
 
 export function show(element, ...parts) {
-  element.replaceChildren(...parts.flat(9).filter((part) => part || part === 0).map((part) => (part.toFixed ? count(part) : part)));
+  element.replaceChildren(...parts.flat(9).filter((part) => part || part === 0).map((part) =>
+    (part.toFixed ? count(part) : part)));
   return element;
 }
 
@@ -41,7 +42,8 @@ const ICONS = {
   tenants: "M12 11a3.5 3.5 0 1 0 0-7 3.5 3.5 0 0 0 0 7zM5 20c0-4 3-6 7-6s7 2 7 6",
 };
 
-export const icon = (name) => s(`svg.icon.icon-${name}`, { viewBox: "0 0 24 24", "aria-hidden": "true" }, s("path", { d: ICONS[name] }));
+export const icon = (name) =>
+  s(`svg.icon.icon-${name}`, { viewBox: "0 0 24 24", "aria-hidden": "true" }, s("path", { d: ICONS[name] }));
 
 export const badge = (status) => h(`span.badge.${status}`, icon(status), status);
 
@@ -56,7 +58,8 @@ export function failed(error) {
   if (!box || error?.name === "AbortError") return;
   if (error instanceof Error) console.error(error);
   const fields = error?.errors?.map((one) => h("div", h("code", one.pointer ?? ""), " ", one.detail));
-  show(box, error && h("div.notice", { role: "alert" }, icon("failed"), h("div", h("strong", error.title ?? error.message), h("p", error.detail), fields)));
+  show(box, error && h("div.notice", { role: "alert" }, icon("failed"),
+    h("div", h("strong", error.title ?? error.message), h("p", error.detail), fields)));
   if (error) box.scrollIntoView({ block: "nearest" });
 }
 
@@ -84,12 +87,14 @@ export const select = (id, options, chosen) => h("select", { id }, options.map((
 
 export const card = (title, ...parts) => h("section.card", title && h("h2", title), parts);
 
-export const facts = (pairs) => h("dl.facts", pairs.filter(([, value]) => value || value === 0).map(([name, value]) => [h("dt", name), h("dd", value)]));
+export const facts = (pairs) =>
+  h("dl.facts", pairs.filter(([, value]) => value || value === 0).map(([name, value]) => [h("dt", name), h("dd", value)]));
 
 /** A table's head and what makes its rows. A column is its title, with a class after a colon. */
 export function grid(columns) {
   const [titles, names] = [0, 1].map((part) => columns.map((column) => column.split(":")[part]));
-  const row = (cells, index, tag = "td", scope) => h("tr", { "aria-rowindex": index }, cells.map((cell, at) => h(tag, { class: names[at], scope }, cell)));
+  const row = (cells, index, tag = "td", scope) =>
+    h("tr", { "aria-rowindex": index }, cells.map((cell, at) => h(tag, { class: names[at], scope }, cell)));
   return [h("thead", row(titles, null, "th", "col")), row];
 }
 
@@ -116,7 +121,8 @@ export function dropZone(id, accept, words, send, ...before) {
     if (files[0]) send(files[0]).catch(failed);
   };
   input.addEventListener("change", take);
-  return { element: h("div", input, h("label.drop", { for: id, ondragover: (event) => event.preventDefault(), ondrop: take }, before, label)), label };
+  return { element: h("div", input,
+    h("label.drop", { for: id, ondragover: (event) => event.preventDefault(), ondrop: take }, before, label)), label };
 }
 
 /** Opens a modal dialog; resolves to whether the answer was yes. */
@@ -151,7 +157,8 @@ export function ago(text) {
   const since = (Date.parse(text) - Date.now()) / 1000;
   const units = [[60, "second", 1], [3600, "minute", 60], [86400, "hour", 3600], [Infinity, "day", 86400]];
   const [, unit, size] = units.find(([limit]) => Math.abs(since) < limit);
-  return h("time", { datetime: text, title: new Date(text).toLocaleString("en-GB") }, relative.format(Math.round(since / size), unit));
+  return h("time", { datetime: text, title: new Date(text).toLocaleString("en-GB") },
+    relative.format(Math.round(since / size), unit));
 }
 
 /** Names and values that are not known beforehand. */

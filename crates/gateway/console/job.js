@@ -13,7 +13,8 @@ function timings({ timings: took = {}, cached, created, finished }) {
   const worked = stages.reduce((sum, stage) => sum + took[stage], 0);
   const whole = Math.max(passed, worked, 1e-6);
   const lines = [];
-  const line = (label, kind, from, length) => lines.push([label, seconds(length), bar([kind, (100 * from) / whole, Math.max(0.5, (100 * length) / whole)])]);
+  const line = (label, kind, from, length) =>
+    lines.push([label, seconds(length), bar([kind, (100 * from) / whole, Math.max(0.5, (100 * length) / whole)])]);
   let from = 0;
   for (const stage of stages) {
     const isCached = cached?.[stage];
@@ -38,14 +39,16 @@ function subject(job) {
     if (box) show(overlay, s("rect", { x: box.left, y: box.top, width: box.right - box.left, height: box.bottom - box.top }));
   } });
   return card("Subject", h("div.stack", h("div.framed", picture, overlay),
-    facts([["Name", name], ["Found by", how.replaceAll("_", " ")], ["Score", score], ["Box", box && `${box.left}, ${box.top} to ${box.right}, ${box.bottom}`]])));
+    facts([["Name", name], ["Found by", how.replaceAll("_", " ")], ["Score", score],
+      ["Box", box && `${box.left}, ${box.top} to ${box.right}, ${box.bottom}`]])));
 }
 
 function details(job) {
   const { usage, parameters } = job;
   return [
-    card("Job", facts([["Id", h("code", job.id)], ["Lane", job.lane], ["Created", ago(job.created)], ["Finished", job.finished && ago(job.finished)],
-      ["Attempt", job.attempt > 1 && job.attempt], ["Batch", job.batch && h("a", { href: `#/jobs?batch=${job.batch}` }, job.batch)],
+    card("Job", facts([["Id", h("code", job.id)], ["Lane", job.lane], ["Created", ago(job.created)],
+      ["Finished", job.finished && ago(job.finished)],
+      ["Batch", job.batch && h("a", { href: `#/jobs?batch=${job.batch}` }, job.batch)],
       ["Trace", job.trace_id && h("code", job.trace_id)], ...Object.entries(job.metadata ?? {})])),
     usage && card("Usage", facts(others(usage))),
     parameters && card("Parameters", facts(others(parameters))),
@@ -62,7 +65,8 @@ export async function page({ view, heading, visit, id }) {
   const { request } = job;
   const [side, below] = [h("div.stack"), h("div")];
   const remove = button(".alarm", "Delete", async () => {
-    if (!await dialog("Delete this job?", "Delete", "Keep", h("p", "Its record and its pictures are removed for good."))) return;
+    if (!await dialog("Delete this job?", "Delete", "Keep",
+      h("p", "Its record and its pictures are removed for good."))) return;
     await call("DELETE", jobPath(id));
     location.hash = "#/jobs";
   });
@@ -75,5 +79,6 @@ export async function page({ view, heading, visit, id }) {
   show(heading, job.prompt);
   document.title = `${job.id} · EchoGen`;
   view.append(h("div.card.between", parts.line, h("div.buttons", parts.buttons, change, remove)),
-    h("div.split.wide-left", h("div.stack", h("div.card", parts.pictures), below, request && snippets(() => request).element), side));
+    h("div.split.wide-left", h("div.stack", h("div.card", parts.pictures), below, request && snippets(() => request).element),
+      side));
 }

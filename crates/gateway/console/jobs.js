@@ -7,7 +7,8 @@ import { rows } from "./rows.js";
 const COLUMNS = ["State:state", "Prompt", "Id:id wide", "Lane:lane wide", "Created:time"];
 
 function cells({ id, status, progress, queue, prompt, lane, created }) {
-  const more = status === "running" ? progress && h("progress", { max: progress.scales, value: progress.scale, "aria-label": "Progress" })
+  const more = status === "running" ? progress &&
+    h("progress", { max: progress.scales, value: progress.scale, "aria-label": "Progress" })
     : status === "queued" && queue && h("span.muted", `${count(queue.ahead)} ahead`);
   return [[badge(status), more], h("a", { href: `#/job/${id}` }, prompt), h("code", id), lane, ago(created)];
 }
@@ -41,7 +42,7 @@ function jobList(visit, filter, changed) {
     changed();
   }
   function heard(data) {
-    // A snapshot has the jobs that have not ended. An event of a job that is new here: the list is asked, once a second at most.
+    // A snapshot has the jobs that have not ended. At a job that is new here the list is asked, once a second at most.
     for (const job of data.jobs?.reverse() ?? []) if (!filter.batch || job.batch === filter.batch) add(job, true);
     const job = list.byId.get(data.job);
     if (job) apply(job, data);
@@ -59,16 +60,19 @@ function jobList(visit, filter, changed) {
 
 export async function page({ view, visit, query }) {
   const filter = { status: query.get("status"), batch: query.get("batch") };
-  const search = h("input", { id: "search", type: "search", placeholder: "An exact id, or a part of the prompt", "aria-label": "Search" });
+  const search = h("input",
+    { id: "search", type: "search", placeholder: "An exact id, or a part of the prompt", "aria-label": "Search" });
   const status = select("status", [["", "All states"], "queued", "running", "parked", ...ENDED], filter.status ?? "");
   status.ariaLabel = "State";
-  const [total, away, empty] = [h("span.muted"), h("span.alarm", { hidden: true }, "Reconnecting …"), h("p.empty", { hidden: true }, "No jobs.")];
+  const [total, away, empty] = [h("span.muted"), h("span.alarm", { hidden: true }, "Reconnecting …"),
+    h("p.empty", { hidden: true }, "No jobs.")];
   const table = rows("Jobs", COLUMNS, cells, visit.signal, () => list.more());
   const list = jobList(visit, filter, changed);
 
   function changed() {
     const part = search.value.trim().toLowerCase();
-    const jobs = list.jobs.filter((job) => (!filter.status || job.status === filter.status) && `${job.id} ${job.prompt}`.toLowerCase().includes(part));
+    const jobs = list.jobs.filter((job) => (!filter.status || job.status === filter.status) &&
+      `${job.id} ${job.prompt}`.toLowerCase().includes(part));
     table.update(jobs);
     show(total, jobs.length, list.next && " and more");
     empty.hidden = jobs.length > 0 || Boolean(list.next);

@@ -20,7 +20,8 @@ const mine = () => PAGES.filter(([, , , scope]) => !scope || session.scopes.incl
 function header() {
   const links = mine().map(([name, title]) => h("li", h("a", { href: `#/${name}` }, icon(name), title)));
   show(bar, h("a.brand", { href: "#/playground" }, "EchoGen"), h("nav", { "aria-label": "Pages" }, h("ul", links)),
-    h("div.who", h("span.tenant", session.tenant), button(".bare", "Help", shortcuts), button(".bare", "Sign out", () => call("DELETE", "/v1/session").then(signIn))));
+    h("div.who", h("span.tenant", session.tenant), button(".bare", "Help", shortcuts),
+      button(".bare", "Sign out", () => call("DELETE", "/v1/session").then(signIn))));
   bar.hidden = false;
 }
 
@@ -30,13 +31,13 @@ function signIn() {
   session = null;
   bar.hidden = true;
   document.title = "Sign in · EchoGen";
-  const key = h("input", { id: "key", type: "password", autocomplete: "off", required: true, placeholder: "eg_…", "aria-describedby": "kept" });
+  const key = h("input", { id: "key", type: "password", autocomplete: "off", required: true, placeholder: "eg_…" });
   const submit = () => call("POST", "/v1/session", { json: { key: key.value.trim() } }).then(start).catch((error) => {
     key.select();
     throw error.status === 401 ? { title: "This key is not accepted", detail: "Is it whole, and not expired?" } : error;
   });
   show(main, h("div.sign-in", h("h1", "EchoGen"), form(".card.stack", {}, submit, h("label", { for: "key" }, "API key"), key,
-    h("p.hint", { id: "kept" }, "It is exchanged for a session cookie and not kept in the browser."), h("div", { id: "errors" }),
+    h("p.hint", "It is exchanged for a session cookie and not kept in the browser."), h("div", { id: "errors" }),
     h("button.primary", "Sign in"))));
   key.focus();
 }
@@ -46,12 +47,6 @@ async function start() {
   header();
   await route();
 }
-
-const begin = () => start().catch((error) => {
-  if (error.status === 401) return;
-  show(main, h("h1", "EchoGen"), h("div", { id: "errors" }), button("", "Try again", begin));
-  failed(error);
-});
 
 async function route(moved) {
   if (!session) return;
@@ -75,16 +70,20 @@ async function route(moved) {
   if (moved) heading.focus({ preventScroll: true });
   if (!page) return;
   const module = await import(`./${name === "job" ? name : page[4] ?? name}.js`);
-  if (!here.signal.aborted) await module.page({ view, heading, visit: here, name, id, query: new URLSearchParams(query) }).catch(failed);
+  if (!here.signal.aborted) await module.page({ view, heading, visit: here, name, id,
+    query: new URLSearchParams(query) }).catch(failed);
 }
 
 function shortcuts() {
-  const keys = [...mine().map(([, title, key]) => [`g ${key}`, title]), ["/", "Search jobs"], ["Ctrl Enter", "Make the pictures"], ["?", "This list"]];
-  dialog("Keyboard shortcuts", null, "Close", h("dl.facts", keys.map(([key, what]) => [h("dt", key.split(" ").map((one) => h("kbd", one))), h("dd", what)])));
+  const keys = [...mine().map(([, title, key]) => [`g ${key}`, title]), ["/", "Search jobs"],
+    ["Ctrl Enter", "Make the pictures"], ["?", "This list"]];
+  dialog("Keyboard shortcuts", null, "Close",
+    h("dl.facts", keys.map(([key, what]) => [h("dt", key.split(" ").map((one) => h("kbd", one))), h("dd", what)])));
 }
 
 function pressed(event) {
-  if (!session || event.target.closest?.("input, textarea, select, dialog") || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (!session || event.target.closest?.("input, textarea, select, dialog") || event.ctrlKey || event.metaKey ||
+    event.altKey) return;
   const page = waitsForKey && mine().find(([, , key]) => key === event.key);
   waitsForKey = event.key === "g";
   if (page) location.hash = `#/${page[0]}`;
@@ -104,4 +103,8 @@ addEventListener("hashchange", route);
 addEventListener("keydown", pressed);
 // Several requests may find it at once; what is typed into the form stays.
 addEventListener("signed-out", () => byId("key") ?? signIn());
-begin();
+start().catch((error) => {
+  if (error.status === 401) return;
+  signIn();
+  failed(error);
+});

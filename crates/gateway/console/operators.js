@@ -28,12 +28,16 @@ function queues(data) {
     line.consumers === 0 && line.waiting > 0 ? h("strong.alarm", "none") : line.consumers, load(line, most)]);
 }
 
-const key = ({ id, scopes, expires }) => h("div", h("code", id), ` ${scopes.join(", ")}`, expires && [", expires ", ago(expires)]);
+const key = ({ id, scopes, expires }) =>
+  h("div", h("code", id), ` ${scopes.join(", ")}`, expires && [", expires ", ago(expires)]);
 
 const TABLES = {
-  queues: [queues, ["Stage", "Lane", "Partitions:number", "Waiting:number", "At work:number", "Consumers:number", "Load:chart"]],
-  workers: [(data) => data.map(({ role, host, version, since, ...rest }) => [role, host, version, ago(since), words(rest)]), ["Role", "Host", "Version", "Since:time", "More:text"]],
-  tenants: [(data) => data.map((one) => [one.tenant, one.keys.map(key), words(one.limits), one.held, one.today]), ["Tenant", "Keys:text", "Limits:text", "Held:number", "Today:number"]],
+  queues: [queues, ["Stage", "Lane", "Partitions:number", "Waiting:number", "At work:number", "Consumers:number",
+    "Load:chart"]],
+  workers: [(data) => data.map(({ role, host, version, since, ...rest }) => [role, host, version, ago(since), words(rest)]),
+    ["Role", "Host", "Version", "Since:time", "More:text"]],
+  tenants: [(data) => data.map((one) => [one.tenant, one.keys.map(key), words(one.limits), one.held, one.today]),
+    ["Tenant", "Keys:text", "Limits:text", "Held:number", "Today:number"]],
 };
 
 export async function page({ view, visit, name }) {

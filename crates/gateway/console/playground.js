@@ -10,7 +10,7 @@ const SHAPES = "1:1 4:3 3:4 3:2 2:3 16:9 9:16".split(" ");
 const SIZES = [["", "Default"], ["0.06M", "256 × 256"], ["0.25M", "512 × 512"], ["0.60M", "768 × 768"], ["1M", "1024 × 1024"]];
 const MASKS = [["box", "Its box"], ["sam", "Its outline"], ["none", "The whole picture"]];
 
-/** Draws a mug, for those who have no picture at hand. */
+/** A drawn mug, as a picture. */
 function sample() {
   const canvas = h("canvas", { width: 256, height: 256 });
   const pen = canvas.getContext("2d");
@@ -52,15 +52,19 @@ function subjectPicker(changed) {
 function requestForm(picker) {
   const text = (id, placeholder) => h("input", { id, placeholder, maxlength: 200 });
   const digits = (id, value, min, max) => h("input", { id, type: "number", value, min, max, required: true });
-  const prompt = h("textarea", { id: "prompt", rows: 3, maxlength: 2000, required: true, placeholder: "a mug on a table by the sea" });
+  const prompt = h("textarea",
+    { id: "prompt", rows: 3, maxlength: 2000, required: true, placeholder: "a mug on a table by the sea" });
   const [name, negative] = [text("name", "found in the picture"), text("negative")];
   const [number, seed, previews] = [digits("count", 1, 1, 64), digits("seed", 42, 0), digits("previews", 4, 0, 16)];
-  const [shape, size, lane, mask] = [select("shape", SHAPES), select("size", SIZES), select("lane", LANES), select("mask", MASKS)];
+  const [shape, size, lane, mask] = [select("shape", SHAPES), select("size", SIZES), select("lane", LANES),
+    select("mask", MASKS)];
   let base = {};
   function request() {
-    const subject = { ...base.subject, image: picker.image ?? "sha256:…", name: name.value.trim() || undefined, mask: mask.value };
+    const subject = { ...base.subject, image: picker.image ?? "sha256:…", name: name.value.trim() || undefined,
+      mask: mask.value };
     const seeds = seed.disabled ? base.seeds : { first: Number(seed.value), count: Number(number.value) };
-    return { ...base, subject, prompt: prompt.value, negative_prompt: negative.value.trim() || undefined, seeds, lane: lane.value,
+    return { ...base, subject, prompt: prompt.value, negative_prompt: negative.value.trim() || undefined, seeds,
+      lane: lane.value,
       aspect_ratio: shape.value, pixel_budget: size.value || undefined, previews: Number(previews.value) };
   }
   function fill({ id, tenant, again, deadline, ...old }) {
@@ -68,7 +72,8 @@ function requestForm(picker) {
     const { subject, seeds } = old;
     // A list of seeds is kept as it is.
     number.disabled = seed.disabled = Array.isArray(seeds);
-    const values = [[prompt, old.prompt], [name, subject.name ?? ""], [negative, old.negative_prompt ?? ""], [number, pictureCount(old)],
+    const values = [[prompt, old.prompt], [name, subject.name ?? ""], [negative, old.negative_prompt ?? ""],
+      [number, pictureCount(old)],
       [seed, seeds?.[0] ?? seeds?.first ?? 42], [previews, old.previews ?? 0], [shape, String(old.aspect_ratio ?? "1:1")],
       [size, old.pixel_budget ?? ""], [lane, old.lane ?? "standard"], [mask, subject.mask ?? "box"]];
     for (const [control, value] of values) {
@@ -77,8 +82,10 @@ function requestForm(picker) {
     }
   }
   const element = [field(prompt), field(name, "Subject's name"),
-    h("div.row", field(number, "Pictures"), field(seed, "First seed"), field(previews)), h("div.row", field(shape), field(size), field(lane)),
-    h("details", h("summary", "More"), field(negative, "Not in the picture"), field(mask, "What is kept of the subject's picture"))];
+    h("div.row", field(number, "Pictures"), field(seed, "First seed"), field(previews)),
+      h("div.row", field(shape), field(size), field(lane)),
+    h("details", h("summary", "More"), field(negative, "Not in the picture"),
+      field(mask, "What is kept of the subject's picture"))];
   return { element, request, fill };
 }
 
@@ -102,11 +109,14 @@ export async function page({ view, visit, id }) {
     following.abort();
     following = new Visit();
     const parts = follow(job, pictureCount(request), following);
-    show(output, h("div.between", h("a", { href: `#/job/${job.id}` }, job.id), h("span.buttons", parts.buttons)), parts.line, parts.pictures);
+    show(output, h("div.between", h("a", { href: `#/job/${job.id}` }, job.id), h("span.buttons", parts.buttons)), parts.line,
+      parts.pictures);
   }
 
-  const element = form(".card.stack", { oninput: changed, "aria-label": "Request" }, submit, picker.element, fields.element, h("div", make));
-  element.addEventListener("keydown", (event) => event.key === "Enter" && event.ctrlKey && !make.disabled && element.requestSubmit());
+  const element = form(".card.stack", { oninput: changed, "aria-label": "Request" }, submit, picker.element, fields.element,
+    h("div", make));
+  element.addEventListener("keydown", (event) => event.key === "Enter" && event.ctrlKey && !make.disabled &&
+    element.requestSubmit());
   view.append(h("div.split", element, h("div.stack", output, code.element)));
   const { request } = id ? await visit.get(jobPath(id)) : {};
   if (!request) return;

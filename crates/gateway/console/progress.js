@@ -3,7 +3,8 @@
 import { ENDED, apply, call, jobPath } from "./api.js";
 import { announce, badge, button, count, h, seconds, show } from "./dom.js";
 
-const DOING = { dispatcher: "Checking the job", segmenter: "Finding the subject", encoder: "Reading the subject", sampler: "Making the pictures" };
+const DOING = { dispatcher: "Checking the job", segmenter: "Finding the subject", encoder: "Reading the subject",
+  sampler: "Making the pictures" };
 
 export const pictureCount = (request) => request?.seeds?.length ?? request?.seeds?.count ?? 1;
 
@@ -13,7 +14,8 @@ function words({ status, stage, queue, progress, message, error, created, finish
     const place = queue?.ahead > 0 ? `${count(queue.ahead)} ahead` : "Next in line";
     return queue?.seconds ? `${place}, about ${seconds(queue.seconds)}` : place;
   }
-  if (status === "running") return (DOING[stage] ?? "At work") + (progress ? `: scale ${progress.scale} of ${progress.scales}` : "");
+  if (status === "running") return (DOING[stage] ?? "At work") + (progress ? `: scale ${progress.scale} of ${progress.scales}`
+    : "");
   if (status === "parked") return "Set aside after repeated faults, until an operator has looked at it";
   return error?.message ?? (finished ? `Took ${seconds((Date.parse(finished) - Date.parse(created)) / 1000)}` : "");
 }
@@ -60,7 +62,8 @@ class Frame {
     const src = `${url}?redirect=false`;
     if (isWithheld) show(this.place, `Withheld${safety.reason ? `: ${safety.reason}` : ""}`);
     else this.show(src, prompt, Infinity);
-    show(this.caption, `Seed ${seed}`, !isWithheld && [h("span", `${width} × ${height}`), h("a", { href: src, download: `${id}-${seed}` }, "Download")]);
+    show(this.caption, `Seed ${seed}`, !isWithheld &&
+      [h("span", `${width} × ${height}`), h("a", { href: src, download: `${id}-${seed}` }, "Download")]);
   }
 }
 

@@ -5,7 +5,9 @@ import { button, h, show } from "./dom.js";
 const json = (value, indent = "") => JSON.stringify(value, null, 2).replaceAll("\n", `\n${indent}`);
 
 // Outside of texts, Python differs from JSON in three words only.
-const python = (value) => json(value, "    ").replace(/"(?:[^"\\]|\\.)*"|true|false|null/g, (part) => ({ true: "True", false: "False", null: "None" })[part] ?? part);
+const python = (value) =>
+  json(value, "    ").replace(/"(?:[^"\\]|\\.)*"|true|false|null/g, (part) =>
+  ({ true: "True", false: "False", null: "None" })[part] ?? part);
 
 const WRITERS = {
   curl: (url, body) => `curl --fail-with-body ${url} \\
@@ -54,5 +56,6 @@ export function snippets(body) {
     code.textContent = WRITERS[language](`${location.origin}/v1/jobs`, body());
   }
   update();
-  return { element: h("details.card", h("summary", "This request as code"), h("div.between", h("div.buttons", tabs), copy), code), update };
+  return { element: h("details.card", h("summary", "This request as code"), h("div.between", h("div.buttons", tabs), copy),
+    code), update };
 }

@@ -2,25 +2,28 @@
 
 import { card, count, failed, field, h, s, seconds, select, show, table, wide } from "./dom.js";
 
-const MEASURES = [["images", "Pictures"], ["jobs", "Jobs"], ["megapixels", "Megapixels"], ["device_seconds", "Device time"], ["price", "Price"]];
+const MEASURES = [["images", "Pictures"], ["jobs", "Jobs"], ["megapixels", "Megapixels"], ["device_seconds", "Device time"],
+  ["price", "Price"]];
 const [HEIGHT, STEP] = [160, 26];
 
 function chart(data, measure, label) {
   const most = Math.max(...data.map((one) => one[measure] ?? 0), 1e-9);
   const width = Math.max(30, data.length) * STEP;
-  const every = Math.ceil(data.length / 12);
   const bars = data.map((one, at) => {
     const height = Math.max(1, (HEIGHT * (one[measure] ?? 0)) / most);
-    return [s("rect", { x: at * STEP + 4, y: HEIGHT + 16 - height, width: STEP - 8, height, rx: 2 }, s("title", `${one.key}: ${count(one[measure])}`)),
-      at % every === 0 && s("text", { x: at * STEP + 4, y: HEIGHT + 32 }, one.key.replace(/^\d{4}-/, "").slice(0, 9))];
+    return [s("rect", { x: at * STEP + 4, y: HEIGHT + 16 - height, width: STEP - 8, height, rx: 2 },
+      s("title", `${one.key}: ${count(one[measure])}`)),
+      at % 3 === 0 && s("text", { x: at * STEP + 4, y: HEIGHT + 32 }, one.key.replace(/^\d{4}-/, "").slice(0, 9))];
   });
   return wide("Chart",
-    s("svg.columns", { viewBox: `0 0 ${width} ${HEIGHT + 40}`, width, role: "img", "aria-label": `${label}, at most ${count(most)}; the table has the numbers` },
+    s("svg.columns", { viewBox: `0 0 ${width} ${HEIGHT + 40}`, width, role: "img",
+      "aria-label": `${label}, at most ${count(most)}; the table has the numbers` },
       s("text", { y: 10 }, most), bars));
 }
 
 function limits({ pictures_a_day: today, jobs_held: held }) {
-  const lines = [["Pictures today", today], ["Jobs held", held]].filter(([, one]) => one?.limit).map(([label, { used, limit }]) =>
+  const lines = [["Pictures today", today], ["Jobs held", held]].filter(([, one]) =>
+    one?.limit).map(([label, { used, limit }]) =>
     h("div.buttons", label, h("progress", { max: limit, value: used, "aria-label": label }), h("span", used, " of ", limit)));
   return lines.length > 0 && card("Limits", lines);
 }
@@ -40,7 +43,8 @@ export async function page({ view, visit }) {
     const lines = data.map((one) => [one.key, ...cells(one)]);
     if (lines.length > 0 && total) lines.push([h("strong", "Total"), ...cells(total)]);
     show(output, lines.length > 0 && card(label, chart(data, chosen.value, label)),
-      card(null, table("Usage", [by.value, ...MEASURES.map(([, title]) => `${title}:number`)], lines, "Nothing was made in this time.")));
+      card(null, table("Usage", [by.value, ...MEASURES.map(([, title]) => `${title}:number`)], lines,
+        "Nothing was made in this time.")));
   }
   async function load() {
     failed();

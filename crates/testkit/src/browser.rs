@@ -93,7 +93,8 @@ pub struct BrowserError {
 impl Browser {
     /// Starts a browser with a new profile, with a page of 1,200 x 900 pixels.
     pub async fn start() -> Result<Self, BrowserError> {
-        let folder = tempfile::Builder::new().prefix("chromium-").tempdir().map_err(|error| failure("start", &error))?;
+        let folder =
+            tempfile::Builder::new().prefix("chromium-").tempdir().map_err(|error| failure("start", &error))?;
         let driver = Driver::start(folder.keep()).map_err(|error| failure("start", &error))?;
         let profile = format!("--user-data-dir={}", driver.folder.join("profile").display());
         let arguments: Vec<&str> = FLAGS.into_iter().chain([profile.as_str()]).collect();
@@ -159,9 +160,11 @@ impl Browser {
 
     /// Presses keys, whatever has the focus.
     pub async fn press(&self, keys: &str) -> Result<(), BrowserError> {
-        let strokes = keys.chars().flat_map(|key| ["keyDown", "keyUp"].map(|kind| json!({"type": kind, "value": key.to_string()})));
-        let actions: Vec<Value> = strokes.collect();
-        self.post("actions", json!({"actions": [{"type": "key", "id": "keyboard", "actions": actions}]})).await.map(drop)
+        let stroke = |key: char| ["keyDown", "keyUp"].map(|kind| json!({"type": kind, "value": key.to_string()}));
+        let actions: Vec<Value> = keys.chars().flat_map(stroke).collect();
+        self.post("actions", json!({"actions": [{"type": "key", "id": "keyboard", "actions": actions}]}))
+            .await
+            .map(drop)
     }
 
     /// Gives the page a size, in CSS pixels.
@@ -312,9 +315,15 @@ mod tests {
         browser.press("s").await.unwrap();
         assert_eq!(browser.wait("document.querySelector('input').value").await.unwrap(), Value::from("mugs"));
         let entries = browser.console().await.unwrap();
-        assert!(entries.iter().any(|entry| entry.source == "console-api" && entry.message.contains("oh")), "{entries:?}");
+        assert!(
+            entries.iter().any(|entry| entry.source == "console-api" && entry.message.contains("oh")),
+            "{entries:?}"
+        );
         browser.prefer_colours("dark").await.unwrap();
-        assert_eq!(browser.run("return matchMedia('(prefers-color-scheme: dark)').matches").await.unwrap(), Value::Bool(true));
+        assert_eq!(
+            browser.run("return matchMedia('(prefers-color-scheme: dark)').matches").await.unwrap(),
+            Value::Bool(true)
+        );
         let error = browser.run("throw new Error('why not')").await.unwrap_err().to_string();
         assert!(error.contains("why not"), "{error}");
         assert!(browser.screenshot().await.unwrap().starts_with("iVBOR"));

@@ -61,7 +61,8 @@ impl Desk {
     pub(super) async fn sign_in(&self) {
         self.browser.type_into("#key", &self.keys[0]).await.expect("the sign-in page is there");
         self.browser.click(".primary").await.expect("it has a button");
-        self.expect("document.querySelector('.tenant')?.innerText === 'acme' && document.querySelector('h1') !== null").await;
+        self.expect("document.querySelector('.tenant')?.innerText === 'acme' && document.querySelector('h1') !== null")
+            .await;
     }
 
     /// Waits until an expression is true of the page.
@@ -90,7 +91,9 @@ impl Desk {
     /// Checks that neither an error nor a breach of the policy is on the page's console; refusals that a test asked for are
     /// no errors.
     pub(super) async fn no_complaints(&self) {
-        let is_refusal = |entry: &ConsoleEntry| entry.source == "network" && (entry.message.contains("401") || entry.message.contains("404"));
+        let is_refusal = |entry: &ConsoleEntry| {
+            entry.source == "network" && ["401", "404"].iter().any(|status| entry.message.contains(status))
+        };
         let entries = self.browser.console().await.expect("the console can be read");
         let complaints: Vec<_> = entries.into_iter().filter(|entry| !is_refusal(entry)).collect();
         assert_eq!(complaints, Vec::new());
@@ -108,7 +111,8 @@ impl Desk {
         let bytes = std::fs::read(repository("examples/subjects/cat.png")).expect("the picture is there");
         let image = format!("data:image/png;base64,{}", BASE64_STANDARD.encode(bytes));
         let job = json!({"prompt": "a cat in a secret garden", "subject": {"image": image}});
-        let answer = self.as_tenant(1, "POST", "/v1/jobs", "application/json", &BASE64_STANDARD.encode(job.to_string())).await;
+        let answer =
+            self.as_tenant(1, "POST", "/v1/jobs", "application/json", &BASE64_STANDARD.encode(job.to_string())).await;
         answer["id"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
     }
 
@@ -135,7 +139,8 @@ impl Desk {
             "const done = arguments[0];
              const body = Uint8Array.from(atob('{body}'), (character) => character.charCodeAt(0));
              const headers = {{ authorization: 'Bearer {key}', 'content-type': '{kind}' }};
-             fetch('{path}', {{ method: '{method}', body, headers, credentials: 'omit' }}).then((answer) => answer.json()).then(done, done);"
+             const request = {{ method: '{method}', body, headers, credentials: 'omit' }};
+             fetch('{path}', request).then((answer) => answer.json()).then(done, done);"
         );
         self.browser.run_async(&script).await.expect("the gateway answers")
     }
@@ -151,7 +156,8 @@ impl Desk {
 
 /// Starts all roles and the gateway; returns the address of the console.
 fn start(folder: &Folder, listen: &str) -> (Running, String) {
-    let mut command = folder.command(&["up", "--gateway", listen, "--gateway-admin-listen", listen, "--bundle", "mini"]);
+    let mut command =
+        folder.command(&["up", "--gateway", listen, "--gateway-admin-listen", listen, "--bundle", "mini"]);
     command.args(["--gateway-tenants", "tenants.toml", "--store-url", "out", "--threads", "1"]);
     // So a job is parked whose picture is on a server that is away.
     command.args(["--worker-max-attempts", "1", "--fetch-allowed-networks", "127.0.0.0/8"]);

@@ -23,8 +23,8 @@ async fn violations(desk: &Desk) -> Vec<String> {
     desk.browser.run(&desk.axe).await.unwrap();
     let script = "
         const done = arguments[0];
-        axe.run().then(({ violations }) => done(violations.map((one) => `${one.id}: ${one.nodes.map((node) => node.target).join(', ')}`)),
-            (error) => done([String(error)]));";
+        const text = (one) => `${one.id}: ${one.nodes.map((node) => node.target).join(', ')}`;
+        axe.run().then(({ violations }) => done(violations.map(text)), (error) => done([String(error)]));";
     serde_json::from_value(desk.browser.run_async(script).await.unwrap()).unwrap()
 }
 
@@ -77,7 +77,8 @@ async fn a_batch_names_the_lines_that_it_refuses_and_runs_the_others() {
     desk.go("batches").await;
     desk.browser.type_into("#batch", &file.display().to_string()).await.unwrap();
     desk.expect("document.querySelector('#main')?.innerText.includes('1 jobs accepted, 1 lines refused')").await;
-    let line = desk.browser.run("return document.querySelector('[aria-label=\"Refused lines\"] td').innerText").await.unwrap();
+    let line =
+        desk.browser.run("return document.querySelector('[aria-label=\"Refused lines\"] td').innerText").await.unwrap();
     assert_eq!(line, Value::from("2"));
     desk.expect("document.querySelector('[aria-label=Batches]')?.innerText.includes('1 of 1')").await;
     desk.no_complaints().await;
