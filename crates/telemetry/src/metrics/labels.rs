@@ -72,6 +72,8 @@ closed_label! {
         Exists = "exists",
         /// Deletes.
         Delete = "delete",
+        /// Lists keys.
+        List = "list",
     }
 }
 
