@@ -8,6 +8,7 @@ mod batch;
 mod callbacks;
 mod clients;
 mod collector;
+mod console;
 mod dreambench;
 mod endings;
 mod evaluate;

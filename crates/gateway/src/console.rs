@@ -28,7 +28,21 @@ macro_rules! files {
 }
 
 const FILES: &[File] = files! {
+    "api.js": "text/javascript",
+    "batches.js": "text/javascript",
+    "console.css": "text/css",
+    "dead_letters.js": "text/javascript",
+    "dom.js": "text/javascript",
     "index.html": "text/html; charset=utf-8",
+    "job.js": "text/javascript",
+    "jobs.js": "text/javascript",
+    "main.js": "text/javascript",
+    "operators.js": "text/javascript",
+    "playground.js": "text/javascript",
+    "progress.js": "text/javascript",
+    "rows.js": "text/javascript",
+    "snippets.js": "text/javascript",
+    "usage.js": "text/javascript",
 };
 
 /// The routes of the console.
