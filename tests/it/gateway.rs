@@ -107,9 +107,16 @@ async fn a_job_goes_in_and_its_picture_comes_out() {
     let api = &house.acme;
     let sent = api.post("/v1/jobs", &job("a mug on a beach")).await.expect(202);
     let view = sent.json();
-    assert_eq!((view["status"].as_str(), sent.header("location")), (Some("queued"), view["links"]["self"].as_str().unwrap()));
+    assert_eq!(
+        (view["status"].as_str(), sent.header("location")),
+        (Some("queued"), view["links"]["self"].as_str().unwrap())
+    );
     let ended = run(api, &job("a mug in a forest")).await;
-    assert_eq!((ended["status"].as_str(), ended["usage"]["images"].as_u64()), (Some("completed"), Some(1)), "{ended:#}");
+    assert_eq!(
+        (ended["status"].as_str(), ended["usage"]["images"].as_u64()),
+        (Some("completed"), Some(1)),
+        "{ended:#}"
+    );
     assert!(ended["id"].as_str().unwrap().starts_with("acme."));
     let url = ended["images"][0]["url"].as_str().unwrap();
     let image = api.get(url).await.expect(200);
@@ -119,7 +126,8 @@ async fn a_job_goes_in_and_its_picture_comes_out() {
     let shown = api.get(ended["links"]["self"].as_str().unwrap()).await.expect(200).json();
     assert!(shown["request"]["subject"]["image"].as_str().unwrap().starts_with("sha256:"));
     let list = api.get("/v1/jobs").await.expect(200).json();
-    let prompts: Vec<&str> = list["data"].as_array().unwrap().iter().map(|job| job["prompt"].as_str().unwrap()).collect();
+    let prompts: Vec<&str> =
+        list["data"].as_array().unwrap().iter().map(|job| job["prompt"].as_str().unwrap()).collect();
     assert_eq!(prompts, ["a mug in a forest", "a mug on a beach"], "the newest first");
     api.act(Method::DELETE, ended["links"]["self"].as_str().unwrap()).await.expect(204);
     api.get(url).await.expect(404);
@@ -327,7 +335,8 @@ async fn events(api: &Api, path: &str) -> Vec<(String, Value)> {
     let whole = tokio::time::timeout(Duration::from_secs(30), response.into_body().collect()).await.expect("it ends");
     let text = String::from_utf8(whole.expect("it is whole").to_bytes().to_vec()).expect("it is text");
     let event = |block: &str| {
-        let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(str::trim).map(str::to_owned);
+        let field =
+            |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(str::trim).map(str::to_owned);
         let (name, data) = (field("event:")?, field("data:")?);
         Some((name, serde_json::from_str(&data).expect("data is JSON")))
     };
@@ -352,12 +361,14 @@ async fn a_stream_begins_with_the_state_and_ends_with_the_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_surplus_is_held_until_the_tenants_bound() {
-    let limits = "[tenants.globex]\nlimits = { jobs_held = 3, pictures_a_day = 5, requests_per_second = 100, burst = 40 }\n";
+    let limits =
+        "[tenants.globex]\nlimits = { jobs_held = 3, pictures_a_day = 5, requests_per_second = 100, burst = 40 }\n";
     let house = House::with(&[RoleName::Gateway], |_| {}, limits).await;
     let api = &house.globex;
     let mut path = String::new();
     for _ in 0..3 {
-        path = api.post("/v1/jobs", &job("a mug")).await.expect(202).json()["links"]["self"].as_str().unwrap().to_owned();
+        path =
+            api.post("/v1/jobs", &job("a mug")).await.expect(202).json()["links"]["self"].as_str().unwrap().to_owned();
     }
     let refused = api.post("/v1/jobs", &job("a mug")).await.expect(429);
     assert_eq!(refused.json()["type"], "/problems/quota-exceeded");

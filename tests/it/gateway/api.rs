@@ -70,7 +70,11 @@ impl Api {
     pub(crate) async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Bytes) -> Answer {
         let response = self.open(method.clone(), path, headers, body).await;
         let (parts, body) = response.into_parts();
-        let body = tokio::time::timeout(LIMIT, body.collect()).await.expect("the answer ends").expect("it is whole").to_bytes();
+        let body = tokio::time::timeout(LIMIT, body.collect())
+            .await
+            .expect("the answer ends")
+            .expect("it is whole")
+            .to_bytes();
         let answer = Answer { status: parts.status, headers: parts.headers, body };
         check(&method, path, &answer);
         answer
@@ -142,6 +146,7 @@ fn check(method: &Method, path: &str, answer: &Answer) {
         Box::leak(Box::new(jsonschema::validator_for(&schema).expect("the document's schemas are schemas")))
     });
     let body = answer.json();
-    let errors: Vec<String> = validator.iter_errors(&body).map(|error| format!("{}: {error}", error.instance_path())).collect();
+    let errors: Vec<String> =
+        validator.iter_errors(&body).map(|error| format!("{}: {error}", error.instance_path())).collect();
     assert!(errors.is_empty(), "{method} {path} {status}: {errors:?} in {body:#}");
 }
