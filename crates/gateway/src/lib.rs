@@ -48,7 +48,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use self::{
     config::GatewayConfig,
     events::{JobUpdate, Snapshot},
-    jobs::{ImageView, JobList, JobRecord, JobView, PreviewView, Progress, Records, Status},
+    jobs::{ImageView, JobList, JobRecord, JobView, PreviewView, Records, Status},
     limits::LimitsView,
     openapi::openapi,
     problem::{Kind, ProblemDetails},
