@@ -52,10 +52,10 @@ fn uses(path: &[&str]) -> Vec<&'static str> {
         }
         ["segment"] => vec!["model", "finder", "job.mask", "!model.hub_endpoint", "!model.hub_token"],
         ["doctor"] => vec!["model", "!model.hub_endpoint", "!model.hub_token"],
-        ["dispatcher"] => [&ROLE[..], &["fetch", "callbacks"]].concat(),
+        ["dispatcher"] => [&ROLE[..], &["fetch", "callbacks", "safety"]].concat(),
         ["segmenter" | "encoder"] => [&ROLE[..], &PRODUCTS].concat(),
-        ["sampler"] => [&ROLE[..], &["sampler"]].concat(),
-        ["up"] => [&ROLE[..], &PRODUCTS, &["fetch", "callbacks", "sampler"]].concat(),
+        ["sampler"] => [&ROLE[..], &["sampler", "safety"]].concat(),
+        ["up"] => [&ROLE[..], &PRODUCTS, &["fetch", "callbacks", "sampler", "safety"]].concat(),
         ["submit"] => vec!["job", "broker", "store", "cache"],
         ["status" | "cancel" | "retry"] => vec!["broker", "cache", "store"],
         ["canary"] => vec!["job.lane", "job.pixels", "broker", "telemetry.listen"],
