@@ -26,8 +26,9 @@ const ROLE: [&str; 9] = [
 ];
 
 /// The settings of the gateway, which loads no network and fetches no picture.
-const GATEWAY: [&str; 8] = [
+const GATEWAY: [&str; 9] = [
     "gateway",
+    "safety",
     "broker",
     "cache",
     "store",
@@ -64,11 +65,11 @@ fn uses(path: &[&str]) -> Vec<&'static str> {
         }
         ["segment"] => vec!["model", "finder", "job.mask", "!model.hub_endpoint", "!model.hub_token"],
         ["doctor"] => vec!["model", "!model.hub_endpoint", "!model.hub_token"],
-        ["dispatcher"] => [&ROLE[..], &["fetch", "callbacks"]].concat(),
+        ["dispatcher"] => [&ROLE[..], &["fetch", "callbacks", "safety"]].concat(),
         ["segmenter" | "encoder"] => [&ROLE[..], &PRODUCTS].concat(),
-        ["sampler"] => [&ROLE[..], &["sampler"]].concat(),
+        ["sampler"] => [&ROLE[..], &["sampler", "safety"]].concat(),
         ["gateway"] => GATEWAY.to_vec(),
-        ["up"] => [&ROLE[..], &PRODUCTS, &["fetch", "callbacks", "sampler", "gateway"]].concat(),
+        ["up"] => [&ROLE[..], &PRODUCTS, &["fetch", "callbacks", "sampler", "safety", "gateway"]].concat(),
         ["submit"] => vec!["job", "broker", "store", "cache"],
         ["status" | "cancel" | "retry"] => vec!["broker", "cache", "store"],
         ["canary"] => vec!["job.lane", "job.pixels", "broker", "telemetry.listen"],

@@ -59,7 +59,10 @@ pub use output::{Guidance, OutputFormat, OutputOptions};
 pub use partition::{Partition, Partitions};
 pub use per_scale::PerScale;
 pub use pixel_budget::PixelBudget;
-pub use result::{Failure, FailureKind, FoundBy, JobResult, JobStatus, Parameters, ResultImage, SubjectFound, Usage};
+pub use result::{
+    Failure, FailureKind, FoundBy, JobResult, JobStatus, Parameters, ResultImage, Safety, SafetyVerdict, SubjectFound,
+    Usage, WithheldImage,
+};
 pub use seeds::Seeds;
 pub use stage::{QueueName, RoleName, StageName};
 pub use subject::{BoundingBox, IfNotFound, MaskMode, Point, Subject};

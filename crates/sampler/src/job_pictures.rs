@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use echogen_ports::{Cache, Fault};
 use echogen_protocol::{
-    ContentHash, Job, Parameters, ResultImage, Usage,
+    ContentHash, Job, Parameters, ResultImage, Usage, WithheldImage,
     json::{self, Bounds},
 };
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,14 @@ pub(crate) struct JobPictures {
     seeds: Vec<u64>,
 }
 
+/// What became of a picture that is made.
+pub(crate) enum Picture {
+    /// It is stored.
+    Stored(ResultImage),
+    /// The content gate withholds it, for this reason.
+    Withheld(String),
+}
+
 /// What is noted of a job in the cache.
 #[derive(Debug, Serialize, Deserialize)]
 struct Note {
@@ -30,6 +38,9 @@ struct Note {
     made_with: ContentHash,
     /// The stored pictures.
     images: BTreeMap<usize, ResultImage>,
+    /// The reasons for which pictures are withheld.
+    #[serde(default)]
+    withheld: BTreeMap<usize, String>,
     /// The time that the networks' thread has spent on them.
     #[serde(default)]
     device_seconds: f64,
@@ -44,23 +55,28 @@ impl JobPictures {
         let seeds = job.seeds.values();
         let made_with = serde_json::to_vec(&(parameters, models, &seeds)).unwrap_or_default();
         let made_with = ContentHash::of(&made_with);
-        let note = Note { made_with, images: BTreeMap::new(), device_seconds: 0.0, previews: 0 };
+        let (images, withheld) = (BTreeMap::new(), BTreeMap::new());
+        let note = Note { made_with, images, withheld, device_seconds: 0.0, previews: 0 };
         Self { key: format!("job-pictures/{}", job.result_prefix()), note, seeds }
     }
 
-    /// Takes over the pictures that an earlier attempt has stored.
-    pub(crate) async fn recall(&mut self, cache: &dyn Cache) {
+    /// Takes over the pictures that an earlier attempt has stored; where pictures are checked, those that it has checked.
+    pub(crate) async fn recall(&mut self, cache: &dyn Cache, are_checked: bool) {
         let found = cache.get(&self.key).await.inspect_err(|error| debug!(%error, "stored pictures not looked up"));
         let note = found.ok().flatten().and_then(|json| json::read::<Note>(&json, &Bounds::MESSAGE).ok());
         if let Some(note) = note.filter(|note| note.made_with == self.note.made_with) {
             self.note = note;
-            self.note.images.retain(|index, image| self.seeds.get(*index) == Some(&image.seed));
+            self.note.images.retain(|index, image| {
+                self.seeds.get(*index) == Some(&image.seed) && (!are_checked || image.safety.is_some())
+            });
+            self.note.withheld.retain(|index, _| are_checked && *index < self.seeds.len());
         }
     }
 
     /// The indices of the seeds without a picture.
     pub(crate) fn missing(&self) -> Vec<usize> {
-        (0..self.seeds.len()).filter(|index| !self.note.images.contains_key(index)).collect()
+        let is_made = |index: &usize| self.note.images.contains_key(index) || self.note.withheld.contains_key(index);
+        (0..self.seeds.len()).filter(|index| !is_made(index)).collect()
     }
 
     /// The seed of a picture.
@@ -68,9 +84,12 @@ impl JobPictures {
         self.seeds.get(index).copied().unwrap_or_default()
     }
 
-    /// A picture is stored.
-    pub(crate) fn add(&mut self, index: usize, image: ResultImage) {
-        self.note.images.insert(index, image);
+    /// A picture is stored or withheld.
+    pub(crate) fn add(&mut self, index: usize, picture: Picture) {
+        match picture {
+            Picture::Stored(image) => drop(self.note.images.insert(index, image)),
+            Picture::Withheld(reason) => drop(self.note.withheld.insert(index, reason)),
+        }
     }
 
     /// A picture has taken so much of the time of the networks' thread.
@@ -96,7 +115,7 @@ impl JobPictures {
 
     /// Notes which pictures are stored, if others are missing.
     pub(crate) async fn note(&self, cache: &dyn Cache) {
-        if self.note.images.len() == self.seeds.len() {
+        if self.missing().is_empty() {
             return;
         }
         let json = serde_json::to_vec(&self.note).unwrap_or_default();
@@ -105,12 +124,15 @@ impl JobPictures {
         }
     }
 
-    /// All pictures, in the order of the seeds.
-    pub(crate) fn all(self) -> Result<Vec<ResultImage>, Fault> {
-        let (made, seeds) = (self.note.images.len(), self.seeds.len());
+    /// All pictures, and those that are withheld, in the order of the seeds.
+    pub(crate) fn all(self) -> Result<(Vec<ResultImage>, Vec<WithheldImage>), Fault> {
+        let (made, seeds) = (self.note.images.len() + self.note.withheld.len(), self.seeds.len());
         if made != seeds {
             return Err(Fault::internal(format!("{made} pictures were made for {seeds} seeds")));
         }
-        Ok(self.note.images.into_values().collect())
+        let seed = |index: usize| self.seeds.get(index).copied().unwrap_or_default();
+        let withheld = self.note.withheld.into_iter();
+        let withheld = withheld.map(|(index, reason)| WithheldImage { index, seed: seed(index), reason });
+        Ok((self.note.images.into_values().collect(), withheld.collect()))
     }
 }

@@ -10,6 +10,7 @@ mod batch_counters;
 mod batch_scheduler;
 mod batch_thread;
 mod config;
+mod gated_pictures;
 mod generator_sampler;
 mod image_sampler;
 mod job_pictures;
@@ -23,7 +24,7 @@ use std::{sync::Arc, time::Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use echogen_imaging::{ImageFormat, RgbImage};
-use echogen_ports::{Fault, FaultKind, ObjectKey, ObjectStore, spawn_blocking};
+use echogen_ports::{ContentGate, Fault, FaultKind, ObjectKey, ObjectStore, spawn_blocking};
 use echogen_protocol::{
     ContentHash, CutOut, EncodeTask, EventKind, Job, JobEvent, JobResult, OutputFormat, Parameters, Preview, Progress,
     ResultImage, SampleTask, SegmentTask, StageName, layout,
@@ -42,7 +43,8 @@ pub use image_sampler::{
     ImageSampler, Made, PreviewRequest, Previews, SampleError, SampleRequest, Sampled, ScaleDone, Step,
 };
 
-use job_pictures::JobPictures;
+use gated_pictures::{Checked, GatedPictures};
+use job_pictures::{JobPictures, Picture};
 use previews::PREVIEW_SIDE;
 
 /// Maximum size of an encoded subject in bytes. At the largest pixel budget it has about 4 MiB in f32.
@@ -67,6 +69,7 @@ pub struct Sampler {
     results: ResultWriter,
     stored_at_once: usize,
     scale_events: bool,
+    gate: GatedPictures,
 }
 
 impl Sampler {
@@ -80,7 +83,14 @@ impl Sampler {
         config: &SamplerConfig,
     ) -> Self {
         let (stored_at_once, scale_events) = (config.stored_at_once.max(1), config.scale_events);
-        Self { networks, objects, pictures, results, stored_at_once, scale_events }
+        let gate = GatedPictures::default();
+        Self { networks, objects, pictures, results, stored_at_once, scale_events, gate }
+    }
+
+    /// The same sampler, which stores only pictures that the gate allows.
+    #[must_use]
+    pub fn with_gate(self, gate: Option<Arc<dyn ContentGate>>) -> Self {
+        Self { gate: GatedPictures::new(gate), ..self }
     }
 
     async fn make(&self, task: SampleTask, context: &StageContext) -> Result<Outcome, Fault> {
@@ -98,7 +108,7 @@ impl Sampler {
         let Some(subject) = subject? else { return encode_again(job, cut_out, progress) };
         let mut pictures = JobPictures::new(&job, &parameters, &self.networks.models());
         if context.came_before {
-            pictures.recall(&*self.objects.cache()).await;
+            pictures.recall(&*self.objects.cache(), self.gate.is_there()).await;
         }
         if !pictures.missing().is_empty() {
             let sampled = self.sample(&job, &parameters, &key, subject, &mut pictures, context).await?;
@@ -107,9 +117,10 @@ impl Sampler {
             }
         }
         let usage = pictures.usage();
-        let images = pictures.all()?;
+        let (images, withheld) = pictures.all()?;
         progress.note(StageName::Sampler, started.elapsed().as_secs_f64(), false);
-        let made = JobResult { images, usage: Some(usage), ..self.result(&job, parameters, progress, context) };
+        let made =
+            JobResult { images, withheld, usage: Some(usage), ..self.result(&job, parameters, progress, context) };
         // The result is written after all its pictures: a client that reads it must find them.
         self.results.commit(&job, made, &context.metadata).await?;
         Ok(Outcome::Done)
@@ -138,7 +149,9 @@ impl Sampler {
             alone: context.alone,
             progress,
             made,
-            previews: (job.previews > 0).then_some(PreviewRequest { count: job.previews, made: previews }),
+            // Where finished pictures are checked, unfinished ones are not shown.
+            previews: (job.previews > 0 && !self.gate.is_there())
+                .then_some(PreviewRequest { count: job.previews, made: previews }),
         };
         let sampling = self.networks.sample(request);
         tokio::pin!(sampling);
@@ -164,8 +177,8 @@ impl Sampler {
                 },
                 // A picture is stored. One note for all that were made together.
                 Some(stored) = storing.next(), if !storing.is_empty() => {
-                    let (index, image) = stored?;
-                    pictures.add(index, image);
+                    let (index, picture) = stored?;
+                    pictures.add(index, picture);
                     if storing.is_empty() && images.is_empty() {
                         pictures.note(&*cache).await;
                     }
@@ -213,13 +226,18 @@ impl Sampler {
         index: usize,
         seed: u64,
         image: RgbImage,
-    ) -> Result<(usize, ResultImage), Fault> {
+    ) -> Result<(usize, Picture), Fault> {
         let (format, quality) = (file_format(parameters.format), parameters.quality.unwrap_or(DEFAULT_QUALITY));
         let (width, height) = image.dimensions();
         let bytes = encode(image, format, quality).await?;
+        let safety = match self.gate.check(job, index, seed, &bytes).await? {
+            Checked::Withheld(reason) => return Ok((index, Picture::Withheld(reason))),
+            Checked::Usable(safety) => safety,
+        };
         let sha256 = ContentHash::of(&bytes);
         let key = self.keep(job, index, bytes, &sha256).await?;
-        Ok((index, ResultImage { key: key.as_str().to_owned(), seed, width, height, sha256 }))
+        let image = ResultImage { key: key.as_str().to_owned(), seed, width, height, sha256, safety };
+        Ok((index, Picture::Stored(image)))
     }
 
     /// Stores a picture under its name. Another attempt, on another kind of device for example, may have stored a

@@ -10,12 +10,15 @@ use std::{
 };
 
 use async_trait::async_trait;
-use echogen_imaging::{ImageLimits, RgbImage, decode_image};
-use echogen_ports::{Broker, Cache, FaultKind, MemoryBroker, MemoryCache, MemoryObjectStore, ObjectKey, ObjectStore};
+use echogen_imaging::{ImageFormat, ImageLimits, RgbImage, decode_image, encode_image};
+use echogen_ports::{
+    Broker, Cache, FaultKind, GatePlace, MemoryBroker, MemoryCache, MemoryContentGate, MemoryObjectStore, ObjectKey,
+    ObjectStore, WhenUnreachable,
+};
 use echogen_protocol::{
-    BoundingBox, ContentHash, CutOut, EncodeTask, EventKind, FoundBy, Job, JobId, Lane, NotifyTask, OutputFormat,
-    Parameters, PerScale, PixelBudget, Progress, QueueName, SampleTask, Seeds, SegmentTask, StageName, StageTask,
-    SubjectArea, SubjectFound,
+    BoundingBox, ContentHash, CutOut, EncodeTask, EventKind, FoundBy, Job, JobId, JobStatus, Lane, NotifyTask,
+    OutputFormat, Parameters, PerScale, PixelBudget, Progress, QueueName, Safety, SafetyVerdict, SampleTask, Seeds,
+    SegmentTask, StageName, StageTask, SubjectArea, SubjectFound, WithheldImage,
 };
 use echogen_testkit::FailFirst;
 use echogen_worker::{CachedObjects, Clock, Outcome, ProductsConfig, ResultWriter, Stage, StageContext};
@@ -371,4 +374,85 @@ async fn pictures_made_with_other_parameters_are_made_again() {
     let other = Job { prompt: "another dog".into(), ..job() };
     bench.stage.run(task(other), &bench.context).await.unwrap();
     assert_eq!(bench.sampler.asked.lock().unwrap()[1], [7, 9]);
+}
+
+/// A sampler behind a gate that withholds the picture of seed 9.
+async fn gated(places: &[GatePlace]) -> (Bench, Arc<MemoryContentGate>) {
+    let bench = bench_with(&SamplerConfig::default()).await;
+    let forbidden = encode_image(&RgbImage::from_pixel(4, 4, [9, 0, 0].into()), ImageFormat::Png, 90).unwrap();
+    let gate = Arc::new(MemoryContentGate::at(places).withholding(&forbidden, "too red"));
+    let Bench { stage, .. } = bench;
+    let stage = stage.with_gate(Some(gate.clone()));
+    (Bench { stage, ..bench }, gate)
+}
+
+#[tokio::test]
+async fn a_picture_that_the_gate_withholds_is_absent_and_named() {
+    let (bench, gate) = gated(&[GatePlace::Result]).await;
+    let job = Job { tenant: Some("acme".into()), seeds: Seeds::List(vec![7, 9, 8]), ..job() };
+    assert_eq!(bench.stage.run(task(job.clone()), &bench.context).await.unwrap(), Outcome::Done);
+    let result = bench.results.find(&job).await.unwrap().unwrap();
+    assert_eq!(result.status, JobStatus::Completed);
+    let images = result.images.iter().map(|image| (image.key.as_str(), image.seed)).collect::<Vec<_>>();
+    assert_eq!(images, [("one/image-0.png", 7), ("one/image-2.png", 8)]);
+    assert!(result.images.iter().all(|image| image.safety == Some(Safety { verdict: SafetyVerdict::Allowed })));
+    assert_eq!(result.withheld, [WithheldImage { index: 1, seed: 9, reason: "too red".to_owned() }]);
+    assert_eq!((result.seeds, result.usage.unwrap().images), (vec![7, 9, 8], 2));
+    assert_eq!(bench.pictures.keys(), ["one/image-0.png", "one/image-2.png", "one/result.json"].map(key));
+    assert!(gate.checked().iter().all(|checked| checked.tenant.as_deref() == Some("acme")));
+    let only = Job { id: JobId("two".into()), seeds: Seeds::List(vec![9]), ..job };
+    bench.stage.run(task(only.clone()), &bench.context).await.unwrap();
+    let result = bench.results.find(&only).await.unwrap().unwrap();
+    assert_eq!((result.status, result.images.len(), result.withheld.len()), (JobStatus::Completed, 0, 1));
+}
+
+#[tokio::test]
+async fn a_job_whose_pictures_are_checked_has_no_previews() {
+    for (places, previews) in [(&[GatePlace::Result][..], false), (&[GatePlace::Words, GatePlace::Subject], true)] {
+        let (bench, _) = gated(places).await;
+        let previewed = Arc::new(Notify::new());
+        *bench.sampler.previewed.lock().unwrap() = Some(Arc::clone(&previewed));
+        let mut events = bench.broker.subscribe("job").await.unwrap();
+        let seen = async {
+            events.next().await.unwrap();
+            if previews {
+                events.next().await.unwrap();
+            }
+            previewed.notify_one();
+        };
+        let job = Job { previews: 1, ..job() };
+        let (outcome, ()) = tokio::join!(bench.stage.run(task(job.clone()), &bench.context), seen);
+        assert_eq!(outcome.unwrap(), Outcome::Done);
+        assert_eq!(bench.cache.get("previews/one/0").await.unwrap().is_some(), previews);
+        let result = bench.results.find(&job).await.unwrap().unwrap();
+        assert_eq!(result.images.iter().all(|image| image.safety.is_none()), previews);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_verdict_a_closed_gate_lets_the_pictures_wait_and_what_is_checked_is_kept() {
+    let (mut bench, gate) = gated(&[GatePlace::Result]).await;
+    gate.let_away(Some(WhenUnreachable::Closed));
+    let error = bench.stage.run(task(job()), &bench.context).await.unwrap_err();
+    assert_eq!(error.kind(), FaultKind::CircuitOpen, "no attempt is lost");
+    assert!(bench.pictures.keys().is_empty() && gate.checked().is_empty());
+    // It comes back while the pictures wait.
+    let soon = async {
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        gate.let_away(None);
+    };
+    bench.sampler.stops_after.store(2, Ordering::Relaxed);
+    let job = Job { seeds: Seeds::List(vec![7, 9, 8]), ..job() };
+    let (stopped, ()) = tokio::join!(bench.stage.run(task(job.clone()), &bench.context), soon);
+    assert!(stopped.is_err());
+    bench.sampler.stops_after.store(0, Ordering::Relaxed);
+    bench.context.came_before = true;
+    bench.stage.run(task(job.clone()), &bench.context).await.unwrap();
+    assert_eq!(
+        bench.sampler.asked.lock().unwrap().last(),
+        Some(&vec![8]),
+        "a picture that is withheld is not made again"
+    );
+    let result = bench.results.find(&job).await.unwrap().unwrap();
+    assert_eq!((result.images.len(), result.withheld.len()), (2, 1));
 }

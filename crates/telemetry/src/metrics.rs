@@ -9,7 +9,7 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-pub use labels::{CacheAnswer, JobEnd, NoticeEnd, NoticeName, PreviewEnd, StoreAnswer, StoreCall, TaskEnd};
+pub use labels::{CacheAnswer, GateAnswer, JobEnd, NoticeEnd, NoticeName, PreviewEnd, StoreAnswer, StoreCall, TaskEnd};
 pub use page::page;
 pub use record::{Metrics, TaskInProgress, metrics};
 
@@ -283,6 +283,17 @@ const NOTICES: Metric = counter(
 )
 .of(&[DISPATCHER]);
 
+const GATE_CHECKS: Metric = counter(
+    "echogen_gate_checks_total",
+    &[
+        Label::Of("place", &["words", "subject", "result"]),
+        Label::Of("outcome", &["allowed", "withheld", "open", "closed"]),
+    ],
+    "Checks of words and pictures by the content gate, by its verdict; or, where it gave none, by whether the content was \
+     used (open) or not (closed).",
+)
+.of(&[DISPATCHER, SAMPLER]);
+
 const CONFLICTS: Metric = counter(
     "echogen_job_conflicts_total",
     &[],
@@ -351,6 +362,7 @@ pub const LIST: &[Metric] = &[
     CANARY_TIME,
     CANARY_RUNS,
     NOTICES,
+    GATE_CHECKS,
     CONFLICTS,
     HTTP_REQUESTS,
     HTTP_TIME,

@@ -4,7 +4,7 @@
 
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
-use echogen_adapters::{CallbackConfig, HttpConfig, RedisConfig, S3Config, amqp::AmqpConfig};
+use echogen_adapters::{CallbackConfig, HttpConfig, RedisConfig, S3Config, SafetyConfig, amqp::AmqpConfig};
 use echogen_gateway::GatewayConfig;
 use echogen_models::device::{DeviceChoice, Precision};
 use echogen_ports::Secret;
@@ -36,6 +36,8 @@ pub struct ServiceConfig {
     pub fetch: FetchConfig,
     /// How clients' servers are notified of the ends of jobs.
     pub callbacks: CallbackConfig,
+    /// Which words and pictures are used: a service of your own decides.
+    pub safety: SafetyConfig,
     /// How tasks are received, retried and requeued.
     pub worker: WorkerSettings,
     /// How products are cached, and how processes share the computation of one product.

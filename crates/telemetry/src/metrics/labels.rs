@@ -90,6 +90,20 @@ closed_label! {
 }
 
 closed_label! {
+    /// What came of a check by the content gate.
+    GateAnswer {
+        /// The content may be used.
+        Allowed = "allowed",
+        /// It must not be used.
+        Withheld = "withheld",
+        /// There is no verdict, and it is used.
+        Open = "open",
+        /// There is no verdict, and it is not used.
+        Closed = "closed",
+    }
+}
+
+closed_label! {
     /// What became of a preview.
     PreviewEnd {
         /// It is in the cache.
