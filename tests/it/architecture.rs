@@ -47,6 +47,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "encoder",
             "sampler",
             "notifier",
+            "tenants",
         ],
     ),
     (
