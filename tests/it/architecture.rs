@@ -23,6 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("world", &[]),
     ("ports", &["protocol"]),
     ("tenants", &["protocol", "ports"]),
+    ("gateway", &["protocol", "ports", "worker", "telemetry", "imaging", "tenants"]),
     ("worker", &["protocol", "ports", "telemetry"]),
     ("adapters", &["protocol", "ports", "telemetry"]),
     ("dispatcher", &["protocol", "ports", "worker", "telemetry"]),
@@ -48,6 +49,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "sampler",
             "notifier",
             "tenants",
+            "gateway",
         ],
     ),
     (
@@ -68,6 +70,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "encoder",
             "sampler",
             "notifier",
+            "gateway",
             "service",
             "tenants",
         ],

@@ -15,7 +15,7 @@ use crate::{
         generate::{GENERATE_EXAMPLES, GenerateArguments},
         jobs::{BATCH_EXAMPLES, BatchArguments},
         keys::{KEYS_EXAMPLES, KeysCommand},
-        roles::{ROLE_EXAMPLES, UP_EXAMPLES},
+        roles::{GATEWAY_EXAMPLES, ROLE_EXAMPLES, UP_EXAMPLES},
         segment::{SEGMENT_EXAMPLES, SegmentArguments},
         status::{CancelArguments, RETRY_EXAMPLES, RetryArguments, STATUS_EXAMPLES, StatusArguments},
         submit::{SUBMIT_EXAMPLES, SubmitArguments},
@@ -81,6 +81,9 @@ pub(crate) enum Command {
     /// Run the sampler: make pictures
     #[command(after_help = ROLE_EXAMPLES)]
     Sampler,
+    /// Run the gateway: the HTTP API and the console
+    #[command(after_help = GATEWAY_EXAMPLES)]
+    Gateway,
     /// Run all roles in one process, with servers or without any
     #[command(after_help = UP_EXAMPLES)]
     Up,

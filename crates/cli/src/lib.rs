@@ -82,6 +82,7 @@ fn run_command(
         Command::Segmenter => roles::one(RoleName::Segmenter, config, telemetry),
         Command::Encoder => roles::one(RoleName::Encoder, config, telemetry),
         Command::Sampler => roles::one(RoleName::Sampler, config, telemetry),
+        Command::Gateway => roles::gateway(config, telemetry),
         Command::Up => roles::up(config, telemetry),
         Command::Submit(arguments) => submit::run(arguments, config, as_json),
         Command::Status(arguments) => status::status(arguments, config, as_json),

@@ -7,8 +7,8 @@ use echogen_adapters::{
     RedisCache, S3Config, S3ImageFetcher, S3ObjectStore, amqp::AmqpBroker,
 };
 use echogen_ports::{
-    Broker, Cache, CallbackSender, Fault, ImageFetcher, MemoryBroker, MemoryCache, MemoryQuota, ObjectStore, Quota,
-    Secret,
+    Broker, Browse, Cache, CallbackSender, Fault, ImageFetcher, MemoryBroker, MemoryCache, MemoryQuota, ObjectStore,
+    Quota, Secret,
 };
 use echogen_worker::{Clock, JobStatusStore, ResultWriter};
 use tokio_util::task::TaskTracker;
@@ -40,6 +40,8 @@ pub struct Backends {
     pub callbacks: Option<Arc<dyn CallbackSender>>,
     /// The job status store.
     pub status_store: JobStatusStore,
+    /// The same broker, if its queues can be looked through.
+    pub(crate) browse: Option<Arc<dyn Browse>>,
     /// The same broker if it is RabbitMQ, whose queue depths can be read.
     pub(crate) amqp: Option<Arc<AmqpBroker>>,
 }
@@ -55,13 +57,20 @@ impl Backends {
         tracker: &TaskTracker,
     ) -> Self {
         let status_store = JobStatusStore::start(Arc::clone(&cache), tracker);
-        Self { broker, cache, work, results, fetcher, callbacks: None, status_store, amqp: None }
+        Self { broker, cache, work, results, fetcher, callbacks: None, status_store, browse: None, amqp: None }
     }
 
     /// Adds the port to clients' servers.
     #[must_use]
     pub fn with_callbacks(mut self, callbacks: Arc<dyn CallbackSender>) -> Self {
         self.callbacks = Some(callbacks);
+        self
+    }
+
+    /// Adds the broker again, as one whose queues can be looked through.
+    #[must_use]
+    pub fn with_browse(mut self, browse: Arc<dyn Browse>) -> Self {
+        self.browse = Some(browse);
         self
     }
 
@@ -72,7 +81,7 @@ impl Backends {
         tracker: &TaskTracker,
     ) -> Result<Self, Failure> {
         let backends = Self::open(Arc::clone(amqp) as _, config, tracker).await?;
-        Ok(Self { amqp: Some(Arc::clone(amqp)), ..backends })
+        Ok(Self { amqp: Some(Arc::clone(amqp)), browse: Some(Arc::clone(amqp) as _), ..backends })
     }
 
     /// Opens everything else for an in-memory broker. All jobs then come from the user who runs this program, so they
@@ -80,7 +89,9 @@ impl Backends {
     pub(crate) async fn embedded(config: &ServiceConfig, tracker: &TaskTracker) -> Result<Self, Failure> {
         let mut config = config.clone();
         config.fetch.subject_folder.get_or_insert_with(|| ".".into());
-        Self::open(Arc::new(MemoryBroker::new()), &config, tracker).await
+        let broker = Arc::new(MemoryBroker::new());
+        let backends = Self::open(Arc::clone(&broker) as _, &config, tracker).await?;
+        Ok(Self { browse: Some(broker), ..backends })
     }
 
     async fn open(broker: Arc<dyn Broker>, config: &ServiceConfig, tracker: &TaskTracker) -> Result<Self, Failure> {
