@@ -156,17 +156,6 @@ impl Gateway {
     /// Counts a job and its pictures against the tenant's bounds.
     pub(crate) async fn hold(&self, caller: &Caller, job: &Job) -> Result<Held, Problem> {
         let (limits, quota) = (&caller.rules().limits, &self.ports.quota);
-        let pictures = job.seeds.values().len() as u64;
-        let today = self.today_key(&caller.tenant);
-        match quota.count(&today, pictures, limits.pictures_a_day, DAY).await {
-            Ok(counted) if !counted.allowed => {
-                let detail =
-                    format!("{} of {} pictures of the day (UTC) are used", counted.used, limits.pictures_a_day);
-                return Err(Problem::new(Kind::QuotaExceeded, detail).retry_in(self.until_midnight()));
-            }
-            Ok(_) => {}
-            Err(error) => unread(&error),
-        }
         let key = held_key(caller.tenant.as_str());
         match quota.hold(&key, job.id.as_str(), limits.jobs_held, HELD_FOR).await {
             Ok(held) if !held.allowed => {
@@ -176,8 +165,20 @@ impl Gateway {
             Ok(_) => {}
             Err(error) => unread(&error),
         }
-        let (quota, tracker) = (Arc::clone(quota), self.tracker.clone());
-        Ok(Held { quota, tracker, key, id: job.id.clone(), kept: false })
+        // Given back if what follows refuses the job.
+        let (tracker, id) = (self.tracker.clone(), job.id.clone());
+        let held = Held { quota: Arc::clone(quota), tracker, key, id, kept: false };
+        let pictures = job.seeds.values().len() as u64;
+        match quota.count(&self.today_key(&caller.tenant), pictures, limits.pictures_a_day, DAY).await {
+            Ok(counted) if !counted.allowed => {
+                let detail =
+                    format!("{} of {} pictures of the day (UTC) are used", counted.used, limits.pictures_a_day);
+                return Err(Problem::new(Kind::QuotaExceeded, detail).retry_in(self.until_midnight()));
+            }
+            Ok(_) => {}
+            Err(error) => unread(&error),
+        }
+        Ok(held)
     }
 
     fn today_key(&self, tenant: &TenantName) -> String {

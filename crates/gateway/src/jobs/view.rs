@@ -321,13 +321,12 @@ impl Gateway {
 
     /// Returns a job as it stands now. The result decides; the last known state is asked for what is on its way.
     pub(crate) async fn view(&self, record: &JobRecord) -> Result<JobView, Problem> {
-        let state = self.state(&record.id).await;
-        let result = self.result(record).await?;
+        let (state, result) = tokio::join!(self.state(&record.id), self.result(record));
         let mut view = JobView::queued(record);
         if let Some(state) = &state {
             view = view.in_state(state);
         }
-        match result {
+        match result? {
             Some(result) => view = view.ended(record, result),
             // The state is a courtesy: an end without a result was deleted, or asked for again.
             None if view.status.is_end() && view.status != Status::Parked => view.status = Status::Queued,
