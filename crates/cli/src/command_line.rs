@@ -74,6 +74,7 @@ fn uses(path: &[&str]) -> Vec<&'static str> {
         ["status" | "cancel" | "retry"] => vec!["broker", "cache", "store"],
         ["canary"] => vec!["job.lane", "job.pixels", "broker", "telemetry.listen"],
         ["dead-letters", _] | ["topology"] => vec!["broker"],
+        ["usage"] => vec!["store"],
         ["models", "list" | "show" | "verify" | "convert"] => vec!["model.bundles"],
         ["models", "plan"] => [&["model.bundles", "model.device", "model.dtype"][..], &BATCHES].concat(),
         ["models", "pull"] => vec!["model.bundles", "model.hub_endpoint", "model.hub_token"],
@@ -213,9 +214,16 @@ mod tests {
             }
             found.clone().term_width(100).render_long_help().to_string()
         };
-        for name in
-            ["status", "submit", "dead-letters", "dead-letters list", "dead-letters redrive", "keys", "keys new"]
-        {
+        for name in [
+            "status",
+            "submit",
+            "dead-letters",
+            "dead-letters list",
+            "dead-letters redrive",
+            "keys",
+            "keys new",
+            "usage",
+        ] {
             assert!(help(name).contains("Examples:\n  "), "{name}");
         }
         for name in ["", "generate", "batch", "keys new"] {
