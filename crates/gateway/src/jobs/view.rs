@@ -7,8 +7,8 @@ use axum::{
     extract::{Path, State},
 };
 use echogen_protocol::{
-    EventKind, Failure, Job, JobId, JobResult, JobStatus, Lane, OutputFormat, Parameters, Preview, ScaleProgress,
-    SubjectFound, Usage,
+    EventKind, Failure, Job, JobId, JobResult, JobStatus, Lane, OutputFormat, Parameters, Preview, Safety,
+    ScaleProgress, SubjectFound, Usage, WithheldImage,
 };
 use echogen_worker::JobState;
 use jiff::Timestamp;
@@ -55,6 +55,9 @@ pub struct JobView {
     pub queue: Option<PlaceInQueue>,
     /// The pictures, in the order of the seeds.
     pub images: Vec<ImageView>,
+    /// Pictures that were made and are withheld, by the installation's content gate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub withheld: Vec<WithheldImage>,
     /// Small pictures on the way, the newest of each picture.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub previews: Vec<PreviewView>,
@@ -162,6 +165,9 @@ pub struct ImageView {
     pub sha256: String,
     /// Its media type.
     pub content_type: String,
+    /// The verdict of the content gate, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub safety: Option<Safety>,
 }
 
 /// A small picture on the way.
@@ -240,6 +246,7 @@ impl JobView {
             progress: None,
             queue: None,
             images: Vec::new(),
+            withheld: Vec::new(),
             previews: Vec::new(),
             subject: None,
             parameters: None,
@@ -284,8 +291,10 @@ impl JobView {
             height: image.height,
             sha256: image.sha256.to_string(),
             content_type: content_type.clone(),
+            safety: image.safety,
         };
         self.images = result.images.into_iter().enumerate().map(image).collect();
+        self.withheld = result.withheld;
         let image_url = format!("{path}/subject");
         self.subject = result.subject.map(|found| SubjectView { found, image_url });
         self.parameters = result.parameters;
