@@ -28,6 +28,7 @@ mod limits;
 mod openapi;
 mod place;
 mod problem;
+mod quota;
 mod request;
 mod route;
 mod router;
@@ -58,7 +59,9 @@ pub use self::{
     server::Server,
 };
 
-use self::{authentication::Throttle, events::Hub, limits::Streams, place::Places, uploads::Pictures};
+use self::{
+    authentication::Throttle, events::Hub, limits::Streams, place::Places, quota::QuotaWithStandIn, uploads::Pictures,
+};
 
 /// What a gateway works with.
 #[derive(Clone, Debug)]
@@ -132,6 +135,8 @@ impl Gateway {
         tracker: &TaskTracker,
         shutdown: &CancellationToken,
     ) -> Result<Self, Fault> {
+        let quota: Arc<dyn Quota> = Arc::new(QuotaWithStandIn::new(Arc::clone(&ports.quota)));
+        let ports = GatewayPorts { quota, ..ports };
         let secret = config.sealing_secret.as_ref().filter(|secret| !secret.is_empty());
         let sessions = secret.map(Sessions::new).transpose()?;
         let canceller = JobCanceller::new(ports.writer.clone(), Some(ports.status_store.clone()));
