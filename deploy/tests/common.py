@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from functools import cache
@@ -34,6 +35,12 @@ def tool(name):
     path = os.environ.get(name.upper())
     assert path, f"{name.upper()} is not set; start the checks with deploy/check.sh"
     return path
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def in_venv(name):

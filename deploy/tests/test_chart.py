@@ -8,11 +8,13 @@ from functools import cache
 import generate
 import jsonschema
 import kubernetes_validate
+import mixin
 import pytest
 import yaml
 from common import CHART, DEPLOY, PORT, ROLES, load, program_commands, program_variables, settings_schema
 from helm_python.chart import Chart, lint
-from queries import check
+import promql_parser as promql
+from queries import check, nodes
 
 CASES = sorted(generate.CASES)
 KUBERNETES = ["1.28", "1.37"]
@@ -337,22 +339,53 @@ def test_roles_are_scaled_by_the_work_that_waits():
         assert f'stage="{stage}"' in by_work["metadata"]["query"]
         (by_length,) = by_length
         check(by_length["metadata"]["query"])
-        assert f'echogen_queue_messages{{stage="{stage}"' in by_length["metadata"]["query"], "the sum of all partitions"
+        assert f'echogen_queue_messages{{namespace="pictures",release="echogen",stage="{stage}"' in by_length["metadata"]["query"], "the sum of all partitions"
     assert not of_kind("default", "ScaledObject")
 
 
 def test_rules_and_dashboards_are_the_ones_of_deploy():
     rules = {each["metadata"]["name"]: each["spec"] for each in of_kind("full", "PrometheusRule")}
-    for name in ("recording", "alerts"):
-        text = (DEPLOY / f"prometheus/rules/{name}.yaml").read_text(encoding="utf-8")
-        text = text.replace("runbook: docs/operations.md", "runbook_url: https://wiki.example.org/echogen")
-        assert rules[f"pictures-{name}"] == yaml.safe_load(text)
+    given = mixin.read(mixin.VALUES)
+    given |= {"selector": 'namespace="pictures",release="echogen",', "runbook_url": "https://wiki.example.org/echogen"}
+    # The samplers of this case are scaled to zero, and take half an hour to come back.
+    given["thresholds"] |= {"stuck_for": "35m", "canary_slow_seconds": 1860, "backlog_seconds": 3600}
+    given["objectives"]["interactive"]["latency_seconds"] = 30
+    for name, text in mixin.rules(given).items():
+        assert rules[f"pictures-{name.removesuffix('.yaml')}"] == yaml.safe_load(text)
     for group in rules["pictures-alerts"]["groups"]:
         for rule in group["rules"]:
             assert rule["annotations"]["runbook_url"].startswith("https://wiki.example.org/echogen#")
     boards = next(each for each in of_kind("full", "ConfigMap") if each["metadata"]["name"] == "pictures-dashboards")
     for path in (DEPLOY / "grafana/dashboards").glob("*.json"):
         assert json.loads(boards["data"][path.name]) == json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_every_query_of_a_release_selects_that_release():
+    queries = [each["metadata"]["query"] for scaled in of_kind("full", "ScaledObject") for each in scaled["spec"]["triggers"]]
+    for rules in of_kind("full", "PrometheusRule"):
+        queries += [rule["expr"] for group in rules["spec"]["groups"] for rule in group["rules"]]
+    assert len(queries) > 80
+    for query in queries:
+        for node in nodes(promql.parse(query)):
+            if isinstance(node, promql.VectorSelector):
+                wanted = {matcher.name: matcher.value for matcher in node.matchers.matchers}
+                assert (wanted["namespace"], wanted["release"]) == ("pictures", "echogen"), query
+    (monitor,) = of_kind("full", "ServiceMonitor")
+    written = {each["targetLabel"] for each in monitor["spec"]["endpoints"][0]["relabelings"]}
+    assert written == {"namespace", "release", "pod", "node"}
+
+
+def test_the_labels_of_installations_can_have_other_names():
+    labels = {"namespace": "kubernetes_namespace", "release": ""}
+    metrics = {"labels": labels} | {name: {"enabled": True} for name in ("rules", "dashboards", "serviceMonitor")}
+    given = {"metrics": metrics, "autoscaling": {"enabled": True}}
+    with Chart.load(CHART) as chart:
+        texts = chart.render(given, name="echogen", namespace="pictures")
+    queries = "".join(texts[f"echogen/templates/{name}.yaml"] for name in ("prometheusrule", "scaledobjects"))
+    assert 'kubernetes_namespace="pictures"' in queries and "release=" not in queries and "<" not in queries.replace("< 0.5", "")
+    assert "by (kubernetes_namespace, stage)" in queries
+    boards = texts["echogen/templates/dashboards.yaml"]
+    assert 'kubernetes_namespace=~' in boards and 'no_release=~' in boards and "<namespace>" not in boards
 
 
 def test_addresses_of_clients_are_reached_on_the_internet_only():

@@ -236,6 +236,61 @@ securityContext:
 {{- end }}
 {{- end }}
 
+{{/* Matchers that select this installation's series, each followed by a comma. */}}
+{{- define "echogen.matchers" -}}
+{{- with .Values.metrics.labels.namespace }}{{ printf "%s=%q," . $.Release.Namespace }}{{ end -}}
+{{- with .Values.metrics.labels.release }}{{ printf "%s=%q," . $.Release.Name }}{{ end -}}
+{{- end }}
+
+{{/* The longest start of a role that may be scaled to zero, in seconds; 0 if none is. */}}
+{{- define "echogen.coldStart" -}}
+{{- $longest := 0 -}}
+{{- range $role := .Values.roles -}}
+{{- if and $.Values.autoscaling.enabled $role.enabled (eq (int $role.autoscaling.min) 0) -}}
+{{- $longest = max $longest (int $role.startupSeconds) -}}
+{{- end -}}
+{{- end -}}
+{{- $longest -}}
+{{- end }}
+
+{{/* A file of rules, filled in as deploy/mixin.py does: {root, file}. */}}
+{{- define "echogen.rules" -}}
+{{- $root := .root -}}
+{{- $given := $root.Values.metrics.rules -}}
+{{- $values := $root.Files.Get "files/mixin/values.yaml" | fromYaml -}}
+{{- $thresholds := $values.thresholds -}}
+{{- /* While a role starts from zero, tasks wait and nothing is wrong. */ -}}
+{{- with int (include "echogen.coldStart" $root) -}}
+{{- $_ := set $thresholds "stuck_for" (printf "%dm" (add (div . 60) 5)) -}}
+{{- $_ := set $thresholds "canary_slow_seconds" (add . $thresholds.canary_slow_seconds) -}}
+{{- end -}}
+{{- include "echogen.overwrite" (dict "into" $thresholds "from" $given.thresholds) -}}
+{{- $objectives := $values.objectives -}}
+{{- include "echogen.overwrite" (dict "into" $objectives "from" $given.objectives) -}}
+{{- $labels := compact (list $root.Values.metrics.labels.namespace $root.Values.metrics.labels.release) -}}
+{{- $text := $root.Files.Get (printf "files/mixin/rules/%s.yaml" .file) -}}
+{{- $text = $text | replace "<installation>, " (ternary "" (printf "%s, " (join ", " $labels)) (empty $labels)) -}}
+{{- $text = $text | replace "<installation>" (join ", " $labels) -}}
+{{- $text = $text | replace "<process>" (join ", " $values.process) -}}
+{{- $text = $text | replace "<selector>" (include "echogen.matchers" $root) -}}
+{{- $paging := list -}}
+{{- range $lane, $promised := $objectives -}}
+{{- if $promised.page }}{{ $paging = append $paging $lane }}{{ end -}}
+{{- range $name := list "availability" "latency" "latency_seconds" -}}
+{{- $text = $text | replace (printf "<%s_%s>" $name $lane) (toString (get $promised $name)) -}}
+{{- end -}}
+{{- end -}}
+{{- $text = $text | replace "<all_lanes>" (keys $objectives | sortAlpha | join "|") -}}
+{{- $text = $text | replace "<paging_lanes>" (join "|" $paging | default "none") -}}
+{{- range $name, $value := $thresholds -}}
+{{- $text = $text | replace (printf "<%s>" $name) (toString $value) -}}
+{{- end -}}
+{{- with $given.runbookUrl -}}
+{{- $text = $text | replace "runbook: docs/operations.md" (printf "runbook_url: %s" .) -}}
+{{- end -}}
+{{- replace "{}" "" $text -}}
+{{- end }}
+
 {{/* The stage that a role is named after and scaled by, from the list of stages: {root, role}. */}}
 {{- define "echogen.stage" -}}
 {{- $role := .role -}}

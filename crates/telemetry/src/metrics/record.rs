@@ -11,12 +11,12 @@ use prometheus::{
     Opts, Registry, TextEncoder,
 };
 
-use super::labels::{CacheAnswer, JobEnd, NoticeEnd, NoticeName, StoreAnswer, StoreCall, TaskEnd};
+use super::labels::{CacheAnswer, JobEnd, JobOutcome, NoticeEnd, NoticeName, StoreAnswer, StoreCall, TaskEnd};
 use super::{
     ALL_LANES, BATCH_SIZE, BATCHES, BATCHES_ALIVE, BUILD_INFO, CACHE_REQUESTS, CANARY_RUNS, CANARY_TIME, CONFLICTS,
-    CONSUMING, DEAD_LETTER_MESSAGES, DEVICE_FAULTS, FLIGHT_WAITS, IN_PROGRESS, JOBS, KV_CACHE, Kind, Label, MODEL_INFO,
-    Metric, NOTICES, QUEUE_MESSAGES, QUEUE_WAIT, READY, SCALE_TIME, SINCE_PROGRESS, STORE_REQUESTS, STORE_TIME, TASK,
-    TASKS, TURN_WAIT, WORK_WAITING, closed, object_kind,
+    CONSUMING, DEAD_LETTER_MESSAGES, DEVICE_FAULTS, FLIGHT_WAITS, IN_PROGRESS, JOB_TIME, JOBS, KV_CACHE, Kind, Label,
+    MODEL_INFO, Metric, NOTICES, QUEUE_MESSAGES, QUEUE_WAIT, READY, SCALE_TIME, SINCE_PROGRESS, STORE_REQUESTS,
+    STORE_TIME, TASK, TASKS, TURN_WAIT, WORK_WAITING, closed, object_kind,
 };
 use crate::Health;
 
@@ -46,6 +46,7 @@ pub struct Metrics {
     /// In the order of [`StageName::ALL`].
     stages: Mutex<Vec<StageState>>,
     jobs: IntCounterVec,
+    job_seconds: HistogramVec,
     notices: IntCounterVec,
     conflicts: IntCounter,
     tasks: IntCounterVec,
@@ -89,6 +90,7 @@ impl Metrics {
             registry: Registry::new(),
             stages: Mutex::new(StageName::ALL.iter().map(|_| state()).collect()),
             jobs: counters(JOBS),
+            job_seconds: histograms(JOB_TIME),
             notices: counters(NOTICES),
             tasks: counters(TASKS),
             task_seconds: histograms(TASK),
@@ -136,9 +138,14 @@ impl Metrics {
         ] {
             must(registry.register(Box::new(counters.clone())));
         }
-        for histograms in
-            [&self.task_seconds, &self.queue_wait, &self.scale_seconds, &self.turn_wait, &self.store_seconds]
-        {
+        for histograms in [
+            &self.job_seconds,
+            &self.task_seconds,
+            &self.queue_wait,
+            &self.scale_seconds,
+            &self.turn_wait,
+            &self.store_seconds,
+        ] {
             must(registry.register(Box::new(histograms.clone())));
         }
         for gauges in [
@@ -177,6 +184,9 @@ impl Metrics {
             every_value(STORE_REQUESTS.labels[1], |outcome| {
                 drop(self.store_requests.with_label_values(&[operation, outcome]));
             });
+        });
+        every_value(JOB_TIME.labels[0], |lane| {
+            every_value(JOB_TIME.labels[1], |outcome| drop(self.job_seconds.with_label_values(&[lane, outcome])));
         });
         drop(self.task_seconds.with_label_values(&[stage]));
         drop(self.queue_wait.with_label_values(&[stage]));
@@ -260,6 +270,11 @@ impl Metrics {
     /// A job has its result.
     pub fn job_ended(&self, end: JobEnd) {
         self.jobs.with_label_values(&[end.as_str()]).inc();
+    }
+
+    /// A job has ended, or was parked, this long after it was first published.
+    pub fn job_took(&self, lane: Lane, outcome: JobOutcome, took: Duration) {
+        self.job_seconds.with_label_values(&[lane.as_str(), outcome.as_str()]).observe(took.as_secs_f64());
     }
 
     /// A job was refused because its id is taken by other content.
