@@ -149,6 +149,11 @@ def values_schema(text):
     schema["properties"]["roles"]["properties"] = {
         role["name"]: {"$ref": "#/definitions/role"} for role in stages()["roles"]
     }
+    # Dispatchers report the queues by which all roles are scaled, and send callbacks.
+    first = stages()["roles"][0]["name"]
+    awake = {"autoscaling": {"properties": {"min": {"minimum": 1}}}}
+    schema["properties"]["roles"]["properties"][first] = {"allOf": [{"$ref": "#/definitions/role"}], "properties": awake}
+    schema["properties"]["secret"]["properties"]["from"]["propertyNames"] = {"enum": secrets()}
     schema["properties"]["metrics"]["properties"]["rules"]["properties"] |= rules_schema()
     schema["definitions"]["variable"] = {
         "$comment": "Generated from deploy/echogen.schema.json: no variable of EchoGen's prefix that is not a setting.",

@@ -20,6 +20,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
+{{/* The labels of pods: {root, component, own}. Without the versions: an upgrade that changes nothing else restarts no pod. */}}
+{{- define "echogen.podLabels" -}}
+{{ include "echogen.selector" .root }}
+app.kubernetes.io/component: {{ .component }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- with .own }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
 {{- define "echogen.secretName" -}}
 {{- .Values.secret.name | default (include "echogen.fullname" .) -}}
 {{- end }}
@@ -42,7 +54,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* The claim with the weights. */}}
 {{- define "echogen.claimName" -}}
-{{- .Values.models.volume.existingClaim | default (printf "%s-models" (include "echogen.fullname" .)) -}}
+{{- $volume := .Values.models.volume -}}
+{{- $own := printf "%s-models" (include "echogen.fullname" .) -}}
+{{- /* A claim's class and mode cannot be changed, so another class or mode is another claim. */ -}}
+{{- $of := printf "%s %s" $volume.storageClass $volume.accessMode -}}
+{{- if ne $of " ReadWriteMany" }}{{ $own = printf "%s-%s" $own ($of | sha256sum | trunc 8) }}{{ end -}}
+{{- $volume.existingClaim | default $own -}}
 {{- end }}
 
 {{/* The folder of the bundle's weights: beside its manifest, as the program expects. */}}
@@ -86,7 +103,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* The text of echogen.toml: {root, own}; `own` has the settings of a role. */}}
 {{- define "echogen.settings" -}}
 {{- $settings := deepCopy .root.Values.config -}}
-{{- range list .own (dict "telemetry" (dict "listen" "0.0.0.0:9464")) -}}
+{{- $authorities := dict -}}
+{{- if or .root.Values.authorities.configMap .root.Values.authorities.secret -}}
+{{- range $server := .root.Values.authorities.servers -}}
+{{- $_ := set $authorities $server (dict "certificates" (include "echogen.authorityFile" $.root)) -}}
+{{- end -}}
+{{- end -}}
+{{- $listen := ternary "[::]:9464" "0.0.0.0:9464" .root.Values.ipv6 -}}
+{{- range list $authorities .own (dict "telemetry" (dict "listen" $listen)) -}}
 {{- include "echogen.overwrite" (dict "into" $settings "from" .) -}}
 {{- end -}}
 {{- include "echogen.toml" (dict "table" $settings "path" list) -}}
@@ -103,27 +127,67 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- include "echogen.settings" (dict "root" .root "own" $own) -}}
 {{- end }}
 
-{{/* The environment of a container that reads the settings: {root, env}. */}}
+{{/* Variables whose values are in other Secrets, by key. */}}
+{{- define "echogen.secretVariables" -}}
+{{- range $name, $from := .Values.secret.from }}
+- name: {{ $name }}
+  valueFrom:
+    secretKeyRef: {name: {{ $from.name }}, key: {{ $from.key }}}
+{{- end }}
+{{- end }}
+
+{{/* Where the authorities of servers are. */}}
+{{- define "echogen.authorityFile" -}}
+/etc/echogen-authorities/{{ .Values.authorities.key }}
+{{- end }}
+
+{{/* The environment of a container that reads the settings: {root, env, extra}. */}}
 {{- define "echogen.environment" -}}
 {{- $variables := dict "ECHOGEN_CONFIG" "/etc/echogen/echogen.toml" -}}
 {{- range list .root.Values.env .env -}}
 {{- include "echogen.overwrite" (dict "into" $variables "from" .) -}}
 {{- end -}}
+{{- $from := .root.Values.secret.from }}
 envFrom:
   - secretRef:
       name: {{ include "echogen.secretName" .root }}
+      {{- if hasKey $from "ECHOGEN_BROKER_URL" }}
+      # All that is needed may be in the Secrets below.
+      optional: true
+      {{- end }}
 env:
   {{- range $name, $value := $variables }}
   - name: {{ $name }}
     value: {{ ternary $value (toJson $value) (kindIs "string" $value) | quote }}
   {{- end }}
+  {{- with include "echogen.secretVariables" .root | trim }}
+  {{- . | nindent 2 }}
+  {{- end }}
+  {{- with .extra }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+
+{{/* The files of settings, by their name. */}}
+{{- define "echogen.files" -}}
+echogen.toml: |
+  {{- include "echogen.settings" (dict "root" . "own" dict) | nindent 2 }}
+{{- range $name, $role := .Values.roles }}
+{{- if $role.enabled }}
+{{ $name }}.toml: |
+  {{- include "echogen.roleSettings" (dict "root" $ "role" $role) | nindent 2 }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{/* Annotations that restart the pods when what they read at their start has changed. */}}
 {{- define "echogen.checksums" -}}
-checksum/config: {{ include (print .Template.BasePath "/configmap.yaml") . | sha256sum }}
+{{- /* Of the content alone: labels name the chart's version, which restarts nothing. */}}
+checksum/config: {{ printf "%s %s" (include "echogen.files" .) .Values.models.manifest | sha256sum }}
 {{- if .Values.secret.create }}
-checksum/secret: {{ include (print .Template.BasePath "/secret.yaml") . | sha256sum }}
+checksum/secret: {{ toJson .Values.secret.values | sha256sum }}
+{{- else if .Values.secret.checksum }}
+checksum/secret: {{ .Values.secret.checksum | quote }}
 {{- end }}
 {{- end }}
 
@@ -142,6 +206,21 @@ securityContext:
   {{- toYaml .Values.podSecurityContext | nindent 2 }}
 {{- end }}
 
+{{/* Where and how a pod runs, from its values. */}}
+{{- define "echogen.scheduling" -}}
+{{- range $name := list "priorityClassName" "runtimeClassName" "schedulerName" }}
+{{- with get $ $name }}
+{{ $name }}: {{ . }}
+{{- end }}
+{{- end }}
+{{- range $name := list "nodeSelector" "tolerations" "affinity" "hostAliases" }}
+{{- with get $ $name }}
+{{ $name }}:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* The mounts of every container. */}}
 {{- define "echogen.settingsMounts" -}}
 - name: tmp
@@ -149,6 +228,11 @@ securityContext:
 - name: settings
   mountPath: /etc/echogen
   readOnly: true
+{{- if or .Values.authorities.configMap .Values.authorities.secret }}
+- name: authorities
+  mountPath: /etc/echogen-authorities
+  readOnly: true
+{{- end }}
 {{- end }}
 
 {{/* The volumes of every pod: {root, key, size}: the file's key in the ConfigMap, the size of the temporary folder. */}}
@@ -159,6 +243,18 @@ securityContext:
   configMap:
     name: {{ include "echogen.fullname" .root }}
     items: [{key: {{ .key }}, path: echogen.toml}]
+{{- $authorities := .root.Values.authorities }}
+{{- if $authorities.configMap }}
+- name: authorities
+  configMap:
+    name: {{ $authorities.configMap }}
+    items: [{key: {{ $authorities.key }}, path: {{ $authorities.key }}}]
+{{- else if $authorities.secret }}
+- name: authorities
+  secret:
+    secretName: {{ $authorities.secret }}
+    items: [{key: {{ $authorities.key }}, path: {{ $authorities.key }}}]
+{{- end }}
 {{- end }}
 
 {{/* The mounts of a container that reads the bundle: {root, write}. */}}
@@ -216,6 +312,9 @@ securityContext:
           key: ECHOGEN_MODEL_HUB_TOKEN
           optional: true
     {{- end }}
+    {{- with $root.Values.models.pull.extraEnv }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
   securityContext:
     {{- toYaml $root.Values.securityContext | nindent 4 }}
   resources:
@@ -223,6 +322,9 @@ securityContext:
   volumeMounts:
     # Verifying writes, too: checksums that are not published are recorded the first time.
     {{- include "echogen.mounts" (dict "root" $root "write" true) | nindent 4 }}
+    {{- with $root.Values.models.pull.extraVolumeMounts }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
 {{- end }}
 
 {{/* The init containers of a role's pod. A Job fills a shared volume; until then, verifying fails and is retried. */}}
@@ -260,9 +362,12 @@ securityContext:
 {{- $values := $root.Files.Get "files/mixin/values.yaml" | fromYaml -}}
 {{- $thresholds := $values.thresholds -}}
 {{- /* While a role starts from zero, tasks wait and nothing is wrong. */ -}}
-{{- with int (include "echogen.coldStart" $root) -}}
-{{- $_ := set $thresholds "stuck_for" (printf "%dm" (add (div . 60) 5)) -}}
-{{- $_ := set $thresholds "canary_slow_seconds" (add . $thresholds.canary_slow_seconds) -}}
+{{- $cold := int (include "echogen.coldStart" $root) -}}
+{{- if $cold -}}
+{{- range $name := list "stuck_for" "not_ready_for" -}}
+{{- $_ := set $thresholds $name (printf "%dm" (add (div $cold 60) 5)) -}}
+{{- end -}}
+{{- $_ := set $thresholds "canary_slow_seconds" (add $cold (int $thresholds.canary_slow_seconds)) -}}
 {{- end -}}
 {{- include "echogen.overwrite" (dict "into" $thresholds "from" $given.thresholds) -}}
 {{- $objectives := $values.objectives -}}
