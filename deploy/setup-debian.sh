@@ -12,6 +12,8 @@ if [ "${1:-}" = tests ]; then
     # They also run the example clients in Python and JavaScript.
     python3 -c 'import ensurepip' 2>/dev/null || packages="$packages python3 python3-venv"
     command -v npm >/dev/null || packages="$packages nodejs npm"
+    # They open the console in a browser.
+    command -v chromedriver >/dev/null || packages="$packages chromium chromium-driver"
 fi
 if [ "${1:-}" = newer-servers ]; then
     command -v debootstrap >/dev/null || packages="$packages debootstrap"

@@ -46,7 +46,7 @@ fn start() -> Installation {
     let networks = LoadedNetworks { encoder: small.clone(), sampler: small, ..constant::networks(Duration::ZERO) };
     let (mut config, end) = (ServiceConfig::default(), shutdown.clone());
     config.worker.concurrency = CONCURRENCY;
-    workers.spawn(async move { work(&RoleName::ALL, &networks, &backends, &config, &end).await });
+    workers.spawn(async move { work(&RoleName::WORKERS, &networks, &backends, &config, &end).await });
     Installation { broker, fetcher, workers, shutdown }
 }
 

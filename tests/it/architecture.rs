@@ -22,6 +22,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("doctor", &["imaging", "checkpoint", "models"]),
     ("world", &[]),
     ("ports", &["protocol"]),
+    ("tenants", &["protocol", "ports"]),
+    ("gateway", &["protocol", "ports", "worker", "telemetry", "imaging", "tenants"]),
     ("worker", &["protocol", "ports", "telemetry"]),
     ("adapters", &["protocol", "ports", "telemetry"]),
     ("dispatcher", &["protocol", "ports", "worker", "telemetry"]),
@@ -46,6 +48,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "encoder",
             "sampler",
             "notifier",
+            "tenants",
+            "gateway",
         ],
     ),
     (
@@ -66,7 +70,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "encoder",
             "sampler",
             "notifier",
+            "gateway",
             "service",
+            "tenants",
         ],
     ),
     (

@@ -29,6 +29,16 @@ const PICTURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 
 /// Returns a folder below `target/` with a client's files; `install` is run in it once.
 fn installed(language: &str, files: &[&str], install: impl Fn(&Path) -> Vec<Command>) -> PathBuf {
+    installed_from("examples/clients", language, files, install)
+}
+
+/// The same for files of another folder of the repository.
+pub(crate) fn installed_from(
+    source: &str,
+    language: &str,
+    files: &[&str],
+    install: impl Fn(&Path) -> Vec<Command>,
+) -> PathBuf {
     // Tests run concurrently, so the installation is serialised.
     static INSTALLING: Mutex<()> = Mutex::new(());
     let _installing = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -36,7 +46,7 @@ fn installed(language: &str, files: &[&str], install: impl Fn(&Path) -> Vec<Comm
     fs::create_dir_all(&folder).expect("the target folder is writable");
     let mut wanted = String::new();
     for file in files {
-        let text = fs::read_to_string(repository("examples/clients").join(file)).expect("the example is there");
+        let text = fs::read_to_string(repository(source).join(file)).expect("the example is there");
         fs::write(folder.join(file), &text).expect("the target folder is writable");
         // The installed libraries depend only on the first file, which lists them.
         if wanted.is_empty() {

@@ -49,7 +49,7 @@ impl Installation {
         let events = broker.subscribe("job").await.expect("the twin takes listeners");
         tracker.spawn(async move {
             let (config, end) = (ServiceConfig::default(), CancellationToken::new());
-            work(&RoleName::ALL, &networks, &backends, &config, &end).await
+            work(&RoleName::WORKERS, &networks, &backends, &config, &end).await
         });
         Self { broker, events, cache, status_store, work: store, results, callbacks }
     }

@@ -1,8 +1,9 @@
 //! Runs the real program in a temporary folder.
 
 use std::{
+    io::BufReader,
     path::{Path, PathBuf},
-    process::{Child, ChildStderr, Command, Output, Stdio},
+    process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -109,6 +110,14 @@ impl Running {
     pub(crate) fn start(mut command: Command, stderr: impl Into<Stdio>) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
         Self(command.spawn().expect("the program starts"))
+    }
+
+    /// Starts it with empty standard input, and returns its standard output; its standard error is discarded.
+    pub(crate) fn start_and_read(mut command: Command) -> (Self, BufReader<ChildStdout>) {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("the program starts");
+        let output = child.stdout.take().expect("it is a pipe");
+        (Self(child), BufReader::new(output))
     }
 
     /// Returns its standard error if that is a pipe.

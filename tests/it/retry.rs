@@ -47,9 +47,9 @@ impl Installation {
             Backends::new(broker.clone(), Arc::new(cache), store("work"), store("results"), fetcher, &tracker);
         let events = broker.subscribe("job").await.expect("subscribe works");
         let (settings, networks) = (config.clone(), constant::networks(Duration::ZERO));
-        tracker.spawn(
-            async move { work(&RoleName::ALL, &networks, &backends, &settings, &CancellationToken::new()).await },
-        );
+        tracker.spawn(async move {
+            work(&RoleName::WORKERS, &networks, &backends, &settings, &CancellationToken::new()).await
+        });
         Self { config, broker, events, _folder: folder, _redis: redis }
     }
 

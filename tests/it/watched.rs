@@ -78,7 +78,7 @@ impl Servers {
         let mut command = folder.command(arguments);
         command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").env("ECHOGEN_TELEMETRY_LOG_FORMAT", "json");
         command.envs(self.settings.iter().map(|(name, value)| (*name, value)));
-        let user = if RoleName::NAMES.contains(&arguments[0]) { "role" } else { "client" };
+        let user = if RoleName::WORKER_NAMES.contains(&arguments[0]) { "role" } else { "client" };
         command.env("ECHOGEN_BROKER_URL", format!("amqp://{user}-{}", self.server));
         command
     }
@@ -171,7 +171,7 @@ fn start_roles(servers: &Servers, folder: &Folder, more: &[&str]) -> Vec<Watched
         arguments.extend(more);
         Watched::start(name, servers.command(folder, &arguments))
     };
-    RoleName::NAMES.map(start).into()
+    RoleName::WORKER_NAMES.map(start).into()
 }
 
 /// Waits until all are ready; fails if one exits before.
@@ -202,7 +202,7 @@ async fn a_live_system_shows_every_metric_of_the_list_and_no_other() {
     submit(&servers, &folder, &["--prompt", "a mug on a table", "--id", "first"]).expect(0);
     submit(&servers, &folder, &["--prompt", "a mug in the snow", "--id", "second"]).expect(0);
     Run::of(servers.command(&folder, &["canary", "--limit", "150"])).expect(0);
-    for (role, address) in RoleName::NAMES.into_iter().zip(&addresses) {
+    for (role, address) in RoleName::WORKER_NAMES.into_iter().zip(&addresses) {
         let shown = scrape(*address);
         assert_eq!(shown.faults(role), Vec::<String>::new(), "{role}");
         let labels = [("stage", role), ("outcome", "done")];
@@ -296,7 +296,7 @@ fn check_trace(spans: &[CollectedSpan]) {
     };
     let mut before = find("submit");
     assert!(before.parent.is_empty(), "the client begins the trace: {before:?}");
-    for role in RoleName::NAMES {
+    for role in RoleName::WORKER_NAMES {
         let span = find(role);
         assert_eq!((&span.trace, &span.parent), (&before.trace, &before.id), "{role}: {of_job:#?}");
         assert_eq!(span.service, format!("echogen-{role}"));

@@ -113,7 +113,7 @@ impl System {
         let broker = Arc::new(AmqpBroker::connect(config).await?);
         let (tasks, end) = (TaskTracker::new(), CancellationToken::new());
         let ledger = Ledger::listen(ledger_url, &environment.prefix, hearing, &tasks, &end).await?;
-        let roles = RoleName::ALL
+        let roles = RoleName::WORKERS
             .into_iter()
             .map(|name| RoleProcess::start(name, environment))
             .collect::<anyhow::Result<_>>()?;

@@ -4,6 +4,8 @@
 //! No part of a key begins with a dot, so the two kinds of names never collide. A process that is killed during a write
 //! leaves such a hidden file, and nothing else.
 
+mod listing;
+
 use std::{
     fs::{self, File},
     io::{self, ErrorKind, Read, Write},
@@ -12,7 +14,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_ports::{Fault, ObjectKey, ObjectStore, object_too_large, spawn_blocking};
+use echogen_ports::{Fault, ObjectKey, ObjectStore, check_list_prefix, object_too_large, spawn_blocking};
 use tempfile::NamedTempFile;
 
 /// An object store in a folder.
@@ -73,6 +75,16 @@ impl ObjectStore for DirectoryObjectStore {
         spawn_blocking(move || match fs::remove_file(&path) {
             Err(error) if !is_absent(&error) => Err(write_error(&path, error)),
             _ => Ok(()),
+        })
+        .await?
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&ObjectKey>, limit: usize) -> Result<Vec<ObjectKey>, Fault> {
+        check_list_prefix(prefix)?;
+        let folder = prefix.split_terminator('/').fold(self.root.clone(), |path, part| path.join(part));
+        let (prefix, after) = (prefix.to_owned(), after.cloned());
+        spawn_blocking(move || {
+            listing::list(&folder, &prefix, after.as_ref(), limit).map_err(|error| read_error(&folder, error))
         })
         .await?
     }
@@ -258,6 +270,31 @@ mod tests {
             let error = store.put_if_absent(&key(at), "2".into()).await.unwrap_err();
             assert!(error.is_permanent() && error.to_string().contains("choose another folder"), "{what}: {error}");
         }
+    }
+
+    #[tokio::test]
+    async fn foreign_and_unfinished_files_are_not_listed() {
+        let (_folder, store) = store();
+        store.put(&key("a/b"), "1".into()).await.unwrap();
+        for foreign in ["a/.tmp-1", ".hidden", "a/two words", "a/ä"] {
+            fs::write(store.root.join(foreign), "").unwrap();
+        }
+        fs::create_dir_all(store.root.join(".git/c")).unwrap();
+        fs::create_dir_all(store.root.join("empty/er")).unwrap();
+        fs::write(store.root.join(".git/c/d"), "").unwrap();
+        assert_eq!(store.list("", None, 10).await.unwrap(), [key("a/b")]);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn linked_folders_are_listed_as_they_are_read() {
+        let (folder, store) = store();
+        fs::create_dir(folder.path().join("elsewhere")).unwrap();
+        fs::write(folder.path().join("elsewhere/b"), "1").unwrap();
+        std::os::unix::fs::symlink(folder.path().join("elsewhere"), store.root.join("a")).unwrap();
+        std::os::unix::fs::symlink(folder.path().join("nowhere"), store.root.join("broken")).unwrap();
+        assert!(store.exists(&key("a/b")).await.unwrap());
+        assert_eq!(store.list("", None, 10).await.unwrap(), [key("a/b")]);
     }
 
     #[test]

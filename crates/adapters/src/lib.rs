@@ -7,7 +7,7 @@
 //! - [`HttpImageFetcher`]: pictures from the web; [`S3ImageFetcher`]: from buckets;
 //!   [`ImageFetchers`]: each source to the fetcher for its kind.
 //! - [`HttpCallbackSender`]: sends the event of a job's end to the client's own server.
-//! - [`RedisCache`]: values and leases in Redis.
+//! - [`RedisCache`]: values, leases and limits in Redis.
 //! - [`S3ObjectStore`]: objects in a bucket.
 //! - [`probe_store()`]: whether a store does what the stages need.
 //!

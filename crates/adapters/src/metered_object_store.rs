@@ -1,10 +1,14 @@
 //! An object store whose calls are counted and timed.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_ports::{Fault, ObjectKey, ObjectStore};
+use echogen_ports::{Fault, ObjectKey, ObjectStore, PresignedPut};
+use echogen_protocol::ContentHash;
 use echogen_telemetry::{StoreAnswer, StoreCall, metrics};
 
 /// Forwards every call, and records its duration and outcome in the metrics.
@@ -53,6 +57,27 @@ impl ObjectStore for MeteredObjectStore {
     async fn delete(&self, key: &ObjectKey) -> Result<(), Fault> {
         metered(StoreCall::Delete, self.inner.delete(key)).await
     }
+
+    async fn list(&self, prefix: &str, after: Option<&ObjectKey>, limit: usize) -> Result<Vec<ObjectKey>, Fault> {
+        metered(StoreCall::List, self.inner.list(prefix, after, limit)).await
+    }
+
+    // Neither of these calls the server, so they are not metered.
+
+    async fn presign_get(&self, key: &ObjectKey, valid: Duration) -> Result<Option<String>, Fault> {
+        self.inner.presign_get(key, valid).await
+    }
+
+    async fn presign_put(
+        &self,
+        key: &ObjectKey,
+        valid: Duration,
+        content_length: u64,
+        sha256: &ContentHash,
+        content_type: &str,
+    ) -> Result<Option<PresignedPut>, Fault> {
+        self.inner.presign_put(key, valid, content_length, sha256, content_type).await
+    }
 }
 
 #[cfg(test)]
@@ -74,7 +99,7 @@ mod tests {
         let fresh =
             async || Arc::new(MeteredObjectStore::new(Arc::new(MemoryObjectStore::new()))) as Arc<dyn ObjectStore>;
         contract::object_store_contract(fresh).await;
-        assert!(count("put", "ok") > before);
+        assert!(count("put", "ok") > before && count("list", "ok") > 0);
         let store = MeteredObjectStore::new(Arc::new(FailFirst::new(MemoryObjectStore::new(), 1)));
         assert!(store.get(&ObjectKey::new("a").unwrap(), 1).await.is_err());
         assert!(count("get", "transient") > failed);

@@ -1,17 +1,18 @@
-//! Values and leases in Redis.
+//! Values, leases and limits in Redis.
 //!
 //! What it promises beyond [`Cache`]: every key has a time to live; while Redis is unreachable, one call waits for the
 //! timeout and the calls of the next moment fail at once; a Redis that was restarted is connected to again without an
 //! error. Deliberately absent: any durability. Everything here may be lost at any moment.
 //!
-//! There are two connections, because Redis answers the calls of one connection in their order. Leases, counters and the
-//! status of jobs use the first, and large values the second: a value of several MiB on a slow network would otherwise
+//! There are two connections, because Redis answers the calls of one connection in their order. Leases, limits, counters
+//! and the status of jobs use the first, and large values the second: a value of several MiB on a slow network would otherwise
 //! delay every lease beyond its timeout, and a slow Redis would be taken for an unreachable one.
 
 mod address;
 mod config;
 mod connection;
 mod error;
+mod quota;
 mod scripts;
 #[cfg(test)]
 mod tests;
@@ -51,7 +52,7 @@ const BYTES_PER_TIMEOUT: u64 = 1024 * 1024;
 const PROBE: &str = "probe";
 const PROBE_TTL: Duration = Duration::from_secs(10);
 
-/// A cache in Redis, or in a server with the same protocol.
+/// A cache and a quota in Redis, or in a server with the same protocol.
 pub struct RedisCache {
     /// For leases, and for values of at most [`SMALL`] bytes.
     small: SharedConnection,

@@ -8,6 +8,8 @@ mod client;
 mod config;
 mod error;
 mod image_fetcher;
+mod listing;
+mod presign;
 #[cfg(test)]
 mod tests;
 
@@ -18,22 +20,19 @@ use aws_sdk_s3::{
     Client,
     error::SdkError,
     operation::put_object::{PutObjectError, PutObjectOutput},
-    presigning::PresigningConfig,
     primitives::ByteStream,
     types::ServerSideEncryption,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::{Bytes, BytesMut};
-use echogen_ports::{Backoff, Fault, FaultKind, ObjectKey, ObjectStore, object_too_large};
+use echogen_ports::{Backoff, Fault, FaultKind, ObjectKey, ObjectStore, PresignedPut, object_too_large};
+use echogen_protocol::ContentHash;
 use sha2::{Digest, Sha256};
 
 use client::Clients;
 pub use config::{ChecksumCalculation, Encryption, S3Config, UploadChecksum};
 use error::{Access, status};
 pub use image_fetcher::S3ImageFetcher;
-
-/// The longest that S3 lets a presigned address live.
-const LONGEST_PRESIGNED: Duration = Duration::from_secs(7 * 86_400);
 
 /// The longest pause before a conditional write is retried here; if the store asks for a longer one, the caller gets the
 /// error.
@@ -55,17 +54,6 @@ impl S3ObjectStore {
         config.check_bucket()?;
         let clients = client::connect(&config).await?;
         Ok(Self { clients, config })
-    }
-
-    /// A URL with which anyone can read the object until it expires, after a week at most. It names the public endpoint, if
-    /// there is one. No request is sent, so whether the object exists is not checked.
-    pub async fn presign(&self, key: &ObjectKey, expires: Duration) -> Result<String, Fault> {
-        let expires = expires.clamp(Duration::from_secs(1), LONGEST_PRESIGNED);
-        let settings = PresigningConfig::expires_in(expires)
-            .map_err(|error| Fault::internal("the time of a presigned address is out of range").because(error))?;
-        let request = self.clients.public.get_object().bucket(&self.config.bucket).key(self.name(key));
-        let signed = request.presigned(settings).await.map_err(|error| self.error(Access::Read, key, error))?;
-        Ok(signed.uri().to_owned())
     }
 
     /// The key in the bucket.
@@ -198,6 +186,27 @@ impl ObjectStore for S3ObjectStore {
             Err(error) if error::is_absent(&error) => Ok(()),
             Err(error) => Err(self.error(Access::Delete, key, error)),
         }
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&ObjectKey>, limit: usize) -> Result<Vec<ObjectKey>, Fault> {
+        listing::list(self, prefix, after, limit).await
+    }
+
+    async fn presign_get(&self, key: &ObjectKey, valid: Duration) -> Result<Option<String>, Fault> {
+        presign::get(self, key, valid).await.map(Some)
+    }
+
+    async fn presign_put(
+        &self,
+        key: &ObjectKey,
+        valid: Duration,
+        content_length: u64,
+        sha256: &ContentHash,
+        content_type: &str,
+    ) -> Result<Option<PresignedPut>, Fault> {
+        presign::put(self, key, valid, presign::Content { length: content_length, sha256, content_type })
+            .await
+            .map(Some)
     }
 }
 

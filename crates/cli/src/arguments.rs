@@ -14,7 +14,8 @@ use crate::{
         doctor::{DOCTOR_EXAMPLES, DoctorArguments},
         generate::{GENERATE_EXAMPLES, GenerateArguments},
         jobs::{BATCH_EXAMPLES, BatchArguments},
-        roles::{ROLE_EXAMPLES, UP_EXAMPLES},
+        keys::{KEYS_EXAMPLES, KeysCommand},
+        roles::{GATEWAY_EXAMPLES, ROLE_EXAMPLES, UP_EXAMPLES},
         segment::{SEGMENT_EXAMPLES, SegmentArguments},
         status::{CancelArguments, RETRY_EXAMPLES, RetryArguments, STATUS_EXAMPLES, StatusArguments},
         submit::{SUBMIT_EXAMPLES, SubmitArguments},
@@ -79,6 +80,9 @@ pub(crate) enum Command {
     /// Run the sampler: make pictures
     #[command(after_help = ROLE_EXAMPLES)]
     Sampler,
+    /// Run the gateway: the HTTP API and the console
+    #[command(after_help = GATEWAY_EXAMPLES)]
+    Gateway,
     /// Run all roles in one process, with servers or without any
     #[command(after_help = UP_EXAMPLES)]
     Up,
@@ -99,6 +103,9 @@ pub(crate) enum Command {
     /// List parked tasks, redrive them, or delete them
     #[command(subcommand, after_help = DEAD_LETTERS_EXAMPLES)]
     DeadLetters(DeadLettersCommand),
+    /// Make, list and revoke keys of the HTTP API
+    #[command(subcommand, after_help = KEYS_EXAMPLES)]
+    Keys(KeysCommand),
     /// Print the exchanges and queues, or declare them
     Topology(TopologyArguments),
     /// Print the JSON Schema of a job, a result or the configuration

@@ -25,6 +25,18 @@ const ROLE: [&str; 9] = [
     "telemetry.probe_seconds",
 ];
 
+/// The settings of the gateway, which loads no network and fetches no picture.
+const GATEWAY: [&str; 8] = [
+    "gateway",
+    "broker",
+    "cache",
+    "store",
+    "products.cache_seconds",
+    "fetch.max_image_bytes",
+    "telemetry.listen",
+    "telemetry.probe_seconds",
+];
+
 /// The settings of a command that makes products, and may wait for another process that makes the same one.
 const PRODUCTS: [&str; 1] = ["products"];
 
@@ -55,7 +67,8 @@ fn uses(path: &[&str]) -> Vec<&'static str> {
         ["dispatcher"] => [&ROLE[..], &["fetch", "callbacks"]].concat(),
         ["segmenter" | "encoder"] => [&ROLE[..], &PRODUCTS].concat(),
         ["sampler"] => [&ROLE[..], &["sampler"]].concat(),
-        ["up"] => [&ROLE[..], &PRODUCTS, &["fetch", "callbacks", "sampler"]].concat(),
+        ["gateway"] => GATEWAY.to_vec(),
+        ["up"] => [&ROLE[..], &PRODUCTS, &["fetch", "callbacks", "sampler", "gateway"]].concat(),
         ["submit"] => vec!["job", "broker", "store", "cache"],
         ["status" | "cancel" | "retry"] => vec!["broker", "cache", "store"],
         ["canary"] => vec!["job.lane", "job.pixels", "broker", "telemetry.listen"],
@@ -199,11 +212,13 @@ mod tests {
             }
             found.clone().term_width(100).render_long_help().to_string()
         };
-        for name in ["status", "submit", "dead-letters", "dead-letters list", "dead-letters redrive"] {
+        for name in
+            ["status", "submit", "dead-letters", "dead-letters list", "dead-letters redrive", "keys", "keys new"]
+        {
             assert!(help(name).contains("Examples:\n  "), "{name}");
         }
-        for name in ["", "generate", "batch"] {
-            insta::assert_snapshot!(format!("help-{name}"), help(name));
+        for name in ["", "generate", "batch", "keys new"] {
+            insta::assert_snapshot!(format!("help-{}", name.replace(' ', "-")), help(name));
         }
     }
 }

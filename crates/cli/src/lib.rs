@@ -21,7 +21,7 @@ use echogen_telemetry::Telemetry;
 use arguments::{Command, SchemaOf};
 use command_line::{Line, definition};
 use commands::{
-    canary, config as config_command, config::ConfigCommand, dead_letters, doctor, jobs, roles, segment, status,
+    canary, config as config_command, config::ConfigCommand, dead_letters, doctor, jobs, keys, roles, segment, status,
     submit, topology,
 };
 
@@ -47,6 +47,7 @@ fn run(arguments: &[OsString]) -> Result<Exit, Failure> {
             Ok(Exit::Success)
         }
         Command::Config(ConfigCommand::Default) => Ok(config_command::default()),
+        Command::Keys(command) => keys::run(command, line.arguments.general.json),
         Command::Config(ConfigCommand::Check) => Ok(config_command::check(&line.layers())),
         command => {
             let loaded = line.load()?;
@@ -81,6 +82,7 @@ fn run_command(
         Command::Segmenter => roles::one(RoleName::Segmenter, config, telemetry),
         Command::Encoder => roles::one(RoleName::Encoder, config, telemetry),
         Command::Sampler => roles::one(RoleName::Sampler, config, telemetry),
+        Command::Gateway => roles::gateway(config, telemetry),
         Command::Up => roles::up(config, telemetry),
         Command::Submit(arguments) => submit::run(arguments, config, as_json),
         Command::Status(arguments) => status::status(arguments, config, as_json),
@@ -93,7 +95,7 @@ fn run_command(
             models_command::run(command, config, as_json).map_err(|error| Failure::usage(format!("{error:#}")))
         }
         // These were handled before the configuration was loaded.
-        Command::Schema { .. } | Command::Config(_) => Ok(Exit::Success),
+        Command::Schema { .. } | Command::Config(_) | Command::Keys(_) => Ok(Exit::Success),
     }
 }
 

@@ -291,5 +291,17 @@ fn to_rgb(picture: DynamicImage, reading: Reading) -> RgbImage {
     RgbImage::from_raw(width, height, bytes).expect("three bytes were made of every pixel")
 }
 
+/// Returns the media type of a picture in one of the formats that can be read, by its first bytes.
+pub fn media_type(bytes: &[u8]) -> Option<&'static str> {
+    Some(match Container::sniff(bytes).ok()? {
+        Container::Png => "image/png",
+        Container::Jpeg => "image/jpeg",
+        Container::Webp => "image/webp",
+        Container::Gif => "image/gif",
+        Container::Bmp => "image/bmp",
+        Container::Tiff => "image/tiff",
+    })
+}
+
 #[cfg(test)]
 mod tests;

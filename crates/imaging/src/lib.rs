@@ -25,7 +25,7 @@ mod prepare;
 mod resize;
 
 pub use cutout::{PixelBox, paint_outside_white, white_outside};
-pub use decode::{ImageLimits, decode_as_published, decode_image, decoding_bytes};
+pub use decode::{ImageLimits, decode_as_published, decode_image, decoding_bytes, media_type};
 pub use encode::{ImageFormat, encode_image};
 pub use error::ImageError;
 pub use image::RgbImage;

@@ -1,4 +1,4 @@
-//! The interfaces to the outside: a broker, a cache, an object store, an image fetcher, a sender of callbacks.
+//! The interfaces to the outside: a broker, a cache, an object store, limits, an image fetcher, a sender of callbacks.
 //!
 //! Only traits, the one error of all ([`Fault`]), the waits between attempts ([`Backoff`]), the in-memory
 //! implementations ([`memory`]), and what both sides of a port share ([`MemoryBudget`], [`spawn_blocking`]). The suites
@@ -16,6 +16,7 @@ mod image_fetcher;
 pub mod memory;
 mod memory_budget;
 mod object_store;
+mod quota;
 mod seconds;
 mod secret;
 mod spawn_blocking;
@@ -31,9 +32,10 @@ pub use callback_sender::{CallbackReply, CallbackSender};
 pub use echogen_protocol::{KeyError, QueueName};
 pub use fault::{Fault, FaultKind};
 pub use image_fetcher::ImageFetcher;
-pub use memory::{MemoryBroker, MemoryCache, MemoryCallbackSender, MemoryImageFetcher, MemoryObjectStore};
+pub use memory::{MemoryBroker, MemoryCache, MemoryCallbackSender, MemoryImageFetcher, MemoryObjectStore, MemoryQuota};
 pub use memory_budget::{MemoryBudget, MemoryPermit};
-pub use object_store::{ObjectKey, ObjectStore, object_too_large};
+pub use object_store::{ObjectKey, ObjectStore, PresignedPut, check_list_prefix, object_too_large};
+pub use quota::{Charge, Counted, Held, Quota, Rate};
 pub use seconds::{MAX_SECONDS, SecondsError, clamped_seconds, seconds, seconds_or_zero};
 pub use secret::Secret;
 pub use spawn_blocking::spawn_blocking;

@@ -1,8 +1,10 @@
 //! Durable bytes under keys.
 
+use std::{collections::BTreeMap, fmt, time::Duration};
+
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_protocol::{ContentHash, Job, KeyError, check_object_key};
+use echogen_protocol::{ContentHash, Job, KeyError, check_object_key, text::quoted};
 
 use crate::Fault;
 
@@ -41,8 +43,15 @@ impl ObjectKey {
     }
 }
 
-impl std::fmt::Display for ObjectKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+/// Keys are ordered as their texts are.
+impl std::borrow::Borrow<str> for ObjectKey {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
@@ -59,7 +68,7 @@ impl std::str::FromStr for ObjectKey {
 ///
 /// A key must not be a proper prefix of another (`a` and `a/b`): a directory cannot hold both.
 #[async_trait]
-pub trait ObjectStore: Send + Sync + std::fmt::Debug {
+pub trait ObjectStore: Send + Sync + fmt::Debug {
     /// Returns the object, or `None` if there is none. An object over `max_bytes` is a permanent error.
     async fn get(&self, key: &ObjectKey, max_bytes: u64) -> Result<Option<Bytes>, Fault>;
 
@@ -76,6 +85,56 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
 
     /// Removes the object if it exists. Idempotent.
     async fn delete(&self, key: &ObjectKey) -> Result<(), Fault>;
+
+    /// Returns the keys below `prefix`, in the order of their bytes and strictly after `after`, at most `limit` of them:
+    /// fewer only if there are no more. The prefix is a folder with its `/`, or empty for all keys; see
+    /// [`check_list_prefix`]. An object is listed as soon as its write has returned, and no longer once its deletion has.
+    async fn list(&self, prefix: &str, after: Option<&ObjectKey>, limit: usize) -> Result<Vec<ObjectKey>, Fault>;
+
+    /// Returns an address with which anybody can read the object for the time `valid`, or `None` if the store has no such
+    /// addresses. Whether the object exists is not checked.
+    async fn presign_get(&self, key: &ObjectKey, valid: Duration) -> Result<Option<String>, Fault> {
+        let (_, _) = (key, valid);
+        Ok(None)
+    }
+
+    /// Returns a request with which anybody can write exactly these bytes to the key for the time `valid`, or `None` if
+    /// the store has no such requests. Not every server verifies the hash, so whoever uses the object verifies it again.
+    async fn presign_put(
+        &self,
+        key: &ObjectKey,
+        valid: Duration,
+        content_length: u64,
+        sha256: &ContentHash,
+        content_type: &str,
+    ) -> Result<Option<PresignedPut>, Fault> {
+        let (_, _, _, _, _) = (key, valid, content_length, sha256, content_type);
+        Ok(None)
+    }
+}
+
+/// A `PUT` that needs no keys.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PresignedPut {
+    /// The signed address: whoever has it can write.
+    pub url: String,
+    /// The headers that belong to the signature and so must be sent as they are, by their names in lower case. `host` is
+    /// not among them.
+    pub headers: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for PresignedPut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PresignedPut").field("headers", &self.headers).finish_non_exhaustive()
+    }
+}
+
+/// Checks a prefix of [`ObjectStore::list`]: empty, or a key with a `/` behind it.
+pub fn check_list_prefix(prefix: &str) -> Result<(), Fault> {
+    if prefix.is_empty() || prefix.strip_suffix('/').is_some_and(|folder| check_object_key(folder).is_ok()) {
+        return Ok(());
+    }
+    Err(Fault::internal(format!("{} is no folder of keys; it needs the form a/b/", quoted(prefix))))
 }
 
 /// The error of an object over the limit, the same from every store.
@@ -94,6 +153,22 @@ mod tests {
         for part in ["..", "/etc", "", "a//b"] {
             assert!(key.join(part).is_err(), "{part}");
         }
+    }
+
+    #[test]
+    fn a_prefix_is_a_folder() {
+        for good in ["", "a/", "records/acme/"] {
+            check_list_prefix(good).unwrap();
+        }
+        for bad in ["a", "/", "a//", "/a/", "../", "a/.b/", "a b/"] {
+            assert!(check_list_prefix(bad).unwrap_err().is_permanent(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_signed_address_is_not_shown() {
+        let put = PresignedPut { url: "https://s3/a?X-Amz-Signature=abc".into(), headers: BTreeMap::default() };
+        assert!(!format!("{put:?}").contains("Signature"));
     }
 
     #[test]

@@ -5,13 +5,19 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use echogen_ports::{
     Broker, Browse, Cache, CallbackReply, CallbackSender, Fault, MemoryBroker, MemoryCache, MemoryCallbackSender,
-    MemoryObjectStore, ObjectStore, memory::CallbackAnswer,
+    MemoryObjectStore, MemoryQuota, ObjectStore, Quota, memory::CallbackAnswer,
 };
 use echogen_protocol::JobEvent;
 use echogen_testkit::contract::{
     CallbackServers, broker_contract, browse_contract, cache_contract, callback_sender_contract, fencing_contract,
-    object_store_contract,
+    object_store_contract, quota_contract,
 };
+
+#[tokio::test(start_paused = true)]
+async fn the_memory_quota_keeps_the_contract() {
+    let fresh = async || vec![Arc::new(MemoryQuota::new()) as Arc<dyn Quota>];
+    quota_contract(fresh).await;
+}
 
 #[tokio::test(start_paused = true)]
 async fn the_broker_keeps_the_contract() {

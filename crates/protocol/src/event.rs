@@ -93,9 +93,12 @@ impl EventKind {
         }
     }
 
+    /// The kinds that end a job: it has a result now.
+    pub const ENDS: [Self; 4] = [Self::Completed, Self::Failed, Self::Cancelled, Self::Expired];
+
     /// Whether the job has a result now.
     pub fn ends_job(self) -> bool {
-        matches!(self, Self::Completed | Self::Failed | Self::Cancelled | Self::Expired)
+        Self::ENDS.contains(&self)
     }
 }
 

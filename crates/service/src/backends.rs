@@ -7,7 +7,8 @@ use echogen_adapters::{
     RedisCache, S3Config, S3ImageFetcher, S3ObjectStore, amqp::AmqpBroker,
 };
 use echogen_ports::{
-    Broker, Cache, CallbackSender, Fault, ImageFetcher, MemoryBroker, MemoryCache, ObjectStore, Secret,
+    Broker, Browse, Cache, CallbackSender, Fault, ImageFetcher, MemoryBroker, MemoryCache, MemoryQuota, ObjectStore,
+    Quota, Secret,
 };
 use echogen_worker::{Clock, JobStatusStore, ResultWriter};
 use tokio_util::task::TaskTracker;
@@ -39,6 +40,8 @@ pub struct Backends {
     pub callbacks: Option<Arc<dyn CallbackSender>>,
     /// The job status store.
     pub status_store: JobStatusStore,
+    /// The same broker, if its queues can be looked through.
+    pub(crate) browse: Option<Arc<dyn Browse>>,
     /// The same broker if it is RabbitMQ, whose queue depths can be read.
     pub(crate) amqp: Option<Arc<AmqpBroker>>,
 }
@@ -54,13 +57,20 @@ impl Backends {
         tracker: &TaskTracker,
     ) -> Self {
         let status_store = JobStatusStore::start(Arc::clone(&cache), tracker);
-        Self { broker, cache, work, results, fetcher, callbacks: None, status_store, amqp: None }
+        Self { broker, cache, work, results, fetcher, callbacks: None, status_store, browse: None, amqp: None }
     }
 
     /// Adds the port to clients' servers.
     #[must_use]
     pub fn with_callbacks(mut self, callbacks: Arc<dyn CallbackSender>) -> Self {
         self.callbacks = Some(callbacks);
+        self
+    }
+
+    /// Adds the broker again, as one whose queues can be looked through.
+    #[must_use]
+    pub fn with_browse(mut self, browse: Arc<dyn Browse>) -> Self {
+        self.browse = Some(browse);
         self
     }
 
@@ -71,7 +81,7 @@ impl Backends {
         tracker: &TaskTracker,
     ) -> Result<Self, Failure> {
         let backends = Self::open(Arc::clone(amqp) as _, config, tracker).await?;
-        Ok(Self { amqp: Some(Arc::clone(amqp)), ..backends })
+        Ok(Self { amqp: Some(Arc::clone(amqp)), browse: Some(Arc::clone(amqp) as _), ..backends })
     }
 
     /// Opens everything else for an in-memory broker. All jobs then come from the user who runs this program, so they
@@ -79,7 +89,9 @@ impl Backends {
     pub(crate) async fn embedded(config: &ServiceConfig, tracker: &TaskTracker) -> Result<Self, Failure> {
         let mut config = config.clone();
         config.fetch.subject_folder.get_or_insert_with(|| ".".into());
-        Self::open(Arc::new(MemoryBroker::new()), &config, tracker).await
+        let broker = Arc::new(MemoryBroker::new());
+        let backends = Self::open(Arc::clone(&broker) as _, &config, tracker).await?;
+        Ok(Self { browse: Some(broker), ..backends })
     }
 
     async fn open(broker: Arc<dyn Broker>, config: &ServiceConfig, tracker: &TaskTracker) -> Result<Self, Failure> {
@@ -130,12 +142,27 @@ fn require_address(config: &ServiceConfig) -> Result<(), Failure> {
 
 /// Opens Redis, or the in-memory cache.
 pub(crate) fn open_cache(config: &ServiceConfig) -> Result<Arc<dyn Cache>, Failure> {
-    let CacheConfig { redis, memory_bytes } = &config.cache;
-    if redis.url.as_ref().is_none_or(Secret::is_empty) {
-        return Ok(Arc::new(MemoryCache::new(usize::try_from(*memory_bytes).unwrap_or(usize::MAX))));
+    match open_redis(&config.cache)? {
+        Some(redis) => Ok(Arc::new(redis)),
+        None => Ok(Arc::new(MemoryCache::new(usize::try_from(config.cache.memory_bytes).unwrap_or(usize::MAX)))),
     }
-    let cache = RedisCache::open(redis.clone()).map_err(|error| Failure::refused("Redis cannot be used", &error))?;
-    Ok(Arc::new(cache))
+}
+
+/// Opens Redis for limits, or those of this process alone.
+pub fn open_quota(config: &ServiceConfig) -> Result<Arc<dyn Quota>, Failure> {
+    match open_redis(&config.cache)? {
+        Some(redis) => Ok(Arc::new(redis)),
+        None => Ok(Arc::new(MemoryQuota::new())),
+    }
+}
+
+/// Opens Redis, if its address is configured.
+fn open_redis(config: &CacheConfig) -> Result<Option<RedisCache>, Failure> {
+    if config.redis.url.as_ref().is_none_or(Secret::is_empty) {
+        return Ok(None);
+    }
+    let opened = RedisCache::open(config.redis.clone());
+    opened.map(Some).map_err(|error| Failure::refused("Redis cannot be used", &error))
 }
 
 /// Returns the configured store, if there is one.
@@ -147,8 +174,6 @@ pub(crate) fn store_url(config: &ServiceConfig) -> Option<&str> {
 pub(crate) struct Stores {
     pub(crate) results: Arc<dyn ObjectStore>,
     pub(crate) work: Arc<dyn ObjectStore>,
-    /// The store of results again if it is a bucket, which can presign URLs.
-    pub(crate) bucket: Option<S3ObjectStore>,
 }
 
 impl Stores {
@@ -172,7 +197,7 @@ impl Stores {
             S3ObjectStore::open(config).await.map_err(|error| Failure::refused("the store cannot be used", &error))
         };
         let (results, work) = (open(RESULTS).await?, open(WORK).await?);
-        Ok(Self { results: metered(results.clone()), work: metered(work), bucket: Some(results) })
+        Ok(Self { results: metered(results), work: metered(work) })
     }
 
     fn in_folder(folder: &Path) -> Result<Self, Failure> {
@@ -180,7 +205,7 @@ impl Stores {
             let path = folder.join(part);
             Ok::<_, Failure>(metered(open_folder(&path, "store.url")?))
         };
-        Ok(Self { results: open(RESULTS)?, work: open(WORK)?, bucket: None })
+        Ok(Self { results: open(RESULTS)?, work: open(WORK)? })
     }
 }
 

@@ -20,6 +20,7 @@ pub mod console;
 mod credentials;
 pub mod embedded;
 mod failure;
+mod gateway;
 mod job_lines;
 mod jobs_file;
 mod monitor;
@@ -31,12 +32,12 @@ mod roles;
 mod run;
 mod signals;
 
-pub use backends::Backends;
+pub use backends::{Backends, open_quota};
 pub use bundles::bundle_folders;
 pub use failure::{Exit, Failure};
 pub use job_lines::JobLines;
 pub use jobs_file::{ContentIds, JobFields, JobsFile};
-pub use networks::{BundleNetworks, LoadedNetworks, NetworkSource, plan_request};
+pub use networks::{BundleNetworks, LoadedNetworks, NetworkSource, NoNetworks, plan_request};
 pub use run::{run, work};
 pub use signals::{block_on, interrupted, stop_token, with_deep_stacks};
 

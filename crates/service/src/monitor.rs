@@ -15,6 +15,7 @@ use tracing::{error, warn};
 use crate::{
     Failure,
     config::{Listen, ServiceConfig},
+    gateway,
     roles::worker_config,
 };
 
@@ -34,6 +35,9 @@ pub(crate) async fn begin(
     tracker: &TaskTracker,
 ) -> Result<(), Failure> {
     for role in roles {
+        if *role == RoleName::Gateway {
+            gateway::expect();
+        }
         for stage in role.stages() {
             health().starting(stage.as_str());
             metrics().expect_stage(*stage, worker_config(*stage, config).concurrency);

@@ -85,6 +85,8 @@ pub(crate) async fn load(
             note(sampler.models());
             vec![LoadedStage::Sampler(sampler)]
         }
+        // It runs no stage.
+        RoleName::Gateway => Vec::new(),
     })
 }
 

@@ -18,6 +18,7 @@ use tracing::{error, info};
 use crate::{
     Backends, Exit, Failure, NetworkSource, backends,
     config::ServiceConfig,
+    gateway::OpenGateway,
     monitor,
     readiness::Readiness,
     roles::{self, LoadedStage},
@@ -132,6 +133,16 @@ async fn start(
     running: &mut JoinSet<Result<(), Failure>>,
 ) -> Result<(), Failure> {
     for role in roles {
+        if *role == RoleName::Gateway {
+            let opening = Box::pin(OpenGateway::open(backends, config, shutdown));
+            let Some(opened) = shutdown.run_until_cancelled(opening).await else { return Ok(()) };
+            let (opened, end) = (opened?, shutdown.clone());
+            running.spawn(async move {
+                opened.serve(end).await;
+                Ok(())
+            });
+            continue;
+        }
         let loading = roles::load(*role, networks, backends, config);
         let Some(loaded) = shutdown.run_until_cancelled(loading).await else { return Ok(()) };
         for stage in loaded? {

@@ -77,6 +77,7 @@ const DISPATCHER: &str = RoleName::Dispatcher.as_str();
 const SEGMENTER: &str = RoleName::Segmenter.as_str();
 const ENCODER: &str = RoleName::Encoder.as_str();
 const SAMPLER: &str = RoleName::Sampler.as_str();
+const GATEWAY: &str = RoleName::Gateway.as_str();
 const CANARY: &str = "canary";
 
 /// The lane of queues that all lanes share.
@@ -85,9 +86,10 @@ const ALL_LANES: &str = "all";
 const STAGE: Label = Label::Of("stage", &StageName::NAMES);
 const LANE: Label = Label::Of("lane", &LANES);
 const LANES: [&str; Lane::NAMES.len() + 1] = and_one(&Lane::NAMES, ALL_LANES);
-const ROLES_AND_CANARY: [&str; RoleName::NAMES.len() + 1] = and_one(&RoleName::NAMES, CANARY);
+const WITH_GATEWAY: [&str; RoleName::WORKER_NAMES.len() + 1] = and_one(&RoleName::WORKER_NAMES, GATEWAY);
+const ALL_PROGRAMS: [&str; WITH_GATEWAY.len() + 1] = and_one(&WITH_GATEWAY, CANARY);
 const OBJECT_KIND: Label = Label::Of("kind", OBJECT_KINDS);
-const OPERATION: Label = Label::Of("operation", &["get", "put", "put_if_absent", "exists", "delete"]);
+const OPERATION: Label = Label::Of("operation", &["get", "put", "put_if_absent", "exists", "delete", "list"]);
 const SCALE: Label = Label::Open("scale", "the scale's number, from 1, or `conditions` or `decode`");
 const JOB_LANE: Label = Label::Of("lane", &Lane::NAMES);
 
@@ -117,11 +119,11 @@ const fn and_one<const N: usize>(names: &[&'static str], last: &'static str) -> 
 }
 
 const fn counter(name: &'static str, labels: &'static [Label], help: &'static str) -> Metric {
-    Metric { name, kind: Kind::Counter, labels, help, roles: &RoleName::NAMES }
+    Metric { name, kind: Kind::Counter, labels, help, roles: &RoleName::WORKER_NAMES }
 }
 
 const fn gauge(name: &'static str, labels: &'static [Label], help: &'static str) -> Metric {
-    Metric { name, kind: Kind::Gauge, labels, help, roles: &RoleName::NAMES }
+    Metric { name, kind: Kind::Gauge, labels, help, roles: &RoleName::WORKER_NAMES }
 }
 
 const fn histogram(
@@ -130,7 +132,7 @@ const fn histogram(
     labels: &'static [Label],
     help: &'static str,
 ) -> Metric {
-    Metric { name, kind: Kind::Histogram(buckets), labels, help, roles: &RoleName::NAMES }
+    Metric { name, kind: Kind::Histogram(buckets), labels, help, roles: &RoleName::WORKER_NAMES }
 }
 
 impl Metric {
@@ -218,13 +220,15 @@ const STORE_REQUESTS: Metric = counter(
     "echogen_object_store_requests_total",
     &[OPERATION, Label::Of("outcome", &["ok", "transient", "permanent"])],
     "Calls to the object store, by whether they succeeded, may succeed later, or failed permanently.",
-);
+)
+.of(&WITH_GATEWAY);
 const STORE_TIME: Metric = histogram(
     "echogen_object_store_seconds",
     STORE_SECONDS,
     &[OPERATION],
     "Seconds of calls to the object store, including failed ones.",
-);
+)
+.of(&WITH_GATEWAY);
 const SINCE_PROGRESS: Metric = gauge(
     "echogen_seconds_since_progress",
     &[STAGE],
@@ -253,7 +257,7 @@ const DEVICE_FAULTS: Metric =
     counter("echogen_device_faults_total", &[], "Faults of the compute device; each ends the process.");
 const BUILD_INFO: Metric =
     gauge("echogen_build_info", &[Label::Open("version", "of the program")], "1, with the version of the program.")
-        .of(&ROLES_AND_CANARY);
+        .of(&ALL_PROGRAMS);
 const MODEL_INFO: Metric = gauge(
     "echogen_model_info",
     &[
@@ -291,6 +295,38 @@ const CONFLICTS: Metric = counter(
     "Jobs that were refused because their id is taken by a job of other content.",
 );
 
+const ROUTE: Label = Label::Open("route", "an `operationId` of the OpenAPI document");
+const HTTP_SECONDS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+const HTTP_REQUESTS: Metric = counter(
+    "echogen_http_requests_total",
+    &[ROUTE, Label::Of("class", &["2xx", "3xx", "4xx", "5xx", "other"])],
+    "Requests to the gateway, by the class of their status.",
+)
+.of(&[GATEWAY]);
+const HTTP_TIME: Metric = histogram(
+    "echogen_http_request_seconds",
+    HTTP_SECONDS,
+    &[ROUTE],
+    "Seconds from a request's headers to its answer's; a request that waits for the end of its job waits here too.",
+)
+.of(&[GATEWAY]);
+const HTTP_REFUSALS: Metric = counter(
+    "echogen_http_refusals_total",
+    &[Label::Open("reason", "the name of a problem, such as `rate-limited`")],
+    "Requests that were answered by a problem.",
+)
+.of(&[GATEWAY]);
+const HTTP_STREAMS: Metric =
+    gauge("echogen_http_streams", &[], "Streams of events that are open at this gateway.").of(&[GATEWAY]);
+const LIMITS_UNREAD: Metric = counter(
+    "echogen_limits_unread_total",
+    &[],
+    "Requests for which a tenant's limits could not be read, so that none was kept.",
+)
+.of(&[GATEWAY]);
+
 /// All metrics there are.
 pub const LIST: &[Metric] = &[
     JOBS,
@@ -322,6 +358,11 @@ pub const LIST: &[Metric] = &[
     CANARY_RUNS,
     NOTICES,
     CONFLICTS,
+    HTTP_REQUESTS,
+    HTTP_TIME,
+    HTTP_REFUSALS,
+    HTTP_STREAMS,
+    LIMITS_UNREAD,
 ];
 
 /// The value itself if the set has it, else the set's last.

@@ -54,4 +54,8 @@ impl<P: ObjectStore> ObjectStore for Counting<P> {
     async fn delete(&self, key: &ObjectKey) -> Result<(), Fault> {
         self.call("delete").delete(key).await
     }
+
+    async fn list(&self, prefix: &str, after: Option<&ObjectKey>, limit: usize) -> Result<Vec<ObjectKey>, Fault> {
+        self.call("list").list(prefix, after, limit).await
+    }
 }

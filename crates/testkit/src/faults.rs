@@ -66,6 +66,10 @@ impl<P: ObjectStore> ObjectStore for FailFirst<P> {
     async fn delete(&self, key: &ObjectKey) -> Result<(), Fault> {
         self.call()?.delete(key).await
     }
+
+    async fn list(&self, prefix: &str, after: Option<&ObjectKey>, limit: usize) -> Result<Vec<ObjectKey>, Fault> {
+        self.call()?.list(prefix, after, limit).await
+    }
 }
 
 #[async_trait]

@@ -3,6 +3,7 @@
 //!
 //! A dev-dependency only. Each wrapper is itself the port it wraps, so a test puts it where the port goes.
 
+mod browser;
 mod conditions;
 pub mod contract;
 mod counting;
@@ -13,6 +14,7 @@ mod rabbitmq;
 #[cfg(feature = "servers")]
 mod servers;
 
+pub use browser::{Browser, BrowserError, ConsoleEntry};
 pub use conditions::eventually;
 pub use counting::Counting;
 pub use faults::{CutConnections, Duplicating, FailFirst, IgnoresPrefetch, LostAcks, ReceivesAhead};

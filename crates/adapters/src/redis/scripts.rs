@@ -51,3 +51,72 @@ if size > tonumber(ARGV[1]) then return size end
 return redis.call('GET', KEYS[1])",
     )
 });
+
+/// Takes permits of a rate (GCRA). The key holds the time in microseconds at which the whole burst is there again; all
+/// numbers are whole and fit a Lua number. A lowered rate or a clock that was set back locks nobody out for longer than a
+/// burst. Returns whether they were taken, how many are left, and the waits for them and for the whole burst.
+pub(super) static CHARGE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "\
+local interval, cost = tonumber(ARGV[1]), tonumber(ARGV[3])
+local burst = interval * tonumber(ARGV[2])
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local whole = tonumber(redis.call('GET', KEYS[1]) or 0)
+whole = math.min(math.max(whole, now), now + burst)
+local late = whole + interval * cost - now - burst
+local allowed = 0
+if late <= 0 then
+  allowed, late = 1, 0
+  whole = whole + interval * cost
+  if cost > 0 then
+    redis.call('SET', KEYS[1], string.format('%.0f', whole), 'PX', math.ceil((whole - now) / 1000))
+  end
+end
+return {allowed, math.floor((now + burst - whole) / interval), late, whole - now}",
+    )
+});
+
+/// Adds to a counter unless it would pass the limit. Its time to live is that of its first addition.
+pub(super) static COUNT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "\
+local used, add = tonumber(redis.call('GET', KEYS[1]) or 0), tonumber(ARGV[1])
+if used + add > tonumber(ARGV[2]) then return {0, used} end
+if add > 0 then
+  used = redis.call('INCRBY', KEYS[1], ARGV[1])
+  if redis.call('PTTL', KEYS[1]) < 0 then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
+end
+return {1, used}",
+    )
+});
+
+/// Puts an id into a sorted set, whose scores are the times in milliseconds at which the ids disappear. The key lives as long
+/// as its last id.
+pub(super) static HOLD: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "\
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+local held = redis.call('ZCARD', KEYS[1])
+if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
+  if held >= tonumber(ARGV[2]) then return {0, held} end
+  held = held + 1
+end
+redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[3]), ARGV[1])
+local last = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')
+redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', tonumber(last[2])))
+return {1, held}",
+    )
+});
+
+/// Counts the ids of such a set that have not disappeared.
+pub(super) static HELD: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "\
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+return redis.call('ZCOUNT', KEYS[1], string.format('(%.0f', now), '+inf')",
+    )
+});

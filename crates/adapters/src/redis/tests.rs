@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use echogen_ports::{Cache, Fault, MemoryBroker, MemoryObjectStore, ObjectKey};
+use echogen_ports::{Cache, Fault, MemoryBroker, MemoryObjectStore, ObjectKey, Quota, Rate};
 use echogen_testkit::{Redis, contract};
 use echogen_worker::{CachedObjects, Products, ProductsConfig, StageContext, StoredObject};
 
@@ -49,6 +49,43 @@ async fn keeps_the_contract() {
 }
 
 #[tokio::test]
+async fn keeps_the_contract_of_a_quota_by_several_connections() {
+    let redis = redis();
+    let number = AtomicU32::new(0);
+    let fresh = async || {
+        let prefix = format!("check-{}:", number.fetch_add(1, Ordering::SeqCst));
+        let config = RedisConfig { prefix, ..RedisConfig::at(redis.url()) };
+        (0..4).map(|_| Arc::new(RedisCache::open(config.clone()).unwrap()) as Arc<dyn Quota>).collect()
+    };
+    contract::quota_contract(fresh).await;
+}
+
+#[tokio::test]
+async fn a_loss_of_all_limits_allows_everything_once_more() {
+    let redis = redis();
+    let (cache, rate) = (cache(&redis), Rate { burst: 1, per_second: 0.001 });
+    for _ in 0..2 {
+        assert!(cache.charge("a", rate, 1).await.unwrap().allowed);
+        assert!(cache.count("a", 1, 1, HOUR).await.unwrap().allowed);
+        assert!(cache.hold("a", "one", 1, HOUR).await.unwrap().allowed);
+        assert!(!cache.charge("a", rate, 1).await.unwrap().allowed);
+        redis.flush().unwrap();
+        cache.command::<()>(::redis::cmd("SCRIPT").arg("FLUSH")).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_documented_rights_suffice_for_limits() {
+    let redis = Redis::start_with(&DOCUMENTED.split_whitespace().collect::<Vec<_>>()).unwrap();
+    let cache = RedisCache::open(RedisConfig::at(redis.url().replace("redis://", "redis://worker:secret@"))).unwrap();
+    cache.charge("a", Rate { burst: 1, per_second: 1.0 }, 1).await.unwrap();
+    cache.count("a", 1, 1, HOUR).await.unwrap();
+    cache.hold("a", "one", 1, HOUR).await.unwrap();
+    assert_eq!(cache.held("a").await.unwrap(), 1);
+    cache.release("a", "one").await.unwrap();
+}
+
+#[tokio::test]
 async fn tokens_grow_even_over_a_flush_and_a_restart() {
     let mut redis = redis();
     let cache = cache(&redis);
@@ -79,8 +116,11 @@ async fn every_key_has_the_prefix_and_a_time_to_live() {
     cache.put("a", "1".into(), Duration::MAX).await.unwrap();
     cache.put("b", "1".into(), Duration::ZERO).await.unwrap();
     cache.acquire_lease("a", Duration::MAX).await.unwrap().unwrap();
+    cache.charge("a", Rate { burst: 1, per_second: 1e-6 }, 1).await.unwrap();
+    cache.count("a", 1, 1, Duration::MAX).await.unwrap();
+    cache.hold("a", "one", 1, Duration::MAX).await.unwrap();
     let keys: Vec<String> = cache.command(::redis::cmd("KEYS").arg("*")).await.unwrap();
-    assert!(keys.len() >= 3, "{keys:?}");
+    assert!(keys.len() >= 6, "{keys:?}");
     for key in keys {
         assert!(key.starts_with("mine:"), "{key}");
         let ttl: i64 = cache.command(::redis::cmd("PTTL").arg(&key)).await.unwrap();

@@ -22,6 +22,8 @@ pub(super) enum Access {
         checksum: bool,
     },
     Delete,
+    /// Lists keys.
+    List,
 }
 
 impl Access {
@@ -30,6 +32,7 @@ impl Access {
             Self::Read => "read",
             Self::Write { .. } => "write",
             Self::Delete => "delete",
+            Self::List => "list",
         }
     }
 
@@ -42,6 +45,7 @@ impl Access {
                 "allow s3:PutObject (or set store.encryption if the policy demands encryption headers)"
             }
             Self::Delete => "allow s3:DeleteObject",
+            Self::List => "allow s3:ListBucket",
         }
     }
 
@@ -56,7 +60,7 @@ impl Access {
                 "set store.upload_checksum = \"none\" and store.checksum_calculation = \"when_required\""
             }
             Self::Write { if_absent: false, checksum: false } => "set store.checksum_calculation = \"when_required\"",
-            Self::Read | Self::Delete => "check store.endpoint and store.path_style",
+            Self::Read | Self::Delete | Self::List => "check store.endpoint and store.path_style",
         }
     }
 }

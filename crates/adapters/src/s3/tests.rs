@@ -93,6 +93,7 @@ async fn a_store_that_is_away_is_a_transient_error_and_is_found_again() {
         store.put(&key("a"), "2".into()).await.unwrap_err(),
         store.put_if_absent(&key("b"), "2".into()).await.unwrap_err(),
         store.exists(&key("a")).await.unwrap_err(),
+        store.list("", None, 1).await.unwrap_err(),
     ] {
         assert!(!error.is_permanent(), "{error}");
         assert!(error.to_string().contains("the server cannot be reached"), "{error}");
@@ -145,6 +146,20 @@ async fn settings_that_cannot_work_are_refused_at_once() {
 }
 
 #[tokio::test]
+async fn more_keys_than_a_page_are_listed_in_pages() {
+    let server = S3Server::start_in_memory().unwrap();
+    let store = store(&server).await;
+    for number in 0..1_100 {
+        store.put(&key(&format!("a/{number:04}")), "1".into()).await.unwrap();
+    }
+    let calls = server.calls_of("GET");
+    assert_eq!(store.list("a/", None, 1_050).await.unwrap().len(), 1_050);
+    assert_eq!(server.calls_of("GET") - calls, 2);
+    let last = store.list("a/", Some(&key("a/0099")), usize::MAX).await.unwrap();
+    assert_eq!((last.len(), &last[999]), (1_000, &key("a/1099")));
+}
+
+#[tokio::test]
 async fn without_conditional_writes_it_looks_first() {
     let server = server();
     let store = S3ObjectStore::open(S3Config { conditional_writes: false, ..config(&server) }).await.unwrap();
@@ -170,7 +185,7 @@ async fn a_presigned_address_needs_no_keys_and_fits_one_object() {
     let store = store(&server).await;
     store.put(&key("jobs/one/image-0.png"), "picture".into()).await.unwrap();
     store.put(&key("jobs/two/image-0.png"), "secret".into()).await.unwrap();
-    let address = store.presign(&key("jobs/one/image-0.png"), Duration::from_secs(60)).await.unwrap();
+    let address = store.presign_get(&key("jobs/one/image-0.png"), Duration::from_secs(60)).await.unwrap().unwrap();
     assert!(!address.contains(server.secret_key()));
     let answer = browse(&address);
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("picture"), "{answer}");
@@ -188,7 +203,7 @@ async fn links_name_the_public_endpoint_and_calls_go_to_the_other() {
     let store =
         S3ObjectStore::open(S3Config { public_endpoint: Some(public.clone()), ..config(&server) }).await.unwrap();
     store.put(&key("a.png"), "picture".into()).await.unwrap();
-    let address = store.presign(&key("a.png"), Duration::from_secs(60)).await.unwrap();
+    let address = store.presign_get(&key("a.png"), Duration::from_secs(60)).await.unwrap().unwrap();
     assert!(address.starts_with(&format!("{public}/echogen-test/a.png?")), "{address}");
     let answer = tokio::task::spawn_blocking(move || browse(&address)).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("picture"), "{answer}");
@@ -203,11 +218,12 @@ async fn a_bucket_may_be_part_of_the_host() {
     let server = server();
     let amazon = S3Config { endpoint: None, region: "eu-central-1".into(), ..config(&server) };
     let store = S3ObjectStore::open(amazon).await.unwrap();
-    let address = store.presign(&key("a"), Duration::MAX).await.unwrap();
+    let address = store.presign_get(&key("a"), Duration::MAX).await.unwrap().unwrap();
     assert!(address.starts_with("https://echogen-test.s3.eu-central-1.amazonaws.com/a?"), "{address}");
     let hosted =
         S3Config { path_style: Some(false), endpoint: Some("https://s3.example.org".into()), ..config(&server) };
-    let address = S3ObjectStore::open(hosted).await.unwrap().presign(&key("a"), Duration::ZERO).await.unwrap();
+    let address =
+        S3ObjectStore::open(hosted).await.unwrap().presign_get(&key("a"), Duration::ZERO).await.unwrap().unwrap();
     assert!(address.starts_with("https://echogen-test.s3.example.org/a?"), "{address}");
 }
 

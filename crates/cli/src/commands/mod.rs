@@ -7,6 +7,7 @@ pub(crate) mod dead_letters;
 pub(crate) mod doctor;
 pub(crate) mod generate;
 pub(crate) mod jobs;
+pub(crate) mod keys;
 pub(crate) mod roles;
 pub(crate) mod segment;
 pub(crate) mod status;

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use echogen_protocol::RoleName;
 use echogen_service::{
-    BundleNetworks, Exit, Failure, JobLines, block_on,
+    BundleNetworks, Exit, Failure, JobLines, NoNetworks, block_on,
     config::ServiceConfig,
     console::{print_error, print_line},
-    embedded::{self, LineEnd},
+    embedded::{self, Announcement, LineEnd},
     run, with_deep_stacks,
 };
 use echogen_telemetry::Telemetry;
@@ -33,9 +33,29 @@ Examples:
   Without servers: jobs from standard input, one JSON object per line, results in a folder. Paths of
   pictures are read below the working directory, or below --fetch-subject-folder:
     echogen up --store-url out/ < jobs.jsonl
+  The same with the HTTP API and the console; prints their address and, at its first start, a key:
+    echogen up --gateway 127.0.0.1:8080 --store out/
   All roles in this process, with servers:
     echogen up \\
         --broker-url amqp://guest:guest@127.0.0.1/%2f --cache-url redis://127.0.0.1/0 --store-url s3://echogen";
+
+pub(crate) const GATEWAY_EXAMPLES: &str = "\
+Examples:
+  A key for a tenant, and a gateway for those in the file:
+    echogen keys new --tenant acme --file tenants.toml
+    export ECHOGEN_GATEWAY_SEALING_SECRET_FILE=/run/secrets/sealing
+    echogen gateway --gateway 0.0.0.0:8080 --gateway-tenants tenants.toml
+  A job:
+    curl -H \"Authorization: Bearer $KEY\" http://127.0.0.1:8080/v1/jobs -H 'Prefer: wait=30' \\
+        --json '{\"subject\": {\"image\": \"https://example.org/mug.png\"}, \"prompt\": \"a mug on a beach\"}'
+
+Any number of gateways may run. They need the broker, the cache and the store of the roles; the same
+tenants; and the same sealing secret. docs/http.md describes the requests.";
+
+/// Runs the gateway until shutdown.
+pub(crate) fn gateway(config: &ServiceConfig, telemetry: &Telemetry) -> Result<Exit, Failure> {
+    block_on(run(&[RoleName::Gateway], &NoNetworks, config, telemetry))
+}
 
 /// Runs one role until shutdown.
 pub(crate) fn one(role: RoleName, config: &ServiceConfig, telemetry: &Telemetry) -> Result<Exit, Failure> {
@@ -44,11 +64,16 @@ pub(crate) fn one(role: RoleName, config: &ServiceConfig, telemetry: &Telemetry)
 
 /// Runs all roles until shutdown or, with the in-memory broker, until the jobs on standard input are done.
 pub(crate) fn up(config: &ServiceConfig, telemetry: &Telemetry) -> Result<Exit, Failure> {
+    let has_gateway = config.gateway.listen.is_some();
     if !config.is_embedded() {
-        return on_servers(&RoleName::ALL, config, telemetry);
+        let roles = if has_gateway { &RoleName::ALL[..] } else { &RoleName::WORKERS };
+        return on_servers(roles, config, telemetry);
     }
     block_on(async {
         let networks = BundleNetworks::open(config)?;
+        if has_gateway {
+            return embedded::serve(&networks, config, telemetry, announce).await;
+        }
         let lines = JobLines::open(Path::new("-")).await.map_err(|error| Failure::usage(error.to_string()))?;
         embedded::up(&networks, config, telemetry, lines, print).await
     })
@@ -60,6 +85,13 @@ fn on_servers(roles: &[RoleName], config: &ServiceConfig, telemetry: &Telemetry)
         let networks = BundleNetworks::open(config)?;
         run(roles, &networks, config, telemetry).await
     })
+}
+
+fn announce(opened: &Announcement) {
+    print_line(&format!("console http://{}/", opened.address));
+    if let Some(key) = &opened.new_key {
+        print_line(&format!("key {}", key.expose()));
+    }
 }
 
 fn print(end: LineEnd) {

@@ -9,6 +9,7 @@ mod callback_sender;
 mod image_fetcher;
 mod leases;
 mod object_store;
+mod quota;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -17,6 +18,7 @@ pub use cache::MemoryCache;
 pub use callback_sender::{CallbackAnswer, MemoryCallbackSender};
 pub use image_fetcher::MemoryImageFetcher;
 pub use object_store::MemoryObjectStore;
+pub use quota::MemoryQuota;
 
 /// Locks even after a panic elsewhere: every change under these locks is complete before anything can panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,12 +1,12 @@
 //! The in-memory object store: a map.
 
-use std::{collections::BTreeMap, sync::Mutex};
+use std::{collections::BTreeMap, ops::Bound, sync::Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::lock;
-use crate::{Fault, ObjectKey, ObjectStore, object_too_large};
+use crate::{Fault, ObjectKey, ObjectStore, check_list_prefix, object_too_large};
 
 /// Objects in memory.
 #[derive(Default)]
@@ -62,5 +62,17 @@ impl ObjectStore for MemoryObjectStore {
     async fn delete(&self, key: &ObjectKey) -> Result<(), Fault> {
         lock(&self.objects).remove(key);
         Ok(())
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&ObjectKey>, limit: usize) -> Result<Vec<ObjectKey>, Fault> {
+        check_list_prefix(prefix)?;
+        let objects = lock(&self.objects);
+        // The bound is the greater of the two: a key before the prefix skips nothing of it.
+        let start = match after {
+            Some(after) if after.as_str() > prefix => Bound::Excluded(after.as_str()),
+            _ => Bound::Included(prefix),
+        };
+        let from_here = objects.range::<str, _>((start, Bound::Unbounded)).map(|(key, _)| key);
+        Ok(from_here.take_while(|key| key.as_str().starts_with(prefix)).take(limit).cloned().collect())
     }
 }

@@ -5,6 +5,7 @@
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
 use echogen_adapters::{CallbackConfig, HttpConfig, RedisConfig, S3Config, amqp::AmqpConfig};
+use echogen_gateway::GatewayConfig;
 use echogen_models::device::{DeviceChoice, Precision};
 use echogen_ports::Secret;
 use echogen_protocol::{AspectRatio, Lane, MaskMode, OutputFormat, Partitions, PerScale, PixelBudget, limits};
@@ -41,6 +42,8 @@ pub struct ServiceConfig {
     pub products: ProductsConfig,
     /// How the sampler forms batches.
     pub sampler: SamplerConfig,
+    /// The HTTP API and the console.
+    pub gateway: GatewayConfig,
     /// Logs, traces, and the endpoint of metrics and health.
     pub telemetry: TelemetryConfig,
     /// Defaults of jobs, for `generate`, `batch`, `submit` and `canary`.
@@ -125,6 +128,7 @@ impl Default for CacheConfig {
 #[serde(default)]
 pub struct StoreConfig {
     /// Where results and everything between the stages are stored: `s3://bucket/prefix`, or a folder that all roles share.
+    #[schemars(extend("x-alias" = "store"))]
     pub url: Option<String>,
     /// How a bucket is reached; which one follows from `url`.
     #[serde(flatten)]

@@ -7,9 +7,9 @@ mod folder_cache;
 mod pipeline;
 mod runner;
 
-use std::collections::HashSet;
+use std::{collections::HashSet, net::SocketAddr};
 
-use echogen_ports::{EventStream, Message};
+use echogen_ports::{EventStream, Message, Secret};
 use echogen_protocol::{EventKind, JobEvent, RoleName, StageTask};
 use echogen_telemetry::Telemetry;
 use echogen_worker::Clock;
@@ -21,6 +21,7 @@ pub use runner::{Candidate, JobEnd, JobSource, Outcome, RunObserver, Runner};
 use crate::{
     Backends, Exit, Failure, NetworkSource,
     config::ServiceConfig,
+    gateway::OpenGateway,
     job_lines::{JobLine, JobLines},
     jobs_file::{JobFields, parsed, without_callback},
     run::{Process, exit_of, work},
@@ -49,7 +50,7 @@ pub async fn up(
     lines: JobLines,
     each: impl FnMut(LineEnd),
 ) -> Result<Exit, Failure> {
-    let process = Process::begin(&RoleName::ALL, config, telemetry).await?;
+    let process = Process::begin(&RoleName::WORKERS, config, telemetry).await?;
     let Process { roles, tracker, shutdown, .. } = &process;
     let opening = Box::pin(Backends::embedded(config, tracker));
     // At a signal during start-up no job has been read yet.
@@ -70,6 +71,36 @@ pub async fn up(
     // If a stage fails, it cancels `shutdown`, which also ends the feed. The stage's error is the cause, so it is
     // checked first.
     exit_of(worked.and(fed))
+}
+
+/// What a user is told when the gateway of [`serve`] is ready.
+#[derive(Debug)]
+pub struct Announcement {
+    /// Where the API and the console are reached from this machine.
+    pub address: SocketAddr,
+    /// A key, if it was made now; it cannot be shown again.
+    pub new_key: Option<Secret>,
+}
+
+/// Runs all roles and the gateway in this process until a signal arrives. Jobs that had not ended when the process before was
+/// stopped are run again.
+pub async fn serve(
+    networks: &dyn NetworkSource,
+    config: &ServiceConfig,
+    telemetry: &Telemetry,
+    announce: impl FnOnce(&Announcement),
+) -> Result<Exit, Failure> {
+    let process = Process::begin(&RoleName::ALL, config, telemetry).await?;
+    let Process { tracker, shutdown, .. } = &process;
+    let opening = Box::pin(Backends::embedded(config, tracker));
+    let Some(backends) = shutdown.run_until_cancelled(opening).await else { return Ok(Exit::Interrupted) };
+    let backends = backends?;
+    let gateway = OpenGateway::open(&backends, config, shutdown).await?;
+    announce(&Announcement { address: gateway.address()?, new_key: gateway.new_key.clone() });
+    gateway.refill().await?;
+    let serving = gateway.serve(shutdown.clone());
+    let (worked, ()) = tokio::join!(work(&RoleName::WORKERS, networks, &backends, config, shutdown), serving);
+    exit_of(worked.map(|()| Exit::Success))
 }
 
 /// Publishes the jobs of a pipe and waits for their ends.

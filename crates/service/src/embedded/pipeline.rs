@@ -70,7 +70,7 @@ impl Pipeline {
         let (stages, shutdown) = (TaskTracker::new(), CancellationToken::new());
         let (config, joined, end) = (embedded_config(config, options), backends.clone(), shutdown.clone());
         stages.spawn(async move {
-            if let Err(failure) = work(&RoleName::ALL, &networks, &joined, &config, &end).await {
+            if let Err(failure) = work(&RoleName::WORKERS, &networks, &joined, &config, &end).await {
                 tracing::error!(error = failure.message, "the stages ended");
             }
         });

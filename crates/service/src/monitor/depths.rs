@@ -27,7 +27,7 @@ pub(crate) async fn watch_queues(
     end: CancellationToken,
 ) {
     let all = roles.contains(&RoleName::Dispatcher);
-    let roles = if all { &RoleName::ALL[..] } else { &roles };
+    let roles = if all { &RoleName::WORKERS[..] } else { &roles };
     let stages: Vec<StageName> = roles.iter().flat_map(|role| role.stages()).copied().collect();
     while !end.is_cancelled() {
         match read(&stages, partitions, &broker).await {

@@ -38,3 +38,36 @@ pub trait NetworkSource: Send + Sync {
     /// detected before the first job.
     async fn sampler(&self, config: &SamplerConfig) -> Result<Arc<dyn ImageSampler>, Failure>;
 }
+
+/// The source of roles that load no networks.
+#[derive(Clone, Copy, Debug)]
+pub struct NoNetworks;
+
+impl NoNetworks {
+    fn missing<T>() -> Result<T, Failure> {
+        Err(Failure::usage("this process has no model bundle"))
+    }
+}
+
+#[async_trait]
+impl NetworkSource for NoNetworks {
+    fn name(&self) -> &str {
+        "none"
+    }
+
+    async fn subjects(&self) -> Result<SubjectKeys, Failure> {
+        Self::missing()
+    }
+
+    async fn detector(&self) -> Result<Arc<dyn Detector>, Failure> {
+        Self::missing()
+    }
+
+    async fn encoder(&self) -> Result<Arc<dyn SubjectEncoder>, Failure> {
+        Self::missing()
+    }
+
+    async fn sampler(&self, _config: &SamplerConfig) -> Result<Arc<dyn ImageSampler>, Failure> {
+        Self::missing()
+    }
+}

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use echogen_adapters::S3ObjectStore;
 use echogen_ports::{Cache, Fault, MemoryBroker, ObjectKey, ObjectStore};
 use echogen_protocol::{JobId, JobResult};
 use echogen_worker::{JobState, JobStatusStore, ResultWriter};
@@ -36,7 +35,7 @@ impl JobStatus {
 pub struct StatusReader {
     status_store: JobStatusStore,
     results: ResultWriter,
-    bucket: Option<S3ObjectStore>,
+    store: Arc<dyn ObjectStore>,
     id: JobId,
     destination: Option<String>,
 }
@@ -45,22 +44,21 @@ impl StatusReader {
     /// Opens the stores that the settings name. `destination` is the job's `output.destination`, which is needed if
     /// the job status store does not know the job.
     pub async fn open(config: &ServiceConfig, id: &JobId, destination: Option<&str>) -> Result<Self, Failure> {
-        let Stores { results, bucket, .. } = Stores::open(config).await?;
-        let reader = Self::new(backends::open_cache(config)?, results, id, destination);
-        Ok(Self { bucket, ..reader })
+        let Stores { results, .. } = Stores::open(config).await?;
+        Ok(Self::new(backends::open_cache(config)?, results, id, destination))
     }
 
     /// Creates a reader of opened stores.
     pub(super) fn new(
         cache: Arc<dyn Cache>,
-        results: Arc<dyn ObjectStore>,
+        store: Arc<dyn ObjectStore>,
         id: &JobId,
         destination: Option<&str>,
     ) -> Self {
         let status_store = JobStatusStore::start(cache, &TaskTracker::new());
         // The reader writes no results and publishes no events, so an unused in-memory broker suffices.
-        let results = backends::result_writer(results, Arc::new(MemoryBroker::new()));
-        Self { status_store, results, bucket: None, id: id.clone(), destination: destination.map(str::to_owned) }
+        let results = backends::result_writer(Arc::clone(&store), Arc::new(MemoryBroker::new()));
+        Self { status_store, results, store, id: id.clone(), destination: destination.map(str::to_owned) }
     }
 
     /// Returns the job's id.
@@ -89,14 +87,16 @@ impl StatusReader {
 
     /// Returns presigned URLs by which anyone may fetch the pictures of a result for the given time.
     pub async fn presign(&self, result: &JobResult, valid: Duration) -> Result<Vec<String>, Failure> {
-        let Some(bucket) = &self.bucket else {
-            return Err(Failure::usage("only an s3:// store has presigned addresses; leave --presign out"));
-        };
         let mut addresses = Vec::with_capacity(result.images.len());
         for image in &result.images {
             let key = ObjectKey::new(image.key.clone()).map_err(|error| Failure::usage(error.to_string()))?;
-            let address = bucket.presign(&key, valid).await;
-            addresses.push(address.map_err(|error| Failure::refused("no address can be presigned", &error))?);
+            let address = self.store.presign_get(&key, valid).await;
+            let address = address.map_err(|error| Failure::refused("no address can be presigned", &error))?;
+            addresses.push(
+                address.ok_or_else(|| {
+                    Failure::usage("only an s3:// store has presigned addresses; leave --presign out")
+                })?,
+            );
         }
         Ok(addresses)
     }

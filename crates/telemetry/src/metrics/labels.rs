@@ -90,6 +90,8 @@ closed_label! {
         Exists = "exists",
         /// Deletes.
         Delete = "delete",
+        /// Lists keys.
+        List = "list",
     }
 }
 

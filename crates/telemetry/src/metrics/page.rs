@@ -29,7 +29,8 @@ pub fn page() -> String {
     for metric in LIST {
         let Metric { name, kind, help, .. } = metric;
         let labels = or_none(metric.labels.iter().map(|label| format!("`{}`", label.name())).collect());
-        let roles = if metric.roles == RoleName::NAMES { "every role".to_owned() } else { metric.roles.join(", ") };
+        let roles =
+            if metric.roles == RoleName::WORKER_NAMES { "every role".to_owned() } else { metric.roles.join(", ") };
         line(&mut page, &format!("| `{name}` | {} | {labels} | {roles} | {help} |", kind.as_str()));
     }
     line(&mut page, "\n## Labels\n\n| metric | label | values |\n|---|---|---|");

@@ -14,9 +14,10 @@ use prometheus::{
 use super::labels::{CacheAnswer, JobEnd, JobOutcome, NoticeEnd, NoticeName, StoreAnswer, StoreCall, TaskEnd};
 use super::{
     ALL_LANES, BATCH_SIZE, BATCHES, BATCHES_ALIVE, BUILD_INFO, CACHE_REQUESTS, CANARY_RUNS, CANARY_TIME, CONFLICTS,
-    CONSUMING, DEAD_LETTER_MESSAGES, DEVICE_FAULTS, FLIGHT_WAITS, IN_PROGRESS, JOB_TIME, JOBS, KV_CACHE, Kind, Label,
-    MODEL_INFO, Metric, NOTICES, QUEUE_MESSAGES, QUEUE_WAIT, READY, SCALE_TIME, SINCE_PROGRESS, STORE_REQUESTS,
-    STORE_TIME, TASK, TASKS, TURN_WAIT, WORK_WAITING, closed, object_kind,
+    CONSUMING, DEAD_LETTER_MESSAGES, DEVICE_FAULTS, FLIGHT_WAITS, HTTP_REFUSALS, HTTP_REQUESTS, HTTP_STREAMS,
+    HTTP_TIME, IN_PROGRESS, JOB_TIME, JOBS, KV_CACHE, Kind, LIMITS_UNREAD, Label, MODEL_INFO, Metric, NOTICES,
+    QUEUE_MESSAGES, QUEUE_WAIT, READY, SCALE_TIME, SINCE_PROGRESS, STORE_REQUESTS, STORE_TIME, TASK, TASKS, TURN_WAIT,
+    WORK_WAITING, closed, object_kind,
 };
 use crate::Health;
 
@@ -74,6 +75,11 @@ pub struct Metrics {
     model_info: IntGaugeVec,
     canary_seconds: Gauge,
     canary_runs: IntCounterVec,
+    http_requests: IntCounterVec,
+    http_seconds: HistogramVec,
+    http_refusals: IntCounterVec,
+    http_streams: IntGauge,
+    limits_unread: IntCounter,
 }
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
@@ -118,6 +124,11 @@ impl Metrics {
             model_info: gauges(MODEL_INFO),
             canary_seconds: must(Gauge::with_opts(options(CANARY_TIME))),
             canary_runs: counters(CANARY_RUNS),
+            http_requests: counters(HTTP_REQUESTS),
+            http_seconds: histograms(HTTP_TIME),
+            http_refusals: counters(HTTP_REFUSALS),
+            http_streams: must(IntGauge::with_opts(options(HTTP_STREAMS))),
+            limits_unread: must(IntCounter::with_opts(options(LIMITS_UNREAD))),
         };
         metrics.register_common();
         metrics
@@ -135,6 +146,8 @@ impl Metrics {
             &self.store_requests,
             &self.canary_runs,
             &self.notices,
+            &self.http_requests,
+            &self.http_refusals,
         ] {
             must(registry.register(Box::new(counters.clone())));
         }
@@ -145,6 +158,7 @@ impl Metrics {
             &self.scale_seconds,
             &self.turn_wait,
             &self.store_seconds,
+            &self.http_seconds,
         ] {
             must(registry.register(Box::new(histograms.clone())));
         }
@@ -221,6 +235,16 @@ impl Metrics {
     pub fn expect_canary(&self) {
         self.register_once(&self.canary_seconds);
         every_value(CANARY_RUNS.labels[0], |outcome| drop(self.canary_runs.with_label_values(&[outcome])));
+    }
+
+    /// Initialises the gateway's series, for the routes and reasons that it has.
+    pub fn expect_gateway(&self, routes: &[&str], reasons: &[&str]) {
+        self.register_once(&self.http_streams);
+        self.register_once(&self.limits_unread);
+        for route in routes {
+            every_value(HTTP_REQUESTS.labels[1], |class| drop(self.http_requests.with_label_values(&[route, class])));
+        }
+        reasons.iter().for_each(|reason| drop(self.http_refusals.with_label_values(&[reason])));
     }
 
     fn register_once<C: prometheus::core::Collector + Clone + 'static>(&self, collector: &C) {
@@ -368,6 +392,34 @@ impl Metrics {
         let Label::Of(_, outcomes) = CANARY_RUNS.labels[0] else { return };
         self.canary_runs.with_label_values(&[closed(outcomes, outcome)]).inc();
         self.canary_seconds.set(took.as_secs_f64());
+    }
+
+    /// The gateway answered a request.
+    pub fn http_request(&self, route: &str, status: u16, took: Duration) {
+        let class = match status / 100 {
+            2 => "2xx",
+            3 => "3xx",
+            4 => "4xx",
+            5 => "5xx",
+            _ => "other",
+        };
+        self.http_requests.with_label_values(&[route, class]).inc();
+        self.http_seconds.with_label_values(&[route]).observe(took.as_secs_f64());
+    }
+
+    /// The gateway answered a request by a problem.
+    pub fn http_refusal(&self, reason: &str) {
+        self.http_refusals.with_label_values(&[reason]).inc();
+    }
+
+    /// A stream of events was opened at the gateway, or closed.
+    pub fn http_stream(&self, opened: bool) {
+        if opened { self.http_streams.inc() } else { self.http_streams.dec() }
+    }
+
+    /// A tenant's limits could not be read.
+    pub fn limits_unread(&self) {
+        self.limits_unread.inc();
     }
 
     /// All of them, in Prometheus's text format.

@@ -8,6 +8,7 @@ mod browse;
 mod cache;
 mod callback_sender;
 mod object_store;
+mod quota;
 
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ pub use browse::browse_contract;
 pub use cache::{cache_contract, fencing_contract};
 pub use callback_sender::{CallbackServers, callback_sender_contract};
 pub use object_store::{object_store_contract, object_store_contract_without_races, object_store_races_contract};
+pub use quota::quota_contract;
 
 /// How long something that must happen may take.
 const SOON: Duration = Duration::from_secs(20);

@@ -22,6 +22,9 @@ pub async fn object_store_contract_without_races(fresh: impl AsyncFn() -> Arc<dy
     deleting_is_idempotent(&*fresh().await).await;
     keys_of_every_shape_work(&*fresh().await).await;
     readers_see_whole_objects(fresh().await).await;
+    keys_are_listed_in_order(&*fresh().await).await;
+    keys_are_listed_page_by_page(&*fresh().await).await;
+    a_prefix_that_is_no_folder_is_refused(&*fresh().await).await;
 }
 
 /// Checks that of concurrent writers "only if absent" one wins, which a store that checks first and then writes does not
@@ -96,6 +99,66 @@ async fn keys_of_every_shape_work(store: &dyn ObjectStore) {
     for at in ["a", "a.b", "A-1_2/b.c/d", "deep/er/and/deep/er/still", &long] {
         put(store, at, b"1").await;
         assert!(read(store, at).await.is_some(), "{at}");
+    }
+}
+
+/// In the order of their bytes: `-` and `.` come before the `/` of a folder, digits and letters after it.
+const LISTED: [&str; 9] = ["a/B", "a/b-1", "a/b.json", "a/b/1", "a/b/2/3", "a/b/2/4", "a/b0", "a/c", "a/c-/0"];
+
+async fn list(store: &dyn ObjectStore, prefix: &str, after: Option<&str>, limit: usize) -> Vec<String> {
+    let after = after.map(key);
+    let listed = store.list(prefix, after.as_ref(), limit).await.expect("a healthy store lists its keys");
+    listed.iter().map(ToString::to_string).collect()
+}
+
+async fn fill(store: &dyn ObjectStore) {
+    // Neither the order nor the neighbours of the writes matter.
+    for at in LISTED.iter().rev().chain(&["a-/x", "a.x", "aa/x", "b/x", "A"]) {
+        put(store, at, b"1").await;
+    }
+}
+
+async fn keys_are_listed_in_order(store: &dyn ObjectStore) {
+    assert!(list(store, "", None, 9).await.is_empty() && list(store, "a/", None, 9).await.is_empty(), "nothing there");
+    fill(store).await;
+    assert_eq!(list(store, "a/", None, 100).await, LISTED);
+    let mut all = [&["A", "a-/x", "a.x"][..], &LISTED, &["aa/x", "b/x"]].concat();
+    assert_eq!(list(store, "", None, 100).await, all);
+    assert_eq!(list(store, "a/b/", None, 100).await, ["a/b/1", "a/b/2/3", "a/b/2/4"]);
+    assert!(list(store, "a/b/3/", None, 100).await.is_empty(), "an absent folder has no keys");
+    assert!(list(store, "a/c/", None, 100).await.is_empty(), "an object is no folder");
+    store.delete(&key("a/b/1")).await.expect("delete works");
+    all.retain(|at| *at != "a/b/1");
+    assert_eq!(list(store, "", None, 100).await, all, "what is deleted is not listed");
+}
+
+async fn keys_are_listed_page_by_page(store: &dyn ObjectStore) {
+    fill(store).await;
+    for size in 1..=LISTED.len() + 1 {
+        let mut found: Vec<String> = Vec::new();
+        loop {
+            let page = list(store, "a/", found.last().map(String::as_str), size).await;
+            assert!(page.len() <= size, "{page:?}");
+            let is_last = page.len() < size;
+            found.extend(page);
+            if is_last {
+                break;
+            }
+        }
+        assert_eq!(found, LISTED, "in pages of {size}");
+    }
+    assert!(list(store, "a/", None, 0).await.is_empty());
+    assert_eq!(list(store, "a/", Some("a/b"), 2).await, ["a/b-1", "a/b.json"], "after a key that does not exist");
+    assert_eq!(list(store, "a/", Some("a/b/2"), 1).await, ["a/b/2/3"], "after a folder's name");
+    assert_eq!(list(store, "a/", Some("A"), 1).await, ["a/B"], "after a key before the prefix");
+    assert!(list(store, "a/", Some("aa/x"), 9).await.is_empty(), "after a key behind the prefix");
+    assert!(list(store, "a/", Some("a/c-/0"), 9).await.is_empty(), "after the last one");
+}
+
+async fn a_prefix_that_is_no_folder_is_refused(store: &dyn ObjectStore) {
+    for prefix in ["a", "/", "a//", "../"] {
+        let error = store.list(prefix, None, 1).await.expect_err("it is no folder");
+        assert!(error.is_permanent(), "{prefix}: {error}");
     }
 }
 

@@ -384,6 +384,10 @@ mod tests {
         async fn delete(&self, _: &ObjectKey) -> Result<(), Fault> {
             Ok(())
         }
+
+        async fn list(&self, _: &str, _: Option<&ObjectKey>, _: usize) -> Result<Vec<ObjectKey>, Fault> {
+            Ok(Vec::new())
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -115,7 +115,7 @@ pub(crate) async fn run(servers: &Servers, settings: &Settings, load: f64) -> an
 
 fn environment(servers: &Servers, settings: &Settings) -> anyhow::Result<RoleEnvironment> {
     let mut ports = BTreeMap::new();
-    for role in RoleName::ALL {
+    for role in RoleName::WORKERS {
         ports.insert(role.to_string(), metrics::free_port()?);
     }
     Ok(RoleEnvironment {

@@ -30,7 +30,7 @@ pub(crate) async fn report(servers: &Servers) -> anyhow::Result<()> {
     let environment = servers.environment();
     let stopwatch = Stopwatch::default();
     let (tracker, end) = (TaskTracker::new(), CancellationToken::new());
-    for role in RoleName::ALL {
+    for role in RoleName::WORKERS {
         start(role, &environment, &stopwatch, &tracker, &end).await?;
     }
     let client = AmqpBroker::connect(environment.amqp()).await?;

@@ -22,6 +22,7 @@ fn every_known_code_has_its_kind_and_what_to_change() {
         ("AccessDenied", 403, "Access Denied", PLAIN, Refused, "allow s3:PutObject"),
         ("AccessDenied", 403, "Access Denied", PLAIN, Refused, "store.encryption"),
         ("AccessDenied", 403, "Access Denied", Access::Read, Refused, "allow s3:GetObject and s3:ListBucket"),
+        ("AccessDenied", 403, "Access Denied", Access::List, Refused, "allow s3:ListBucket"),
         ("AccessDenied", 403, "Access Denied", Access::Delete, Refused, "allow s3:DeleteObject"),
         ("InvalidRequest", 400, "The bucket demands server-side encryption.", PLAIN, Refused, "set store.encryption"),
         ("KMS.NotFoundException", 400, "Invalid keyId", PLAIN, Refused, "store.encryption_key"),

@@ -1,6 +1,8 @@
 //! What every S3 server has to do: a private one, or the one that `ECHOGEN_TEST_S3_ENDPOINT` names.
 
 use std::{
+    io::{Read, Write},
+    net::TcpStream,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -11,7 +13,8 @@ use std::{
 use aws_sdk_s3::{Client, operation::head_object::HeadObjectOutput, types::ChecksumMode};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use echogen_ports::{ObjectKey, ObjectStore};
+use echogen_ports::{ObjectKey, ObjectStore, PresignedPut};
+use echogen_protocol::ContentHash;
 use echogen_testkit::{TestedS3, contract};
 use sha2::{Digest, Sha256};
 
@@ -158,9 +161,63 @@ async fn a_link_needs_no_keys() {
     let bucket = Bucket::create("links").await;
     let store = bucket.store().await;
     store.put(&key("jobs/one/image-0.png"), "picture".into()).await.unwrap();
-    let link = store.presign(&key("jobs/one/image-0.png"), Duration::from_secs(60)).await.unwrap();
+    let link = store.presign_get(&key("jobs/one/image-0.png"), Duration::from_secs(60)).await.unwrap().unwrap();
     let answer = tokio::task::spawn_blocking(move || browse(&link)).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("picture"), "{answer}");
+    bucket.remove().await;
+}
+
+/// Sends bytes as a plain HTTP client would; returns the answer.
+fn upload(put: &PresignedPut, body: &str) -> String {
+    let (host, path) = put.url.strip_prefix("http://").expect("the server speaks http").split_once('/').unwrap();
+    let mut stream = TcpStream::connect(host).unwrap();
+    write!(stream, "PUT /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n").unwrap();
+    for (name, value) in &put.headers {
+        write!(stream, "{name}: {value}\r\n").unwrap();
+    }
+    write!(stream, "\r\n{body}").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn an_upload_needs_no_keys_and_takes_what_was_announced() {
+    let bucket = Bucket::create("uploads").await;
+    let store = bucket.store().await;
+    let (at, hash) = (key("uploads/one"), ContentHash::of(b"picture"));
+    let put = store.presign_put(&at, Duration::from_secs(60), 7, &hash, "image/png").await.unwrap().unwrap();
+    let names: Vec<&str> = put.headers.keys().map(String::as_str).collect();
+    assert_eq!(names, ["content-length", "content-type", "x-amz-checksum-sha256"], "{put:?}");
+    let mut other = put.clone();
+    other.headers.insert("content-type".into(), "text/html".into());
+    let mut longer = put.clone();
+    longer.headers.insert("content-length".into(), "8".into());
+    for (why, put, body) in [("another type", other, "picture"), ("another length", longer, "pictures")] {
+        let answer = upload(&put, body);
+        assert!(answer.starts_with("HTTP/1.1 403"), "{why}: {answer}");
+    }
+    assert!(!store.exists(&at).await.unwrap());
+    let answer = upload(&put, "picture");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(store.get(&at, 10).await.unwrap().unwrap(), "picture");
+    assert_eq!(bucket.head("uploads/one").await.content_type(), Some("image/png"));
+    bucket.remove().await;
+}
+
+#[tokio::test]
+async fn keys_of_others_are_not_listed_and_take_no_place_of_ours() {
+    let bucket = Bucket::create("foreign").await;
+    let store = S3ObjectStore::open(S3Config { prefix: "mine/".into(), ..bucket.config() }).await.unwrap();
+    for name in ["a/1", "a/3", "b"] {
+        store.put(&key(name), "1".into()).await.unwrap();
+    }
+    for foreign in ["a/1", "mine/a/.1", "mine/a/two words", "mine/a/1~", "mine/a/2~", "mines", "other/a/2"] {
+        let put = bucket.client.put_object().bucket(&bucket.server.bucket).key(foreign);
+        put.body(Bytes::new().into()).send().await.unwrap();
+    }
+    assert_eq!(store.list("a/", None, 2).await.unwrap(), [key("a/1"), key("a/3")]);
+    assert_eq!(store.list("", Some(&key("a/1")), 2).await.unwrap(), [key("a/3"), key("b")]);
     bucket.remove().await;
 }
 

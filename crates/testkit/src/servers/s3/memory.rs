@@ -13,8 +13,9 @@ use s3s::{
     Body, S3, S3Request, S3Response, S3Result,
     checksum::ChecksumHasher,
     dto::{
-        DeleteObjectInput, DeleteObjectOutput, GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput,
-        PutObjectInput, PutObjectOutput, StreamingBlob, Timestamp,
+        self, DeleteObjectInput, DeleteObjectOutput, GetObjectInput, GetObjectOutput, HeadObjectInput,
+        HeadObjectOutput, ListObjectsV2Input, ListObjectsV2Output, PutObjectInput, PutObjectOutput, StreamingBlob,
+        Timestamp,
     },
     s3_error,
 };
@@ -107,6 +108,28 @@ impl S3 for MemoryStorage {
         self.check_bucket(&request.input.bucket)?;
         self.lock().remove(&request.input.key);
         Ok(S3Response::new(DeleteObjectOutput::default()))
+    }
+
+    async fn list_objects_v2(
+        &self,
+        request: S3Request<ListObjectsV2Input>,
+    ) -> S3Result<S3Response<ListObjectsV2Output>> {
+        let ListObjectsV2Input { bucket, prefix, start_after, continuation_token, max_keys, .. } = request.input;
+        self.check_bucket(&bucket)?;
+        let prefix = prefix.unwrap_or_default();
+        let after = continuation_token.or(start_after).unwrap_or_default();
+        let wanted = usize::try_from(max_keys.unwrap_or(1_000)).unwrap_or(0);
+        let mut keys: Vec<String> =
+            self.lock().keys().filter(|key| key.starts_with(&prefix) && **key > after).cloned().collect();
+        keys.sort_unstable();
+        let is_truncated = keys.len() > wanted;
+        keys.truncate(wanted);
+        Ok(S3Response::new(ListObjectsV2Output {
+            next_continuation_token: keys.last().filter(|_| is_truncated).cloned(),
+            is_truncated: Some(is_truncated),
+            contents: Some(keys.into_iter().map(|key| dto::Object { key: Some(key), ..Default::default() }).collect()),
+            ..ListObjectsV2Output::default()
+        }))
     }
 }
 

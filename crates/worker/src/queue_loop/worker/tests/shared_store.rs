@@ -30,4 +30,8 @@ impl ObjectStore for SharedStore {
     async fn delete(&self, key: &ObjectKey) -> Result<(), Fault> {
         self.0.delete(key).await
     }
+
+    async fn list(&self, prefix: &str, after: Option<&ObjectKey>, limit: usize) -> Result<Vec<ObjectKey>, Fault> {
+        self.0.list(prefix, after, limit).await
+    }
 }
