@@ -39,6 +39,7 @@ CASES = {"default": None} | {
 }
 # Settings that the chart sets itself, so values may not.
 OWN_SETTINGS = ["model.bundles", "telemetry.listen", "worker.grace_seconds"]
+OWN_SETTINGS += ["gateway.listen", "gateway.admin_listen", "gateway.tenants"]
 README_HEAD = """\
 # EchoGen's Helm chart
 

@@ -92,7 +92,8 @@ class MetricsList:
             if len(cells) > 2 and cells[1] in ("counter", "gauge", "histogram"):
                 self.kinds[name] = cells[1]
                 self.labels[name] = set(words[2])
-            elif len(cells) == 3 and words[1] and words[2]:
+            # Values alone; a label whose values are not known beforehand is described in words.
+            elif len(cells) == 3 and words[1] and re.fullmatch(r"`[^`]+`(, `[^`]+`)*", cells[2]):
                 self.values[name, words[1][0]] = set(words[2])
 
     def metric(self, series):

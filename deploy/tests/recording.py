@@ -22,6 +22,7 @@ BUCKETS = {
 }
 SECONDS = [0.01, 0.05, 0.25, 1, 5, 30]
 OPEN = {"scale": [str(number) for number in range(1, 6)], "version": ["0.1.0"], "bundle": ["mini"]}
+OPEN |= {"route": ["show_job", "submit_job"], "reason": ["rate-limited", "unavailable"]}
 OPEN |= {"network": ["transformer"], "digest": ["1f" * 32]}
 
 

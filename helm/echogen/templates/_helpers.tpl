@@ -178,6 +178,20 @@ echogen.toml: |
   {{- include "echogen.roleSettings" (dict "root" $ "role" $role) | nindent 2 }}
 {{- end }}
 {{- end }}
+{{- if .Values.gateway.enabled }}
+gateway.toml: |
+  {{- include "echogen.gatewaySettings" . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* The text of the gateway's echogen.toml. */}}
+{{- define "echogen.gatewaySettings" -}}
+{{- $host := ternary "[::]" "0.0.0.0" .Values.ipv6 -}}
+{{- $listen := dict "listen" (printf "%s:8080" $host) "tenants" "/etc/echogen-tenants/tenants.toml" -}}
+{{- if .Values.gateway.admin.enabled }}{{ $_ := set $listen "admin_listen" (printf "%s:8081" $host) }}{{ end -}}
+{{- $own := dict "gateway" $listen -}}
+{{- include "echogen.overwrite" (dict "into" $own "from" .Values.gateway.config) -}}
+{{- include "echogen.settings" (dict "root" . "own" $own) -}}
 {{- end }}
 
 {{/* Annotations that restart the pods when what they read at their start has changed. */}}
@@ -204,6 +218,23 @@ imagePullSecrets:
 {{- end }}
 securityContext:
   {{- toYaml .Values.podSecurityContext | nindent 2 }}
+{{- end }}
+
+{{/* Over zones and nodes where possible, or as `own` says: {root, component, own}. */}}
+{{- define "echogen.spread" -}}
+{{- if .own -}}
+{{ toYaml .own }}
+{{- else -}}
+{{- range $key := list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
+- maxSkew: 1
+  topologyKey: {{ $key }}
+  whenUnsatisfiable: ScheduleAnyway
+  labelSelector:
+    matchLabels:
+      {{- include "echogen.selector" $.root | nindent 6 }}
+      app.kubernetes.io/component: {{ $.component }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{/* Where and how a pod runs, from its values. */}}
@@ -327,13 +358,43 @@ securityContext:
     {{- end }}
 {{- end }}
 
-{{/* The init containers of a role's pod. A Job fills a shared volume; until then, verifying fails and is retried. */}}
+{{/* The file that says that a shared volume has this bundle's weights. */}}
+{{- define "echogen.weightsMark" -}}
+{{- $of := list .Values.config.model.bundle .Values.models.manifest (include "echogen.image" (dict "root" . "cuda" false)) -}}
+{{ include "echogen.weights" . }}/.complete-{{ toJson $of | sha256sum | trunc 8 }}
+{{- end }}
+
+{{/* A container that runs a shell in the folder of weights: {root, name, script, write}. */}}
+{{- define "echogen.markContainer" -}}
+- name: {{ .name }}
+  image: {{ include "echogen.image" (dict "root" .root "cuda" false) }}
+  imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+  command: [sh, -c, {{ .script | quote }}]
+  securityContext:
+    {{- toYaml .root.Values.securityContext | nindent 4 }}
+  resources:
+    requests: {cpu: 10m, memory: 16Mi}
+    limits: {memory: 64Mi}
+  volumeMounts:
+    - name: models
+      mountPath: {{ include "echogen.weights" .root }}
+      {{- if not .write }}
+      readOnly: true
+      {{- end }}
+{{- end }}
+
+{{/* The init containers of a role's pod. A Job fills a shared volume; until then they wait, and read nothing. */}}
 {{- define "echogen.initContainers" -}}
 {{- $models := .Values.models -}}
 {{- if and (eq $models.volume.type "emptyDir") $models.pull.enabled }}
 {{ include "echogen.modelsContainer" (dict "root" . "name" "pull" "command" "pull") }}
 {{- end }}
-{{- if and (ne $models.volume.type "image") (or $models.verify (and (eq $models.volume.type "claim") $models.pull.enabled)) }}
+{{- if and (eq $models.volume.type "claim") $models.pull.enabled }}
+{{- $mark := include "echogen.weightsMark" . }}
+{{- $script := printf "until [ -e %s ]; do sleep 5; done" $mark }}
+{{ include "echogen.markContainer" (dict "root" . "name" "wait" "script" $script "write" false) }}
+{{- end }}
+{{- if and (ne $models.volume.type "image") $models.verify }}
 {{ include "echogen.modelsContainer" (dict "root" . "name" "verify" "command" "verify") }}
 {{- end }}
 {{- end }}
@@ -342,6 +403,20 @@ securityContext:
 {{- define "echogen.matchers" -}}
 {{- with .Values.metrics.labels.namespace }}{{ printf "%s=%q," . $.Release.Namespace }}{{ end -}}
 {{- with .Values.metrics.labels.release }}{{ printf "%s=%q," . $.Release.Name }}{{ end -}}
+{{- end }}
+
+{{/* How many pods a stage needs: {root, stage, own}. deploy/tests/scaler.py simulates it. Queues count as processes report that
+consume: others keep the last value that they saw. No process of a role that sleeps reports seconds, but dispatchers its queues. */}}
+{{- define "echogen.podsWanted" -}}
+{{- $all := include "echogen.matchers" .root -}}
+{{- $m := printf "%sstage=%q" $all .stage -}}
+{{- $hand := printf "sum(clamp_max(echogen_tasks_in_progress{%s} / %v, 1)) or vector(0)" $m .own.tasksPerPod -}}
+{{- $fresh := "and on (instance) echogen_consuming{%s} == 1" -}}
+{{- $seconds := printf (printf "sum(max by (lane) (echogen_work_waiting_seconds{%%s} %s)) / %%v" $fresh) $m $m .own.secondsPerPod -}}
+{{- $eyes := printf "%sstage=\"dispatcher\"" $all -}}
+{{- $messages := printf (printf "sum(max by (lane) (echogen_queue_messages{%%s} %s)) / %%v" $fresh) $m $eyes .own.messagesPerPod -}}
+{{- $loading := printf "scalar(count(echogen_ready{%s} == 0) or vector(0))" $m -}}
+{{- printf "(%s) + clamp_min(%s or %s, %s)" $hand $seconds $messages $loading -}}
 {{- end }}
 
 {{/* The longest start of a role that may be scaled to zero, in seconds; 0 if none is. */}}
