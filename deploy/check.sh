@@ -3,8 +3,8 @@
 # repository's dependencies and workflows. With `--update`, writes the generated files first.
 #
 # Needs Python 3.11 and, on Debian, nothing else: tools are installed from PyPI into a virtual environment below target/;
-# promtool and a private Prometheus come from Debian's package, which is unpacked there and not installed. Elsewhere, set
-# PROMTOOL and PROMETHEUS to the paths of the two programs.
+# Prometheus and Alertmanager with their tools come from Debian's packages, which are unpacked there and not installed.
+# Elsewhere, set PROMTOOL, PROMETHEUS, AMTOOL and ALERTMANAGER to the paths of the four programs.
 set -eu
 cd "$(dirname "$0")/.."
 root="$PWD"
@@ -22,33 +22,50 @@ if ! cmp -s deploy/requirements.txt "$tools/installed.txt"; then
 fi
 
 # Unpacks Debian's package: installing it would start a service.
-unpack_prometheus() {
-    command -v apt-get >/dev/null || { echo "set PROMTOOL and PROMETHEUS: there is no apt-get to fetch Debian's package with" >&2; exit 2; }
-    rm -rf "$tools/prometheus" "$tools/download"
-    mkdir -p "$tools/download"
+unpack() {
+    command -v apt-get >/dev/null || { echo "set $2: there is no apt-get to fetch Debian's package $1 with" >&2; exit 2; }
+    rm -rf "$tools/download"
+    mkdir -p "$tools/download" "$tools/prometheus"
     cd "$tools/download"
-    if ! apt-get download -qq prometheus; then
+    if ! apt-get download -qq "$1"; then
         as_root=""
         [ "$(id -u)" -eq 0 ] || as_root="sudo"
         $as_root apt-get update -q
-        apt-get download -qq prometheus
+        apt-get download -qq "$1"
     fi
-    dpkg-deb --extract prometheus_*.deb "$tools/prometheus"
+    dpkg-deb --extract "$1"_*.deb "$tools/prometheus"
     cd "$root"
     rm -rf "$tools/download"
 }
 
-for name in promtool prometheus; do
-    variable="$(echo "$name" | tr '[:lower:]' '[:upper:]')"
-    eval "given=\${$variable:-}"
+# find_program VARIABLE PACKAGE PROGRAM: sets the variable to a program, unless it is set, and unpacks its package if need be.
+find_program() {
+    eval "given=\${$1:-}"
     # shellcheck disable=SC2154 # the line above sets it
-    [ -n "$given" ] || given="$(command -v "$name" || true)"
+    [ -n "$given" ] || given="$(command -v "$3" || true)"
     if [ -z "$given" ]; then
-        [ -x "$tools/prometheus/usr/bin/$name" ] || unpack_prometheus
-        given="$tools/prometheus/usr/bin/$name"
+        [ -x "$tools/prometheus/usr/bin/$3" ] || unpack "$2" "$1"
+        given="$tools/prometheus/usr/bin/$3"
     fi
-    export "$variable=$given"
-done
+    export "$1=$given"
+}
+
+find_program PROMTOOL prometheus promtool
+find_program PROMETHEUS prometheus prometheus
+find_program AMTOOL prometheus-alertmanager amtool
+find_program ALERTMANAGER prometheus-alertmanager prometheus-alertmanager
+# Debian's reads its templates from /usr/share only. It gets a view of the files in which the unpacked ones lie there.
+case "$ALERTMANAGER" in "$tools"/*)
+    flags="--mount"
+    [ "$(id -u)" -eq 0 ] || flags="$flags --map-root-user"
+    cat >"$tools/alertmanager" <<END
+#!/bin/sh
+exec unshare $flags sh -c 'mount --bind "\$0" /usr/share && exec "\$@"' "$tools/prometheus/usr/share" "$ALERTMANAGER" "\$@"
+END
+    chmod +x "$tools/alertmanager"
+    ALERTMANAGER="$tools/alertmanager"
+    ;;
+esac
 
 export PYTHONDONTWRITEBYTECODE=1
 if [ "${1:-}" = --update ]; then

@@ -6,7 +6,8 @@
 | file | from |
 |---|---|
 | grafana/dashboards/*.json | grafana/dashboards.py, stages.json |
-| helm/echogen/files/ | prometheus/rules/, grafana/dashboards/, stages.json |
+| prometheus/rules/ | prometheus/mixin/, by mixin.py |
+| helm/echogen/files/ | prometheus/mixin/, grafana/dashboards.py, stages.json |
 | helm/echogen/values.schema.json: settings, variables, roles | echogen.schema.json, stages.json |
 | helm/echogen/README.md | helm/echogen/values.yaml |
 | helm/snapshots/*.yaml | the chart, rendered with the values of helm/echogen/ci/ |
@@ -30,11 +31,15 @@ CHART = ROOT / "helm/echogen"
 sys.path.insert(0, str(ROOT / "deploy/grafana"))
 import dashboards  # noqa: E402 -- it lies beside its product
 
+sys.path.insert(0, str(ROOT / "deploy"))
+import mixin  # noqa: E402
+
 CASES = {"default": None} | {
     path.name.removesuffix("-values.yaml"): path for path in sorted((CHART / "ci").glob("*-values.yaml"))
 }
 # Settings that the chart sets itself, so values may not.
 OWN_SETTINGS = ["model.bundles", "telemetry.listen", "worker.grace_seconds"]
+OWN_SETTINGS += ["gateway.listen", "gateway.admin_listen", "gateway.tenants"]
 README_HEAD = """\
 # EchoGen's Helm chart
 
@@ -145,12 +150,42 @@ def values_schema(text):
     schema["properties"]["roles"]["properties"] = {
         role["name"]: {"$ref": "#/definitions/role"} for role in stages()["roles"]
     }
+    # Dispatchers report the queues by which all roles are scaled, and send callbacks.
+    first = stages()["roles"][0]["name"]
+    awake = {"autoscaling": {"properties": {"min": {"minimum": 1}}}}
+    schema["properties"]["roles"]["properties"][first] = {"allOf": [{"$ref": "#/definitions/role"}], "properties": awake}
+    schema["properties"]["secret"]["properties"]["from"]["propertyNames"] = {"enum": secrets()}
+    schema["properties"]["metrics"]["properties"]["rules"]["properties"] |= rules_schema()
     schema["definitions"]["variable"] = {
         "$comment": "Generated from deploy/echogen.schema.json: no variable of EchoGen's prefix that is not a setting.",
         "pattern": "^[A-Z_][A-Z0-9_]*$",
         "anyOf": [{"not": {"pattern": "^ECHOGEN_"}}, {"enum": variables()}],
     }
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def rules_schema():
+    """The values of the rules: those of the mixin, and no others."""
+    values = mixin.read(mixin.VALUES)
+    number = {"type": "number", "exclusiveMinimum": 0}
+    duration = {"type": "string", "pattern": "^[0-9]+[smhd]$"}
+    share = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
+    lane = {
+        "availability": share,
+        "latency": share,
+        "latency_seconds": {"enum": mixin.bounds()},
+        "page": {"type": "boolean"},
+    }
+    lane = {"type": "object", "additionalProperties": False, "properties": lane}
+    thresholds = {name: duration if isinstance(each, str) else number for name, each in values["thresholds"].items()}
+    return {
+        "thresholds": {"type": "object", "additionalProperties": False, "properties": thresholds},
+        "objectives": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {name: lane for name in values["objectives"]},
+        },
+    }
 
 
 def rows(text):
@@ -226,9 +261,14 @@ def products():
     made = {}
     for name, text in dashboards.written().items():
         made[ROOT / "deploy/grafana/dashboards" / name] = text
+    # In the chart, the names of these labels are values.
+    for name, text in dashboards.written("<namespace>", "<release>").items():
         made[CHART / "files/dashboards" / name] = text
-    for rules in sorted((ROOT / "deploy/prometheus/rules").glob("*.yaml")):
-        made[CHART / "files/rules" / rules.name] = rules.read_text(encoding="utf-8")
+    for name, text in mixin.rules(mixin.read(mixin.VALUES)).items():
+        made[ROOT / "deploy/prometheus/rules" / name] = text
+    for name, text in mixin.sources().items():
+        made[CHART / "files/mixin/rules" / name] = text
+    made[CHART / "files/mixin/values.yaml"] = mixin.VALUES.read_text(encoding="utf-8")
     made[CHART / "files/stages.json"] = (ROOT / "deploy/stages.json").read_text(encoding="utf-8")
     yield from made.items()
     schema = CHART / "values.schema.json"

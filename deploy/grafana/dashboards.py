@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from panels import choice, dashboard, heat, lines, number, panel, quantiles, red_above, red_below, target, typed
+from panels import INSTALLATION, choice, dashboard, heat, lines, number, panel, quantiles, red_above, red_below, target, typed
 
 FOLDER = Path(__file__).resolve().parent / "dashboards"
 LIST = json.loads((FOLDER.parents[1] / "stages.json").read_text(encoding="utf-8"))
@@ -43,13 +43,13 @@ def overview():
                 thresholds=red_above(600, 1800),
                 help_text="Seconds until the waiting work is done with the current number of processes.",
             ),
-            number("Dead letters", "sum(max by (stage, lane) (echogen_dead_letter_messages))", thresholds=red_above(1)),
+            number("Dead letters", f"sum(max by ({INSTALLATION}, stage, lane) (echogen_dead_letter_messages))", thresholds=red_above(1)),
             number("Canary", "max(echogen_canary_seconds)", unit="s", thresholds=red_above(30, 60)),
             number("Processes ready", f'sum(echogen_ready{{stage=~"{every}"}})', thresholds=red_below(len(MAIN_STAGES))),
             lines("Jobs by outcome", target(jobs, "{{outcome}}"), unit="ops", stacked=True, min=0),
             lines(
                 "Backlog",
-                target("stage_lane:echogen_drain_seconds", "{{stage}} {{lane}}"),
+                target("max by (stage, lane) (stage_lane:echogen_drain_seconds)", "{{stage}} {{lane}}"),
                 unit="s",
                 min=0,
                 help_text="Seconds until the waiting work is done with the current number of processes.",
@@ -62,7 +62,7 @@ def overview():
             ),
             lines(
                 "Waiting messages",
-                target("stage_lane:echogen_queue_messages:max", "{{stage}} {{lane}}"),
+                target("sum by (stage, lane) (stage_lane:echogen_queue_messages:max)", "{{stage}} {{lane}}"),
                 min=0,
             ),
             lines(
@@ -111,6 +111,31 @@ def overview():
                 min=0,
                 width=8,
             ),
+            lines(
+                "Requests to the gateway",
+                target("sum by (class) (rate(echogen_http_requests_total[$__rate_interval]))", "{{class}}"),
+                unit="ops",
+                stacked=True,
+                min=0,
+                width=6,
+            ),
+            lines(
+                "Duration of requests, p99",
+                *quantiles("echogen_http_request_seconds", ["route"], legend="{{route}}", shares=(0.99,)),
+                unit="s",
+                min=0,
+                width=6,
+                help_text="Sending a job may wait for its end; uploads wait for the client.",
+            ),
+            lines(
+                "Refused requests",
+                target("sum by (reason) (rate(echogen_http_refusals_total[$__rate_interval]))", "{{reason}}"),
+                unit="ops",
+                stacked=True,
+                min=0,
+                width=6,
+            ),
+            lines("Open streams", target("echogen_http_streams", "{{instance}}"), min=0, width=6),
             panel(
                 "table",
                 "Versions",
@@ -163,14 +188,14 @@ def stage():
             heat("Distribution of the queue wait time", "echogen_queue_wait_seconds", here, unit="s"),
             lines(
                 "Waiting messages",
-                target(f"stage_lane:echogen_queue_messages:max{here}", "{{lane}}"),
+                target(f"sum by (lane) (stage_lane:echogen_queue_messages:max{here})", "{{lane}}"),
                 min=0,
                 width=8,
             ),
             lines(
                 "Backlog",
-                target(f"stage_lane:echogen_drain_seconds{here}", "{{lane}}, with all processes"),
-                target(f"stage_lane:echogen_work_waiting_seconds:max{here}", "{{lane}}, with one process"),
+                target(f"max by (lane) (stage_lane:echogen_drain_seconds{here})", "{{lane}}, with all processes"),
+                target(f"max by (lane) (stage_lane:echogen_work_waiting_seconds:max{here})", "{{lane}}, with one process"),
                 unit="s",
                 min=0,
                 width=8,
@@ -195,7 +220,7 @@ def stage():
                 "Retries and dead letters",
                 target(ended("retried"), "retried"),
                 target(ended("dead_lettered"), "parked"),
-                target(f"sum(max by (lane) (echogen_dead_letter_messages{here}))", "dead letters"),
+                target(f"sum(max by ({INSTALLATION}, lane) (echogen_dead_letter_messages{here}))", "dead letters"),
                 min=0,
                 width=8,
             ),
@@ -387,10 +412,83 @@ def cost():
     )
 
 
-def written():
-    """The files' names and texts."""
-    made = [overview(), stage(), sampler(), cost()]
-    return {f"{each['uid']}.json": json.dumps(each, indent=1, ensure_ascii=False) + "\n" for each in made}
+def objectives():
+    took = "echogen_job_seconds"
+    errors = "lane_slo:echogen_errors:ratio_rate"
+    budget = "on (<namespace>, <release>, lane, slo) lane_slo:echogen_error_budget:ratio"
+    return dashboard(
+        "objectives",
+        "Objectives",
+        "What was promised to the jobs of each lane, and how much of the error budget of 30 days is left.",
+        [
+            number(
+                "Least budget left",
+                "min(lane_slo:echogen_error_budget_left:ratio > -Inf)",
+                unit="percentunit",
+                width=6,
+                thresholds=red_below(0),
+                help_text="Of all lanes and objectives. Below 0, more jobs broke the objective than may.",
+            ),
+            number("Completed within an hour", f'sum(increase({took}_count{{outcome="completed"}}[1h]))', width=6, decimals=0),
+            number(
+                "Interactive job, p95",
+                f'histogram_quantile(0.95, sum by (le) (rate({took}_bucket{{lane="interactive", outcome="completed"}}[1h])))',
+                unit="s",
+                width=6,
+            ),
+            number(
+                "Fastest burn within an hour",
+                f"max({errors}1h / {budget})",
+                width=6,
+                decimals=1,
+                thresholds=red_above(1, 14.4),
+                help_text="1 uses up the budget in 30 days; 14.4 pages.",
+            ),
+            lines(
+                "Error budget left",
+                target("min by (lane, slo) (lane_slo:echogen_error_budget_left:ratio)", "{{lane}} {{slo}}"),
+                unit="percentunit",
+                max=1,
+            ),
+            lines(
+                "Burn rate, one hour",
+                target(f"max by (lane, slo) ({errors}1h / {budget})", "{{lane}} {{slo}}"),
+                min=0,
+                help_text="How many times faster than planned the error budget is used.",
+            ),
+            lines(
+                "Job duration, p50",
+                *quantiles(took, ["lane"], '{outcome="completed"}', legend="{{lane}}", shares=(0.5,)),
+                unit="s",
+                min=0,
+                width=8,
+                help_text="From the first publication to the result.",
+            ),
+            lines(
+                "Job duration, p95",
+                *quantiles(took, ["lane"], '{outcome="completed"}', legend="{{lane}}", shares=(0.95,)),
+                unit="s",
+                min=0,
+                width=8,
+            ),
+            lines(
+                "Jobs by lane and outcome",
+                target(f"sum by (lane, outcome) (rate({took}_count[$__rate_interval]))", "{{lane}} {{outcome}}"),
+                unit="ops",
+                stacked=True,
+                min=0,
+                width=8,
+            ),
+            heat("Distribution of the duration of completed jobs", took, '{outcome="completed"}', unit="s", width=24),
+        ],
+    )
+
+
+def written(namespace="namespace", release="release"):
+    """The files' names and texts; the two labels tell installations apart."""
+    made = [overview(), objectives(), stage(), sampler(), cost()]
+    texts = {f"{each['uid']}.json": json.dumps(each, indent=1, ensure_ascii=False) + "\n" for each in made}
+    return {name: text.replace("<namespace>", namespace).replace("<release>", release) for name, text in texts.items()}
 
 
 def main():

@@ -1,17 +1,28 @@
 """The parts of dashboards: queries, panels, variables, and the layout."""
 
+import re
+
+# Labels by which one installation differs from another; `dashboards.written` fills in their names.
+INSTALLATION = "<namespace>, <release>"
+HERE = '<namespace>=~"$namespace",<release>=~"$release"'
 SOURCE = {"type": "prometheus", "uid": "${source}"}
 WIDTH = 24
 
 
 def target(expression, legend="", instant=False, heat=False):
     """A query; `legend` is the template of its series' names."""
-    made = {"datasource": SOURCE, "editorMode": "code", "expr": expression, "legendFormat": legend, "range": not instant}
+    made = {"datasource": SOURCE, "editorMode": "code", "expr": of_installation(expression), "legendFormat": legend, "range": not instant}
     if instant:
         made["instant"] = True
     if heat:
         made["format"] = "heatmap"
     return made
+
+
+def of_installation(expression):
+    """The query with the chosen installation in each of its selectors."""
+    series = r"((?:[a-z_]+:)?echogen_[a-z0-9_]+(?::[a-z0-9_]+)?)(?:\{([^{}]*)\})?"
+    return re.sub(series, lambda found: f"{found[1]}{{{','.join(filter(None, [HERE, found[2]]))}}}", expression)
 
 
 def panel(kind, title, targets, unit="short", width=12, height=8, help_text="", **options):
@@ -100,6 +111,30 @@ def source_variable():
     return {"name": "source", "label": "Source", "type": "datasource", "query": "prometheus", "current": {}, "hide": 0}
 
 
+def installation_variables():
+    """Which installation is shown: the first by default. Empty, if the series have no such labels, which matches these."""
+    asked = {
+        "namespace": "label_values(echogen_build_info, <namespace>)",
+        "release": 'label_values(echogen_build_info{<namespace>=~"$namespace"}, <release>)',
+    }
+    return [
+        {
+            "name": name,
+            "label": name.capitalize(),
+            "type": "query",
+            "datasource": SOURCE,
+            "definition": query,
+            "query": {"query": query, "refId": name},
+            "refresh": 2,
+            "sort": 1,
+            "multi": True,
+            "includeAll": False,
+            "current": {},
+        }
+        for name, query in asked.items()
+    ]
+
+
 def choice(name, label, values):
     """A variable with fixed values."""
     options = [{"text": value, "value": value, "selected": place == 0} for place, value in enumerate(values)]
@@ -133,7 +168,7 @@ def dashboard(name, title, description, panels, variables=()):
         "schemaVersion": 41,
         "time": {"from": "now-3h", "to": "now"},
         "links": [others],
-        "templating": {"list": [source_variable(), *variables]},
+        "templating": {"list": [source_variable(), *installation_variables(), *variables]},
         "annotations": {"list": []},
         "panels": place(panels),
         "version": 1,

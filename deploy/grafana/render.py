@@ -51,7 +51,9 @@ def variables(board, server, given):
     """Grafana's variables: what is given, else what the dashboard begins with."""
     found = {"__rate_interval": f"{max(60, server.step * 4)}s"}
     for each in board["templating"]["list"]:
-        found[each["name"]] = given.get(each["name"], each["current"].get("value", ""))
+        # An installation that is not chosen is all of them.
+        first = ".*" if each["type"] == "query" else each["current"].get("value", "")
+        found[each["name"]] = given.get(each["name"], first)
     return found
 
 
@@ -146,7 +148,7 @@ def draw(board, server, known):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--prometheus", default="http://127.0.0.1:9090", metavar="URL")
-    parser.add_argument("--dashboard", default="overview", choices=["overview", "stage", "sampler", "cost"])
+    parser.add_argument("--dashboard", default="overview", choices=["overview", "objectives", "stage", "sampler", "cost"])
     parser.add_argument("--minutes", type=int, default=60, help="how far back")
     parser.add_argument("--end", type=float, help="until when, in seconds since 1970; otherwise now")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a variable, such as stage=encoder")

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from functools import cache
@@ -34,6 +35,12 @@ def tool(name):
     path = os.environ.get(name.upper())
     assert path, f"{name.upper()} is not set; start the checks with deploy/check.sh"
     return path
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def in_venv(name):
@@ -85,7 +92,8 @@ class MetricsList:
             if len(cells) > 2 and cells[1] in ("counter", "gauge", "histogram"):
                 self.kinds[name] = cells[1]
                 self.labels[name] = set(words[2])
-            elif len(cells) == 3 and words[1] and words[2]:
+            # Values alone; a label whose values are not known beforehand is described in words.
+            elif len(cells) == 3 and words[1] and re.fullmatch(r"`[^`]+`(, `[^`]+`)*", cells[2]):
                 self.values[name, words[1][0]] = set(words[2])
 
     def metric(self, series):

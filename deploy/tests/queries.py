@@ -1,15 +1,20 @@
 """Queries in PromQL, compared with the closed list of metrics."""
 
 import re
+from functools import cache
 
 import promql_parser as promql
 from common import DEPLOY, load, metrics_list
 
 # Labels that Prometheus adds to each series when it scrapes a process.
-TARGET_LABELS = {"instance", "job", "namespace", "pod"}
+TARGET_LABELS = {"instance", "job", "namespace", "release", "pod", "node"}
+# Labels by which one installation differs from another.
+INSTALLATION = {"namespace", "release"}
 # Values for Grafana's own variables and ours.
 VARIABLES = {
     "$__rate_interval": "5m",
+    "$namespace": "pictures",
+    "$release": "echogen",
     "$stage": "sampler",
     "$sampler_price": "2.50",
     "$other_price": "0.10",
@@ -23,10 +28,27 @@ def filled_in(expression):
     return expression
 
 
+@cache
+def all_rules():
+    """Every rule of every file."""
+    files = sorted((DEPLOY / "prometheus/rules").glob("*.yaml"))
+    return [rule for path in files for group in load(path)["groups"] for rule in group["rules"]]
+
+
+@cache
 def recorded():
-    """The recording rules: name to expression."""
-    groups = load(DEPLOY / "prometheus/rules/recording.yaml")["groups"]
-    return {rule["record"]: rule["expr"] for group in groups for rule in group["rules"]}
+    """The recording rules: name to expression; of those with one name, the first."""
+    found = {}
+    for rule in all_rules():
+        if "record" in rule:
+            found.setdefault(rule["record"], rule["expr"])
+    return found
+
+
+@cache
+def written_labels(name):
+    """The labels that the rules of this name write themselves."""
+    return set().union(*(rule.get("labels", {}) for rule in all_rules() if rule.get("record") == name))
 
 
 def nodes(tree):
@@ -52,8 +74,8 @@ def labels_of(series):
                 labels, known = labels_of(node.name)
                 values |= known
                 found |= labels
-        kept = set(series.split(":")[0].split("_"))
-        return found & kept, values
+        kept = set(series.split(":")[0].split("_")) | INSTALLATION
+        return found & kept | written_labels(series), values
     metric, extra = metrics_list().metric(series)
     known = {label: values for (name, label), values in metrics_list().values.items() if name == metric}
     return metrics_list().labels[metric] | extra | TARGET_LABELS, known

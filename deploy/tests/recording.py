@@ -18,9 +18,11 @@ STEP = 30
 BUCKETS = {
     "echogen_batch_size": [1, 2, 4, 8, 16, 32],
     "echogen_queue_wait_seconds": [0.1, 1, 5, 15, 60, 300],
+    "echogen_job_seconds": [5, 60, 600, 86400],
 }
 SECONDS = [0.01, 0.05, 0.25, 1, 5, 30]
 OPEN = {"scale": [str(number) for number in range(1, 6)], "version": ["0.1.0"], "bundle": ["mini"]}
+OPEN |= {"route": ["show_job", "submit_job"], "reason": ["rate-limited", "unavailable"]}
 OPEN |= {"network": ["transformer"], "digest": ["1f" * 32]}
 
 
@@ -45,12 +47,12 @@ def series():
             if {"lane", "stage"} <= values.keys() and values["stage"] != "dispatcher" and values["lane"] != "all":
                 continue
             for instance in instances(name, values):
-                yield name, kind, values | {"instance": instance, "job": "echogen"}
+                yield name, kind, values | {"instance": instance, "job": "echogen", "namespace": "pictures", "release": "echogen"}
 
 
 def pace(labels):
     """Events per minute; failures are rarer."""
-    bad = {"failed", "expired", "cancelled", "retried", "dead_lettered", "requeued", "error", "transient", "permanent"}
+    bad = {"failed", "expired", "cancelled", "retried", "dead_lettered", "requeued", "parked", "error", "transient", "permanent"}
     bad |= {"late", "unsent"}
     return 0.05 if bad & set(labels.values()) else 6.0
 
@@ -111,9 +113,9 @@ def prometheus(folder):
 def replay(folder, now):
     """Writes the series of the recording rules."""
     span = ["--start", now - HOURS * 3600, "--end", now, "--eval-interval", f"{STEP}s", "--output-dir", folder / "data"]
-    rules = DEPLOY / "prometheus/rules/recording.yaml"
+    rules = [DEPLOY / "prometheus/rules" / name for name in ("recording.yaml", "objectives.yaml")]
     with started(folder) as address:
-        run(tool("promtool"), "tsdb", "create-blocks-from", "rules", *span, "--url", address, rules)
+        run(tool("promtool"), "tsdb", "create-blocks-from", "rules", *span, "--url", address, *rules)
 
 
 @contextmanager

@@ -8,11 +8,13 @@ from functools import cache
 import generate
 import jsonschema
 import kubernetes_validate
+import mixin
 import pytest
 import yaml
 from common import CHART, DEPLOY, PORT, ROLES, load, program_commands, program_variables, settings_schema
 from helm_python.chart import Chart, lint
-from queries import check
+import promql_parser as promql
+from queries import check, nodes
 
 CASES = sorted(generate.CASES)
 KUBERNETES = ["1.28", "1.37"]
@@ -49,6 +51,11 @@ def containers(spec):
     return spec.get("initContainers", []) + spec["containers"]
 
 
+def ours(spec):
+    """The containers that run the program; others are the installer's, or a line of shell."""
+    return [each for each in containers(spec) if "echogen" in each["image"] and "command" not in each]
+
+
 def pod_of(case, component):
     found = [spec for owner, meta, spec in pods(case) if meta["labels"]["app.kubernetes.io/component"] == component]
     assert len(found) == 1
@@ -70,6 +77,7 @@ def test_every_kind_is_there_when_everything_is_on():
     kinds = {each["kind"] for each in objects("full")}
     wanted = {"Deployment", "ConfigMap", "ServiceAccount", "Service", "ServiceMonitor", "PrometheusRule", "ScaledObject"}
     wanted |= {"PodDisruptionBudget", "NetworkPolicy", "PersistentVolumeClaim", "Job", "Pod"}
+    wanted |= {"Ingress", "HTTPRoute", "HorizontalPodAutoscaler"}
     assert kinds == wanted
     assert {each["kind"] for each in objects("minimal")} == {"Deployment", "ConfigMap", "Secret", "Service", "Pod"}
 
@@ -114,13 +122,25 @@ WRONG = {
     "a peer that is none": {"networkPolicy": {"serversTo": [{"cidr": "10.0.0.0/8"}]}},
     "a Secret without the broker": {"secret": {"create": True, "values": {"ECHOGEN_CACHE_URL": "redis://redis"}}},
     "a Secret with an unknown key": {"secret": {"values": {"ECHOGEN_AMQP_URL": "amqp://rabbitmq"}}},
+    "dispatchers that sleep": {"roles": {"dispatcher": {"autoscaling": {"min": 0}}}},
+    "more pods at least than at most": {"autoscaling": {"enabled": True}, "roles": {"encoder": {"autoscaling": {"min": 9}}}},
+    "a label by which pods are selected": {"roles": {"sampler": {"podLabels": {"app.kubernetes.io/component": "mine"}}}},
+    "such a label of all": {"commonLabels": {"app.kubernetes.io/name": "mine"}},
+    "a Secret's key for a setting": {"secret": {"from": {"ECHOGEN_STORE_URL": {"name": "a", "key": "b"}}}},
+    "a Secret's key without a name": {"secret": {"from": {"ECHOGEN_BROKER_URL": {"key": "b"}}}},
+    "an extra variable of no setting": {"canary": {"extraEnv": [{"name": "ECHOGEN_MAX_BATCH", "value": "3"}]}},
+    "a volume without a name": {"roles": {"sampler": {"extraVolumes": [{"emptyDir": {}}]}}},
+    "a latency that is no bound": {"metrics": {"rules": {"objectives": {"bulk": {"latency_seconds": 61}}}}},
+    "an unknown threshold": {"metrics": {"rules": {"thresholds": {"backlog": 61}}}},
+    "a promise of everything": {"metrics": {"rules": {"objectives": {"bulk": {"availability": 1}}}}},
+    "an authority of nothing": {"authorities": {"configMap": "a", "servers": ["prometheus"]}},
     "a runbook without an address": {"metrics": {"rules": {"runbookUrl": "docs/operations.md"}}},
 }
 
 
 @pytest.mark.parametrize("given", WRONG.values(), ids=WRONG)
 def test_wrong_values_are_rejected(given):
-    with Chart.load(CHART) as chart, pytest.raises(Exception, match="(?i)values|schema|secret.values"):
+    with Chart.load(CHART) as chart, pytest.raises(Exception, match="(?i)values|schema|secret.values|above its max"):
         chart.render(given, name="echogen", namespace="pictures")
 
 
@@ -143,8 +163,10 @@ def test_selectors_select(case):
     for monitor in of_kind(case, "ServiceMonitor"):
         wanted = monitor["spec"]["selector"]["matchLabels"]
         found = [each for each in of_kind(case, "Service") if wanted.items() <= each["metadata"]["labels"].items()]
-        assert len(found) == len(of_kind(case, "Service"))
-        assert monitor["spec"]["endpoints"][0]["port"] == found[0]["spec"]["ports"][0]["name"]
+        # Of the gateway's two one is for administrators alone, and leads to the same pods.
+        assert len(found) == len([each for each in of_kind(case, "Service") if not each["metadata"]["name"].endswith("-admin")])
+        for each in found:
+            assert monitor["spec"]["endpoints"][0]["port"] in {port["name"] for port in each["spec"]["ports"]}
         assert found[0]["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "echogen"
 
 
@@ -154,7 +176,7 @@ def test_pods_have_few_rights(case):
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert spec["automountServiceAccountToken"] is False
-        for container in containers(spec):
+        for container in [each for each in containers(spec) if "echogen" in each["image"]]:
             rights = container["securityContext"]
             assert rights["readOnlyRootFilesystem"] and not rights["allowPrivilegeEscalation"], owner["metadata"]["name"]
             assert rights["capabilities"] == {"drop": ["ALL"]}
@@ -166,11 +188,14 @@ def test_pods_have_few_rights(case):
 def test_containers_run_what_the_program_can(case):
     for _, _, spec in pods(case):
         mounts = {volume["name"] for volume in spec["volumes"]}
-        for container in containers(spec):
+        for container in ours(spec):
             assert container["args"][0] in program_commands()
             own = {name for name in variables(container) if name.startswith(("ECHOGEN_", "HF_", "OTEL_"))}
             assert own <= program_variables()
             assert {mount["name"] for mount in container["volumeMounts"]} <= mounts
+
+
+AUTHORITY = "/etc/echogen-authorities/ca.crt"
 
 
 def files(case):
@@ -196,6 +221,8 @@ def overwritten(table, other):
 def test_settings_are_files_that_the_program_reads(case):
     given = overwritten(load(CHART / "values.yaml")["config"], values(case).get("config", {}))
     given["telemetry"]["listen"] = f"0.0.0.0:{PORT}"
+    if values(case).get("authorities"):
+        given = overwritten(given, {name: {"certificates": AUTHORITY} for name in ("broker", "cache", "store")})
     assert files(case)["echogen.toml"] == given
     for role, own in values(case).get("roles", {}).items():
         if own.get("enabled", True):
@@ -214,7 +241,7 @@ def test_every_pod_reads_the_file_and_none_finds_other_variables(case):
         volume = next(volume for volume in spec["volumes"] if volume["name"] == "settings")
         (held,) = [each for each in of_kind(case, "ConfigMap") if each["metadata"]["name"] == volume["configMap"]["name"]]
         assert volume["configMap"]["items"][0]["key"] in held["data"]
-        for container in containers(spec):
+        for container in ours(spec):
             assert variables(container)["ECHOGEN_CONFIG"] == "/etc/echogen/echogen.toml"
             mount = next(mount for mount in container["volumeMounts"] if mount["name"] == "settings")
             assert mount["mountPath"] == "/etc/echogen" and mount["readOnly"]
@@ -258,6 +285,8 @@ def test_the_page_and_the_schema_of_the_configuration_have_the_same_variables():
 def test_what_pods_refer_to_is_there(case):
     claims = {each["metadata"]["name"] for each in of_kind(case, "PersistentVolumeClaim")}
     maps = {each["metadata"]["name"] for each in of_kind(case, "ConfigMap")}
+    # Made by others: RabbitMQ's operator, and whoever runs the servers.
+    foreign = {each["name"] for each in values(case).get("secret", {}).get("from", {}).values()}
     secrets = {each["metadata"]["name"] for each in of_kind(case, "Secret")} | {values(case).get("secret", {}).get("name")}
     accounts = {each["metadata"]["name"] for each in of_kind(case, "ServiceAccount")} | {"default"}
     for _, _, spec in pods(case):
@@ -265,6 +294,12 @@ def test_what_pods_refer_to_is_there(case):
         for volume in spec["volumes"]:
             assert volume.get("persistentVolumeClaim", {}).get("claimName") in claims | {None}
             assert volume.get("configMap", {}).get("name") in maps | {None}
+            authority = values(case).get("authorities", {}).get("secret")
+            tenants = values(case).get("gateway", {}).get("tenants", {}).get("secret")
+            assert volume.get("secret", {}).get("secretName") in {None, authority, tenants}
+        for variable in [each for container in containers(spec) for each in container.get("env", [])]:
+            asked = variable.get("valueFrom", {}).get("secretKeyRef", {}).get("name")
+            assert asked in secrets | foreign | {None, "echogen"}
         for source in [source for container in containers(spec) for source in container.get("envFrom", [])]:
             assert source.get("configMapRef", {}).get("name") in maps | {None}
             # Without a name, the Secret is one that the installer makes, called like the release.
@@ -312,15 +347,20 @@ def test_a_gpu_comes_with_the_image_that_can_use_it():
 
 def test_weights_are_pulled_and_verified_where_they_are_read():
     job = pod_of("full", "models")
-    assert [container["args"][:2] for container in containers(job)] == [["models", "pull"], ["models", "verify"]]
-    (secret,) = [each for each in containers(job)[0]["env"] if "valueFrom" in each]
+    assert [container["args"][:2] for container in ours(job)] == [["models", "pull"], ["models", "verify"]]
+    (secret,) = [each for each in containers(job)[0]["env"] if "secretKeyRef" in each.get("valueFrom", {})]
     assert secret["name"] == secret["valueFrom"]["secretKeyRef"]["key"] in program_variables()
     sampler = pod_of("full", "sampler")
-    assert [container["args"] for container in sampler["initContainers"]] == [["models", "verify", "echogen-2b"]]
+    wait, *verify = sampler["initContainers"]
+    assert [container["args"] for container in verify] == [["models", "verify", "echogen-2b"]]
+    # Pods wait for the mark that the Job sets last, and read no weights meanwhile.
+    mark = job["containers"][0]["command"][2].removeprefix("touch ")
+    assert mark.startswith("/opt/echogen/bundles/echogen-2b/.complete-") and f"[ -e {mark} ]" in wait["command"][2]
+    assert wait["volumeMounts"] == [{"name": "models", "mountPath": "/opt/echogen/bundles/echogen-2b", "readOnly": True}]
     own = pod_of("own-bundle", "sampler")
     assert [container["args"][1] for container in own["initContainers"]] == ["pull", "verify"]
     for spec, bundle in ((job, "echogen-2b"), (sampler, "echogen-2b"), (own, "mine")):
-        for container in containers(spec):
+        for container in ours(spec):
             assert f"/opt/echogen/bundles/{bundle}" in [mount["mountPath"] for mount in container["volumeMounts"]]
     assert "initContainers" not in pod_of("default", "sampler")
 
@@ -332,21 +372,22 @@ def test_roles_are_scaled_by_the_work_that_waits():
     for role, (stage, *_) in ROLES.items():
         spec = scaled[f"pictures-{role}"]
         assert "replicas" not in deployments[f"pictures-{role}"]["spec"], "a fixed number would conflict with KEDA"
-        by_work, *by_length = spec["triggers"]
-        check(by_work["metadata"]["query"])
-        assert f'stage="{stage}"' in by_work["metadata"]["query"]
-        (by_length,) = by_length
-        check(by_length["metadata"]["query"])
-        assert f'echogen_queue_messages{{stage="{stage}"' in by_length["metadata"]["query"], "the sum of all partitions"
+        (trigger,) = spec["triggers"]
+        check(trigger["metadata"]["query"])
+        for metric in ("work_waiting_seconds", "queue_messages", "tasks_in_progress", "ready"):
+            assert f'echogen_{metric}{{namespace="pictures",release="echogen",stage="{stage}"}}' in trigger["metadata"]["query"]
     assert not of_kind("default", "ScaledObject")
 
 
 def test_rules_and_dashboards_are_the_ones_of_deploy():
     rules = {each["metadata"]["name"]: each["spec"] for each in of_kind("full", "PrometheusRule")}
-    for name in ("recording", "alerts"):
-        text = (DEPLOY / f"prometheus/rules/{name}.yaml").read_text(encoding="utf-8")
-        text = text.replace("runbook: docs/operations.md", "runbook_url: https://wiki.example.org/echogen")
-        assert rules[f"pictures-{name}"] == yaml.safe_load(text)
+    given = mixin.read(mixin.VALUES)
+    given |= {"selector": 'namespace="pictures",release="echogen",', "runbook_url": "https://wiki.example.org/echogen"}
+    # The samplers of this case are scaled to zero, and take half an hour to come back.
+    given["thresholds"] |= {"stuck_for": "35m", "not_ready_for": "35m", "canary_slow_seconds": 1860, "backlog_seconds": 3600}
+    given["objectives"]["interactive"]["latency_seconds"] = 30
+    for name, text in mixin.rules(given).items():
+        assert rules[f"pictures-{name.removesuffix('.yaml')}"] == yaml.safe_load(text)
     for group in rules["pictures-alerts"]["groups"]:
         for rule in group["rules"]:
             assert rule["annotations"]["runbook_url"].startswith("https://wiki.example.org/echogen#")
@@ -355,13 +396,151 @@ def test_rules_and_dashboards_are_the_ones_of_deploy():
         assert json.loads(boards["data"][path.name]) == json.loads(path.read_text(encoding="utf-8"))
 
 
+def test_every_query_of_a_release_selects_that_release():
+    queries = [each["metadata"]["query"] for scaled in of_kind("full", "ScaledObject") for each in scaled["spec"]["triggers"]]
+    for rules in of_kind("full", "PrometheusRule"):
+        queries += [rule["expr"] for group in rules["spec"]["groups"] for rule in group["rules"]]
+    assert len(queries) > 80
+    for query in queries:
+        for node in nodes(promql.parse(query)):
+            if isinstance(node, promql.VectorSelector):
+                wanted = {matcher.name: matcher.value for matcher in node.matchers.matchers}
+                assert (wanted["namespace"], wanted["release"]) == ("pictures", "echogen"), query
+    (monitor,) = of_kind("full", "ServiceMonitor")
+    written = {each["targetLabel"] for each in monitor["spec"]["endpoints"][0]["relabelings"]}
+    assert written == {"namespace", "release", "pod", "node"}
+
+
+def test_the_labels_of_installations_can_have_other_names():
+    labels = {"namespace": "kubernetes_namespace", "release": ""}
+    metrics = {"labels": labels} | {name: {"enabled": True} for name in ("rules", "dashboards", "serviceMonitor")}
+    given = {"metrics": metrics, "autoscaling": {"enabled": True}}
+    with Chart.load(CHART) as chart:
+        texts = chart.render(given, name="echogen", namespace="pictures")
+    queries = "".join(texts[f"echogen/templates/{name}.yaml"] for name in ("prometheusrule", "scaledobjects"))
+    assert 'kubernetes_namespace="pictures"' in queries and "release=" not in queries and "<" not in queries.replace("< 0.5", "")
+    assert "by (kubernetes_namespace, stage)" in queries
+    boards = texts["echogen/templates/dashboards.yaml"]
+    assert 'kubernetes_namespace=~' in boards and 'no_release=~' in boards and "<namespace>" not in boards
+
+
+def egress(objects, ending=""):
+    """The rules of a policy, each as its networks and ports."""
+    (policy,) = [each for each in objects if each["kind"] == "NetworkPolicy" and each["metadata"]["name"].endswith(ending)]
+    found = []
+    for rule in policy["spec"]["egress"]:
+        networks = [peer["ipBlock"]["cidr"] for peer in rule.get("to", []) if "ipBlock" in peer]
+        found.append((networks, [each["port"] for each in rule.get("ports", [])], rule))
+    return policy, found
+
+
+def given_objects(given):
+    with Chart.load(CHART) as chart:
+        texts = chart.render(given, name="echogen", namespace="pictures")
+    found = [each for name, text in texts.items() if name.endswith(".yaml") for each in yaml.load_all(text, yaml.CSafeLoader)]
+    return [each for each in found if each]
+
+
 def test_addresses_of_clients_are_reached_on_the_internet_only():
-    policy = next(each for each in of_kind("default", "NetworkPolicy") if each["metadata"]["name"].endswith("-internet"))
-    rule = policy["spec"]["egress"][0]
-    assert "169.254.0.0/16" in rule["to"][0]["ipBlock"]["except"] and rule["ports"] == [{"port": 443}]
+    policy, ((networks, ports, rule),) = egress(objects("default"), "-internet")
+    four, six = (peer["ipBlock"] for peer in rule["to"])
+    assert networks == ["0.0.0.0/0", "::/0"] and ports == [443]
+    assert "169.254.0.0/16" in four["except"] and "fc00::/7" in six["except"]
+    # Kubernetes refuses exceptions that are not in their block.
+    assert not any(":" in each for each in four["except"]) and all(":" in each for each in six["except"])
     assert policy["spec"]["podSelector"]["matchExpressions"][0]["values"] == ["dispatcher", "models"]
-    own = next(each for each in of_kind("own-bundle", "NetworkPolicy") if each["metadata"]["name"].endswith("-internet"))
+    own, _ = egress(objects("own-bundle"), "-internet")
     assert set(own["spec"]["podSelector"]["matchExpressions"][0]["values"]) == set(ROLES)
+
+
+def test_networks_that_the_settings_allow_are_reached():
+    _, (_, (networks, ports, _)) = egress(objects("full"), "-internet")
+    assert networks == ["10.1.0.0/16"] and ports == [443, 8443]
+    given = {"config": {"callbacks": {"allowed_networks": ["10.2.0.0/16"]}}, "networkPolicy": {"internetPorts": [443, 8443]}}
+    _, ((_, internet, _), (networks, ports, _)) = egress(given_objects(given), "-internet")
+    assert internet == [443, 8443] and networks == ["10.2.0.0/16"] and not ports
+
+
+def test_dns_is_reached_on_nodes_and_on_openshift():
+    _, ((networks, ports, rule), *_) = egress(of_kind("default", "NetworkPolicy")[:1])
+    assert {53, 5353} == set(ports) and networks == ["169.254.20.10/32"]
+    assert {"namespaceSelector": {}} in rule["to"]
+
+
+def test_a_cloud_role_is_reached_although_servers_are_named():
+    _, (_, (servers, _, _), (agent, ports, _), (anywhere, sts, rule)) = egress(of_kind("full", "NetworkPolicy")[:1])
+    assert servers == ["192.0.2.0/24"]
+    assert agent == ["169.254.170.23/32", "fd00:ec2::23/128"] and ports == [80]
+    assert not anywhere and sts == [443] and "to" not in rule
+    assert len(egress(of_kind("default", "NetworkPolicy")[:1])[1]) == 2
+
+
+def test_a_cluster_without_ipv4_is_listened_on():
+    for each in given_objects({"ipv6": True}):
+        if each["kind"] == "ConfigMap":
+            for text in each["data"].values():
+                assert tomllib.loads(text)["telemetry"]["listen"] == f"[::]:{PORT}"
+
+
+def test_the_secret_of_the_operator_of_rabbitmq_can_be_used():
+    for role in ROLES:
+        container = pod_of("full", role)["containers"][0]
+        found = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in container["env"] if each["name"].endswith("_URL")}
+        assert found["ECHOGEN_BROKER_URL"] == {"name": "rabbitmq-default-user", "key": "connection_string"}
+        assert found["ECHOGEN_CACHE_URL"] == {"name": "cache", "key": "url"}
+        # All may be there, so the release's own Secret is not needed.
+        assert container["envFrom"] == [{"secretRef": {"name": "echogen-servers", "optional": True}}]
+    assert pod_of("default", "sampler")["containers"][0]["envFrom"] == [{"secretRef": {"name": "echogen"}}]
+
+
+@pytest.mark.parametrize("component", [*ROLES, "canary", "test", "models"])
+def test_a_private_authority_is_mounted_where_the_settings_say(component):
+    spec = pod_of("full", component)
+    (volume,) = [each for each in spec["volumes"] if each["name"] == "authorities"]
+    assert volume["secret"]["secretName"] == "data-authority"
+    for container in ours(spec):
+        (mount,) = [each for each in container["volumeMounts"] if each["name"] == "authorities"]
+        assert f"{mount['mountPath']}/{volume['secret']['items'][0]['path']}" == AUTHORITY
+    assert settings_of("full", spec)["broker"]["certificates"] == AUTHORITY
+
+
+def test_pods_are_restarted_when_a_secret_is_said_to_have_changed():
+    for owner, meta, _ in pods("full"):
+        if owner["kind"] == "Deployment":
+            assert meta["annotations"]["checksum/secret"] == "2026-03-01"
+
+
+def test_pods_take_what_an_installer_adds():
+    sampler = pod_of("full", "sampler")
+    assert sampler["runtimeClassName"] == "nvidia" and sampler["containers"][1]["name"] == "exporter"
+    assert {"name": "cache", "mountPath": "/cache"} in sampler["containers"][0]["volumeMounts"]
+    assert any(each["name"] == "cache" for each in sampler["volumes"])
+    node = {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}
+    assert node in sampler["containers"][0]["env"] and node in pod_of("full", "canary")["containers"][0]["env"]
+    assert pod_of("full", "canary")["nodeSelector"] == pod_of("full", "models")["nodeSelector"] == {"pool": "small"}
+    assert pod_of("full", "test")["tolerations"][0]["key"] == "nvidia.com/gpu"
+    job = pod_of("full", "models")
+    assert job["runtimeClassName"] == "gvisor"
+    assert all({"name": "mirror", "mountPath": "/mirror"} in container["volumeMounts"] for container in ours(job))
+    (more,) = [each for each in of_kind("full", "ConfigMap") if each["metadata"]["name"] == "echogen-more"]
+    assert more["data"] == {"namespace": "pictures"}
+
+
+def test_a_canary_lets_what_is_scaled_to_zero_sleep():
+    def arguments(given):
+        (canary,) = [each for each in given_objects(given) if each["metadata"]["name"] == "echogen-canary" and "spec" in each
+                     and each["kind"] == "Deployment"]
+        return canary["spec"]["template"]["spec"]["containers"][0]["args"]
+
+    assert arguments({}) == ["canary", "--every", "60", "--limit", "120"]
+    asleep = {"autoscaling": {"enabled": True}, "roles": {"sampler": {"autoscaling": {"min": 0}}}}
+    # Every six hours, and it waits as long as a sampler may take to start.
+    assert arguments(asleep) == ["canary", "--every", "21600", "--limit", "1920"]
+    rules = given_objects(asleep | {"metrics": {"rules": {"enabled": True}}})
+    found = {rule["alert"]: rule for each in rules if each["kind"] == "PrometheusRule" for group in each["spec"]["groups"]
+             for rule in group["rules"] if "alert" in rule}
+    assert found["EchogenStageStuck"]["for"] == "35m" and "> 1860" in found["EchogenCanarySlow"]["expr"]
+    assert found["EchogenNotReady"]["for"] == "35m"
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -7,9 +7,10 @@ import urllib.request
 from itertools import combinations
 
 import dashboards
+import promql_parser as promql
 import pytest
 from common import DEPLOY, load
-from queries import VARIABLES, charted_labels, check, filled_in
+from queries import INSTALLATION, VARIABLES, charted_labels, check, filled_in, nodes
 from recording import prometheus
 
 FOLDER = DEPLOY / "grafana/dashboards"
@@ -18,8 +19,8 @@ PANELS = [(board, panel) for board, text in BOARDS.items() for panel in text["pa
 NAMES = [f"{board}: {panel['title']}" for board, panel in PANELS]
 
 
-def test_there_are_four():
-    assert set(BOARDS) == {"echogen-overview", "echogen-stage", "echogen-sampler", "echogen-cost"}
+def test_there_are_five():
+    assert set(BOARDS) == {"echogen-objectives", "echogen-overview", "echogen-stage", "echogen-sampler", "echogen-cost"}
     assert {f"{name}.json" for name in BOARDS} == set(dashboards.written())
 
 
@@ -48,11 +49,24 @@ def test_a_board_is_well_formed(board):
     assert used <= defined, f"variables {used - defined} are not defined"
 
 
+@pytest.mark.parametrize(("board", "panel"), PANELS, ids=NAMES)
+def test_a_panel_shows_the_chosen_installations(board, panel):
+    for target in panel["targets"]:
+        for node in nodes(promql.parse(filled_in(target["expr"]))):
+            if isinstance(node, promql.VectorSelector):
+                chosen = {matcher.name: matcher.value for matcher in node.matchers.matchers}
+                assert INSTALLATION <= set(chosen), target["expr"]
+    for variable in BOARDS[board]["templating"]["list"]:
+        if variable["name"] in INSTALLATION:
+            assert variable["query"]["query"].startswith("label_values(") and not variable["includeAll"]
+
+
 def test_queries_are_tested_with_values_that_the_variables_have():
     for text in BOARDS.values():
         for variable in text["templating"]["list"]:
             value = VARIABLES.get("$" + variable["name"])
-            assert variable["name"] == "source" or value in [option["value"] for option in variable["options"]]
+            fixed = [option["value"] for option in variable["options"]] if variable["type"] in ("custom", "textbox") else [value]
+            assert variable["name"] == "source" or value and value in fixed
 
 
 def test_grafana_finds_its_source_and_the_dashboards():

@@ -190,3 +190,12 @@ def test_volumes_and_files_that_are_mounted_are_there():
     identities = compose["configs"]["s3-identities"]["content"]
     filled = re.sub(r"\$\{\w+:\?\}", "x", identities)
     assert json.loads(filled)["identities"][0]["credentials"] == [{"accessKey": "x", "secretKey": "x"}]
+
+
+@pytest.mark.parametrize(("lists", "succeeds"), [("", False), ("  echogen   size:0", True), ("  echogen2", False)])
+def test_the_set_up_of_the_bucket_fails_if_there_is_no_bucket(lists, succeeds, tmp_path):
+    (weed := tmp_path / "weed").write_text(f"#!/bin/sh\nread -r line\ncase $line in *list) echo '{lists}';; esac\n", encoding="utf-8")
+    weed.chmod(0o755)
+    service = load(COMPOSE)["services"]["s3-setup"]
+    done = subprocess.run([*service["entrypoint"], *service["command"]], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=False)
+    assert (done.returncode == 0) == succeeds

@@ -10,7 +10,7 @@ from common import CHART, DEPLOY, PORT, ROLES, STAGES, load, metrics_list, progr
 from queries import recorded, stages_of
 
 # Programs that are installed beside the roles.
-OTHERS = {"canary", "models", "test"}
+OTHERS = {"canary", "gateway", "models", "test"}
 
 
 def documents(case, kind):
@@ -30,7 +30,7 @@ def test_every_stage_runs_in_one_role():
 
 def test_the_compose_files_have_every_role():
     ours = {name for name, service in load(DEPLOY / "compose.yaml")["services"].items() if "build" in service}
-    assert ours == {*ROLES, "canary", "models", "echogen"}
+    assert ours == {*ROLES, "canary", "gateway", "models", "echogen"}
     awaited = load(DEPLOY / "compose.yaml")["services"]["canary"]["depends_on"]
     assert set(awaited) == set(ROLES)
     assert set(load(DEPLOY / "compose.gpu.yaml")["services"]) <= set(ROLES)
@@ -41,9 +41,9 @@ def test_the_chart_has_every_role():
     schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
     assert set(schema["properties"]["roles"]["properties"]) == set(ROLES)
     for kind, others in {
-        "Deployment": {"canary"},
-        "Service": {"canary"},
-        "PodDisruptionBudget": set(),
+        "Deployment": {"canary", "gateway"},
+        "Service": {"canary", "gateway", "gateway-admin"},
+        "PodDisruptionBudget": {"gateway"},
         "ScaledObject": set(),
     }.items():
         found = {component(each["metadata"]["labels"]) for each in documents("full", kind)}
@@ -70,7 +70,7 @@ def test_prometheus_scrapes_every_role():
     jobs = {job["job_name"]: job for job in load(DEPLOY / "prometheus/prometheus.yaml")["scrape_configs"]}
     found = jobs["echogen"]["dns_sd_configs"][0]
     assert found["port"] == PORT
-    assert set(found["names"]) == {*ROLES, "canary"}
+    assert set(found["names"]) == {*ROLES, "canary", "gateway"}
 
 
 def test_the_metrics_have_every_stage():

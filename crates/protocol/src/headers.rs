@@ -15,6 +15,8 @@ pub struct TaskHeaders {
     pub failures: u32,
     /// When the task was first published.
     pub first_seen: Option<Timestamp>,
+    /// When the first task of its job was first published; absent in that task, where it is [`Self::first_seen`].
+    pub accepted: Option<Timestamp>,
     /// The last failure, in one line.
     pub last_error: Option<String>,
     /// The trace, and the span of the sender.
@@ -68,6 +70,7 @@ fn is_short(text: &str) -> bool {
 
 const FAILURES: &str = "echogen-failures";
 const FIRST_SEEN: &str = "echogen-first-seen";
+const ACCEPTED: &str = "echogen-accepted";
 const LAST_ERROR: &str = "echogen-last-error";
 const JOB: &str = "echogen-job";
 const TRACEPARENT: &str = "traceparent";
@@ -98,9 +101,10 @@ impl TaskHeaders {
     }
 
     /// The names of all headers.
-    pub const NAMES: [&'static str; 13] = [
+    pub const NAMES: [&'static str; 14] = [
         FAILURES,
         FIRST_SEEN,
+        ACCEPTED,
         LAST_ERROR,
         TRACEPARENT,
         JOB,
@@ -121,6 +125,7 @@ impl TaskHeaders {
         Self {
             failures: number(FAILURES),
             first_seen: map.get(FIRST_SEEN).and_then(|text| text.parse().ok()),
+            accepted: map.get(ACCEPTED).and_then(|text| text.parse().ok()),
             last_error: line(LAST_ERROR),
             traceparent: map.get(TRACEPARENT).and_then(|text| text.parse().ok()),
             job: map.get(JOB).filter(|id| validate::id(id).is_ok()).cloned(),
@@ -141,6 +146,7 @@ impl TaskHeaders {
         let entries = [
             (FAILURES, count(self.failures)),
             (FIRST_SEEN, self.first_seen.map(|time| time.to_string())),
+            (ACCEPTED, self.accepted.map(|time| time.to_string())),
             (LAST_ERROR, self.last_error.clone()),
             (TRACEPARENT, self.traceparent.map(|trace| trace.to_string())),
             (JOB, self.job.clone()),
@@ -166,6 +172,7 @@ mod tests {
         let headers = TaskHeaders {
             failures: 3,
             first_seen: Some(Timestamp::UNIX_EPOCH),
+            accepted: Some(Timestamp::UNIX_EPOCH),
             last_error: Some("store is full".to_owned()),
             traceparent: Some(TraceContext::new(1, 2)),
             job: Some("one".to_owned()),
@@ -195,7 +202,8 @@ mod tests {
 
     #[test]
     fn unreadable_headers_count_as_absent() {
-        let unreadable = [(FAILURES, "many"), (FIRST_SEEN, "?"), (TRACEPARENT, "00-1-2-01"), (REDELIVERIES, "-1")];
+        let unreadable =
+            [(FAILURES, "many"), (FIRST_SEEN, "?"), (ACCEPTED, ""), (TRACEPARENT, "00-1-2-01"), (REDELIVERIES, "-1")];
         let map = unreadable.map(|(name, text)| (name.to_owned(), text.to_owned())).into();
         assert_eq!(TaskHeaders::from_map(&map), TaskHeaders::default());
     }

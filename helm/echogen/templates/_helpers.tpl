@@ -20,6 +20,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
+{{/* The labels of pods: {root, component, own}. Without the versions: an upgrade that changes nothing else restarts no pod. */}}
+{{- define "echogen.podLabels" -}}
+{{ include "echogen.selector" .root }}
+app.kubernetes.io/component: {{ .component }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- with .own }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
 {{- define "echogen.secretName" -}}
 {{- .Values.secret.name | default (include "echogen.fullname" .) -}}
 {{- end }}
@@ -42,7 +54,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* The claim with the weights. */}}
 {{- define "echogen.claimName" -}}
-{{- .Values.models.volume.existingClaim | default (printf "%s-models" (include "echogen.fullname" .)) -}}
+{{- $volume := .Values.models.volume -}}
+{{- $own := printf "%s-models" (include "echogen.fullname" .) -}}
+{{- /* A claim's class and mode cannot be changed, so another class or mode is another claim. */ -}}
+{{- $of := printf "%s %s" $volume.storageClass $volume.accessMode -}}
+{{- if ne $of " ReadWriteMany" }}{{ $own = printf "%s-%s" $own ($of | sha256sum | trunc 8) }}{{ end -}}
+{{- $volume.existingClaim | default $own -}}
 {{- end }}
 
 {{/* The folder of the bundle's weights: beside its manifest, as the program expects. */}}
@@ -86,7 +103,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* The text of echogen.toml: {root, own}; `own` has the settings of a role. */}}
 {{- define "echogen.settings" -}}
 {{- $settings := deepCopy .root.Values.config -}}
-{{- range list .own (dict "telemetry" (dict "listen" "0.0.0.0:9464")) -}}
+{{- $authorities := dict -}}
+{{- if or .root.Values.authorities.configMap .root.Values.authorities.secret -}}
+{{- range $server := .root.Values.authorities.servers -}}
+{{- $_ := set $authorities $server (dict "certificates" (include "echogen.authorityFile" $.root)) -}}
+{{- end -}}
+{{- end -}}
+{{- $listen := ternary "[::]:9464" "0.0.0.0:9464" .root.Values.ipv6 -}}
+{{- range list $authorities .own (dict "telemetry" (dict "listen" $listen)) -}}
 {{- include "echogen.overwrite" (dict "into" $settings "from" .) -}}
 {{- end -}}
 {{- include "echogen.toml" (dict "table" $settings "path" list) -}}
@@ -103,27 +127,81 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- include "echogen.settings" (dict "root" .root "own" $own) -}}
 {{- end }}
 
-{{/* The environment of a container that reads the settings: {root, env}. */}}
+{{/* Variables whose values are in other Secrets, by key. */}}
+{{- define "echogen.secretVariables" -}}
+{{- range $name, $from := .Values.secret.from }}
+- name: {{ $name }}
+  valueFrom:
+    secretKeyRef: {name: {{ $from.name }}, key: {{ $from.key }}}
+{{- end }}
+{{- end }}
+
+{{/* Where the authorities of servers are. */}}
+{{- define "echogen.authorityFile" -}}
+/etc/echogen-authorities/{{ .Values.authorities.key }}
+{{- end }}
+
+{{/* The environment of a container that reads the settings: {root, env, extra}. */}}
 {{- define "echogen.environment" -}}
 {{- $variables := dict "ECHOGEN_CONFIG" "/etc/echogen/echogen.toml" -}}
 {{- range list .root.Values.env .env -}}
 {{- include "echogen.overwrite" (dict "into" $variables "from" .) -}}
 {{- end -}}
+{{- $from := .root.Values.secret.from }}
 envFrom:
   - secretRef:
       name: {{ include "echogen.secretName" .root }}
+      {{- if hasKey $from "ECHOGEN_BROKER_URL" }}
+      # All that is needed may be in the Secrets below.
+      optional: true
+      {{- end }}
 env:
   {{- range $name, $value := $variables }}
   - name: {{ $name }}
     value: {{ ternary $value (toJson $value) (kindIs "string" $value) | quote }}
   {{- end }}
+  {{- with include "echogen.secretVariables" .root | trim }}
+  {{- . | nindent 2 }}
+  {{- end }}
+  {{- with .extra }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+
+{{/* The files of settings, by their name. */}}
+{{- define "echogen.files" -}}
+echogen.toml: |
+  {{- include "echogen.settings" (dict "root" . "own" dict) | nindent 2 }}
+{{- range $name, $role := .Values.roles }}
+{{- if $role.enabled }}
+{{ $name }}.toml: |
+  {{- include "echogen.roleSettings" (dict "root" $ "role" $role) | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- if .Values.gateway.enabled }}
+gateway.toml: |
+  {{- include "echogen.gatewaySettings" . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* The text of the gateway's echogen.toml. */}}
+{{- define "echogen.gatewaySettings" -}}
+{{- $host := ternary "[::]" "0.0.0.0" .Values.ipv6 -}}
+{{- $listen := dict "listen" (printf "%s:8080" $host) "tenants" "/etc/echogen-tenants/tenants.toml" -}}
+{{- if .Values.gateway.admin.enabled }}{{ $_ := set $listen "admin_listen" (printf "%s:8081" $host) }}{{ end -}}
+{{- $own := dict "gateway" $listen -}}
+{{- include "echogen.overwrite" (dict "into" $own "from" .Values.gateway.config) -}}
+{{- include "echogen.settings" (dict "root" . "own" $own) -}}
 {{- end }}
 
 {{/* Annotations that restart the pods when what they read at their start has changed. */}}
 {{- define "echogen.checksums" -}}
-checksum/config: {{ include (print .Template.BasePath "/configmap.yaml") . | sha256sum }}
+{{- /* Of the content alone: labels name the chart's version, which restarts nothing. */}}
+checksum/config: {{ printf "%s %s" (include "echogen.files" .) .Values.models.manifest | sha256sum }}
 {{- if .Values.secret.create }}
-checksum/secret: {{ include (print .Template.BasePath "/secret.yaml") . | sha256sum }}
+checksum/secret: {{ toJson .Values.secret.values | sha256sum }}
+{{- else if .Values.secret.checksum }}
+checksum/secret: {{ .Values.secret.checksum | quote }}
 {{- end }}
 {{- end }}
 
@@ -142,6 +220,38 @@ securityContext:
   {{- toYaml .Values.podSecurityContext | nindent 2 }}
 {{- end }}
 
+{{/* Over zones and nodes where possible, or as `own` says: {root, component, own}. */}}
+{{- define "echogen.spread" -}}
+{{- if .own -}}
+{{ toYaml .own }}
+{{- else -}}
+{{- range $key := list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
+- maxSkew: 1
+  topologyKey: {{ $key }}
+  whenUnsatisfiable: ScheduleAnyway
+  labelSelector:
+    matchLabels:
+      {{- include "echogen.selector" $.root | nindent 6 }}
+      app.kubernetes.io/component: {{ $.component }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Where and how a pod runs, from its values. */}}
+{{- define "echogen.scheduling" -}}
+{{- range $name := list "priorityClassName" "runtimeClassName" "schedulerName" }}
+{{- with get $ $name }}
+{{ $name }}: {{ . }}
+{{- end }}
+{{- end }}
+{{- range $name := list "nodeSelector" "tolerations" "affinity" "hostAliases" }}
+{{- with get $ $name }}
+{{ $name }}:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* The mounts of every container. */}}
 {{- define "echogen.settingsMounts" -}}
 - name: tmp
@@ -149,6 +259,11 @@ securityContext:
 - name: settings
   mountPath: /etc/echogen
   readOnly: true
+{{- if or .Values.authorities.configMap .Values.authorities.secret }}
+- name: authorities
+  mountPath: /etc/echogen-authorities
+  readOnly: true
+{{- end }}
 {{- end }}
 
 {{/* The volumes of every pod: {root, key, size}: the file's key in the ConfigMap, the size of the temporary folder. */}}
@@ -159,6 +274,18 @@ securityContext:
   configMap:
     name: {{ include "echogen.fullname" .root }}
     items: [{key: {{ .key }}, path: echogen.toml}]
+{{- $authorities := .root.Values.authorities }}
+{{- if $authorities.configMap }}
+- name: authorities
+  configMap:
+    name: {{ $authorities.configMap }}
+    items: [{key: {{ $authorities.key }}, path: {{ $authorities.key }}}]
+{{- else if $authorities.secret }}
+- name: authorities
+  secret:
+    secretName: {{ $authorities.secret }}
+    items: [{key: {{ $authorities.key }}, path: {{ $authorities.key }}}]
+{{- end }}
 {{- end }}
 
 {{/* The mounts of a container that reads the bundle: {root, write}. */}}
@@ -216,6 +343,9 @@ securityContext:
           key: ECHOGEN_MODEL_HUB_TOKEN
           optional: true
     {{- end }}
+    {{- with $root.Values.models.pull.extraEnv }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
   securityContext:
     {{- toYaml $root.Values.securityContext | nindent 4 }}
   resources:
@@ -223,17 +353,122 @@ securityContext:
   volumeMounts:
     # Verifying writes, too: checksums that are not published are recorded the first time.
     {{- include "echogen.mounts" (dict "root" $root "write" true) | nindent 4 }}
+    {{- with $root.Values.models.pull.extraVolumeMounts }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
 {{- end }}
 
-{{/* The init containers of a role's pod. A Job fills a shared volume; until then, verifying fails and is retried. */}}
+{{/* The file that says that a shared volume has this bundle's weights. */}}
+{{- define "echogen.weightsMark" -}}
+{{- $of := list .Values.config.model.bundle .Values.models.manifest (include "echogen.image" (dict "root" . "cuda" false)) -}}
+{{ include "echogen.weights" . }}/.complete-{{ toJson $of | sha256sum | trunc 8 }}
+{{- end }}
+
+{{/* A container that runs a shell in the folder of weights: {root, name, script, write}. */}}
+{{- define "echogen.markContainer" -}}
+- name: {{ .name }}
+  image: {{ include "echogen.image" (dict "root" .root "cuda" false) }}
+  imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+  command: [sh, -c, {{ .script | quote }}]
+  securityContext:
+    {{- toYaml .root.Values.securityContext | nindent 4 }}
+  resources:
+    requests: {cpu: 10m, memory: 16Mi}
+    limits: {memory: 64Mi}
+  volumeMounts:
+    - name: models
+      mountPath: {{ include "echogen.weights" .root }}
+      {{- if not .write }}
+      readOnly: true
+      {{- end }}
+{{- end }}
+
+{{/* The init containers of a role's pod. A Job fills a shared volume; until then they wait, and read nothing. */}}
 {{- define "echogen.initContainers" -}}
 {{- $models := .Values.models -}}
 {{- if and (eq $models.volume.type "emptyDir") $models.pull.enabled }}
 {{ include "echogen.modelsContainer" (dict "root" . "name" "pull" "command" "pull") }}
 {{- end }}
-{{- if and (ne $models.volume.type "image") (or $models.verify (and (eq $models.volume.type "claim") $models.pull.enabled)) }}
+{{- if and (eq $models.volume.type "claim") $models.pull.enabled }}
+{{- $mark := include "echogen.weightsMark" . }}
+{{- $script := printf "until [ -e %s ]; do sleep 5; done" $mark }}
+{{ include "echogen.markContainer" (dict "root" . "name" "wait" "script" $script "write" false) }}
+{{- end }}
+{{- if and (ne $models.volume.type "image") $models.verify }}
 {{ include "echogen.modelsContainer" (dict "root" . "name" "verify" "command" "verify") }}
 {{- end }}
+{{- end }}
+
+{{/* Matchers that select this installation's series, each followed by a comma. */}}
+{{- define "echogen.matchers" -}}
+{{- with .Values.metrics.labels.namespace }}{{ printf "%s=%q," . $.Release.Namespace }}{{ end -}}
+{{- with .Values.metrics.labels.release }}{{ printf "%s=%q," . $.Release.Name }}{{ end -}}
+{{- end }}
+
+{{/* How many pods a stage needs: {root, stage, own}. deploy/tests/scaler.py simulates it. Queues count as processes report that
+consume: others keep the last value that they saw. No process of a role that sleeps reports seconds, but dispatchers its queues. */}}
+{{- define "echogen.podsWanted" -}}
+{{- $all := include "echogen.matchers" .root -}}
+{{- $m := printf "%sstage=%q" $all .stage -}}
+{{- $hand := printf "sum(clamp_max(echogen_tasks_in_progress{%s} / %v, 1)) or vector(0)" $m .own.tasksPerPod -}}
+{{- $fresh := "and on (instance) echogen_consuming{%s} == 1" -}}
+{{- $seconds := printf (printf "sum(max by (lane) (echogen_work_waiting_seconds{%%s} %s)) / %%v" $fresh) $m $m .own.secondsPerPod -}}
+{{- $eyes := printf "%sstage=\"dispatcher\"" $all -}}
+{{- $messages := printf (printf "sum(max by (lane) (echogen_queue_messages{%%s} %s)) / %%v" $fresh) $m $eyes .own.messagesPerPod -}}
+{{- $loading := printf "scalar(count(echogen_ready{%s} == 0) or vector(0))" $m -}}
+{{- printf "(%s) + clamp_min(%s or %s, %s)" $hand $seconds $messages $loading -}}
+{{- end }}
+
+{{/* The longest start of a role that may be scaled to zero, in seconds; 0 if none is. */}}
+{{- define "echogen.coldStart" -}}
+{{- $longest := 0 -}}
+{{- range $role := .Values.roles -}}
+{{- if and $.Values.autoscaling.enabled $role.enabled (eq (int $role.autoscaling.min) 0) -}}
+{{- $longest = max $longest (int $role.startupSeconds) -}}
+{{- end -}}
+{{- end -}}
+{{- $longest -}}
+{{- end }}
+
+{{/* A file of rules, filled in as deploy/mixin.py does: {root, file}. */}}
+{{- define "echogen.rules" -}}
+{{- $root := .root -}}
+{{- $given := $root.Values.metrics.rules -}}
+{{- $values := $root.Files.Get "files/mixin/values.yaml" | fromYaml -}}
+{{- $thresholds := $values.thresholds -}}
+{{- /* While a role starts from zero, tasks wait and nothing is wrong. */ -}}
+{{- $cold := int (include "echogen.coldStart" $root) -}}
+{{- if $cold -}}
+{{- range $name := list "stuck_for" "not_ready_for" -}}
+{{- $_ := set $thresholds $name (printf "%dm" (add (div $cold 60) 5)) -}}
+{{- end -}}
+{{- $_ := set $thresholds "canary_slow_seconds" (add $cold (int $thresholds.canary_slow_seconds)) -}}
+{{- end -}}
+{{- include "echogen.overwrite" (dict "into" $thresholds "from" $given.thresholds) -}}
+{{- $objectives := $values.objectives -}}
+{{- include "echogen.overwrite" (dict "into" $objectives "from" $given.objectives) -}}
+{{- $labels := compact (list $root.Values.metrics.labels.namespace $root.Values.metrics.labels.release) -}}
+{{- $text := $root.Files.Get (printf "files/mixin/rules/%s.yaml" .file) -}}
+{{- $text = $text | replace "<installation>, " (ternary "" (printf "%s, " (join ", " $labels)) (empty $labels)) -}}
+{{- $text = $text | replace "<installation>" (join ", " $labels) -}}
+{{- $text = $text | replace "<process>" (join ", " $values.process) -}}
+{{- $text = $text | replace "<selector>" (include "echogen.matchers" $root) -}}
+{{- $paging := list -}}
+{{- range $lane, $promised := $objectives -}}
+{{- if $promised.page }}{{ $paging = append $paging $lane }}{{ end -}}
+{{- range $name := list "availability" "latency" "latency_seconds" -}}
+{{- $text = $text | replace (printf "<%s_%s>" $name $lane) (toString (get $promised $name)) -}}
+{{- end -}}
+{{- end -}}
+{{- $text = $text | replace "<all_lanes>" (keys $objectives | sortAlpha | join "|") -}}
+{{- $text = $text | replace "<paging_lanes>" (join "|" $paging | default "none") -}}
+{{- range $name, $value := $thresholds -}}
+{{- $text = $text | replace (printf "<%s>" $name) (toString $value) -}}
+{{- end -}}
+{{- with $given.runbookUrl -}}
+{{- $text = $text | replace "runbook: docs/operations.md" (printf "runbook_url: %s" .) -}}
+{{- end -}}
+{{- replace "{}" "" $text -}}
 {{- end }}
 
 {{/* The stage that a role is named after and scaled by, from the list of stages: {root, role}. */}}

@@ -30,6 +30,24 @@ closed_label! {
 }
 
 closed_label! {
+    /// What became of a job, as the service's objectives count it.
+    JobOutcome {
+        /// It has its images.
+        Completed = "completed",
+        /// It failed for what its client sent.
+        Refused = "refused",
+        /// It failed by a fault of the installation.
+        Failed = "failed",
+        /// Its deadline passed.
+        Expired = "expired",
+        /// It was cancelled.
+        Cancelled = "cancelled",
+        /// A task of it became a dead letter, so it has not ended; if it is sent again, its end is recorded as well.
+        Parked = "parked",
+    }
+}
+
+closed_label! {
     /// The outcome of a task.
     TaskEnd {
         /// Its work is done.

@@ -12,14 +12,14 @@ use prometheus::{
 };
 
 use super::labels::{
-    CacheAnswer, GateAnswer, JobEnd, NoticeEnd, NoticeName, PreviewEnd, StoreAnswer, StoreCall, TaskEnd,
+    CacheAnswer, GateAnswer, JobEnd, JobOutcome, NoticeEnd, NoticeName, PreviewEnd, StoreAnswer, StoreCall, TaskEnd,
 };
 use super::{
     ALL_LANES, BATCH_SIZE, BATCHES, BATCHES_ALIVE, BUILD_INFO, CACHE_REQUESTS, CANARY_RUNS, CANARY_TIME, CONFLICTS,
     CONSUMING, DEAD_LETTER_MESSAGES, DEVICE_FAULTS, FLIGHT_WAITS, GATE_CHECKS, HTTP_REFUSALS, HTTP_REQUESTS,
-    HTTP_STREAMS, HTTP_TIME, IN_PROGRESS, JOBS, KV_CACHE, Kind, LIMITS_UNREAD, Label, MODEL_INFO, Metric, NOTICES,
-    PREVIEWS, QUEUE_MESSAGES, QUEUE_WAIT, READY, SCALE_TIME, SINCE_PROGRESS, STORE_REQUESTS, STORE_TIME, TASK, TASKS,
-    TURN_WAIT, WORK_WAITING, closed, object_kind,
+    HTTP_STREAMS, HTTP_TIME, IN_PROGRESS, JOB_TIME, JOBS, KV_CACHE, Kind, LIMITS_UNREAD, Label, MODEL_INFO, Metric,
+    NOTICES, PREVIEWS, QUEUE_MESSAGES, QUEUE_WAIT, READY, SCALE_TIME, SINCE_PROGRESS, STORE_REQUESTS, STORE_TIME, TASK,
+    TASKS, TURN_WAIT, WORK_WAITING, closed, object_kind,
 };
 use crate::Health;
 
@@ -49,6 +49,7 @@ pub struct Metrics {
     /// In the order of [`StageName::ALL`].
     stages: Mutex<Vec<StageState>>,
     jobs: IntCounterVec,
+    job_seconds: HistogramVec,
     notices: IntCounterVec,
     conflicts: IntCounter,
     tasks: IntCounterVec,
@@ -99,6 +100,7 @@ impl Metrics {
             registry: Registry::new(),
             stages: Mutex::new(StageName::ALL.iter().map(|_| state()).collect()),
             jobs: counters(JOBS),
+            job_seconds: histograms(JOB_TIME),
             notices: counters(NOTICES),
             tasks: counters(TASKS),
             task_seconds: histograms(TASK),
@@ -158,6 +160,7 @@ impl Metrics {
             must(registry.register(Box::new(counters.clone())));
         }
         for histograms in [
+            &self.job_seconds,
             &self.task_seconds,
             &self.queue_wait,
             &self.scale_seconds,
@@ -203,6 +206,9 @@ impl Metrics {
             every_value(STORE_REQUESTS.labels[1], |outcome| {
                 drop(self.store_requests.with_label_values(&[operation, outcome]));
             });
+        });
+        every_value(JOB_TIME.labels[0], |lane| {
+            every_value(JOB_TIME.labels[1], |outcome| drop(self.job_seconds.with_label_values(&[lane, outcome])));
         });
         drop(self.task_seconds.with_label_values(&[stage]));
         drop(self.queue_wait.with_label_values(&[stage]));
@@ -301,6 +307,11 @@ impl Metrics {
     /// A job has its result.
     pub fn job_ended(&self, end: JobEnd) {
         self.jobs.with_label_values(&[end.as_str()]).inc();
+    }
+
+    /// A job has ended, or was parked, this long after it was first published.
+    pub fn job_took(&self, lane: Lane, outcome: JobOutcome, took: Duration) {
+        self.job_seconds.with_label_values(&[lane.as_str(), outcome.as_str()]).observe(took.as_secs_f64());
     }
 
     /// A job was refused because its id is taken by other content.

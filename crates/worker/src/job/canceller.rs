@@ -1,7 +1,7 @@
 //! Takes a job back.
 
 use echogen_ports::{Fault, ObjectKey};
-use echogen_protocol::{JobId, JobResult, JobStatus, TraceContext};
+use echogen_protocol::{JobId, JobResult, JobStatus, Lane, TraceContext};
 use tracing::warn;
 
 use crate::{JobState, JobStatusStore, ResultWriter, TaskMetadata, queue_loop::trace::span_under};
@@ -48,7 +48,7 @@ impl JobCanceller {
         let metadata = metadata(state);
         let result = JobResult::cancelled(id.clone(), self.results.version(), self.results.now());
         let result = JobResult { content: metadata.content, again: metadata.again, ..result };
-        let is_new = self.results.commit_at(&key, &result, &metadata).await?;
+        let is_new = self.results.commit_at(&key, Lane::default(), &result, &metadata).await?;
         let status = if is_new { None } else { self.results.find_at(&key).await?.map(|result| result.status) };
         let status = status.unwrap_or(JobStatus::Cancelled);
         Ok(Cancelled { status, is_new, result_key: key.as_str().to_owned(), is_sure })

@@ -6,14 +6,17 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use echogen_ports::{Broker, Fault, ObjectKey, ObjectStore};
 use echogen_protocol::{
-    ContentHash, EventKind, Failure, Job, JobEvent, JobId, JobOutline, JobResult, JobStatus,
+    ContentHash, EventKind, Failure, Job, JobEvent, JobId, JobOutline, JobResult, JobStatus, Lane,
     json::{self, Bounds},
 };
 use echogen_telemetry::JobEnd;
 use jiff::Timestamp;
 use serde_json::json;
 
-use crate::{Clock, JobState, JobStatusStore, TaskMetadata, job::notices};
+use crate::{
+    Clock, JobState, JobStatusStore, TaskMetadata,
+    job::{duration, notices},
+};
 
 /// Bytes of a `result.json` that is read back: 64 pictures and the job's own words stay far below.
 const MAX_RESULT_BYTES: u64 = 16 * 1024 * 1024;
@@ -111,7 +114,7 @@ impl ResultWriter {
     /// has the task.
     pub async fn commit(&self, job: &Job, result: JobResult, metadata: &TaskMetadata) -> Result<bool, Fault> {
         let result = JobResult { content: metadata.content, ..result };
-        self.commit_at(&ObjectKey::of_result(job)?, &result, metadata).await
+        self.commit_at(&ObjectKey::of_result(job)?, job.lane, &result, metadata).await
     }
 
     /// Returns the result at a key of the result store, if there is one.
@@ -126,6 +129,7 @@ impl ResultWriter {
     pub(crate) async fn commit_at(
         &self,
         key: &ObjectKey,
+        lane: Lane,
         result: &JobResult,
         metadata: &TaskMetadata,
     ) -> Result<bool, Fault> {
@@ -136,6 +140,7 @@ impl ResultWriter {
         for _ in 0..2 {
             if self.store.put_if_absent(key, bytes.clone()).await? {
                 echogen_telemetry::metrics().job_ended(counted_as(result.status));
+                duration::record(lane, duration::outcome_of(result), metadata, self.clock.now());
                 self.publish_end(key.as_str(), result, metadata).await?;
                 return Ok(true);
             }
@@ -197,7 +202,7 @@ impl FailureHandler for ResultWriter {
         let result = JobResult::failed(job, failure, &self.version, self.clock.now());
         let result = JobResult { content: metadata.content, ..result };
         match ObjectKey::new(job.result_key.as_str()) {
-            Ok(key) => self.commit_at(&key, &result, metadata).await.map(drop),
+            Ok(key) => self.commit_at(&key, job.lane, &result, metadata).await.map(drop),
             // A job that is refused for its very destination has no place for a result; its event is all there is.
             Err(_) => self.publish_end("", &result, metadata).await,
         }
@@ -314,6 +319,24 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let state = status_store.find(&job.id).await.unwrap().unwrap();
         assert_eq!((state.state, state.result_key.as_str()), (EventKind::Completed, "one/result.json"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_to_a_jobs_end_is_recorded_once() {
+        let bench = bench().await;
+        let job = Job { lane: Lane::Bulk, ..bench.job.clone() };
+        let metadata = TaskMetadata {
+            accepted: Some(Timestamp::from_second(-90).unwrap()),
+            content: Some(job.content()),
+            ..TaskMetadata::default()
+        };
+        let failure = Failure { kind: FailureKind::Internal, message: "broken".to_owned() };
+        bench.results.fail(&job.outline(), failure.clone(), &metadata).await.unwrap();
+        bench.results.fail(&job.outline(), failure, &metadata).await.unwrap();
+        let text = echogen_telemetry::metrics().render(&echogen_telemetry::Health::default());
+        // No other test of this process ends a job of this lane so.
+        assert!(text.contains("echogen_job_seconds_count{lane=\"bulk\",outcome=\"failed\"} 1\n"), "{text}");
+        assert!(text.contains("echogen_job_seconds_sum{lane=\"bulk\",outcome=\"failed\"} 90\n"), "{text}");
     }
 
     #[tokio::test(start_paused = true)]

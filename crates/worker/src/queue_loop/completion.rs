@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use echogen_ports::{Backoff, Broker, Fault, FaultKind, Message, QueueName};
 use echogen_protocol::{EventKind, Failure, JobEvent, JobId, JobOutline, Lane, NextTask, StageName, TaskHeaders, text};
-use echogen_telemetry::{TaskEnd, fail_span};
+use echogen_telemetry::{JobOutcome, TaskEnd, fail_span};
 use futures::future::try_join_all;
 use serde_json::json;
 use tokio::time::Instant;
@@ -13,7 +13,7 @@ use tracing::{Span, debug, error, info, warn};
 
 use crate::{
     Clock, FailureHandler, TaskMetadata,
-    job::{event_publisher::EventPublisher, notices},
+    job::{duration, event_publisher::EventPublisher, notices},
 };
 
 use super::{
@@ -169,6 +169,9 @@ impl Completion {
         self.announce_parked(task, reason, headers.failures).await?;
         let parked = Message { body: task.message.body.clone(), headers: headers.to_map() };
         self.broker.dead_letter(&self.dead_letters_of(task), parked, &text::one_line(reason)).await?;
+        if let Some(job) = task.job.as_ref().filter(|_| self.stage != StageName::Notifier) {
+            duration::record(job.lane, JobOutcome::Parked, &task.metadata, self.clock.now());
+        }
         Ok(TaskEnd::DeadLettered)
     }
 
@@ -217,6 +220,7 @@ impl Completion {
     fn following_headers(&self, task: &ReceivedTask<'_>, next: &NextTask) -> TaskHeaders {
         TaskHeaders {
             first_seen: Some(self.clock.now()),
+            accepted: task.metadata.accepted,
             traceparent: task.metadata.trace,
             job: Some(next.job_id.to_string()),
             reply_to: task.metadata.reply_to.clone(),

@@ -14,7 +14,10 @@ use tracing::{Instrument, Span, field::Empty, info, info_span, warn};
 
 use crate::{
     CancellationStatus, Stage, StageContext, TaskMetadata,
-    job::cancellations::{Cancellations, Watch},
+    job::{
+        cancellations::{Cancellations, Watch},
+        duration,
+    },
     stage_kit::{
         panic_message,
         time_limit::{FOREVER, Over, TimeLimit},
@@ -75,6 +78,7 @@ impl<S: Stage> Handler<S> {
             attempt: headers.failures.saturating_add(1),
             lane: self.queues[queue].place().map(|(_, lane, _)| lane),
             first_seen: headers.first_seen,
+            accepted: duration::accepted(S::Task::STAGE, &headers),
             content: headers.content,
             again: 0,
             result_key: None,

@@ -65,6 +65,8 @@ pub struct TaskMetadata {
     pub lane: Option<Lane>,
     /// When the task was first published, if its sender said so.
     pub first_seen: Option<Timestamp>,
+    /// When the job came in: when its first task was first published.
+    pub accepted: Option<Timestamp>,
     /// What the job asked for, if that is known; see [`Job::content`](echogen_protocol::Job::content).
     pub content: Option<ContentHash>,
     /// See [`Job::again`](echogen_protocol::Job::again).

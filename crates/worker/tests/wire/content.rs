@@ -233,6 +233,7 @@ pub(crate) fn headers() -> TaskHeaders {
     TaskHeaders {
         failures: 3,
         first_seen: Some(moment()),
+        accepted: None,
         last_error: Some("store is full".to_owned()),
         traceparent: Some(TraceContext::new(0xabc, 0xdef)),
         job: Some("order-7.b".to_owned()),

@@ -168,6 +168,19 @@ async fn a_trace_goes_on_with_a_span_of_its_own_for_every_try() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn every_task_of_a_job_says_when_the_job_came_in() {
+    let bench = Bench::plain();
+    let came: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
+    let headers = TaskHeaders { first_seen: Some(came), ..TaskHeaders::default() };
+    bench.broker.publish(&queue(), with_headers("flaky", &headers)).await.unwrap();
+    bench.idle().await;
+    let next = next_headers(&bench).await;
+    assert_eq!(next.accepted, Some(came), "a retry does not begin anew");
+    assert_ne!(next.first_seen, Some(came), "the next task has a time of its own");
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_task_without_a_trace_or_with_a_broken_one_gets_one_and_keeps_it() {
     let bench = Bench::plain();
     let mut events = bench.broker.subscribe("job.retrying").await.unwrap();
