@@ -1,6 +1,7 @@
 //! The gateway, on the roles with constant networks in this process.
 
 pub(crate) mod api;
+mod batches;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -71,6 +72,13 @@ impl House {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         Self { acme, globex, broker, cache, results, end, _folder: folder }
+    }
+}
+
+impl House {
+    /// How many jobs are recorded.
+    fn records(&self) -> usize {
+        self.results.keys().iter().filter(|key| key.as_str().starts_with("echogen-gateway/records/")).count()
     }
 }
 

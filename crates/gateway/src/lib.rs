@@ -9,6 +9,7 @@
 //! | [`authentication`] | keys and sessions; what every request passes before it reaches its handler |
 //! | [`jobs`] | jobs: records, sending, showing, listing, cancelling, pictures |
 //! | [`events`] | server-sent events, from one subscription of the process |
+//! | [`batches`] | many jobs in one request, and their results |
 //! | [`uploads`] | pictures that clients hand in |
 //! | [`limits`] | limits of tenants |
 //! | [`problem`] | errors |
@@ -18,6 +19,7 @@
 //! it faster, and may lose everything.
 
 mod authentication;
+mod batches;
 mod body;
 mod config;
 mod console;
@@ -46,6 +48,7 @@ use echogen_worker::{CachedObjects, Clock, JobCanceller, JobStatusStore, ResultW
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
+    batches::{BatchLinks, BatchList, BatchStatus, BatchView, Counts, LineError},
     config::GatewayConfig,
     events::{JobUpdate, Snapshot},
     jobs::{ImageView, JobList, JobRecord, JobView, PreviewView, Progress, Records, Status},
@@ -58,7 +61,14 @@ pub use self::{
     server::Server,
 };
 
-use self::{authentication::Throttle, events::Hub, limits::Streams, place::Places, uploads::Pictures};
+use self::{
+    authentication::Throttle,
+    batches::{Batches, Cancelling},
+    events::Hub,
+    limits::Streams,
+    place::Places,
+    uploads::Pictures,
+};
 
 /// What a gateway works with.
 #[derive(Clone, Debug)]
@@ -98,6 +108,8 @@ pub struct Inner {
     clock: Clock,
     canceller: JobCanceller,
     records: Records,
+    batches: Batches,
+    cancelling: Cancelling,
     pictures: Pictures,
     hub: Hub,
     places: Places,
@@ -136,6 +148,8 @@ impl Gateway {
         let gateway = Self(Arc::new(Inner {
             canceller,
             records: Records::new(Arc::clone(&ports.results)),
+            batches: Batches::new(Arc::clone(&ports.results)),
+            cancelling: Cancelling::default(),
             pictures: Pictures::new(Arc::clone(&ports.results), ports.objects.clone(), config.max_image_bytes),
             places: Places::new(Arc::clone(&ports.browse)),
             config,

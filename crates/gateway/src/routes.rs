@@ -5,6 +5,7 @@ use echogen_protocol::Job;
 use http::Method;
 
 use crate::{
+    batches::{self, BatchList, BatchQuery, BatchView},
     events::{self, JobUpdate, Snapshot},
     health,
     jobs::{self, ImageQuery, JobList, JobView, ListQuery, PreviewQuery},
@@ -22,12 +23,17 @@ const SUBMIT_HEADERS: &[(&str, &str)] = &[
     ("Prefer", "`wait=N`: answer at the job's end, or after N seconds, 1 to 55."),
 ];
 
+/// Headers by which a batch is sent.
+const BATCH_HEADERS: &[(&str, &str)] =
+    &[("Idempotency-Key", "Names the batch: sent again with the same key, it goes on where it broke off.")];
+
 const RESUME: &[(&str, &str)] = &[("Last-Event-ID", "The last event that was received; it is not sent again.")];
 
 /// All routes.
 pub fn table() -> Vec<Route> {
     let mut routes = job_routes();
     routes.extend(upload_routes());
+    routes.extend(batch_routes());
     routes.extend(general_routes());
     routes
 }
@@ -141,7 +147,7 @@ fn upload_routes() -> Vec<Route> {
             "Stores a subject's picture.",
             post(uploads::store_image),
         )
-        .takes_raw("image/*")
+        .takes_raw(&["image/*"])
         .answers::<StoredPicture>(201, "How jobs name it.")
         .problems(&[Kind::TooLarge, Kind::TooSlow, Kind::Invalid]),
         Route::new(
@@ -161,7 +167,7 @@ fn upload_routes() -> Vec<Route> {
             "Takes an upload's bytes, where the store does not.",
             put(uploads::receive),
         )
-        .takes_raw("image/*")
+        .takes_raw(&["image/*"])
         .answers_nothing(204, "They are stored.")
         .problems(&[Kind::NotFound, Kind::Conflict, Kind::TooLarge, Kind::TooSlow]),
         Route::new(
@@ -173,6 +179,48 @@ fn upload_routes() -> Vec<Route> {
         )
         .answers::<StoredPicture>(200, "How jobs name the picture.")
         .problems(&[Kind::NotFound, Kind::Conflict, Kind::TooLarge, Kind::Invalid]),
+    ]
+}
+
+fn batch_routes() -> Vec<Route> {
+    vec![
+        Route::new(Method::POST, "/v1/batches", "send_batch", "Sends many jobs, one a line.", post(batches::send))
+            .headers(BATCH_HEADERS)
+            .takes_raw(batches::MEDIA_TYPES)
+            .answers::<BatchView>(202, "All lines were read: each is a job in the queue, or an error.")
+            .problems(&[
+                Kind::BadRequest,
+                Kind::TooLarge,
+                Kind::TooSlow,
+                Kind::MediaType,
+                Kind::Invalid,
+                Kind::QuotaExceeded,
+            ]),
+        Route::new(Method::GET, "/v1/batches", "list_batches", "Lists batches, the newest first.", get(batches::list))
+            .query::<BatchQuery>()
+            .answers::<BatchList>(200, "A page of batches.")
+            .problems(&[Kind::BadRequest, Kind::Invalid]),
+        Route::new(Method::GET, "/v1/batches/{id}", "show_batch", "Shows a batch.", get(batches::show))
+            .answers::<BatchView>(200, "The batch as it stands now.")
+            .problems(&[Kind::NotFound]),
+        Route::new(
+            Method::POST,
+            "/v1/batches/{id}/cancel",
+            "cancel_batch",
+            "Cancels the jobs of a batch that have not ended.",
+            post(batches::cancel),
+        )
+        .answers::<BatchView>(202, "They are being cancelled.")
+        .problems(&[Kind::NotFound]),
+        Route::new(
+            Method::GET,
+            "/v1/batches/{id}/results",
+            "show_batch_results",
+            "Streams what became of each line, in their order.",
+            get(batches::results),
+        )
+        .answers_raw(200, "A `JobView` a line, or `{line, error}`.", "application/x-ndjson")
+        .problems(&[Kind::NotFound, Kind::QuotaExceeded]),
     ]
 }
 

@@ -38,6 +38,8 @@ pub struct Backends {
     pub fetcher: Arc<dyn ImageFetcher>,
     /// Sends callbacks to clients' servers; without it a callback is parked.
     pub callbacks: Option<Arc<dyn CallbackSender>>,
+    /// Limits of tenants, and which processes live.
+    pub quota: Arc<dyn Quota>,
     /// The job status store.
     pub status_store: JobStatusStore,
     /// The same broker, if its queues can be looked through.
@@ -57,13 +59,21 @@ impl Backends {
         tracker: &TaskTracker,
     ) -> Self {
         let status_store = JobStatusStore::start(Arc::clone(&cache), tracker);
-        Self { broker, cache, work, results, fetcher, callbacks: None, status_store, browse: None, amqp: None }
+        let quota = Arc::new(MemoryQuota::new());
+        Self { broker, cache, work, results, fetcher, callbacks: None, quota, status_store, browse: None, amqp: None }
     }
 
     /// Adds the port to clients' servers.
     #[must_use]
     pub fn with_callbacks(mut self, callbacks: Arc<dyn CallbackSender>) -> Self {
         self.callbacks = Some(callbacks);
+        self
+    }
+
+    /// Takes limits that processes keep together, instead of those of this process.
+    #[must_use]
+    pub fn with_quota(mut self, quota: Arc<dyn Quota>) -> Self {
+        self.quota = quota;
         self
     }
 
@@ -96,9 +106,9 @@ impl Backends {
 
     async fn open(broker: Arc<dyn Broker>, config: &ServiceConfig, tracker: &TaskTracker) -> Result<Self, Failure> {
         let Stores { work, results, .. } = Stores::open(config).await?;
-        let (cache, fetcher) = (open_cache(config)?, open_fetcher(config).await?);
+        let ((cache, quota), fetcher) = (open_shared(config)?, open_fetcher(config).await?);
         let backends = Self::new(broker, cache, work, results, fetcher, tracker);
-        Ok(backends.with_callbacks(open_callbacks(config)?))
+        Ok(backends.with_quota(quota).with_callbacks(open_callbacks(config)?))
     }
 
     /// Returns the writer of results.
@@ -142,18 +152,17 @@ fn require_address(config: &ServiceConfig) -> Result<(), Failure> {
 
 /// Opens Redis, or the in-memory cache.
 pub(crate) fn open_cache(config: &ServiceConfig) -> Result<Arc<dyn Cache>, Failure> {
-    match open_redis(&config.cache)? {
-        Some(redis) => Ok(Arc::new(redis)),
-        None => Ok(Arc::new(MemoryCache::new(usize::try_from(config.cache.memory_bytes).unwrap_or(usize::MAX)))),
-    }
+    Ok(open_shared(config)?.0)
 }
 
-/// Opens Redis for limits, or those of this process alone.
-pub fn open_quota(config: &ServiceConfig) -> Result<Arc<dyn Quota>, Failure> {
-    match open_redis(&config.cache)? {
-        Some(redis) => Ok(Arc::new(redis)),
-        None => Ok(Arc::new(MemoryQuota::new())),
+/// Opens Redis as the cache and for limits, on the same connections, or those of this process alone.
+fn open_shared(config: &ServiceConfig) -> Result<(Arc<dyn Cache>, Arc<dyn Quota>), Failure> {
+    if let Some(redis) = open_redis(&config.cache)? {
+        let redis = Arc::new(redis);
+        return Ok((Arc::clone(&redis) as _, redis));
     }
+    let bytes = usize::try_from(config.cache.memory_bytes).unwrap_or(usize::MAX);
+    Ok((Arc::new(MemoryCache::new(bytes)), Arc::new(MemoryQuota::new())))
 }
 
 /// Opens Redis, if its address is configured.
