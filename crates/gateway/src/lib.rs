@@ -51,7 +51,7 @@ pub use self::{
     batches::{BatchLinks, BatchList, BatchStatus, BatchView, Counts, LineError},
     config::GatewayConfig,
     events::{JobUpdate, Snapshot},
-    jobs::{ImageView, JobList, JobRecord, JobView, PreviewView, Progress, Records, Status},
+    jobs::{ImageView, JobList, JobRecord, JobView, PreviewView, Records, Status},
     limits::LimitsView,
     openapi::openapi,
     problem::{Kind, ProblemDetails},

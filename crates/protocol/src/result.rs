@@ -41,6 +41,9 @@ pub struct JobResult {
     /// Whether the product of each stage already existed.
     #[serde(default)]
     pub cached: BTreeMap<String, bool>,
+    /// What the job has taken; absent if it did not complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
     /// When it ended.
     pub finished: Timestamp,
     /// What the job asked for; see [`Job::content`]. Absent if that is not known.
@@ -100,6 +103,7 @@ impl JobResult {
             version: version.to_owned(),
             timings: BTreeMap::new(),
             cached: BTreeMap::new(),
+            usage: None,
             finished,
             content: None,
             again: 0,
@@ -184,6 +188,20 @@ pub struct ResultImage {
     /// SHA-256 of the file.
     #[schemars(with = "String")]
     pub sha256: ContentHash,
+}
+
+/// What a completed job has taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Usage {
+    /// The pictures that were made and stored.
+    pub images: u64,
+    /// The millions of pixels of these pictures together.
+    pub megapixels: f64,
+    /// The job's share of the time that its batches held the networks' thread of a sampler, in seconds: each picture has an
+    /// equal share of every step of its batch. Batches that failed do not count.
+    pub device_seconds: f64,
+    /// The previews that were stored.
+    pub previews: u64,
 }
 
 /// The parameters a job was sampled with: the client's, completed by the bundle's defaults.

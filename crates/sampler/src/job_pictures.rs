@@ -3,18 +3,18 @@
 //! Which pictures are stored is noted in the cache while others are still missing. The note names what they were made with:
 //! pictures of other networks or parameters are made again. Losing it costs time, never a picture.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use echogen_ports::{Cache, Fault};
 use echogen_protocol::{
-    ContentHash, Job, Parameters, ResultImage,
+    ContentHash, Job, Parameters, ResultImage, Usage,
     json::{self, Bounds},
 };
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
 /// How long a note stays: longer than a task waits between two attempts.
-const TTL: std::time::Duration = std::time::Duration::from_secs(24 * 3_600);
+const TTL: Duration = Duration::from_secs(24 * 3_600);
 
 /// The pictures of a job, by the index of their seeds.
 pub(crate) struct JobPictures {
@@ -30,6 +30,12 @@ struct Note {
     made_with: ContentHash,
     /// The stored pictures.
     images: BTreeMap<usize, ResultImage>,
+    /// The time that the networks' thread has spent on them.
+    #[serde(default)]
+    device_seconds: f64,
+    /// The previews that are stored.
+    #[serde(default)]
+    previews: u64,
 }
 
 impl JobPictures {
@@ -37,7 +43,8 @@ impl JobPictures {
     pub(crate) fn new(job: &Job, parameters: &Parameters, models: &BTreeMap<String, String>) -> Self {
         let seeds = job.seeds.values();
         let made_with = serde_json::to_vec(&(parameters, models, &seeds)).unwrap_or_default();
-        let note = Note { made_with: ContentHash::of(&made_with), images: BTreeMap::new() };
+        let made_with = ContentHash::of(&made_with);
+        let note = Note { made_with, images: BTreeMap::new(), device_seconds: 0.0, previews: 0 };
         Self { key: format!("job-pictures/{}", job.result_prefix()), note, seeds }
     }
 
@@ -46,7 +53,7 @@ impl JobPictures {
         let found = cache.get(&self.key).await.inspect_err(|error| debug!(%error, "stored pictures not looked up"));
         let note = found.ok().flatten().and_then(|json| json::read::<Note>(&json, &Bounds::MESSAGE).ok());
         if let Some(note) = note.filter(|note| note.made_with == self.note.made_with) {
-            self.note.images = note.images;
+            self.note = note;
             self.note.images.retain(|index, image| self.seeds.get(*index) == Some(&image.seed));
         }
     }
@@ -64,6 +71,27 @@ impl JobPictures {
     /// A picture is stored.
     pub(crate) fn add(&mut self, index: usize, image: ResultImage) {
         self.note.images.insert(index, image);
+    }
+
+    /// A picture has taken so much of the time of the networks' thread.
+    pub(crate) fn note_device_time(&mut self, device_time: Duration) {
+        self.note.device_seconds += device_time.as_secs_f64();
+    }
+
+    /// So many previews are stored.
+    pub(crate) fn note_previews(&mut self, count: usize) {
+        self.note.previews += count as u64;
+    }
+
+    /// What the pictures so far have taken.
+    pub(crate) fn usage(&self) -> Usage {
+        let pixels = self.note.images.values().map(|image| u64::from(image.width) * u64::from(image.height));
+        Usage {
+            images: self.note.images.len() as u64,
+            megapixels: pixels.sum::<u64>() as f64 / 1e6,
+            device_seconds: self.note.device_seconds,
+            previews: self.note.previews,
+        }
     }
 
     /// Notes which pictures are stored, if others are missing.

@@ -13,6 +13,7 @@ mod config;
 mod generator_sampler;
 mod image_sampler;
 mod job_pictures;
+mod previews;
 mod step_scheduler;
 mod subject_cache;
 mod warm_up;
@@ -24,9 +25,10 @@ use bytes::Bytes;
 use echogen_imaging::{ImageFormat, RgbImage};
 use echogen_ports::{Fault, FaultKind, ObjectKey, ObjectStore, spawn_blocking};
 use echogen_protocol::{
-    ContentHash, CutOut, EncodeTask, EventKind, Job, JobEvent, JobResult, OutputFormat, Parameters, Progress,
+    ContentHash, CutOut, EncodeTask, EventKind, Job, JobEvent, JobResult, OutputFormat, Parameters, Preview, Progress,
     ResultImage, SampleTask, SegmentTask, StageName, layout,
 };
+use echogen_telemetry::{PreviewEnd, metrics};
 use echogen_worker::{CachedObjects, Outcome, ResultWriter, Stage, StageContext};
 use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::mpsc;
@@ -36,9 +38,12 @@ pub use batch_scheduler::CloseReason;
 pub use batch_thread::{BatchNetworks, BatchThread, Part};
 pub use config::SamplerConfig;
 pub use generator_sampler::GeneratorSampler;
-pub use image_sampler::{ImageSampler, Made, SampleError, SampleRequest, Sampled, ScaleDone, Step};
+pub use image_sampler::{
+    ImageSampler, Made, PreviewRequest, Previews, SampleError, SampleRequest, Sampled, ScaleDone, Step,
+};
 
 use job_pictures::JobPictures;
+use previews::PREVIEW_SIDE;
 
 /// Maximum size of an encoded subject in bytes. At the largest pixel budget it has about 4 MiB in f32.
 const MAX_SUBJECT_BYTES: u64 = 64 * 1024 * 1024;
@@ -101,11 +106,12 @@ impl Sampler {
                 progress.timings.insert(format!("{}.{step}", StageName::Sampler), *seconds);
             }
         }
+        let usage = pictures.usage();
         let images = pictures.all()?;
         progress.note(StageName::Sampler, started.elapsed().as_secs_f64(), false);
-        let result = self.result(&job, parameters, images, progress, context);
+        let made = JobResult { images, usage: Some(usage), ..self.result(&job, parameters, progress, context) };
         // The result is written after all its pictures: a client that reads it must find them.
-        self.results.commit(&job, result, &context.metadata).await?;
+        self.results.commit(&job, made, &context.metadata).await?;
         Ok(Outcome::Done)
     }
 
@@ -121,7 +127,8 @@ impl Sampler {
         context: &StageContext,
     ) -> Result<Sampled, Fault> {
         let ((progress, mut steps), (made, mut images)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
-        let missing = pictures.missing();
+        let (previews, mut previews_made) = mpsc::channel(previews::WAITING);
+        let (missing, cache) = (pictures.missing(), self.objects.cache());
         let request = SampleRequest {
             parameters: parameters.clone(),
             seeds: missing.iter().map(|index| pictures.seed(*index)).collect(),
@@ -131,11 +138,12 @@ impl Sampler {
             alone: context.alone,
             progress,
             made,
+            previews: (job.previews > 0).then_some(PreviewRequest { count: job.previews, made: previews }),
         };
         let sampling = self.networks.sample(request);
         tokio::pin!(sampling);
         let (mut is_first, mut sampled) = (true, None);
-        let mut storing = FuturesUnordered::new();
+        let (mut storing, mut previewing) = (FuturesUnordered::new(), FuturesUnordered::new());
         loop {
             tokio::select! {
                 // Progress is polled first, so that no scale is published after sampling has ended.
@@ -159,20 +167,43 @@ impl Sampler {
                     let (index, image) = stored?;
                     pictures.add(index, image);
                     if storing.is_empty() && images.is_empty() {
-                        pictures.note(&*self.objects.cache()).await;
+                        pictures.note(&*cache).await;
+                    }
+                }
+                // Previews are stored, as long as no picture waits for it.
+                Some((progress, stored)) = previewing.next(),
+                    if !previewing.is_empty() && (sampled.is_none() || !storing.is_empty()) =>
+                {
+                    let stored: Vec<Preview> = stored;
+                    pictures.note_previews(stored.len());
+                    if !stored.is_empty() {
+                        previews::publish(job, progress, &stored, context).await;
+                    }
+                }
+                // Previews are made; one group is stored at a time, and none while more events wait than usual.
+                Some(mut made) = previews_made.recv(), if sampled.is_none() && previewing.is_empty() => {
+                    for (index, _) in &mut made.images {
+                        *index = missing.get(*index).copied().unwrap_or(usize::MAX);
+                    }
+                    match context.is_behind() {
+                        true => metrics().previews(PreviewEnd::Dropped, made.images.len()),
+                        false => previewing.push(previews::store(&*cache, &job.id, made)),
                     }
                 }
                 // A picture is made; the next ones wait in the channel while others are stored.
-                Some(Made { index, image }) = images.recv(), if storing.len() < self.stored_at_once => {
+                Some(Made { index, image, device_time }) = images.recv(), if storing.len() < self.stored_at_once => {
+                    pictures.note_device_time(device_time);
                     let index = missing.get(index).copied().unwrap_or(usize::MAX);
                     storing.push(self.store(job, parameters, index, pictures.seed(index), image));
                 }
                 // Sampling has ended, or failed: then too the pictures that are made are stored.
                 ended = &mut sampling, if sampled.is_none() => sampled = Some(ended),
                 // Nothing is left in any of the channels.
-                else => return Ok(sampled.ok_or_else(|| Fault::internal("sampling has not ended"))??),
+                else => break,
             }
         }
+        previews::drop_late(&mut previews_made);
+        Ok(sampled.ok_or_else(|| Fault::internal("sampling has not ended"))??)
     }
 
     async fn store(
@@ -207,14 +238,7 @@ impl Sampler {
         Ok(key)
     }
 
-    fn result(
-        &self,
-        job: &Job,
-        parameters: Parameters,
-        images: Vec<ResultImage>,
-        progress: Progress,
-        context: &StageContext,
-    ) -> JobResult {
+    fn result(&self, job: &Job, parameters: Parameters, progress: Progress, context: &StageContext) -> JobResult {
         let mut models = progress.models;
         models.extend(self.networks.models());
         JobResult {
@@ -223,7 +247,7 @@ impl Sampler {
             models,
             timings: progress.timings,
             cached: progress.cached,
-            ..JobResult::completed(job, images, self.results.version(), context.clock.now())
+            ..JobResult::completed(job, Vec::new(), self.results.version(), context.clock.now())
         }
     }
 }

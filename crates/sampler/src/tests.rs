@@ -17,11 +17,14 @@ use echogen_protocol::{
     Parameters, PerScale, PixelBudget, Progress, QueueName, SampleTask, Seeds, SegmentTask, StageName, StageTask,
     SubjectArea, SubjectFound,
 };
+use echogen_testkit::FailFirst;
 use echogen_worker::{CachedObjects, Clock, Outcome, ProductsConfig, ResultWriter, Stage, StageContext};
 
 use tokio::{sync::Notify, time::Instant};
 
-use crate::{ImageSampler, SampleError, SampleRequest, Sampled, Sampler, SamplerConfig, ScaleDone, Step};
+use crate::{
+    ImageSampler, Made, Previews, SampleError, SampleRequest, Sampled, Sampler, SamplerConfig, ScaleDone, Step,
+};
 
 #[derive(Debug, Default)]
 struct FakeSampler {
@@ -30,6 +33,8 @@ struct FakeSampler {
     stops_after: AtomicUsize,
     /// If there is one, a request waits for it between two batches.
     next_turn: Mutex<Option<Arc<Notify>>>,
+    /// If there is one, a request with previews waits for it before it sends its pictures.
+    previewed: Mutex<Option<Arc<Notify>>>,
     /// The seeds of each request.
     asked: Mutex<Vec<Vec<u64>>>,
 }
@@ -77,8 +82,18 @@ impl ImageSampler for FakeSampler {
         if request.subject.is_empty() {
             return Err(SampleError::Failed("out of memory".into()));
         }
+        if let Some(wanted) = &request.previews {
+            let images = (0..request.seeds.len()).map(|index| (index, RgbImage::new(1_000, 500))).collect();
+            let previews = Previews { progress: ScaleDone { done: 1, total: 2 }, scale: 1, images };
+            wanted.made.try_send(previews).ok();
+            let previewed = self.previewed.lock().unwrap().clone();
+            if let Some(previewed) = previewed {
+                previewed.notified().await;
+            }
+        }
         for (index, seed) in request.seeds.iter().enumerate() {
-            request.send(index, RgbImage::from_pixel(4, 4, [*seed as u8, 0, 0].into()));
+            let image = RgbImage::from_pixel(4, 4, [*seed as u8, 0, 0].into());
+            request.deliver(Made { index, image, device_time: Duration::from_millis(250) });
             if self.stops_after.load(Ordering::Relaxed) == index + 1 {
                 return Err(SampleError::Failed("stopped".into()));
             }
@@ -103,14 +118,17 @@ struct Bench {
 }
 
 async fn bench() -> Bench {
+    bench_with(&SamplerConfig { scale_events: true, ..SamplerConfig::default() }).await
+}
+
+async fn bench_with(config: &SamplerConfig) -> Bench {
     let sampler = Arc::new(FakeSampler::default());
     let broker = Arc::new(MemoryBroker::new());
     let (work, pictures) = (Arc::new(MemoryObjectStore::new()), Arc::new(MemoryObjectStore::new()));
     let cache = Arc::new(MemoryCache::new(1_000_000));
     let results = ResultWriter::new(pictures.clone(), broker.clone(), Clock::system(), "1.2.3");
-    let config = SamplerConfig { scale_events: true, ..SamplerConfig::default() };
     let objects = CachedObjects::new(work.clone(), cache.clone(), &ProductsConfig::default());
-    let stage = Sampler::new(sampler.clone(), objects, pictures.clone(), results.clone(), &config);
+    let stage = Sampler::new(sampler.clone(), objects, pictures.clone(), results.clone(), config);
     work.put(&key("subjects/dog"), "a dog".into()).await.unwrap();
     let context = StageContext::for_test(broker.clone());
     Bench { sampler, stage, broker, work, cache, pictures, results, context }
@@ -183,6 +201,56 @@ async fn a_job_that_waits_for_its_next_batch_takes_no_time_of_its_attempt() {
     };
     let (outcome, ()) = tokio::join!(bench.stage.run(task(job()), &bench.context), waiting);
     assert_eq!(outcome.unwrap(), Outcome::Done);
+}
+
+#[tokio::test]
+async fn previews_are_kept_small_and_named_in_an_event_of_their_scale() {
+    let bench = bench_with(&SamplerConfig::default()).await;
+    let previewed = Arc::new(Notify::new());
+    *bench.sampler.previewed.lock().unwrap() = Some(Arc::clone(&previewed));
+    let mut events = bench.broker.subscribe("job").await.unwrap();
+    let job = Job { previews: 1, ..job() };
+    let heard = async {
+        let mut heard = Vec::new();
+        for _ in 0..2 {
+            heard.push(events.next().await.unwrap().to_job().unwrap());
+        }
+        previewed.notify_one();
+        heard
+    };
+    let (outcome, heard) = tokio::join!(bench.stage.run(task(job.clone()), &bench.context), heard);
+    assert_eq!(outcome.unwrap(), Outcome::Done);
+    assert_eq!((heard[0].id.as_str(), heard[1].id.as_str()), ("one/sampling/1", "one/sampling/1/previews"));
+    assert!(heard[0].data.get("previews").is_none(), "{heard:?}");
+    let names = serde_json::json!([{ "image": 0, "scale": 1 }, { "image": 1, "scale": 1 }]);
+    assert_eq!(heard[1].data, serde_json::json!({ "scale": 1, "scales": 2, "previews": names }));
+    for key in ["previews/one/0/1", "previews/one/0", "previews/one/1/1", "previews/one/1"] {
+        let bytes = bench.cache.get(key).await.unwrap().unwrap();
+        assert!(bytes.starts_with(&[0xff, 0xd8]), "a JPEG");
+        assert_eq!(decode_image(&bytes, &ImageLimits::default()).unwrap().dimensions(), (256, 128));
+    }
+    let usage = bench.results.find(&job).await.unwrap().unwrap().usage.unwrap();
+    assert_eq!((usage.images, usage.previews, usage.device_seconds), (2, 2, 0.5));
+    assert!((usage.megapixels - 0.000_032).abs() < 1e-12, "{usage:?}");
+}
+
+/// A cache that is away.
+async fn without_cache(config: &SamplerConfig) -> Bench {
+    let bench = bench_with(config).await;
+    let cache = Arc::new(FailFirst::new(MemoryCache::new(1_000_000), u32::MAX));
+    let objects = CachedObjects::new(bench.work.clone(), cache, &ProductsConfig::default());
+    let stage = Sampler::new(bench.sampler.clone(), objects, bench.pictures.clone(), bench.results.clone(), config);
+    Bench { stage, ..bench }
+}
+
+#[tokio::test]
+async fn a_job_completes_without_the_previews_that_nobody_keeps_or_that_come_too_late() {
+    for bench in [bench().await, without_cache(&SamplerConfig::default()).await] {
+        let job = Job { previews: 16, ..job() };
+        assert_eq!(bench.stage.run(task(job.clone()), &bench.context).await.unwrap(), Outcome::Done);
+        let result = bench.results.find(&job).await.unwrap().unwrap();
+        assert_eq!((result.images.len(), result.usage.unwrap().images), (2, 2));
+    }
 }
 
 #[tokio::test]
@@ -284,6 +352,8 @@ async fn a_job_that_comes_again_keeps_the_pictures_that_it_has() {
     assert_eq!(bench.stage.run(task(job.clone()), &bench.context).await.unwrap(), Outcome::Done);
     assert_eq!(*bench.sampler.asked.lock().unwrap(), [vec![1, 2, 3, 4, 5], vec![4, 5]]);
     let result = bench.results.find(&job).await.unwrap().unwrap();
+    let usage = result.usage.unwrap();
+    assert_eq!((usage.images, usage.device_seconds), (5, 1.25), "no picture is charged twice, and none forgotten");
     assert_eq!(result.images.iter().map(|image| image.seed).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
     for image in &result.images {
         let bytes = bench.pictures.get(&key(&image.key), 10_000).await.unwrap().unwrap();

@@ -9,7 +9,7 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-pub use labels::{CacheAnswer, JobEnd, NoticeEnd, NoticeName, StoreAnswer, StoreCall, TaskEnd};
+pub use labels::{CacheAnswer, JobEnd, NoticeEnd, NoticeName, PreviewEnd, StoreAnswer, StoreCall, TaskEnd};
 pub use page::page;
 pub use record::{Metrics, TaskInProgress, metrics};
 
@@ -90,7 +90,7 @@ const WITH_GATEWAY: [&str; RoleName::WORKER_NAMES.len() + 1] = and_one(&RoleName
 const ALL_PROGRAMS: [&str; WITH_GATEWAY.len() + 1] = and_one(&WITH_GATEWAY, CANARY);
 const OBJECT_KIND: Label = Label::Of("kind", OBJECT_KINDS);
 const OPERATION: Label = Label::Of("operation", &["get", "put", "put_if_absent", "exists", "delete"]);
-const SCALE: Label = Label::Open("scale", "the scale's number, from 1, or `conditions` or `decode`");
+const SCALE: Label = Label::Open("scale", "the scale's number, from 1, or `conditions`, `decode` or `preview`");
 const JOB_LANE: Label = Label::Of("lane", &Lane::NAMES);
 
 const TASK_SECONDS: &[f64] =
@@ -184,7 +184,7 @@ const SCALE_TIME: Metric = histogram(
     "echogen_scale_seconds",
     SCALE_SECONDS,
     &[SCALE],
-    "Seconds that the networks spent on a step of a batch: the conditions, a scale, or decoding one image.",
+    "Seconds that the networks spent on a step of a batch: the conditions, a scale, or decoding one image or preview.",
 )
 .of(&[SAMPLER]);
 const KV_CACHE: Metric =
@@ -201,6 +201,13 @@ const TURN_WAIT: Metric = histogram(
     TURN_SECONDS,
     &[JOB_LANE],
     "Seconds that a job in the sampler waited for the networks, one value for each step of its batches.",
+)
+.of(&[SAMPLER]);
+const PREVIEWS: Metric = counter(
+    "echogen_previews_total",
+    &[Label::Of("outcome", &["made", "dropped"])],
+    "Previews of pictures on their way that jobs asked for: those that are in the cache, and those that were left out \
+     because other work waited, their predecessors were not stored yet, or the cache took nothing.",
 )
 .of(&[SAMPLER]);
 const STORE_REQUESTS: Metric = counter(
@@ -333,6 +340,7 @@ pub const LIST: &[Metric] = &[
     KV_CACHE,
     BATCHES_ALIVE,
     TURN_WAIT,
+    PREVIEWS,
     STORE_REQUESTS,
     STORE_TIME,
     CONSUMING,

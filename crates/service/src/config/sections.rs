@@ -331,6 +331,9 @@ pub struct JobDefaults {
     /// Quality of a JPEG, 1 to 100.
     #[schemars(range(min = 1, max = 100))]
     pub quality: Option<u8>,
+    /// Small pictures of each picture on its way, in the cache for ten minutes; 0 to 16. Left out while other work waits.
+    #[schemars(range(max = 16))]
+    pub previews: Option<u32>,
     /// Lane: `interactive`, `standard` or `bulk`.
     pub lane: Option<Lane>,
     /// Whose jobs they are. It decides which of the lane's queues they are published to, so that one tenant's backlog delays

@@ -90,6 +90,16 @@ closed_label! {
 }
 
 closed_label! {
+    /// What became of a preview.
+    PreviewEnd {
+        /// It is in the cache.
+        Made = "made",
+        /// It was left out.
+        Dropped = "dropped",
+    }
+}
+
+closed_label! {
     /// A way in which the end of a job is made known.
     NoticeName {
         /// To the subscribers of events.

@@ -11,13 +11,13 @@ use prometheus::{
     Opts, Registry, TextEncoder,
 };
 
-use super::labels::{CacheAnswer, JobEnd, NoticeEnd, NoticeName, StoreAnswer, StoreCall, TaskEnd};
+use super::labels::{CacheAnswer, JobEnd, NoticeEnd, NoticeName, PreviewEnd, StoreAnswer, StoreCall, TaskEnd};
 use super::{
     ALL_LANES, BATCH_SIZE, BATCHES, BATCHES_ALIVE, BUILD_INFO, CACHE_REQUESTS, CANARY_RUNS, CANARY_TIME, CONFLICTS,
     CONSUMING, DEAD_LETTER_MESSAGES, DEVICE_FAULTS, FLIGHT_WAITS, HTTP_REFUSALS, HTTP_REQUESTS, HTTP_STREAMS,
-    HTTP_TIME, IN_PROGRESS, JOBS, KV_CACHE, Kind, LIMITS_UNREAD, Label, MODEL_INFO, Metric, NOTICES, QUEUE_MESSAGES,
-    QUEUE_WAIT, READY, SCALE_TIME, SINCE_PROGRESS, STORE_REQUESTS, STORE_TIME, TASK, TASKS, TURN_WAIT, WORK_WAITING,
-    closed, object_kind,
+    HTTP_TIME, IN_PROGRESS, JOBS, KV_CACHE, Kind, LIMITS_UNREAD, Label, MODEL_INFO, Metric, NOTICES, PREVIEWS,
+    QUEUE_MESSAGES, QUEUE_WAIT, READY, SCALE_TIME, SINCE_PROGRESS, STORE_REQUESTS, STORE_TIME, TASK, TASKS, TURN_WAIT,
+    WORK_WAITING, closed, object_kind,
 };
 use crate::Health;
 
@@ -65,6 +65,7 @@ pub struct Metrics {
     kv_cache: IntGauge,
     batches_alive: IntGauge,
     turn_wait: HistogramVec,
+    previews: IntCounterVec,
     store_requests: IntCounterVec,
     store_seconds: HistogramVec,
     consuming: IntGaugeVec,
@@ -112,6 +113,7 @@ impl Metrics {
             kv_cache: must(IntGauge::with_opts(options(KV_CACHE))),
             batches_alive: must(IntGauge::with_opts(options(BATCHES_ALIVE))),
             turn_wait: histograms(TURN_WAIT),
+            previews: counters(PREVIEWS),
             store_requests: counters(STORE_REQUESTS),
             store_seconds: histograms(STORE_TIME),
             consuming: gauges(CONSUMING),
@@ -146,6 +148,7 @@ impl Metrics {
             &self.notices,
             &self.http_requests,
             &self.http_refusals,
+            &self.previews,
         ] {
             must(registry.register(Box::new(counters.clone())));
         }
@@ -216,6 +219,7 @@ impl Metrics {
         self.register_once(&self.kv_cache);
         self.register_once(&self.batches_alive);
         every_value(TURN_WAIT.labels[0], |lane| drop(self.turn_wait.with_label_values(&[lane])));
+        every_value(PREVIEWS.labels[0], |outcome| drop(self.previews.with_label_values(&[outcome])));
         every_value(BATCHES.labels[0], |reason| drop(self.batches.with_label_values(&[reason])));
     }
 
@@ -333,6 +337,11 @@ impl Metrics {
         self.stepped("conditions", took);
     }
 
+    /// What became of so many previews.
+    pub fn previews(&self, end: PreviewEnd, count: usize) {
+        self.previews.with_label_values(&[end.as_str()]).inc_by(count as u64);
+    }
+
     /// A batch has spent this time on a scale, counted from 1.
     pub fn scale_sampled(&self, scale: usize, took: Duration) {
         self.stepped(&scale.clamp(1, MAX_SCALES).to_string(), took);
@@ -341,6 +350,11 @@ impl Metrics {
     /// A picture was decoded in this time.
     pub fn picture_decoded(&self, took: Duration) {
         self.stepped("decode", took);
+    }
+
+    /// A preview was decoded in this time.
+    pub fn preview_decoded(&self, took: Duration) {
+        self.stepped("preview", took);
     }
 
     fn stepped(&self, step: &str, took: Duration) {

@@ -43,6 +43,7 @@ pub(crate) fn job() -> Job {
         lane: Lane::Bulk,
         deadline: Some("2030-12-31T23:59:00Z".parse().expect("a moment")),
         callback: Some("https://example.org/done".to_owned()),
+        previews: 0,
         metadata: [("order".to_owned(), "7".to_owned()), ("note".to_owned(), "line one\nline two".to_owned())].into(),
     }
 }
@@ -146,6 +147,7 @@ pub(crate) fn completed() -> JobResult {
         version: "0.1.0".to_owned(),
         timings: [("sampler".to_owned(), 4.5), ("sampler.text".to_owned(), 0.5)].into(),
         cached: [("sampler".to_owned(), false)].into(),
+        usage: None,
         finished: moment(),
         metadata: [("order".to_owned(), "7".to_owned())].into(),
     }
@@ -194,6 +196,8 @@ pub(crate) fn job_state() -> JobState {
         callback: Some("https://example.org/done".to_owned()),
         content: None,
         again: 0,
+        progress: None,
+        previews: Vec::new(),
         updated: moment(),
     }
 }
