@@ -10,6 +10,8 @@
 //! | [`jobs`] | jobs: records, sending, showing, listing, cancelling, pictures |
 //! | [`events`] | server-sent events, from one subscription of the process |
 //! | [`batches`] | many jobs in one request, and their results |
+//! | [`usage`] | what jobs have used |
+//! | [`admin`] | requests of operators |
 //! | [`uploads`] | pictures that clients hand in |
 //! | [`limits`] | limits of tenants |
 //! | [`problem`] | errors |
@@ -18,6 +20,7 @@
 //! The truth is in the result store: a job's record, written before the job is published, and its `result.json`. The cache makes
 //! it faster, and may lose everything.
 
+mod admin;
 mod authentication;
 mod batches;
 mod body;
@@ -38,6 +41,7 @@ mod safety;
 mod server;
 mod session;
 mod uploads;
+pub mod usage;
 
 use std::{ops::Deref, sync::Arc};
 
@@ -48,6 +52,10 @@ use echogen_worker::{CachedObjects, Clock, JobCanceller, JobStatusStore, ResultW
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
+    admin::{
+        KeyView, Letter, LetterList, LettersSettled, QueueList, QueueView, Refilled, TenantList, TenantView,
+        WorkerList, WorkerView,
+    },
     batches::{BatchLinks, BatchList, BatchStatus, BatchView, Counts, LineError},
     config::GatewayConfig,
     events::{JobUpdate, Snapshot},
@@ -110,6 +118,7 @@ pub struct Inner {
     records: Records,
     batches: Batches,
     cancelling: Cancelling,
+    letters: tokio::sync::Mutex<()>,
     pictures: Pictures,
     hub: Hub,
     places: Places,
@@ -150,6 +159,7 @@ impl Gateway {
             records: Records::new(Arc::clone(&ports.results)),
             batches: Batches::new(Arc::clone(&ports.results)),
             cancelling: Cancelling::default(),
+            letters: tokio::sync::Mutex::default(),
             pictures: Pictures::new(Arc::clone(&ports.results), ports.objects.clone(), config.max_image_bytes),
             places: Places::new(Arc::clone(&ports.browse)),
             config,

@@ -5,6 +5,9 @@ use echogen_protocol::Job;
 use http::Method;
 
 use crate::{
+    admin::{
+        self, LetterList, LetterQuery, LettersRequest, LettersSettled, QueueList, Refilled, TenantList, WorkerList,
+    },
     batches::{self, BatchList, BatchQuery, BatchView},
     events::{self, JobUpdate, Snapshot},
     health,
@@ -15,6 +18,7 @@ use crate::{
     route::{Access, Route},
     session::{self, SessionRequest, SessionView},
     uploads::{self, StoredPicture, Upload, UploadRequest},
+    usage::{self, UsageList, UsageQuery},
 };
 
 /// Headers by which a job is sent.
@@ -35,6 +39,7 @@ pub fn table() -> Vec<Route> {
     routes.extend(upload_routes());
     routes.extend(batch_routes());
     routes.extend(general_routes());
+    routes.extend(admin_routes());
     routes
 }
 
@@ -234,6 +239,10 @@ fn general_routes() -> Vec<Route> {
             get(limits::show),
         )
         .answers::<LimitsView>(200, "The limits."),
+        Route::new(Method::GET, "/v1/usage", "show_usage", "Sums what jobs have used.", get(usage::show))
+            .query::<UsageQuery>()
+            .answers::<UsageList>(200, "The sums.")
+            .problems(&[Kind::BadRequest, Kind::Invalid]),
         Route::new(
             Method::POST,
             "/v1/session",
@@ -270,6 +279,77 @@ fn general_routes() -> Vec<Route> {
             .answers_raw(200, "It can.", "text/plain")
             .answers_raw(503, "It cannot; a line says why.", "text/plain"),
     ]
+}
+
+/// The problems of requests about dead letters.
+const LETTER_PROBLEMS: &[Kind] = &[Kind::BadRequest, Kind::Conflict, Kind::TooLarge, Kind::TooSlow, Kind::Invalid];
+
+fn admin_routes() -> Vec<Route> {
+    let routes = vec![
+        Route::new(
+            Method::GET,
+            "/admin/queues",
+            "list_queues",
+            "Lists queues and how many tasks wait in each.",
+            get(admin::list_queues),
+        )
+        .answers::<QueueList>(200, "All queues."),
+        Route::new(
+            Method::GET,
+            "/admin/dead-letters",
+            "list_dead_letters",
+            "Lists tasks that were parked, the oldest of each queue first.",
+            get(admin::list_letters),
+        )
+        .query::<LetterQuery>()
+        .answers::<LetterList>(200, "A page of dead letters.")
+        .problems(&[Kind::BadRequest, Kind::Invalid]),
+        Route::new(
+            Method::POST,
+            "/admin/dead-letters/redrive",
+            "redrive_dead_letters",
+            "Publishes parked tasks again, if their number is confirmed.",
+            post(admin::redrive_letters),
+        )
+        .takes::<LettersRequest>()
+        .answers::<LettersSettled>(200, "How many there are, or how many were redriven.")
+        .problems(LETTER_PROBLEMS),
+        Route::new(
+            Method::POST,
+            "/admin/dead-letters/drop",
+            "drop_dead_letters",
+            "Deletes parked tasks, if their number is confirmed.",
+            post(admin::drop_letters),
+        )
+        .takes::<LettersRequest>()
+        .answers::<LettersSettled>(200, "How many there are, or how many were deleted.")
+        .problems(LETTER_PROBLEMS),
+        Route::new(
+            Method::GET,
+            "/admin/workers",
+            "list_workers",
+            "Lists the processes that live.",
+            get(admin::list_workers),
+        )
+        .answers::<WorkerList>(200, "The processes."),
+        Route::new(
+            Method::GET,
+            "/admin/tenants",
+            "list_tenants",
+            "Lists tenants, and what they use now.",
+            get(admin::list_tenants),
+        )
+        .answers::<TenantList>(200, "The tenants."),
+        Route::new(
+            Method::POST,
+            "/admin/refill",
+            "refill_queues",
+            "Publishes the jobs again that have a record and no result.",
+            post(admin::refill),
+        )
+        .answers::<Refilled>(200, "How many there were."),
+    ];
+    routes.into_iter().map(|route| route.access(Access::Admin)).collect()
 }
 
 /// The schemas of events, which no JSON answer names.

@@ -99,7 +99,8 @@ async fn what_is_no_batch_is_refused() {
     api.send(Method::POST, "/v1/batches", &[("content-type", "application/json")], "{}".into()).await.expect(415);
     api.send(Method::POST, "/v1/batches", &[LINES], Bytes::from_static(b"\n\n")).await.expect(422);
     let ndjson = [("content-type", "application/x-ndjson; charset=utf-8")];
-    let batch = api.send(Method::POST, "/v1/batches", &ndjson, job("a mug").to_string().into()).await.expect(202).json();
+    let batch =
+        api.send(Method::POST, "/v1/batches", &ndjson, job("a mug").to_string().into()).await.expect(202).json();
     assert_eq!(batch["jobs"], 1);
     for path in ["/v1/batches/none", "/v1/batches/none/results", "/v1/batches/..%2fx"] {
         api.get(path).await.expect(404);
@@ -201,7 +202,8 @@ async fn results_are_read_no_faster_than_they_are_taken() {
     let house = House::with(&[RoleName::Gateway], |_| {}, "").await;
     let api = &house.acme;
     // Long prompts, so that the buffers between are full soon.
-    let lines: Vec<String> = (0..1_100).map(|number| job(&format!("{number} {}", "x".repeat(1_900))).to_string()).collect();
+    let lines: Vec<String> =
+        (0..1_100).map(|number| job(&format!("{number} {}", "x".repeat(1_900))).to_string()).collect();
     let batch = send(api, "many", &lines).await.expect(202).json();
     assert_eq!((&batch["jobs"], &batch["lines"]), (&json!(1_100), &json!(1_100)), "{:#}", batch["errors"]);
     let path = batch["links"]["results"].as_str().unwrap();
@@ -212,7 +214,8 @@ async fn results_are_read_no_faster_than_they_are_taken() {
     let id = batch["id"].as_str().unwrap();
     let last = ObjectKey::new(format!("echogen-gateway/batch-lines/acme/{id}/00001001.json")).unwrap();
     house.results.delete(&last).await.unwrap();
-    let rest = tokio::time::timeout(Duration::from_secs(60), body.collect()).await.expect("it ends").expect("it is whole");
+    let rest =
+        tokio::time::timeout(Duration::from_secs(60), body.collect()).await.expect("it ends").expect("it is whole");
     let rest = rest.to_bytes();
     let count = first.iter().chain(rest.iter()).filter(|byte| **byte == b'\n').count();
     assert_eq!(count, 1_000);

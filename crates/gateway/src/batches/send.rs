@@ -155,12 +155,7 @@ impl Intake {
     }
 
     /// Reads lines until the end, and hands them on. An id belongs to the first line that has it.
-    async fn read(
-        &self,
-        first: Line,
-        mut lines: Lines,
-        sender: mpsc::Sender<Candidate>,
-    ) -> Result<ReadLines, Problem> {
+    async fn read(&self, first: Line, mut lines: Lines, sender: mpsc::Sender<Candidate>) -> Result<ReadLines, Problem> {
         let (mut seen, mut read) = (HashMap::new(), ReadLines { last: 0, surplus: 0 });
         let mut next = Some(first);
         while let Some((line, text)) = next {
@@ -206,7 +201,10 @@ impl Intake {
 
     /// Enters the lines and writes down what became of each; returns the batch so far, and the errors to show. Also when the
     /// lines broke off.
-    async fn keep(self: Arc<Self>, receiver: mpsc::Receiver<Candidate>) -> Result<(Description, Vec<LineError>), Fault> {
+    async fn keep(
+        self: Arc<Self>,
+        receiver: mpsc::Receiver<Candidate>,
+    ) -> Result<(Description, Vec<LineError>), Fault> {
         let candidates = stream::unfold(receiver, |mut receiver| async move {
             let candidate = receiver.recv().await?;
             Some((candidate, receiver))
