@@ -157,6 +157,8 @@ async fn a_batch_that_broke_off_goes_on_when_it_is_sent_again() {
     // Other content under the same ids is an error of each line, and changes no job.
     let other = send(api, "order-1", &[job("a cup").to_string()]).await.expect(202).json();
     assert!(other["errors"][0]["detail"].as_str().unwrap().contains("is taken"), "{other:#}");
+    assert_eq!((&other["lines"], &other["jobs"]), (&json!(40), &json!(40)), "{other:#}");
+    assert_eq!(results(api, batch["links"]["results"].as_str().unwrap()).await, lines);
 }
 
 #[tokio::test(flavor = "multi_thread")]

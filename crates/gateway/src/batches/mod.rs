@@ -13,6 +13,7 @@ mod cancel;
 mod counts;
 mod index;
 mod lines;
+mod patience;
 mod results;
 mod send;
 mod show;

@@ -4,8 +4,8 @@
 //! and not refused.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,7 +16,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use echogen_ports::{Backoff, Fault, MemoryBudget, MemoryPermit};
+use echogen_ports::{Fault, MemoryBudget, MemoryPermit};
 use echogen_protocol::{
     ContentHash, JobId,
     json::{self, Bounds},
@@ -24,7 +24,7 @@ use echogen_protocol::{
 use futures::{StreamExt, stream};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -33,6 +33,7 @@ use super::{
     index::{Description, Entry, MAX_LINES, chunk_of},
     lines::{Line, Lines},
     path_of,
+    patience::Patience,
 };
 use crate::{
     Gateway,
@@ -57,12 +58,6 @@ const MAX_SHOWN: usize = 1_000;
 
 /// Characters of an error that is kept.
 const MAX_DETAIL_CHARS: usize = 500;
-
-/// The time without any job entered after which lines are not held any longer.
-const PATIENCE: Duration = Duration::from_secs(600);
-
-/// The waits of a line that is held.
-const WAITS: Backoff = Backoff::doubling(0.1, 5.0);
 
 /// `POST /v1/batches`
 pub(crate) async fn send(
@@ -142,7 +137,15 @@ impl Intake {
     async fn take(self: Arc<Self>, first: Line, lines: Lines) -> Result<BatchView, Problem> {
         // Lines are handed on one by one, so that none is read before there is room for it.
         let (sender, receiver) = mpsc::channel(1);
-        let (read, kept) = tokio::join!(self.read(first, lines, sender), Arc::clone(&self).keep(receiver));
+        let reading = async {
+            let read = self.read(first, lines, sender).await;
+            if read.is_err() {
+                // Nobody waits for lines that are held.
+                self.stop.cancel();
+            }
+            read
+        };
+        let (read, kept) = tokio::join!(reading, Arc::clone(&self).keep(receiver));
         let (mut batch, mut errors) = kept?;
         let ReadLines { last, surplus } = read?;
         if surplus > 0 && errors.len() < MAX_SHOWN {
@@ -150,6 +153,9 @@ impl Intake {
             errors.push(LineError { line: MAX_LINES + 1, detail });
         }
         batch = Description { lines: last, refused: batch.refused + surplus, complete: true, ..batch };
+        if last < self.batch.lines {
+            batch = batch.at_least(&self.batch);
+        }
         self.gateway.batches.put(&self.caller.tenant, &batch).await?;
         Ok(BatchView { errors, ..BatchView::of(&batch) })
     }
@@ -219,32 +225,31 @@ impl Intake {
             let Some(entry) = entry else { continue };
             let own = chunk_of(entry.line());
             if own != chunk {
-                self.write(&batch, chunk, std::mem::take(&mut entries)).await?;
+                self.write(&mut batch, chunk, std::mem::take(&mut entries)).await?;
                 chunk = own;
             }
-            batch.lines = entry.line();
-            match &entry {
-                Entry::Job { .. } => batch.jobs += 1,
-                Entry::Error { line, error } => {
-                    batch.refused += 1;
-                    if errors.len() < MAX_SHOWN {
-                        errors.push(LineError { line: *line, detail: error.clone() });
-                    }
-                }
+            if let Entry::Error { line, error } = &entry
+                && errors.len() < MAX_SHOWN
+            {
+                errors.push(LineError { line: *line, detail: error.clone() });
             }
             entries.push(entry);
         }
-        self.write(&batch, chunk, entries).await?;
+        self.write(&mut batch, chunk, entries).await?;
         Ok((batch, errors))
     }
 
-    /// Writes what became of the lines of an object of the index. Lines behind them that an earlier request has brought stay.
-    async fn write(&self, batch: &Description, chunk: u64, mut entries: Vec<Entry>) -> Result<(), Fault> {
+    /// Writes what became of the lines of an object of the index, and adds them to the batch. A line that an earlier request
+    /// has made a job stays one.
+    async fn write(&self, batch: &mut Description, chunk: u64, mut entries: Vec<Entry>) -> Result<(), Fault> {
         let (batches, tenant) = (&self.gateway.batches, &self.caller.tenant);
-        if self.batch.lines > batch.lines {
-            let before = batches.entries(tenant, &batch.id, chunk).await?;
-            entries.extend(before.into_iter().filter(|entry| entry.line() > batch.lines));
+        if self.batch.lines >= chunk {
+            entries = merged(batches.entries(tenant, &batch.id, chunk).await?, entries);
         }
+        batch.lines = entries.last().map_or(batch.lines, Entry::line);
+        let jobs = entries.iter().filter(|entry| matches!(entry, Entry::Job { .. })).count();
+        batch.jobs += jobs as u64;
+        batch.refused += (entries.len() - jobs) as u64;
         batches.put_entries(tenant, &batch.id, chunk, &entries).await?;
         batches.put(tenant, &batch.at_least(&self.batch)).await
     }
@@ -252,8 +257,11 @@ impl Intake {
     /// Enters a line; `None` if the request ended before.
     async fn enter(self: Arc<Self>, candidate: Candidate) -> Option<Entry> {
         let Candidate { line, text, memory } = candidate;
+        if self.stop.is_cancelled() {
+            return None;
+        }
         let entered = match text {
-            Ok(text) => self.stop.run_until_cancelled(self.enter_job(line, text, memory)).await?,
+            Ok(text) => self.enter_job(line, text, memory).await?,
             Err(error) => Err(error),
         };
         Some(entered.unwrap_or_else(|error| {
@@ -262,18 +270,34 @@ impl Intake {
         }))
     }
 
-    async fn enter_job(&self, line: u64, text: Bytes, memory: MemoryPermit) -> Result<Entry, String> {
+    async fn enter_job(&self, line: u64, text: Bytes, memory: MemoryPermit) -> Option<Result<Entry, String>> {
         let (gateway, caller) = (&self.gateway, &self.caller);
-        let detail = |problem: Problem| problem.details().detail;
         let accept = || gateway.accepted(caller, &text, None, Some(self.made_id(line)));
-        let job = self.patience.held(accept).await.map_err(detail)?;
+        let job = match self.patience.held(&self.stop, accept).await? {
+            Ok(job) => job,
+            Err(problem) => return Some(Err(problem.details().detail)),
+        };
         drop((text, memory));
         let enter = || gateway.enter(caller, job.clone(), Some(self.batch.id.clone()));
-        let (record, _) = self.patience.held(enter).await.map_err(detail)?;
-        self.patience.renew();
-        let destination = record.request.output.destination.clone();
-        Ok(Entry::Job { line, job: record.id.clone(), destination })
+        let entered = self.patience.held(&self.stop, enter).await?;
+        Some(entered.map_err(|problem| problem.details().detail).map(|(record, _)| {
+            self.patience.renew();
+            let destination = record.request.output.destination.clone();
+            Entry::Job { line, job: record.id.clone(), destination }
+        }))
     }
+}
+
+/// What became of lines that were sent again: what did now, unless a line has become a job before.
+fn merged(before: Vec<Entry>, now: Vec<Entry>) -> Vec<Entry> {
+    let mut lines: BTreeMap<u64, Entry> = before.into_iter().map(|entry| (entry.line(), entry)).collect();
+    for entry in now {
+        let was_job = matches!(lines.get(&entry.line()), Some(Entry::Job { .. }));
+        if !was_job || matches!(entry, Entry::Job { .. }) {
+            lines.insert(entry.line(), entry);
+        }
+    }
+    lines.into_values().collect()
 }
 
 fn stopped() -> Problem {
@@ -290,73 +314,17 @@ fn given_id(text: &[u8]) -> Option<String> {
     json::read::<Named>(text, &Bounds::MESSAGE).ok()?.id
 }
 
-/// How long lines are held: until for some time none could be entered.
-struct Patience(Mutex<Instant>);
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self(Mutex::new(Instant::now()))
-    }
-}
-
-impl Patience {
-    fn renew(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    }
-
-    fn left(&self) -> Duration {
-        PATIENCE.saturating_sub(self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed())
-    }
-
-    /// Tries again and again what a limit, or a server that is away, does not allow now.
-    async fn held<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, Problem>
-    where
-        F: Future<Output = Result<T, Problem>>,
-    {
-        for failures in 1.. {
-            match attempt().await {
-                Err(problem) if self.is_worth_waiting(&problem) => tokio::time::sleep(WAITS.wait(failures)).await,
-                ended => return ended,
-            }
-        }
-        Err(stopped())
-    }
-
-    fn is_worth_waiting(&self, problem: &Problem) -> bool {
-        let passes = matches!(problem.kind(), Kind::QuotaExceeded | Kind::Unavailable);
-        // A limit of the day is over at midnight.
-        passes && problem.retry_after().unwrap_or_default() < self.left()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
-
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_line_is_held_until_it_can_be_entered_or_nothing_moves() {
-        let (patience, tries) = (Patience::default(), AtomicU32::new(0));
-        let full = || Problem::new(Kind::QuotaExceeded, "full").retry_in(Duration::from_secs(5));
-        let third = || async { if tries.fetch_add(1, Ordering::Relaxed) < 2 { Err(full()) } else { Ok(()) } };
-        patience.held(third).await.unwrap();
-        assert_eq!(tries.load(Ordering::Relaxed), 3);
-        let began = Instant::now();
-        let refused = patience.held(|| async { Err::<(), _>(full()) }).await.unwrap_err();
-        assert_eq!(refused.kind(), Kind::QuotaExceeded);
-        let waited = began.elapsed();
-        assert!(waited > PATIENCE / 2 && waited <= PATIENCE, "{waited:?}");
-        // Those behind it do not wait as long again, until one is entered.
-        patience.held(|| async { Err::<(), _>(full()) }).await.unwrap_err();
-        assert_eq!(began.elapsed(), waited);
-        patience.renew();
-        assert_eq!(patience.left(), PATIENCE);
-        // What is over tomorrow, and what is wrong, is not waited for.
-        let tomorrow = || async { Err::<(), _>(full().retry_in(Duration::from_secs(3_600))) };
-        patience.held(tomorrow).await.unwrap_err();
-        patience.held(|| async { Err::<(), _>(Problem::field("/prompt", "is empty")) }).await.unwrap_err();
-        assert_eq!(patience.left(), PATIENCE);
+    #[test]
+    fn a_line_that_is_a_job_stays_one() {
+        let job = |line, id: &str| Entry::Job { line, job: JobId(id.into()), destination: None };
+        let error = |line| Entry::Error { line, error: "no".into() };
+        let before = vec![job(1, "a"), error(2), job(3, "c"), job(9, "i")];
+        let now = vec![error(1), job(2, "b"), job(3, "d"), error(4)];
+        assert_eq!(merged(before, now), [job(1, "a"), job(2, "b"), job(3, "d"), error(4), job(9, "i")]);
     }
 
     #[test]
