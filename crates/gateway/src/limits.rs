@@ -68,8 +68,7 @@ pub struct Used {
 pub(crate) async fn show(State(gateway): State<Gateway>, caller: Caller) -> Json<LimitsView> {
     let limits = &caller.rules().limits;
     let quota = &gateway.ports.quota;
-    let today = gateway.today_key(&caller.tenant);
-    let pictures = quota.count(&today, 0, u64::MAX, DAY).await.map(|counted| counted.used).ok();
+    let pictures = gateway.pictures_today(&caller.tenant).await;
     let held = quota.held(&held_key(caller.tenant.as_str())).await.ok();
     Json(LimitsView {
         requests: RequestLimit { per_second: limits.requests_per_second, burst: limits.burst },
@@ -161,6 +160,12 @@ impl Gateway {
             return Err(Problem::new(Kind::QuotaExceeded, detail).retry_in(self.until_midnight()));
         }
         Ok(held)
+    }
+
+    /// The pictures that a tenant has asked for on this day; `None` while that cannot be read.
+    pub(crate) async fn pictures_today(&self, tenant: &TenantName) -> Option<u64> {
+        let counted = self.ports.quota.count(&self.today_key(tenant), 0, u64::MAX, DAY).await;
+        counted.map(|counted| counted.used).ok()
     }
 
     fn today_key(&self, tenant: &TenantName) -> String {
