@@ -3,6 +3,7 @@
 mod admin;
 pub(crate) mod api;
 mod batches;
+mod security;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
