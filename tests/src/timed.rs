@@ -120,6 +120,10 @@ impl<P: ObjectStore> ObjectStore for Timed<P> {
     async fn delete(&self, key: &ObjectKey) -> Result<(), Fault> {
         self.time("store: delete", self.inner.delete(key)).await
     }
+
+    async fn list(&self, prefix: &str, after: Option<&ObjectKey>, limit: usize) -> Result<Vec<ObjectKey>, Fault> {
+        self.time("store: list", self.inner.list(prefix, after, limit)).await
+    }
 }
 
 /// The steps that run in the background: no task waits for them.

@@ -7,6 +7,7 @@
 //! - [`HttpImageFetcher`]: pictures from the web; [`S3ImageFetcher`]: from buckets;
 //!   [`ImageFetchers`]: each source to the fetcher for its kind.
 //! - [`HttpCallbackSender`]: sends the event of a job's end to the client's own server.
+//! - [`HttpContentGate`]: asks a hook of the operator's about words and pictures.
 //! - [`RedisCache`]: values, leases and limits in Redis.
 //! - [`S3ObjectStore`]: objects in a bucket.
 //! - [`probe_store()`]: whether a store does what the stages need.
@@ -35,7 +36,9 @@ mod tls;
 
 pub use directory_object_store::DirectoryObjectStore;
 pub use file_image_fetcher::FileImageFetcher;
-pub use http::{AllowedNetwork, CallbackConfig, HttpCallbackSender, HttpConfig, HttpImageFetcher};
+pub use http::{
+    AllowedNetwork, CallbackConfig, HttpCallbackSender, HttpConfig, HttpContentGate, HttpImageFetcher, SafetyConfig,
+};
 pub use image_fetchers::ImageFetchers;
 pub use metered_object_store::MeteredObjectStore;
 pub use redis::{RedisCache, RedisConfig};

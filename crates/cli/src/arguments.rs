@@ -20,6 +20,7 @@ use crate::{
         status::{CancelArguments, RETRY_EXAMPLES, RetryArguments, STATUS_EXAMPLES, StatusArguments},
         submit::{SUBMIT_EXAMPLES, SubmitArguments},
         topology::TopologyArguments,
+        usage::{USAGE_EXAMPLES, UsageArguments},
     },
     models_command::ModelsCommand,
 };
@@ -106,6 +107,9 @@ pub(crate) enum Command {
     /// Make, list and revoke keys of the HTTP API
     #[command(subcommand, after_help = KEYS_EXAMPLES)]
     Keys(KeysCommand),
+    /// Sum what tenants' jobs have used: pictures, pixels, seconds of a device, price
+    #[command(after_help = USAGE_EXAMPLES)]
+    Usage(UsageArguments),
     /// Print the exchanges and queues, or declare them
     Topology(TopologyArguments),
     /// Print the JSON Schema of a job, a result or the configuration

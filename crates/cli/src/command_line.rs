@@ -26,8 +26,9 @@ const ROLE: [&str; 9] = [
 ];
 
 /// The settings of the gateway, which loads no network and fetches no picture.
-const GATEWAY: [&str; 8] = [
+const GATEWAY: [&str; 9] = [
     "gateway",
+    "safety",
     "broker",
     "cache",
     "store",
@@ -64,15 +65,16 @@ fn uses(path: &[&str]) -> Vec<&'static str> {
         }
         ["segment"] => vec!["model", "finder", "job.mask", "!model.hub_endpoint", "!model.hub_token"],
         ["doctor"] => vec!["model", "!model.hub_endpoint", "!model.hub_token"],
-        ["dispatcher"] => [&ROLE[..], &["fetch", "callbacks"]].concat(),
+        ["dispatcher"] => [&ROLE[..], &["fetch", "callbacks", "safety"]].concat(),
         ["segmenter" | "encoder"] => [&ROLE[..], &PRODUCTS].concat(),
-        ["sampler"] => [&ROLE[..], &["sampler"]].concat(),
+        ["sampler"] => [&ROLE[..], &["sampler", "safety"]].concat(),
         ["gateway"] => GATEWAY.to_vec(),
-        ["up"] => [&ROLE[..], &PRODUCTS, &["fetch", "callbacks", "sampler", "gateway"]].concat(),
+        ["up"] => [&ROLE[..], &PRODUCTS, &["fetch", "callbacks", "sampler", "safety", "gateway"]].concat(),
         ["submit"] => vec!["job", "broker", "store", "cache"],
         ["status" | "cancel" | "retry"] => vec!["broker", "cache", "store"],
         ["canary"] => vec!["job.lane", "job.pixels", "broker", "telemetry.listen"],
         ["dead-letters", _] | ["topology"] => vec!["broker"],
+        ["usage"] => vec!["store"],
         ["models", "list" | "show" | "verify" | "convert"] => vec!["model.bundles"],
         ["models", "plan"] => [&["model.bundles", "model.device", "model.dtype"][..], &BATCHES].concat(),
         ["models", "pull"] => vec!["model.bundles", "model.hub_endpoint", "model.hub_token"],
@@ -212,9 +214,16 @@ mod tests {
             }
             found.clone().term_width(100).render_long_help().to_string()
         };
-        for name in
-            ["status", "submit", "dead-letters", "dead-letters list", "dead-letters redrive", "keys", "keys new"]
-        {
+        for name in [
+            "status",
+            "submit",
+            "dead-letters",
+            "dead-letters list",
+            "dead-letters redrive",
+            "keys",
+            "keys new",
+            "usage",
+        ] {
             assert!(help(name).contains("Examples:\n  "), "{name}");
         }
         for name in ["", "generate", "batch", "keys new"] {

@@ -125,7 +125,7 @@ mod tests {
 
     fn result(job: &Job, key: &str) -> JobResult {
         let sha256 = ContentHash::of(b"");
-        let image = ResultImage { key: key.into(), seed: 1, width: 1, height: 1, sha256 };
+        let image = ResultImage { key: key.into(), seed: 1, width: 1, height: 1, sha256, safety: None };
         let area = BoundingBox { left: 0, top: 0, right: 1, bottom: 1 };
         let subject =
             SubjectFound { image: sha256, name: None, bounding_box: area, score: None, how: FoundBy::WholeImage };

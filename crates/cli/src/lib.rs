@@ -22,7 +22,7 @@ use arguments::{Command, SchemaOf};
 use command_line::{Line, definition};
 use commands::{
     canary, config as config_command, config::ConfigCommand, dead_letters, doctor, jobs, keys, roles, segment, status,
-    submit, topology,
+    submit, topology, usage,
 };
 
 /// The definition of the whole command line, for checks of what pages say about it.
@@ -90,6 +90,7 @@ fn run_command(
         Command::Retry(arguments) => status::retry(arguments, config, as_json),
         Command::Canary(arguments) => canary::run(arguments, config, telemetry, as_json),
         Command::DeadLetters(command) => dead_letters::run(command, config, as_json),
+        Command::Usage(arguments) => usage::run(arguments, config, as_json),
         Command::Topology(arguments) => topology::run(arguments, config, as_json),
         Command::Models(command) => {
             models_command::run(command, config, as_json).map_err(|error| Failure::usage(format!("{error:#}")))

@@ -15,7 +15,9 @@ use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_ports::{Fault, ImageFetcher, ObjectKey, spawn_blocking};
+use echogen_ports::{
+    ContentGate, Fault, GateContent, GatePlace, GateSubject, ImageFetcher, ObjectKey, Verdict, spawn_blocking,
+};
 use echogen_protocol::{
     ContentHash, EncodeTask, EventKind, ImageLocation, ImageSource, Job, NextTask, Progress, SampleTask, SegmentTask,
     Segmentation, StageName, SubjectKeys, layout, limits,
@@ -47,6 +49,7 @@ pub struct Dispatcher {
     fetcher: Arc<dyn ImageFetcher>,
     objects: CachedObjects,
     results: ResultWriter,
+    gate: Option<Arc<dyn ContentGate>>,
 }
 
 impl Dispatcher {
@@ -58,7 +61,13 @@ impl Dispatcher {
         objects: CachedObjects,
         results: ResultWriter,
     ) -> Self {
-        Self { config, fetcher, objects, results }
+        Self { config, fetcher, objects, results, gate: None }
+    }
+
+    /// The same dispatcher, which uses only pictures that the gate allows.
+    #[must_use]
+    pub fn with_gate(self, gate: Option<Arc<dyn ContentGate>>) -> Self {
+        Self { gate, ..self }
     }
 
     async fn dispatch(&self, mut job: Job, context: &StageContext) -> Result<Outcome, Fault> {
@@ -69,6 +78,7 @@ impl Dispatcher {
         self.results.remember(&job);
         let resolution = self.config.subjects.resolution(&job).map_err(Fault::unsupported)?;
         let (image, bytes) = self.identify(&job.subject.image).await?;
+        self.check(&job, image, bytes.as_ref()).await?;
         let (known, way) = match self.cached_way(image, &job, resolution).await? {
             Some(way) => (true, way),
             None => self.stored_way(image, bytes, &job, resolution).await?,
@@ -92,6 +102,30 @@ impl Dispatcher {
             return Err(Fault::bad_image(format!("{source} is empty; send a png, jpeg or webp")));
         }
         Ok((hash(&bytes).await?, Some(bytes)))
+    }
+
+    /// Fails if the content gate withholds the picture, before it is stored; also one that another job has stored, as the gate
+    /// may decide by job and tenant.
+    async fn check(&self, job: &Job, image: ContentHash, bytes: Option<&Bytes>) -> Result<(), Fault> {
+        let Some(gate) = self.gate.as_ref().filter(|gate| gate.checks(GatePlace::Subject)) else { return Ok(()) };
+        let bytes = match bytes {
+            Some(bytes) => bytes.clone(),
+            None => self.stored(image).await?,
+        };
+        let content = GateContent::SubjectImage(bytes);
+        match gate.check(GateSubject { job: job.id.clone(), tenant: job.tenant.clone(), content }).await? {
+            Verdict::Allowed => Ok(()),
+            Verdict::Withheld { reason } => {
+                Err(Fault::withheld(format!("the subject's picture is withheld: {reason}")))
+            }
+        }
+    }
+
+    /// Returns a picture that the job names by its hash.
+    async fn stored(&self, image: ContentHash) -> Result<Bytes, Fault> {
+        let key = ObjectKey::of_content(layout::IMAGES, &image)?;
+        let found = self.objects.get(&key, self.config.max_image_bytes).await?;
+        found.ok_or_else(|| not_stored(image))
     }
 
     /// Returns the way of a job whose picture is noted to be stored and whose encoded subject is in the cache.
@@ -129,10 +163,7 @@ impl Dispatcher {
             // cache, where the segmenter and the encoder read it.
             Some(bytes) => Ok(!self.objects.put_if_absent(&key, bytes).await?),
             None if self.objects.confirm(&key).await? => Ok(true),
-            None => {
-                let message = format!("no picture with the hash {image} is stored; send the picture itself");
-                Err(Fault::bad_image(message))
-            }
+            None => Err(not_stored(image)),
         }
     }
 
@@ -180,6 +211,10 @@ impl Stage for Dispatcher {
     async fn run(&self, job: Job, context: &StageContext) -> Result<Outcome, Fault> {
         self.dispatch(job, context).await
     }
+}
+
+fn not_stored(image: ContentHash) -> Fault {
+    Fault::bad_image(format!("no picture with the hash {image} is stored; send the picture itself"))
 }
 
 /// Hashes a picture; a large one on the blocking thread pool, because hashing it takes longer than the switch.

@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use echogen_ports::{
-    Cache, Fault, MemoryBroker, MemoryCache, MemoryImageFetcher, MemoryObjectStore, ObjectKey, ObjectStore,
+    Cache, Fault, FaultKind, GateContent, GatePlace, MemoryBroker, MemoryCache, MemoryContentGate, MemoryImageFetcher,
+    MemoryObjectStore, ObjectKey, ObjectStore, WhenUnreachable,
 };
 use echogen_protocol::{
     BoundingBox, ContentHash, CutOut, EncodeTask, FailureKind, FoundBy, Job, JobId, JobResult, NextTask, PixelBudget,
@@ -229,4 +230,47 @@ async fn a_picture_over_the_limit_is_refused() {
     let bench = bench();
     bench.fetcher.insert("large.png", vec![0; 1_001]);
     assert_eq!(failure(bench.run(job("large.png")).await).0, FailureKind::BadImage);
+}
+
+/// A dispatcher behind a gate that withholds [`PICTURE`].
+fn gated(places: &[GatePlace]) -> (Bench, Arc<MemoryContentGate>) {
+    let (bench, gate) = (bench(), Arc::new(MemoryContentGate::at(places).withholding(b"picture", "no pictures")));
+    let dispatcher = bench.dispatcher.clone().with_gate(Some(gate.clone()));
+    (Bench { dispatcher, ..bench }, gate)
+}
+
+#[tokio::test]
+async fn a_picture_that_the_gate_withholds_fails_its_job_and_is_not_stored() {
+    let (bench, gate) = gated(&GatePlace::ALL);
+    let acme = Job { tenant: Some("acme".to_owned()), ..job("dog.png") };
+    let (kind, message) = failure(bench.run(acme).await);
+    assert_eq!((kind, message.as_str()), (FailureKind::Withheld, "the subject's picture is withheld: no pictures"));
+    assert!(!bench.has_picture().await);
+    let checked = gate.checked().remove(0);
+    assert_eq!((checked.job.as_str(), checked.tenant.as_deref()), ("one", Some("acme")));
+    assert_eq!(checked.content, GateContent::SubjectImage(PICTURE.into()));
+    bench.fetcher.insert("cat.png", &b"of a cat"[..]);
+    bench.next_as::<SegmentTask>(job("cat.png")).await;
+}
+
+#[tokio::test]
+async fn a_stored_picture_is_checked_for_every_job_that_names_it() {
+    let (bench, _) = gated(&[GatePlace::Subject]);
+    let stored = || job(&format!("sha256:{}", ContentHash::of(PICTURE)));
+    assert_eq!(failure(bench.run(stored()).await).0, FailureKind::BadImage, "what is not there cannot be checked");
+    bench.put_segmentation(&stored()).await;
+    assert_eq!(failure(bench.run(stored()).await).0, FailureKind::Withheld);
+}
+
+#[tokio::test]
+async fn a_gate_without_a_verdict_lets_the_job_wait_and_one_for_other_places_is_not_asked() {
+    let (bench, gate) = gated(&[GatePlace::Subject]);
+    gate.let_away(Some(WhenUnreachable::Closed));
+    assert_eq!(bench.run(job("dog.png")).await.unwrap_err().kind(), FaultKind::CircuitOpen);
+    assert!(!bench.has_picture().await);
+    gate.let_away(Some(WhenUnreachable::Open));
+    bench.next_as::<SegmentTask>(job("dog.png")).await;
+    let (bench, gate) = gated(&[GatePlace::Words, GatePlace::Result]);
+    bench.next_as::<SegmentTask>(job("dog.png")).await;
+    assert!(gate.checked().is_empty());
 }

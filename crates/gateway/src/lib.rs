@@ -39,7 +39,7 @@ mod uploads;
 
 use std::{ops::Deref, sync::Arc};
 
-use echogen_ports::{Broker, Browse, Cache, Fault, ImageFetcher, ObjectStore, Quota};
+use echogen_ports::{Broker, Browse, Cache, ContentGate, Fault, ImageFetcher, ObjectStore, Quota};
 use echogen_protocol::Partitions;
 use echogen_tenants::{Sessions, TenantsHandle};
 use echogen_worker::{CachedObjects, Clock, JobCanceller, JobStatusStore, ResultWriter};
@@ -48,7 +48,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use self::{
     config::GatewayConfig,
     events::{JobUpdate, Snapshot},
-    jobs::{ImageView, JobList, JobRecord, JobView, PreviewView, Progress, Records, Status},
+    jobs::{ImageView, JobList, JobRecord, JobView, PreviewView, Records, Status},
     limits::LimitsView,
     openapi::openapi,
     problem::{Kind, ProblemDetails},
@@ -79,6 +79,8 @@ pub struct GatewayPorts {
     pub fetcher: Arc<dyn ImageFetcher>,
     /// Counts of tenants.
     pub quota: Arc<dyn Quota>,
+    /// Decides which words are used; without it all are.
+    pub gate: Option<Arc<dyn ContentGate>>,
     /// How far jobs are.
     pub status_store: JobStatusStore,
     /// Reads and writes results.

@@ -156,6 +156,9 @@ impl Gateway {
     /// Counts a job and its pictures against the tenant's bounds.
     pub(crate) async fn hold(&self, caller: &Caller, job: &Job) -> Result<Held, Problem> {
         let (limits, quota) = (&caller.rules().limits, &self.ports.quota);
+        if job.previews > limits.previews {
+            return Err(Problem::field("/previews", format!("must be at most {}", limits.previews)));
+        }
         let key = held_key(caller.tenant.as_str());
         match quota.hold(&key, job.id.as_str(), limits.jobs_held, HELD_FOR).await {
             Ok(held) if !held.allowed => {

@@ -13,6 +13,7 @@ use crate::{
         Schedules, SubjectFeatures, is_ignored,
     },
     encoded_subject::EncodedSubject,
+    layers::resize::resize_area,
     sizes::Sizes,
     t5::T5Encoder,
     text_encoder::{TextEncoder, TextEncoderError, load_tokenizer},
@@ -184,13 +185,38 @@ impl Generator {
 
     /// Decodes a code sum (d, H, W), as [`Sampling::summed`] returns it, to a picture.
     pub fn decode(&self, codes: &Tensor) -> Result<RgbImage, GeneratorError> {
-        let picture = self.decoder.forward(&codes.unsqueeze(0)?.to_device(&self.device)?)?;
-        let bytes = to_rgb8(&picture)?.squeeze(0)?; // (height, width, 3)
-        let (height, width, _) = bytes.dims3()?;
-        let bytes = bytes.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<u8>()?;
-        let picture = RgbImage::from_raw(width as u32, height as u32, bytes);
-        picture.ok_or_else(|| candle_core::Error::Msg("the decoder gave too few bytes".to_owned()).into())
+        picture(&self.pixels(codes)?)
     }
+
+    /// Decodes the code sum of the scales so far (d, H, W) to a picture of at most `max_side` pixels on a side.
+    ///
+    /// The sum is decoded whole by the decoder of the finished picture, as VAR does with its `f_hat`
+    /// (<https://github.com/FoundationVision/VAR/blob/main/models/quant.py>, `embed_to_fhat`), and the pixels are averaged.
+    /// To average the sum instead would take a fraction of the time and give another picture: codes are no pixels.
+    pub fn preview(&self, codes: &Tensor, max_side: usize) -> Result<RgbImage, GeneratorError> {
+        let pixels = self.pixels(codes)?;
+        let (_, _, height, width) = pixels.dims4()?;
+        let longest = height.max(width);
+        if longest <= max_side {
+            return picture(&pixels);
+        }
+        let small = |side: usize| (side * max_side / longest).max(1);
+        picture(&resize_area(&pixels, small(height), small(width))?)
+    }
+
+    /// Returns the pixels of a code sum (d, H, W): (1, 3, height, width) in [-1, 1], on the device.
+    fn pixels(&self, codes: &Tensor) -> Result<Tensor, GeneratorError> {
+        Ok(self.decoder.forward(&codes.unsqueeze(0)?.to_device(&self.device)?)?)
+    }
+}
+
+/// Converts pixels (1, 3, height, width) in [-1, 1] to a picture.
+fn picture(pixels: &Tensor) -> Result<RgbImage, GeneratorError> {
+    let bytes = to_rgb8(pixels)?.squeeze(0)?; // (height, width, 3)
+    let (height, width, _) = bytes.dims3()?;
+    let bytes = bytes.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<u8>()?;
+    let picture = RgbImage::from_raw(width as u32, height as u32, bytes);
+    picture.ok_or_else(|| candle_core::Error::Msg("the decoder gave too few bytes".to_owned()).into())
 }
 
 impl std::fmt::Debug for Generator {

@@ -26,6 +26,8 @@ pub enum FaultKind {
     BadImage,
     /// What is asked for is not offered here.
     Unsupported,
+    /// The operator's content gate withholds it.
+    Withheld,
     /// Not allowed: rights, authentication, configuration.
     Refused,
     /// More bytes than the limit allows.
@@ -53,6 +55,7 @@ impl FaultKind {
             Self::InvalidJob
             | Self::BadImage
             | Self::Unsupported
+            | Self::Withheld
             | Self::Refused
             | Self::TooLarge
             | Self::NotFound
@@ -67,6 +70,7 @@ impl FaultKind {
             Self::InvalidJob => FailureKind::InvalidJob,
             Self::BadImage => FailureKind::BadImage,
             Self::Unsupported => FailureKind::Unsupported,
+            Self::Withheld => FailureKind::Withheld,
             _ => FailureKind::Internal,
         }
     }
@@ -91,6 +95,8 @@ constructors! {
     bad_image => BadImage,
     /// What is asked for is not offered here.
     unsupported => Unsupported,
+    /// The operator's content gate withholds it.
+    withheld => Withheld,
     /// Not allowed: rights, authentication, configuration.
     refused => Refused,
     /// More bytes than the limit allows.
@@ -222,6 +228,7 @@ mod tests {
     #[test]
     fn a_result_says_whose_fault_it_was() {
         assert_eq!(Fault::bad_image("").kind().failure(), FailureKind::BadImage);
+        assert_eq!(Fault::withheld("").kind().failure(), FailureKind::Withheld);
         assert_eq!(Fault::from(JobError::new("prompt", "is empty")).kind().failure(), FailureKind::InvalidJob);
         for ours in [FaultKind::Refused, FaultKind::TooLarge, FaultKind::NotFound, FaultKind::Internal] {
             assert_eq!(ours.failure(), FailureKind::Internal, "{ours}");

@@ -1,4 +1,5 @@
-//! The interfaces to the outside: a broker, a cache, an object store, limits, an image fetcher, a sender of callbacks.
+//! The interfaces to the outside: a broker, a cache, an object store, limits, an image fetcher, a sender of callbacks,
+//! a content gate.
 //!
 //! Only traits, the one error of all ([`Fault`]), the waits between attempts ([`Backoff`]), the in-memory
 //! implementations ([`memory`]), and what both sides of a port share ([`MemoryBudget`], [`spawn_blocking`]). The suites
@@ -11,6 +12,7 @@ mod broker;
 mod browse;
 mod cache;
 mod callback_sender;
+mod content_gate;
 mod fault;
 mod image_fetcher;
 pub mod memory;
@@ -29,10 +31,14 @@ pub use broker::{
 pub use browse::{Browse, Browsed, Browser};
 pub use cache::{Cache, FencingToken};
 pub use callback_sender::{CallbackReply, CallbackSender};
+pub use content_gate::{ContentGate, GateContent, GatePlace, GateSubject, Verdict, WhenUnreachable};
 pub use echogen_protocol::{KeyError, QueueName};
 pub use fault::{Fault, FaultKind};
 pub use image_fetcher::ImageFetcher;
-pub use memory::{MemoryBroker, MemoryCache, MemoryCallbackSender, MemoryImageFetcher, MemoryObjectStore, MemoryQuota};
+pub use memory::{
+    MemoryBroker, MemoryCache, MemoryCallbackSender, MemoryContentGate, MemoryImageFetcher, MemoryObjectStore,
+    MemoryQuota,
+};
 pub use memory_budget::{MemoryBudget, MemoryPermit};
 pub use object_store::{ObjectKey, ObjectStore, PresignedPut, check_list_prefix, object_too_large};
 pub use quota::{Charge, Counted, Held, Quota, Rate};

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use echogen_ports::{
-    Broker, Browse, Cache, CallbackReply, CallbackSender, Fault, MemoryBroker, MemoryCache, MemoryCallbackSender,
-    MemoryObjectStore, MemoryQuota, ObjectStore, Quota, memory::CallbackAnswer,
+    Broker, Browse, Cache, CallbackReply, CallbackSender, ContentGate, Fault, GatePlace, MemoryBroker, MemoryCache,
+    MemoryCallbackSender, MemoryContentGate, MemoryObjectStore, MemoryQuota, ObjectStore, Quota, WhenUnreachable,
+    memory::CallbackAnswer,
 };
 use echogen_protocol::JobEvent;
 use echogen_testkit::contract::{
-    CallbackServers, broker_contract, browse_contract, cache_contract, callback_sender_contract, fencing_contract,
-    object_store_contract, quota_contract,
+    CallbackServers, FORBIDDEN, Gates, REASON, broker_contract, browse_contract, cache_contract,
+    callback_sender_contract, content_gate_contract, fencing_contract, object_store_contract, quota_contract,
 };
 
 #[tokio::test(start_paused = true)]
@@ -77,4 +78,24 @@ async fn the_callback_sender_keeps_the_contract() {
     let servers = Servers::default();
     callback_sender_contract(&servers, &servers).await;
     assert_eq!(servers.0.calls(), 6);
+}
+
+/// Gates in memory.
+struct MemoryGates;
+
+impl Gates for MemoryGates {
+    fn at(&self, places: &[GatePlace]) -> Arc<dyn ContentGate> {
+        Arc::new(MemoryContentGate::at(places).withholding(FORBIDDEN.as_bytes(), REASON))
+    }
+
+    fn away(&self, when: WhenUnreachable) -> Arc<dyn ContentGate> {
+        let gate = MemoryContentGate::at(&GatePlace::ALL);
+        gate.let_away(Some(when));
+        Arc::new(gate)
+    }
+}
+
+#[tokio::test]
+async fn the_content_gate_keeps_the_contract() {
+    content_gate_contract(&MemoryGates).await;
 }

@@ -37,6 +37,24 @@ pub struct JobEvent {
     pub data: Value,
 }
 
+/// A preview: a picture on its way, small, as the cache has it for a few minutes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Preview {
+    /// The picture's number, counted from 0 in the order of the seeds.
+    pub image: usize,
+    /// How many of the picture's scales are in it.
+    pub scale: usize,
+}
+
+/// How far the pictures of a job are, as [`EventKind::Sampling`] reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ScaleProgress {
+    /// Scales sampled, of all pictures of the job together.
+    pub scale: usize,
+    /// Scales of all pictures of the job.
+    pub scales: usize,
+}
+
 /// The kinds of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum EventKind {

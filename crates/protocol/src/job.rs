@@ -78,6 +78,11 @@ pub struct Job {
     #[serde(default, skip_serializing_if = "is_zero")]
     #[schemars(range(max = limits::MAX_AGAIN))]
     pub again: u64,
+    /// Small pictures of each picture on its way, from the scales sampled so far: this many, evenly over the scales but for
+    /// the last. They change no picture, and are left out while other work waits.
+    #[serde(default, skip_serializing_if = "no_previews")]
+    #[schemars(range(max = limits::MAX_PREVIEWS))]
+    pub previews: u32,
     /// The client's own notes; copied into the result, except when the job is cancelled or its JSON is invalid. At most 64
     /// of them, keys to 64 characters, values to 1,024.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -106,6 +111,7 @@ impl Job {
             deadline: None,
             callback: None,
             again: 0,
+            previews: 0,
             metadata: BTreeMap::new(),
         }
     }
@@ -131,8 +137,8 @@ impl Job {
     /// An id has one content.
     pub fn content(&self) -> ContentHash {
         let (id, tenant, lane, callback) = (JobId::default(), None, Lane::default(), None);
-        let (again, deadline, metadata) = (0, None, BTreeMap::new());
-        let mut bare = Self { id, tenant, lane, deadline, callback, again, metadata, ..self.clone() };
+        let (again, previews, deadline, metadata) = (0, 0, None, BTreeMap::new());
+        let mut bare = Self { id, tenant, lane, deadline, callback, again, previews, metadata, ..self.clone() };
         // A path says where a picture is, not which: the same files may lie elsewhere.
         if matches!(bare.subject.image.location(), Ok(ImageLocation::File(_))) {
             bare.subject.image = ImageSource(String::new());
@@ -182,6 +188,11 @@ impl Job {
 /// Whether a number is left out of JSON: [`Job::again`] where the job was asked for once.
 pub fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+/// Whether [`Job::previews`] is left out of JSON.
+fn no_previews(previews: &u32) -> bool {
+    *previews == 0
 }
 
 /// What is needed of a job to end it without its pictures. Unlike the job it never contains a picture, so it is cheap

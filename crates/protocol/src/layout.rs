@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BoundingBox, ContentHash, CutOut, IfNotFound, Job, MaskMode, PixelBudget, Point, SubjectArea, SubjectFound, limits,
+    BoundingBox, ContentHash, CutOut, IfNotFound, Job, JobId, MaskMode, PixelBudget, Point, SubjectArea, SubjectFound,
+    limits,
 };
 
 /// Subjects' pictures as they were fetched, under the SHA-256 of their bytes.
@@ -38,6 +39,16 @@ pub fn result_image_key_beside(job: &Job, index: usize, sha256: &ContentHash) ->
     let sha256 = sha256.to_string();
     let mark = sha256.get(..8).unwrap_or(&sha256);
     format!("{}/image-{index}-{mark}.{}", job.result_prefix(), job.output.format.extension())
+}
+
+/// The cache's key of the newest preview of a job's picture number `image`, counted from 0 in the order of the seeds.
+pub fn newest_preview_key(job: &JobId, image: usize) -> String {
+    format!("previews/{job}/{image}")
+}
+
+/// The cache's key of the preview of a picture after its first `scale` scales.
+pub fn preview_key(job: &JobId, image: usize, scale: usize) -> String {
+    format!("previews/{job}/{image}/{scale}")
 }
 
 /// How a subject is cut out of a picture, as JSON in the cache.
@@ -160,7 +171,7 @@ impl SubjectKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{JobId, OutputFormat};
+    use crate::OutputFormat;
 
     fn job() -> Job {
         Job { id: JobId("j1".into()), ..Job::new("dog.png".into(), "a dog") }
@@ -169,6 +180,8 @@ mod tests {
     #[test]
     fn pictures_lie_beside_the_result() {
         let mut job = job();
+        assert_eq!(newest_preview_key(&job.id, 1), "previews/j1/1");
+        assert_eq!(preview_key(&job.id, 1, 7), "previews/j1/1/7");
         job.output.destination = Some("dogs".into());
         job.output.format = OutputFormat::Jpeg;
         assert_eq!(result_image_key(&job, 3), "dogs/j1/image-3.jpg");

@@ -47,7 +47,7 @@ mod validate;
 pub use aspect_ratio::AspectRatio;
 pub use cut_out::{CutOut, MaskError, MaskRuns, SubjectArea};
 pub use error::JobError;
-pub use event::{EventKind, JobEvent};
+pub use event::{EventKind, JobEvent, Preview, ScaleProgress};
 pub use hash::{ContentHash, ParseHashError};
 pub use headers::{ReplyTo, TaskHeaders};
 pub use image_source::{ImageLocation, ImageSource};
@@ -59,7 +59,10 @@ pub use output::{Guidance, OutputFormat, OutputOptions};
 pub use partition::{Partition, Partitions};
 pub use per_scale::PerScale;
 pub use pixel_budget::PixelBudget;
-pub use result::{Failure, FailureKind, FoundBy, JobResult, JobStatus, Parameters, ResultImage, SubjectFound};
+pub use result::{
+    Failure, FailureKind, FoundBy, JobResult, JobStatus, Parameters, ResultImage, Safety, SafetyVerdict, SubjectFound,
+    Usage, WithheldImage,
+};
 pub use seeds::Seeds;
 pub use stage::{QueueName, RoleName, StageName};
 pub use subject::{BoundingBox, IfNotFound, MaskMode, Point, Subject};

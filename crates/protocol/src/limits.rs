@@ -42,6 +42,9 @@ pub const MAX_TENANT_CHARS: usize = 64;
 /// Pictures of one job. They share one task, and a task must end well before the broker's delivery timeout.
 pub const MAX_SEEDS: usize = 64;
 
+/// Previews of each picture: one for each scale of the schedule table but the last, and some more.
+pub const MAX_PREVIEWS: u32 = 16;
+
 /// Scales of the schedule table: a list "per scale" has at most so many numbers.
 pub const MAX_SCALES: usize = 13;
 

@@ -21,7 +21,10 @@ pub struct JobResult {
     /// The pictures, in the order of the seeds.
     #[serde(default)]
     pub images: Vec<ResultImage>,
-    /// The seeds, in the order of the pictures.
+    /// Pictures that the operator's content gate withholds, in the order of the seeds; they are not among `images`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub withheld: Vec<WithheldImage>,
+    /// The seeds, in the order of the pictures, those that are withheld included.
     #[serde(default)]
     pub seeds: Vec<u64>,
     /// The parameters as used, with the bundle's defaults. Absent if the job never got so far.
@@ -41,6 +44,9 @@ pub struct JobResult {
     /// Whether the product of each stage already existed.
     #[serde(default)]
     pub cached: BTreeMap<String, bool>,
+    /// What the job has taken; absent if it did not complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
     /// When it ended.
     pub finished: Timestamp,
     /// What the job asked for; see [`Job::content`]. Absent if that is not known.
@@ -93,6 +99,7 @@ impl JobResult {
             status,
             error: None,
             images: Vec::new(),
+            withheld: Vec::new(),
             seeds: Vec::new(),
             parameters: None,
             subject: None,
@@ -100,6 +107,7 @@ impl JobResult {
             version: version.to_owned(),
             timings: BTreeMap::new(),
             cached: BTreeMap::new(),
+            usage: None,
             finished,
             content: None,
             again: 0,
@@ -112,7 +120,7 @@ impl JobResult {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum JobStatus {
-    /// All pictures are stored.
+    /// All pictures are stored, but for those that are withheld.
     Completed,
     /// The job failed permanently; submitting it unchanged would fail again.
     Failed,
@@ -148,6 +156,8 @@ pub enum FailureKind {
     BadImage,
     /// The job asks for something that this installation does not offer.
     Unsupported,
+    /// The operator's content gate withholds the subject's picture.
+    Withheld,
     /// The deadline passed.
     Expired,
     /// The client took it back.
@@ -163,6 +173,7 @@ impl FailureKind {
             Self::InvalidJob => "invalid_job",
             Self::BadImage => "bad_image",
             Self::Unsupported => "unsupported",
+            Self::Withheld => "withheld",
             Self::Expired => "expired",
             Self::Cancelled => "cancelled",
             Self::Internal => "internal",
@@ -184,6 +195,49 @@ pub struct ResultImage {
     /// SHA-256 of the file.
     #[schemars(with = "String")]
     pub sha256: ContentHash,
+    /// The verdict of the operator's content gate; absent where none checks pictures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub safety: Option<Safety>,
+}
+
+/// The verdict on a picture. A picture that is withheld is not among the pictures: it is a [`WithheldImage`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Safety {
+    /// The verdict.
+    pub verdict: SafetyVerdict,
+}
+
+/// What a content gate decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SafetyVerdict {
+    /// The picture may be used.
+    Allowed,
+}
+
+/// A picture that was made and that the operator's content gate withholds: it is stored nowhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WithheldImage {
+    /// Its number, counted from 0 in the order of the seeds.
+    pub index: usize,
+    /// The seed it was drawn with.
+    pub seed: u64,
+    /// Why it is withheld, in one line.
+    pub reason: String,
+}
+
+/// What a completed job has taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Usage {
+    /// The pictures that were made and stored.
+    pub images: u64,
+    /// The millions of pixels of these pictures together.
+    pub megapixels: f64,
+    /// The job's share of the time that its batches held the networks' thread of a sampler, in seconds: each picture has an
+    /// equal share of every step of its batch. Batches that failed do not count.
+    pub device_seconds: f64,
+    /// The previews that were stored.
+    pub previews: u64,
 }
 
 /// The parameters a job was sampled with: the client's, completed by the bundle's defaults.

@@ -18,6 +18,10 @@ impl Job {
             validate_text("negative_prompt", prompt, limits::MAX_PROMPT_CHARS, Lines::Many)?;
         }
         self.seeds.validate()?;
+        if self.previews > limits::MAX_PREVIEWS {
+            let message = format!("is {}; give a number from 0 to {}", self.previews, limits::MAX_PREVIEWS);
+            return Err(JobError::new("previews", message));
+        }
         self.validate_sampling()?;
         self.validate_output()?;
         self.callback.as_deref().map_or(Ok(()), callback)?;

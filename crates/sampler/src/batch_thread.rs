@@ -8,6 +8,7 @@
 
 mod batches;
 mod pending;
+mod previews;
 mod running;
 
 use std::{ops::Range, sync::Arc, time::Instant};
@@ -47,11 +48,17 @@ pub trait BatchNetworks: Send + 'static {
     /// Removes pictures from a batch and frees their memory. The others keep their order.
     fn remove(&mut self, sampling: &mut Self::Sampling, pictures: Range<usize>);
 
-    /// Returns what is needed to decode each picture, after the last scale.
+    /// Returns what is needed to decode each picture as it is after the scales so far.
     fn finish(&mut self, sampling: &Self::Sampling) -> Result<Vec<Self::Codes>, SampleError>;
 
     /// Decodes one picture.
     fn decode(&mut self, codes: &Self::Codes) -> Result<RgbImage, SampleError>;
+
+    /// Decodes a picture on its way. It needs no more than `max_side` pixels on a side; the default decodes it whole.
+    fn preview(&mut self, codes: &Self::Codes, max_side: u32) -> Result<RgbImage, SampleError> {
+        let _ = max_side;
+        self.decode(codes)
+    }
 }
 
 /// A request's share of a batch.

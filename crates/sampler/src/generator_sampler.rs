@@ -167,6 +167,10 @@ impl BatchNetworks for SamplerNetworks {
     fn decode(&mut self, codes: &Tensor) -> Result<RgbImage, SampleError> {
         Ok(self.generator.decode(codes)?)
     }
+
+    fn preview(&mut self, codes: &Tensor, max_side: u32) -> Result<RgbImage, SampleError> {
+        Ok(self.generator.preview(codes, max_side as usize)?)
+    }
 }
 
 fn image_request(parameters: &Parameters, subject: &Arc<EncodedSubject>, seed: u64) -> ImageRequest {

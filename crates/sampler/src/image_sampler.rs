@@ -1,6 +1,6 @@
 //! The trait through which the stage reaches the networks that make pictures.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -44,6 +44,28 @@ pub struct SampleRequest {
     pub progress: mpsc::UnboundedSender<Step>,
     /// Receives the pictures, each as soon as it is made.
     pub made: mpsc::UnboundedSender<Made>,
+    /// The previews that are wanted, if any.
+    pub previews: Option<PreviewRequest>,
+}
+
+/// What is wanted of previews.
+#[derive(Clone, Debug)]
+pub struct PreviewRequest {
+    /// How many of each picture.
+    pub count: u32,
+    /// Receives them. Where it has no room they are dropped.
+    pub made: mpsc::Sender<Previews>,
+}
+
+/// The previews of a request's pictures after one scale; not necessarily of all of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Previews {
+    /// The progress of all pictures of the request.
+    pub progress: ScaleDone,
+    /// How many of its scales each of the pictures has.
+    pub scale: usize,
+    /// The previews, with the indices of their seeds in the request.
+    pub images: Vec<(usize, RgbImage)>,
 }
 
 /// A picture that is made.
@@ -53,6 +75,8 @@ pub struct Made {
     pub index: usize,
     /// The picture.
     pub image: RgbImage,
+    /// Its share of the time of the networks' thread; see [`Usage`](echogen_protocol::Usage).
+    pub device_time: Duration,
 }
 
 impl SampleRequest {
@@ -70,7 +94,12 @@ impl SampleRequest {
 
     /// Sends a picture to the caller, who may no longer wait.
     pub fn send(&self, index: usize, image: RgbImage) {
-        if self.made.send(Made { index, image }).is_err() {
+        self.deliver(Made { index, image, device_time: Duration::ZERO });
+    }
+
+    /// Sends a picture of which it is known how long the networks' thread has worked for it.
+    pub(crate) fn deliver(&self, made: Made) {
+        if self.made.send(made).is_err() {
             debug!("a picture is dropped, its caller no longer waits");
         }
     }

@@ -10,9 +10,11 @@ mod batch_counters;
 mod batch_scheduler;
 mod batch_thread;
 mod config;
+mod gated_pictures;
 mod generator_sampler;
 mod image_sampler;
 mod job_pictures;
+mod previews;
 mod step_scheduler;
 mod subject_cache;
 mod warm_up;
@@ -22,11 +24,12 @@ use std::{sync::Arc, time::Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use echogen_imaging::{ImageFormat, RgbImage};
-use echogen_ports::{Fault, FaultKind, ObjectKey, ObjectStore, spawn_blocking};
+use echogen_ports::{ContentGate, Fault, FaultKind, ObjectKey, ObjectStore, spawn_blocking};
 use echogen_protocol::{
-    ContentHash, CutOut, EncodeTask, EventKind, Job, JobEvent, JobResult, OutputFormat, Parameters, Progress,
+    ContentHash, CutOut, EncodeTask, EventKind, Job, JobEvent, JobResult, OutputFormat, Parameters, Preview, Progress,
     ResultImage, SampleTask, SegmentTask, StageName, layout,
 };
+use echogen_telemetry::{PreviewEnd, metrics};
 use echogen_worker::{CachedObjects, Outcome, ResultWriter, Stage, StageContext};
 use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::mpsc;
@@ -36,9 +39,13 @@ pub use batch_scheduler::CloseReason;
 pub use batch_thread::{BatchNetworks, BatchThread, Part};
 pub use config::SamplerConfig;
 pub use generator_sampler::GeneratorSampler;
-pub use image_sampler::{ImageSampler, Made, SampleError, SampleRequest, Sampled, ScaleDone, Step};
+pub use image_sampler::{
+    ImageSampler, Made, PreviewRequest, Previews, SampleError, SampleRequest, Sampled, ScaleDone, Step,
+};
 
-use job_pictures::JobPictures;
+use gated_pictures::{Checked, GatedPictures};
+use job_pictures::{JobPictures, Picture};
+use previews::PREVIEW_SIDE;
 
 /// Maximum size of an encoded subject in bytes. At the largest pixel budget it has about 4 MiB in f32.
 const MAX_SUBJECT_BYTES: u64 = 64 * 1024 * 1024;
@@ -62,6 +69,7 @@ pub struct Sampler {
     results: ResultWriter,
     stored_at_once: usize,
     scale_events: bool,
+    gate: GatedPictures,
 }
 
 impl Sampler {
@@ -75,7 +83,14 @@ impl Sampler {
         config: &SamplerConfig,
     ) -> Self {
         let (stored_at_once, scale_events) = (config.stored_at_once.max(1), config.scale_events);
-        Self { networks, objects, pictures, results, stored_at_once, scale_events }
+        let gate = GatedPictures::default();
+        Self { networks, objects, pictures, results, stored_at_once, scale_events, gate }
+    }
+
+    /// The same sampler, which stores only pictures that the gate allows.
+    #[must_use]
+    pub fn with_gate(self, gate: Option<Arc<dyn ContentGate>>) -> Self {
+        Self { gate: GatedPictures::new(gate), ..self }
     }
 
     async fn make(&self, task: SampleTask, context: &StageContext) -> Result<Outcome, Fault> {
@@ -93,7 +108,7 @@ impl Sampler {
         let Some(subject) = subject? else { return encode_again(job, cut_out, progress) };
         let mut pictures = JobPictures::new(&job, &parameters, &self.networks.models());
         if context.came_before {
-            pictures.recall(&*self.objects.cache()).await;
+            pictures.recall(&*self.objects.cache(), self.gate.is_there()).await;
         }
         if !pictures.missing().is_empty() {
             let sampled = self.sample(&job, &parameters, &key, subject, &mut pictures, context).await?;
@@ -101,11 +116,13 @@ impl Sampler {
                 progress.timings.insert(format!("{}.{step}", StageName::Sampler), *seconds);
             }
         }
-        let images = pictures.all()?;
+        let usage = pictures.usage();
+        let (images, withheld) = pictures.all()?;
         progress.note(StageName::Sampler, started.elapsed().as_secs_f64(), false);
-        let result = self.result(&job, parameters, images, progress, context);
+        let made =
+            JobResult { images, withheld, usage: Some(usage), ..self.result(&job, parameters, progress, context) };
         // The result is written after all its pictures: a client that reads it must find them.
-        self.results.commit(&job, result, &context.metadata).await?;
+        self.results.commit(&job, made, &context.metadata).await?;
         Ok(Outcome::Done)
     }
 
@@ -121,7 +138,8 @@ impl Sampler {
         context: &StageContext,
     ) -> Result<Sampled, Fault> {
         let ((progress, mut steps), (made, mut images)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
-        let missing = pictures.missing();
+        let (previews, mut previews_made) = mpsc::channel(previews::WAITING);
+        let (missing, cache) = (pictures.missing(), self.objects.cache());
         let request = SampleRequest {
             parameters: parameters.clone(),
             seeds: missing.iter().map(|index| pictures.seed(*index)).collect(),
@@ -131,11 +149,14 @@ impl Sampler {
             alone: context.alone,
             progress,
             made,
+            // Where finished pictures are checked, unfinished ones are not shown.
+            previews: (job.previews > 0 && !self.gate.is_there())
+                .then_some(PreviewRequest { count: job.previews, made: previews }),
         };
         let sampling = self.networks.sample(request);
         tokio::pin!(sampling);
         let (mut is_first, mut sampled) = (true, None);
-        let mut storing = FuturesUnordered::new();
+        let (mut storing, mut previewing) = (FuturesUnordered::new(), FuturesUnordered::new());
         loop {
             tokio::select! {
                 // Progress is polled first, so that no scale is published after sampling has ended.
@@ -156,23 +177,46 @@ impl Sampler {
                 },
                 // A picture is stored. One note for all that were made together.
                 Some(stored) = storing.next(), if !storing.is_empty() => {
-                    let (index, image) = stored?;
-                    pictures.add(index, image);
+                    let (index, picture) = stored?;
+                    pictures.add(index, picture);
                     if storing.is_empty() && images.is_empty() {
-                        pictures.note(&*self.objects.cache()).await;
+                        pictures.note(&*cache).await;
+                    }
+                }
+                // Previews are stored, as long as no picture waits for it.
+                Some((progress, stored)) = previewing.next(),
+                    if !previewing.is_empty() && (sampled.is_none() || !storing.is_empty()) =>
+                {
+                    let stored: Vec<Preview> = stored;
+                    pictures.note_previews(stored.len());
+                    if !stored.is_empty() {
+                        previews::publish(job, progress, &stored, context).await;
+                    }
+                }
+                // Previews are made; one group is stored at a time, and none while more events wait than usual.
+                Some(mut made) = previews_made.recv(), if sampled.is_none() && previewing.is_empty() => {
+                    for (index, _) in &mut made.images {
+                        *index = missing.get(*index).copied().unwrap_or(usize::MAX);
+                    }
+                    match context.is_behind() {
+                        true => metrics().previews(PreviewEnd::Dropped, made.images.len()),
+                        false => previewing.push(previews::store(&*cache, &job.id, made)),
                     }
                 }
                 // A picture is made; the next ones wait in the channel while others are stored.
-                Some(Made { index, image }) = images.recv(), if storing.len() < self.stored_at_once => {
+                Some(Made { index, image, device_time }) = images.recv(), if storing.len() < self.stored_at_once => {
+                    pictures.note_device_time(device_time);
                     let index = missing.get(index).copied().unwrap_or(usize::MAX);
                     storing.push(self.store(job, parameters, index, pictures.seed(index), image));
                 }
                 // Sampling has ended, or failed: then too the pictures that are made are stored.
                 ended = &mut sampling, if sampled.is_none() => sampled = Some(ended),
                 // Nothing is left in any of the channels.
-                else => return Ok(sampled.ok_or_else(|| Fault::internal("sampling has not ended"))??),
+                else => break,
             }
         }
+        previews::drop_late(&mut previews_made);
+        Ok(sampled.ok_or_else(|| Fault::internal("sampling has not ended"))??)
     }
 
     async fn store(
@@ -182,13 +226,18 @@ impl Sampler {
         index: usize,
         seed: u64,
         image: RgbImage,
-    ) -> Result<(usize, ResultImage), Fault> {
+    ) -> Result<(usize, Picture), Fault> {
         let (format, quality) = (file_format(parameters.format), parameters.quality.unwrap_or(DEFAULT_QUALITY));
         let (width, height) = image.dimensions();
         let bytes = encode(image, format, quality).await?;
+        let safety = match self.gate.check(job, index, seed, &bytes).await? {
+            Checked::Withheld(reason) => return Ok((index, Picture::Withheld(reason))),
+            Checked::Usable(safety) => safety,
+        };
         let sha256 = ContentHash::of(&bytes);
         let key = self.keep(job, index, bytes, &sha256).await?;
-        Ok((index, ResultImage { key: key.as_str().to_owned(), seed, width, height, sha256 }))
+        let image = ResultImage { key: key.as_str().to_owned(), seed, width, height, sha256, safety };
+        Ok((index, Picture::Stored(image)))
     }
 
     /// Stores a picture under its name. Another attempt, on another kind of device for example, may have stored a
@@ -207,14 +256,7 @@ impl Sampler {
         Ok(key)
     }
 
-    fn result(
-        &self,
-        job: &Job,
-        parameters: Parameters,
-        images: Vec<ResultImage>,
-        progress: Progress,
-        context: &StageContext,
-    ) -> JobResult {
+    fn result(&self, job: &Job, parameters: Parameters, progress: Progress, context: &StageContext) -> JobResult {
         let mut models = progress.models;
         models.extend(self.networks.models());
         JobResult {
@@ -223,7 +265,7 @@ impl Sampler {
             models,
             timings: progress.timings,
             cached: progress.cached,
-            ..JobResult::completed(job, images, self.results.version(), context.clock.now())
+            ..JobResult::completed(job, Vec::new(), self.results.version(), context.clock.now())
         }
     }
 }

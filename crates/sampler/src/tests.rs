@@ -10,18 +10,24 @@ use std::{
 };
 
 use async_trait::async_trait;
-use echogen_imaging::{ImageLimits, RgbImage, decode_image};
-use echogen_ports::{Broker, Cache, FaultKind, MemoryBroker, MemoryCache, MemoryObjectStore, ObjectKey, ObjectStore};
-use echogen_protocol::{
-    BoundingBox, ContentHash, CutOut, EncodeTask, EventKind, FoundBy, Job, JobId, Lane, NotifyTask, OutputFormat,
-    Parameters, PerScale, PixelBudget, Progress, QueueName, SampleTask, Seeds, SegmentTask, StageName, StageTask,
-    SubjectArea, SubjectFound,
+use echogen_imaging::{ImageFormat, ImageLimits, RgbImage, decode_image, encode_image};
+use echogen_ports::{
+    Broker, Cache, FaultKind, GatePlace, MemoryBroker, MemoryCache, MemoryContentGate, MemoryObjectStore, ObjectKey,
+    ObjectStore, WhenUnreachable,
 };
+use echogen_protocol::{
+    BoundingBox, ContentHash, CutOut, EncodeTask, EventKind, FoundBy, Job, JobId, JobStatus, Lane, NotifyTask,
+    OutputFormat, Parameters, PerScale, PixelBudget, Progress, QueueName, Safety, SafetyVerdict, SampleTask, Seeds,
+    SegmentTask, StageName, StageTask, SubjectArea, SubjectFound, WithheldImage,
+};
+use echogen_testkit::FailFirst;
 use echogen_worker::{CachedObjects, Clock, Outcome, ProductsConfig, ResultWriter, Stage, StageContext};
 
 use tokio::{sync::Notify, time::Instant};
 
-use crate::{ImageSampler, SampleError, SampleRequest, Sampled, Sampler, SamplerConfig, ScaleDone, Step};
+use crate::{
+    ImageSampler, Made, Previews, SampleError, SampleRequest, Sampled, Sampler, SamplerConfig, ScaleDone, Step,
+};
 
 #[derive(Debug, Default)]
 struct FakeSampler {
@@ -30,6 +36,8 @@ struct FakeSampler {
     stops_after: AtomicUsize,
     /// If there is one, a request waits for it between two batches.
     next_turn: Mutex<Option<Arc<Notify>>>,
+    /// If there is one, a request with previews waits for it before it sends its pictures.
+    previewed: Mutex<Option<Arc<Notify>>>,
     /// The seeds of each request.
     asked: Mutex<Vec<Vec<u64>>>,
 }
@@ -77,8 +85,18 @@ impl ImageSampler for FakeSampler {
         if request.subject.is_empty() {
             return Err(SampleError::Failed("out of memory".into()));
         }
+        if let Some(wanted) = &request.previews {
+            let images = (0..request.seeds.len()).map(|index| (index, RgbImage::new(1_000, 500))).collect();
+            let previews = Previews { progress: ScaleDone { done: 1, total: 2 }, scale: 1, images };
+            wanted.made.try_send(previews).ok();
+            let previewed = self.previewed.lock().unwrap().clone();
+            if let Some(previewed) = previewed {
+                previewed.notified().await;
+            }
+        }
         for (index, seed) in request.seeds.iter().enumerate() {
-            request.send(index, RgbImage::from_pixel(4, 4, [*seed as u8, 0, 0].into()));
+            let image = RgbImage::from_pixel(4, 4, [*seed as u8, 0, 0].into());
+            request.deliver(Made { index, image, device_time: Duration::from_millis(250) });
             if self.stops_after.load(Ordering::Relaxed) == index + 1 {
                 return Err(SampleError::Failed("stopped".into()));
             }
@@ -103,14 +121,17 @@ struct Bench {
 }
 
 async fn bench() -> Bench {
+    bench_with(&SamplerConfig { scale_events: true, ..SamplerConfig::default() }).await
+}
+
+async fn bench_with(config: &SamplerConfig) -> Bench {
     let sampler = Arc::new(FakeSampler::default());
     let broker = Arc::new(MemoryBroker::new());
     let (work, pictures) = (Arc::new(MemoryObjectStore::new()), Arc::new(MemoryObjectStore::new()));
     let cache = Arc::new(MemoryCache::new(1_000_000));
     let results = ResultWriter::new(pictures.clone(), broker.clone(), Clock::system(), "1.2.3");
-    let config = SamplerConfig { scale_events: true, ..SamplerConfig::default() };
     let objects = CachedObjects::new(work.clone(), cache.clone(), &ProductsConfig::default());
-    let stage = Sampler::new(sampler.clone(), objects, pictures.clone(), results.clone(), &config);
+    let stage = Sampler::new(sampler.clone(), objects, pictures.clone(), results.clone(), config);
     work.put(&key("subjects/dog"), "a dog".into()).await.unwrap();
     let context = StageContext::for_test(broker.clone());
     Bench { sampler, stage, broker, work, cache, pictures, results, context }
@@ -183,6 +204,56 @@ async fn a_job_that_waits_for_its_next_batch_takes_no_time_of_its_attempt() {
     };
     let (outcome, ()) = tokio::join!(bench.stage.run(task(job()), &bench.context), waiting);
     assert_eq!(outcome.unwrap(), Outcome::Done);
+}
+
+#[tokio::test]
+async fn previews_are_kept_small_and_named_in_an_event_of_their_scale() {
+    let bench = bench_with(&SamplerConfig::default()).await;
+    let previewed = Arc::new(Notify::new());
+    *bench.sampler.previewed.lock().unwrap() = Some(Arc::clone(&previewed));
+    let mut events = bench.broker.subscribe("job").await.unwrap();
+    let job = Job { previews: 1, ..job() };
+    let heard = async {
+        let mut heard = Vec::new();
+        for _ in 0..2 {
+            heard.push(events.next().await.unwrap().to_job().unwrap());
+        }
+        previewed.notify_one();
+        heard
+    };
+    let (outcome, heard) = tokio::join!(bench.stage.run(task(job.clone()), &bench.context), heard);
+    assert_eq!(outcome.unwrap(), Outcome::Done);
+    assert_eq!((heard[0].id.as_str(), heard[1].id.as_str()), ("one/sampling/1", "one/sampling/1/previews"));
+    assert!(heard[0].data.get("previews").is_none(), "{heard:?}");
+    let names = serde_json::json!([{ "image": 0, "scale": 1 }, { "image": 1, "scale": 1 }]);
+    assert_eq!(heard[1].data, serde_json::json!({ "scale": 1, "scales": 2, "previews": names }));
+    for key in ["previews/one/0/1", "previews/one/0", "previews/one/1/1", "previews/one/1"] {
+        let bytes = bench.cache.get(key).await.unwrap().unwrap();
+        assert!(bytes.starts_with(&[0xff, 0xd8]), "a JPEG");
+        assert_eq!(decode_image(&bytes, &ImageLimits::default()).unwrap().dimensions(), (256, 128));
+    }
+    let usage = bench.results.find(&job).await.unwrap().unwrap().usage.unwrap();
+    assert_eq!((usage.images, usage.previews, usage.device_seconds), (2, 2, 0.5));
+    assert!((usage.megapixels - 0.000_032).abs() < 1e-12, "{usage:?}");
+}
+
+/// A cache that is away.
+async fn without_cache(config: &SamplerConfig) -> Bench {
+    let bench = bench_with(config).await;
+    let cache = Arc::new(FailFirst::new(MemoryCache::new(1_000_000), u32::MAX));
+    let objects = CachedObjects::new(bench.work.clone(), cache, &ProductsConfig::default());
+    let stage = Sampler::new(bench.sampler.clone(), objects, bench.pictures.clone(), bench.results.clone(), config);
+    Bench { stage, ..bench }
+}
+
+#[tokio::test]
+async fn a_job_completes_without_the_previews_that_nobody_keeps_or_that_come_too_late() {
+    for bench in [bench().await, without_cache(&SamplerConfig::default()).await] {
+        let job = Job { previews: 16, ..job() };
+        assert_eq!(bench.stage.run(task(job.clone()), &bench.context).await.unwrap(), Outcome::Done);
+        let result = bench.results.find(&job).await.unwrap().unwrap();
+        assert_eq!((result.images.len(), result.usage.unwrap().images), (2, 2));
+    }
 }
 
 #[tokio::test]
@@ -284,6 +355,8 @@ async fn a_job_that_comes_again_keeps_the_pictures_that_it_has() {
     assert_eq!(bench.stage.run(task(job.clone()), &bench.context).await.unwrap(), Outcome::Done);
     assert_eq!(*bench.sampler.asked.lock().unwrap(), [vec![1, 2, 3, 4, 5], vec![4, 5]]);
     let result = bench.results.find(&job).await.unwrap().unwrap();
+    let usage = result.usage.unwrap();
+    assert_eq!((usage.images, usage.device_seconds), (5, 1.25), "no picture is charged twice, and none forgotten");
     assert_eq!(result.images.iter().map(|image| image.seed).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
     for image in &result.images {
         let bytes = bench.pictures.get(&key(&image.key), 10_000).await.unwrap().unwrap();
@@ -301,4 +374,85 @@ async fn pictures_made_with_other_parameters_are_made_again() {
     let other = Job { prompt: "another dog".into(), ..job() };
     bench.stage.run(task(other), &bench.context).await.unwrap();
     assert_eq!(bench.sampler.asked.lock().unwrap()[1], [7, 9]);
+}
+
+/// A sampler behind a gate that withholds the picture of seed 9.
+async fn gated(places: &[GatePlace]) -> (Bench, Arc<MemoryContentGate>) {
+    let bench = bench_with(&SamplerConfig::default()).await;
+    let forbidden = encode_image(&RgbImage::from_pixel(4, 4, [9, 0, 0].into()), ImageFormat::Png, 90).unwrap();
+    let gate = Arc::new(MemoryContentGate::at(places).withholding(&forbidden, "too red"));
+    let Bench { stage, .. } = bench;
+    let stage = stage.with_gate(Some(gate.clone()));
+    (Bench { stage, ..bench }, gate)
+}
+
+#[tokio::test]
+async fn a_picture_that_the_gate_withholds_is_absent_and_named() {
+    let (bench, gate) = gated(&[GatePlace::Result]).await;
+    let job = Job { tenant: Some("acme".into()), seeds: Seeds::List(vec![7, 9, 8]), ..job() };
+    assert_eq!(bench.stage.run(task(job.clone()), &bench.context).await.unwrap(), Outcome::Done);
+    let result = bench.results.find(&job).await.unwrap().unwrap();
+    assert_eq!(result.status, JobStatus::Completed);
+    let images = result.images.iter().map(|image| (image.key.as_str(), image.seed)).collect::<Vec<_>>();
+    assert_eq!(images, [("one/image-0.png", 7), ("one/image-2.png", 8)]);
+    assert!(result.images.iter().all(|image| image.safety == Some(Safety { verdict: SafetyVerdict::Allowed })));
+    assert_eq!(result.withheld, [WithheldImage { index: 1, seed: 9, reason: "too red".to_owned() }]);
+    assert_eq!((result.seeds, result.usage.unwrap().images), (vec![7, 9, 8], 2));
+    assert_eq!(bench.pictures.keys(), ["one/image-0.png", "one/image-2.png", "one/result.json"].map(key));
+    assert!(gate.checked().iter().all(|checked| checked.tenant.as_deref() == Some("acme")));
+    let only = Job { id: JobId("two".into()), seeds: Seeds::List(vec![9]), ..job };
+    bench.stage.run(task(only.clone()), &bench.context).await.unwrap();
+    let result = bench.results.find(&only).await.unwrap().unwrap();
+    assert_eq!((result.status, result.images.len(), result.withheld.len()), (JobStatus::Completed, 0, 1));
+}
+
+#[tokio::test]
+async fn a_job_whose_pictures_are_checked_has_no_previews() {
+    for (places, previews) in [(&[GatePlace::Result][..], false), (&[GatePlace::Words, GatePlace::Subject], true)] {
+        let (bench, _) = gated(places).await;
+        let previewed = Arc::new(Notify::new());
+        *bench.sampler.previewed.lock().unwrap() = Some(Arc::clone(&previewed));
+        let mut events = bench.broker.subscribe("job").await.unwrap();
+        let seen = async {
+            events.next().await.unwrap();
+            if previews {
+                events.next().await.unwrap();
+            }
+            previewed.notify_one();
+        };
+        let job = Job { previews: 1, ..job() };
+        let (outcome, ()) = tokio::join!(bench.stage.run(task(job.clone()), &bench.context), seen);
+        assert_eq!(outcome.unwrap(), Outcome::Done);
+        assert_eq!(bench.cache.get("previews/one/0").await.unwrap().is_some(), previews);
+        let result = bench.results.find(&job).await.unwrap().unwrap();
+        assert_eq!(result.images.iter().all(|image| image.safety.is_none()), previews);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_verdict_a_closed_gate_lets_the_pictures_wait_and_what_is_checked_is_kept() {
+    let (mut bench, gate) = gated(&[GatePlace::Result]).await;
+    gate.let_away(Some(WhenUnreachable::Closed));
+    let error = bench.stage.run(task(job()), &bench.context).await.unwrap_err();
+    assert_eq!(error.kind(), FaultKind::CircuitOpen, "no attempt is lost");
+    assert!(bench.pictures.keys().is_empty() && gate.checked().is_empty());
+    // It comes back while the pictures wait.
+    let soon = async {
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        gate.let_away(None);
+    };
+    bench.sampler.stops_after.store(2, Ordering::Relaxed);
+    let job = Job { seeds: Seeds::List(vec![7, 9, 8]), ..job() };
+    let (stopped, ()) = tokio::join!(bench.stage.run(task(job.clone()), &bench.context), soon);
+    assert!(stopped.is_err());
+    bench.sampler.stops_after.store(0, Ordering::Relaxed);
+    bench.context.came_before = true;
+    bench.stage.run(task(job.clone()), &bench.context).await.unwrap();
+    assert_eq!(
+        bench.sampler.asked.lock().unwrap().last(),
+        Some(&vec![8]),
+        "a picture that is withheld is not made again"
+    );
+    let result = bench.results.find(&job).await.unwrap().unwrap();
+    assert_eq!((result.images.len(), result.withheld.len()), (2, 1));
 }

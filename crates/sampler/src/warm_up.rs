@@ -35,6 +35,7 @@ impl GeneratorSampler {
             alone: true,
             progress,
             made,
+            previews: None,
         };
         let late = |_| SampleError::Failed(format!("no picture after {TIME:?}").into());
         timeout(TIME, self.sample(request)).await.map_err(late)?.map(drop)

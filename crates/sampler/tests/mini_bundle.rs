@@ -3,9 +3,11 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use echogen_checkpoint::bundle::Bundle;
-use echogen_imaging::RgbImage;
+use echogen_imaging::{ImageLimits, RgbImage, decode_image};
 use echogen_models::{DType, Device, feature_extractor::FeatureExtractor, generator::Generator};
-use echogen_ports::{Broker, Event, MemoryBroker, MemoryCache, MemoryObjectStore, Message, ObjectKey, ObjectStore};
+use echogen_ports::{
+    Broker, Cache, Event, MemoryBroker, MemoryCache, MemoryObjectStore, Message, ObjectKey, ObjectStore,
+};
 use echogen_protocol::{
     AspectRatio, EventKind, Job, JobId, JobStatus, Lane, NotifyTask, PerScale, PixelBudget, Progress, QueueName,
     SampleTask, Seeds, StageName, StageTask, SubjectKeys, TaskHeaders, layout,
@@ -49,6 +51,7 @@ fn networks(config: &SamplerConfig) -> Arc<GeneratorSampler> {
 struct Bench {
     networks: Arc<GeneratorSampler>,
     pictures: Arc<MemoryObjectStore>,
+    cache: Arc<MemoryCache>,
     broker: Arc<MemoryBroker>,
     results: ResultWriter,
     stage: Sampler,
@@ -61,10 +64,10 @@ async fn bench(config: &SamplerConfig, subject: &[u8]) -> Bench {
     work.put(&ObjectKey::new(SUBJECT).expect("a key"), subject.to_vec().into()).await.expect("the twin stores");
     let results = ResultWriter::new(pictures.clone(), broker.clone(), Clock::system(), "1.2.3");
     let cache = Arc::new(MemoryCache::new(1 << 24));
-    let objects = CachedObjects::new(work, cache, &ProductsConfig::default());
+    let objects = CachedObjects::new(work, cache.clone(), &ProductsConfig::default());
     let stage = Sampler::new(networks.clone(), objects, pictures.clone(), results.clone(), config);
     let context = StageContext::for_test(broker.clone());
-    Bench { networks, pictures, broker, results, stage, context }
+    Bench { networks, pictures, cache, broker, results, stage, context }
 }
 
 /// Jobs that differ in every parameter of a job; one of them has another shape.
@@ -162,6 +165,44 @@ async fn a_jobs_bytes_are_the_same_whatever_is_sampled_between_its_scales() {
     assert_eq!(ended.into_inner().expect("no panic").last(), Some(&large[0].id), "the small ones came between");
     assert_eq!(bench.networks.batches().batches(), 5, "the large job was one batch");
     assert!(alone.files_of(&all).await == bench.files_of(&all).await, "every byte is the same");
+}
+
+#[tokio::test]
+async fn a_jobs_bytes_are_the_same_with_previews() {
+    let subject = subject();
+    let plain = bench(&SamplerConfig::default(), &subject).await;
+    let bench = bench(&SamplerConfig::default(), &subject).await;
+    for job in jobs() {
+        plain.run(&job).await;
+        bench.run(&Job { previews: 16, ..job }).await;
+    }
+    assert!(plain.files().await == bench.files().await, "every byte is the same");
+}
+
+#[tokio::test]
+async fn previews_become_clearer_scale_by_scale() {
+    let bench = bench(&SamplerConfig::default(), &subject()).await;
+    let preview = async |key: String| {
+        let bytes = bench.cache.get(&key).await.expect("the twin answers");
+        bytes.map(|bytes| decode_image(&bytes, &ImageLimits::default()).expect("a picture"))
+    };
+    // On a machine that has much else to do the pictures may be ready before the previews are stored.
+    for number in 0..50 {
+        let job = Job { id: JobId(format!("previewed-{number}")), previews: 16, ..jobs().remove(0) };
+        bench.run(&job).await;
+        let result = bench.results.find(&job).await.expect("the twin answers").expect("it has ended");
+        let usage = result.usage.expect("a completed job has taken something");
+        assert!(usage.device_seconds > 0.0, "{usage:?}");
+        if usage.previews > 1
+            && let Some(first) = preview(layout::preview_key(&job.id, 0, 1)).await
+        {
+            let newest = preview(layout::newest_preview_key(&job.id, 0)).await.expect("it is kept");
+            assert_eq!(first.dimensions(), newest.dimensions());
+            assert_ne!(first, newest);
+            return;
+        }
+    }
+    panic!("no job had two previews");
 }
 
 #[tokio::test]

@@ -3,12 +3,12 @@
 use std::{path::Path, sync::Arc};
 
 use echogen_adapters::{
-    DirectoryObjectStore, FileImageFetcher, HttpCallbackSender, HttpImageFetcher, ImageFetchers, MeteredObjectStore,
-    RedisCache, S3Config, S3ImageFetcher, S3ObjectStore, amqp::AmqpBroker,
+    DirectoryObjectStore, FileImageFetcher, HttpCallbackSender, HttpContentGate, HttpImageFetcher, ImageFetchers,
+    MeteredObjectStore, RedisCache, S3Config, S3ImageFetcher, S3ObjectStore, amqp::AmqpBroker,
 };
 use echogen_ports::{
-    Broker, Browse, Cache, CallbackSender, Fault, ImageFetcher, MemoryBroker, MemoryCache, MemoryQuota, ObjectStore,
-    Quota, Secret,
+    Broker, Browse, Cache, CallbackSender, ContentGate, Fault, ImageFetcher, MemoryBroker, MemoryCache, MemoryQuota,
+    ObjectStore, Quota, Secret,
 };
 use echogen_worker::{Clock, JobStatusStore, ResultWriter};
 use tokio_util::task::TaskTracker;
@@ -38,6 +38,8 @@ pub struct Backends {
     pub fetcher: Arc<dyn ImageFetcher>,
     /// Sends callbacks to clients' servers; without it a callback is parked.
     pub callbacks: Option<Arc<dyn CallbackSender>>,
+    /// Decides which words and pictures are used; without it all are.
+    pub gate: Option<Arc<dyn ContentGate>>,
     /// The job status store.
     pub status_store: JobStatusStore,
     /// The same broker, if its queues can be looked through.
@@ -57,7 +59,18 @@ impl Backends {
         tracker: &TaskTracker,
     ) -> Self {
         let status_store = JobStatusStore::start(Arc::clone(&cache), tracker);
-        Self { broker, cache, work, results, fetcher, callbacks: None, status_store, browse: None, amqp: None }
+        Self {
+            broker,
+            cache,
+            work,
+            results,
+            fetcher,
+            callbacks: None,
+            gate: None,
+            status_store,
+            browse: None,
+            amqp: None,
+        }
     }
 
     /// Adds the port to clients' servers.
@@ -71,6 +84,13 @@ impl Backends {
     #[must_use]
     pub fn with_browse(mut self, browse: Arc<dyn Browse>) -> Self {
         self.browse = Some(browse);
+        self
+    }
+
+    /// Adds the gate of words and pictures, if there is one.
+    #[must_use]
+    pub fn with_gate(mut self, gate: Option<Arc<dyn ContentGate>>) -> Self {
+        self.gate = gate;
         self
     }
 
@@ -98,7 +118,7 @@ impl Backends {
         let Stores { work, results, .. } = Stores::open(config).await?;
         let (cache, fetcher) = (open_cache(config)?, open_fetcher(config).await?);
         let backends = Self::new(broker, cache, work, results, fetcher, tracker);
-        Ok(backends.with_callbacks(open_callbacks(config)?))
+        Ok(backends.with_callbacks(open_callbacks(config)?).with_gate(open_gate(config)?))
     }
 
     /// Returns the writer of results.
@@ -246,8 +266,17 @@ fn open_callbacks(config: &ServiceConfig) -> Result<Arc<dyn CallbackSender>, Fai
     Ok(Arc::new(sender.map_err(|error| Failure::refused("callbacks cannot be sent", &error))?))
 }
 
+/// Opens the content gate, if the settings name a hook.
+fn open_gate(config: &ServiceConfig) -> Result<Option<Arc<dyn ContentGate>>, Failure> {
+    let gate = HttpContentGate::new(&config.safety);
+    let gate = gate.map_err(|error| Failure::refused("the content gate cannot be used", &error))?;
+    Ok(gate.map(|gate| Arc::new(gate) as Arc<dyn ContentGate>))
+}
+
 #[cfg(test)]
 mod tests {
+    use echogen_ports::GatePlace;
+
     use super::*;
 
     /// Fetches a picture with the given folder for subjects; returns its size in bytes or the error.
@@ -271,5 +300,19 @@ mod tests {
         assert!(fetch(true, None, "../Cargo.toml").await.unwrap_err().contains("outside the folder"));
         assert!(fetch(true, Some("src"), "Cargo.toml").await.is_err());
         assert!(fetch(false, None, "Cargo.toml").await.unwrap_err().contains("fetch.subject_folder"));
+    }
+
+    #[tokio::test]
+    async fn a_hook_is_a_gate_of_the_places_that_the_settings_name() {
+        let store = tempfile::tempdir().unwrap();
+        let mut config = ServiceConfig::default();
+        config.store.url = Some(store.path().display().to_string());
+        let tracker = TaskTracker::new();
+        assert!(Box::pin(Backends::embedded(&config, &tracker)).await.unwrap().gate.is_none());
+        config.safety.hook = Some("http://127.0.0.1:1/".to_owned());
+        config.safety.check_subjects = false;
+        let gate = Box::pin(Backends::embedded(&config, &tracker)).await.unwrap().gate.unwrap();
+        let checked = GatePlace::ALL.map(|place| gate.checks(place));
+        assert_eq!(checked, [true, false, true]);
     }
 }

@@ -109,7 +109,7 @@ async fn bind(setting: &str, address: SocketAddr, gateway: &Gateway, served: Ser
 }
 
 fn ports(backends: &Backends, config: &ServiceConfig) -> Result<GatewayPorts, Failure> {
-    let Backends { broker, browse, cache, work, results, fetcher, status_store, .. } = backends.clone();
+    let Backends { broker, browse, cache, work, results, fetcher, gate, status_store, .. } = backends.clone();
     Ok(GatewayPorts {
         broker,
         browse: browse
@@ -120,6 +120,7 @@ fn ports(backends: &Backends, config: &ServiceConfig) -> Result<GatewayPorts, Fa
         work,
         fetcher,
         quota: backends::open_quota(config)?,
+        gate,
         status_store,
         writer: backends.writer(),
     })

@@ -110,14 +110,15 @@ impl LoadedStage {
         shutdown: CancellationToken,
     ) -> Result<(), Fault> {
         let worker = worker_config(self.name(), config);
-        let Backends { cache, work, results, fetcher, .. } = backends.clone();
+        let Backends { cache, work, results, fetcher, gate, .. } = backends.clone();
         let (products, max_image_bytes) = (&config.products, config.fetch.max_image_bytes);
         let objects = CachedObjects::new(work, cache, products);
         let limits = ImageLimits { max_bytes: max_image_bytes, ..ImageLimits::default() };
         match self {
             Self::Dispatcher(subjects) => {
                 let settings = DispatcherConfig { subjects, max_image_bytes };
-                drive(Dispatcher::new(settings, fetcher, objects, backends.writer()), backends, worker, shutdown).await
+                let dispatcher = Dispatcher::new(settings, fetcher, objects, backends.writer()).with_gate(gate);
+                drive(dispatcher, backends, worker, shutdown).await
             }
             Self::Segmenter(detector) => {
                 drive(Segmenter::new(limits, detector, objects, products), backends, worker, shutdown).await
@@ -127,7 +128,8 @@ impl LoadedStage {
                 drive(encoder, backends, worker, shutdown).await
             }
             Self::Sampler(networks) => {
-                let sampler = Sampler::new(networks, objects, results, backends.writer(), &config.sampler);
+                let sampler =
+                    Sampler::new(networks, objects, results, backends.writer(), &config.sampler).with_gate(gate);
                 drive(sampler, backends, worker, shutdown).await
             }
             Self::Notifier(callbacks) => {

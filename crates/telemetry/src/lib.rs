@@ -22,7 +22,7 @@ pub use endpoint::Endpoint;
 pub use health::{Consuming, Health, health};
 pub use logs::{LogControl, LogFormat, Options, Telemetry, TelemetryError, UnknownFormat, init};
 pub use metrics::{
-    CacheAnswer, JobEnd, JobOutcome, Kind, LIST, Label, Metric, Metrics, NoticeEnd, NoticeName, OBJECT_KINDS,
-    StoreAnswer, StoreCall, TaskEnd, TaskInProgress, metrics, page,
+    CacheAnswer, GateAnswer, JobEnd, JobOutcome, Kind, LIST, Label, Metric, Metrics, NoticeEnd, NoticeName,
+    OBJECT_KINDS, PreviewEnd, StoreAnswer, StoreCall, TaskEnd, TaskInProgress, metrics, page,
 };
 pub use traces::{Otlp, fail_span, place_span};

@@ -9,7 +9,9 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-pub use labels::{CacheAnswer, JobEnd, JobOutcome, NoticeEnd, NoticeName, StoreAnswer, StoreCall, TaskEnd};
+pub use labels::{
+    CacheAnswer, GateAnswer, JobEnd, JobOutcome, NoticeEnd, NoticeName, PreviewEnd, StoreAnswer, StoreCall, TaskEnd,
+};
 pub use page::page;
 pub use record::{Metrics, TaskInProgress, metrics};
 
@@ -90,7 +92,7 @@ const WITH_GATEWAY: [&str; RoleName::WORKER_NAMES.len() + 1] = and_one(&RoleName
 const ALL_PROGRAMS: [&str; WITH_GATEWAY.len() + 1] = and_one(&WITH_GATEWAY, CANARY);
 const OBJECT_KIND: Label = Label::Of("kind", OBJECT_KINDS);
 const OPERATION: Label = Label::Of("operation", &["get", "put", "put_if_absent", "exists", "delete", "list"]);
-const SCALE: Label = Label::Open("scale", "the scale's number, from 1, or `conditions` or `decode`");
+const SCALE: Label = Label::Open("scale", "the scale's number, from 1, or `conditions`, `decode` or `preview`");
 const JOB_LANE: Label = Label::Of("lane", &Lane::NAMES);
 
 const TASK_SECONDS: &[f64] =
@@ -197,7 +199,7 @@ const SCALE_TIME: Metric = histogram(
     "echogen_scale_seconds",
     SCALE_SECONDS,
     &[SCALE],
-    "Seconds that the networks spent on a step of a batch: the conditions, a scale, or decoding one image.",
+    "Seconds that the networks spent on a step of a batch: the conditions, a scale, or decoding one image or preview.",
 )
 .of(&[SAMPLER]);
 const KV_CACHE: Metric =
@@ -214,6 +216,13 @@ const TURN_WAIT: Metric = histogram(
     TURN_SECONDS,
     &[JOB_LANE],
     "Seconds that a job in the sampler waited for the networks, one value for each step of its batches.",
+)
+.of(&[SAMPLER]);
+const PREVIEWS: Metric = counter(
+    "echogen_previews_total",
+    &[Label::Of("outcome", &["made", "dropped"])],
+    "Previews of pictures on their way that jobs asked for: those that are in the cache, and those that were left out \
+     because other work waited, their predecessors were not stored yet, or the cache took nothing.",
 )
 .of(&[SAMPLER]);
 const STORE_REQUESTS: Metric = counter(
@@ -289,6 +298,17 @@ const NOTICES: Metric = counter(
 )
 .of(&[DISPATCHER]);
 
+const GATE_CHECKS: Metric = counter(
+    "echogen_gate_checks_total",
+    &[
+        Label::Of("place", &["words", "subject", "result"]),
+        Label::Of("outcome", &["allowed", "withheld", "open", "closed"]),
+    ],
+    "Checks of words and pictures by the content gate, by its verdict; or, where it gave none, by whether the content was \
+     used (open) or not (closed).",
+)
+.of(&[DISPATCHER, SAMPLER]);
+
 const CONFLICTS: Metric = counter(
     "echogen_job_conflicts_total",
     &[],
@@ -347,6 +367,7 @@ pub const LIST: &[Metric] = &[
     KV_CACHE,
     BATCHES_ALIVE,
     TURN_WAIT,
+    PREVIEWS,
     STORE_REQUESTS,
     STORE_TIME,
     CONSUMING,
@@ -357,6 +378,7 @@ pub const LIST: &[Metric] = &[
     CANARY_TIME,
     CANARY_RUNS,
     NOTICES,
+    GATE_CHECKS,
     CONFLICTS,
     HTTP_REQUESTS,
     HTTP_TIME,

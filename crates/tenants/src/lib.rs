@@ -7,6 +7,7 @@
 //! | one tenant | [`Tenant`] with [`Limits`] and [`Prices`], named by a [`TenantName`] |
 //! | a key that is made | [`Key`]; what is kept of it is its SHA-256, in a [`KeyEntry`] |
 //! | a session of the console | [`Sessions`] seals and opens its cookie |
+//! | what jobs have used | [`UsageSums`] |
 //! | changes of the file that keep its comments | [`edit`] |
 //!
 //! No key and no secret is in a message, in a log or in what Debug shows. Deliberately absent: HTTP, counting, and any list of
@@ -23,6 +24,7 @@ mod scope;
 mod session;
 mod tenant;
 mod tenants;
+mod usage;
 
 pub use callback_secret::callback_secret;
 pub use file::{TenantsFile, TenantsHandle};
@@ -33,3 +35,4 @@ pub use scope::Scope;
 pub use session::{OpenedSession, Sessions};
 pub use tenant::{Limits, Prices, Tenant};
 pub use tenants::{Authenticated, Tenants};
+pub use usage::{UsageBy, UsageSums, Used};

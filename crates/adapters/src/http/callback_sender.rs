@@ -11,22 +11,18 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use echogen_ports::{CallbackReply, CallbackSender, Fault};
 use echogen_protocol::JobEvent;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::Full;
 use url::Url;
 
 use super::{
     CallbackConfig,
     client::{WebClient, busy, shown},
-    signing_key::SigningKey,
+    signing_key::{SigningKey, signed_headers},
 };
 
 /// The content type of an event in CloudEvents' structured mode.
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/cloudevents+json; charset=utf-8");
-
-const ID: HeaderName = HeaderName::from_static("webhook-id");
-const TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
-const SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 
 /// Sends callbacks by `https://`.
 #[derive(Clone)]
@@ -40,20 +36,6 @@ impl HttpCallbackSender {
     /// one to the new one at any time.
     pub fn new(config: CallbackConfig) -> Result<Self, Fault> {
         Ok(Self { keys: config.keys()?, client: WebClient::new(config.access()?, "called")? })
-    }
-
-    fn headers(&self, id: &str, timestamp: u64, body: &[u8]) -> Result<HeaderMap, Fault> {
-        let bad = |error| Fault::internal("the event's id does not fit into a header").because(error);
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);
-        headers.insert(ID, HeaderValue::from_str(id).map_err(bad)?);
-        headers.insert(TIMESTAMP, timestamp.into());
-        let signatures = self.keys.iter().map(|key| key.sign(id, timestamp, body));
-        let signatures = signatures.collect::<Result<Vec<_>, _>>()?.join(" ");
-        if !signatures.is_empty() {
-            headers.insert(SIGNATURE, HeaderValue::from_str(&signatures).map_err(bad)?);
-        }
-        Ok(headers)
     }
 
     async fn call(&self, url: &Url, headers: HeaderMap, body: Bytes) -> Result<CallbackReply, Fault> {
@@ -98,7 +80,8 @@ impl CallbackSender for HttpCallbackSender {
         let body = serde_json::to_vec(event)
             .map_err(|error| Fault::internal("the event cannot be written as JSON").because(error))?;
         let timestamp = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let headers = self.headers(&event.id, timestamp, &body)?;
+        let mut headers = signed_headers(&self.keys, &event.id, timestamp, &body)?;
+        headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);
         let limit = self.client.timeout();
         match tokio::time::timeout(limit, self.call(&url, headers, body.into())).await {
             Ok(called) => called,

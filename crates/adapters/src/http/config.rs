@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     networks::{AllowedNetwork, not_public},
-    signing_key::SigningKey,
+    signing_key::{SigningKey, signing_keys},
 };
 use crate::tls::Trust;
 
@@ -144,9 +144,7 @@ impl CallbackConfig {
 
     /// The keys with which every callback is signed.
     pub(super) fn keys(&self) -> Result<Vec<SigningKey>, Fault> {
-        let Some(secret) = &self.secret else { return Ok(Vec::new()) };
-        let texts = secret.expose().split([',', '\n']).map(str::trim).filter(|text| !text.is_empty());
-        texts.map(|text| text.parse().map_err(|why| Fault::refused(format!("callbacks.secret {why}")))).collect()
+        signing_keys("callbacks.secret", self.secret.as_ref())
     }
 }
 

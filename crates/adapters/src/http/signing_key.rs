@@ -1,13 +1,39 @@
-//! The keys that callbacks are signed with, as Standard Webhooks specify
+//! The keys that callbacks and questions to the content gate are signed with, as Standard Webhooks specify
 //! (<https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>).
 
 use std::str::FromStr;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use echogen_ports::Fault;
+use echogen_ports::{Fault, Secret};
 use hmac::{Hmac, KeyInit, Mac};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretSlice};
 use sha2::Sha256;
+
+const ID: HeaderName = HeaderName::from_static("webhook-id");
+const TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+
+/// The keys of a setting called `name`: while several are given, receivers can change from one to another at any time.
+pub(super) fn signing_keys(name: &str, secret: Option<&Secret>) -> Result<Vec<SigningKey>, Fault> {
+    let Some(secret) = secret else { return Ok(Vec::new()) };
+    let texts = secret.expose().split([',', '\n']).map(str::trim).filter(|text| !text.is_empty());
+    texts.map(|text| text.parse().map_err(|why| Fault::refused(format!("{name} {why}")))).collect()
+}
+
+/// The headers of a message, signed with every key.
+pub(super) fn signed_headers(keys: &[SigningKey], id: &str, timestamp: u64, body: &[u8]) -> Result<HeaderMap, Fault> {
+    let bad = |error| Fault::internal("the message's id does not fit into a header").because(error);
+    let mut headers = HeaderMap::new();
+    headers.insert(ID, HeaderValue::from_str(id).map_err(bad)?);
+    headers.insert(TIMESTAMP, timestamp.into());
+    let signatures = keys.iter().map(|key| key.sign(id, timestamp, body));
+    let signatures = signatures.collect::<Result<Vec<_>, _>>()?.join(" ");
+    if !signatures.is_empty() {
+        headers.insert(SIGNATURE, HeaderValue::from_str(&signatures).map_err(bad)?);
+    }
+    Ok(headers)
+}
 
 /// What a secret begins with.
 const SECRET_PREFIX: &str = "whsec_";
@@ -35,7 +61,7 @@ impl SigningKey {
     /// The signature of a message, as written in the header.
     pub(super) fn sign(&self, id: &str, timestamp: u64, body: &[u8]) -> Result<String, Fault> {
         let made = Hmac::<Sha256>::new_from_slice(self.0.expose_secret());
-        let mut mac = made.map_err(|error| Fault::refused("the callback's secret is of no use").because(error))?;
+        let mut mac = made.map_err(|error| Fault::refused("the secret is of no use").because(error))?;
         mac.update(format!("{id}.{timestamp}.").as_bytes());
         mac.update(body);
         Ok(format!("v1,{}", BASE64_STANDARD.encode(mac.finalize().into_bytes())))

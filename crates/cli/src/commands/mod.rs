@@ -13,3 +13,4 @@ pub(crate) mod segment;
 pub(crate) mod status;
 pub(crate) mod submit;
 pub(crate) mod topology;
+pub(crate) mod usage;

@@ -12,7 +12,7 @@ use axum::{
         sse::{Event, KeepAlive},
     },
 };
-use echogen_protocol::JobEvent;
+use echogen_protocol::{JobEvent, Preview, ScaleProgress};
 use futures::{Stream, StreamExt, stream};
 use http::{HeaderMap, HeaderName};
 use schemars::JsonSchema;
@@ -23,7 +23,7 @@ use super::hub::{Listener, Topic, Update};
 use crate::{
     Gateway,
     authentication::Caller,
-    jobs::{JobRecord, JobView, PreviewView, Progress, Status, path_of},
+    jobs::{JobRecord, JobView, PreviewView, Status},
     limits::StreamPlace,
     problem::Problem,
 };
@@ -49,7 +49,7 @@ pub struct JobUpdate {
     pub stage: Option<String>,
     /// How far the pictures are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub progress: Option<Progress>,
+    pub progress: Option<ScaleProgress>,
     /// A small picture on the way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preview: Option<PreviewView>,
@@ -222,20 +222,14 @@ impl Source {
     }
 }
 
-fn number(event: &JobEvent, name: &str) -> Option<u32> {
-    event.data.get(name).and_then(serde_json::Value::as_u64).and_then(|number| u32::try_from(number).ok())
-}
-
 fn update(event: &JobEvent) -> JobUpdate {
     let text = |name: &str| event.data.get(name).and_then(serde_json::Value::as_str).map(str::to_owned);
     let message = event.data.pointer("/error/message").and_then(serde_json::Value::as_str).map(str::to_owned);
-    let progress =
-        number(event, "scale").zip(number(event, "scales")).map(|(scale, scales)| Progress { scale, scales });
     JobUpdate {
         job: event.subject.to_string(),
         status: event.kind.into(),
         stage: text("stage"),
-        progress,
+        progress: ScaleProgress::deserialize(&event.data).ok(),
         preview: None,
         message: message.or_else(|| text("reason")).or_else(|| text("message")),
     }
@@ -243,16 +237,8 @@ fn update(event: &JobEvent) -> JobUpdate {
 
 /// The previews that an event announces.
 fn previews(event: &JobEvent) -> Vec<PreviewView> {
-    let listed = event.data.get("previews").and_then(serde_json::Value::as_array);
-    let number = |preview: &serde_json::Value, name: &str| {
-        preview.get(name).and_then(serde_json::Value::as_u64).and_then(|number| u32::try_from(number).ok())
-    };
-    let view = |preview: &serde_json::Value| {
-        let (image, scale) = (number(preview, "image")?, number(preview, "scale")?);
-        let url = format!("{}/previews/{image}?scale={scale}", path_of(&event.subject));
-        Some(PreviewView { image, scale, url })
-    };
-    listed.into_iter().flatten().filter_map(view).collect()
+    let listed = event.data.get("previews").and_then(|previews| Vec::<Preview>::deserialize(previews).ok());
+    listed.unwrap_or_default().into_iter().map(|preview| PreviewView::of(&event.subject, preview)).collect()
 }
 
 #[cfg(test)]
@@ -265,10 +251,10 @@ mod tests {
 
     #[test]
     fn an_event_becomes_an_update_and_its_previews() {
-        let data = json!({"scale": 3, "scales": 10, "previews": [{"image": 0, "scale": 3}, {"image": "x"}]});
+        let data = json!({"scale": 3, "scales": 10, "previews": [{"image": 0, "scale": 3}]});
         let event = JobEvent::new(EventKind::Sampling, &JobId("acme.mug".into()), Timestamp::UNIX_EPOCH, data);
         let update = update(&event);
-        assert_eq!((update.status, update.progress), (Status::Running, Some(Progress { scale: 3, scales: 10 })));
+        assert_eq!((update.status, update.progress), (Status::Running, Some(ScaleProgress { scale: 3, scales: 10 })));
         let url = "/v1/jobs/acme.mug/previews/0?scale=3".to_owned();
         assert_eq!(previews(&event), [PreviewView { image: 0, scale: 3, url }]);
     }

@@ -24,12 +24,12 @@ pub(crate) use self::{
     record::FOLDER,
     submit::submit,
     view::PlaceInQueue,
-    view::{path_of, show},
+    view::show,
 };
 pub use self::{
     list::JobList,
     record::{JobRecord, Records},
-    view::{ImageView, JobView, PreviewView, Progress, Status},
+    view::{ImageView, JobView, PreviewView, Status},
 };
 
 use crate::problem::Problem;

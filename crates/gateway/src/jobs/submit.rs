@@ -206,7 +206,7 @@ impl Gateway {
         if let Some(existing) = self.records.read(&caller.tenant, &job.id).await? {
             return self.replayed(caller, existing, content).await;
         }
-        self.check_words(caller, &job).await?;
+        self.check_words(&job).await?;
         let held = self.hold(caller, &job).await?;
         let record = JobRecord::new(caller.tenant.clone(), job, self.clock.now(), batch, caller.rules().prices);
         match self.records.create(record).await? {

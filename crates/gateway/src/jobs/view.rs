@@ -7,7 +7,8 @@ use axum::{
     extract::{Path, State},
 };
 use echogen_protocol::{
-    EventKind, Failure, Job, JobId, JobResult, JobStatus, Lane, OutputFormat, Parameters, SubjectFound,
+    EventKind, Failure, Job, JobId, JobResult, JobStatus, Lane, OutputFormat, Parameters, Preview, Safety,
+    ScaleProgress, SubjectFound, Usage, WithheldImage,
 };
 use echogen_worker::JobState;
 use jiff::Timestamp;
@@ -48,12 +49,15 @@ pub struct JobView {
     pub attempt: Option<u32>,
     /// How far the pictures are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub progress: Option<Progress>,
+    pub progress: Option<ScaleProgress>,
     /// Its place in the line, while it waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<PlaceInQueue>,
     /// The pictures, in the order of the seeds.
     pub images: Vec<ImageView>,
+    /// Pictures that were made and are withheld, by the installation's content gate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub withheld: Vec<WithheldImage>,
     /// Small pictures on the way, the newest of each picture.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub previews: Vec<PreviewView>,
@@ -74,7 +78,7 @@ pub struct JobView {
     pub trace_id: Option<String>,
     /// What it used, once it has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub usage: Option<Usage>,
+    pub usage: Option<UsageView>,
     /// Why it did not complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
@@ -136,15 +140,6 @@ impl From<EventKind> for Status {
     }
 }
 
-/// How far the pictures of a job are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Progress {
-    /// The scales that are done.
-    pub scale: u32,
-    /// All scales.
-    pub scales: u32,
-}
-
 /// A job's place in the line.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PlaceInQueue {
@@ -170,17 +165,28 @@ pub struct ImageView {
     pub sha256: String,
     /// Its media type.
     pub content_type: String,
+    /// The verdict of the content gate, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub safety: Option<Safety>,
 }
 
 /// A small picture on the way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PreviewView {
     /// The picture, counted from 0 in the order of the seeds.
-    pub image: u32,
+    pub image: usize,
     /// The scale after which it was made.
-    pub scale: u32,
+    pub scale: usize,
     /// Where it is served, for ten minutes.
     pub url: String,
+}
+
+impl PreviewView {
+    /// A preview of a job.
+    pub(crate) fn of(job: &JobId, preview: Preview) -> Self {
+        let Preview { image, scale } = preview;
+        Self { image, scale, url: format!("{}/previews/{image}?scale={scale}", path_of(job)) }
+    }
 }
 
 /// What was recognised as the subject.
@@ -195,11 +201,10 @@ pub struct SubjectView {
 
 /// What a job used.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Usage {
-    /// Pictures.
-    pub images: u64,
-    /// Millions of pixels.
-    pub megapixels: f64,
+pub struct UsageView {
+    /// What it has taken.
+    #[serde(flatten)]
+    pub used: Usage,
     /// The price, in the installation's currency.
     pub price: f64,
 }
@@ -241,6 +246,7 @@ impl JobView {
             progress: None,
             queue: None,
             images: Vec::new(),
+            withheld: Vec::new(),
             previews: Vec::new(),
             subject: None,
             parameters: None,
@@ -265,6 +271,8 @@ impl JobView {
         self.stage.clone_from(&state.stage);
         self.attempt = Some(state.attempt).filter(|attempt| *attempt > 0);
         self.trace_id.clone_from(&state.trace_id);
+        self.progress = state.progress;
+        self.previews = state.previews.iter().map(|preview| PreviewView::of(&self.id, *preview)).collect();
         self
     }
 
@@ -273,8 +281,9 @@ impl JobView {
         let path = path_of(&record.id);
         let content_type = content_type(record.request.output.format).to_owned();
         self.status = result.status.into();
+        (self.progress, self.previews) = (None, Vec::new());
         self.finished = Some(result.finished);
-        self.usage = Some(Usage::of(record, &result));
+        self.usage = result.usage.map(|used| UsageView { used, price: record.price(&result) });
         let image = |(index, image): (usize, echogen_protocol::ResultImage)| ImageView {
             url: format!("{path}/images/{index}"),
             seed: image.seed,
@@ -282,8 +291,10 @@ impl JobView {
             height: image.height,
             sha256: image.sha256.to_string(),
             content_type: content_type.clone(),
+            safety: image.safety,
         };
         self.images = result.images.into_iter().enumerate().map(image).collect();
+        self.withheld = result.withheld;
         let image_url = format!("{path}/subject");
         self.subject = result.subject.map(|found| SubjectView { found, image_url });
         self.parameters = result.parameters;
@@ -291,14 +302,6 @@ impl JobView {
         self.cached = result.cached;
         self.error = result.error;
         self
-    }
-}
-
-impl Usage {
-    /// What a result used, at the prices of its record.
-    pub(crate) fn of(record: &JobRecord, result: &JobResult) -> Self {
-        let pixels: f64 = result.images.iter().map(|image| f64::from(image.width) * f64::from(image.height)).sum();
-        Self { images: result.images.len() as u64, megapixels: pixels / 1e6, price: record.price(result) }
     }
 }
 

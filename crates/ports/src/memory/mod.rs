@@ -6,6 +6,7 @@
 mod broker;
 mod cache;
 mod callback_sender;
+mod content_gate;
 mod image_fetcher;
 mod leases;
 mod object_store;
@@ -16,6 +17,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use broker::MemoryBroker;
 pub use cache::MemoryCache;
 pub use callback_sender::{CallbackAnswer, MemoryCallbackSender};
+pub use content_gate::MemoryContentGate;
 pub use image_fetcher::MemoryImageFetcher;
 pub use object_store::MemoryObjectStore;
 pub use quota::MemoryQuota;

@@ -64,7 +64,7 @@ fn a_job_with_everything_is_read_and_written_alike() {
         "seeds": [1, 2, 18_446_744_073_709_551_615_u64], "aspect_ratio": "16:9", "pixel_budget": "0.25M",
         "guidance": { "text": 2.5, "subject": [1, 2.5, 3] }, "temperature": 2, "top_k": 900, "top_p": 0.97,
         "output": { "format": "jpeg", "quality": 85, "destination": "results/today" },
-        "lane": "bulk", "deadline": "2030-12-31T23:59:00+01:00", "callback": "https://example.org/done",
+        "previews": 4, "lane": "bulk", "deadline": "2030-12-31T23:59:00+01:00", "callback": "https://example.org/done",
         "metadata": { "order": "7", "note": "line one\nline two" },
     }));
     assert_eq!(job.id.as_str(), "order-7.b");
@@ -72,6 +72,15 @@ fn a_job_with_everything_is_read_and_written_alike() {
     let written = serde_json::to_value(&job).unwrap();
     assert!(SCHEMA.is_valid(&written));
     assert_eq!(parse(&written).unwrap(), job);
+}
+
+#[test]
+fn previews_are_no_part_of_what_a_job_asks_for() {
+    let job = good(json!({ "id": "one", "previews": 16 }));
+    assert_eq!(job.content(), good(json!({ "id": "one" })).content());
+    assert_eq!(good(json!({ "previews": 0 })), good(json!({})), "nor does a job without them look different");
+    bad(json!({ "previews": 17 }), "previews: is 17; give a number from 0 to 16");
+    bad(json!({ "previews": -1 }), "previews: expected a whole number, 0 or more, got -1");
 }
 
 #[test]

@@ -10,17 +10,18 @@ use std::{
 };
 
 use echogen_models::{device_fault::is_out_of_memory, echogen::Schedule};
-use echogen_telemetry::metrics;
+use echogen_telemetry::{PreviewEnd, metrics};
 use echogen_worker::{Request, catch_panic};
 use tracing::{Span, debug, info, warn};
 
 use super::{
     BatchNetworks, Part,
     pending::{BatchRequest, Pending},
+    previews::PreviewQueue,
     running::{Member, Picture, Running, StepKind, tokens_left},
 };
 use crate::{
-    BatchCounters, SampleError, Sampled, Step,
+    BatchCounters, PREVIEW_SIDE, Previews, SampleError, Sampled, Step,
     batch_scheduler::{Batch, Limits, Waiting},
     step_scheduler::{Next, StepScheduler},
 };
@@ -36,6 +37,8 @@ pub(super) struct Batches<N: BatchNetworks> {
     requests: HashMap<u64, Pending>,
     /// Batches that have begun, by their numbers.
     running: BTreeMap<u64, Running<N>>,
+    /// Previews that are to be made before the next step.
+    previews: PreviewQueue<N::Codes>,
     last_ticket: u64,
     last_batch: u64,
     /// Whether the channel is closed, so that no more requests will arrive.
@@ -51,6 +54,7 @@ impl<N: BatchNetworks> Batches<N> {
             scheduler: StepScheduler::new(limits),
             requests: HashMap::new(),
             running: BTreeMap::new(),
+            previews: PreviewQueue::default(),
             last_ticket: 0,
             last_batch: 0,
             closed: false,
@@ -66,6 +70,9 @@ impl<N: BatchNetworks> Batches<N> {
             self.receive_arrived(requests);
             self.drop_abandoned();
             metrics().batches_alive(self.scheduler.alive(), self.scheduler.kv_bytes());
+            if self.preview() {
+                continue;
+            }
             let now = Instant::now();
             match self.scheduler.next(now) {
                 Next::Step(id) => self.step(id),
@@ -164,11 +171,12 @@ impl<N: BatchNetworks> Batches<N> {
             self.networks.start(&parts.collect::<Vec<_>>(), &batch.shape)
         });
         metrics().conditions_computed(began.elapsed());
-        self.note_networks(&members, began.elapsed());
+        self.note_networks(members.iter().map(|member| member.ticket), began.elapsed());
         match started {
             Ok(sampling) => {
                 self.last_batch += 1;
-                let running = Running::new(batch.shape.clone(), members, sampling);
+                let mut running = Running::new(batch.shape.clone(), members, sampling);
+                running.charge(began.elapsed());
                 self.scheduler.began(self.last_batch, batch.is_interactive, running.need());
                 self.running.insert(self.last_batch, running);
             }
@@ -199,6 +207,7 @@ impl<N: BatchNetworks> Batches<N> {
         self.report_waiting();
         running.is_waiting = false;
         let kind = running.next();
+        let tickets: Vec<u64> = running.members.iter().map(|member| member.ticket).collect();
         for member in &running.members {
             if let Some(pending) = self.requests.get_mut(&member.ticket) {
                 pending.report_turn(kind, member.pictures.len());
@@ -209,12 +218,18 @@ impl<N: BatchNetworks> Batches<N> {
         // A panic leaves the networks unchanged: the state of the batch is its own, and is dropped.
         let stepped = catch_panic(&self.thread, || running.step(&mut self.networks));
         match kind {
-            StepKind::Scale(index) => metrics().scale_sampled(index + 1, began.elapsed()),
+            StepKind::Scale(index) => {
+                metrics().scale_sampled(index + 1, began.elapsed());
+                running.charge(began.elapsed());
+            }
             StepKind::Decode => metrics().picture_decoded(began.elapsed()),
         }
-        self.note_networks(&running.members, began.elapsed());
+        self.note_networks(tickets, began.elapsed());
         match stepped {
             Ok(made) => {
+                if let StepKind::Scale(index) = kind {
+                    self.want_previews(id, &running, index + 1);
+                }
                 self.scheduler.update(id, running.need());
                 self.running.insert(id, running);
                 made.into_iter().for_each(|picture| self.deliver(picture));
@@ -232,12 +247,69 @@ impl<N: BatchNetworks> Batches<N> {
         self.requests.get(&only.ticket).map_or_else(Span::none, |pending| pending.handle.span().clone())
     }
 
-    fn note_networks(&mut self, members: &[Member], took: Duration) {
-        for member in members {
-            if let Some(pending) = self.requests.get_mut(&member.ticket) {
+    fn note_networks(&mut self, tickets: impl IntoIterator<Item = u64>, took: Duration) {
+        for ticket in tickets {
+            if let Some(pending) = self.requests.get_mut(&ticket) {
                 pending.note_networks(took);
             }
         }
+    }
+
+    /// Whether nobody waits for the thread but the jobs of this batch, and all of them asked for previews.
+    fn has_time_for_previews(&self, members: &[Member]) -> bool {
+        self.requests.len() <= members.len()
+            && self.requests.iter().all(|(ticket, pending)| {
+                pending.asked.request.previews.is_some() && members.iter().any(|member| member.ticket == *ticket)
+            })
+    }
+
+    /// Collects what the previews of a batch after so many scales are decoded from.
+    fn want_previews(&mut self, batch: u64, running: &Running<N>, scale: usize) {
+        let wanted = |member: &&Member| {
+            self.requests.get(&member.ticket).is_some_and(|pending| pending.previews_at(scale).is_some())
+        };
+        let images = running.members.iter().filter(wanted).map(|member| member.pictures.len()).sum();
+        if images == 0 {
+            return;
+        }
+        let codes = if self.has_time_for_previews(&running.members) {
+            catch_panic(&self.thread, || running.codes(&mut self.networks))
+                .inspect_err(|error| debug!(%error, "no previews"))
+                .unwrap_or_default()
+        } else {
+            Vec::new()
+        };
+        if codes.is_empty() {
+            return metrics().previews(PreviewEnd::Dropped, images);
+        }
+        let mut codes = codes.into_iter();
+        for member in &running.members {
+            let left = member.pictures.iter().copied().zip(&mut codes).collect();
+            let Some(pending) = self.requests.get(&member.ticket) else { continue };
+            if let Some(wanted) = pending.previews_at(scale) {
+                let previews = Previews { progress: pending.progress(), scale, images: Vec::new() };
+                self.previews.push((batch, member.ticket), wanted, previews, left);
+            }
+        }
+    }
+
+    /// Makes the next preview, unless there is none or no time for one; then those that are left are dropped. Returns
+    /// whether it made one.
+    fn preview(&mut self) -> bool {
+        let Some((batch, ticket)) = self.previews.next() else { return false };
+        let has_time = self.running.get(&batch).is_some_and(|running| self.has_time_for_previews(&running.members));
+        let Some(codes) = self.previews.codes().filter(|_| has_time) else {
+            self.previews.clear();
+            return false;
+        };
+        let began = Instant::now();
+        let made = catch_panic(&self.thread, || self.networks.preview(codes, PREVIEW_SIDE));
+        metrics().preview_decoded(began.elapsed());
+        if let Some(pending) = self.requests.get_mut(&ticket) {
+            pending.note_preview(began.elapsed());
+        }
+        self.previews.made(made.inspect_err(|error| debug!(%error, "a preview is left out")).ok());
+        true
     }
 
     /// Tells the callers of all batches but the one that is taken out for its turn that they wait.
@@ -253,9 +325,10 @@ impl<N: BatchNetworks> Batches<N> {
     }
 
     /// Sends a picture to its caller and answers the request if it is complete.
-    fn deliver(&mut self, Picture { ticket, index, image }: Picture) {
+    fn deliver(&mut self, picture: Picture) {
+        let ticket = picture.ticket;
         let Some(pending) = self.requests.get_mut(&ticket) else { return };
-        pending.deliver(index, image);
+        pending.deliver(picture);
         if pending.is_complete() {
             if let Some(pending) = self.requests.remove(&ticket) {
                 pending.finish();

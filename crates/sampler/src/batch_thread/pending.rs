@@ -5,13 +5,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use echogen_imaging::RgbImage;
 use echogen_models::echogen::Schedule;
 use echogen_telemetry::metrics;
 use echogen_worker::RequestHandle;
 
-use super::running::StepKind;
-use crate::{SampleError, SampleRequest, Sampled, ScaleDone, Step};
+use super::{
+    previews::is_preview_scale,
+    running::{Picture, StepKind},
+};
+use crate::{Made, PreviewRequest, SampleError, SampleRequest, Sampled, ScaleDone, Step};
 
 /// A request as the caller sends it to the thread.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub(super) struct Pending {
     scales_done: usize,
     /// Time that the networks have spent on batches with its pictures.
     networks: Duration,
+    /// Time that its previews have taken since the last picture was delivered.
+    previews: Duration,
     /// Since when nothing of it is computed.
     waits_since: Instant,
     pub(super) handle: RequestHandle<Sampled, SampleError>,
@@ -50,6 +54,7 @@ impl Pending {
             made: 0,
             scales_done: 0,
             networks: Duration::ZERO,
+            previews: Duration::ZERO,
             waits_since: asked.arrived,
             asked,
             handle,
@@ -66,12 +71,30 @@ impl Pending {
         metrics().turn_waited(self.asked.request.lane, self.waits_since.elapsed());
         match step {
             StepKind::Scale(_) => {
-                let total = self.asked.schedule.scales().len() * self.asked.request.seeds.len();
-                self.asked.request.report(Step::Scale(ScaleDone { done: self.scales_done, total }));
-                self.scales_done = (self.scales_done + images).min(total);
+                let progress = self.progress();
+                self.asked.request.report(Step::Scale(progress));
+                self.scales_done = (self.scales_done + images).min(progress.total);
             }
             StepKind::Decode => self.asked.request.report(Step::Decode),
         }
+    }
+
+    /// How far its pictures are.
+    pub(super) fn progress(&self) -> ScaleDone {
+        let total = self.asked.schedule.scales().len() * self.asked.request.seeds.len();
+        ScaleDone { done: self.scales_done, total }
+    }
+
+    /// The previews that are wanted of a picture with so many scales.
+    pub(super) fn previews_at(&self, scale: usize) -> Option<&PreviewRequest> {
+        let wanted = self.asked.request.previews.as_ref()?;
+        is_preview_scale(scale, wanted.count, self.asked.schedule.scales().len()).then_some(wanted)
+    }
+
+    /// Notes how long the networks took for a preview.
+    pub(super) fn note_preview(&mut self, took: Duration) {
+        self.previews += took;
+        self.note_networks(took);
     }
 
     /// Notes how long the networks took for a step.
@@ -81,9 +104,10 @@ impl Pending {
     }
 
     /// Sends a picture to the caller.
-    pub(super) fn deliver(&mut self, index: usize, image: RgbImage) {
+    pub(super) fn deliver(&mut self, Picture { index, image, device_time, .. }: Picture) {
         self.made += 1;
-        self.asked.request.send(index, image);
+        let device_time = device_time + std::mem::take(&mut self.previews);
+        self.asked.request.deliver(Made { index, image, device_time });
     }
 
     /// Whether all pictures are made.

@@ -1,6 +1,9 @@
 //! A batch that has begun, between two steps.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use echogen_imaging::RgbImage;
 use echogen_models::echogen::Schedule;
@@ -22,6 +25,8 @@ pub(super) struct Running<N: BatchNetworks> {
     schedule: Schedule,
     pub(super) members: Vec<Member>,
     phase: Phase<N>,
+    /// The share of each picture in the time that the batch has had on the thread.
+    each: Duration,
     /// Whether its callers know that it waits for its turn.
     pub(super) is_waiting: bool,
 }
@@ -48,6 +53,8 @@ pub(super) struct Picture {
     pub(super) ticket: u64,
     pub(super) index: usize,
     pub(super) image: RgbImage,
+    /// Its share of the time that the batch has had on the thread.
+    pub(super) device_time: Duration,
 }
 
 /// Returns the image tokens left of a picture from this scale on. The decoding counts as much as the last scale.
@@ -58,7 +65,7 @@ pub(super) fn tokens_left(schedule: &Schedule, scale: usize) -> u64 {
 
 impl<N: BatchNetworks> Running<N> {
     pub(super) fn new(schedule: Schedule, members: Vec<Member>, sampling: N::Sampling) -> Self {
-        Self { schedule, members, phase: Phase::Scales(0, sampling), is_waiting: false }
+        Self { schedule, members, phase: Phase::Scales(0, sampling), each: Duration::ZERO, is_waiting: false }
     }
 
     pub(super) fn schedule(&self) -> &Schedule {
@@ -74,6 +81,19 @@ impl<N: BatchNetworks> Running<N> {
         match &self.phase {
             Phase::Scales(scale, _) => StepKind::Scale(*scale),
             Phase::Decoding(_) => StepKind::Decode,
+        }
+    }
+
+    /// Charges the pictures with a time that all of them share.
+    pub(super) fn charge(&mut self, took: Duration) {
+        self.each += took / u32::try_from(self.pictures()).unwrap_or(u32::MAX).max(1);
+    }
+
+    /// Returns what a preview of each picture is decoded from; nothing after the last scale.
+    pub(super) fn codes(&self, networks: &mut N) -> Result<Vec<N::Codes>, SampleError> {
+        match &self.phase {
+            Phase::Scales(_, sampling) => networks.finish(sampling),
+            Phase::Decoding(_) => Ok(Vec::new()),
         }
     }
 
@@ -97,9 +117,11 @@ impl<N: BatchNetworks> Running<N> {
             }
             Phase::Decoding(codes) => {
                 let Some(first) = codes.front() else { return Ok(None) };
+                let began = Instant::now();
                 let image = networks.decode(first)?;
                 codes.pop_front();
-                Ok(self.take_first().map(|(ticket, index)| Picture { ticket, index, image }))
+                let device_time = self.each + began.elapsed();
+                Ok(self.take_first().map(|(ticket, index)| Picture { ticket, index, image, device_time }))
             }
         }
     }

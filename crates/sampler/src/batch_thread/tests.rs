@@ -10,7 +10,7 @@ use echogen_protocol::{Lane, OutputFormat, Parameters, PerScale, PixelBudget};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::*;
-use crate::{CloseReason, Made, Step};
+use crate::{CloseReason, Made, PreviewRequest, Previews, ScaleDone, Step};
 
 /// Paints every picture in its seed; waits for a message before each scale.
 struct FakeNetworks {
@@ -24,6 +24,7 @@ struct FakeNetworks {
 const FAILS: u64 = 100;
 const PANICS: u64 = 101;
 const FAILS_TO_DECODE: u64 = 102;
+const HAS_NO_PREVIEW: u64 = 103;
 
 /// Pictures of a batch that the device has memory for.
 const MEMORY: usize = 20;
@@ -70,6 +71,11 @@ impl BatchNetworks for FakeNetworks {
             return Err(SampleError::Failed("as told".into()));
         }
         Ok(RgbImage::from_pixel(1, 1, [*seed as u8, 0, 0].into()))
+    }
+
+    fn preview(&mut self, seed: &u64, _: u32) -> Result<RgbImage, SampleError> {
+        assert_ne!(*seed, HAS_NO_PREVIEW, "as told");
+        Ok(RgbImage::from_pixel(1, 1, [0, *seed as u8, 0].into()))
     }
 }
 
@@ -129,6 +135,7 @@ impl Bench {
             alone: false,
             progress: self.progress.clone(),
             made: mpsc::unbounded_channel().0,
+            previews: None,
         }
     }
 
@@ -342,6 +349,106 @@ async fn a_picture_is_decoded_at_a_time_and_an_interactive_request_comes_between
     assert_eq!(bench.answers().await, [Ok(vec![]), Ok(vec![4])]);
     let made: Vec<usize> = std::iter::from_fn(|| images.try_recv().ok()).map(|made| made.index).collect();
     assert_eq!(made, [0, 1, 2]);
+}
+
+/// A request with so many previews of each picture, and where they arrive.
+fn with_previews(request: SampleRequest, count: u32) -> (SampleRequest, mpsc::Receiver<Previews>) {
+    let (made, previews) = mpsc::channel(8);
+    (SampleRequest { previews: Some(PreviewRequest { count, made }), ..request }, previews)
+}
+
+/// The scales, and the seeds of the pictures, of all previews so far.
+fn previewed(previews: &mut mpsc::Receiver<Previews>) -> Vec<(usize, Vec<u8>)> {
+    let groups = std::iter::from_fn(|| previews.try_recv().ok());
+    groups
+        .map(|group| (group.scale, group.images.iter().map(|(_, image)| image.get_pixel(0, 0).0[1]).collect()))
+        .collect()
+}
+
+#[tokio::test]
+async fn previews_of_every_picture_are_made_at_their_scales_while_nothing_else_waits() {
+    let mut bench = Bench::start(2);
+    let (request, mut previews) = with_previews(bench.request(&[1, 2, 3]), 3);
+    bench.ask_shape(request, large());
+    bench.scales(2);
+    bench.until_sampled(2).await;
+    let group = previews.recv().await.unwrap();
+    assert_eq!((group.progress, group.scale), (ScaleDone { done: 2, total: 12 }, 1));
+    assert_eq!(group.images.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [0, 1]);
+    bench.scales(6);
+    assert_eq!(bench.answers().await, [Ok(vec![1, 2, 3])], "the pictures are what they are without");
+    let rest = [(2, vec![1, 2]), (3, vec![1, 2]), (1, vec![3]), (2, vec![3]), (3, vec![3])];
+    assert_eq!(previewed(&mut previews), rest, "also of those that wait for the job's second batch");
+}
+
+#[tokio::test]
+async fn previews_are_left_out_while_another_job_waits_or_shares_the_batch() {
+    let mut bench = Bench::start(16);
+    let (request, mut previews) = with_previews(bench.request(&[1]), 3);
+    bench.ask_shape(request, large());
+    bench.until(0, 1).await;
+    bench.ask_shape(bench.request(&[2]), large());
+    bench.until(1, 1).await;
+    let (request, mut shared) = with_previews(bench.request(&[3]), 3);
+    bench.ask_shape(request, large());
+    bench.until(2, 1).await;
+    bench.scales(8);
+    assert_eq!(bench.answers().await, [Ok(vec![1]), Ok(vec![2]), Ok(vec![3])]);
+    assert_eq!((previewed(&mut previews), previewed(&mut shared)), (vec![], vec![]));
+}
+
+#[tokio::test]
+async fn a_preview_that_fails_or_has_no_receiver_is_left_out_and_no_picture_with_it() {
+    let mut bench = Bench::start(16);
+    let (request, mut previews) = with_previews(bench.request(&[1, HAS_NO_PREVIEW, 3]), 1);
+    bench.ask_for(request);
+    bench.scales(2);
+    assert_eq!(bench.answers().await, [Ok(vec![1, HAS_NO_PREVIEW, 3])]);
+    assert_eq!(previewed(&mut previews), [(1, vec![1, 3])]);
+    let (request, previews) = with_previews(bench.request(&[4]), 3);
+    drop(previews);
+    bench.ask_shape(request, large());
+    let (mut request, mut previews) = with_previews(bench.request(&[5]), 3);
+    request.previews = request.previews.map(|wanted| PreviewRequest { made: mpsc::channel(1).0, ..wanted });
+    bench.ask_shape(request, large());
+    bench.scales(8);
+    assert_eq!(bench.answers().await, [Ok(vec![4]), Ok(vec![5])]);
+    assert_eq!(previewed(&mut previews), []);
+    assert_eq!(bench.thread.counters().failed(), 0);
+}
+
+#[tokio::test]
+async fn what_the_stage_has_not_stored_yet_keeps_later_previews_back() {
+    let mut bench = Bench::start(16);
+    let (made, mut previews) = mpsc::channel(1);
+    let wanted = Some(PreviewRequest { count: 3, made });
+    bench.ask_shape(SampleRequest { previews: wanted, ..bench.request(&[1]) }, large());
+    bench.scales(4);
+    assert_eq!(bench.answers().await, [Ok(vec![1])]);
+    assert_eq!(previewed(&mut previews), [(1, vec![1])]);
+}
+
+#[tokio::test]
+async fn every_picture_is_charged_with_its_share_of_its_batch() {
+    let mut bench = Bench::start(16);
+    let (first, second) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
+    let mut images = [first.1, second.1];
+    let before = Instant::now();
+    for (seeds, made) in [(&[1][..], first.0), (&[2, 3, 4][..], second.0)] {
+        let (thread, request) = (Arc::clone(&bench.thread), SampleRequest { made, ..bench.request(seeds) });
+        bench.asked.spawn(async move { thread.ask(request, schedule(), 1, 100).await.map(|_| Vec::new()) });
+    }
+    bench.scales(4);
+    assert_eq!(bench.answers().await.len(), 2);
+    let took = before.elapsed();
+    let charged = images.each_mut().map(|images| {
+        let times: Vec<Duration> = std::iter::from_fn(|| images.try_recv().ok()).map(|made| made.device_time).collect();
+        assert!(times.iter().all(|time| !time.is_zero()), "{times:?}");
+        times
+    });
+    assert_eq!([charged[0].len(), charged[1].len()], [1, 3]);
+    let sum: Duration = charged.iter().flatten().sum();
+    assert!(sum <= took, "{sum:?} of {took:?}: no time is charged twice");
 }
 
 #[tokio::test]

@@ -28,7 +28,8 @@ impl ServiceConfig {
         }
         self.store.check()?;
         self.fetch.http.check().map_err(told)?;
-        self.callbacks.check().map_err(told)
+        self.callbacks.check().map_err(told)?;
+        self.safety.check().map_err(told)
     }
 
     fn check_work(&self) -> Result<(), String> {

@@ -33,6 +33,7 @@ impl JobDefaults {
         job.subject.mask = self.mask.unwrap_or(job.subject.mask);
         job.output.format = self.format.unwrap_or(job.output.format);
         job.output.quality = self.quality.or(job.output.quality);
+        job.previews = self.previews.unwrap_or(job.previews);
     }
 
     /// `seeds = [1, 2]` is a list; `count = 4` counts up from the first seed.
@@ -73,6 +74,7 @@ impl JobDefaults {
             ("top_p", json!(self.top_p)),
             ("subject", Value::Object(present([("mask", json!(self.mask))]))),
             ("output", Value::Object(output)),
+            ("previews", json!(self.previews)),
         ])
     }
 }

@@ -4,7 +4,7 @@
 
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
-use echogen_adapters::{CallbackConfig, HttpConfig, RedisConfig, S3Config, amqp::AmqpConfig};
+use echogen_adapters::{CallbackConfig, HttpConfig, RedisConfig, S3Config, SafetyConfig, amqp::AmqpConfig};
 use echogen_gateway::GatewayConfig;
 use echogen_models::device::{DeviceChoice, Precision};
 use echogen_ports::Secret;
@@ -36,6 +36,8 @@ pub struct ServiceConfig {
     pub fetch: FetchConfig,
     /// How clients' servers are notified of the ends of jobs.
     pub callbacks: CallbackConfig,
+    /// Which words and pictures are used: a service of your own decides.
+    pub safety: SafetyConfig,
     /// How tasks are received, retried and requeued.
     pub worker: WorkerSettings,
     /// How products are cached, and how processes share the computation of one product.
@@ -331,6 +333,9 @@ pub struct JobDefaults {
     /// Quality of a JPEG, 1 to 100.
     #[schemars(range(min = 1, max = 100))]
     pub quality: Option<u8>,
+    /// Small pictures of each picture on its way, in the cache for ten minutes; 0 to 16. Left out while other work waits.
+    #[schemars(range(max = 16))]
+    pub previews: Option<u32>,
     /// Lane: `interactive`, `standard` or `bulk`.
     pub lane: Option<Lane>,
     /// Whose jobs they are. It decides which of the lane's queues they are published to, so that one tenant's backlog delays

@@ -9,6 +9,7 @@ pub mod retry;
 pub mod status;
 pub mod submit;
 pub mod topology;
+pub mod usage;
 pub mod wait;
 
 pub use events::{Incoming, JobEvents};

@@ -108,6 +108,30 @@ closed_label! {
 }
 
 closed_label! {
+    /// What came of a check by the content gate.
+    GateAnswer {
+        /// The content may be used.
+        Allowed = "allowed",
+        /// It must not be used.
+        Withheld = "withheld",
+        /// There is no verdict, and it is used.
+        Open = "open",
+        /// There is no verdict, and it is not used.
+        Closed = "closed",
+    }
+}
+
+closed_label! {
+    /// What became of a preview.
+    PreviewEnd {
+        /// It is in the cache.
+        Made = "made",
+        /// It was left out.
+        Dropped = "dropped",
+    }
+}
+
+closed_label! {
     /// A way in which the end of a job is made known.
     NoticeName {
         /// To the subscribers of events.

@@ -11,13 +11,15 @@ use prometheus::{
     Opts, Registry, TextEncoder,
 };
 
-use super::labels::{CacheAnswer, JobEnd, JobOutcome, NoticeEnd, NoticeName, StoreAnswer, StoreCall, TaskEnd};
+use super::labels::{
+    CacheAnswer, GateAnswer, JobEnd, JobOutcome, NoticeEnd, NoticeName, PreviewEnd, StoreAnswer, StoreCall, TaskEnd,
+};
 use super::{
     ALL_LANES, BATCH_SIZE, BATCHES, BATCHES_ALIVE, BUILD_INFO, CACHE_REQUESTS, CANARY_RUNS, CANARY_TIME, CONFLICTS,
-    CONSUMING, DEAD_LETTER_MESSAGES, DEVICE_FAULTS, FLIGHT_WAITS, HTTP_REFUSALS, HTTP_REQUESTS, HTTP_STREAMS,
-    HTTP_TIME, IN_PROGRESS, JOB_TIME, JOBS, KV_CACHE, Kind, LIMITS_UNREAD, Label, MODEL_INFO, Metric, NOTICES,
-    QUEUE_MESSAGES, QUEUE_WAIT, READY, SCALE_TIME, SINCE_PROGRESS, STORE_REQUESTS, STORE_TIME, TASK, TASKS, TURN_WAIT,
-    WORK_WAITING, closed, object_kind,
+    CONSUMING, DEAD_LETTER_MESSAGES, DEVICE_FAULTS, FLIGHT_WAITS, GATE_CHECKS, HTTP_REFUSALS, HTTP_REQUESTS,
+    HTTP_STREAMS, HTTP_TIME, IN_PROGRESS, JOB_TIME, JOBS, KV_CACHE, Kind, LIMITS_UNREAD, Label, MODEL_INFO, Metric,
+    NOTICES, PREVIEWS, QUEUE_MESSAGES, QUEUE_WAIT, READY, SCALE_TIME, SINCE_PROGRESS, STORE_REQUESTS, STORE_TIME, TASK,
+    TASKS, TURN_WAIT, WORK_WAITING, closed, object_kind,
 };
 use crate::Health;
 
@@ -66,6 +68,8 @@ pub struct Metrics {
     kv_cache: IntGauge,
     batches_alive: IntGauge,
     turn_wait: HistogramVec,
+    previews: IntCounterVec,
+    gate_checks: IntCounterVec,
     store_requests: IntCounterVec,
     store_seconds: HistogramVec,
     consuming: IntGaugeVec,
@@ -114,6 +118,8 @@ impl Metrics {
             kv_cache: must(IntGauge::with_opts(options(KV_CACHE))),
             batches_alive: must(IntGauge::with_opts(options(BATCHES_ALIVE))),
             turn_wait: histograms(TURN_WAIT),
+            previews: counters(PREVIEWS),
+            gate_checks: counters(GATE_CHECKS),
             store_requests: counters(STORE_REQUESTS),
             store_seconds: histograms(STORE_TIME),
             consuming: gauges(CONSUMING),
@@ -148,6 +154,8 @@ impl Metrics {
             &self.notices,
             &self.http_requests,
             &self.http_refusals,
+            &self.previews,
+            &self.gate_checks,
         ] {
             must(registry.register(Box::new(counters.clone())));
         }
@@ -208,20 +216,25 @@ impl Metrics {
         self.register_once(&self.device_faults);
         self.register_once(&self.conflicts);
         match name {
+            StageName::Dispatcher => self.expect_gate("subject"),
             StageName::Segmenter => drop(self.flight_waits.with_label_values(&["segmentation"])),
             StageName::Encoder => drop(self.flight_waits.with_label_values(&["subject"])),
             StageName::Sampler => self.expect_batches(),
             StageName::Notifier => self.expect_notices(),
-            // The others have no series of their own.
-            _ => {}
         }
     }
 
+    fn expect_gate(&self, place: &str) {
+        every_value(GATE_CHECKS.labels[1], |outcome| drop(self.gate_checks.with_label_values(&[place, outcome])));
+    }
+
     fn expect_batches(&self) {
+        self.expect_gate("result");
         self.register_once(&self.batch_size);
         self.register_once(&self.kv_cache);
         self.register_once(&self.batches_alive);
         every_value(TURN_WAIT.labels[0], |lane| drop(self.turn_wait.with_label_values(&[lane])));
+        every_value(PREVIEWS.labels[0], |outcome| drop(self.previews.with_label_values(&[outcome])));
         every_value(BATCHES.labels[0], |reason| drop(self.batches.with_label_values(&[reason])));
     }
 
@@ -344,6 +357,16 @@ impl Metrics {
         self.stepped("conditions", took);
     }
 
+    /// The content gate was asked at this place.
+    pub fn gate_checked(&self, place: &'static str, answer: GateAnswer) {
+        self.gate_checks.with_label_values(&[place, answer.as_str()]).inc();
+    }
+
+    /// What became of so many previews.
+    pub fn previews(&self, end: PreviewEnd, count: usize) {
+        self.previews.with_label_values(&[end.as_str()]).inc_by(count as u64);
+    }
+
     /// A batch has spent this time on a scale, counted from 1.
     pub fn scale_sampled(&self, scale: usize, took: Duration) {
         self.stepped(&scale.clamp(1, MAX_SCALES).to_string(), took);
@@ -352,6 +375,11 @@ impl Metrics {
     /// A picture was decoded in this time.
     pub fn picture_decoded(&self, took: Duration) {
         self.stepped("decode", took);
+    }
+
+    /// A preview was decoded in this time.
+    pub fn preview_decoded(&self, took: Duration) {
+        self.stepped("preview", took);
     }
 
     fn stepped(&self, step: &str, took: Duration) {

@@ -7,6 +7,7 @@ mod broker;
 mod browse;
 mod cache;
 mod callback_sender;
+mod content_gate;
 mod object_store;
 mod quota;
 
@@ -16,6 +17,7 @@ pub use broker::broker_contract;
 pub use browse::browse_contract;
 pub use cache::{cache_contract, fencing_contract};
 pub use callback_sender::{CallbackServers, callback_sender_contract};
+pub use content_gate::{FORBIDDEN, Gates, REASON, content_gate_contract};
 pub use object_store::{object_store_contract, object_store_contract_without_races, object_store_races_contract};
 pub use quota::quota_contract;
 

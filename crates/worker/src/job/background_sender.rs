@@ -64,6 +64,11 @@ impl<T: Send + 'static> BackgroundSender<T> {
         }
     }
 
+    /// Whether half of the places are taken: whoever has items of little value keeps them back, so that none is dropped.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.sender.capacity() < WAITING / 2
+    }
+
     /// How many items were dropped.
     #[cfg(test)]
     pub(crate) fn dropped(&self) -> u64 {
@@ -109,8 +114,10 @@ mod tests {
         });
         let tracker = TaskTracker::new();
         tracker.spawn(work);
+        assert!(!background.is_behind());
         (0..WAITING + 10).for_each(|number| background.send(number));
         assert_eq!(background.dropped(), 10);
+        assert!(background.is_behind());
         // One timeout later the first are given up, and there is room again.
         tokio::time::sleep(SEND_TIMEOUT + Duration::from_secs(1)).await;
         background.send(0);

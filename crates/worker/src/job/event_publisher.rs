@@ -47,6 +47,11 @@ impl EventPublisher {
         }
     }
 
+    /// Whether more events wait to be sent than usual.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.background.as_ref().is_some_and(BackgroundSender::is_behind)
+    }
+
     /// Notes where the job stands.
     pub(crate) fn note(&self, event: &JobEvent, metadata: &TaskMetadata) {
         if let (Some(status_store), Some(result_key)) = (&self.status_store, &metadata.result_key) {

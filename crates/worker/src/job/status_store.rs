@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use echogen_ports::{Cache, Fault};
 use echogen_protocol::{
-    ContentHash, EventKind, Job, JobEvent, JobId, ReplyTo, TraceContext,
+    ContentHash, EventKind, Job, JobEvent, JobId, Preview, ReplyTo, ScaleProgress, TraceContext,
     json::{self, Bounds},
 };
 use jiff::Timestamp;
@@ -46,6 +46,12 @@ pub struct JobState {
     /// See [`Job::again`].
     #[serde(default, skip_serializing_if = "echogen_protocol::is_zero")]
     pub again: u64,
+    /// How far its pictures are, while they are sampled: as the last event of a scale said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<ScaleProgress>,
+    /// The previews that the last event named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub previews: Vec<Preview>,
     /// When it happened.
     pub updated: Timestamp,
 }
@@ -53,6 +59,7 @@ pub struct JobState {
 impl JobState {
     /// What an event says of its job.
     pub(crate) fn of(event: &JobEvent, metadata: &TaskMetadata, result_key: &str) -> Self {
+        let (progress, previews) = sampled(event);
         Self {
             state: event.kind,
             stage: metadata.stage.map(|stage| stage.to_string()),
@@ -63,9 +70,20 @@ impl JobState {
             callback: metadata.callback.clone(),
             content: metadata.content,
             again: metadata.again,
+            progress,
+            previews,
             updated: event.time,
         }
     }
+}
+
+/// What an event of a scale says of its job's pictures.
+fn sampled(event: &JobEvent) -> (Option<ScaleProgress>, Vec<Preview>) {
+    if event.kind != EventKind::Sampling {
+        return (None, Vec::new());
+    }
+    let previews = event.data.get("previews").and_then(|previews| Vec::deserialize(previews).ok());
+    (ScaleProgress::deserialize(&event.data).ok(), previews.unwrap_or_default())
 }
 
 /// Writes and reads where jobs stand, in the cache under `job-status/<id>`.
@@ -135,6 +153,7 @@ fn key(id: &JobId) -> String {
 mod tests {
     use echogen_ports::MemoryCache;
     use echogen_testkit::FailFirst;
+    use serde_json::json;
 
     use super::*;
 
@@ -149,6 +168,8 @@ mod tests {
             callback: Some("https://example.org/done".to_owned()),
             content: None,
             again: 0,
+            progress: None,
+            previews: Vec::new(),
             updated: Timestamp::UNIX_EPOCH,
         }
     }
@@ -167,6 +188,23 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_last_note_is_what_is_found() {
         assert_eq!(written(Arc::new(MemoryCache::new(10_000))).await, Some(state(EventKind::Encoded)));
+    }
+
+    #[test]
+    fn the_event_of_a_scale_says_how_far_the_pictures_are() {
+        let (id, metadata) = (JobId("one".to_owned()), TaskMetadata::default());
+        let state = |kind, data| {
+            let event = JobEvent::new(kind, &id, Timestamp::UNIX_EPOCH, data);
+            JobState::of(&event, &metadata, "one/result.json")
+        };
+        let data = json!({ "scale": 3, "scales": 10, "previews": [{ "image": 0, "scale": 3 }] });
+        let sampling = state(EventKind::Sampling, data.clone());
+        assert_eq!(sampling.progress, Some(ScaleProgress { scale: 3, scales: 10 }));
+        assert_eq!(sampling.previews, [Preview { image: 0, scale: 3 }]);
+        let written = serde_json::to_vec(&sampling).unwrap();
+        assert_eq!(serde_json::from_slice::<JobState>(&written).unwrap(), sampling);
+        let other = state(EventKind::Encoded, data);
+        assert_eq!((other.progress, other.previews), (None, Vec::new()), "of other events nothing is believed");
     }
 
     #[tokio::test(start_paused = true)]

@@ -169,6 +169,11 @@ impl StageContext {
         self.publish(JobEvent::new(kind, job, self.clock.now(), data)).await;
     }
 
+    /// Whether more events wait to be sent than usual, so that what may be left out is better left out.
+    pub fn is_behind(&self) -> bool {
+        self.publisher.is_behind()
+    }
+
     /// Tells listeners of an event of which a job has several; see [`JobEvent::with_part`].
     pub async fn publish(&self, event: JobEvent) {
         self.publisher.publish(event, &self.metadata).await;

@@ -43,6 +43,7 @@ pub(crate) fn job() -> Job {
         lane: Lane::Bulk,
         deadline: Some("2030-12-31T23:59:00Z".parse().expect("a moment")),
         callback: Some("https://example.org/done".to_owned()),
+        previews: 0,
         metadata: [("order".to_owned(), "7".to_owned()), ("note".to_owned(), "line one\nline two".to_owned())].into(),
     }
 }
@@ -131,6 +132,7 @@ pub(crate) fn completed() -> JobResult {
         width: 672,
         height: 384,
         sha256: hash("image"),
+        safety: None,
     };
     JobResult {
         content: None,
@@ -139,6 +141,7 @@ pub(crate) fn completed() -> JobResult {
         status: JobStatus::Completed,
         error: None,
         images: vec![image(0, 1), image(1, 2)],
+        withheld: Vec::new(),
         seeds: vec![1, 2],
         parameters: Some(parameters()),
         subject: Some(subject()),
@@ -146,8 +149,34 @@ pub(crate) fn completed() -> JobResult {
         version: "0.1.0".to_owned(),
         timings: [("sampler".to_owned(), 4.5), ("sampler.text".to_owned(), 0.5)].into(),
         cached: [("sampler".to_owned(), false)].into(),
+        usage: None,
         finished: moment(),
         metadata: [("order".to_owned(), "7".to_owned())].into(),
+    }
+}
+
+/// With the fields that came with previews, usage and the content gate.
+pub(crate) fn completed_behind_a_gate() -> JobResult {
+    let mut result = completed();
+    result.images.truncate(1);
+    result.images[0].safety = Some(Safety { verdict: SafetyVerdict::Allowed });
+    result.withheld = vec![WithheldImage { index: 1, seed: 2, reason: "no".to_owned() }];
+    result.usage = Some(Usage { images: 1, megapixels: 0.258048, device_seconds: 2.25, previews: 4 });
+    result
+}
+
+/// A job that asks for previews.
+pub(crate) fn previewed_job() -> Job {
+    Job { previews: 4, ..least_job() }
+}
+
+/// A job whose pictures are sampled.
+pub(crate) fn sampling_state() -> JobState {
+    JobState {
+        state: EventKind::Sampling,
+        progress: Some(ScaleProgress { scale: 3, scales: 20 }),
+        previews: vec![Preview { image: 0, scale: 3 }],
+        ..job_state()
     }
 }
 
@@ -194,6 +223,8 @@ pub(crate) fn job_state() -> JobState {
         callback: Some("https://example.org/done".to_owned()),
         content: None,
         again: 0,
+        progress: None,
+        previews: Vec::new(),
         updated: moment(),
     }
 }

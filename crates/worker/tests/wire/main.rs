@@ -104,9 +104,11 @@ fn records_results_and_states_are_read_and_written_across_versions() {
     check("segmentation-of-pixels", &content::segmentation(), compact::<Segmentation>, read);
     assert!(serde_json::from_slice::<Segmentation>(&sample("segmentation")).is_err());
     check("result-completed", &content::completed(), pretty::<JobResult>, read);
+    check("result-withheld", &content::completed_behind_a_gate(), pretty::<JobResult>, read);
     check("result-failed", &content::failed(), pretty::<JobResult>, read);
     check("event", &content::event(), compact::<JobEvent>, read);
     check("job-state", &content::job_state(), compact::<JobState>, read);
+    check("job-state-sampling", &content::sampling_state(), compact::<JobState>, read);
 }
 
 #[test]
@@ -123,7 +125,9 @@ fn headers_are_read_and_written_across_versions() {
 
 #[test]
 fn a_clients_job_is_read_as_ever_and_as_strictly() {
-    for (name, job) in [("job", content::job()), ("job-least", content::least_job())] {
+    let jobs =
+        [("job", content::job()), ("job-least", content::least_job()), ("job-previews", content::previewed_job())];
+    for (name, job) in jobs {
         let sample = sample(name);
         assert_eq!(<Job as StageTask>::parse(&sample).as_ref(), Ok(&job));
         assert_eq!(job.to_json(), sample, "{name}");

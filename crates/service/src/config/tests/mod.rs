@@ -73,8 +73,10 @@ fn sample(setting: &Setting) -> (String, String) {
         "broker.url" => return quoted("amqp://localhost:5672/%2f"),
         "cache.url" => return quoted("redis://localhost:6379/0"),
         "store.url" => return quoted("s3://bucket/prefix"),
-        "store.endpoint" | "model.hub_endpoint" | "telemetry.otlp_endpoint" => return quoted("https://localhost:9000"),
-        "callbacks.secret" => return quoted("whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="),
+        "store.endpoint" | "model.hub_endpoint" | "telemetry.otlp_endpoint" | "safety.hook" => {
+            return quoted("https://localhost:9000");
+        }
+        "callbacks.secret" | "safety.secret" => return quoted("whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="),
         "job.aspect_ratio" => return quoted("16:9"),
         _ if setting.example.is_some() => return quoted(setting.example.as_deref().unwrap()),
         name if name.ends_with("allowed_networks") => {
