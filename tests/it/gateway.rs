@@ -1,6 +1,8 @@
 //! The gateway, on the roles with constant networks in this process.
 
+mod admin;
 pub(crate) mod api;
+mod batches;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -30,7 +32,7 @@ struct House {
     cache: Arc<MemoryCache>,
     results: Arc<MemoryObjectStore>,
     end: CancellationToken,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl House {
@@ -70,7 +72,19 @@ impl House {
         while tokio::net::TcpStream::connect(address).await.is_err() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        Self { acme, globex, broker, cache, results, end, _folder: folder }
+        Self { acme, globex, broker, cache, results, end, folder }
+    }
+}
+
+impl House {
+    /// The file with tenants and hashes of their keys.
+    fn tenants_file(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("tenants.toml")).expect("the file is there")
+    }
+
+    /// How many jobs are recorded.
+    fn records(&self) -> usize {
+        self.results.keys().iter().filter(|key| key.as_str().starts_with("echogen-gateway/records/")).count()
     }
 }
 
@@ -202,10 +216,12 @@ async fn no_route_shows_or_changes_what_is_another_tenants() {
     run(&house.acme, &own).await;
     let upload = json!({ "bytes": 4, "sha256": "0".repeat(64), "content_type": "image/png" });
     let upload = house.acme.post("/v1/uploads", &upload).await.expect(201).json();
+    let headers = [("content-type", "application/jsonl")];
+    let batch = house.acme.send(Method::POST, "/v1/batches", &headers, own.to_string().into()).await.expect(202).json();
     let before = house.results.keys();
     let mut tried = 0;
     for route in table().into_iter().filter(|route| matches!(route.access, Access::Tenant | Access::Admin)) {
-        for id in ["acme.private", "private", upload["id"].as_str().unwrap()] {
+        for id in ["acme.private", "private", upload["id"].as_str().unwrap(), batch["id"].as_str().unwrap()] {
             let path = route.path.replace("{id}", id).replace("{n}", "0");
             let answer = house.globex.act(route.method.clone(), &path).await;
             let text = String::from_utf8_lossy(&answer.body).into_owned();

@@ -133,7 +133,7 @@ async fn pass(
         require_same_origin(headers)?;
     }
     let charged = limits::charge(&*gateway.ports.quota, &caller).await?;
-    Ok((Some(caller), charged))
+    Ok((Some(caller), Some(charged)))
 }
 
 fn identify(gateway: &Gateway, headers: &HeaderMap) -> Result<Caller, Problem> {

@@ -19,7 +19,8 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// has sent for a bounded time.
 pub(crate) struct PacedBody {
     pieces: BodyDataStream,
-    began: Instant,
+    /// The time that was spent waiting for pieces: what the reader does between them is not the sender's slowness.
+    waited: Duration,
     bytes: u64,
     max_bytes: u64,
     bytes_per_second: u32,
@@ -27,19 +28,21 @@ pub(crate) struct PacedBody {
 
 impl PacedBody {
     pub(crate) fn new(body: Body, max_bytes: u64, bytes_per_second: u32) -> Self {
-        Self { pieces: body.into_data_stream(), began: Instant::now(), bytes: 0, max_bytes, bytes_per_second }
+        Self { pieces: body.into_data_stream(), waited: Duration::ZERO, bytes: 0, max_bytes, bytes_per_second }
     }
 
     /// The next piece; `None` at the end.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        let began = Instant::now();
         let Ok(piece) = timeout(PAUSE, self.pieces.next()).await else { return Err(self.too_slow()) };
+        self.waited += began.elapsed();
         let Some(piece) = piece else { return Ok(None) };
         let piece = piece.map_err(|_| Problem::new(Kind::BadRequest, "the body broke off"))?;
         self.bytes += piece.len() as u64;
         if self.bytes > self.max_bytes {
             return Err(too_large(self.max_bytes));
         }
-        let passed = self.began.elapsed();
+        let passed = self.waited;
         if passed > GRACE && (self.bytes as f64) < passed.as_secs_f64() * f64::from(self.bytes_per_second) {
             return Err(self.too_slow());
         }
@@ -95,6 +98,14 @@ mod tests {
         let silent = read(dripping(1, 1, Duration::from_secs(3_600)), 1_000, 0).await.unwrap_err();
         assert_eq!(silent.kind(), Kind::TooSlow);
         assert_eq!(read(dripping(20, 200, Duration::from_secs(1)), 10_000, 100).await.unwrap().len(), 4_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_makes_no_slow_sender() {
+        let mut paced = PacedBody::new(dripping(20, 1, Duration::from_millis(1)), 1_000, 100);
+        while paced.next().await.unwrap().is_some() {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
     }
 
     #[tokio::test(start_paused = true)]

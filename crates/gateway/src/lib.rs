@@ -9,6 +9,9 @@
 //! | [`authentication`] | keys and sessions; what every request passes before it reaches its handler |
 //! | [`jobs`] | jobs: records, sending, showing, listing, cancelling, pictures |
 //! | [`events`] | server-sent events, from one subscription of the process |
+//! | [`batches`] | many jobs in one request, and their results |
+//! | [`usage`] | what jobs have used |
+//! | [`admin`] | requests of operators |
 //! | [`uploads`] | pictures that clients hand in |
 //! | [`limits`] | limits of tenants |
 //! | [`problem`] | errors |
@@ -17,7 +20,9 @@
 //! The truth is in the result store: a job's record, written before the job is published, and its `result.json`. The cache makes
 //! it faster, and may lose everything.
 
+mod admin;
 mod authentication;
+mod batches;
 mod body;
 mod config;
 mod console;
@@ -28,6 +33,7 @@ mod limits;
 mod openapi;
 mod place;
 mod problem;
+mod quota;
 mod request;
 mod route;
 mod router;
@@ -36,6 +42,7 @@ mod safety;
 mod server;
 mod session;
 mod uploads;
+pub mod usage;
 
 use std::{ops::Deref, sync::Arc};
 
@@ -46,6 +53,11 @@ use echogen_worker::{CachedObjects, Clock, JobCanceller, JobStatusStore, ResultW
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
+    admin::{
+        KeyView, Letter, LetterList, LettersSettled, QueueList, QueueView, Refilled, TenantList, TenantView,
+        WorkerList, WorkerView,
+    },
+    batches::{BatchLinks, BatchList, BatchStatus, BatchView, Counts, LineError},
     config::GatewayConfig,
     events::{JobUpdate, Snapshot},
     jobs::{ImageView, JobList, JobRecord, JobView, PreviewView, Records, Status},
@@ -58,7 +70,15 @@ pub use self::{
     server::Server,
 };
 
-use self::{authentication::Throttle, events::Hub, limits::Streams, place::Places, uploads::Pictures};
+use self::{
+    authentication::Throttle,
+    batches::{Batches, Cancelling},
+    events::Hub,
+    limits::Streams,
+    place::Places,
+    quota::QuotaWithStandIn,
+    uploads::Pictures,
+};
 
 /// What a gateway works with.
 #[derive(Clone, Debug)]
@@ -100,6 +120,9 @@ pub struct Inner {
     clock: Clock,
     canceller: JobCanceller,
     records: Records,
+    batches: Batches,
+    cancelling: Cancelling,
+    letters: tokio::sync::Mutex<()>,
     pictures: Pictures,
     hub: Hub,
     places: Places,
@@ -132,12 +155,17 @@ impl Gateway {
         tracker: &TaskTracker,
         shutdown: &CancellationToken,
     ) -> Result<Self, Fault> {
+        let quota: Arc<dyn Quota> = Arc::new(QuotaWithStandIn::new(Arc::clone(&ports.quota)));
+        let ports = GatewayPorts { quota, ..ports };
         let secret = config.sealing_secret.as_ref().filter(|secret| !secret.is_empty());
         let sessions = secret.map(Sessions::new).transpose()?;
         let canceller = JobCanceller::new(ports.writer.clone(), Some(ports.status_store.clone()));
         let gateway = Self(Arc::new(Inner {
             canceller,
             records: Records::new(Arc::clone(&ports.results)),
+            batches: Batches::new(Arc::clone(&ports.results)),
+            cancelling: Cancelling::default(),
+            letters: tokio::sync::Mutex::default(),
             pictures: Pictures::new(Arc::clone(&ports.results), ports.objects.clone(), config.max_image_bytes),
             places: Places::new(Arc::clone(&ports.browse)),
             config,

@@ -1,7 +1,7 @@
 //! A tenant's limits: requests a second, pictures a day, jobs held, streams.
 //!
 //! A surplus of jobs is held in the tenant's own queue, not refused, until the tenant's bound: lanes and partitions keep it from
-//! delaying others. If the quotas cannot be read (Redis is away), nothing is refused, and that is counted.
+//! delaying others. While Redis is away each gateway keeps limits of its own, and that is counted.
 
 use std::{
     collections::HashMap,
@@ -10,14 +10,13 @@ use std::{
 };
 
 use axum::{Json, extract::State};
-use echogen_ports::{Fault, Quota};
+use echogen_ports::Quota;
 use echogen_protocol::{Job, JobId};
 use echogen_telemetry::metrics;
 use echogen_tenants::TenantName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio_util::task::TaskTracker;
-use tracing::warn;
 
 use crate::{
     Gateway,
@@ -69,8 +68,7 @@ pub struct Used {
 pub(crate) async fn show(State(gateway): State<Gateway>, caller: Caller) -> Json<LimitsView> {
     let limits = &caller.rules().limits;
     let quota = &gateway.ports.quota;
-    let today = gateway.today_key(&caller.tenant);
-    let pictures = quota.count(&today, 0, u64::MAX, DAY).await.map(|counted| counted.used).ok();
+    let pictures = gateway.pictures_today(&caller.tenant).await;
     let held = quota.held(&held_key(caller.tenant.as_str())).await.ok();
     Json(LimitsView {
         requests: RequestLimit { per_second: limits.requests_per_second, burst: limits.burst },
@@ -89,28 +87,15 @@ pub(crate) struct Charged {
     pub(crate) reset: Duration,
 }
 
-/// Charges a request to its tenant. `None`: the quotas cannot be read.
-pub(crate) async fn charge(quota: &dyn Quota, caller: &Caller) -> Result<Option<Charged>, Problem> {
+/// Charges a request to its tenant.
+pub(crate) async fn charge(quota: &dyn Quota, caller: &Caller) -> Result<Charged, Problem> {
     let limits = &caller.rules().limits;
-    match quota.charge(&format!("requests/{}", caller.tenant), limits.rate(), 1).await {
-        Ok(charge) if charge.allowed => {
-            Ok(Some(Charged { limit: limits.burst, remaining: charge.remaining, reset: charge.reset_after }))
-        }
-        Ok(charge) => {
-            let detail = format!("more than {} requests a second", limits.requests_per_second);
-            Err(Problem::new(Kind::RateLimited, detail).retry_in(charge.retry_after))
-        }
-        Err(error) => {
-            unread(&error);
-            Ok(None)
-        }
+    let charge = quota.charge(&format!("requests/{}", caller.tenant), limits.rate(), 1).await?;
+    if charge.allowed {
+        return Ok(Charged { limit: limits.burst, remaining: charge.remaining, reset: charge.reset_after });
     }
-}
-
-/// Limits protect others; they are no reason to refuse work that could be done.
-fn unread(error: &Fault) {
-    warn!(%error, "limits cannot be read, so none is kept");
-    metrics().limits_unread();
+    let detail = format!("more than {} requests a second", limits.requests_per_second);
+    Err(Problem::new(Kind::RateLimited, detail).retry_in(charge.retry_after))
 }
 
 /// The key under which the jobs are counted that a tenant has not seen the end of.
@@ -160,28 +145,27 @@ impl Gateway {
             return Err(Problem::field("/previews", format!("must be at most {}", limits.previews)));
         }
         let key = held_key(caller.tenant.as_str());
-        match quota.hold(&key, job.id.as_str(), limits.jobs_held, HELD_FOR).await {
-            Ok(held) if !held.allowed => {
-                let detail = format!("{} jobs have not ended, as many as you may have", held.held);
-                return Err(Problem::new(Kind::QuotaExceeded, detail).retry_in(Duration::from_secs(5)));
-            }
-            Ok(_) => {}
-            Err(error) => unread(&error),
+        let held = quota.hold(&key, job.id.as_str(), limits.jobs_held, HELD_FOR).await?;
+        if !held.allowed {
+            let detail = format!("{} jobs have not ended, as many as you may have", held.held);
+            return Err(Problem::new(Kind::QuotaExceeded, detail).retry_in(Duration::from_secs(5)));
         }
         // Given back if what follows refuses the job.
         let (tracker, id) = (self.tracker.clone(), job.id.clone());
         let held = Held { quota: Arc::clone(quota), tracker, key, id, kept: false };
         let pictures = job.seeds.values().len() as u64;
-        match quota.count(&self.today_key(&caller.tenant), pictures, limits.pictures_a_day, DAY).await {
-            Ok(counted) if !counted.allowed => {
-                let detail =
-                    format!("{} of {} pictures of the day (UTC) are used", counted.used, limits.pictures_a_day);
-                return Err(Problem::new(Kind::QuotaExceeded, detail).retry_in(self.until_midnight()));
-            }
-            Ok(_) => {}
-            Err(error) => unread(&error),
+        let counted = quota.count(&self.today_key(&caller.tenant), pictures, limits.pictures_a_day, DAY).await?;
+        if !counted.allowed {
+            let detail = format!("{} of {} pictures of the day (UTC) are used", counted.used, limits.pictures_a_day);
+            return Err(Problem::new(Kind::QuotaExceeded, detail).retry_in(self.until_midnight()));
         }
         Ok(held)
+    }
+
+    /// The pictures that a tenant has asked for on this day; `None` while that cannot be read.
+    pub(crate) async fn pictures_today(&self, tenant: &TenantName) -> Option<u64> {
+        let counted = self.ports.quota.count(&self.today_key(tenant), 0, u64::MAX, DAY).await;
+        counted.map(|counted| counted.used).ok()
     }
 
     fn today_key(&self, tenant: &TenantName) -> String {

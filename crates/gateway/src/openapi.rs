@@ -85,8 +85,9 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
             operation["requestBody"] =
                 json!({ "required": true, "content": { "application/json": { "schema": schema } } });
         }
-        RequestBody::Raw(media_type) => {
-            operation["requestBody"] = json!({ "required": true, "content": { (media_type): {} } });
+        RequestBody::Raw(media_types) => {
+            let content: Map<String, Value> = media_types.iter().map(|name| ((*name).to_owned(), json!({}))).collect();
+            operation["requestBody"] = json!({ "required": true, "content": content });
         }
     }
     operation

@@ -137,6 +137,11 @@ impl Problem {
         self
     }
 
+    /// The time after which a try makes sense.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
     /// Its type.
     pub(crate) fn kind(&self) -> Kind {
         self.kind
@@ -248,7 +253,10 @@ mod tests {
         let problem = Problem::from(Fault::throttled("slow down at host-1").retry_in(Duration::from_millis(2_500)));
         assert!(!problem.details().detail.contains("host-1"));
         let response = problem.into_response();
-        assert_eq!((response.status().as_u16(), response.headers()[header::RETRY_AFTER].to_str()), (503, Ok("3")));
+        assert_eq!(
+            (response.status().as_u16(), response.headers()[header::RETRY_AFTER].to_str().ok()),
+            (503, Some("3"))
+        );
     }
 
     #[test]

@@ -27,8 +27,8 @@ pub(crate) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 pub(crate) enum RequestBody {
     None,
     Json(SchemaOf),
-    /// Raw bytes of a media type.
-    Raw(&'static str),
+    /// Raw bytes of one of these media types.
+    Raw(&'static [&'static str]),
 }
 
 /// What an answer's body is.
@@ -107,8 +107,8 @@ impl Route {
         Self { request: RequestBody::Json(|generator| generator.subschema_for::<T>()), ..self }
     }
 
-    pub(crate) fn takes_raw(self, media_type: &'static str) -> Self {
-        Self { request: RequestBody::Raw(media_type), ..self }
+    pub(crate) fn takes_raw(self, media_types: &'static [&'static str]) -> Self {
+        Self { request: RequestBody::Raw(media_types), ..self }
     }
 
     pub(crate) fn answers<T: JsonSchema>(self, status: u16, about: &'static str) -> Self {

@@ -5,6 +5,10 @@ use echogen_protocol::Job;
 use http::Method;
 
 use crate::{
+    admin::{
+        self, LetterList, LetterQuery, LettersRequest, LettersSettled, QueueList, Refilled, TenantList, WorkerList,
+    },
+    batches::{self, BatchList, BatchQuery, BatchView},
     events::{self, JobUpdate, Snapshot},
     health,
     jobs::{self, ImageQuery, JobList, JobView, ListQuery, PreviewQuery},
@@ -14,6 +18,7 @@ use crate::{
     route::{Access, Route},
     session::{self, SessionRequest, SessionView},
     uploads::{self, StoredPicture, Upload, UploadRequest},
+    usage::{self, UsageList, UsageQuery},
 };
 
 /// Headers by which a job is sent.
@@ -22,13 +27,19 @@ const SUBMIT_HEADERS: &[(&str, &str)] = &[
     ("Prefer", "`wait=N`: answer at the job's end, or after N seconds, 1 to 55."),
 ];
 
+/// Headers by which a batch is sent.
+const BATCH_HEADERS: &[(&str, &str)] =
+    &[("Idempotency-Key", "Names the batch: sent again with the same key, it goes on where it broke off.")];
+
 const RESUME: &[(&str, &str)] = &[("Last-Event-ID", "The last event that was received; it is not sent again.")];
 
 /// All routes.
 pub fn table() -> Vec<Route> {
     let mut routes = job_routes();
     routes.extend(upload_routes());
+    routes.extend(batch_routes());
     routes.extend(general_routes());
+    routes.extend(admin_routes());
     routes
 }
 
@@ -141,7 +152,7 @@ fn upload_routes() -> Vec<Route> {
             "Stores a subject's picture.",
             post(uploads::store_image),
         )
-        .takes_raw("image/*")
+        .takes_raw(&["image/*"])
         .answers::<StoredPicture>(201, "How jobs name it.")
         .problems(&[Kind::TooLarge, Kind::TooSlow, Kind::Invalid]),
         Route::new(
@@ -161,7 +172,7 @@ fn upload_routes() -> Vec<Route> {
             "Takes an upload's bytes, where the store does not.",
             put(uploads::receive),
         )
-        .takes_raw("image/*")
+        .takes_raw(&["image/*"])
         .answers_nothing(204, "They are stored.")
         .problems(&[Kind::NotFound, Kind::Conflict, Kind::TooLarge, Kind::TooSlow]),
         Route::new(
@@ -176,6 +187,48 @@ fn upload_routes() -> Vec<Route> {
     ]
 }
 
+fn batch_routes() -> Vec<Route> {
+    vec![
+        Route::new(Method::POST, "/v1/batches", "send_batch", "Sends many jobs, one a line.", post(batches::send))
+            .headers(BATCH_HEADERS)
+            .takes_raw(batches::MEDIA_TYPES)
+            .answers::<BatchView>(202, "All lines were read: each is a job in the queue, or an error.")
+            .problems(&[
+                Kind::BadRequest,
+                Kind::TooLarge,
+                Kind::TooSlow,
+                Kind::MediaType,
+                Kind::Invalid,
+                Kind::QuotaExceeded,
+            ]),
+        Route::new(Method::GET, "/v1/batches", "list_batches", "Lists batches, the newest first.", get(batches::list))
+            .query::<BatchQuery>()
+            .answers::<BatchList>(200, "A page of batches.")
+            .problems(&[Kind::BadRequest, Kind::Invalid]),
+        Route::new(Method::GET, "/v1/batches/{id}", "show_batch", "Shows a batch.", get(batches::show))
+            .answers::<BatchView>(200, "The batch as it stands now.")
+            .problems(&[Kind::NotFound]),
+        Route::new(
+            Method::POST,
+            "/v1/batches/{id}/cancel",
+            "cancel_batch",
+            "Cancels the jobs of a batch that have not ended.",
+            post(batches::cancel),
+        )
+        .answers::<BatchView>(202, "They are being cancelled.")
+        .problems(&[Kind::NotFound]),
+        Route::new(
+            Method::GET,
+            "/v1/batches/{id}/results",
+            "show_batch_results",
+            "Streams what became of each line, in their order.",
+            get(batches::results),
+        )
+        .answers_raw(200, "A `JobView` a line, or `{line, error}`.", "application/x-ndjson")
+        .problems(&[Kind::NotFound, Kind::QuotaExceeded]),
+    ]
+}
+
 fn general_routes() -> Vec<Route> {
     vec![
         Route::new(
@@ -186,6 +239,10 @@ fn general_routes() -> Vec<Route> {
             get(limits::show),
         )
         .answers::<LimitsView>(200, "The limits."),
+        Route::new(Method::GET, "/v1/usage", "show_usage", "Sums what jobs have used.", get(usage::show))
+            .query::<UsageQuery>()
+            .answers::<UsageList>(200, "The sums.")
+            .problems(&[Kind::BadRequest, Kind::Invalid]),
         Route::new(
             Method::POST,
             "/v1/session",
@@ -222,6 +279,77 @@ fn general_routes() -> Vec<Route> {
             .answers_raw(200, "It can.", "text/plain")
             .answers_raw(503, "It cannot; a line says why.", "text/plain"),
     ]
+}
+
+/// The problems of requests about dead letters.
+const LETTER_PROBLEMS: &[Kind] = &[Kind::BadRequest, Kind::Conflict, Kind::TooLarge, Kind::TooSlow, Kind::Invalid];
+
+fn admin_routes() -> Vec<Route> {
+    let routes = vec![
+        Route::new(
+            Method::GET,
+            "/admin/queues",
+            "list_queues",
+            "Lists queues and how many tasks wait in each.",
+            get(admin::list_queues),
+        )
+        .answers::<QueueList>(200, "All queues."),
+        Route::new(
+            Method::GET,
+            "/admin/dead-letters",
+            "list_dead_letters",
+            "Lists tasks that were parked, the oldest of each queue first.",
+            get(admin::list_letters),
+        )
+        .query::<LetterQuery>()
+        .answers::<LetterList>(200, "A page of dead letters.")
+        .problems(&[Kind::BadRequest, Kind::Invalid]),
+        Route::new(
+            Method::POST,
+            "/admin/dead-letters/redrive",
+            "redrive_dead_letters",
+            "Publishes parked tasks again, if their number is confirmed.",
+            post(admin::redrive_letters),
+        )
+        .takes::<LettersRequest>()
+        .answers::<LettersSettled>(200, "How many there are, or how many were redriven.")
+        .problems(LETTER_PROBLEMS),
+        Route::new(
+            Method::POST,
+            "/admin/dead-letters/drop",
+            "drop_dead_letters",
+            "Deletes parked tasks, if their number is confirmed.",
+            post(admin::drop_letters),
+        )
+        .takes::<LettersRequest>()
+        .answers::<LettersSettled>(200, "How many there are, or how many were deleted.")
+        .problems(LETTER_PROBLEMS),
+        Route::new(
+            Method::GET,
+            "/admin/workers",
+            "list_workers",
+            "Lists the processes that live.",
+            get(admin::list_workers),
+        )
+        .answers::<WorkerList>(200, "The processes."),
+        Route::new(
+            Method::GET,
+            "/admin/tenants",
+            "list_tenants",
+            "Lists tenants, and what they use now.",
+            get(admin::list_tenants),
+        )
+        .answers::<TenantList>(200, "The tenants."),
+        Route::new(
+            Method::POST,
+            "/admin/refill",
+            "refill_queues",
+            "Publishes the jobs again that have a record and no result.",
+            post(admin::refill),
+        )
+        .answers::<Refilled>(200, "How many there were."),
+    ];
+    routes.into_iter().map(|route| route.access(Access::Admin)).collect()
 }
 
 /// The schemas of events, which no JSON answer names.

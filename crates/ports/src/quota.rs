@@ -36,6 +36,9 @@ pub trait Quota: Send + Sync + std::fmt::Debug {
 
     /// Returns the number of ids in the set.
     async fn held(&self, key: &str) -> Result<u64, Fault>;
+
+    /// Returns the ids in the set, in the order of their bytes.
+    async fn members(&self, key: &str) -> Result<Vec<String>, Fault>;
 }
 
 /// How fast permits come back, and how many there can be.

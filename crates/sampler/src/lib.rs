@@ -26,7 +26,7 @@ use bytes::Bytes;
 use echogen_imaging::{ImageFormat, RgbImage};
 use echogen_ports::{ContentGate, Fault, FaultKind, ObjectKey, ObjectStore, spawn_blocking};
 use echogen_protocol::{
-    ContentHash, CutOut, EncodeTask, EventKind, Job, JobEvent, JobResult, OutputFormat, Parameters, Preview, Progress,
+    ContentHash, CutOut, EncodeTask, EventKind, Job, JobEvent, JobResult, OutputFormat, Parameters, Progress,
     ResultImage, SampleTask, SegmentTask, StageName, layout,
 };
 use echogen_telemetry::{PreviewEnd, metrics};
@@ -140,6 +140,8 @@ impl Sampler {
         let ((progress, mut steps), (made, mut images)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
         let (previews, mut previews_made) = mpsc::channel(previews::WAITING);
         let (missing, cache) = (pictures.missing(), self.objects.cache());
+        // Where finished pictures are checked, unfinished ones are not shown.
+        let has_previews = job.previews > 0 && !self.gate.is_there();
         let request = SampleRequest {
             parameters: parameters.clone(),
             seeds: missing.iter().map(|index| pictures.seed(*index)).collect(),
@@ -149,9 +151,7 @@ impl Sampler {
             alone: context.alone,
             progress,
             made,
-            // Where finished pictures are checked, unfinished ones are not shown.
-            previews: (job.previews > 0 && !self.gate.is_there())
-                .then_some(PreviewRequest { count: job.previews, made: previews }),
+            previews: has_previews.then_some(PreviewRequest { count: job.previews, made: previews }),
         };
         let sampling = self.networks.sample(request);
         tokio::pin!(sampling);
@@ -183,25 +183,19 @@ impl Sampler {
                         pictures.note(&*cache).await;
                     }
                 }
+                // Previews are made; one group is stored at a time, and none while more events wait than usual.
+                Some(made) = previews_made.recv(), if sampled.is_none() && previewing.is_empty() => {
+                    match context.is_behind() {
+                        true => metrics().previews(PreviewEnd::Dropped, made.images.len()),
+                        false => previewing.push(previews::store(&*cache, &job.id, &missing, made)),
+                    }
+                }
                 // Previews are stored, as long as no picture waits for it.
                 Some((progress, stored)) = previewing.next(),
                     if !previewing.is_empty() && (sampled.is_none() || !storing.is_empty()) =>
                 {
-                    let stored: Vec<Preview> = stored;
                     pictures.note_previews(stored.len());
-                    if !stored.is_empty() {
-                        previews::publish(job, progress, &stored, context).await;
-                    }
-                }
-                // Previews are made; one group is stored at a time, and none while more events wait than usual.
-                Some(mut made) = previews_made.recv(), if sampled.is_none() && previewing.is_empty() => {
-                    for (index, _) in &mut made.images {
-                        *index = missing.get(*index).copied().unwrap_or(usize::MAX);
-                    }
-                    match context.is_behind() {
-                        true => metrics().previews(PreviewEnd::Dropped, made.images.len()),
-                        false => previewing.push(previews::store(&*cache, &job.id, made)),
-                    }
+                    previews::publish(job, progress, &stored, context).await;
                 }
                 // A picture is made; the next ones wait in the channel while others are stored.
                 Some(Made { index, image, device_time }) = images.recv(), if storing.len() < self.stored_at_once => {

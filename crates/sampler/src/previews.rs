@@ -27,11 +27,17 @@ const QUALITY: u8 = 75;
 /// How long they stay.
 const TTL: Duration = Duration::from_secs(600);
 
-/// Stores previews, whose indices are those of the job's seeds. Returns the names of those that are stored.
-pub(crate) async fn store(cache: &dyn Cache, job: &JobId, previews: Previews) -> (ScaleDone, Vec<Preview>) {
+/// Stores previews; `seeds` are the indices of the request's seeds among the job's. Returns the names of those that are stored.
+pub(crate) async fn store(
+    cache: &dyn Cache,
+    job: &JobId,
+    seeds: &[usize],
+    previews: Previews,
+) -> (ScaleDone, Vec<Preview>) {
     let Previews { progress, scale, images } = previews;
     let (mut left, mut stored) = (NotStored(images.len()), Vec::with_capacity(images.len()));
-    for (image, picture) in images {
+    for (index, picture) in images {
+        let Some(&image) = seeds.get(index) else { continue };
         match store_one(cache, job, Preview { image, scale }, picture).await {
             Ok(preview) => {
                 stored.push(preview);
@@ -79,8 +85,11 @@ fn encode(picture: RgbImage) -> Result<Vec<u8>, ImageError> {
     encode_image(&picture, ImageFormat::Jpeg, QUALITY)
 }
 
-/// Publishes the event that names previews. Its id differs from that of the same scale's event without previews.
+/// Publishes the event that names previews, if there are any. Its id differs from that of the same scale's event without previews.
 pub(crate) async fn publish(job: &Job, progress: ScaleDone, previews: &[Preview], context: &StageContext) {
+    if previews.is_empty() {
+        return;
+    }
     let ScaleDone { done, total } = progress;
     let data = json!({ "scale": done, "scales": total, "previews": previews });
     let event = JobEvent::new(EventKind::Sampling, &job.id, context.clock.now(), data);

@@ -40,6 +40,8 @@ pub struct Backends {
     pub callbacks: Option<Arc<dyn CallbackSender>>,
     /// Decides which words and pictures are used; without it all are.
     pub gate: Option<Arc<dyn ContentGate>>,
+    /// Limits of tenants, and which processes live.
+    pub quota: Arc<dyn Quota>,
     /// The job status store.
     pub status_store: JobStatusStore,
     /// The same broker, if its queues can be looked through.
@@ -67,6 +69,7 @@ impl Backends {
             fetcher,
             callbacks: None,
             gate: None,
+            quota: Arc::new(MemoryQuota::new()),
             status_store,
             browse: None,
             amqp: None,
@@ -77,6 +80,13 @@ impl Backends {
     #[must_use]
     pub fn with_callbacks(mut self, callbacks: Arc<dyn CallbackSender>) -> Self {
         self.callbacks = Some(callbacks);
+        self
+    }
+
+    /// Takes limits that processes keep together, instead of those of this process.
+    #[must_use]
+    pub fn with_quota(mut self, quota: Arc<dyn Quota>) -> Self {
+        self.quota = quota;
         self
     }
 
@@ -116,9 +126,10 @@ impl Backends {
 
     async fn open(broker: Arc<dyn Broker>, config: &ServiceConfig, tracker: &TaskTracker) -> Result<Self, Failure> {
         let Stores { work, results, .. } = Stores::open(config).await?;
-        let (cache, fetcher) = (open_cache(config)?, open_fetcher(config).await?);
+        let ((cache, quota), fetcher) = (open_shared(config)?, open_fetcher(config).await?);
         let backends = Self::new(broker, cache, work, results, fetcher, tracker);
-        Ok(backends.with_callbacks(open_callbacks(config)?).with_gate(open_gate(config)?))
+        let backends = backends.with_quota(quota).with_callbacks(open_callbacks(config)?);
+        Ok(backends.with_gate(open_gate(config)?))
     }
 
     /// Returns the writer of results.
@@ -162,18 +173,17 @@ fn require_address(config: &ServiceConfig) -> Result<(), Failure> {
 
 /// Opens Redis, or the in-memory cache.
 pub(crate) fn open_cache(config: &ServiceConfig) -> Result<Arc<dyn Cache>, Failure> {
-    match open_redis(&config.cache)? {
-        Some(redis) => Ok(Arc::new(redis)),
-        None => Ok(Arc::new(MemoryCache::new(usize::try_from(config.cache.memory_bytes).unwrap_or(usize::MAX)))),
-    }
+    Ok(open_shared(config)?.0)
 }
 
-/// Opens Redis for limits, or those of this process alone.
-pub fn open_quota(config: &ServiceConfig) -> Result<Arc<dyn Quota>, Failure> {
-    match open_redis(&config.cache)? {
-        Some(redis) => Ok(Arc::new(redis)),
-        None => Ok(Arc::new(MemoryQuota::new())),
+/// Opens Redis as the cache and for limits, on the same connections, or those of this process alone.
+fn open_shared(config: &ServiceConfig) -> Result<(Arc<dyn Cache>, Arc<dyn Quota>), Failure> {
+    if let Some(redis) = open_redis(&config.cache)? {
+        let redis = Arc::new(redis);
+        return Ok((Arc::clone(&redis) as _, redis));
     }
+    let bytes = usize::try_from(config.cache.memory_bytes).unwrap_or(usize::MAX);
+    Ok((Arc::new(MemoryCache::new(bytes)), Arc::new(MemoryQuota::new())))
 }
 
 /// Opens Redis, if its address is configured.

@@ -17,7 +17,7 @@ use echogen_worker::CachedObjects;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
 
-use crate::{Backends, Failure, backends, backends::store_url, config::ServiceConfig};
+use crate::{Backends, Failure, backends::store_url, config::ServiceConfig};
 
 /// The address if none is configured.
 const DEFAULT_ADDRESS: (Ipv4Addr, u16) = (Ipv4Addr::UNSPECIFIED, 8080);
@@ -109,7 +109,7 @@ async fn bind(setting: &str, address: SocketAddr, gateway: &Gateway, served: Ser
 }
 
 fn ports(backends: &Backends, config: &ServiceConfig) -> Result<GatewayPorts, Failure> {
-    let Backends { broker, browse, cache, work, results, fetcher, gate, status_store, .. } = backends.clone();
+    let Backends { broker, browse, cache, work, results, fetcher, gate, quota, status_store, .. } = backends.clone();
     Ok(GatewayPorts {
         broker,
         browse: browse
@@ -119,7 +119,7 @@ fn ports(backends: &Backends, config: &ServiceConfig) -> Result<GatewayPorts, Fa
         results,
         work,
         fetcher,
-        quota: backends::open_quota(config)?,
+        quota,
         gate,
         status_store,
         writer: backends.writer(),

@@ -32,7 +32,7 @@ mod roles;
 mod run;
 mod signals;
 
-pub use backends::{Backends, open_quota};
+pub use backends::Backends;
 pub use bundles::bundle_folders;
 pub use failure::{Exit, Failure};
 pub use job_lines::JobLines;

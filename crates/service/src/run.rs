@@ -11,6 +11,7 @@ use echogen_adapters::amqp::AmqpBroker;
 use echogen_ports::Backoff;
 use echogen_protocol::RoleName;
 use echogen_telemetry::{Telemetry, health};
+use echogen_worker::Heartbeat;
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
@@ -110,17 +111,32 @@ pub async fn work(
     config: &ServiceConfig,
     shutdown: &CancellationToken,
 ) -> Result<(), Failure> {
-    let mut running = JoinSet::new();
-    let started = start(roles, networks, backends, config, shutdown, &mut running).await;
-    match &started {
-        Ok(()) if !shutdown.is_cancelled() => info!("ready"),
-        Ok(()) => {}
-        Err(_) => shutdown.cancel(),
-    }
-    // Every running stage drains before this returns, even if another one could not be started: its tasks must be
-    // finished or requeued while the broker is still connected.
-    let ended = all_of(running, shutdown).await;
-    started.and(ended)
+    let over = CancellationToken::new();
+    let working = async {
+        let mut running = JoinSet::new();
+        let started = start(roles, networks, backends, config, shutdown, &mut running).await;
+        match &started {
+            Ok(()) if !shutdown.is_cancelled() => info!("ready"),
+            Ok(()) => {}
+            Err(_) => shutdown.cancel(),
+        }
+        // Every running stage drains before this returns, even if another one could not be started: its tasks must be
+        // finished or requeued while the broker is still connected.
+        let ended = all_of(running, shutdown).await;
+        over.cancel();
+        started.and(ended)
+    };
+    let (worked, ()) = tokio::join!(working, beat(roles, backends, &over));
+    worked
+}
+
+/// Shows to operators that the roles of this process live, until the token is cancelled.
+pub(crate) async fn beat(roles: &[RoleName], backends: &Backends, over: &CancellationToken) {
+    let beats = roles.iter().map(|role| {
+        let heartbeat = Heartbeat::of_process(*role, env!("CARGO_PKG_VERSION"));
+        heartbeat.beat(&*backends.quota, &*backends.cache, over)
+    });
+    futures::future::join_all(beats).await;
 }
 
 /// Starts the stages of one role after the other; after a shutdown the remaining ones are not started.

@@ -343,7 +343,7 @@ const HTTP_STREAMS: Metric =
 const LIMITS_UNREAD: Metric = counter(
     "echogen_limits_unread_total",
     &[],
-    "Requests for which a tenant's limits could not be read, so that none was kept.",
+    "Calls for limits that were answered by this gateway alone, because Redis could not be reached.",
 )
 .of(&[GATEWAY]);
 

@@ -46,4 +46,11 @@ impl Quota for RedisCache {
     async fn held(&self, key: &str) -> Result<u64, Fault> {
         self.script(&scripts::HELD.key(self.quota_key("held", key))).await
     }
+
+    async fn members(&self, key: &str) -> Result<Vec<String>, Fault> {
+        let mut ids: Vec<String> = self.script(&scripts::MEMBERS.key(self.quota_key("held", key))).await?;
+        // The server has them in the order of their times.
+        ids.sort_unstable();
+        Ok(ids)
+    }
 }

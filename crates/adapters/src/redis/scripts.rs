@@ -120,3 +120,13 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 return redis.call('ZCOUNT', KEYS[1], string.format('(%.0f', now), '+inf')",
     )
 });
+
+/// Returns the ids of such a set that have not disappeared.
+pub(super) static MEMBERS: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "\
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+return redis.call('ZRANGEBYSCORE', KEYS[1], string.format('(%.0f', now), '+inf')",
+    )
+});

@@ -10,7 +10,7 @@ use echogen_service::{
     console::{print_error, print_json, print_line},
     operations::{
         connect,
-        dead_letters::{Action, Chosen, DeadLetter, Outcome, Progress, ReasonCounts, act},
+        dead_letters::{Action, Chosen, DeadLetter, Outcome, Progress, ReasonCounts, act, failure},
     },
     stop_token,
 };
@@ -136,7 +136,7 @@ pub(crate) fn run(command: &DeadLettersCommand, config: &ServiceConfig, as_json:
         let ended = act(&*broker, action, &chosen, &stop, |progress| display.show(progress)).await;
         display.bar.finish_and_clear();
         broker.close().await;
-        let outcome = ended.map_err(|interrupted| interrupted.failure(action))?;
+        let outcome = ended.map_err(|interrupted| failure(&interrupted, action))?;
         display.finish(action, outcome);
         Ok(exit(outcome, &chosen))
     })
@@ -151,6 +151,7 @@ fn chosen(jobs: &[String], conditions: &Conditions) -> Chosen {
     Chosen {
         jobs: jobs.iter().cloned().collect(),
         queues: conditions.queues.iter().flat_map(|queues| queues.0.clone()).collect(),
+        tenant: None,
         reason: conditions.reason.clone(),
         older_than: conditions.older_than,
         limit: conditions.limit,

@@ -179,13 +179,21 @@ fn print(id: &JobId, status: &JobStatus, addresses: &[String], as_json: bool) ->
         print_json("status", &json!({ "id": id, "state": state, "result": result, "addresses": addresses }));
     } else {
         print_line(&in_words(id, state.as_ref(), result.as_ref()));
-        for image in result.iter().flat_map(|result| &result.images) {
-            print_line(&format!("  {} (seed {}, {} x {})", image.key, image.seed, image.width, image.height));
-        }
+        result.iter().flat_map(pictures).for_each(|line| print_line(&line));
         addresses.iter().for_each(|address| print_line(&format!("  {address}")));
     }
     let failed = result.as_ref().is_some_and(|result| result.status != End::Completed);
     Ok(if failed { Exit::JobFailed } else { Exit::Success })
+}
+
+/// A line for each picture, and for each that is withheld.
+fn pictures(result: &JobResult) -> Vec<String> {
+    let images = result.images.iter();
+    let images =
+        images.map(|image| format!("  {} (seed {}, {} x {})", image.key, image.seed, image.width, image.height));
+    let withheld = result.withheld.iter();
+    let withheld = withheld.map(|image| format!("  withheld (seed {}): {}", image.seed, image.reason));
+    images.chain(withheld).collect()
 }
 
 fn in_words(id: &JobId, state: Option<&JobState>, result: Option<&JobResult>) -> String {
@@ -198,7 +206,9 @@ fn in_words(id: &JobId, state: Option<&JobState>, result: Option<&JobResult>) ->
         (None, Some(state)) => {
             let stage = state.stage.as_deref().unwrap_or("a client");
             let word = state.state.as_str();
-            format!("{id}: {word} at {}, by the {stage}, attempt {}", state.updated, state.attempt)
+            let scale = state.progress.map(|done| format!(", scale {} of {}", done.scale, done.scales));
+            let scale = scale.unwrap_or_default();
+            format!("{id}: {word} at {}, by the {stage}, attempt {}{scale}", state.updated, state.attempt)
         }
         (None, None) => format!("{id}: unknown"),
     }
@@ -242,4 +252,37 @@ async fn cancel_one(
         print_line(&format!("{id}: had ended already, as {}", status.as_str().unwrap_or("ended")));
     }
     Ok(cancelled.status)
+}
+
+#[cfg(test)]
+mod tests {
+    use echogen_protocol::{ContentHash, EventKind, Job, ResultImage, ScaleProgress, WithheldImage};
+    use jiff::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn pictures_that_are_withheld_are_named_beside_the_others() {
+        let sha256 = ContentHash::of(b"picture");
+        let image = ResultImage { key: "a/image-0.png".into(), seed: 7, width: 64, height: 32, sha256, safety: None };
+        let job = Job::new("dog.png".into(), "a dog");
+        let mut result = JobResult::completed(&job, vec![image], "1", Timestamp::UNIX_EPOCH);
+        result.withheld.push(WithheldImage { index: 1, seed: 8, reason: "no dogs".into() });
+        assert_eq!(pictures(&result), ["  a/image-0.png (seed 7, 64 x 32)", "  withheld (seed 8): no dogs"]);
+    }
+
+    #[test]
+    fn a_job_that_is_sampled_says_how_far_it_is() {
+        let state = |progress: serde_json::Value| {
+            serde_json::from_value::<JobState>(json!({
+                "state": EventKind::Sampling, "stage": "sampler", "attempt": 1, "result_key": "a/result.json",
+                "progress": progress, "updated": Timestamp::UNIX_EPOCH,
+            }))
+        };
+        let id = JobId("a".to_owned());
+        let words = |progress| in_words(&id, Some(&state(progress).unwrap()), None);
+        let begin = "a: sampling at 1970-01-01T00:00:00Z, by the sampler, attempt 1";
+        assert_eq!(words(json!(ScaleProgress { scale: 3, scales: 20 })), format!("{begin}, scale 3 of 20"));
+        assert_eq!(words(json!(null)), begin);
+    }
 }

@@ -4,6 +4,7 @@ use axum::{
     Json,
     extract::{Query, State},
 };
+use echogen_ports::{Fault, FaultKind};
 use echogen_protocol::JobId;
 use futures::{StreamExt, stream};
 use schemars::JsonSchema;
@@ -59,11 +60,7 @@ pub(crate) async fn list(
     let limit = query.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
     let (mut data, mut after, mut scanned) = (Vec::new(), query.after.clone(), 0);
     loop {
-        let entries = gateway.records.recent(&caller.tenant, after.as_deref(), limit).await;
-        let entries = entries.map_err(|fault| match fault.kind() {
-            echogen_ports::FaultKind::InvalidJob => Problem::field("/after", "is no cursor of a page"),
-            _ => fault.into(),
-        })?;
+        let entries = gateway.records.recent(&caller.tenant, after.as_deref(), limit).await.map_err(page_fault)?;
         let is_last = entries.len() < limit;
         scanned += entries.len();
         let views = gateway.views(&caller, &entries).await?;
@@ -85,6 +82,14 @@ pub(crate) async fn list(
         if scanned >= MAX_SCANNED {
             return Ok(Json(JobList { data, next: after }));
         }
+    }
+}
+
+/// The error of a page that cannot be read: its cursor may be none.
+pub(crate) fn page_fault(fault: Fault) -> Problem {
+    match fault.kind() {
+        FaultKind::InvalidJob => Problem::field("/after", "is no cursor of a page"),
+        _ => fault.into(),
     }
 }
 

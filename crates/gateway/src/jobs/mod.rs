@@ -19,10 +19,10 @@ use uuid::Uuid;
 
 pub(crate) use self::{
     actions::{again, cancel, delete},
-    list::{ListQuery, list},
+    list::{ListQuery, list, page_fault},
     pictures::{ImageQuery, PreviewQuery, image, preview, subject},
-    record::FOLDER,
-    submit::submit,
+    record::{FOLDER, countdown},
+    submit::{idempotency_key, submit},
     view::PlaceInQueue,
     view::show,
 };

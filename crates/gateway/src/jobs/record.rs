@@ -28,6 +28,11 @@ const MAX_RECORD_BYTES: u64 = 1024 * 1024;
 /// Later than every time that is written as thirteen digits of milliseconds.
 const LATEST: i64 = 9_999_999_999_999;
 
+/// A time as the names of a listing have it: the later, the less.
+pub(crate) fn countdown(time: Timestamp) -> i64 {
+    LATEST.saturating_sub(time.as_millisecond()).clamp(0, LATEST)
+}
+
 /// The record of a job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JobRecord {
@@ -60,7 +65,7 @@ impl JobRecord {
     }
 
     fn recent_key(&self) -> Result<ObjectKey, Fault> {
-        let time = LATEST.saturating_sub(self.created.as_millisecond()).clamp(0, LATEST);
+        let time = countdown(self.created);
         Ok(ObjectKey::new(format!("{FOLDER}/recent/{}/{time:013}-{}", self.tenant, self.id))?)
     }
 

@@ -106,7 +106,8 @@ fn preferred_wait(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
     }
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+/// What names the request, by its header.
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let key = value.to_str().ok().filter(|key| !key.is_empty() && key.len() <= MAX_KEY_CHARS);
     let wrong = || Problem::new(Kind::BadRequest, "Idempotency-Key must be 1 to 255 visible ASCII characters");

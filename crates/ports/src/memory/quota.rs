@@ -162,6 +162,10 @@ impl Quota for MemoryQuota {
     async fn held(&self, key: &str) -> Result<u64, Fault> {
         Ok(self.change(|state| size(state.set(key))))
     }
+
+    async fn members(&self, key: &str) -> Result<Vec<String>, Fault> {
+        Ok(self.change(|state| state.set(key).keys().cloned().collect()))
+    }
 }
 
 #[cfg(test)]

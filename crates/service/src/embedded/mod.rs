@@ -24,7 +24,7 @@ use crate::{
     gateway::OpenGateway,
     job_lines::{JobLine, JobLines},
     jobs_file::{JobFields, parsed, without_callback},
-    run::{Process, exit_of, work},
+    run::{Process, beat, exit_of, work},
 };
 
 /// The outcome of a line that [`up`] has read.
@@ -99,7 +99,9 @@ pub async fn serve(
     announce(&Announcement { address: gateway.address()?, new_key: gateway.new_key.clone() });
     gateway.refill().await?;
     let serving = gateway.serve(shutdown.clone());
-    let (worked, ()) = tokio::join!(work(&RoleName::WORKERS, networks, &backends, config, shutdown), serving);
+    let beating = beat(&[RoleName::Gateway], &backends, shutdown);
+    let working = work(&RoleName::WORKERS, networks, &backends, config, shutdown);
+    let (worked, (), ()) = tokio::join!(working, serving, beating);
     exit_of(worked.map(|()| Exit::Success))
 }
 

@@ -10,7 +10,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     again_now,
-    dead_letters::{Action, Chosen, act},
+    dead_letters::{Action, Chosen, act, failure},
     status::StatusReader,
 };
 use crate::{
@@ -83,7 +83,7 @@ impl Retrier {
     async fn redrive(&self, id: &JobId) -> Result<u64, Failure> {
         let chosen = Chosen { jobs: [id.to_string()].into(), ..Chosen::default() };
         let ended = act(&*self.broker, Action::Redrive, &chosen, &CancellationToken::new(), |_| {}).await;
-        Ok(ended.map_err(|interrupted| interrupted.failure(Action::Redrive))?.done)
+        Ok(ended.map_err(|interrupted| failure(&interrupted, Action::Redrive))?.done)
     }
 
     /// Closes the connection.

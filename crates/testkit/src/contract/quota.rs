@@ -133,18 +133,25 @@ async fn a_counter_starts_again_after_its_time(quota: &dyn Quota) {
     assert_eq!(count(quota, 0, 2, HOUR).await, (true, 1));
 }
 
+async fn members(quota: &dyn Quota) -> Vec<String> {
+    quota.members("a").await.expect("members works")
+}
+
 async fn a_set_holds_each_id_once(quota: &dyn Quota) {
     assert_eq!(held(quota).await, 0);
+    assert!(members(quota).await.is_empty());
     assert_eq!(hold(quota, "one", 2, HOUR).await, (true, 1));
     assert_eq!(hold(quota, "one", 2, HOUR).await, (true, 1), "it is there already");
     assert_eq!(hold(quota, "two", 2, HOUR).await, (true, 2));
     assert_eq!(hold(quota, "three", 2, HOUR).await, (false, 2));
     assert_eq!(hold(quota, "two", 1, HOUR).await, (true, 2), "what is there stays, whatever the limit");
     assert_eq!(held(quota).await, 2);
+    assert_eq!(members(quota).await, ["one", "two"]);
     for _ in 0..2 {
         release(quota, "one").await;
         assert_eq!(held(quota).await, 1);
     }
+    assert_eq!(members(quota).await, ["two"]);
     assert_eq!(hold(quota, "three", 2, HOUR).await, (true, 2));
     let other = quota.hold("b", "one", 0, HOUR).await.expect("hold works");
     assert_eq!((other.allowed, other.held), (false, 0), "a limit of nothing");
@@ -170,6 +177,7 @@ async fn an_id_disappears_after_its_time(quota: &dyn Quota) {
         }
     };
     soon("an id that nobody asks for disappears", gone).await;
+    assert_eq!(members(quota).await, ["long", "renewed"]);
     assert_eq!(hold(quota, "long", 0, HOUR).await, (true, 2), "a short entry does not end the others");
 }
 

@@ -7,11 +7,11 @@ use std::{
 };
 
 use echogen_adapters::amqp::{AmqpBroker, AmqpConfig};
-use echogen_ports::{Broker, Consumer, DEAD_LETTER_REASON, DEAD_LETTER_TIME, MemoryBroker};
-use echogen_protocol::StageName;
+use echogen_ports::{Broker, Browse, Consumer, DEAD_LETTER_REASON, DEAD_LETTER_TIME, MemoryBroker, Message};
+use echogen_protocol::{QueueName, StageName, TaskHeaders};
 use echogen_testkit::{CutProxy, RabbitMq, eventually};
-use jiff::SignedDuration;
-use tokio_util::task::TaskTracker;
+use jiff::{SignedDuration, Timestamp};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::*;
 
@@ -333,7 +333,7 @@ async fn a_lost_connection_loses_no_letter_and_doubles_one_at_most() {
     let stop = CancellationToken::new();
     let interrupted = act(&broker, Action::Redrive, &Chosen::default(), &stop, each).await.unwrap_err();
     assert_eq!(interrupted.outcome.done, 20);
-    let message = interrupted.failure(Action::Redrive).message;
+    let message = failure(&interrupted, Action::Redrive).message;
     assert!(message.contains("20 were redriven before"), "{message}");
     proxy.restore();
     let left = async {

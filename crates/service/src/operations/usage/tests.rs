@@ -1,5 +1,6 @@
 //! Sums of records and results as gateways and samplers write them.
 
+use echogen_gateway::{JobRecord, Records};
 use echogen_ports::MemoryObjectStore;
 use serde_json::json;
 
@@ -78,6 +79,23 @@ async fn only_jobs_of_the_time_and_the_tenant_are_read() {
     assert_eq!(jobs(&store, &day).await.len(), 2);
     let error = sum(&store, &query("day")).await.unwrap_err();
     assert!(error.to_string().contains("acme.one.json cannot be read"), "{error}");
+}
+
+#[tokio::test]
+async fn records_are_read_where_and_as_gateways_write_them() {
+    let (store, tenant): (_, TenantName) = (Arc::new(MemoryObjectStore::new()), "acme".parse().unwrap());
+    let request = br#"{"id": "acme.one", "prompt": "a dog", "subject": {"image": "https://example.org/dog.png"},
+        "metadata": {"project": "x"}, "output": {"destination": "acme/below"}}"#;
+    let request = echogen_protocol::Job::parse(request).unwrap();
+    let key = ObjectKey::of_result(&request).unwrap();
+    let written = JobRecord::new(tenant.clone(), request, Timestamp::UNIX_EPOCH, None, Default::default());
+    put(&*store, format!("{RECORDS}/acme/acme.one.json"), json!(written)).await;
+    let found = Records::new(store.clone()).find(&tenant, &written.id).await.unwrap();
+    assert_eq!(found.map(|found| found.content), Some(written.content));
+    let record: Record = serde_json::from_value(json!(written)).unwrap();
+    assert_eq!((&record.id, record.created), (&written.id, written.created));
+    assert_eq!(record.request.metadata["project"], "x");
+    assert_eq!(record.id.result_key(record.request.output.destination.as_deref()), key.as_str());
 }
 
 #[tokio::test]

@@ -15,6 +15,8 @@ pub struct Chosen {
     /// Letters of tasks that failed in one of these [queues](StageName::dead_lettered) or in one that shares its dead letters;
     /// empty for those of any queue.
     pub queues: BTreeSet<QueueName>,
+    /// Letters of jobs of this tenant, whose ids are `TENANT.ID`.
+    pub tenant: Option<String>,
     /// Letters whose reason contains this text, in upper or lower case.
     pub reason: Option<String>,
     /// Letters that have been parked for at least this long.
@@ -33,9 +35,14 @@ impl Chosen {
     /// Returns whether a letter meets the conditions; its queue is among the chosen ones.
     pub(super) fn has(&self, letter: &DeadLetter, now: Timestamp) -> bool {
         let is_of_job = || letter.job.as_ref().is_some_and(|job| self.jobs.contains(job));
+        let is_of_tenant = |tenant: &String| {
+            let id = letter.job.as_deref().unwrap_or_default();
+            id.split_once('.').is_some_and(|(name, _)| name == tenant)
+        };
         let has_reason = |text: &String| letter.reason().to_lowercase().contains(&text.to_lowercase());
         let is_old = |age: Duration| letter.age_seconds(now).is_some_and(|seconds| seconds >= age.as_secs());
         (self.jobs.is_empty() || is_of_job())
+            && self.tenant.as_ref().is_none_or(is_of_tenant)
             && self.reason.as_ref().is_none_or(has_reason)
             && self.older_than.is_none_or(is_old)
     }
