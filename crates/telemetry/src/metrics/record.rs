@@ -256,6 +256,7 @@ impl Metrics {
         self.register_once(&self.limits_unread);
         for route in routes {
             every_value(HTTP_REQUESTS.labels[1], |class| drop(self.http_requests.with_label_values(&[route, class])));
+            drop(self.http_seconds.with_label_values(&[route]));
         }
         reasons.iter().for_each(|reason| drop(self.http_refusals.with_label_values(&[reason])));
     }

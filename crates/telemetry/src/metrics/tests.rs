@@ -65,6 +65,7 @@ fn what_is_shown_is_what_is_listed() {
     metrics.model("mini", "transformer", "00");
     StageName::ALL.into_iter().for_each(|stage| metrics.expect_stage(stage, 1));
     metrics.expect_canary();
+    metrics.expect_gateway(&["show_job"], &["invalid"]);
     metrics.cache_asked("images/00/0011", CacheAnswer::Hit);
     metrics.queue_seen(StageName::Sampler, None, 1);
     metrics.dead_letters_seen(StageName::Sampler, None, 0);
