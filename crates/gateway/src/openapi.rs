@@ -64,7 +64,8 @@ fn document() -> Value {
 }
 
 fn response(kind: Kind, problem: &schemars::Schema) -> Value {
-    let mut response = json!({ "description": kind.title(), "content": { (problem::MEDIA_TYPE): { "schema": problem } } });
+    let mut response =
+        json!({ "description": kind.title(), "content": { (problem::MEDIA_TYPE): { "schema": problem } } });
     let header = |about: &str, schema: Value| json!({ "description": about, "schema": schema });
     match kind {
         Kind::RateLimited | Kind::QuotaExceeded | Kind::Unavailable => {

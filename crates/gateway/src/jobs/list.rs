@@ -124,7 +124,9 @@ mod tests {
     #[test]
     fn a_cursor_is_a_time_and_an_id() {
         assert!(is_cursor("8231111111111-acme.mug") && is_cursor("8231111111111-acme.a-b_c.1"));
-        for wrong in ["", "acme.mug", "8231111111111", "8231111111111-", "823111111111x-a", "8231111111111-a/../b", "../x"] {
+        for wrong in
+            ["", "acme.mug", "8231111111111", "8231111111111-", "823111111111x-a", "8231111111111-a/../b", "../x"]
+        {
             assert!(!is_cursor(wrong), "{wrong}");
         }
         // A store may refuse a name of this length.
