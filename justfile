@@ -60,6 +60,15 @@ bench-overload:
 bench-turns:
     cargo run --release --locked -p echogen-tests --bin bench-turns
 
+# Measures what the gateway costs: jobs per second over HTTP and AMQP, latency, memory.
+bench-gateway *ARGUMENTS:
+    cargo run --release --locked -p echogen-tests --bin bench-gateway -- {{ARGUMENTS}}
+
+# Sends generated requests to a gateway and holds the answers against its OpenAPI document.
+schemathesis:
+    cargo build --release --locked -p echogen-tests --bin echogen-under-test
+    tests/schemathesis.sh
+
 # Checks images, compose files, alerts, dashboards, the chart and the dependencies; --update writes what is generated.
 check-deploy *ARGUMENTS:
     deploy/check.sh {{ARGUMENTS}}

@@ -9,9 +9,11 @@ if [ "${1:-}" = tests ]; then
     # The tests start private servers of these.
     [ -d /usr/lib/rabbitmq/lib ] || packages="$packages rabbitmq-server"
     command -v redis-server >/dev/null || packages="$packages redis-server"
-    # They also run the example clients in Python and JavaScript.
+    # They also run the example clients in Python, JavaScript and shell.
     python3 -c 'import ensurepip' 2>/dev/null || packages="$packages python3 python3-venv"
     command -v npm >/dev/null || packages="$packages nodejs npm"
+    command -v curl >/dev/null || packages="$packages curl ca-certificates"
+    command -v jq >/dev/null || packages="$packages jq"
     # They open the console in a browser.
     command -v chromedriver >/dev/null || packages="$packages chromium chromium-driver"
 fi

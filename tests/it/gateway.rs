@@ -95,7 +95,7 @@ impl Drop for House {
     }
 }
 
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").and_then(|bound| bound.local_addr()).expect("there is a port")
 }
 
@@ -170,6 +170,7 @@ async fn pages_of_jobs_join_without_gaps() {
     assert_eq!(seen, sent);
     assert_eq!(house.acme.get("/v1/jobs?status=failed").await.expect(200).json()["data"], json!([]));
     house.acme.get("/v1/jobs?after=../../x").await.expect(422);
+    house.acme.get(&format!("/v1/jobs?after={}", "0".repeat(200))).await.expect(422);
     house.acme.get("/v1/jobs?limit=many").await.expect(400);
     assert_eq!(house.globex.get("/v1/jobs").await.expect(200).json()["data"], json!([]));
 }

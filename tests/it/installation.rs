@@ -4,13 +4,16 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use echogen_adapters::ImageFetchers;
 use echogen_ports::{Broker, EventStream, MemoryBroker, MemoryCache, MemoryCallbackSender, MemoryObjectStore, Message};
-use echogen_protocol::{Job, JobEvent, RoleName, StageTask};
+use echogen_protocol::{Job, JobEvent, JobId, RoleName, StageTask};
 use echogen_service::{Backends, config::ServiceConfig, work};
+use echogen_tenants::Key;
 use echogen_testkit::Counting;
 use echogen_tests::constant;
 use echogen_worker::JobStatusStore;
 use jiff::Timestamp;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::gateway::{api::Api, free_address};
 
 /// Timeout of every wait.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
@@ -37,6 +40,28 @@ impl Installation {
     pub(crate) async fn start_behind(
         wrap: impl FnOnce(Arc<MemoryBroker>, Arc<MemoryCache>, Store) -> Arc<dyn Broker>,
     ) -> Self {
+        Self::start_with(&RoleName::WORKERS, ServiceConfig::default(), wrap).await
+    }
+
+    /// Starts a gateway beside the roles; returns a client of it too.
+    pub(crate) async fn start_with_gateway() -> (Self, Api) {
+        let key = Key::generate().expect("there are random numbers").expose().to_owned();
+        let mut config = ServiceConfig::default();
+        let address = free_address();
+        config.gateway.listen = Some(address);
+        config.gateway.key = Some(key.as_str().into());
+        let installation = Self::start_with(&RoleName::ALL, config, |broker, _, _| broker).await;
+        while tokio::net::TcpStream::connect(address).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        (installation, Api { address, key })
+    }
+
+    async fn start_with(
+        roles: &'static [RoleName],
+        config: ServiceConfig,
+        wrap: impl FnOnce(Arc<MemoryBroker>, Arc<MemoryCache>, Store) -> Arc<dyn Broker>,
+    ) -> Self {
         let (broker, cache) = (Arc::new(MemoryBroker::new()), Arc::new(MemoryCache::new(1 << 24)));
         let (store, results) = (Store::default(), Store::default());
         let (fetcher, callbacks) = (Arc::new(ImageFetchers::new()), Arc::new(MemoryCallbackSender::new()));
@@ -44,12 +69,12 @@ impl Installation {
         let (stored, written) = (store.clone(), results.clone());
         let wrapped = wrap(broker.clone(), cache.clone(), store.clone());
         let backends = Backends::new(wrapped, cache.clone(), stored, written, fetcher, &tracker);
-        let backends = backends.with_callbacks(callbacks.clone());
+        let backends = backends.with_callbacks(callbacks.clone()).with_browse(broker.clone());
         let (status_store, networks) = (backends.status_store.clone(), constant::networks(Duration::ZERO));
         let events = broker.subscribe("job").await.expect("the twin takes listeners");
         tracker.spawn(async move {
-            let (config, end) = (ServiceConfig::default(), CancellationToken::new());
-            work(&RoleName::WORKERS, &networks, &backends, &config, &end).await
+            let end = CancellationToken::new();
+            work(roles, &networks, &backends, &config, &end).await
         });
         Self { broker, events, cache, status_store, work: store, results, callbacks }
     }
@@ -58,10 +83,15 @@ impl Installation {
     pub(crate) async fn run(&mut self, job: &Job) -> JobEvent {
         let message = Message::of_job(job, Timestamp::now());
         self.broker.publish(&job.queue(), message).await.expect("the twin takes everything");
+        self.until_ended(&job.id).await
+    }
+
+    /// Waits for the last event of a job.
+    pub(crate) async fn until_ended(&mut self, id: &JobId) -> JobEvent {
         let ended = async {
             loop {
                 let event = self.events.next().await.expect("the twin lives").to_job().expect("a job's event");
-                if event.kind.ends_job() && event.subject == job.id {
+                if event.kind.ends_job() && event.subject == *id {
                     return event;
                 }
             }

@@ -16,6 +16,7 @@ mod examples;
 mod exposition;
 mod gateway;
 mod generate;
+mod http_clients;
 mod installation;
 mod lost_products;
 mod pages;

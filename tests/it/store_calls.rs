@@ -1,11 +1,14 @@
 //! Counts the object store calls of a job: every call is a round trip to S3 and costs money.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
 use echogen_imaging::{ImageFormat, RgbImage, encode_image};
 use echogen_protocol::{EventKind, ImageSource, Job, JobId};
 use echogen_tests::producer;
+use http::Method;
+use serde_json::Value;
 
-use crate::installation::Installation;
+use crate::{gateway::api::Api, installation::Installation};
 
 type Calls = Vec<(&'static str, usize)>;
 
@@ -70,4 +73,36 @@ async fn a_job_that_comes_twice_is_known_by_its_status_or_by_its_result() {
     installation.cache.forget_everything();
     let [_, results] = calls(&mut installation, &job).await;
     assert_eq!(results, [("get", 1)], "the sampler finds its result and makes no picture");
+}
+
+/// Sends a job over HTTP, with this idempotency key if it is not empty, and waits for its end; returns the calls.
+async fn calls_over_http(installation: &mut Installation, api: &Api, key: &str, prompt: &str) -> [Calls; 2] {
+    let mut job = serde_json::to_value(producer::job("", 1, prompt)).expect("a job is JSON");
+    job.as_object_mut().and_then(|fields| fields.remove("id")).expect("a job has an id");
+    let headers = [("content-type", "application/json"), ("idempotency-key", key)];
+    let headers = if key.is_empty() { &headers[..1] } else { &headers[..] };
+    let sent = api.send(Method::POST, "/v1/jobs", headers, Bytes::from(job.to_string())).await;
+    if sent.status.as_u16() == 202 {
+        let Value::String(id) = &sent.json()["id"] else { panic!("an id is a text") };
+        assert_eq!(installation.until_ended(&JobId(id.clone())).await.kind, EventKind::Completed);
+    }
+    installation.take_calls().map(|calls| calls.into_iter().collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_http_a_job_takes_a_record_and_its_place_in_the_listing_in_addition() {
+    let (mut installation, api) = Installation::start_with_gateway().await;
+    let [work, results] = calls_over_http(&mut installation, &api, "", "a dog").await;
+    // In addition: the dispatcher's look for the picture, which the gateway has stored.
+    assert_eq!(work, [("exists", 1), ("put", 1), ("put_if_absent", 1)]);
+    // In addition: whose the picture is, the record, the entry in the listing.
+    assert_eq!(results, [("get", 1), ("put", 2), ("put_if_absent", 3)]);
+    let [work, results] = calls_over_http(&mut installation, &api, "", "a dog at sea").await;
+    assert_eq!(work, [], "the picture is known, and whose it is");
+    assert_eq!(results, [("get", 1), ("put", 1), ("put_if_absent", 3)]);
+    // With a key it is looked for first, because it may have been sent before.
+    let [work, results] = calls_over_http(&mut installation, &api, "order-1", "a dog in snow").await;
+    assert_eq!((work, results), (vec![], vec![("get", 2), ("put", 1), ("put_if_absent", 3)]));
+    let [work, results] = calls_over_http(&mut installation, &api, "order-1", "a dog in snow").await;
+    assert_eq!((work, results), (vec![], vec![("get", 2)]), "its record and its result");
 }

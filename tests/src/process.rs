@@ -108,6 +108,11 @@ impl RoleProcess {
         self.lock().peak_kib as f64 / 1024.0
     }
 
+    /// Returns the resident memory of the current process, in MiB.
+    pub fn resident_mib(&self) -> f64 {
+        self.pid().map_or(0.0, |pid| status_kib(pid.as_raw_nonzero().get(), "VmRSS:") as f64 / 1024.0)
+    }
+
     fn note_peak(&self) {
         let Some(pid) = self.pid() else { return };
         let peak = status_kib(pid.as_raw_nonzero().get(), "VmHWM:");

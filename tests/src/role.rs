@@ -15,7 +15,7 @@ use echogen_telemetry::{LogFormat, Options};
 use echogen_worker::WorkerConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::{callback_server::trusting, constant, device};
+use crate::{callback_server::trusting, constant, device, gateways::GatewayEnvironment};
 
 /// The first argument of a process that is to run a role; the role's name and its environment, as JSON, follow.
 pub(crate) const ROLE_ARGUMENT: &str = "run-role";
@@ -66,6 +66,8 @@ pub struct RoleEnvironment {
     pub stage_limit: u32,
     /// Certificates of the callback servers on this machine, as PEM text.
     pub certificates: String,
+    /// Where the gateway listens, and whom it serves.
+    pub gateway: Option<GatewayEnvironment>,
 }
 
 impl RoleEnvironment {
@@ -92,6 +94,12 @@ impl RoleEnvironment {
         };
         // Any free port: the endpoint is served as in a cluster, but many roles run on one machine.
         config.telemetry.listen = Some(Listen::At(SocketAddr::from(([127, 0, 0, 1], 0))));
+        if let Some(GatewayEnvironment { address, tenants }) = self.gateway.clone() {
+            config.gateway.listen = Some(address);
+            config.gateway.tenants = Some(tenants);
+            // All clients are on this machine.
+            config.gateway.connections_per_address = config.gateway.connections;
+        }
         config
     }
 

@@ -74,6 +74,7 @@ impl Servers {
             concurrency: 32,
             stage_limit: 1_000_000,
             certificates: String::new(),
+            gateway: None,
         }
     }
 }
@@ -135,12 +136,13 @@ impl System {
         Ok(())
     }
 
-    /// Returns how many of these jobs have a result in the store.
+    /// Returns how many of these jobs have a result in the store. A job of a gateway, `TENANT.ID`, has it in its tenant's folder.
     pub async fn results(&self, ids: &[String]) -> anyhow::Result<usize> {
         let store = S3ObjectStore::open(self.environment.s3("results/")).await?;
         let mut found = 0;
         for id in ids {
-            found += usize::from(store.exists(&ObjectKey::new(format!("{id}/result.json"))?).await?);
+            let folder = id.split_once('.').map(|(tenant, _)| format!("{tenant}/")).unwrap_or_default();
+            found += usize::from(store.exists(&ObjectKey::new(format!("{folder}{id}/result.json"))?).await?);
         }
         Ok(found)
     }

@@ -64,7 +64,21 @@ fn document() -> Value {
 }
 
 fn response(kind: Kind, problem: &schemars::Schema) -> Value {
-    json!({ "description": kind.title(), "content": { (problem::MEDIA_TYPE): { "schema": problem } } })
+    let mut response =
+        json!({ "description": kind.title(), "content": { (problem::MEDIA_TYPE): { "schema": problem } } });
+    let header = |about: &str, schema: Value| json!({ "description": about, "schema": schema });
+    match kind {
+        Kind::RateLimited | Kind::QuotaExceeded | Kind::Unavailable => {
+            let about = "Seconds after which a request makes sense.";
+            response["headers"] = json!({ "Retry-After": header(about, json!({ "type": "integer", "minimum": 1 })) });
+        }
+        Kind::Unauthorized => {
+            let about = "How a key is sent.";
+            response["headers"] = json!({ "WWW-Authenticate": header(about, json!({ "const": "Bearer" })) });
+        }
+        _ => {}
+    }
+    response
 }
 
 fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {

@@ -42,10 +42,16 @@ pub(crate) async fn submit(
     let key = idempotency_key(&headers)?;
     let limit = limits::MAX_JOB_JSON_BYTES as u64;
     let json = body::read(body, limit, gateway.config.body_bytes_per_second).await?;
-    let job = gateway.accepted(&caller, &json, key, None).await?;
+    // Nobody can have used this id before, so no record of it is looked for.
+    let fresh = key.is_none().then(|| fresh_id(&caller.tenant));
+    let job = gateway.accepted(&caller, &json, key, fresh.clone()).await?;
+    let is_fresh = fresh.as_ref() == Some(&job.id);
     // Before it is published, so that no end is missed.
     let mut listener = wait.map(|_| gateway.hub.listen(Topic::Job(job.id.to_string())));
-    let (record, is_new) = gateway.enter(&caller, job, None).await?;
+    let (record, is_new) = match is_fresh {
+        true => gateway.enter_unseen(&caller, job, None).await?,
+        false => gateway.enter(&caller, job, None).await?,
+    };
     let view = if is_new { JobView::queued(&record) } else { gateway.view(&record).await? };
     let view = match (&mut listener, wait) {
         (Some(listener), Some(wait)) if !view.status.is_end() => {
@@ -207,6 +213,17 @@ impl Gateway {
         if let Some(existing) = self.records.read(&caller.tenant, &job.id).await? {
             return self.replayed(caller, existing, content).await;
         }
+        self.enter_unseen(caller, job, batch).await
+    }
+
+    /// The same for a job that has no record, as far as is known.
+    async fn enter_unseen(
+        &self,
+        caller: &Caller,
+        job: Job,
+        batch: Option<String>,
+    ) -> Result<(Arc<JobRecord>, bool), Problem> {
+        let content = job.content();
         self.check_words(&job).await?;
         let held = self.hold(caller, &job).await?;
         let record = JobRecord::new(caller.tenant.clone(), job, self.clock.now(), batch, caller.rules().prices);

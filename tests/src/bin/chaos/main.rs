@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, reason = "it reports to a person")]
 
 mod clients_queues;
+mod gateway_killed;
 mod noisy_neighbour;
 mod scenarios;
 mod trial;

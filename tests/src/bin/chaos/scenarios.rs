@@ -24,6 +24,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     clients_queues::{hanging_callbacks, listener, reply_queues},
+    gateway_killed::gateway_killed,
     noisy_neighbour::noisy_neighbour,
     trial::{Tally, Trial, jobs},
 };
@@ -56,6 +57,7 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("reply-queues-full-stuck-and-gone", |servers| Box::pin(reply_queues(servers))),
     ("callback-server-hangs", |servers| Box::pin(hanging_callbacks(servers))),
     ("noisy-neighbour", |servers| Box::pin(noisy_neighbour(servers))),
+    ("gateway-killed", |servers| Box::pin(gateway_killed(servers))),
     ("malformed-100000", |servers| Box::pin(malformed(servers))),
 ];
 
@@ -105,7 +107,7 @@ async fn one_new_subject(servers: &Servers) -> anyhow::Result<Tally> {
 }
 
 /// Irregular pauses in milliseconds, from a fixed sequence, so that a run can be repeated.
-fn pauses() -> impl Iterator<Item = Duration> {
+pub(crate) fn pauses() -> impl Iterator<Item = Duration> {
     let mut state = 12_345_u64;
     std::iter::from_fn(move || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

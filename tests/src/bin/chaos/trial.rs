@@ -94,6 +94,22 @@ impl Trial {
         Ok((self.count(&ids, late).await?, seen))
     }
 
+    /// The same with jobs that clients send otherwise: `working` returns their ids.
+    pub(crate) async fn run_clients(
+        self,
+        working: impl AsyncFnOnce(&System) -> anyhow::Result<Vec<String>>,
+    ) -> anyhow::Result<Tally> {
+        let mut ids = Vec::new();
+        let (nothing, into) = (async { Ok(()) }, &mut ids);
+        let working = async |system: &System| {
+            *into = working(system).await?;
+            Ok(())
+        };
+        let late = self.until_ended(&[], nothing, working).await?;
+        let late = late.or(self.system.until(TIMEOUT, |system| have_ended(system, &ids)).await.err());
+        self.count(&ids, late).await
+    }
+
     /// Runs both and waits until all jobs have ended; returns why not all have.
     async fn until_ended(
         &self,
@@ -109,8 +125,7 @@ impl Trial {
             // A role could not be restarted: `keep_alive` returns only with an error.
             failed = keeping => failed?,
         }
-        let all_ended = |system: &System| ids.iter().all(|id| system.ledger.has_ended(id));
-        Ok(self.system.until(TIMEOUT, all_ended).await.err())
+        Ok(self.system.until(TIMEOUT, |system| have_ended(system, ids)).await.err())
     }
 
     /// Restarts roles whose processes have died, until it is dropped.
@@ -149,4 +164,9 @@ impl Trial {
         self.system.stop()?;
         Ok(tally)
     }
+}
+
+/// Whether all of these jobs have ended.
+fn have_ended(system: &System, ids: &[String]) -> bool {
+    ids.iter().all(|id| system.ledger.has_ended(id))
 }

@@ -1,0 +1,64 @@
+//! Gateways beside the roles, with one tenant whose limits are so wide that they decide nothing.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use anyhow::Context;
+use echogen_protocol::RoleName;
+use echogen_tenants::{Key, Scope, edit};
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+
+use crate::{metrics::free_port, process::RoleProcess, role::RoleEnvironment};
+
+/// The tenant.
+pub const TENANT: &str = "acme";
+
+/// Its limits.
+const LIMITS: &str = "[tenants.acme]\nlimits = { requests_per_second = 10000, burst = 100000, pictures_a_day = 1000000000, \
+                      jobs_held = 1000000, streams = 100000 }\n";
+
+/// Where a gateway listens, and whom it serves.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GatewayEnvironment {
+    /// The address of its API.
+    pub address: SocketAddr,
+    /// The file with the tenants.
+    pub tenants: PathBuf,
+}
+
+/// What a client needs to know of gateways. The file with the tenants lives as long as this.
+#[derive(Debug)]
+pub struct Gateways {
+    /// The addresses.
+    pub addresses: Vec<SocketAddr>,
+    /// The tenant's key.
+    pub key: String,
+    _folder: TempDir,
+    tenants: PathBuf,
+}
+
+impl Gateways {
+    /// Chooses free addresses and writes the file with the tenant.
+    pub fn new(count: usize) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let key = Key::generate()?;
+        let entry = edit::entry(&TENANT.parse()?, &key, &[Scope::Jobs], None);
+        let tenants = folder.path().join("tenants.toml");
+        std::fs::write(&tenants, edit::with_entry(LIMITS, &entry)?).context("write the tenants")?;
+        let address = || Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?)));
+        let addresses = (0..count).map(|_| address()).collect::<anyhow::Result<_>>()?;
+        Ok(Self { addresses, key: key.expose().to_owned(), _folder: folder, tenants })
+    }
+
+    /// Starts a process for each.
+    pub fn start(&self, environment: &RoleEnvironment) -> anyhow::Result<Vec<RoleProcess>> {
+        let start = |address: &SocketAddr| {
+            let gateway = Some(GatewayEnvironment { address: *address, tenants: self.tenants.clone() });
+            RoleProcess::start(RoleName::Gateway, &RoleEnvironment { gateway, ..environment.clone() })
+        };
+        self.addresses.iter().map(start).collect()
+    }
+}
