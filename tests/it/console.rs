@@ -52,7 +52,11 @@ async fn ask(desk: &Desk, prompt: &str, pictures: u32) {
     browser.type_into("#subject", &subject("mug.png")).await.expect("a picture is chosen");
     browser.wait("document.querySelector('.look img') !== null").await.expect("the picture is stored");
     for (field, value) in [("prompt", prompt), ("count", &pictures.to_string())] {
-        let fill = format!("document.getElementById('{field}').value = '{value}'");
+        let fill = format!(
+            "const field = document.getElementById('{field}');
+             field.value = '{value}';
+             field.dispatchEvent(new Event('input', {{ bubbles: true }}));"
+        );
         browser.run(&fill).await.expect("the form is filled");
     }
 }
