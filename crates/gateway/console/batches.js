@@ -29,10 +29,10 @@ export async function page({ view, visit }) {
   }
   async function send(file) {
     show(zone.label, `Sending ${file.name} …`);
-    const { id, jobs, errors = [] } = await call("POST", "/v1/batches",
+    const { id, jobs, refused, errors = [] } = await call("POST", "/v1/batches",
       { body: file, headers: { "content-type": "application/jsonl" } })
       .finally(() => show(zone.label, "Choose another file"));
-    const words = `${count(jobs)} jobs accepted, ${count(errors.length)} lines refused`;
+    const words = `${count(jobs)} jobs accepted, ${count(refused)} lines refused`;
     announce(words);
     show(outcome, card(words, h("p", "Batch ", h("code", id)),
       errors.length > 0 && table("Refused lines", ["Line:number", "Why:text"],
