@@ -69,6 +69,13 @@ impl Quota for QuotaWithStandIn {
             answer => answer,
         }
     }
+
+    async fn members(&self, key: &str) -> Result<Vec<String>, Fault> {
+        match self.shared.members(key).await {
+            Err(error) if is_away(&error) => self.stand_in.members(key).await,
+            answer => answer,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -102,6 +109,10 @@ mod tests {
         }
 
         async fn held(&self, _: &str) -> Result<u64, Fault> {
+            away()
+        }
+
+        async fn members(&self, _: &str) -> Result<Vec<String>, Fault> {
             away()
         }
     }

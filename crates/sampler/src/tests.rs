@@ -38,6 +38,8 @@ struct FakeSampler {
     next_turn: Mutex<Option<Arc<Notify>>>,
     /// If there is one, a request with previews waits for it before it sends its pictures.
     previewed: Mutex<Option<Arc<Notify>>>,
+    /// The requests with previews.
+    with_previews: AtomicUsize,
     /// The seeds of each request.
     asked: Mutex<Vec<Vec<u64>>>,
 }
@@ -86,6 +88,7 @@ impl ImageSampler for FakeSampler {
             return Err(SampleError::Failed("out of memory".into()));
         }
         if let Some(wanted) = &request.previews {
+            self.with_previews.fetch_add(1, Ordering::Relaxed);
             let images = (0..request.seeds.len()).map(|index| (index, RgbImage::new(1_000, 500))).collect();
             let previews = Previews { progress: ScaleDone { done: 1, total: 2 }, scale: 1, images };
             wanted.made.try_send(previews).ok();
@@ -423,6 +426,7 @@ async fn a_job_whose_pictures_are_checked_has_no_previews() {
         let job = Job { previews: 1, ..job() };
         let (outcome, ()) = tokio::join!(bench.stage.run(task(job.clone()), &bench.context), seen);
         assert_eq!(outcome.unwrap(), Outcome::Done);
+        assert_eq!(bench.sampler.with_previews.load(Ordering::Relaxed), usize::from(previews));
         assert_eq!(bench.cache.get("previews/one/0").await.unwrap().is_some(), previews);
         let result = bench.results.find(&job).await.unwrap().unwrap();
         assert_eq!(result.images.iter().all(|image| image.safety.is_none()), previews);

@@ -431,23 +431,20 @@ async fn what_the_stage_has_not_stored_yet_keeps_later_previews_back() {
 #[tokio::test]
 async fn every_picture_is_charged_with_its_share_of_its_batch() {
     let mut bench = Bench::start(16);
-    let (first, second) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
-    let mut images = [first.1, second.1];
+    let (made, mut images) = mpsc::unbounded_channel();
+    let (thread, request) = (Arc::clone(&bench.thread), SampleRequest { made, ..bench.request(&[1, 2, 3]) });
     let before = Instant::now();
-    for (seeds, made) in [(&[1][..], first.0), (&[2, 3, 4][..], second.0)] {
-        let (thread, request) = (Arc::clone(&bench.thread), SampleRequest { made, ..bench.request(seeds) });
-        bench.asked.spawn(async move { thread.ask(request, schedule(), 1, 100).await.map(|_| Vec::new()) });
-    }
-    bench.scales(4);
-    assert_eq!(bench.answers().await.len(), 2);
+    bench.asked.spawn(async move { thread.ask(request, schedule(), 1, 100).await.map(|_| Vec::new()) });
+    bench.until(0, 1).await;
+    // The first scale lasts until then.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    bench.scales(2);
+    assert_eq!(bench.answers().await, [Ok(vec![])]);
     let took = before.elapsed();
-    let charged = images.each_mut().map(|images| {
-        let times: Vec<Duration> = std::iter::from_fn(|| images.try_recv().ok()).map(|made| made.device_time).collect();
-        assert!(times.iter().all(|time| !time.is_zero()), "{times:?}");
-        times
-    });
-    assert_eq!([charged[0].len(), charged[1].len()], [1, 3]);
-    let sum: Duration = charged.iter().flatten().sum();
+    let times: Vec<Duration> = std::iter::from_fn(|| images.try_recv().ok()).map(|made| made.device_time).collect();
+    assert_eq!(times.len(), 3);
+    let sum: Duration = times.iter().sum();
+    assert!(times.iter().all(|time| !time.is_zero()), "{times:?}");
     assert!(sum <= took, "{sum:?} of {took:?}: no time is charged twice");
 }
 
