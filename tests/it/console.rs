@@ -49,10 +49,15 @@ fn the_console_is_small_and_has_nothing_that_its_policy_forbids() {
 async fn ask(desk: &Desk, prompt: &str, pictures: u32) {
     let browser = &desk.browser;
     browser.wait("document.getElementById('prompt') !== null").await.expect("the form is there");
-    browser.type_into("#subject", &subject("mug.png")).await.expect("a picture is chosen");
+    let picture = std::fs::canonicalize(subject("mug.png")).expect("the picture is there");
+    browser.type_into("#subject", &picture.display().to_string()).await.expect("a picture is chosen");
     browser.wait("document.querySelector('.look img') !== null").await.expect("the picture is stored");
     for (field, value) in [("prompt", prompt), ("count", &pictures.to_string())] {
-        let fill = format!("document.getElementById('{field}').value = '{value}'");
+        let fill = format!(
+            "const field = document.getElementById('{field}');
+             field.value = '{value}';
+             field.dispatchEvent(new Event('input', {{ bubbles: true }}));"
+        );
         browser.run(&fill).await.expect("the form is filled");
     }
 }
@@ -204,9 +209,11 @@ async fn ten_thousand_jobs_are_one_list() {
     assert_eq!(counted, Value::from("10001"));
     // What has the focus keeps it while rows come and go around it.
     browser.run("document.querySelector('[href=\"#/job/acme.j-9990\"]').focus()").await.unwrap();
+    browser.run("document.querySelector('.rows').firstDrawn = document.querySelector('.rows a')").await.unwrap();
     browser.run("scrollBy(0, -200)").await.unwrap();
+    desk.expect("!document.querySelector('.rows').firstDrawn.isConnected").await;
     desk.expect("document.activeElement.getAttribute('href') === '#/job/acme.j-9990'").await;
     browser.type_into("#search", "prompt 123").await.unwrap();
-    desk.expect("document.querySelector('.rows').getAttribute('aria-rowcount') === '112'").await;
+    desk.expect("document.querySelector('.rows').getAttribute('aria-rowcount') === '12'").await;
     desk.no_complaints().await;
 }

@@ -7,8 +7,8 @@ export async function page({ view, visit }) {
   const [outcome, list] = [h("div"), h("div")];
   const zone = dropZone("batch", ".jsonl,.ndjson", "Choose a JSONL file, one job a line, or drop it here", send);
 
-  function cells({ id, created, jobs, counts = {} }) {
-    const done = ENDED.reduce((sum, state) => sum + (counts[state] ?? 0), 0);
+  function cells({ id, status, created, jobs, counts = {} }) {
+    const done = ["deleted", ...ENDED].reduce((sum, state) => sum + (counts[state] ?? 0), 0);
     const cancel = async () => {
       if (!await dialog("Cancel this batch?", "Cancel the batch", "Keep",
         h("p", "Jobs of it that have not ended are cancelled."))) return;
@@ -19,7 +19,7 @@ export async function page({ view, visit }) {
         h("span", done, " of ", jobs),
         Object.entries(counts).map(([state, number]) => number > 0 && h("span", badge(state), " ", number))),
       h("span.buttons", h("a.button.small", { href: `/v1/batches/${id}/results`, download: `${id}.jsonl` }, "Results"),
-        done < jobs && button(".small", "Cancel", cancel))];
+        status !== "ended" && button(".small", "Cancel", cancel))];
   }
   async function refresh() {
     // What is being used is not replaced under the hand.
@@ -29,10 +29,10 @@ export async function page({ view, visit }) {
   }
   async function send(file) {
     show(zone.label, `Sending ${file.name} …`);
-    const { id, jobs, errors = [] } = await call("POST", "/v1/batches",
+    const { id, jobs, refused, errors = [] } = await call("POST", "/v1/batches",
       { body: file, headers: { "content-type": "application/jsonl" } })
       .finally(() => show(zone.label, "Choose another file"));
-    const words = `${count(jobs)} jobs accepted, ${count(errors.length)} lines refused`;
+    const words = `${count(jobs)} jobs accepted, ${count(refused)} lines refused`;
     announce(words);
     show(outcome, card(words, h("p", "Batch ", h("code", id)),
       errors.length > 0 && table("Refused lines", ["Line:number", "Why:text"],

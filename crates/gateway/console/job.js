@@ -20,7 +20,7 @@ function timings({ timings: took = {}, cached, created, finished }) {
     const isCached = cached?.[stage];
     line([stage, isCached && h("span.tag", "cached")], isCached ? "cached" : "stage", from, took[stage]);
     let inner = from;
-    for (const step of Object.keys(took).filter((name) => name.startsWith(`${stage}.`))) {
+    for (const step of Object.keys(took).filter((name) => name.startsWith(`${stage}.`)).reverse()) {
       line(h("span.step", step.slice(stage.length + 1)), "step", inner, took[step]);
       inner += took[step];
     }

@@ -5,35 +5,24 @@ import { ago, bar, failed, h, others, show, table } from "./dom.js";
 const words = (object) => others(object).map((pair) => h("div", pair.join(": ")));
 
 /** The partitions of a lane are one line. */
-function byLane(data) {
+function queues(data) {
   const lines = new Map();
-  for (const { stage, lane, ...queue } of data) {
-    const line = lines.get(`${stage} ${lane}`) ?? { stage, lane, partitions: 0, waiting: 0, unacknowledged: 0, consumers: 0 };
+  for (const { stage, lane = "–", waiting } of data) {
+    const line = lines.get(`${stage} ${lane}`) ?? { stage, lane, partitions: 0, waiting: 0 };
     lines.set(`${stage} ${lane}`, line);
     line.partitions += 1;
-    for (const name of ["waiting", "unacknowledged", "consumers"]) line[name] += queue[name] ?? 0;
+    line.waiting += waiting;
   }
-  return [...lines.values()];
-}
-
-function load({ waiting, unacknowledged }, most) {
-  const working = (100 * unacknowledged) / most;
-  return bar(["stage", 0, working], ["step", working, (100 * waiting) / most]);
-}
-
-function queues(data) {
-  const lines = byLane(data);
-  const most = Math.max(1, ...lines.map((line) => line.waiting + line.unacknowledged));
-  return lines.map((line) => [line.stage, line.lane ?? "–", line.partitions, line.waiting, line.unacknowledged,
-    line.consumers === 0 && line.waiting > 0 ? h("strong.alarm", "none") : line.consumers, load(line, most)]);
+  const most = Math.max(1, ...[...lines.values()].map((line) => line.waiting));
+  return [...lines.values()].map(({ stage, lane, partitions, waiting }) =>
+    [stage, lane, partitions, waiting, bar(["stage", 0, (100 * waiting) / most])]);
 }
 
 const key = ({ id, scopes, expires }) =>
   h("div", h("code", id), ` ${scopes.join(", ")}`, expires && [", expires ", ago(expires)]);
 
 const TABLES = {
-  queues: [queues, ["Stage", "Lane", "Partitions:number", "Waiting:number", "At work:number", "Consumers:number",
-    "Load:chart"]],
+  queues: [queues, ["Stage", "Lane", "Partitions:number", "Waiting:number", "Load:chart"]],
   workers: [(data) => data.map(({ role, host, version, since, ...rest }) => [role, host, version, ago(since), words(rest)]),
     ["Role", "Host", "Version", "Since:time", "More:text"]],
   tenants: [(data) => data.map((one) => [one.tenant, one.keys.map(key), words(one.limits), one.held, one.today]),

@@ -39,8 +39,8 @@ function subjectPicker(changed) {
   async function send(file) {
     set(null, null, "Sending the picture …");
     try {
-      const { image, width, height } = await call("POST", "/v1/images", { body: file, headers: { "content-type": file.type } });
-      set(image, URL.createObjectURL(file), `${width} × ${height}; choose another`);
+      const { image } = await call("POST", "/v1/images", { body: file, headers: { "content-type": file.type } });
+      set(image, URL.createObjectURL(file));
     } finally {
       if (!picker.image) set();
     }

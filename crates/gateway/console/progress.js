@@ -14,8 +14,8 @@ function words({ status, stage, queue, progress, message, error, created, finish
     const place = queue?.ahead > 0 ? `${count(queue.ahead)} ahead` : "Next in line";
     return queue?.seconds ? `${place}, about ${seconds(queue.seconds)}` : place;
   }
-  if (status === "running") return (DOING[stage] ?? "At work") + (progress ? `: scale ${progress.scale} of ${progress.scales}`
-    : "");
+  const doing = DOING[progress ? "sampler" : stage] ?? "At work";
+  if (status === "running") return progress ? `${doing}: step ${progress.scale} of ${progress.scales}` : doing;
   if (status === "parked") return "Set aside after repeated faults, until an operator has looked at it";
   return error?.message ?? (finished ? `Took ${seconds((Date.parse(finished) - Date.parse(created)) / 1000)}` : "");
 }
@@ -53,7 +53,7 @@ class Frame {
     if (rank <= this.shown) return;
     this.shown = rank;
     const image = h("img", { src, alt, "data-scale": rank });
-    // A preview lives for ten minutes only: where one is gone, the next picture takes its place.
+    // Where a preview is gone, the next picture takes its place.
     this.queue = this.queue.then(() => image.decode()).then(() => show(this.place, image)).catch(() => {});
   }
 
@@ -103,7 +103,10 @@ export function follow(job, expected, visit, changed = () => {}) {
     if (data.id) changed();
   }
   update({ ...job });
-  // The place in line comes with the job only, not with its events.
-  visit.repeat(2000, async () => job.status === "queued" && update(await visit.get(jobPath(job.id))));
+  let turn = 0;
+  // The place in line comes with the job only; and a stream may be dead without being closed.
+  visit.repeat(2000, async () => {
+    if (job.status === "queued" || (!cancel.hidden && ++turn % 10 === 0)) update(await visit.get(jobPath(job.id)));
+  });
   return { line: line.element, buttons: [cancel, again], pictures: frames.element };
 }

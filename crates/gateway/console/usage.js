@@ -42,7 +42,8 @@ export async function page({ view, visit }) {
     const cells = (one) => MEASURES.map(([name]) => (name === "device_seconds" ? seconds(one[name]) : one[name]));
     const lines = data.map((one) => [one.key, ...cells(one)]);
     if (lines.length > 0 && total) lines.push([h("strong", "Total"), ...cells(total)]);
-    show(output, lines.length > 0 && card(label, chart(data, chosen.value, label)),
+    show(output, answer.next && h("p", "These are the newest jobs only; `echogen usage` sums all."), lines.length > 0 &&
+      card(label, chart(data, chosen.value, label)),
       card(null, table("Usage", [by.value, ...MEASURES.map(([, title]) => `${title}:number`)], lines,
         "Nothing was made in this time.")));
   }
