@@ -137,6 +137,7 @@ impl Caller {
             alone: false,
             progress,
             made,
+            previews: None,
         };
         let began = Instant::now();
         self.thread.ask(request, schedule, kv_bytes, usize::MAX).await?;
