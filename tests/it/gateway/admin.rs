@@ -72,7 +72,7 @@ async fn queues_and_tenants_are_shown_and_no_secret() {
     let api = &house.acme;
     let queues = api.get("/admin/queues").await.expect(200).json();
     let data = queues["data"].as_array().unwrap();
-    let all: usize = StageName::ALL.iter().map(|stage| stage.queues(Partitions::default()).len()).sum();
+    let all: usize = StageName::ALL.iter().map(|stage| stage.queues(Partitions::ONE).len()).sum();
     assert!(data.len() >= all, "{queues:#}");
     let waiting: Vec<&Value> = data.iter().filter(|queue| queue["waiting"] == 1).collect();
     assert_eq!(waiting.len(), 1, "{queues:#}");

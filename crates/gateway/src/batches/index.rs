@@ -12,7 +12,7 @@ use echogen_tenants::TenantName;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::jobs::{FOLDER, countdown};
+use crate::jobs::{FOLDER, countdown, cursor_key};
 
 /// Lines of a batch.
 pub(super) const MAX_LINES: u64 = 100_000;
@@ -128,7 +128,7 @@ impl Batches {
         limit: usize,
     ) -> Result<Vec<(String, String)>, Fault> {
         let prefix = format!("{FOLDER}/recent-batches/{tenant}/");
-        let after = after.map(|cursor| ObjectKey::new(format!("{prefix}{cursor}"))).transpose()?;
+        let after = after.map(|cursor| cursor_key(&prefix, cursor)).transpose()?;
         let keys = self.store.list(&prefix, after.as_ref(), limit).await?;
         let entry = |key: ObjectKey| {
             let cursor = key.as_str().strip_prefix(&prefix)?.to_owned();

@@ -21,7 +21,7 @@ pub(crate) use self::{
     actions::{again, cancel, delete},
     list::{ListQuery, list, page_fault},
     pictures::{ImageQuery, PreviewQuery, image, preview, subject},
-    record::{FOLDER, countdown},
+    record::{FOLDER, countdown, cursor_key},
     submit::{idempotency_key, submit},
     view::PlaceInQueue,
     view::show,

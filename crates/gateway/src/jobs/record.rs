@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use echogen_ports::{Fault, ObjectKey, ObjectStore};
+use echogen_ports::{Fault, FaultKind, ObjectKey, ObjectStore};
 use echogen_protocol::{
     ContentHash, Job, JobId, JobResult,
     json::{self, Bounds},
@@ -31,6 +31,11 @@ const LATEST: i64 = 9_999_999_999_999;
 /// A time as the names of a listing have it: the later, the less.
 pub(crate) fn countdown(time: Timestamp) -> i64 {
     LATEST.saturating_sub(time.as_millisecond()).clamp(0, LATEST)
+}
+
+/// The key that a cursor of a listing stands for. One that is no cursor is the caller's fault.
+pub(crate) fn cursor_key(prefix: &str, cursor: &str) -> Result<ObjectKey, Fault> {
+    ObjectKey::new(format!("{prefix}{cursor}")).map_err(|error| Fault::from_error(FaultKind::InvalidJob, error))
 }
 
 /// The record of a job.
@@ -123,7 +128,7 @@ impl Records {
         let bytes = json.len();
         if bytes as u64 > MAX_RECORD_BYTES {
             return Err(Fault::new(
-                echogen_ports::FaultKind::TooLarge,
+                FaultKind::TooLarge,
                 format!("the job without its picture has {bytes} bytes; the limit is {MAX_RECORD_BYTES}"),
             ));
         }
@@ -157,7 +162,7 @@ impl Records {
         limit: usize,
     ) -> Result<Vec<(String, JobId)>, Fault> {
         let prefix = format!("{FOLDER}/recent/{tenant}/");
-        let after = after.map(|cursor| ObjectKey::new(format!("{prefix}{cursor}"))).transpose()?;
+        let after = after.map(|cursor| cursor_key(&prefix, cursor)).transpose()?;
         let keys = self.store.list(&prefix, after.as_ref(), limit).await?;
         let entry = |key: ObjectKey| {
             let cursor = key.as_str().strip_prefix(&prefix)?.to_owned();
