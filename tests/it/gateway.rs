@@ -10,7 +10,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use echogen_adapters::ImageFetchers;
-use echogen_gateway::{Access, openapi, table};
+use echogen_gateway::{Access, Route, openapi, table};
 use echogen_ports::{MemoryBroker, MemoryCache, MemoryObjectStore};
 use echogen_protocol::RoleName;
 use echogen_service::{Backends, config::ServiceConfig, work};
@@ -222,7 +222,10 @@ async fn no_route_shows_or_changes_what_is_another_tenants() {
     let batch = house.acme.send(Method::POST, "/v1/batches", &headers, own.to_string().into()).await.expect(202).json();
     let before = house.results.keys();
     let mut tried = 0;
-    for route in table().into_iter().filter(|route| matches!(route.access, Access::Tenant | Access::Admin)) {
+    // A stream of all jobs does not end by itself; whose events it shows is tested by itself.
+    let is_tried =
+        |route: &Route| matches!(route.access, Access::Tenant | Access::Admin) && route.name != "watch_jobs";
+    for route in table().into_iter().filter(is_tried) {
         for id in ["acme.private", "private", upload["id"].as_str().unwrap(), batch["id"].as_str().unwrap()] {
             let path = route.path.replace("{id}", id).replace("{n}", "0");
             let answer = house.globex.act(route.method.clone(), &path).await;
