@@ -93,8 +93,8 @@ async fn calls_over_http(installation: &mut Installation, api: &Api, key: &str, 
 async fn over_http_a_job_takes_a_record_and_its_place_in_the_listing_in_addition() {
     let (mut installation, api) = Installation::start_with_gateway().await;
     let [work, results] = calls_over_http(&mut installation, &api, "", "a dog").await;
-    // In addition: the dispatcher's look for the picture, which the gateway has stored.
-    assert_eq!(work, [("exists", 1), ("put", 1), ("put_if_absent", 1)]);
+    // In addition: the dispatcher's looks for the picture, which the gateway has stored, and for its encoded subject.
+    assert_eq!(work, [("exists", 2), ("put", 1), ("put_if_absent", 1)]);
     // In addition: whose the picture is, the record, the entry in the listing.
     assert_eq!(results, [("get", 1), ("put", 2), ("put_if_absent", 3)]);
     let [work, results] = calls_over_http(&mut installation, &api, "", "a dog at sea").await;

@@ -1,7 +1,8 @@
 //! Gateways beside the roles, with one tenant whose limits are so wide that they decide nothing.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::PathBuf,
 };
 
@@ -11,7 +12,7 @@ use echogen_tenants::{Key, Scope, edit};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
-use crate::{metrics::free_port, process::RoleProcess, role::RoleEnvironment};
+use crate::{process::RoleProcess, role::RoleEnvironment};
 
 /// The tenant.
 pub const TENANT: &str = "acme";
@@ -48,8 +49,9 @@ impl Gateways {
         let entry = edit::entry(&TENANT.parse()?, &key, &[Scope::Jobs], None);
         let tenants = folder.path().join("tenants.toml");
         std::fs::write(&tenants, edit::with_entry(LIMITS, &entry)?).context("write the tenants")?;
-        let address = || Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?)));
-        let addresses = (0..count).map(|_| address()).collect::<anyhow::Result<_>>()?;
+        // All are bound before one is given free, so they differ.
+        let bound = (0..count).map(|_| TcpListener::bind((own_host(), 0))).collect::<io::Result<Vec<_>>>()?;
+        let addresses = bound.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
         Ok(Self { addresses, key: key.expose().to_owned(), _folder: folder, tenants })
     }
 
@@ -61,4 +63,10 @@ impl Gateways {
         };
         self.addresses.iter().map(start).collect()
     }
+}
+
+/// A loopback address of this process's own: nobody else takes a port of it before a gateway listens, or while one is restarted.
+fn own_host() -> Ipv4Addr {
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 64 + high, middle, low)
 }

@@ -8,7 +8,11 @@ use std::{
 };
 
 use axum::{Router, extract::ConnectInfo};
-use hyper::server::conn::http1;
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -103,7 +107,12 @@ async fn converse(stream: TcpStream, peer: SocketAddr, router: Router, shutdown:
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "delayed sends are not off");
     }
-    let service = TowerToHyperService::new(router.layer(axum::Extension(ConnectInfo(peer))));
+    // The router is shared by all connections: a layer with the address would be a copy of every route for each of them.
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: http::Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        router.call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME)
