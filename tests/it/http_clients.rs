@@ -44,11 +44,12 @@ impl Front {
         let address = listener.local_addr().expect("it is bound");
         let (refused, cut) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let counters = (Arc::clone(&refused), Arc::clone(&cut));
-        let serving = tokio::spawn(async move {
-            let tracker = tokio_util::task::TaskTracker::new();
+        let tracker = tokio_util::task::TaskTracker::new();
+        let connections = tracker.clone();
+        let serving = tracker.spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let (refused, cut) = counters.clone();
-                tracker.spawn(async move {
+                connections.spawn(async move {
                     match REFUSALS.get(refused.fetch_add(1, Ordering::Relaxed)) {
                         Some(status) => refuse(client, status).await,
                         None => pass(client, gateway, &cut).await,
@@ -68,7 +69,7 @@ impl Drop for Front {
 
 /// Reads a request with its body, which the client announces, and refuses it.
 async fn refuse(mut client: TcpStream, status: &str) -> std::io::Result<()> {
-    let (mut request, mut piece) = (Vec::new(), [0; 65_536]);
+    let (mut request, mut piece) = (Vec::new(), vec![0; 65_536]);
     loop {
         let count = client.read(&mut piece).await?;
         request.extend_from_slice(&piece[..count]);
@@ -90,7 +91,7 @@ async fn pass(client: TcpStream, gateway: SocketAddr, cut: &AtomicUsize) -> std:
     let (mut from_server, mut to_server) = server.into_split();
     let sending = async { tokio::io::copy(&mut from_client, &mut to_server).await };
     let receiving = async {
-        let (mut shown, mut piece) = (Vec::new(), [0; 65_536]);
+        let (mut shown, mut piece) = (Vec::new(), vec![0; 65_536]);
         loop {
             let count = from_server.read(&mut piece).await?;
             if count == 0 {
@@ -182,7 +183,7 @@ async fn the_shell_client_of_the_api_has_its_pictures_through_refusals_and_break
     let shell = |url: &str, arguments: &[&str]| {
         let [picture, prompt, out, order] = arguments else { panic!("{arguments:?}") };
         let mut command = Command::new("sh");
-        command.arg(repository("examples/clients/http/submit.sh")).args([picture, prompt, &url, out, order, PICTURES]);
+        command.arg(repository("examples/clients/http/submit.sh")).args([picture, prompt, url, out, order, PICTURES]);
         command
     };
     check(shell).await;

@@ -15,7 +15,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::{net::TcpStream, time::timeout};
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 /// Timeout of a request, and of the pause between two pieces of a stream. A stream that lives brings a comment every fifteen
 /// seconds.
@@ -62,7 +62,7 @@ impl HttpClient {
         stream.set_nodelay(true)?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // A connection that breaks off is seen by its request.
-        let connection = AbortOnDropHandle::new(tokio::spawn(async move { drop(connection.await) }));
+        let connection = AbortOnDropHandle::new(TaskTracker::new().spawn(async move { drop(connection.await) }));
         Ok(Self { address, key: key.to_owned(), sender, connection })
     }
 

@@ -168,6 +168,11 @@ impl Gateway {
         counted.map(|counted| counted.used).ok()
     }
 
+    /// Counts a job no more that has ended.
+    pub(crate) fn release(&self, tenant: &str, id: &JobId) {
+        release(&self.tracker, &self.ports.quota, held_key(tenant), id.to_string());
+    }
+
     fn today_key(&self, tenant: &TenantName) -> String {
         format!("pictures/{tenant}/{}", self.clock.now().strftime("%Y-%m-%d"))
     }

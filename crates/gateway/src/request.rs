@@ -1,7 +1,7 @@
 //! Reading of JSON bodies other than jobs.
 
 use echogen_protocol::json::{self, Bounds, JsonError};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::problem::{Kind, Problem};
 
@@ -12,7 +12,7 @@ use crate::problem::{Kind, Problem};
 /// It is no JSON, or a field is missing, unknown or wrong; the detail says which.
 pub(crate) fn parsed<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     json::read(bytes, &Bounds::MESSAGE).map_err(|error| match error {
-        JsonError::Invalid(_) if serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok() => {
+        JsonError::Invalid(_) if json::read::<IgnoredAny>(bytes, &Bounds::MESSAGE).is_ok() => {
             Problem::field("", error.to_string())
         }
         JsonError::Invalid(_) => Problem::new(Kind::BadRequest, format!("this is not valid JSON: {error}")),

@@ -255,6 +255,7 @@ fn general_routes() -> Vec<Route> {
         .answers_nothing(204, "The cookie is set.")
         .problems(&[
             Kind::BadRequest,
+            Kind::RateLimited,
             Kind::Unauthorized,
             Kind::Forbidden,
             Kind::TooLarge,

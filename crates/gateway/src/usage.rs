@@ -261,6 +261,7 @@ mod tests {
                     width: 1_000,
                     height: 500,
                     sha256: ContentHash::of(b""),
+                    safety: None,
                 };
                 let images = (0..images).map(image).collect();
                 let result = JobResult::completed(&job, images, "1", Timestamp::UNIX_EPOCH);

@@ -176,8 +176,11 @@ pub(crate) fn open_cache(config: &ServiceConfig) -> Result<Arc<dyn Cache>, Failu
     Ok(open_shared(config)?.0)
 }
 
+/// The cache, and the limits that are in the same server.
+type Shared = (Arc<dyn Cache>, Arc<dyn Quota>);
+
 /// Opens Redis as the cache and for limits, on the same connections, or those of this process alone.
-fn open_shared(config: &ServiceConfig) -> Result<(Arc<dyn Cache>, Arc<dyn Quota>), Failure> {
+fn open_shared(config: &ServiceConfig) -> Result<Shared, Failure> {
     if let Some(redis) = open_redis(&config.cache)? {
         let redis = Arc::new(redis);
         return Ok((Arc::clone(&redis) as _, redis));

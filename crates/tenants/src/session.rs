@@ -6,6 +6,7 @@
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use echogen_ports::{Fault, Secret};
+use echogen_protocol::json::{self, Bounds};
 use jiff::Timestamp;
 use ring::{
     aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
@@ -121,7 +122,7 @@ impl Sessions {
         let (key, nonce) = self.derive(salt).ok()?;
         let mut sealed = sealed.to_vec();
         let text = key.open_in_place(nonce, Aad::from(LABEL), &mut sealed).ok()?;
-        serde_json::from_slice(text).ok()
+        json::read(text, &Bounds::MESSAGE).ok()
     }
 
     fn seal_bytes(&self, mut text: Vec<u8>) -> Result<Vec<u8>, Unspecified> {

@@ -20,25 +20,26 @@ const BATCH: &str = "{\"prompt\": \"a mug on a table\", \"subject\": {\"image\":
 
 /// What axe finds wrong with the page, one line each.
 async fn violations(desk: &Desk) -> Vec<String> {
-    desk.browser.run(&desk.axe).await.unwrap();
+    desk.browser.run(&desk.axe).await.expect("the browser answers");
     let script = "
         const done = arguments[0];
         const text = (one) => `${one.id}: ${one.nodes.map((node) => node.target).join(', ')}`;
         axe.run().then(({ violations }) => done(violations.map(text)), (error) => done([String(error)]));";
-    serde_json::from_value(desk.browser.run_async(script).await.unwrap()).unwrap()
+    serde_json::from_value(desk.browser.run_async(script).await.expect("the browser answers"))
+        .expect("the browser answers")
 }
 
 /// Looks at the page in both colours, and in the width of a phone.
 async fn check(desk: &Desk, page: &str) {
     let browser = &desk.browser;
     for colours in ["dark", "light"] {
-        browser.prefer_colours(colours).await.unwrap();
+        browser.prefer_colours(colours).await.expect("the browser answers");
         assert_eq!(violations(desk).await, Vec::<String>::new(), "{page}, {colours}");
     }
-    browser.resize(400, 800).await.unwrap();
-    let width = browser.run("return document.documentElement.scrollWidth").await.unwrap();
-    assert!(width.as_u64().unwrap() <= 400, "{page} is {width} wide on a page of 400");
-    browser.resize(1_200, 900).await.unwrap();
+    browser.resize(400, 800).await.expect("the browser answers");
+    let width = browser.run("return document.documentElement.scrollWidth").await.expect("the browser answers");
+    assert!(width.as_u64().expect("the browser answers") <= 400, "{page} is {width} wide on a page of 400");
+    browser.resize(1_200, 900).await.expect("the browser answers");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -139,6 +139,17 @@ async fn slow_and_oversized_headers_cost_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_body_over_the_limit_is_refused_before_it_has_come() {
+    let house = House::open().await;
+    let head = format!(
+        "POST /v1/jobs HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-length: 9000000\r\n\r\n",
+        house.acme.key
+    );
+    let answer = raw(&house, &[head.as_bytes()], Duration::ZERO).await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_drips_is_refused() {
     let house = House::open().await;
     let head = format!(

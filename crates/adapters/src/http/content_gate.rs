@@ -12,7 +12,10 @@ use bytes::Bytes;
 use echogen_ports::{
     ContentGate, Fault, GateContent, GatePlace, GateSubject, Secret, Verdict, WhenUnreachable, spawn_blocking,
 };
-use echogen_protocol::text::one_line;
+use echogen_protocol::{
+    json::{self, Bounds},
+    text::one_line,
+};
 use echogen_telemetry::{GateAnswer, metrics};
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
@@ -177,7 +180,7 @@ impl HttpContentGate {
             || Fault::unavailable(format!("{} answered with no verdict that can be read", shown(&self.url)));
         let body = Limited::new(response.into_body(), MAX_VERDICT_BYTES).collect().await;
         let body = body.map_err(|error| no_verdict().because(error))?.to_bytes();
-        let answer: Answer = serde_json::from_slice(&body).map_err(|error| no_verdict().because(error))?;
+        let answer: Answer = json::read(&body, &Bounds::MESSAGE).map_err(|error| no_verdict().because(error))?;
         Ok(match answer {
             Answer::Allowed => Verdict::Allowed,
             Answer::Withheld { reason } => Verdict::Withheld { reason: one_line(&reason) },

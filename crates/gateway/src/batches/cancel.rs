@@ -72,6 +72,7 @@ impl Gateway {
     async fn cancel_known(&self, tenant: &TenantName, id: &JobId) -> Result<(), Fault> {
         if let Some(record) = self.records.find(tenant, id).await? {
             self.canceller.cancel(id, record.request.output.destination.as_deref()).await?;
+            self.release(tenant.as_str(), id);
         }
         Ok(())
     }

@@ -80,6 +80,10 @@ impl Gateway {
     /// Cancels a job unless it has ended.
     pub(crate) async fn cancel(&self, job: &Job) -> Result<(), Problem> {
         self.canceller.cancel(&job.id, job.output.destination.as_deref()).await?;
+        if let Some(tenant) = &job.tenant {
+            // Its end is known here before its event comes, if that comes at all.
+            self.release(tenant, &job.id);
+        }
         Ok(())
     }
 }

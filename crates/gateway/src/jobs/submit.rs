@@ -234,7 +234,11 @@ impl Gateway {
                 held.keep();
                 Ok((record, true))
             }
-            Created::Existing(existing) => self.replayed(caller, existing, content).await,
+            Created::Existing(existing) => {
+                // Whoever was first holds the job under the same id.
+                held.keep();
+                self.replayed(caller, existing, content).await
+            }
         }
     }
 

@@ -21,7 +21,6 @@ use echogen_tests::{
     system::{Servers, System},
 };
 use http::{Method, StatusCode};
-use serde_json::Value;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -196,7 +195,7 @@ impl Client {
             match event.data["status"].as_str() {
                 Some("completed") => {
                     let (job, pictures) = (&event.data["id"], event.data["images"].as_array().map(Vec::len));
-                    ensure!(*job == Value::from(id) && pictures == Some(1), "a wrong end: {}", event.data);
+                    ensure!(job.as_str() == Some(id) && pictures == Some(1), "a wrong end: {}", event.data);
                     self.seen.told += usize::from(!is_first);
                     let last = stream.next().await;
                     ensure!(!matches!(last, Ok(Some(_))), "something follows the end: {last:?}");
