@@ -113,7 +113,7 @@ mod tests {
         let watching = async {
             for _ in 0..5 {
                 tokio::time::sleep(TTL).await;
-                assert_eq!(Heartbeat::all(&quota, &cache).await.unwrap(), [sampler.clone()]);
+                assert_eq!(Heartbeat::all(&quota, &cache).await.unwrap(), std::slice::from_ref(&sampler));
             }
             cache.forget_everything();
             let bare = Heartbeat { version: None, since: None, ..sampler.clone() };
