@@ -399,7 +399,7 @@ async fn the_surplus_is_held_until_the_tenants_bound() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let mut two = job("a mug");
-    two["seeds"] = json!([1, 2]);
+    two["seeds"] = json!([1, 2, 3]);
     let refused = api.post("/v1/jobs", &two).await.expect(429);
     assert!(refused.json()["detail"].as_str().unwrap().contains("pictures of the day"), "{:#}", refused.json());
     let mut burst = 0;

@@ -188,6 +188,21 @@ fn every_flag_on_a_page_exists() {
     check("flags", &known, found);
 }
 
+/// The values of the chart, some of which begin like a section of the configuration.
+fn chart_values() -> BTreeSet<String> {
+    fn collect(schema: &serde_json::Value, path: &str, found: &mut BTreeSet<String>) {
+        for (name, schema) in schema["properties"].as_object().into_iter().flatten() {
+            let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+            collect(schema, &path, found);
+            found.insert(path);
+        }
+    }
+    let text = std::fs::read_to_string(repository("helm/echogen/values.schema.json")).expect("the chart has a schema");
+    let mut found = BTreeSet::new();
+    collect(&serde_json::from_str(&text).expect("it is JSON"), "", &mut found);
+    found
+}
+
 #[test]
 fn every_setting_on_a_page_exists() {
     let mut known: BTreeSet<String> = settings().all.iter().map(Setting::name).collect();
@@ -195,6 +210,7 @@ fn every_setting_on_a_page_exists() {
     let of_files = settings().all.iter().filter(|setting| setting.is_secret());
     known.extend(of_files.map(|setting| format!("{}_file", setting.name())));
     known.extend(["section.name".to_owned(), NEW_SETTING.to_owned()]);
+    known.extend(chart_values());
     let sections = settings().names_of_sections();
     let is_setting = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '.';
     let pages = pages();

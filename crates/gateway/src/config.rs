@@ -43,8 +43,7 @@ pub struct GatewayConfig {
     pub body_bytes_per_second: u32,
     /// Largest body of a picture or an upload, in bytes.
     pub max_image_bytes: u64,
-    /// Seconds for which an address of a picture in the store is valid.
-    #[schemars(range(min = 1.0, max = 604_800.0))]
+    /// Seconds for which an address of a picture in the store is valid; 0 always serves the picture itself.
     pub address_seconds: f64,
 }
 

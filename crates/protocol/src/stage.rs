@@ -305,6 +305,9 @@ mod tests {
         assert_eq!("encoder".parse(), Ok(RoleName::Encoder));
         assert_eq!("bulk".parse(), Ok(Lane::Bulk));
         let error = "painter".parse::<RoleName>().unwrap_err();
-        assert_eq!(error.to_string(), "unknown role \"painter\"; known are dispatcher, segmenter, encoder, sampler");
+        assert_eq!(
+            error.to_string(),
+            "unknown role \"painter\"; known are dispatcher, segmenter, encoder, sampler, gateway"
+        );
     }
 }

@@ -5,7 +5,8 @@ use axum::{
     extract::{Path, State},
     response::{IntoResponse, Response},
 };
-use echogen_ports::ObjectKey;
+use bytes::Bytes;
+use echogen_ports::{Fault, ObjectKey};
 use echogen_protocol::{Job, JobStatus};
 use http::StatusCode;
 
@@ -34,8 +35,9 @@ pub(crate) async fn again(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let record = gateway.record(&caller, &id).await?;
-    match gateway.result(&record).await?.map(|result| result.status) {
-        Some(JobStatus::Completed) => {
+    let before = gateway.result(&record).await?;
+    match &before {
+        Some(result) if result.status == JobStatus::Completed => {
             let detail = "the job has completed; send a new one to have other pictures";
             return Err(Problem::new(Kind::Conflict, detail));
         }
@@ -46,7 +48,16 @@ pub(crate) async fn again(
     let held = gateway.hold(&caller, &record.request).await?;
     let again = u64::try_from(gateway.clock.now().as_millisecond()).unwrap_or(1);
     let job = Job { again, deadline: None, ..record.request.clone() };
-    gateway.publish(&job).await?;
+    // The old result goes first: whoever looks from now on is to see that the job is on its way.
+    let key = ObjectKey::of_result(&job).map_err(Fault::from)?;
+    gateway.ports.results.delete(&key).await?;
+    if let Err(error) = gateway.publish(&job).await {
+        let bytes = before.and_then(|result| serde_json::to_vec_pretty(&result).ok()).map(Bytes::from);
+        if let Some(bytes) = bytes {
+            gateway.ports.results.put_if_absent(&key, bytes).await?;
+        }
+        return Err(error.into());
+    }
     held.keep();
     Ok((StatusCode::ACCEPTED, Json(JobView::queued(&record))).into_response())
 }
@@ -68,9 +79,9 @@ pub(crate) async fn delete(
         };
     };
     for image in &result.images {
-        gateway.ports.results.delete(&ObjectKey::new(image.key.clone()).map_err(echogen_ports::Fault::from)?).await?;
+        gateway.ports.results.delete(&ObjectKey::new(image.key.clone()).map_err(Fault::from)?).await?;
     }
-    let key = ObjectKey::of_result(&record.request).map_err(echogen_ports::Fault::from)?;
+    let key = ObjectKey::of_result(&record.request).map_err(Fault::from)?;
     gateway.ports.results.delete(&key).await?;
     gateway.records.delete(&record).await?;
     Ok(StatusCode::NO_CONTENT)

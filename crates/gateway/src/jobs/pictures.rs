@@ -45,13 +45,14 @@ pub(crate) async fn image(
     let result = gateway.result(&record).await?.ok_or_else(missing)?;
     let image = result.images.get(index).ok_or_else(missing)?;
     let key = ObjectKey::new(image.key.clone()).map_err(echogen_ports::Fault::from)?;
-    if query.redirect != Some(false) {
-        let valid = clamped_seconds(gateway.config.address_seconds);
-        if let Some(address) = gateway.ports.results.presign_get(&key, valid).await? {
-            let mut response = Redirect::temporary(&address).into_response();
-            response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            return Ok(response);
-        }
+    let valid = clamped_seconds(gateway.config.address_seconds);
+    if query.redirect != Some(false)
+        && !valid.is_zero()
+        && let Some(address) = gateway.ports.results.presign_get(&key, valid).await?
+    {
+        let mut response = Redirect::temporary(&address).into_response();
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        return Ok(response);
     }
     let bytes = gateway.ports.results.get(&key, MAX_PICTURE_BYTES).await?.ok_or_else(missing)?;
     Ok(picture(bytes, content_type(record.request.output.format), "private, max-age=3600"))

@@ -79,7 +79,7 @@ fn sample(setting: &Setting) -> (String, String) {
         "callbacks.secret" | "safety.secret" => return quoted("whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="),
         "job.aspect_ratio" => return quoted("16:9"),
         _ if setting.example.is_some() => return quoted(setting.example.as_deref().unwrap()),
-        name if name.ends_with("allowed_networks") => {
+        name if name.ends_with("allowed_networks") || name == "gateway.proxies" => {
             return ("10.0.0.0/8,fd00::/8".to_owned(), "[\"10.0.0.0/8\", \"fd00::/8\"]".to_owned());
         }
         _ => {}
