@@ -194,6 +194,10 @@ fn chart_values() -> BTreeSet<String> {
         for (name, schema) in schema["properties"].as_object().into_iter().flatten() {
             let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
             collect(schema, &path, found);
+            // Kubernetes' own, which the schema does not spell out.
+            found.extend(
+                ["requests", "limits"].map(|of| format!("{path}.{of}")).into_iter().filter(|_| name == "resources"),
+            );
             found.insert(path);
         }
     }
