@@ -30,7 +30,8 @@ finish() {
 }
 trap finish EXIT
 # A proxy that is believed, so that wrong keys, which are throttled by address, come from many; see hooks.py.
-"$program" up --gateway 127.0.0.1:0 --store-url "$folder/store" --bundle "$root/bundles/mini" --threads 1 \
+# Requests of operators are served at the same address.
+"$program" up --gateway 127.0.0.1:0 --gateway-admin-listen 127.0.0.1:0 --store-url "$folder/store" --bundle "$root/bundles/mini" --threads 1 \
     --gateway-proxies 127.0.0.1/32 > "$folder/output" 2> "$folder/log" < /dev/null &
 gateway=$!
 until grep -q '^key ' "$folder/output"; do

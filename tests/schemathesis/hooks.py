@@ -1,5 +1,6 @@
-"""Lets every request come from another address: wrong keys are throttled by address."""
+"""Lets every request come from another address, as wrong keys are throttled by address; writes bodies of JSON Lines."""
 
+import json
 import random
 
 import schemathesis
@@ -8,3 +9,11 @@ import schemathesis
 @schemathesis.hook
 def before_call(context, case, kwargs):
     case.headers["X-Forwarded-For"] = ".".join(str(random.randrange(1, 255)) for _ in range(4))
+
+
+@schemathesis.serializer("application/jsonl", "application/x-ndjson")
+def lines(context, value):
+    if isinstance(value, bytes):
+        return value
+    documents = value if isinstance(value, list) else [value]
+    return "\n".join(json.dumps(document) for document in documents).encode()

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Gateway, body,
-    jobs::tenant_of,
+    jobs::{page_limit, tenant_of},
     problem::{Kind, Problem, quoted},
     request::parsed,
 };
@@ -152,7 +152,7 @@ pub(crate) async fn list_letters(
     Query(query): Query<LetterQuery>,
 ) -> Result<Json<LetterList>, Problem> {
     let LetterQuery { queue, reason, job, tenant, limit, after } = query;
-    let limit = limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
+    let limit = page_limit(limit, PAGE, MAX_PAGE)?;
     let wrong = |_| Problem::field("/after", "is no cursor of a page");
     let skipped: u64 = after.map(|after| after.parse()).transpose().map_err(wrong)?.unwrap_or(0);
     let wanted = skipped.saturating_add(limit);

@@ -8,7 +8,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{BatchList, BatchView, counts::BUDGET, index::Description};
-use crate::{Gateway, authentication::Caller, jobs::page_fault, problem::Problem};
+use crate::{
+    Gateway,
+    authentication::Caller,
+    jobs::{page_fault, page_limit},
+    problem::Problem,
+};
 
 /// Batches of a page, unless the request says how many.
 const PAGE: usize = 20;
@@ -34,7 +39,7 @@ pub(crate) async fn list(
     caller: Caller,
     Query(query): Query<BatchQuery>,
 ) -> Result<Json<BatchList>, Problem> {
-    let limit = query.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
+    let limit = page_limit(query.limit, PAGE, MAX_PAGE)?;
     let entries = gateway.batches.recent(&caller.tenant, query.after.as_deref(), limit).await.map_err(page_fault)?;
     let next = entries.last().filter(|_| entries.len() == limit).map(|(cursor, _)| cursor.clone());
     let (mut data, mut budget) = (Vec::new(), BUDGET);

@@ -1,5 +1,7 @@
 //! `GET /v1/jobs`: a tenant's jobs, the newest first, page by page.
 
+use std::fmt::Display;
+
 use axum::{
     Json,
     extract::{Query, State},
@@ -57,7 +59,7 @@ pub(crate) async fn list(
     caller: Caller,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<JobList>, Problem> {
-    let limit = query.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
+    let limit = page_limit(query.limit, PAGE, MAX_PAGE)?;
     if query.after.as_ref().is_some_and(|after| !is_cursor(after)) {
         return Err(Problem::field("/after", "is no cursor of a page"));
     }
@@ -85,6 +87,16 @@ pub(crate) async fn list(
         if scanned >= MAX_SCANNED {
             return Ok(Json(JobList { data, next: after }));
         }
+    }
+}
+
+/// How many entries a page has.
+pub(crate) fn page_limit<N: PartialOrd + From<u8> + Display>(given: Option<N>, page: N, most: N) -> Result<N, Problem> {
+    match given {
+        Some(limit) if limit < N::from(1) || limit > most => {
+            Err(Problem::field("/limit", format!("is {limit}; write a number from 1 to {most}")))
+        }
+        given => Ok(given.unwrap_or(page)),
     }
 }
 

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 pub(crate) use self::{
     actions::{again, cancel, delete},
-    list::{ListQuery, list, page_fault},
+    list::{ListQuery, list, page_fault, page_limit},
     pictures::{ImageQuery, PreviewQuery, image, preview, subject},
     record::{FOLDER, countdown, cursor_key},
     submit::{idempotency_key, submit},
