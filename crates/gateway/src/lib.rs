@@ -5,17 +5,17 @@
 //!
 //! | module | contains |
 //! |---|---|
-//! | [`routes`] | the table of routes, of which the router and the OpenAPI document are made |
-//! | [`authentication`] | keys and sessions; what every request passes before it reaches its handler |
-//! | [`jobs`] | jobs: records, sending, showing, listing, cancelling, pictures |
-//! | [`events`] | server-sent events, from one subscription of the process |
-//! | [`batches`] | many jobs in one request, and their results |
-//! | [`usage`] | what jobs have used |
-//! | [`admin`] | requests of operators |
-//! | [`uploads`] | pictures that clients hand in |
-//! | [`limits`] | limits of tenants |
-//! | [`problem`] | errors |
-//! | [`server`] | the accept loop |
+//! | `routes` | the table of routes, of which the router and the OpenAPI document are made |
+//! | `authentication` | keys and sessions; what every request passes before it reaches its handler |
+//! | `jobs` | jobs: records, sending, showing, listing, cancelling, pictures |
+//! | `events` | server-sent events, from one subscription of the process |
+//! | `batches` | many jobs in one request, and their results |
+//! | `usage` | what jobs have used |
+//! | `admin` | requests of operators |
+//! | `uploads` | pictures that clients hand in |
+//! | `limits` | limits of tenants |
+//! | `problem` | errors |
+//! | `server` | the accept loop |
 //!
 //! The truth is in the result store: a job's record, written before the job is published, and its `result.json`. The cache makes
 //! it faster, and may lose everything.
