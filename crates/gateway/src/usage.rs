@@ -80,6 +80,22 @@ pub async fn sum(
     range: &UsageRange,
 ) -> Result<UsagePage, Fault> {
     let mut sums = UsageSums::new(range.by.clone());
+    let next = add(store, records, tenant, range, &mut sums).await?;
+    Ok(UsagePage { sums, next })
+}
+
+/// Adds what a tenant's jobs have used to sums, as [`sum`] does; returns where the rest begins.
+///
+/// # Errors
+///
+/// As of [`sum`].
+pub async fn add(
+    store: &Arc<dyn ObjectStore>,
+    records: &Records,
+    tenant: &TenantName,
+    range: &UsageRange,
+    sums: &mut UsageSums,
+) -> Result<Option<String>, Fault> {
     // A name without an id comes before all of its time.
     let newest = range.until.map(|until| format!("{:013}", countdown(until).saturating_add(1)));
     let (mut after, mut left) = (range.after.clone().or(newest), range.most.max(1));
@@ -101,7 +117,7 @@ pub async fn sum(
             }
         }
         if is_last || left == 0 {
-            return Ok(UsagePage { sums, next: after.filter(|_| !is_last) });
+            return Ok(after.filter(|_| !is_last));
         }
     }
 }
@@ -124,21 +140,8 @@ async fn used(
     let Some(bytes) = store.get(&key, MAX_RESULT_BYTES).await? else { return Ok(Some((record, Used::NOTHING))) };
     let result: JobResult = json::read(&bytes, &Bounds::MESSAGE)
         .map_err(|error| Fault::internal(format!("the object {key} is no result")).because(error))?;
-    let used = if result.status == JobStatus::Completed { used_by(&record, &result) } else { Used::NOTHING };
+    let used = if result.status == JobStatus::Completed { record.used(&result) } else { Used::NOTHING };
     Ok(Some((record, used)))
-}
-
-fn used_by(record: &JobRecord, result: &JobResult) -> Used {
-    let pixels: f64 = result.images.iter().map(|image| f64::from(image.width) * f64::from(image.height)).sum();
-    // Absent in results of earlier versions.
-    let device_seconds = result.usage.as_ref().map_or(0.0, |usage| usage.device_seconds);
-    Used {
-        jobs: 1,
-        images: result.images.len() as u64,
-        megapixels: pixels / 1e6,
-        device_seconds,
-        price: record.price(result),
-    }
 }
 
 /// What is asked for.

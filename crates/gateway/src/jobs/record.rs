@@ -13,7 +13,7 @@ use echogen_protocol::{
     ContentHash, Job, JobId, JobResult,
     json::{self, Bounds},
 };
-use echogen_tenants::{Prices, TenantName};
+use echogen_tenants::{Prices, TenantName, Used};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -74,10 +74,12 @@ impl JobRecord {
         Ok(ObjectKey::new(format!("{FOLDER}/recent/{}/{time:013}-{}", self.tenant, self.id))?)
     }
 
-    /// The price of what the result used; nothing for a job that did not complete.
-    pub fn price(&self, result: &JobResult) -> f64 {
+    /// What the result used, at the record's prices.
+    pub(crate) fn used(&self, result: &JobResult) -> Used {
         let pixels: f64 = result.images.iter().map(|image| f64::from(image.width) * f64::from(image.height)).sum();
-        self.prices.picture * result.images.len() as f64 + self.prices.megapixel * pixels / 1e6
+        // Absent in results of earlier versions.
+        let device_seconds = result.usage.as_ref().map_or(0.0, |usage| usage.device_seconds);
+        Used::of_pictures(result.images.len() as u64, pixels / 1e6, device_seconds, self.prices)
     }
 }
 
@@ -115,8 +117,9 @@ impl Records {
     pub(crate) async fn read(&self, tenant: &TenantName, id: &JobId) -> Result<Option<Arc<JobRecord>>, Fault> {
         let key = key(tenant, id)?;
         let Some(bytes) = self.store.get(&key, MAX_RECORD_BYTES).await? else { return Ok(None) };
-        let record: JobRecord = json::read(&bytes, &Bounds::MESSAGE)
-            .map_err(|error| Fault::internal(format!("the object {key} is no record of a job")).because(error))?;
+        let record: JobRecord = json::read(&bytes, &Bounds::MESSAGE).map_err(|error| {
+            Fault::internal(format!("the object {key} cannot be read as the record of a job")).because(error)
+        })?;
         Ok(Some(self.remember(&key, record, bytes.len())))
     }
 
@@ -170,6 +173,21 @@ impl Records {
             Some((cursor.clone(), JobId(id.to_owned())))
         };
         Ok(keys.into_iter().filter_map(entry).collect())
+    }
+
+    /// Returns all tenants that have jobs: one call for each, as the listing goes on behind all names of the one before.
+    pub async fn tenants(&self) -> Result<Vec<TenantName>, Fault> {
+        let prefix = format!("{FOLDER}/recent/");
+        let (mut found, mut after): (Vec<TenantName>, Option<ObjectKey>) = (Vec::new(), None);
+        loop {
+            let next = self.store.list(&prefix, after.as_ref(), 1).await?;
+            let name = next.first().and_then(|key| key.as_str().strip_prefix(&prefix)?.split('/').next());
+            let Some(name) = name else { return Ok(found) };
+            // The names begin with digits, which are before letters.
+            after = Some(ObjectKey::new(format!("{prefix}{name}/z"))?);
+            // Folders of other names are not the gateways'.
+            found.extend(name.parse());
+        }
     }
 
     fn remember(&self, key: &ObjectKey, record: JobRecord, bytes: usize) -> Arc<JobRecord> {

@@ -283,7 +283,7 @@ impl JobView {
         self.status = result.status.into();
         (self.progress, self.previews) = (None, Vec::new());
         self.finished = Some(result.finished);
-        self.usage = result.usage.map(|used| UsageView { used, price: record.price(&result) });
+        self.usage = result.usage.map(|used| UsageView { used, price: record.used(&result).price });
         let image = |(index, image): (usize, echogen_protocol::ResultImage)| ImageView {
             url: format!("{path}/images/{index}"),
             seed: image.seed,

@@ -1,10 +1,19 @@
 //! Sums of records and results as gateways and samplers write them.
 
-use echogen_gateway::{JobRecord, Records};
-use echogen_ports::MemoryObjectStore;
+use echogen_gateway::JobRecord;
+use echogen_ports::{MemoryObjectStore, ObjectKey};
+use echogen_protocol::{Job, JobId};
+use echogen_tenants::{Prices, Used};
 use serde_json::json;
 
 use super::*;
+
+/// The folders that gateways write.
+const RECORDS: &str = "echogen-gateway/records";
+const RECENT: &str = "echogen-gateway/recent";
+
+/// Names of a page of the listing.
+const PAGE: usize = 1_000;
 
 async fn put(store: &dyn ObjectStore, key: String, value: serde_json::Value) {
     store.put(&ObjectKey::new(key).unwrap(), value.to_string().into()).await.unwrap();
@@ -12,18 +21,25 @@ async fn put(store: &dyn ObjectStore, key: String, value: serde_json::Value) {
 
 /// A job with its record, its name in the listing, and its result if it has ended.
 async fn job(store: &dyn ObjectStore, tenant: &str, name: &str, created: &str, status: Option<&str>) {
-    let (id, time) = (format!("{tenant}.{name}"), countdown(created.parse().unwrap()));
+    let (id, created) = (format!("{tenant}.{name}"), created.parse::<Timestamp>().unwrap());
+    let time = 9_999_999_999_999 - created.as_millisecond();
     let destination = format!("{tenant}/below");
-    let record = json!({
-        "id": id, "tenant": tenant, "created": created, "content": "later", "prices": { "picture": 0.25, "megapixel": 1.0 },
-        "request": { "id": id, "metadata": { "project": name }, "output": { "destination": destination } },
+    let request = json!({
+        "id": id, "prompt": "a dog", "subject": { "image": "https://example.org/dog.png" },
+        "metadata": { "project": name }, "output": { "destination": destination },
     });
-    put(store, format!("{RECORDS}/{tenant}/{id}.json"), record).await;
+    let request = Job::parse(request.to_string().as_bytes()).unwrap();
+    let prices = Prices { picture: 0.25, megapixel: 1.0 };
+    let record = JobRecord::new(tenant.parse().unwrap(), request, created, None, prices);
+    put(store, format!("{RECORDS}/{tenant}/{id}.json"), json!(record)).await;
     put(store, format!("{RECENT}/{tenant}/{time:013}-{id}"), json!({})).await;
     if let Some(status) = status {
-        let picture = json!({ "width": 1000, "height": 500, "key": "a" });
+        let sha256 = "0".repeat(64);
+        let picture = json!({ "width": 1000, "height": 500, "key": "a", "seed": 1, "sha256": sha256 });
         let usage = json!({ "images": 2, "megapixels": 1.0, "device_seconds": 1.5, "previews": 0 });
-        let result = json!({ "status": status, "images": [picture, picture], "usage": usage });
+        let result = json!({
+            "id": id, "status": status, "images": [picture, picture], "usage": usage, "version": "1", "finished": created,
+        });
         put(store, JobId(id).result_key(Some(&destination)), result).await;
     }
 }
@@ -86,13 +102,13 @@ async fn records_are_read_where_and_as_gateways_write_them() {
     let (store, tenant): (_, TenantName) = (Arc::new(MemoryObjectStore::new()), "acme".parse().unwrap());
     let request = br#"{"id": "acme.one", "prompt": "a dog", "subject": {"image": "https://example.org/dog.png"},
         "metadata": {"project": "x"}, "output": {"destination": "acme/below"}}"#;
-    let request = echogen_protocol::Job::parse(request).unwrap();
+    let request = Job::parse(request).unwrap();
     let key = ObjectKey::of_result(&request).unwrap();
     let written = JobRecord::new(tenant.clone(), request, Timestamp::UNIX_EPOCH, None, Default::default());
     put(&*store, format!("{RECORDS}/acme/acme.one.json"), json!(written)).await;
     let found = Records::new(store.clone()).find(&tenant, &written.id).await.unwrap();
-    assert_eq!(found.map(|found| found.content), Some(written.content));
-    let record: Record = serde_json::from_value(json!(written)).unwrap();
+    let record = found.unwrap();
+    assert_eq!(record.content, written.content);
     assert_eq!((&record.id, record.created), (&written.id, written.created));
     assert_eq!(record.request.metadata["project"], "x");
     assert_eq!(record.id.result_key(record.request.output.destination.as_deref()), key.as_str());
