@@ -29,6 +29,8 @@ mod store_probe;
 #[cfg(test)]
 mod test_proxy;
 #[cfg(test)]
+mod test_request;
+#[cfg(test)]
 mod test_store;
 #[cfg(test)]
 mod test_tls;

@@ -10,14 +10,13 @@ use echogen_ports::memory::CallbackAnswer;
 use echogen_protocol::{EventKind, JobId};
 use echogen_testkit::contract::{CallbackServers, callback_sender_contract};
 use jiff::Timestamp;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
-    task::JoinSet,
-};
+use tokio::{io::AsyncWriteExt, net::TcpListener, task::JoinSet};
 
 use super::*;
-use crate::test_tls;
+use crate::{
+    test_request::{header, read_request},
+    test_tls,
+};
 
 /// A secret of 24 bytes.
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -43,15 +42,7 @@ impl Server {
             while let Ok((stream, _)) = listener.accept().await {
                 // A client that closes the connection is not an error of the server.
                 let Ok(mut stream) = acceptor.accept(stream).await else { continue };
-                let mut head = Vec::new();
-                while !head.ends_with(b"\r\n\r\n") {
-                    let Ok(byte) = stream.read_u8().await else { break };
-                    head.push(byte);
-                }
-                let head = String::from_utf8_lossy(&head).to_lowercase();
-                let length = header(&head, "content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
-                let mut body = vec![0; length];
-                stream.read_exact(&mut body).await.unwrap();
+                let (head, body) = read_request(&mut stream).await.unwrap();
                 let path = head.split(' ').nth(1).unwrap_or_default().trim_start_matches('/').to_owned();
                 if path == "204" {
                     noted.lock().unwrap().push((head, body));
@@ -92,10 +83,6 @@ impl Server {
         assert_eq!(heard.len(), 1);
         heard[0].clone()
     }
-}
-
-fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
 
 fn event() -> JobEvent {

@@ -7,13 +7,10 @@ use std::{
 
 use echogen_protocol::JobId;
 use echogen_testkit::contract::{FORBIDDEN, Gates, REASON, content_gate_contract};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
-    task::JoinSet,
-};
+use tokio::{io::AsyncWriteExt, net::TcpListener, task::JoinSet};
 
 use super::*;
+use crate::test_request::{header, read_request};
 
 /// A secret of 24 bytes.
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -35,18 +32,8 @@ impl Hook {
         let noted = Arc::clone(&asked);
         tasks.spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
-                let mut head = Vec::new();
-                while !head.ends_with(b"\r\n\r\n") {
-                    let Ok(byte) = stream.read_u8().await else { break };
-                    head.push(byte);
-                }
-                let head = String::from_utf8_lossy(&head).to_lowercase();
-                let length = header(&head, "content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
-                let mut body = vec![0; length];
                 // A client that gives up is no error of the hook.
-                if stream.read_exact(&mut body).await.is_err() {
-                    continue;
-                }
+                let Ok((head, body)) = read_request(&mut stream).await else { continue };
                 let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
                 let (status, answer) = answer(&path, &body);
                 noted.lock().unwrap().push((head, body));
@@ -68,10 +55,6 @@ impl Hook {
         let hook = Some(format!("http://{}/{path}", self.address));
         SafetyConfig { hook, timeout_seconds: 20.0, ..SafetyConfig::default() }
     }
-}
-
-fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
 
 fn answer(path: &str, body: &[u8]) -> (u16, String) {
