@@ -77,7 +77,7 @@ def main():
     options = arguments.parse_args()
     Callbacks.secret = os.environ.get("CALLBACK_SECRET", "")
     if not Callbacks.secret.startswith("whsec_"):
-        sys.exit("error: set CALLBACK_SECRET to the secret that the dispatcher has as ECHOGEN_CALLBACKS_SECRET")
+        sys.exit("error: set CALLBACK_SECRET to what the notifier has as ECHOGEN_CALLBACKS_SECRET, or /v1/callback-secret answers")
     server = ThreadingHTTPServer(("127.0.0.1", options.port), Callbacks)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(options.certificate, options.key)

@@ -66,7 +66,7 @@ async fn tell(server: &CallbackServer, secrets: &[&str], event: &JobEvent) -> Re
     let secret = (!secrets.is_empty()).then(|| secrets.join(",").into());
     HttpCallbackSender::new(CallbackConfig { secret, ..trusting(server.certificate()) })
         .expect("the certificate is good")
-        .send(&server.url(), event)
+        .send(&server.url(), None, event)
         .await?
         .heard()
 }

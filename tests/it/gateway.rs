@@ -3,13 +3,14 @@
 mod admin;
 pub(crate) mod api;
 mod batches;
+mod logs;
 mod security;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use echogen_adapters::ImageFetchers;
+use echogen_adapters::{HttpCallbackSender, ImageFetchers};
 use echogen_gateway::{Access, Route, openapi, table};
 use echogen_ports::{MemoryBroker, MemoryCache, MemoryObjectStore};
 use echogen_protocol::RoleName;
@@ -66,7 +67,9 @@ impl House {
         let (tracker, end) = (TaskTracker::new(), CancellationToken::new());
         let fetcher = Arc::new(ImageFetchers::new());
         let backends = Backends::new(broker.clone(), cache.clone(), store, results.clone(), fetcher, &tracker);
-        let (backends, networks) = (backends.with_browse(broker.clone()), constant::networks(Duration::ZERO));
+        let callbacks = HttpCallbackSender::new(config.callbacks.clone()).expect("the settings are good");
+        let backends = backends.with_browse(broker.clone()).with_callbacks(Arc::new(callbacks));
+        let networks = constant::networks(Duration::ZERO);
         let ended = end.clone();
         tracker.spawn(async move { work(roles, &networks, &backends, &config, &ended).await.expect("it works") });
         let [acme, globex] = [0, 1].map(|index| Api { address, key: keys[index].clone() });

@@ -39,6 +39,12 @@ impl CallbackServer {
         Ok(server)
     }
 
+    /// Starts it again on the same port, with another secret.
+    pub fn run_with(&mut self, secret: &str) -> anyhow::Result<()> {
+        secret.clone_into(&mut self.secret);
+        self.run()
+    }
+
     /// Starts it again on the same port.
     pub fn run(&mut self) -> anyhow::Result<()> {
         self.kill();

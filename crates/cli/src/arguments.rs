@@ -104,7 +104,7 @@ pub(crate) enum Command {
     /// List parked tasks, redrive them, or delete them
     #[command(subcommand, after_help = DEAD_LETTERS_EXAMPLES)]
     DeadLetters(DeadLettersCommand),
-    /// Make, list and revoke keys of the HTTP API
+    /// Make, list and revoke keys of the HTTP API, and derive secrets of callbacks
     #[command(subcommand, after_help = KEYS_EXAMPLES)]
     Keys(KeysCommand),
     /// Sum what tenants' jobs have used: pictures, pixels, seconds of a device, price

@@ -47,7 +47,10 @@ fn run(arguments: &[OsString]) -> Result<Exit, Failure> {
             Ok(Exit::Success)
         }
         Command::Config(ConfigCommand::Default) => Ok(config_command::default()),
-        Command::Keys(command) => keys::run(command, line.arguments.general.json),
+        Command::Keys(command) => {
+            let callbacks_secret = || Ok(line.load()?.config.callbacks.secret);
+            keys::run(command, callbacks_secret, line.arguments.general.json)
+        }
         Command::Config(ConfigCommand::Check) => Ok(config_command::check(&line.layers())),
         command => {
             let loaded = line.load()?;

@@ -10,6 +10,7 @@
 //! | `jobs` | jobs: records, sending, showing, listing, cancelling, pictures |
 //! | `events` | server-sent events, from one subscription of the process |
 //! | `batches` | many jobs in one request, and their results |
+//! | `callback_secret` | how a tenant verifies callbacks |
 //! | `usage` | what jobs have used |
 //! | `admin` | requests of operators |
 //! | `uploads` | pictures that clients hand in |
@@ -24,6 +25,7 @@ mod admin;
 mod authentication;
 mod batches;
 mod body;
+mod callback_secret;
 mod config;
 mod console;
 mod events;
@@ -46,7 +48,7 @@ pub mod usage;
 
 use std::{ops::Deref, sync::Arc};
 
-use echogen_ports::{Broker, Browse, Cache, ContentGate, Fault, ImageFetcher, ObjectStore, Quota};
+use echogen_ports::{Broker, Browse, Cache, ContentGate, Fault, ImageFetcher, ObjectStore, Quota, Secret};
 use echogen_protocol::Partitions;
 use echogen_tenants::{Sessions, TenantsHandle};
 use echogen_worker::{CachedObjects, Clock, JobCanceller, JobStatusStore, ResultWriter};
@@ -105,6 +107,8 @@ pub struct GatewayPorts {
     pub status_store: JobStatusStore,
     /// Reads and writes results.
     pub writer: ResultWriter,
+    /// What callbacks are signed with, from which tenants' secrets are derived; without it they are not signed.
+    pub callbacks_secret: Option<Secret>,
 }
 
 /// A running gateway, shared by all requests.

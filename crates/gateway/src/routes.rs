@@ -9,6 +9,7 @@ use crate::{
         self, LetterList, LetterQuery, LettersRequest, LettersSettled, QueueList, Refilled, TenantList, WorkerList,
     },
     batches::{self, BatchList, BatchQuery, BatchView},
+    callback_secret::{self, CallbackSecretView},
     events::{self, JobUpdate, Snapshot},
     health,
     jobs::{self, ImageQuery, JobList, JobView, ListQuery, PreviewQuery},
@@ -239,6 +240,15 @@ fn general_routes() -> Vec<Route> {
             get(limits::show),
         )
         .answers::<LimitsView>(200, "The limits."),
+        Route::new(
+            Method::GET,
+            "/v1/callback-secret",
+            "show_callback_secret",
+            "The secret that the tenant's callbacks are signed with.",
+            get(callback_secret::show),
+        )
+        .answers::<CallbackSecretView>(200, "The secret; during a rotation the old and the new one.")
+        .problems(&[Kind::NotFound]),
         Route::new(Method::GET, "/v1/usage", "show_usage", "Sums what jobs have used.", get(usage::show))
             .query::<UsageQuery>()
             .answers::<UsageList>(200, "The sums.")

@@ -92,7 +92,7 @@ impl Notifier {
         };
         let host = host(callback);
         let call = self.circuit_breaker.may_call(&host).map_err(|left| not_called(&host, left))?;
-        let sent = sender.send(callback, &task.event).await;
+        let sent = sender.send(callback, task.tenant.as_deref(), &task.event).await;
         match &sent {
             // A refusal is an answer too.
             Ok(_) => call.answered(),

@@ -11,6 +11,7 @@ mod backoff;
 mod broker;
 mod browse;
 mod cache;
+mod callback_secret;
 mod callback_sender;
 mod content_gate;
 mod fault;
@@ -30,6 +31,7 @@ pub use broker::{
 };
 pub use browse::{Browse, Browsed, Browser};
 pub use cache::{Cache, FencingToken};
+pub use callback_secret::callback_secrets_of;
 pub use callback_sender::{CallbackReply, CallbackSender};
 pub use content_gate::{ContentGate, GateContent, GatePlace, GateSubject, Verdict, WhenUnreachable};
 pub use echogen_protocol::{KeyError, QueueName};

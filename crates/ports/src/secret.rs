@@ -30,6 +30,11 @@ impl Secret {
         self.0.expose_secret()
     }
 
+    /// The secrets of a setting that may hold several, separated by commas or lines: during a rotation the old and the new one.
+    pub fn parts(&self) -> impl Iterator<Item = &str> {
+        self.expose().split([',', '\n']).map(str::trim).filter(|text| !text.is_empty())
+    }
+
     /// Whether there is no text. An empty secret counts as not given.
     pub fn is_empty(&self) -> bool {
         self.expose().is_empty()

@@ -169,6 +169,7 @@ impl Job {
             seeds: self.seeds.values(),
             deadline: self.deadline,
             callback: self.callback.clone(),
+            tenant: self.tenant.clone(),
             again: self.again,
             metadata: self.metadata.clone(),
         }
@@ -211,6 +212,8 @@ pub struct JobOutline {
     pub deadline: Option<Timestamp>,
     /// The address that is called when the job has ended.
     pub callback: Option<String>,
+    /// Whose job it is; decides which secrets sign the call.
+    pub tenant: Option<String>,
     /// See [`Job::again`].
     pub again: u64,
     /// The client's own notes.
@@ -228,6 +231,7 @@ impl JobOutline {
             seeds: Vec::new(),
             deadline: None,
             callback: None,
+            tenant: None,
             again: 0,
             metadata: BTreeMap::new(),
         }

@@ -185,6 +185,9 @@ pub struct NotifyTask {
     /// The job's [`callback`](Job::callback).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub callback: Option<String>,
+    /// The job's [`tenant`](Job::tenant), with whose secret the call is signed too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
     /// The event that ended the job, or that parked its task.
     pub event: JobEvent,
     /// What is still to be sent. Senders of earlier versions published the event themselves, and do not say.
@@ -220,7 +223,14 @@ impl NotifyTask {
     pub fn new(event: JobEvent, callback: Option<String>, replied: bool) -> Self {
         let others = [(Notice::Reply, replied), (Notice::Callback, callback.is_some())];
         let others = others.into_iter().filter(|(_, applies)| *applies).map(|(notice, _)| notice);
-        Self { pending: std::iter::once(Notice::Event).chain(others).collect(), event, callback }
+        Self { pending: std::iter::once(Notice::Event).chain(others).collect(), event, callback, tenant: None }
+    }
+
+    /// The same for a job of this tenant.
+    #[must_use]
+    pub fn of_tenant(mut self, tenant: Option<String>) -> Self {
+        self.tenant = tenant;
+        self
     }
 
     /// The same end of the same job, of which only one notice is left to be sent.

@@ -123,6 +123,7 @@ fn ports(backends: &Backends, config: &ServiceConfig) -> Result<GatewayPorts, Fa
         gate,
         status_store,
         writer: backends.writer(),
+        callbacks_secret: config.callbacks.secret.clone(),
     })
 }
 

@@ -14,7 +14,6 @@
 //! sessions: a session ends with its time or with its key.
 #![warn(missing_docs)]
 
-mod callback_secret;
 pub mod edit;
 mod file;
 mod key;
@@ -26,7 +25,6 @@ mod tenant;
 mod tenants;
 mod usage;
 
-pub use callback_secret::callback_secret;
 pub use file::{TenantsFile, TenantsHandle};
 pub use key::{Key, KeyEntry, KeyId};
 pub use name::TenantName;

@@ -1,8 +1,18 @@
 //! What keeps others out: sessions, foreign pages, slow and oversized requests.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
+use echogen_adapters::CallbackConfig;
+use echogen_protocol::RoleName;
+use echogen_service::config::ServiceConfig;
+use echogen_tests::{
+    callback_server::{CallbackServer, trusting},
+    role::CALLBACK_SECRET,
+};
 use http::Method;
 use serde_json::json;
 use tokio::{
@@ -11,6 +21,7 @@ use tokio::{
 };
 
 use super::{House, api::Api, job};
+use crate::installation::LIMIT;
 
 /// Signs in and returns the cookie.
 async fn cookie(house: &House) -> String {
@@ -73,8 +84,7 @@ async fn signing_in_needs_the_own_page_and_a_valid_key() {
         sign_in(&own, "eg_wrong").await;
     }
     sign_in(&own, "eg_wrong").await.expect(429);
-    let without =
-        House::with(&[echogen_protocol::RoleName::Gateway], |config| config.gateway.sealing_secret = None, "").await;
+    let without = House::with(&[RoleName::Gateway], |config| config.gateway.sealing_secret = None, "").await;
     let nobody = Api { key: String::new(), ..without.acme.clone() };
     let body = json!({ "key": without.acme.key }).to_string();
     nobody.send(Method::POST, "/v1/session", &own, body.into()).await.expect(403);
@@ -82,10 +92,10 @@ async fn signing_in_needs_the_own_page_and_a_valid_key() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn other_pages_are_allowed_by_name_and_never_with_cookies() {
-    let allow = |config: &mut echogen_service::config::ServiceConfig| {
+    let allow = |config: &mut ServiceConfig| {
         config.gateway.origins = vec!["https://app.example.org".to_owned()];
     };
-    let house = House::with(&echogen_protocol::RoleName::ALL, allow, "").await;
+    let house = House::with(&RoleName::ALL, allow, "").await;
     let api = &house.acme;
     let preflight = [("origin", "https://app.example.org"), ("access-control-request-method", "POST")];
     let answer = api.send(Method::OPTIONS, "/v1/jobs", &preflight, Bytes::new()).await.expect(204);
@@ -164,8 +174,8 @@ async fn a_body_that_drips_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_of_one_address_are_bounded() {
-    let few = |config: &mut echogen_service::config::ServiceConfig| config.gateway.connections_per_address = 3;
-    let house = House::with(&[echogen_protocol::RoleName::Gateway], few, "").await;
+    let few = |config: &mut ServiceConfig| config.gateway.connections_per_address = 3;
+    let house = House::with(&[RoleName::Gateway], few, "").await;
     // The one that found out whether the gateway listens may still be open.
     tokio::time::sleep(Duration::from_millis(200)).await;
     let mut open = Vec::new();
@@ -180,4 +190,33 @@ async fn connections_of_one_address_are_bounded() {
     drop(open);
     tokio::time::sleep(Duration::from_millis(200)).await;
     house.acme.get("/livez").await.expect(200);
+}
+
+/// Each tenant's server believes only what is signed with the secret that this tenant is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn callbacks_are_signed_with_the_tenants_own_secret() {
+    let mut servers = [(); 2].map(|()| CallbackServer::start(CALLBACK_SECRET).expect("the example runs"));
+    let certificates = servers.each_ref().map(CallbackServer::certificate).join("\n");
+    let change = |config: &mut ServiceConfig| {
+        config.callbacks = CallbackConfig { secret: Some(CALLBACK_SECRET.into()), ..trusting(&certificates) };
+    };
+    let house = House::with(&RoleName::ALL, change, "").await;
+    let mut secrets = HashSet::from([CALLBACK_SECRET.to_owned()]);
+    for (api, server) in [&house.acme, &house.globex].into_iter().zip(&mut servers) {
+        let answer = api.get("/v1/callback-secret").await.expect(200);
+        assert_eq!(answer.header("cache-control"), "no-store");
+        let secret = answer.json()["secrets"][0].as_str().expect("a secret").to_owned();
+        server.run_with(&secret).expect("it runs");
+        assert!(secrets.insert(secret), "it is nobody else's");
+        let mut job = job("a mug");
+        job["callback"] = server.url().into();
+        let sent = api.post("/v1/jobs", &job).await.expect(202).json();
+        let heard = async {
+            while server.heard().is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, heard).await.expect("the server believes it");
+        assert!(server.heard()[0].contains(sent["id"].as_str().expect("an id")));
+    }
 }

@@ -2,14 +2,15 @@
 //!
 //! The body is the event in CloudEvents' structured mode. With a secret every call is signed as Standard Webhooks say
 //! (<https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>), so that the client
-//! can verify the sender. Only a status of 200 to 299 counts as received. Deliberately absent: redirects, which would send
+//! can verify the sender: with the installation's secret, and with the one that is derived for the job's tenant, so that tenants
+//! need not share one. Only a status of 200 to 299 counts as received. Deliberately absent: redirects, which would send
 //! what is signed for one server to another, and reading the body of the response.
 
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use echogen_ports::{CallbackReply, CallbackSender, Fault};
+use echogen_ports::{CallbackReply, CallbackSender, Fault, Secret, callback_secrets_of};
 use echogen_protocol::JobEvent;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::Full;
@@ -29,13 +30,22 @@ const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/cloudeve
 pub struct HttpCallbackSender {
     client: WebClient,
     keys: Vec<SigningKey>,
+    secret: Secret,
 }
 
 impl HttpCallbackSender {
     /// Makes a sender that signs with every secret of the settings: while both are set, receivers can change from the old
     /// one to the new one at any time.
     pub fn new(config: CallbackConfig) -> Result<Self, Fault> {
-        Ok(Self { keys: config.keys()?, client: WebClient::new(config.access()?, "called")? })
+        let (keys, client) = (config.keys()?, WebClient::new(config.access()?, "called")?);
+        Ok(Self { client, keys, secret: config.secret.unwrap_or_default() })
+    }
+
+    /// The keys that sign a call: the installation's, and those of the job's tenant.
+    fn keys_for(&self, tenant: Option<&str>) -> Result<Vec<SigningKey>, Fault> {
+        let of_tenant = tenant.map(|tenant| callback_secrets_of(&self.secret, tenant)).unwrap_or_default();
+        let of_tenant = of_tenant.iter().map(|secret| secret.expose().parse().map_err(Fault::internal));
+        self.keys.iter().cloned().map(Ok).chain(of_tenant).collect()
     }
 
     async fn call(&self, url: &Url, headers: HeaderMap, body: Bytes) -> Result<CallbackReply, Fault> {
@@ -75,12 +85,12 @@ impl std::fmt::Debug for HttpCallbackSender {
 
 #[async_trait]
 impl CallbackSender for HttpCallbackSender {
-    async fn send(&self, address: &str, event: &JobEvent) -> Result<CallbackReply, Fault> {
+    async fn send(&self, address: &str, tenant: Option<&str>, event: &JobEvent) -> Result<CallbackReply, Fault> {
         let url = Url::parse(address).map_err(|error| Fault::refused("the callback is no address").because(error))?;
         let body = serde_json::to_vec(event)
             .map_err(|error| Fault::internal("the event cannot be written as JSON").because(error))?;
         let timestamp = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let mut headers = signed_headers(&self.keys, &event.id, timestamp, &body)?;
+        let mut headers = signed_headers(&self.keys_for(tenant)?, &event.id, timestamp, &body)?;
         headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);
         let limit = self.client.timeout();
         match tokio::time::timeout(limit, self.call(&url, headers, body.into())).await {

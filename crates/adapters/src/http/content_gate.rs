@@ -58,6 +58,10 @@ pub struct SafetyConfig {
     pub timeout_seconds: f64,
     /// What holds while the hook gives no verdict: `open`, everything is used, or `closed`, jobs wait for a verdict.
     pub when_unreachable: WhenUnreachable,
+    /// Tenants for which everything is used then, whatever `when_unreachable` says.
+    pub open_for: Vec<String>,
+    /// Tenants whose jobs wait then, whatever `when_unreachable` says. One that is in both lists waits.
+    pub closed_for: Vec<String>,
     /// Whether prompt, negative prompt and name of a job are checked, by the gateway.
     pub check_words: bool,
     /// Whether subjects' pictures are checked, before they are stored.
@@ -79,6 +83,8 @@ impl Default for SafetyConfig {
             connect_timeout_seconds: 5.0,
             timeout_seconds: 10.0,
             when_unreachable: WhenUnreachable::Closed,
+            open_for: Vec::new(),
+            closed_for: Vec::new(),
             check_words: true,
             check_subjects: true,
             check_results: true,
@@ -130,13 +136,39 @@ impl SafetyConfig {
     }
 }
 
+/// What holds without a verdict, for whom.
+#[derive(Debug)]
+struct Fallback {
+    otherwise: WhenUnreachable,
+    open_for: Vec<String>,
+    closed_for: Vec<String>,
+}
+
+impl Fallback {
+    fn of(config: &SafetyConfig) -> Self {
+        let (open_for, closed_for) = (config.open_for.clone(), config.closed_for.clone());
+        Self { otherwise: config.when_unreachable, open_for, closed_for }
+    }
+
+    fn for_tenant(&self, tenant: Option<&str>) -> WhenUnreachable {
+        let is_in = |list: &[String]| tenant.is_some_and(|tenant| list.iter().any(|name| name == tenant));
+        if is_in(&self.closed_for) {
+            WhenUnreachable::Closed
+        } else if is_in(&self.open_for) {
+            WhenUnreachable::Open
+        } else {
+            self.otherwise
+        }
+    }
+}
+
 /// Asks a hook by HTTP.
 pub struct HttpContentGate {
     client: WebClient,
     url: Url,
     keys: Vec<SigningKey>,
     places: Vec<GatePlace>,
-    when_unreachable: WhenUnreachable,
+    fallback: Fallback,
     max_image_bytes: u64,
 }
 
@@ -149,7 +181,7 @@ impl HttpContentGate {
             url,
             keys: signing_keys("safety.secret", config.secret.as_ref())?,
             places: config.places(),
-            when_unreachable: config.when_unreachable,
+            fallback: Fallback::of(config),
             max_image_bytes: config.max_image_bytes,
         }))
     }
@@ -188,9 +220,9 @@ impl HttpContentGate {
     }
 
     /// What holds for a picture that is not sent.
-    fn too_large(&self, place: GatePlace, bytes: u64) -> Verdict {
+    fn too_large(&self, place: GatePlace, bytes: u64, when: WhenUnreachable) -> Verdict {
         let limit = self.max_image_bytes;
-        match self.when_unreachable {
+        match when {
             WhenUnreachable::Open => {
                 warn!(place = place.as_str(), bytes, limit, "a picture is too large to be checked, and is used");
                 metrics().gate_checked(place.as_str(), GateAnswer::Open);
@@ -204,8 +236,7 @@ impl HttpContentGate {
     }
 
     /// What holds without a verdict.
-    fn unreachable(&self, place: GatePlace, error: Fault) -> Result<Verdict, Fault> {
-        let when = self.when_unreachable;
+    fn unreachable(place: GatePlace, error: Fault, when: WhenUnreachable) -> Result<Verdict, Fault> {
         warn!(place = place.as_str(), error = %error.story(), ?when, "the content gate gives no verdict");
         match when {
             WhenUnreachable::Open => {
@@ -231,13 +262,14 @@ impl ContentGate for HttpContentGate {
         if !self.checks(place) {
             return Ok(Verdict::Allowed);
         }
+        let when = self.fallback.for_tenant(subject.tenant.as_deref());
         let bytes = subject.content.image().map_or(0, Bytes::len) as u64;
         if bytes > self.max_image_bytes {
-            return Ok(self.too_large(place, bytes));
+            return Ok(self.too_large(place, bytes, when));
         }
         let verdict = match self.ask(subject).await {
             Ok(verdict) => verdict,
-            Err(error) => return self.unreachable(place, error),
+            Err(error) => return Self::unreachable(place, error, when),
         };
         let answer = if verdict == Verdict::Allowed { GateAnswer::Allowed } else { GateAnswer::Withheld };
         metrics().gate_checked(place.as_str(), answer);
@@ -252,7 +284,7 @@ impl std::fmt::Debug for HttpContentGate {
             .field("hook", &hook)
             .field("keys", &keys)
             .field("places", &self.places)
-            .field("when_unreachable", &self.when_unreachable)
+            .field("fallback", &self.fallback)
             .finish_non_exhaustive()
     }
 }

@@ -17,8 +17,7 @@ const SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 /// The keys of a setting called `name`: while several are given, receivers can change from one to another at any time.
 pub(super) fn signing_keys(name: &str, secret: Option<&Secret>) -> Result<Vec<SigningKey>, Fault> {
     let Some(secret) = secret else { return Ok(Vec::new()) };
-    let texts = secret.expose().split([',', '\n']).map(str::trim).filter(|text| !text.is_empty());
-    texts.map(|text| text.parse().map_err(|why| Fault::refused(format!("{name} {why}")))).collect()
+    secret.parts().map(|text| text.parse().map_err(|why| Fault::refused(format!("{name} {why}")))).collect()
 }
 
 /// The headers of a message, signed with every key.

@@ -1,9 +1,10 @@
-//! `echogen keys`: makes keys of the HTTP API, lists them and revokes them. Whole keys are printed once and kept nowhere.
+//! `echogen keys`: makes keys of the HTTP API, lists them and revokes them, and derives tenants' secrets of callbacks. Whole
+//! keys are printed once and kept nowhere.
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use echogen_ports::{Fault, FaultKind};
+use echogen_ports::{Fault, FaultKind, Secret, callback_secrets_of};
 use echogen_service::{
     Exit, Failure,
     console::{print_error, print_json, print_line},
@@ -22,6 +23,8 @@ Examples:
     echogen keys new --tenant acme > key.txt 2> entry.toml
   Which keys are there, and until when?
     echogen keys list --file tenants.toml
+  The secret that a tenant verifies callbacks with, from callbacks.secret:
+    ECHOGEN_CALLBACKS_SECRET_FILE=callbacks.secret echogen keys callback-secret --tenant acme
   Take a key back; gateways notice within seconds:
     echogen keys revoke Ab3dE6gH --file tenants.toml
 
@@ -39,6 +42,9 @@ pub(crate) enum KeysCommand {
     /// Remove keys; their sessions end too
     #[command(after_help = KEYS_EXAMPLES)]
     Revoke(RevokeArguments),
+    /// Print the secret that a tenant verifies its callbacks with
+    #[command(after_help = KEYS_EXAMPLES)]
+    CallbackSecret(CallbackSecretArguments),
 }
 
 /// `echogen keys new`.
@@ -86,12 +92,27 @@ pub(crate) struct RevokeArguments {
     file: PathBuf,
 }
 
-/// Runs `echogen keys`.
-pub(crate) fn run(command: &KeysCommand, as_json: bool) -> Result<Exit, Failure> {
+/// `echogen keys callback-secret`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CallbackSecretArguments {
+    /// Whose secret
+    #[arg(long, value_name = "TENANT")]
+    tenant: TenantName,
+}
+
+/// Runs `echogen keys`. Only what needs the setting `callbacks.secret` reads it: the rest works without a configuration.
+pub(crate) fn run(
+    command: &KeysCommand,
+    callbacks_secret: impl FnOnce() -> Result<Option<Secret>, Failure>,
+    as_json: bool,
+) -> Result<Exit, Failure> {
     match command {
         KeysCommand::New(arguments) => new(arguments, Timestamp::now(), as_json),
         KeysCommand::List(arguments) => list(arguments, Timestamp::now(), as_json),
         KeysCommand::Revoke(arguments) => revoke(arguments, as_json),
+        KeysCommand::CallbackSecret(arguments) => {
+            print_callback_secrets(&arguments.tenant, callbacks_secret()?, as_json)
+        }
     }
     .map_err(|fault| Failure::usage(fault.to_string()))
 }
@@ -197,6 +218,21 @@ fn revoke(arguments: &RevokeArguments, as_json: bool) -> Result<Exit, Fault> {
             print_json("revoked", &json!({ "id": id }));
         } else {
             print_line(&format!("revoked {id}"));
+        }
+    }
+    Ok(Exit::Success)
+}
+
+fn print_callback_secrets(tenant: &TenantName, installation: Option<Secret>, as_json: bool) -> Result<Exit, Fault> {
+    let secrets = installation.map(|secret| callback_secrets_of(&secret, tenant.as_str())).unwrap_or_default();
+    if secrets.is_empty() {
+        return Err(Fault::refused("callbacks.secret is not set, so callbacks are not signed"));
+    }
+    for secret in secrets {
+        if as_json {
+            print_json("callback_secret", &json!({ "tenant": tenant, "secret": secret.expose() }));
+        } else {
+            print_line(secret.expose());
         }
     }
     Ok(Exit::Success)

@@ -51,7 +51,7 @@ impl MemoryCallbackSender {
 
 #[async_trait]
 impl CallbackSender for MemoryCallbackSender {
-    async fn send(&self, address: &str, event: &JobEvent) -> Result<CallbackReply, Fault> {
+    async fn send(&self, address: &str, _tenant: Option<&str>, event: &JobEvent) -> Result<CallbackReply, Fault> {
         if !address.starts_with("https://") {
             return Err(Fault::refused(format!("{address} is not called: it is no https:// address")));
         }

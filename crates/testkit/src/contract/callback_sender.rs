@@ -28,18 +28,19 @@ pub async fn callback_sender_contract(sender: &dyn CallbackSender, servers: &dyn
     let (one, two) = (event("one"), event("two"));
     let good = servers.address(CallbackAnswer::Heard);
     for event in [&one, &two, &one] {
-        let reply = soon("the server hears", sender.send(&good, event)).await.expect("it answers");
+        let reply = soon("the server hears", sender.send(&good, Some("acme"), event)).await.expect("it answers");
         reply.heard().expect("it answers that it knows");
     }
     assert_eq!(servers.heard(), [one.clone(), two, one.clone()], "each call is heard once, whole and in order");
     for (answer, is_final) in [(CallbackAnswer::Refused, true), (CallbackAnswer::Busy, false)] {
-        let reply = soon("an answer", sender.send(&servers.address(answer), &one)).await;
+        let reply = soon("an answer", sender.send(&servers.address(answer), None, &one)).await;
         let refused = reply.expect("a refusal is an answer").heard().expect_err("the server refuses");
         assert_eq!(refused.is_permanent(), is_final, "whether asking again would help: {refused}");
     }
-    let failed = soon("the failure", sender.send(&servers.nobody(), &one)).await.expect_err("nobody answers");
+    let failed = soon("the failure", sender.send(&servers.nobody(), None, &one)).await.expect_err("nobody answers");
     assert!(!failed.is_permanent(), "another time somebody may be there: {failed}");
-    let failed = soon("the failure", sender.send("http://example.org/", &one)).await.expect_err("nobody is called");
+    let failed =
+        soon("the failure", sender.send("http://example.org/", None, &one)).await.expect_err("nobody is called");
     assert!(failed.is_permanent(), "it may not be called another time either: {failed}");
     assert_eq!(servers.heard().len(), 3);
 }

@@ -72,6 +72,7 @@ fn metadata(state: Option<JobState>) -> TaskMetadata {
     TaskMetadata {
         reply_to: state.reply_to,
         callback: state.callback,
+        tenant: state.tenant,
         content: state.content,
         again: state.again,
         trace,

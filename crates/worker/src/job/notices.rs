@@ -4,7 +4,7 @@
 //! server of a client is on the path between a product and its ack.
 
 use echogen_ports::{Broker, Fault, Message};
-use echogen_protocol::{JobEvent, NotifyTask, StageTask, TaskHeaders};
+use echogen_protocol::{JobEvent, Notice, NotifyTask, StageTask, TaskHeaders};
 use jiff::Timestamp;
 
 use crate::TaskMetadata;
@@ -18,6 +18,7 @@ pub(crate) async fn notify(
     now: Timestamp,
 ) -> Result<(), Fault> {
     let task = NotifyTask::new(event.clone(), metadata.callback.clone(), metadata.reply_to.is_some());
+    let task = task.of_tenant(metadata.tenant.clone());
     publish(broker, &task, metadata, now).await
 }
 
@@ -28,7 +29,7 @@ pub(crate) async fn reply(
     metadata: &TaskMetadata,
     now: Timestamp,
 ) -> Result<(), Fault> {
-    let task = NotifyTask { event: event.clone(), callback: None, pending: vec![echogen_protocol::Notice::Reply] };
+    let task = NotifyTask::new(event.clone(), None, true).only(Notice::Reply);
     publish(broker, &task, metadata, now).await
 }
 

@@ -40,6 +40,9 @@ pub struct JobState {
     /// The job's callback URL, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub callback: Option<String>,
+    /// Whose job it is, as for [`NotifyTask::tenant`](echogen_protocol::NotifyTask::tenant).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
     /// What the job asked for; see [`Job::content`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<ContentHash>,
@@ -68,6 +71,7 @@ impl JobState {
             trace_id: metadata.trace.map(TraceContext::trace_id),
             reply_to: metadata.reply_to.clone(),
             callback: metadata.callback.clone(),
+            tenant: metadata.tenant.clone(),
             content: metadata.content,
             again: metadata.again,
             progress,

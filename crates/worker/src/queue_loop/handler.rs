@@ -84,6 +84,7 @@ impl<S: Stage> Handler<S> {
             result_key: None,
             reply_to: headers.reply_to.clone(),
             callback: None,
+            tenant: None,
             trace: Some(own),
             settings: headers.settings.clone(),
         };
@@ -316,6 +317,7 @@ async fn read<T: StageTask>(body: &Bytes) -> Result<T, Unreadable> {
 fn note_job(task: &mut ReceivedTask<'_>, job: Option<JobOutline>) {
     task.metadata.again = job.as_ref().map_or(0, |job| job.again);
     task.metadata.callback = job.as_ref().and_then(|job| job.callback.clone());
+    task.metadata.tenant = job.as_ref().and_then(|job| job.tenant.clone());
     task.metadata.result_key = job.as_ref().map(|job| job.result_key.clone());
     task.job = job;
 }

@@ -77,6 +77,8 @@ pub struct TaskMetadata {
     pub reply_to: Option<ReplyTo>,
     /// The job's callback URL, if any.
     pub callback: Option<String>,
+    /// The job's tenant, if any.
+    pub tenant: Option<String>,
     /// The job's trace, and the span of this try.
     pub trace: Option<TraceContext>,
     /// The settings by which the sender named products; see [`TaskHeaders::settings`](echogen_protocol::TaskHeaders::settings).

@@ -208,6 +208,10 @@ pub(crate) fn notify_task_of_all() -> NotifyTask {
     NotifyTask::new(event(), Some("https://example.org/done".to_owned()), true)
 }
 
+pub(crate) fn notify_task_of_tenant() -> NotifyTask {
+    notify_task_of_all().of_tenant(Some("acme".to_owned()))
+}
+
 pub(crate) fn reply_to() -> ReplyTo {
     ReplyTo { queue: "answers".to_owned(), correlation_id: Some("7".to_owned()) }
 }
@@ -221,6 +225,7 @@ pub(crate) fn job_state() -> JobState {
         trace_id: Some(TraceContext::new(0xabc, 0xdef).trace_id()),
         reply_to: Some(reply_to()),
         callback: Some("https://example.org/done".to_owned()),
+        tenant: None,
         content: None,
         again: 0,
         progress: None,

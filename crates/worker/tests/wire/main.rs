@@ -96,6 +96,7 @@ fn tasks_are_read_and_written_across_versions() {
     check("notify-task", &content::notify_task(), NotifyTask::to_json, task);
     // Its readers came later than those of all others.
     check("notify-task-of-all", &content::notify_task_of_all(), NotifyTask::to_json, task);
+    check("notify-task-of-tenant", &content::notify_task_of_tenant(), NotifyTask::to_json, task);
 }
 
 #[test]

@@ -117,7 +117,7 @@ async fn it_keeps_the_contract() {
 #[tokio::test]
 async fn an_event_is_posted_as_it_is_and_without_a_secret_not_signed() {
     let server = Server::start().await;
-    server.sender(&[]).send(&server.url("204"), &event()).await.unwrap().heard().unwrap();
+    server.sender(&[]).send(&server.url("204"), None, &event()).await.unwrap().heard().unwrap();
     let (head, body) = server.only();
     assert!(head.starts_with("post /204 http/1.1\r\n"), "{head}");
     assert_eq!(header(&head, "content-type"), Some("application/cloudevents+json; charset=utf-8"));
@@ -131,7 +131,7 @@ async fn an_event_is_posted_as_it_is_and_without_a_secret_not_signed() {
 async fn every_secret_signs() {
     let server = Server::start().await;
     let other = format!("whsec_{}", BASE64_STANDARD.encode([7; 64]));
-    server.sender(&[SECRET, &other]).send(&server.url("204"), &event()).await.unwrap().heard().unwrap();
+    server.sender(&[SECRET, &other]).send(&server.url("204"), None, &event()).await.unwrap().heard().unwrap();
     let (head, body) = server.only();
     let timestamp = header(&head, "webhook-timestamp").unwrap().parse().unwrap();
     let expected = [SECRET, &other].map(|secret| {
@@ -142,15 +142,30 @@ async fn every_secret_signs() {
 }
 
 #[tokio::test]
+async fn a_tenants_own_secret_signs_too_and_another_tenants_does_not() {
+    let server = Server::start().await;
+    server.sender(&[SECRET]).send(&server.url("204"), Some("acme"), &event()).await.unwrap().heard().unwrap();
+    let (head, body) = server.only();
+    let timestamp = header(&head, "webhook-timestamp").unwrap().parse().unwrap();
+    let signed = |secret: &str| secret.parse::<SigningKey>().unwrap().sign("one/completed", timestamp, &body).unwrap();
+    let of = |tenant| callback_secrets_of(&SECRET.into(), tenant)[0].expose().to_owned();
+    let signatures = header(&head, "webhook-signature").unwrap();
+    for (secret, signs) in [(SECRET.to_owned(), true), (of("acme"), true), (of("other"), false)] {
+        assert_eq!(signatures.split(' ').any(|one| one == signed(&secret).to_lowercase()), signs, "{secret}");
+    }
+    assert_eq!(signatures.split(' ').count(), 2);
+}
+
+#[tokio::test]
 async fn only_a_server_that_is_gone_for_good_is_not_called_again() {
     let server = Server::start().await;
     let sender = server.sender(&[]);
     for status in ["301", "307", "400", "401", "404", "409", "410", "422"] {
-        let error = sender.send(&server.url(status), &event()).await.unwrap().heard().unwrap_err();
+        let error = sender.send(&server.url(status), None, &event()).await.unwrap().heard().unwrap_err();
         assert!(error.is_permanent() == (status == "410") && error.to_string().contains(status), "{error}");
     }
     for status in ["408", "425", "429", "500", "503"] {
-        let error = sender.send(&server.url(status), &event()).await.unwrap().heard().unwrap_err();
+        let error = sender.send(&server.url(status), None, &event()).await.unwrap().heard().unwrap_err();
         assert!(!error.is_permanent(), "{error}");
         assert_eq!(error.retry_after(), Some(std::time::Duration::from_secs(7)));
     }
@@ -162,7 +177,7 @@ async fn a_server_that_says_nothing_costs_no_more_than_the_limit() {
     let server = Server::start().await;
     let hasty = CallbackConfig { timeout_seconds: 0.5, ..server.config() };
     let sender = HttpCallbackSender::new(hasty).unwrap();
-    let error = sender.send(&server.url("silent"), &event()).await.unwrap_err();
+    let error = sender.send(&server.url("silent"), None, &event()).await.unwrap_err();
     assert!(!error.is_permanent() && error.to_string().contains("did not answer in 0.5 seconds"), "{error}");
 }
 
@@ -180,10 +195,10 @@ async fn what_must_not_be_reached_is_not_called() {
         "nonsense".to_owned(),
     ] {
         let sender = HttpCallbackSender::new(strict.clone()).unwrap();
-        assert!(sender.send(&address, &event()).await.unwrap_err().is_permanent(), "{address}");
+        assert!(sender.send(&address, None, &event()).await.unwrap_err().is_permanent(), "{address}");
     }
     let elsewhere = CallbackConfig { allowed_hosts: vec!["example.org".to_owned()], ..server.config() };
-    let error = HttpCallbackSender::new(elsewhere).unwrap().send(&server.url("204"), &event()).await;
+    let error = HttpCallbackSender::new(elsewhere).unwrap().send(&server.url("204"), None, &event()).await;
     assert!(error.unwrap_err().to_string().contains("is not called: the host is not on the list"));
     assert_eq!(server.heard.lock().unwrap().len(), 0);
 }
@@ -192,6 +207,6 @@ async fn what_must_not_be_reached_is_not_called() {
 async fn a_user_agent_of_the_operators_is_sent() {
     let server = Server::start().await;
     let config = CallbackConfig { user_agent: "echogen/1 (bots@example.org)".to_owned(), ..server.config() };
-    drop(HttpCallbackSender::new(config).unwrap().send(&server.url("204"), &event()).await.unwrap());
+    drop(HttpCallbackSender::new(config).unwrap().send(&server.url("204"), None, &event()).await.unwrap());
     assert_eq!(header(&server.only().0, "user-agent"), Some("echogen/1 (bots@example.org)"));
 }

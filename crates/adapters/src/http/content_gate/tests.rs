@@ -146,6 +146,38 @@ async fn what_is_no_verdict_leaves_it_to_the_setting() {
 }
 
 #[tokio::test]
+async fn without_a_verdict_a_tenants_own_rule_holds() {
+    let hook = Hook::start().await;
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let config = SafetyConfig {
+        open_for: names(&["acme", "both"]),
+        closed_for: names(&["globex", "both"]),
+        ..hook.config("500")
+    };
+    for (otherwise, of_others) in [(WhenUnreachable::Closed, false), (WhenUnreachable::Open, true)] {
+        for max_image_bytes in [1, 1_000] {
+            let gate = gate(SafetyConfig { when_unreachable: otherwise, max_image_bytes, ..config.clone() });
+            let expected = [
+                (Some("acme"), true),
+                (Some("globex"), false),
+                (Some("both"), false),
+                (Some("c"), of_others),
+                (None, of_others),
+            ];
+            for (tenant, is_used) in expected {
+                let subject = GateSubject { tenant: tenant.map(str::to_owned), ..picture() };
+                let verdict = gate.check(subject).await;
+                assert_eq!(
+                    verdict.is_ok_and(|verdict| verdict == Verdict::Allowed),
+                    is_used,
+                    "{tenant:?} {otherwise:?}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_reason_is_one_line_of_bounded_length() {
     let hook = Hook::start().await;
     let Verdict::Withheld { reason } = gate(hook.config("lines")).check(picture()).await.unwrap() else { panic!() };
