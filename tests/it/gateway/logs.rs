@@ -94,7 +94,7 @@ async fn neither_logs_nor_records_hold_a_secret() {
     written(&log, &mut text);
     written(&folder.path("store"), &mut text);
     let text = String::from_utf8_lossy(&text);
-    assert!(text.contains("TRACE") && text.contains("\"callback\""), "something was logged and recorded");
+    assert!(text.contains("DEBUG") && text.contains("https://127.0.0.1:1/done"), "something was logged and recorded");
     let value_of_cookie = cookie.split_once('=').expect("it has a value").1;
     let secrets = [
         ("the key", &api.key[12..]),
