@@ -97,7 +97,7 @@ pub async fn add(
     sums: &mut UsageSums,
 ) -> Result<Option<String>, Fault> {
     // A name without an id comes before all of its time.
-    let newest = range.until.map(|until| format!("{:013}", countdown(until).saturating_add(1)));
+    let newest = range.until.map(|until| format!("{:013}-", countdown(until).saturating_add(1)));
     let (mut after, mut left) = (range.after.clone().or(newest), range.most.max(1));
     loop {
         let wanted = left.min(PAGE);

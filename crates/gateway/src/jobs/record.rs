@@ -12,6 +12,7 @@ use echogen_ports::{Fault, FaultKind, ObjectKey, ObjectStore};
 use echogen_protocol::{
     ContentHash, Job, JobId, JobResult,
     json::{self, Bounds},
+    limits,
 };
 use echogen_tenants::{Prices, TenantName, Used};
 use jiff::Timestamp;
@@ -35,7 +36,21 @@ pub(crate) fn countdown(time: Timestamp) -> i64 {
 
 /// The key that a cursor of a listing stands for. One that is no cursor is the caller's fault.
 pub(crate) fn cursor_key(prefix: &str, cursor: &str) -> Result<ObjectKey, Fault> {
+    if !is_cursor(cursor) {
+        return Err(Fault::new(FaultKind::InvalidJob, "this is no cursor of a page"));
+    }
     ObjectKey::new(format!("{prefix}{cursor}")).map_err(|error| Fault::from_error(FaultKind::InvalidJob, error))
+}
+
+/// Whether a text is the name of an entry: the time in thirteen digits, and an id, or nothing for what comes before all ids of
+/// that time. A store may refuse longer names.
+fn is_cursor(text: &str) -> bool {
+    let is_time = |time: &str| time.len() == 13 && time.bytes().all(|byte| byte.is_ascii_digit());
+    let is_id = |id: &str| {
+        let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        id.len() <= limits::MAX_ID_CHARS && id.bytes().all(is_good)
+    };
+    text.split_once('-').is_some_and(|(time, id)| is_time(time) && is_id(id))
 }
 
 /// The record of a job.
@@ -199,4 +214,22 @@ impl Records {
 
 fn key(tenant: &TenantName, id: &JobId) -> Result<ObjectKey, Fault> {
     Ok(ObjectKey::new(format!("{FOLDER}/records/{tenant}/{id}.json"))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_a_time_and_an_id() {
+        for good in ["8231111111111-acme.mug", "8231111111111-acme.a-b_c.1", "8231111111111-"] {
+            assert!(cursor_key("recent/", good).is_ok(), "{good}");
+        }
+        // A store may refuse a name of this length.
+        let long = format!("8231111111111-{}", "0".repeat(limits::MAX_ID_CHARS + 1));
+        for wrong in ["", "acme.mug", "8231111111111", "823111111111x-a", "8231111111111-a/../b", "../x", &long] {
+            let fault = cursor_key("recent/", wrong).unwrap_err();
+            assert_eq!(fault.kind(), FaultKind::InvalidJob, "{wrong}");
+        }
+    }
 }
