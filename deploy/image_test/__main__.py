@@ -166,7 +166,7 @@ def run(arguments):
     time.sleep(30)
     fair_weather(report, installation, arguments.fair_seconds)
     for fault in faults.all_faults(installation):
-        if not arguments.only or arguments.only in fault.name:
+        if any(each in fault.name for each in arguments.only.split(",")):
             try_fault(report, installation, fault, arguments.limit)
     if not arguments.only:
         watchdog(report, installation)
@@ -178,7 +178,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--weed", type=Path, required=True)
-    parser.add_argument("--only", default="", help="only faults whose names contain this")
+    parser.add_argument("--only", default="", help="only faults whose names contain one of these")
     parser.add_argument("--fair-seconds", type=int, default=45)
     parser.add_argument("--limit", type=int, default=150, help="seconds that an alert may take to arrive, and to end")
     arguments = parser.parse_args()

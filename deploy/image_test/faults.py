@@ -73,7 +73,7 @@ def slow(role, stopped, running):
 def all_faults(installation):
     """Every fault, in the order in which they are tried."""
     roles, servers, load = installation.roles, installation.servers, installation.load
-    intake = "echogen.dispatch.standard.0"
+    intake = "echogen.dispatch.standard"
     numbers = iter(range(1_000_000))
 
     def unreadable():
@@ -89,7 +89,7 @@ def all_faults(installation):
             "a client's keys are wrong",
             *repeated(0.2, load.refused),
             {"EchogenGatewayRefusals": TICKETS},
-            labels={"reason": "unauthenticated"},
+            labels={"reason": "unauthorized"},
         ),
         Fault("messages that are no jobs", *repeated(4, unreadable), {"EchogenDeadLetters": TICKETS}, {"EchogenRetries"}),
         Fault(
