@@ -22,6 +22,8 @@ class Fault:
     may: set = field(default_factory=set)
     # Labels that an alert of it has to have.
     labels: dict = field(default_factory=dict)
+    # Alerts whose windows are too long to be waited for.
+    stay: set = field(default_factory=set)
 
 
 class Repeated:
@@ -95,9 +97,8 @@ def all_faults(installation):
         Fault(
             "jobs whose pictures are broken",
             *repeated(0.5, impossible),
-            {"EchogenJobErrors": PAGER, "EchogenErrorBudgetBurnsFast": PAGER},
-            {"EchogenErrorBudgetBurnsSlowly"},
-            {"lane": "standard"},
+            # What a client sends wrong costs no error budget.
+            {"EchogenJobErrors": PAGER},
         ),
         Fault("Redis is killed", *away(servers["redis"]), {"EchogenCacheErrors": TICKETS}, {"EchogenLimitsUnread", "EchogenCacheCollapse"}),
         Fault(
@@ -111,4 +112,12 @@ def all_faults(installation):
         Fault("the object store is killed", *away(servers["s3"]), {"EchogenObjectStoreErrors": PAGER}),
         Fault("RabbitMQ is killed", *away(servers["rabbitmq"]), {"EchogenCanaryFailing": PAGER}),
         Fault("the canary is late", *slow(roles["sampler"], 2, 0.2), {"EchogenCanarySlow": TICKETS}),
+        Fault(
+            "jobs expire",
+            *repeated(0.5, load.send_late),
+            {"EchogenErrorBudgetBurnsFast": PAGER},
+            {"EchogenErrorBudgetBurnsSlowly"},
+            {"lane": "standard", "slo": "availability"},
+            {"EchogenErrorBudgetBurnsSlowly"},
+        ),
     ]

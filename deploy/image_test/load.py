@@ -1,6 +1,7 @@
 """Jobs by HTTP, as clients send them: one every few seconds, each watched to its end."""
 
 import base64
+import datetime
 import itertools
 import json
 import threading
@@ -49,6 +50,16 @@ class Load:
         name = f"load-{next(self.numbers)}"
         subject = {"image": self.subject, "name": "mug"}
         self.waiting[name] = {"id": name, "subject": subject, "prompt": "a mug on a beach", "lane": "standard"}
+
+    def send_late(self):
+        """A job whose deadline passes before its picture can be made."""
+        deadline = datetime.datetime.now(datetime.UTC) + datetime.timedelta(milliseconds=200)
+        subject = {"image": self.subject, "name": "mug"}
+        job = {"subject": subject, "prompt": "a mug on a beach", "deadline": deadline.isoformat()}
+        try:
+            self.ask("/v1/jobs", job)
+        except OSError:
+            self.unsent += 1
 
     def look(self):
         for name, job in list(self.waiting.items()):

@@ -21,7 +21,7 @@ def installation():
     things = {"sampler": "kill start wait_until_ready signal", "dispatcher": "kill start wait_until_ready"}
     roles = {name: SimpleNamespace(**dict.fromkeys(does.split())) for name, does in things.items()}
     servers = {name: SimpleNamespace(kill=None, start=None, publish=None) for name in ("rabbitmq", "redis", "s3")}
-    return SimpleNamespace(roles=roles, servers=servers, load=SimpleNamespace(refused=None))
+    return SimpleNamespace(roles=roles, servers=servers, load=SimpleNamespace(refused=None, send_late=None))
 
 
 @pytest.mark.parametrize(("duration", "factor", "wanted"), [("15m", 30, "30s"), ("6h", 30, "720s"), ("30s", 60, "1s"), ("1m", 1, "60s")])
