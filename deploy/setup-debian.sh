@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the system packages that building needs, and with `tests` those of the tests too, or with `newer-servers` those of
-# tests/newer-servers.sh, where they are missing.
+# tests/newer-servers.sh, or with `image-test` those of deploy/image-test.sh, where they are missing.
 set -eu
 command -v cargo >/dev/null || { echo "EchoGen is built with Rust: install it from https://rustup.rs first" >&2; exit 2; }
 packages=""
@@ -19,6 +19,13 @@ if [ "${1:-}" = tests ]; then
 fi
 if [ "${1:-}" = newer-servers ]; then
     command -v debootstrap >/dev/null || packages="$packages debootstrap"
+    python3 -c 'import ensurepip' 2>/dev/null || packages="$packages python3 python3-venv"
+fi
+if [ "${1:-}" = image-test ]; then
+    command -v buildah >/dev/null || packages="$packages buildah"
+    command -v debootstrap >/dev/null || packages="$packages debootstrap"
+    [ -d /usr/lib/rabbitmq/lib ] || packages="$packages rabbitmq-server"
+    command -v redis-server >/dev/null || packages="$packages redis-server"
     python3 -c 'import ensurepip' 2>/dev/null || packages="$packages python3 python3-venv"
 fi
 [ -z "$packages" ] && exit 0

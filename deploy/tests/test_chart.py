@@ -17,7 +17,8 @@ import promql_parser as promql
 from queries import check, nodes
 
 CASES = sorted(generate.CASES)
-KUBERNETES = ["1.28", "1.37"]
+# Every minor version from the oldest that the chart allows to the newest whose schemas there are.
+KUBERNETES = [f"1.{minor}" for minor in range(28, 38)]
 
 
 def values(case):
@@ -95,6 +96,11 @@ def test_kubernetes_would_take_it(case, version):
             jsonschema.validate(each, json.loads(schema.read_text(encoding="utf-8")))
         else:
             kubernetes_validate.validate(each, version, strict=True)
+
+
+def test_the_oldest_version_is_the_one_that_the_chart_names():
+    assert load(CHART / "Chart.yaml")["kubeVersion"] == f">={KUBERNETES[0]}.0-0"
+    assert kubernetes_validate.latest_version().startswith(f"{KUBERNETES[-1]}."), "there are schemas of newer versions"
 
 
 WRONG = {

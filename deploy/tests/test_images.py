@@ -8,6 +8,7 @@ import tomllib
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
+import compose
 import jsonschema
 import pytest
 from common import DEPLOY, PORT, ROLES, ROOT, images, in_venv, load, program_commands, program_variables, run, settings_schema
@@ -146,10 +147,10 @@ def test_roles_are_given_the_time_that_they_need():
 
 
 def test_images_of_servers_are_pinned_and_listen_on_this_machine_only():
-    compose = load(COMPOSE)
-    for image in images(compose):
+    composed = load(COMPOSE)
+    for image in images(composed):
         assert image.startswith("${ECHOGEN_IMAGE") or re.search(r":v?\d+\.\d+(\.\d+)?(-\w+)?$", image), image
-    for service in compose["services"].values():
+    for service in composed["services"].values():
         for port in service.get("ports", []):
             assert port.startswith("127.0.0.1:")
 
@@ -165,31 +166,90 @@ def test_servers_are_waited_for_until_they_are_healthy():
     assert settings()["telemetry"]["listen"] == f"0.0.0.0:{PORT}"
 
 
-def test_every_variable_has_an_example():
-    example = dict(
-        line.split("=", 1)
-        for line in (DEPLOY / ".env.example").read_text(encoding="utf-8").splitlines()
-        if line and not line.startswith("#")
-    )
+def test_every_variable_is_made():
+    example = compose.read_secrets(DEPLOY / ".env.example")
     text = COMPOSE.read_text(encoding="utf-8")
     required = set(re.findall(r"\$\{(\w+):\?", text))
     optional = set(re.findall(r"\$\{(\w+):-", text))
     assert required <= set(example) and set(example) <= required | optional
-    assert all(example[name] for name in required)
     assert "/deploy/.env\n" in (ROOT / ".gitignore").read_text(encoding="utf-8")
 
 
+def test_secrets_are_made_once_and_each_is_another(tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    for folder in (first, second):
+        folder.mkdir()
+        for name in ("secrets.sh", ".env.example"):
+            shutil.copy(DEPLOY / name, folder)
+        run("sh", folder / "secrets.sh")
+        assert (folder / ".env").stat().st_mode & 0o77 == 0, "others can read it"
+    made, other = compose.read_secrets(first / ".env"), compose.read_secrets(second / ".env")
+    fixed = {"RABBITMQ_USER", "S3_ACCESS_KEY_ID", "ECHOGEN_MODEL_HUB_TOKEN"}
+    assert all(made[name] != other[name] and len(made[name]) > 40 for name in set(made) - fixed)
+    assert re.fullmatch(r"eg_[A-Za-z0-9]{8}_[A-Za-z0-9_-]{43}", made["ECHOGEN_GATEWAY_KEY"])
+    assert re.fullmatch(r"whsec_[A-Za-z0-9+/]{43}=", made["ECHOGEN_CALLBACKS_SECRET"])
+    run("sh", first / "secrets.sh")
+    assert compose.read_secrets(first / ".env") == made, "a file that exists is kept"
+
+
+def test_no_secret_becomes_part_of_anything():
+    # In an address, a file or a command line, some characters would end the secret or have to be written otherwise.
+    secrets = {"RABBITMQ_USER", "RABBITMQ_PASSWORD", "S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY", "GRAFANA_PASSWORD"}
+    found = set()
+
+    def look(name, value):
+        if isinstance(value, dict):
+            for key, each in value.items():
+                look(key, each)
+        elif isinstance(value, list):
+            for each in value:
+                look(None, each)
+        elif isinstance(value, str):
+            for secret in re.findall(r"\$\{(\w+)", value):
+                found.add(secret)
+                assert secret not in secrets or re.fullmatch(r"\$\{\w+:\?[^}]*\}", value), f"{name}: {value}"
+
+    look(None, load(COMPOSE))
+    assert secrets <= found
+
+
+def test_every_special_character_arrives(tmp_path):
+    made = compose.made_secrets(tmp_path)
+    given = compose.services(made)["dispatcher"]["environment"]
+    assert given["ECHOGEN_BROKER_PASSWORD"] == made["RABBITMQ_PASSWORD"] and compose.SPECIAL in made["RABBITMQ_PASSWORD"]
+    assert given["ECHOGEN_STORE_SECRET_ACCESS_KEY"] == made["S3_SECRET_ACCESS_KEY"]
+    with pytest.raises(KeyError, match="secrets.sh"):
+        compose.services(made | {"RABBITMQ_USER": ""})
+
+
+def test_clients_on_this_machine_reach_what_addresses_of_pictures_name():
+    public = settings()["store"]["public_endpoint"]
+    assert f"{public.removeprefix('http://')}:8333" in load(COMPOSE)["services"]["s3"]["ports"]
+
+
+def test_every_role_has_a_health_check_whatever_the_image_keeps():
+    # Images in OCI's format have none.
+    command = re.search(r"^HEALTHCHECK .* CMD (\[.*\])$", dockerfile(), re.MULTILINE)[1]
+    for name, service in load(COMPOSE)["services"].items():
+        if "build" in service:
+            off = service["healthcheck"].get("disable")
+            assert off == (True if "tools" in service.get("profiles", []) else None), name
+            assert off or service["healthcheck"]["test"] == ["CMD", *json.loads(command)], name
+
+
+def test_no_role_takes_all_cores_of_a_large_machine():
+    assert settings()["model"]["threads"] <= 4
+
+
 def test_volumes_and_files_that_are_mounted_are_there():
-    compose = load(COMPOSE)
-    for service in compose["services"].values():
+    composed = load(COMPOSE)
+    for service in composed["services"].values():
         for mount in service.get("volumes", []):
             source = mount.split(":")[0]
-            assert source in compose["volumes"] if "/" not in source else (DEPLOY / source).exists(), mount
+            assert source in composed["volumes"] if "/" not in source else (DEPLOY / source).exists(), mount
         for config in service.get("configs", []):
-            assert config["source"] in compose["configs"]
-    identities = compose["configs"]["s3-identities"]["content"]
-    filled = re.sub(r"\$\{\w+:\?\}", "x", identities)
-    assert json.loads(filled)["identities"][0]["credentials"] == [{"accessKey": "x", "secretKey": "x"}]
+            assert config["source"] in composed["configs"]
+    assert all(source in str(composed["services"]) for source in composed["configs"])
 
 
 @pytest.mark.parametrize(("lists", "succeeds"), [("", False), ("  echogen   size:0", True), ("  echogen2", False)])

@@ -45,6 +45,8 @@ mod server;
 mod session;
 mod uploads;
 pub mod usage;
+#[cfg(test)]
+mod wire_tests;
 
 use std::{ops::Deref, sync::Arc};
 

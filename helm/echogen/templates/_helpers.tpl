@@ -116,12 +116,33 @@ app.kubernetes.io/component: {{ .component }}
 {{- include "echogen.toml" (dict "table" $settings "path" list) -}}
 {{- end }}
 
+{{/* Threads for a pod's CPUs: of its limit or, without one, of its request, rounded up; nothing if it has neither. */}}
+{{- define "echogen.threads" -}}
+{{- $limits := .limits | default dict -}}
+{{- $requests := .requests | default dict -}}
+{{- $cpu := get $limits "cpu" | default (get $requests "cpu") | default "" | toString -}}
+{{- if hasSuffix "m" $cpu -}}
+{{- div (add (trimSuffix "m" $cpu | int) 999) 1000 -}}
+{{- else if $cpu -}}
+{{- float64 $cpu | ceil | int -}}
+{{- end -}}
+{{- end }}
+
 {{/* The text of a role's echogen.toml: {root, role}. */}}
 {{- define "echogen.roleSettings" -}}
 {{- $own := dict "worker" (dict "grace_seconds" .role.graceSeconds) -}}
+{{- $model := dict -}}
 {{- if gt (int .role.gpu.count) 0 -}}
 {{- /* Not `auto`: a pod that does not find its GPU must fail at its start instead of being slow. */ -}}
-{{- $_ := set $own "model" (dict "device" "cuda") -}}
+{{- $_ := set $model "device" "cuda" -}}
+{{- end -}}
+{{- $threads := include "echogen.threads" .role.resources -}}
+{{- if and $threads (not .root.Values.config.model.threads) -}}
+{{- /* Absent, it would be one for each core of the node, of which the pod has a share. */ -}}
+{{- $_ := set $model "threads" (int $threads) -}}
+{{- end -}}
+{{- if $model -}}
+{{- $_ := set $own "model" $model -}}
 {{- end -}}
 {{- include "echogen.overwrite" (dict "into" $own "from" .role.config) -}}
 {{- include "echogen.settings" (dict "root" .root "own" $own) -}}

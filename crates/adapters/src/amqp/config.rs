@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use echogen_ports::{Fault, Secret, seconds};
 use echogen_protocol::Partitions;
-use lapin::uri::AMQPUri;
+use lapin::uri::{AMQPUri, AMQPUserInfo};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,10 @@ pub struct AmqpConfig {
     /// written `%2f` or omitted; the hosts of a cluster, separated by commas, are tried in turn. Absent: no broker is
     /// used.
     pub url: Option<Secret>,
+    /// User, as it is, instead of the one in `broker.url`; then `broker.password` is needed too.
+    pub user: Option<Secret>,
+    /// Password of `broker.user`, as it is: in the address itself, characters such as `@`, `/` and `%` have to be encoded.
+    pub password: Option<Secret>,
     /// Authorities whose certificates are trusted in addition to the system's, as PEM text or as the path of a PEM file.
     pub certificates: Option<String>,
     /// Prefix of the names of all exchanges and queues; installations with different prefixes can share a broker.
@@ -76,6 +80,8 @@ impl Default for AmqpConfig {
     fn default() -> Self {
         Self {
             url: None,
+            user: None,
+            password: None,
             certificates: None,
             prefix: "echogen".to_owned(),
             quorum: true,
@@ -156,10 +162,25 @@ impl AmqpConfig {
             .ok_or_else(|| Fault::refused("broker.url is not set; write amqp://user:password@host:5672/vhost"))?;
         let read = address::read(url.expose());
         let mut uris = read.map_err(|why| Fault::refused(format!("broker.url {why}")))?;
+        let login = self.login()?;
         for uri in &mut uris {
+            if let Some(login) = &login {
+                uri.authority.userinfo = login.clone();
+            }
             uri.query.heartbeat.get_or_insert(self.heartbeat_seconds);
         }
         Ok(uris)
+    }
+
+    /// User and password, if they are given beside the address.
+    fn login(&self) -> Result<Option<AMQPUserInfo>, Fault> {
+        let given = |secret: &Option<Secret>| secret.as_ref().map(Secret::expose).unwrap_or_default().to_owned();
+        match (given(&self.user), given(&self.password)) {
+            (user, password) if user.is_empty() && password.is_empty() => Ok(None),
+            (user, _) if user.is_empty() => Err(Fault::refused("broker.password is set without broker.user")),
+            (_, password) if password.is_empty() => Err(Fault::refused("broker.user is set without broker.password")),
+            (username, password) => Ok(Some(AMQPUserInfo { username, password })),
+        }
     }
 
     /// The partitions of tenants.
@@ -200,9 +221,31 @@ mod tests {
             let error = AmqpConfig { url: none, ..good.clone() }.check().unwrap_err();
             assert!(error.to_string().starts_with("broker.url is not set"), "{error}");
         }
+        for (user, password) in [(Some("me".into()), None), (None, Some("secret".into()))] {
+            let error = AmqpConfig { user, password, ..good.clone() }.check().unwrap_err();
+            assert!(error.is_permanent() && error.to_string().contains("is set without"), "{error}");
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
         let config = AmqpConfig::at("http://me:secret@host");
         let error = config.check().unwrap_err();
         assert!(error.is_permanent() && !format!("{error:?}").contains("secret"), "{error}");
         assert!(!format!("{config:?}").contains("secret"));
+    }
+
+    #[test]
+    fn user_and_password_beside_the_address_are_taken_as_they_are() {
+        let password = "p@ss:w/rd%2f?#&'\" $\\";
+        for url in ["amqp://one,two/%2f", "amqp://guest:guest@one,two/%2f"] {
+            let (user, password) = (Some("me@home".into()), Some(password.into()));
+            let uris = AmqpConfig { user, password, ..AmqpConfig::at(url) }.uris().unwrap();
+            assert_eq!(uris.len(), 2);
+            for uri in uris {
+                let AMQPUserInfo { username, password: given } = uri.authority.userinfo;
+                assert_eq!((username.as_str(), given.as_str()), ("me@home", "p@ss:w/rd%2f?#&'\" $\\"));
+            }
+        }
+        let empty = Some(Secret::from(""));
+        let config = AmqpConfig { user: empty.clone(), password: empty, ..AmqpConfig::at("amqp://a:b@host") };
+        assert_eq!(config.uris().unwrap()[0].authority.userinfo.username, "a");
     }
 }

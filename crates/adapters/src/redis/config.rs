@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ::redis::{Client, ConnectionAddr, TlsCertificates};
+use ::redis::{Client, ConnectionAddr, ConnectionInfo, TlsCertificates};
 use echogen_ports::{Fault, Secret, seconds, seconds_or_zero};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,10 @@ pub struct RedisConfig {
     /// Address of Redis or Valkey: `redis://user:password@host:6379/0`, or `rediss://` for TLS; user, password and the
     /// number of the database are optional. Absent: every process has a cache of its own.
     pub url: Option<Secret>,
+    /// User, as it is, instead of the one in `cache.url`; then `cache.password` is needed too.
+    pub user: Option<Secret>,
+    /// Password, as it is, instead of the one in `cache.url`, where characters such as `@`, `/` and `%` have to be encoded.
+    pub password: Option<Secret>,
     /// Authorities whose certificates are trusted in addition to the system's, as PEM text or as the path of a PEM file.
     pub certificates: Option<String>,
     /// Prefix of every key, so that several installations can share a server. Absent: `broker.prefix` and a colon.
@@ -35,6 +39,8 @@ impl Default for RedisConfig {
     fn default() -> Self {
         Self {
             url: None,
+            user: None,
+            password: None,
             certificates: None,
             prefix: "echogen:".to_owned(),
             max_value_bytes: 8 << 20,
@@ -81,11 +87,27 @@ impl RedisConfig {
         })
     }
 
+    /// The address with the user and the password that are given beside it.
+    fn with_login(&self, info: ConnectionInfo) -> Result<ConnectionInfo, Fault> {
+        let given = |secret: &Option<Secret>| secret.as_ref().map(Secret::expose).unwrap_or_default().to_owned();
+        let (user, password) = (given(&self.user), given(&self.password));
+        if password.is_empty() {
+            let lacks = Fault::refused("cache.user is set without cache.password");
+            return if user.is_empty() { Ok(info) } else { Err(lacks) };
+        }
+        let mut settings = info.redis_settings().clone().set_password(password);
+        if !user.is_empty() {
+            settings = settings.set_username(user);
+        }
+        Ok(info.set_redis_settings(settings))
+    }
+
     /// The client library's handle; nothing is connected.
     fn client(&self) -> Result<Client, Fault> {
         let url = self.url.as_ref().filter(|url| !url.is_empty());
         let url = url.ok_or_else(|| Fault::refused("cache.url is not set; write redis://host:6379/0"))?;
         let info = address::read(url.expose()).map_err(|why| Fault::refused(format!("cache.url {why}")))?;
+        let info = self.with_login(info)?;
         let trust = Trust::with(self.certificates.as_deref());
         let trust = trust.map_err(|why| Fault::refused(format!("cache.certificates {why}")))?;
         let made = match info.addr() {

@@ -257,6 +257,30 @@ async fn a_wrong_password_is_permanent_and_neither_shown() {
     }
 }
 
+#[tokio::test]
+async fn user_and_password_beside_the_address_are_taken_as_they_are() {
+    let password = "p@ss:w/rd%2f?#&'\"$\\";
+    let user = format!("me@home on >{password} ~* +@all");
+    let mut arguments = vec!["--requirepass", password, "--user"];
+    arguments.extend(user.split(' '));
+    let redis = Redis::start_with(&arguments).unwrap();
+    for (user, given, succeeds) in [
+        (None, Some(password), true),
+        (Some("me@home"), Some(password), true),
+        (Some("me@home"), Some("wrong"), false),
+        (None, None, false),
+        (Some("me@home"), None, false),
+    ] {
+        let (user, password) = (user.map(Into::into), given.map(Into::into));
+        let opened = RedisCache::open(RedisConfig { user, password, ..RedisConfig::at(redis.url()) });
+        let Ok(cache) = opened else {
+            assert!(given.is_none() && opened.unwrap_err().to_string().starts_with("cache.user is set without"));
+            continue;
+        };
+        assert_eq!(cache.check().await.is_ok(), succeeds, "{given:?}");
+    }
+}
+
 /// Four processes, each with its own connection and its own products.
 #[tokio::test]
 async fn two_hundred_tasks_in_four_processes_make_one_product() {

@@ -17,6 +17,8 @@ mod patience;
 mod results;
 mod send;
 mod show;
+#[cfg(test)]
+mod wire_tests;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;

@@ -61,8 +61,12 @@ fn every_section_of_the_type_has_settings() {
 fn secrets_are_known_by_their_type() {
     let secrets: BTreeSet<String> = settings().all.iter().filter(|s| s.is_secret()).map(Setting::name).collect();
     let expected = [
+        "broker.password",
         "broker.url",
+        "broker.user",
+        "cache.password",
         "cache.url",
+        "cache.user",
         "callbacks.secret",
         "gateway.key",
         "gateway.sealing_secret",
