@@ -9,6 +9,7 @@ mod callbacks;
 mod clients;
 mod collector;
 mod console;
+mod demo;
 mod dreambench;
 mod endings;
 mod evaluate;
