@@ -22,6 +22,7 @@ mod installation;
 mod lost_products;
 mod pages;
 mod program;
+mod reference;
 mod retry;
 mod store_calls;
 mod unreadable;

@@ -14,7 +14,7 @@ use std::{ffi::OsString, process::ExitCode};
 
 use echogen_protocol::{Job, JobResult, RoleName};
 use echogen_service::{
-    Exit, Failure,
+    Exit, Failure, NetworkSource, block_on,
     config::{self, Loaded, ServiceConfig},
     console::{answer_of, exit_code, print_error, print_line},
 };
@@ -34,7 +34,27 @@ pub fn command() -> clap::Command {
 
 /// Runs the program with the process's own arguments.
 pub fn main() -> ExitCode {
-    exit_code(run(&std::env::args_os().collect::<Vec<_>>()))
+    main_with(&std::env::args_os().collect::<Vec<_>>())
+}
+
+/// Runs the program with these arguments, the first of which is its name.
+pub fn main_with(arguments: &[OsString]) -> ExitCode {
+    exit_code(run(arguments))
+}
+
+/// Runs `echogen batch` with these networks in the place of a bundle's, to measure what is around them.
+pub fn batch_with(networks: impl NetworkSource + 'static, arguments: &[OsString]) -> ExitCode {
+    exit_code(run_batch(networks, arguments))
+}
+
+fn run_batch(networks: impl NetworkSource + 'static, arguments: &[OsString]) -> Result<Exit, Failure> {
+    let line = Line::parse(arguments).map_err(|error| Failure::usage(error.to_string()))?;
+    let loaded = line.load()?;
+    let Command::Batch(batch) = &line.arguments.command else {
+        return Err(Failure::usage("these networks are for `echogen batch`"));
+    };
+    let load = async move |_: &ServiceConfig| Ok(networks);
+    block_on(jobs::batch_on(load, batch, &loaded.config, line.arguments.general.json))
 }
 
 fn run(arguments: &[OsString]) -> Result<Exit, Failure> {
