@@ -22,6 +22,10 @@ test:
 check:
     .ci/run
 
+# Builds the documentation site and checks its links.
+docs:
+    docs/build.sh
+
 # Compares the networks with the reference numbers.
 parity:
     cargo run --release --locked -p echogen-models --example parity -- tests/fixtures/*/
@@ -59,6 +63,10 @@ bench-overload:
 # Measures how long a small interactive job waits amid large batches.
 bench-turns:
     cargo run --release --locked -p echogen-tests --bin bench-turns
+
+# Measures `batch` and `submit --batch` on 100,000 lines: speed, resuming after SIGKILL, memory.
+bench-batch *ARGUMENTS:
+    cargo run --release --locked -p echogen-tests --bin bench-batch -- {{ARGUMENTS}}
 
 # Measures what the gateway costs: jobs per second over HTTP and AMQP, latency, memory.
 bench-gateway *ARGUMENTS:

@@ -69,7 +69,8 @@ def test_both_variants_run_unprivileged_and_have_a_health_check():
 def test_the_context_has_what_the_image_is_built_from():
     ignore = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     kept = {line[1:].rstrip("/") for line in ignore if line.startswith("!")}
-    assert kept == {"Cargo.toml", "Cargo.lock", "crates", "tests", "bundles", "deploy/healthcheck"}
+    of_demo = {"examples/jobs.jsonl", "examples/subjects"}
+    assert kept == {"Cargo.toml", "Cargo.lock", "crates", "tests", "bundles", "deploy/healthcheck"} | of_demo
     # What the sources of the program include has to be in the context, too; the tests' includes need not.
     for name in kept:
         assert (ROOT / name).exists()

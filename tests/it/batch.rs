@@ -21,7 +21,10 @@ fn a_bad_line_is_reported_with_its_number_and_the_others_run() {
     assert!(run.stderr.contains("line 2: unknown field \"subjct\"; did you mean \"subject\"?"), "{}", run.stderr);
     assert!(run.stderr.contains("line 4: job four: "), "{}", run.stderr);
     assert!(run.stderr.contains("2 done, 2 failed, 0 cached"), "{}", run.stderr);
-    assert_eq!(run.stdout, "out/contact-sheet.png\n");
+    assert_eq!(run.stdout, "out/contact-sheet.png\nout/results.csv\n");
+    let ending: Vec<&str> = run.stderr.lines().rev().take(3).collect();
+    assert!(ending[0].starts_with("2 done") && ending[1].starts_with("failed line 4: "), "{ending:?}");
+    assert!(ending[2].starts_with("failed line 2: "), "failures are repeated below all others: {ending:?}");
 
     let encoded = |id: &str| folder.json(&format!("out/{id}/result.json"))["cached"]["encoder"] == false;
     assert_ne!(encoded("one"), encoded("three"), "one of the two encoded the subject, and the other did not");
@@ -30,6 +33,32 @@ fn a_bad_line_is_reported_with_its_number_and_the_others_run() {
     let again = folder.run(&["batch", "jobs.jsonl", "--json"]).expect(1);
     let summary: serde_json::Value = serde_json::from_str(again.stdout.lines().last().expect("lines")).expect("JSON");
     assert_eq!((&summary["done"], &summary["failed"], &summary["cached"]), (&0.into(), &2.into(), &2.into()));
+}
+
+#[test]
+fn every_picture_of_a_folder_meets_every_prompt_of_a_file() {
+    let folder = Folder::new();
+    std::fs::create_dir(folder.path("subjects")).expect("a folder can be made");
+    for name in ["mug.png", "robot.png"] {
+        std::fs::copy(subject(name), folder.path("subjects").join(name)).expect("a picture can be copied");
+    }
+    folder.write("scenes.txt", "a {name} on the moon\n\na {name} in a library\n");
+    let crossed = ["batch", "--subjects", "subjects", "--prompts", "scenes.txt"];
+    let run = folder.run(&[&crossed[..], &["--count", "2"]].concat()).expect(0);
+    assert!(run.stderr.contains("4 done, 0 failed, 0 cached"), "{}", run.stderr);
+    let table = String::from_utf8(folder.read("out/results.csv")).expect("UTF-8");
+    let rows: Vec<Vec<&str>> = table.lines().skip(1).map(|row| row.split(',').collect()).collect();
+    assert_eq!(rows.len(), 8, "{table}");
+    assert_eq!(
+        (rows[0][4], rows[0][5], rows[7][4], rows[7][5]),
+        ("mug", "a mug on the moon", "robot", "a robot in a library",)
+    );
+    assert!(rows.iter().all(|row| folder.path("out").join(row[7]).is_file()), "{table}");
+
+    let printed = folder.run(&[&crossed[..], &["--count", "2", "--print-jobs"]].concat()).expect(0);
+    folder.write("jobs.jsonl", printed.stdout);
+    let again = folder.run(&["batch", "jobs.jsonl"]).expect(0);
+    assert!(again.stderr.contains("0 done, 0 failed, 4 cached"), "the same jobs: {}", again.stderr);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::{
         canary::{CANARY_EXAMPLES, CanaryArguments},
         config::{CONFIG_EXAMPLES, ConfigCommand},
         dead_letters::{DEAD_LETTERS_EXAMPLES, DeadLettersCommand},
+        demo::{DEMO_EXAMPLES, DemoArguments},
         doctor::{DOCTOR_EXAMPLES, DoctorArguments},
         generate::{GENERATE_EXAMPLES, GenerateArguments},
         jobs::{BATCH_EXAMPLES, BatchArguments},
@@ -33,6 +34,8 @@ Examples:
     echogen generate --subject dog.png --prompt \"a dog on a beach\" --out out/
   Many, one job per line of a file; run it again to resume:
     echogen batch jobs.jsonl --out out/
+  The console in the browser, with example jobs to watch:
+    echogen demo
   The fields of a job:
     echogen schema job
 
@@ -87,6 +90,9 @@ pub(crate) enum Command {
     /// Run all roles in one process, with servers or without any
     #[command(after_help = UP_EXAMPLES)]
     Up,
+    /// Show it: everything in one process with the console, and example jobs to watch
+    #[command(after_help = DEMO_EXAMPLES)]
+    Demo(DemoArguments),
     /// Submit a job, or a file of jobs, to the queues
     #[command(after_help = SUBMIT_EXAMPLES)]
     Submit(Box<SubmitArguments>),

@@ -69,7 +69,7 @@ fn uses(path: &[&str]) -> Vec<&'static str> {
         ["segmenter" | "encoder"] => [&ROLE[..], &PRODUCTS].concat(),
         ["sampler"] => [&ROLE[..], &["sampler", "safety"]].concat(),
         ["gateway"] => GATEWAY.to_vec(),
-        ["up"] => [&ROLE[..], &PRODUCTS, &["fetch", "callbacks", "sampler", "safety", "gateway"]].concat(),
+        ["up" | "demo"] => [&ROLE[..], &PRODUCTS, &["fetch", "callbacks", "sampler", "safety", "gateway"]].concat(),
         ["submit"] => vec!["job", "broker", "store", "cache"],
         ["status" | "cancel" | "retry"] => vec!["broker", "cache", "store"],
         ["canary"] => vec!["job.lane", "job.pixels", "broker", "telemetry.listen"],
@@ -223,6 +223,7 @@ mod tests {
             "keys",
             "keys new",
             "usage",
+            "demo",
         ] {
             assert!(help(name).contains("Examples:\n  "), "{name}");
         }

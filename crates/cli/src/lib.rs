@@ -1,19 +1,21 @@
 //! The `echogen` command: parses arguments, calls the service, prints what it returns.
 
 mod arguments;
+mod carried_bundle;
 mod command_line;
 mod commands;
 mod contact_sheet;
 mod models_command;
 mod report;
+mod results_table;
 mod values;
 
 use std::{ffi::OsString, process::ExitCode};
 
 use echogen_protocol::{Job, JobResult, RoleName};
 use echogen_service::{
-    Exit, Failure,
-    config::{self, ServiceConfig},
+    Exit, Failure, NetworkSource, block_on,
+    config::{self, Loaded, ServiceConfig},
     console::{answer_of, exit_code, print_error, print_line},
 };
 use echogen_telemetry::Telemetry;
@@ -21,8 +23,8 @@ use echogen_telemetry::Telemetry;
 use arguments::{Command, SchemaOf};
 use command_line::{Line, definition};
 use commands::{
-    canary, config as config_command, config::ConfigCommand, dead_letters, doctor, jobs, keys, roles, segment, status,
-    submit, topology, usage,
+    canary, config as config_command, config::ConfigCommand, dead_letters, demo, doctor, jobs, keys, roles, segment,
+    status, submit, topology, usage,
 };
 
 /// The definition of the whole command line, for checks of what pages say about it.
@@ -32,7 +34,27 @@ pub fn command() -> clap::Command {
 
 /// Runs the program with the process's own arguments.
 pub fn main() -> ExitCode {
-    exit_code(run(&std::env::args_os().collect::<Vec<_>>()))
+    main_with(&std::env::args_os().collect::<Vec<_>>())
+}
+
+/// Runs the program with these arguments, the first of which is its name.
+pub fn main_with(arguments: &[OsString]) -> ExitCode {
+    exit_code(run(arguments))
+}
+
+/// Runs `echogen batch` with these networks in the place of a bundle's, to measure what is around them.
+pub fn batch_with(networks: impl NetworkSource + 'static, arguments: &[OsString]) -> ExitCode {
+    exit_code(run_batch(networks, arguments))
+}
+
+fn run_batch(networks: impl NetworkSource + 'static, arguments: &[OsString]) -> Result<Exit, Failure> {
+    let line = Line::parse(arguments).map_err(|error| Failure::usage(error.to_string()))?;
+    let loaded = line.load()?;
+    let Command::Batch(batch) = &line.arguments.command else {
+        return Err(Failure::usage("these networks are for `echogen batch`"));
+    };
+    let load = async move |_: &ServiceConfig| Ok(networks);
+    block_on(jobs::batch_on(load, batch, &loaded.config, line.arguments.general.json))
 }
 
 fn run(arguments: &[OsString]) -> Result<Exit, Failure> {
@@ -53,20 +75,36 @@ fn run(arguments: &[OsString]) -> Result<Exit, Failure> {
         }
         Command::Config(ConfigCommand::Check) => Ok(config_command::check(&line.layers())),
         command => {
-            let loaded = line.load()?;
+            let mut loaded = line.load()?;
             loaded.warnings.iter().for_each(|warning| print_error(format_args!("warning: {warning}")));
             if matches!(command, Command::Config(_)) {
                 return Ok(config_command::show(&loaded, line.arguments.general.json));
+            }
+            if runs_networks(command) {
+                carried_bundle::provide(&mut loaded.config).map_err(|failure| as_written(&loaded, failure))?;
             }
             let options = loaded.config.telemetry.options(&format!("echogen-{}", line.name));
             let telemetry = echogen_telemetry::init(&options);
             let telemetry = telemetry.map_err(|error| Failure::usage(loaded.as_written(&error.to_string())))?;
             echogen_telemetry::metrics().build(env!("CARGO_PKG_VERSION"));
             let ended = run_command(command, &loaded.config, &telemetry, line.arguments.general.json);
-            // Adapters and the service name settings as `section.name`; here they are replaced by the names the user
-            // gave.
-            ended.map_err(|failure| Failure { message: loaded.as_written(&failure.message), ..failure })
+            ended.map_err(|failure| as_written(&loaded, failure))
         }
+    }
+}
+
+/// Adapters and the service name settings as `section.name`; here they are replaced by the names the user gave.
+fn as_written(loaded: &Loaded, failure: Failure) -> Failure {
+    Failure { message: loaded.as_written(&failure.message), ..failure }
+}
+
+/// Whether a command opens a bundle to compute with it.
+fn runs_networks(command: &Command) -> bool {
+    match command {
+        Command::Generate(_) | Command::Batch(_) | Command::Segment(_) | Command::Doctor(_) => true,
+        Command::Dispatcher | Command::Segmenter | Command::Encoder | Command::Sampler => true,
+        Command::Up | Command::Demo(_) => true,
+        _ => false,
     }
 }
 
@@ -87,6 +125,7 @@ fn run_command(
         Command::Sampler => roles::one(RoleName::Sampler, config, telemetry),
         Command::Gateway => roles::gateway(config, telemetry),
         Command::Up => roles::up(config, telemetry),
+        Command::Demo(arguments) => demo::run(arguments, config, telemetry),
         Command::Submit(arguments) => submit::run(arguments, config, as_json),
         Command::Status(arguments) => status::status(arguments, config, as_json),
         Command::Cancel(arguments) => status::cancel(arguments, config, as_json),

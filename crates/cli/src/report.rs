@@ -58,17 +58,37 @@ pub(crate) struct Tally {
     pub(crate) first_error: Option<String>,
     /// Whether Ctrl-C ended the run early.
     pub(crate) interrupted: bool,
-    /// The path of the contact sheet.
+    /// The first page of the contact sheet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) contact_sheet: Option<PathBuf>,
+    /// Pages of the contact sheet, for a run of many jobs.
+    #[serde(skip)]
+    pub(crate) sheet_pages: usize,
+    /// Finished jobs that are on no page.
+    #[serde(skip)]
+    pub(crate) hidden: usize,
+    /// The table of results.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) table: Option<PathBuf>,
+    /// The first failures, in words.
+    #[serde(skip)]
+    pub(crate) failures: Vec<String>,
 }
+
+/// Failures that are repeated at the end of a run; the table of results has all of them.
+const REPEATED: usize = 20;
 
 impl Tally {
     fn count(&mut self, report: &JobReport) {
         match report.status {
             Status::Done => self.done += 1,
             Status::Cached => self.cached += 1,
-            Status::Failed => self.failed += 1,
+            Status::Failed => {
+                self.failed += 1;
+                if self.failures.len() < REPEATED {
+                    self.failures.push(failure_line(report));
+                }
+            }
         }
         if self.first_error.is_none() {
             self.first_error.clone_from(&report.error);
@@ -77,6 +97,14 @@ impl Tally {
 
     fn jobs(&self) -> u64 {
         self.done + self.cached + self.failed
+    }
+
+    /// Returns the failures once more, below the lines of all jobs or the bar, among which they are easily missed.
+    pub(crate) fn repeated(&self) -> Vec<String> {
+        let more = self.failed.saturating_sub(self.failures.len() as u64);
+        let place = self.table.as_ref().map_or_else(String::new, |table| format!("; all are in {}", table.display()));
+        let rest = (more > 0).then(|| format!("and {more} more failed{place}"));
+        self.failures.iter().cloned().chain(rest).collect()
     }
 
     /// Returns a summary such as `3 done, 1 failed, 2 cached in 12.0 s (0.3 jobs/s)`. Cached jobs do not count in the
@@ -248,6 +276,19 @@ mod tests {
             tally.count(&report(status));
         }
         assert_eq!(tally.summary(), "1 done, 1 failed, 2 cached in 4.0 s (0.50 jobs/s)");
+    }
+
+    #[test]
+    fn failures_are_repeated_and_not_without_end() {
+        let mut tally = Tally::default();
+        tally.count(&report(Status::Done));
+        assert_eq!(tally.repeated(), Vec::<String>::new());
+        (0..25).for_each(|_| tally.count(&report(Status::Failed)));
+        tally.table = Some(PathBuf::from("out/results.csv"));
+        let failures = tally.repeated();
+        assert_eq!(failures.len(), 21);
+        assert_eq!(failures[0], "failed line 7: job dog: prompt: is empty");
+        assert_eq!(failures[20], "and 5 more failed; all are in out/results.csv");
     }
 
     #[test]

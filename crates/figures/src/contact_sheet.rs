@@ -18,11 +18,11 @@ pub struct SheetRow<'a> {
 }
 
 /// Longest side of a thumbnail in pixels.
-const THUMBNAIL: u32 = 256;
+pub const THUMBNAIL: u32 = 256;
 /// Maximum number of jobs shown; the sheet states how many more there are.
-const MAX_CARDS: usize = 40;
+pub const MAX_CARDS: usize = 40;
 /// Maximum number of results shown per job.
-const MAX_RESULTS: usize = 4;
+pub const MAX_RESULTS: usize = 4;
 /// Maximum total width of cards in one row, in pixels.
 const PAGE_WIDTH: u32 = 1240;
 const MARGIN: u32 = 32;
@@ -50,6 +50,13 @@ const ACCENT: Colour = [214, 96, 54];
 /// The size is bounded: at most 40 jobs and four results of each are shown (the rest is stated as a number), pictures
 /// are scaled to 256 pixels and captions truncated after three lines, so no sheet exceeds about 1,430 x 16,000 pixels.
 pub fn contact_sheet(rows: &[SheetRow<'_>]) -> RgbImage {
+    let pictures = rows.iter().map(|row| row.results.len()).sum();
+    let heading = format!("{} \u{b7} {}", counted(rows.len(), "job"), counted(pictures, "picture"));
+    contact_sheet_headed(rows, &heading)
+}
+
+/// Draws a sheet with a heading of the caller's, such as one page of several.
+pub fn contact_sheet_headed(rows: &[SheetRow<'_>], heading: &str) -> RgbImage {
     let shown = &rows[..rows.len().min(MAX_CARDS)];
     let layout = Layout::of(shown);
     let footer = if rows.len() > shown.len() { FOOTER } else { 0 };
@@ -57,7 +64,7 @@ pub fn contact_sheet(rows: &[SheetRow<'_>]) -> RgbImage {
     let width = 2 * MARGIN + layout.across * (layout.card_width + CARD_GAP) - CARD_GAP;
     let bottom = MARGIN + HEADER + lines * (layout.card_height + CARD_GAP);
     let mut canvas = Canvas::new(width, bottom + footer + MARGIN - CARD_GAP, PAPER);
-    draw_heading(&mut canvas, rows, width);
+    draw_heading(&mut canvas, heading, width);
     for (index, row) in shown.iter().enumerate() {
         let (line, column) = (index as u32 / layout.across, index as u32 % layout.across);
         let x = MARGIN + column * (layout.card_width + CARD_GAP);
@@ -69,16 +76,15 @@ pub fn contact_sheet(rows: &[SheetRow<'_>]) -> RgbImage {
     canvas.into_image()
 }
 
-fn draw_heading(canvas: &mut Canvas, rows: &[SheetRow<'_>], width: u32) {
+fn draw_heading(canvas: &mut Canvas, heading: &str, width: u32) {
     canvas.text("EchoGen", MARGIN, MARGIN + 4, 20.0, INK);
-    let pictures = rows.iter().map(|row| row.results.len()).sum();
-    let text = format!("{} \u{b7} {}", counted(rows.len(), "job"), counted(pictures, "picture"));
     let scale = 12.0 / font::CAPITAL_HEIGHT;
-    let left = (width - MARGIN).saturating_sub((font::width(&text) * scale) as u32);
-    canvas.text(&text, left, MARGIN + 12, 12.0, SOFT_INK);
+    let left = (width - MARGIN).saturating_sub((font::width(heading) * scale) as u32);
+    canvas.text(heading, left, MARGIN + 12, 12.0, SOFT_INK);
 }
 
-fn counted(count: usize, noun: &str) -> String {
+/// Returns a number with its noun, in the plural where there is not one.
+pub fn counted(count: usize, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 

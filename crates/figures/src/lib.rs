@@ -11,5 +11,5 @@ mod font;
 mod overlay;
 
 pub use chart::{Chart, ChartLine, ChartPoint, chart};
-pub use contact_sheet::{SheetRow, contact_sheet};
+pub use contact_sheet::{MAX_CARDS, MAX_RESULTS, SheetRow, THUMBNAIL, contact_sheet, contact_sheet_headed, counted};
 pub use overlay::overlay;

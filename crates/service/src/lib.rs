@@ -18,6 +18,7 @@ mod bundles;
 pub mod config;
 pub mod console;
 mod credentials;
+mod crossing;
 pub mod embedded;
 mod failure;
 mod gateway;
@@ -34,6 +35,7 @@ mod signals;
 
 pub use backends::Backends;
 pub use bundles::bundle_folders;
+pub use crossing::{Crossing, id_words};
 pub use failure::{Exit, Failure};
 pub use job_lines::JobLines;
 pub use jobs_file::{ContentIds, JobFields, JobsFile};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use echogen_protocol::{BoundingBox, ImageLocation, ImageSource, Job, JobId};
-use echogen_service::{Failure, config::ServiceConfig};
+use echogen_service::{Failure, config::ServiceConfig, id_words};
 
 use super::jobs::content_ids;
 use crate::values;
@@ -19,7 +19,7 @@ Examples:
     echogen generate -s dog.png -p \"a dog made of glass\" --guidance-text 4 --guidance-subject 2
 
 The pictures are OUT/<job id>/image-0.png and so on; result.json beside them has all parameters, and
-OUT/contact-sheet.png shows the subject beside the pictures. The same command again skips the
+contact-sheet.png shows the subject beside the pictures. The same command again skips the
 completed job; for other pictures, change --seed.";
 
 /// `echogen generate`.
@@ -89,26 +89,6 @@ fn with_id(mut job: Job, config: &ServiceConfig) -> Result<Job, Failure> {
         })?;
     }
     let hash = content_ids(config).hash(&job);
-    job.id = JobId(format!("{}-{}", words(&job.prompt), hash.get(..12).unwrap_or(&hash)));
+    job.id = JobId(format!("{}-{}", id_words(&job.prompt), hash.get(..12).unwrap_or(&hash)));
     Ok(job)
-}
-
-/// Returns the first words of a prompt in a form that is readable as a file name.
-fn words(prompt: &str) -> String {
-    let is_word = |c: char| c.is_ascii_alphanumeric();
-    let words = prompt.split(|c| !is_word(c)).filter(|word| !word.is_empty());
-    let name = words.take(6).map(str::to_ascii_lowercase).collect::<Vec<_>>().join("-");
-    if name.is_empty() { "job".to_owned() } else { name.chars().take(48).collect() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_job_is_named_by_its_first_words() {
-        assert_eq!(words("A dog, on a BEACH at noon, painted"), "a-dog-on-a-beach-at");
-        assert_eq!(words("犬"), "job");
-        assert!(words(&"x".repeat(500)).len() <= 48);
-    }
 }

@@ -4,6 +4,7 @@
 pub(crate) mod canary;
 pub(crate) mod config;
 pub(crate) mod dead_letters;
+pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod generate;
 pub(crate) mod jobs;

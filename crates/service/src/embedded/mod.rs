@@ -15,7 +15,7 @@ use echogen_telemetry::Telemetry;
 use echogen_worker::Clock;
 use tokio_util::sync::CancellationToken;
 
-pub use pipeline::{Pipeline, PipelineOptions};
+pub use pipeline::{Pipeline, PipelineOptions, WORK_FOLDER};
 pub use runner::{Candidate, JobEnd, JobSource, Outcome, RunObserver, Runner};
 
 use crate::{

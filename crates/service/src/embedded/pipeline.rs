@@ -24,7 +24,7 @@ use crate::{
 
 /// The folder in OUT for everything that is not a result. Its name begins with a dot, which no job id does, so the two
 /// cannot collide.
-const WORK_FOLDER: &str = ".echogen";
+pub const WORK_FOLDER: &str = ".echogen";
 
 /// Timeout of one attempt of the slowest stage: a picture of the largest size takes many minutes on two cores.
 const TASK_TIMEOUT: Duration = Duration::from_secs(12 * 3_600);

@@ -56,8 +56,8 @@ pub trait RunObserver {
 /// The end of a job or an invalid line.
 #[derive(Debug)]
 pub struct JobEnd<'a> {
-    /// The job's id; absent if the line is no job.
-    pub id: Option<&'a JobId>,
+    /// The job; absent if the line is none.
+    pub job: Option<&'a Job>,
     /// Its line in the jobs file.
     pub line: Option<u64>,
     /// Its number among all that were read, counted from 1.
@@ -72,9 +72,9 @@ pub struct JobEnd<'a> {
 #[derive(Debug)]
 pub enum Outcome<'a> {
     /// It ran and completed.
-    Done(&'a Job, &'a JobResult),
+    Done(&'a JobResult),
     /// It was complete before this run.
-    Cached(&'a Job, &'a JobResult),
+    Cached(&'a JobResult),
     /// It is identical to an earlier line.
     Repeated,
     /// It failed, with the reason.
@@ -143,8 +143,8 @@ impl<'a, O: RunObserver> Runner<'a, O> {
     async fn take(&mut self, candidate: Candidate) {
         self.order += 1;
         let (order, Candidate { line, job }) = (self.order, candidate);
-        let mut report = |id: Option<&JobId>, outcome: Outcome<'_>| {
-            self.observer.job_ended(JobEnd { id, line, order, outcome, seconds: 0.0 });
+        let mut report = |job: Option<&Job>, outcome: Outcome<'_>| {
+            self.observer.job_ended(JobEnd { job, line, order, outcome, seconds: 0.0 });
         };
         let job = match job {
             Ok(job) => job,
@@ -152,13 +152,13 @@ impl<'a, O: RunObserver> Runner<'a, O> {
         };
         match came_before(&mut self.seen, &job, line) {
             Ok(false) => {}
-            Ok(true) => return report(Some(&job.id), Outcome::Repeated),
-            Err(error) => return report(Some(&job.id), Outcome::Failed(error)),
+            Ok(true) => return report(Some(&job), Outcome::Repeated),
+            Err(error) => return report(Some(&job), Outcome::Failed(error)),
         }
         match self.pipeline.finished(&job).await {
             Ok(None) => {}
-            Ok(Some(result)) => return report(Some(&job.id), Outcome::Cached(&job, &result)),
-            Err(error) => return report(Some(&job.id), Outcome::Failed(error.to_string())),
+            Ok(Some(result)) => return report(Some(&job), Outcome::Cached(&result)),
+            Err(error) => return report(Some(&job), Outcome::Failed(error.to_string())),
         }
         match self.pipeline.submit(&job).await {
             Ok(()) => {
@@ -166,7 +166,7 @@ impl<'a, O: RunObserver> Runner<'a, O> {
                 let in_flight = InFlight { line, order, started: Instant::now(), job };
                 self.in_flight.insert(in_flight.job.id.clone(), in_flight);
             }
-            Err(error) => report(Some(&job.id), Outcome::Failed(error.to_string())),
+            Err(error) => report(Some(&job), Outcome::Failed(error.to_string())),
         }
     }
 
@@ -193,7 +193,7 @@ impl<'a, O: RunObserver> Runner<'a, O> {
         // For a repeated event, the job is no longer in flight.
         let Some(InFlight { job, line, order, started }) = self.in_flight.remove(id) else { return };
         let outcome = match &result {
-            Ok(result) if result.status == JobStatus::Completed => Outcome::Done(&job, result),
+            Ok(result) if result.status == JobStatus::Completed => Outcome::Done(result),
             Ok(result) => {
                 let why = result.error.as_ref().map_or("no reason given", |error| error.message.as_str());
                 Outcome::Failed(why.to_owned())
@@ -201,7 +201,7 @@ impl<'a, O: RunObserver> Runner<'a, O> {
             Err(why) => Outcome::Failed(why.clone()),
         };
         let seconds = started.elapsed().as_secs_f64();
-        self.observer.job_ended(JobEnd { id: Some(id), line, order, outcome, seconds });
+        self.observer.job_ended(JobEnd { job: Some(&job), line, order, outcome, seconds });
     }
 
     /// Lets the stages finish the tasks in progress and handles their events.

@@ -91,9 +91,9 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let png = encode_image(&RgbImage::new(8, 8), ImageFormat::Png, 100).unwrap();
         std::fs::write(folder.path().join("dog.png"), png).unwrap();
-        let text = lines.into_iter().map(|line| line + "\n").collect::<String>();
-        std::fs::write(folder.path().join("jobs.jsonl"), text).unwrap();
-        Self(folder)
+        let bench = Self(folder);
+        bench.write(lines);
+        bench
     }
 
     fn path(&self) -> &Path {
@@ -120,9 +120,20 @@ impl Bench {
         };
         let (detector, encoder, sampler) = (Arc::new(GivenBox), painter.clone(), painter.clone());
         let networks = LoadedNetworks { name: "paint".into(), subjects, detector, encoder, sampler };
-        let mut source = JobsFile::open(&arguments.jobs, JobFields::new()).await.unwrap();
-        let reporter = Reporter::for_many_jobs(false, false, source.total());
-        run(networks, &mut source, reporter, 16, (&arguments.run, &ServiceConfig::default()), stop).await.unwrap()
+        let jobs = arguments.jobs.clone().unwrap();
+        let mut source = JobsFile::open(&jobs, JobFields::new()).await.unwrap();
+        let running = Running { in_flight: 16, ..Running::of_batch(&arguments, false, source.total()) };
+        run(networks, &mut source, running, (&arguments.run, &ServiceConfig::default()), stop).await.unwrap()
+    }
+
+    /// Replaces the jobs file.
+    fn write(&self, lines: impl IntoIterator<Item = String>) {
+        let text = lines.into_iter().map(|line| line + "\n").collect::<String>();
+        std::fs::write(self.path().join("jobs.jsonl"), text).unwrap();
+    }
+
+    fn out(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.path().join("out").join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
     async fn run_all(&self, painter: &Arc<Painter>) -> Tally {
@@ -142,7 +153,7 @@ async fn one_bad_line_among_a_thousand_keeps_nothing_from_running() {
     let tally = bench.run_all(&painter).await;
     assert_eq!((tally.done, tally.failed, tally.cached), (999, 1, 0));
     assert!(bench.path().join("out/job-1000/image-0.png").is_file());
-    assert!(bench.path().join("out").join(contact_sheet::KEY).is_file());
+    assert!(bench.path().join("out/contact-sheet.png").is_file());
     assert_eq!(painter.encoded.load(Ordering::SeqCst), 1, "one subject is encoded once");
 }
 
@@ -212,4 +223,38 @@ async fn a_result_that_cannot_be_written_fails_its_job_and_no_other() {
     let tally = bench.run_all(&Arc::new(Painter::default())).await;
     assert_eq!((tally.done, tally.failed), (2, 1));
     assert!(tally.first_error.unwrap().contains("job-2"));
+}
+
+#[tokio::test]
+async fn a_smaller_run_leaves_the_sheet_and_the_table_of_a_larger_one() {
+    let bench = Bench::new((1..=90).map(line));
+    let painter = Arc::new(Painter::default());
+    let tally = bench.run_all(&painter).await;
+    assert_eq!((tally.sheet_pages, tally.hidden), (3, 0), "every job is on a page");
+    let kept = ["contact-sheet.png", "contact-sheet-page-3.png", "results.csv"];
+    let before = kept.map(|name| bench.out(name));
+    bench.write([line(91)]);
+    let tally = bench.run_all(&painter).await;
+    assert_eq!(tally.table, Some(bench.path().join("out/results-2.csv")));
+    assert_eq!(tally.contact_sheet, Some(bench.path().join("out/contact-sheet-run-2.png")));
+    assert!(before == kept.map(|name| bench.out(name)), "the larger run's files are as they were");
+    bench.write((1..=92).map(line));
+    let tally = bench.run_all(&painter).await;
+    assert_eq!(tally.table, Some(bench.path().join("out/results.csv")), "a run with all jobs goes on with the first");
+    assert_eq!(String::from_utf8(bench.out("results.csv")).unwrap().lines().count(), 93);
+}
+
+#[tokio::test]
+async fn a_changed_prompt_under_the_same_id_is_a_failure_and_not_a_wrong_caption() {
+    let bench = Bench::new((1..=2).map(line));
+    let painter = Arc::new(Painter::default());
+    bench.run_all(&painter).await;
+    bench.write([line(1).replace("take 1", "changed"), line(2)]);
+    let tally = bench.run_all(&painter).await;
+    assert_eq!((tally.cached, tally.failed), (1, 1));
+    assert!(tally.repeated()[0].contains("line 1: job job-1: id: job-1 is taken by a job of other content"));
+    let table = String::from_utf8(bench.out("results.csv")).unwrap();
+    let rows: Vec<&str> = table.lines().skip(1).collect();
+    assert!(rows[0].starts_with("1,job-1,failed,") && rows[0].contains("taken by a job of other content"), "{table}");
+    assert!(rows[1].starts_with("2,job-2,cached,") && rows[1].contains("\"a dog, take 2\""), "{table}");
 }
