@@ -23,6 +23,15 @@ pub struct VerifiedFile {
     pub compared: Compared,
 }
 
+impl VerifiedFile {
+    /// Takes back that its sum was recorded.
+    fn not_recorded(&mut self) {
+        if self.compared == Compared::FirstRecord {
+            self.compared = Compared::Nothing;
+        }
+    }
+}
+
 /// What a sum was compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compared {
@@ -32,6 +41,8 @@ pub enum Compared {
     Recorded,
     /// Nothing: no sum is published, and this one is now recorded.
     FirstRecord,
+    /// Nothing: no sum is published, and none can be recorded in a read-only folder.
+    Nothing,
 }
 
 /// The lock as it was read, and the sums computed since then that are still to be written to it.
@@ -59,7 +70,7 @@ impl Bundle {
     /// reported together. Optional networks with no file present are skipped.
     ///
     /// A file without a published sum is compared with the sum recorded first, in
-    /// [`LOCK_FILE`](super::LOCK_FILE) beside the weights. `progress` receives (file, bytes read since its last call).
+    /// [`LOCK_FILE`](super::LOCK_FILE) beside the weights. In a read-only folder nothing is recorded. `progress` receives (file, bytes read since its last call).
     pub fn verify(&self, progress: &mut dyn FnMut(&FileManifest, u64)) -> Vec<Result<VerifiedFile, BundleError>> {
         let mut sums = match self.read_sums() {
             Ok(sums) => sums,
@@ -74,7 +85,12 @@ impl Bundle {
                 results.push(self.verify_with(&mut sums, file, &mut |bytes| progress(file, bytes)));
             }
         }
-        results.extend(self.write_sums(sums).err().map(Err));
+        match self.write_sums(sums) {
+            Err(error) if error.is_read_only() => {
+                results.iter_mut().flatten().for_each(VerifiedFile::not_recorded);
+            }
+            written => results.extend(written.err().map(Err)),
+        }
         results
     }
 
@@ -84,8 +100,11 @@ impl Bundle {
     /// The file is missing, has another length or another sum, or cannot be read.
     pub fn verify_file(&self, file: &FileManifest, progress: &mut dyn FnMut(u64)) -> Result<VerifiedFile, BundleError> {
         let mut sums = self.read_sums()?;
-        let verified = self.verify_with(&mut sums, file, progress)?;
-        self.write_sums(sums)?;
+        let mut verified = self.verify_with(&mut sums, file, progress)?;
+        match self.write_sums(sums) {
+            Err(error) if error.is_read_only() => verified.not_recorded(),
+            written => written?,
+        }
         Ok(verified)
     }
 
@@ -133,7 +152,7 @@ impl Bundle {
     pub fn sum(&self, file: &FileManifest) -> Result<String, BundleError> {
         let mut sums = self.read_sums()?;
         let sum = self.checked_sum(&mut sums, file)?;
-        self.write_sums(sums)?;
+        self.write_sums_if_possible(sums)?;
         Ok(sum)
     }
 
@@ -158,11 +177,7 @@ impl Bundle {
             }
             digests.insert(network.name().to_owned(), self.digest(&mut sums, table)?);
         }
-        match self.write_sums(sums) {
-            // If the folder is read-only, the only cost is hashing again at the next start.
-            Err(error @ BundleError::Io { .. }) => tracing::debug!(%error, "sums of long files are not remembered"),
-            written => written?,
-        }
+        self.write_sums_if_possible(sums)?;
         Ok(self.digests.get_or_init(|| digests))
     }
 
@@ -250,6 +265,17 @@ impl Bundle {
             }
             agreed
         })
+    }
+
+    /// Writes computed sums to the lock. If it cannot be written, the only cost is computing them again next time.
+    fn write_sums_if_possible(&self, sums: Sums) -> Result<(), BundleError> {
+        match self.write_sums(sums) {
+            Err(error @ BundleError::Io { .. }) => {
+                tracing::debug!(%error, "sums of long files are not remembered");
+                Ok(())
+            }
+            written => written,
+        }
     }
 
     fn hash(&self, file: &FileManifest, progress: &mut dyn FnMut(u64)) -> Result<String, BundleError> {

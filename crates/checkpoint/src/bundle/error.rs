@@ -144,6 +144,14 @@ pub enum BundleError {
     Checkpoint(#[from] CheckpointError),
 }
 
+impl BundleError {
+    /// Whether a file cannot be written because the folder of weights is mounted read-only or belongs to somebody else.
+    pub fn is_read_only(&self) -> bool {
+        use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), ReadOnlyFilesystem | PermissionDenied))
+    }
+}
+
 fn pull_hint(bundle: &str) -> String {
     format!("run `echogen models pull {bundle}`")
 }

@@ -12,6 +12,7 @@
 //! - a file that cannot be parsed is an error. If it were treated as empty, the present contents of the weights would
 //!   be recorded as the version pulled first.
 
+use super::guard::lock_exclusively;
 use super::{Bundle, BundleError, one_line};
 use crate::temporary::replace_file;
 use serde::{Deserialize, Serialize};
@@ -102,7 +103,7 @@ impl Lock {
     /// Returns the recorded sum if the file's length and modification time are unchanged.
     pub(super) fn sum(&self, path: &str, metadata: &Metadata) -> Option<&str> {
         let entry = self.files.get(path)?;
-        let unchanged = entry.size == metadata.len() && entry.modified == modified(metadata);
+        let unchanged = entry.size == metadata.len() && is_same_time(&entry.modified, &modified(metadata));
         unchanged.then_some(entry.sha256.as_str())
     }
 
@@ -130,23 +131,32 @@ fn parse(text: &[u8]) -> Result<Lock, String> {
 }
 
 /// Acquires the exclusive lock for writing a bundle's lock file. Dropping the returned file releases it.
-fn guard(bundle: &Bundle) -> Result<File, BundleError> {
+fn guard(bundle: &Bundle) -> Result<Option<File>, BundleError> {
     let path = bundle.weights.join(GUARD_FILE);
-    let opened = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = opened.map_err(|source| bundle.io("write", path.clone(), source))?;
-    match file.lock() {
-        // Some network file systems do not support locks. The lock file is still replaced atomically.
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-            tracing::warn!(path = %path.display(), "files cannot be locked here; pull and verify one at a time");
-        }
-        locked => locked.map_err(|source| bundle.io("lock", path, source))?,
+    let locked = lock_exclusively(&path, || {}).map_err(|source| bundle.io("write", path.clone(), source))?;
+    if locked.is_none() {
+        // The lock file is still replaced atomically.
+        tracing::warn!(path = %path.display(), "files cannot be locked here; verify one at a time");
     }
-    Ok(file)
+    Ok(locked)
 }
 
 fn modified(metadata: &Metadata) -> String {
     let time = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     time.map_or_else(String::new, |time| time.as_nanos().to_string())
+}
+
+/// Whether two modification times are the same. Archives, of which images and their volumes are made, keep whole seconds only.
+fn is_same_time(recorded: &str, found: &str) -> bool {
+    const DIGITS_BELOW_A_SECOND: usize = 9;
+    let parts = |time: &str| {
+        let (seconds, below) = time.split_at_checked(time.len().checked_sub(DIGITS_BELOW_A_SECOND)?)?;
+        Some((seconds.to_owned(), below.bytes().all(|digit| digit == b'0')))
+    };
+    match (parts(recorded), parts(found)) {
+        (Some((recorded, _)), Some((found, true))) if recorded == found => true,
+        _ => recorded == found,
+    }
 }
 
 /// Returns the SHA-256 of a file in hexadecimal. `progress` receives the number of bytes read since its last call.

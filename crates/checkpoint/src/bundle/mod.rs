@@ -8,6 +8,7 @@
 mod check;
 mod convert;
 mod error;
+mod guard;
 mod lock;
 mod manifest;
 mod schedule;
@@ -18,6 +19,7 @@ mod tests;
 pub use check::{Compared, VerifiedFile};
 pub use convert::FormOf;
 pub use error::BundleError;
+pub use guard::PullLock;
 pub use lock::LOCK_FILE;
 pub use manifest::{FileManifest, Manifest, Network, NetworkManifest, SamplingDefaults, is_subject_side};
 pub use schedule::{ScheduleTable, ShapeTable};

@@ -299,6 +299,29 @@ fn the_lock_has_the_permissions_of_any_new_file() {
     assert_eq!(mode(LOCK_FILE), mode("dinov2.safetensors"), "another user of the volume can read it");
 }
 
+/// Archives, and so images, keep whole seconds.
+#[test]
+fn a_copy_whose_times_are_cut_to_seconds_is_unchanged() {
+    use std::time::{Duration, SystemTime};
+    let (folder, bundle) = bundle();
+    let path = folder.path().join("dinov2.safetensors");
+    let set = |time| fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+    let seconds = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    set(seconds + Duration::from_nanos(123_456_789));
+    assert_eq!(faults(&bundle), Vec::<String>::new());
+    let lock = lock::Lock::read(&bundle).unwrap();
+    let is_known = || lock.sum("dinov2.safetensors", &fs::metadata(&path).unwrap()).is_some();
+    for (time, known) in [
+        (seconds + Duration::from_nanos(123_456_789), true),
+        (seconds, true),
+        (seconds + Duration::from_nanos(123_000_000), false),
+        (seconds + Duration::from_secs(1), false),
+    ] {
+        set(time);
+        assert_eq!(is_known(), known, "{time:?}");
+    }
+}
+
 #[test]
 fn no_bundle_is_said_in_words() {
     let error = Bundle::open(Path::new("no/such/bundle.toml")).unwrap_err().to_string();

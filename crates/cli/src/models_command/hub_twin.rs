@@ -2,7 +2,7 @@
 //! ranges.
 
 use sha2::{Digest, Sha256};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
@@ -17,6 +17,8 @@ pub(super) struct Served {
     pub(super) stated: String,
     /// Closes the connection after this many bytes of each response.
     pub(super) cut_after: Option<usize>,
+    /// Sends nothing more after this many bytes of a response, until the client is gone.
+    pub(super) stall_after: Option<usize>,
 }
 
 /// The running fake hub.
@@ -35,8 +37,9 @@ impl HubTwin {
         let shared = starts.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                let (served, shared) = (served.clone(), shared.clone());
                 // Clients close connections early in some tests.
-                drop(answer(stream, &served, &shared));
+                std::thread::spawn(move || drop(answer(stream, &served, &shared)));
             }
         });
         Self { endpoint, starts }
@@ -79,6 +82,11 @@ fn answer(mut stream: TcpStream, served: &[Served], starts: &Mutex<Vec<usize>>) 
         end - 1,
         if file.stated.is_empty() { sum(&file.content) } else { file.stated.clone() },
     )?;
+    if let Some(sent) = file.stall_after.filter(|sent| last.is_empty() && *sent < body.len()) {
+        stream.write_all(&body[..sent])?;
+        // Returns when the client closes the connection.
+        return stream.read(&mut [0]).map(drop);
+    }
     stream.write_all(&body[..file.cut_after.unwrap_or(body.len()).min(body.len())])
 }
 

@@ -2,19 +2,30 @@
 //!
 //! Each file is downloaded into a folder of its own under `.pull` and hashed there. It is moved to its final path only
 //! after it was verified, so a file at its final path is complete, even if the process was killed at any time.
+//!
+//! Of several processes that share the folder of weights one downloads, and the others wait for it ([`Bundle::pull_lock`]). If
+//! it is killed, another one continues at once, with what there is of the file. Where the file system has no locks, each
+//! process downloads on its own, into a folder whose name no other one has. Nothing is written if no file is missing, so the
+//! folder may be read-only.
 
 use super::{Output, human};
 use anyhow::{Context, bail};
-use echogen_checkpoint::bundle::{Bundle, BundleError, FileManifest, Network, VerifiedFile};
+use echogen_checkpoint::bundle::{Bundle, BundleError, FileManifest, Network, PullLock, VerifiedFile};
 use echogen_service::{Exit, config::ModelConfig};
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+use tempfile::TempDir;
 
 /// Folder for unfinished downloads, within the bundle's folder of weights.
 const PULL_FOLDER: &str = ".pull";
+/// The beginning of the names of such folders where there are no locks.
+const OWN_FOLDER: &str = ".pull-";
+/// When such a folder counts as left behind by a process that was killed. A file of a bundle takes minutes.
+const LEFT_BEHIND: Duration = Duration::from_hours(24);
 const BAR: &str = "{msg} [{wide_bar}] {bytes}/{total_bytes} {binary_bytes_per_sec} ({eta})";
 
 /// What to fetch, and from where.
@@ -50,37 +61,121 @@ pub(super) fn pull(
     if let Some(absent) = arguments.network.iter().find(|network| bundle.manifest().network(**network).is_none()) {
         bail!(BundleError::NoNetwork { bundle: bundle.name().to_owned(), network: *absent });
     }
+    let mut place = None;
     for (network, table) in bundle.manifest().networks() {
         if !arguments.network.is_empty() && !arguments.network.contains(&network) {
             continue;
         }
         for file in &table.files {
-            pull_file(bundle, file, hub, output)?;
+            if !is_present(bundle, file, output)? {
+                pull_file(bundle, file, hub, &mut place, output)?;
+            }
         }
     }
-    // Only an empty folder remains, so an error while removing it is ignored.
-    drop(std::fs::remove_dir(bundle.weights_folder().join(PULL_FOLDER)));
     Ok(Exit::Success)
 }
 
-fn pull_file(bundle: &Bundle, file: &FileManifest, hub: &ModelConfig, output: &mut Output) -> anyhow::Result<()> {
-    match bundle.sum(file) {
-        Ok(sha256) => {
-            let bytes = std::fs::metadata(bundle.path_of(file)).map_or(0, |metadata| metadata.len());
-            let present = Pulled { path: &file.path, state: "present", bytes, sha256: &sha256 };
-            return output.answer(&present, &format!("present  {}  {}", file.path, human(bytes)));
+/// Says that a file is complete and right, if it is.
+fn is_present(bundle: &Bundle, file: &FileManifest, output: &mut Output) -> anyhow::Result<bool> {
+    let sha256 = match bundle.sum(file) {
+        Ok(sha256) => sha256,
+        Err(BundleError::MissingFile { .. } | BundleError::WrongSize { .. } | BundleError::WrongDigest { .. }) => {
+            return Ok(false);
         }
-        Err(BundleError::MissingFile { .. } | BundleError::WrongSize { .. } | BundleError::WrongDigest { .. }) => {}
         Err(error) => return Err(error.into()),
-    }
+    };
+    let bytes = std::fs::metadata(bundle.path_of(file)).map_or(0, |metadata| metadata.len());
+    let present = Pulled { path: &file.path, state: "present", bytes, sha256: &sha256 };
+    output.answer(&present, &format!("present  {}  {}", file.path, human(bytes)))?;
+    Ok(true)
+}
+
+/// Downloads a file, in a place of which there is one for all files of the command.
+fn pull_file(
+    bundle: &Bundle,
+    file: &FileManifest,
+    hub: &ModelConfig,
+    place: &mut Option<Place>,
+    output: &mut Output,
+) -> anyhow::Result<()> {
     let Some(repository) = &file.repository else {
         bail!("bundle {}: {} ships with the bundle and comes from no hub; restore it", bundle.name(), file.path);
     };
-    let download = Download::new(bundle, file, repository, hub)?;
+    let place = match place {
+        Some(place) => place,
+        None => {
+            let taken = place.insert(Place::take(bundle)?);
+            // The process that had the place may have fetched the file.
+            if is_present(bundle, file, output)? {
+                return Ok(());
+            }
+            taken
+        }
+    };
+    let download = Download::new(bundle, file, repository, hub, place.folder())?;
     let installed = download.run()?;
     let VerifiedFile { path, size, sha256, .. } = &installed;
     let pulled = Pulled { path, state: "pulled", bytes: *size, sha256 };
     output.answer(&pulled, &format!("pulled   {path}  {}", human(*size)))
+}
+
+/// Where files are downloaded.
+enum Place {
+    /// One folder for all processes, of which the lock's holder uses it.
+    Locked(PathBuf, #[expect(dead_code, reason = "held until the folder has been removed")] PullLock),
+    /// A folder of this process, because the file system has no locks. Dropping removes it.
+    Own(TempDir),
+}
+
+impl Place {
+    fn take(bundle: &Bundle) -> anyhow::Result<Self> {
+        let weights = bundle.weights_folder();
+        let waiting = || eprintln!("waiting: another process fetches files into {}", weights.display());
+        match bundle.pull_lock(waiting)? {
+            Some(lock) => Ok(Self::Locked(weights.join(PULL_FOLDER), lock)),
+            None => Self::own(weights),
+        }
+    }
+
+    fn own(weights: &Path) -> anyhow::Result<Self> {
+        remove_left_behind(weights, SystemTime::now());
+        let folder = tempfile::Builder::new().prefix(OWN_FOLDER).tempdir_in(weights);
+        Ok(Self::Own(folder.with_context(|| format!("cannot create a folder in {}", weights.display()))?))
+    }
+
+    fn folder(&self) -> &Path {
+        match self {
+            Self::Locked(folder, _) => folder,
+            Self::Own(folder) => folder.path(),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Of a complete pull only an empty folder remains; another is kept, to go on with later.
+        drop(std::fs::remove_dir(self.folder()));
+    }
+}
+
+/// Removes the folders that killed processes have left where there are no locks, by the age of what they wrote last.
+fn remove_left_behind(weights: &Path, now: SystemTime) {
+    let entries = weights.read_dir().ok().into_iter().flatten().flatten();
+    let own = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(OWN_FOLDER));
+    for folder in own.map(|entry| entry.path()) {
+        let is_old = |time: SystemTime| now.duration_since(time).is_ok_and(|age| age > LEFT_BEHIND);
+        if last_written(&folder).is_some_and(is_old) {
+            // Another process may be removing it as well.
+            drop(std::fs::remove_dir_all(&folder));
+        }
+    }
+}
+
+/// Returns when anything below `path` was written last.
+fn last_written(path: &Path) -> Option<SystemTime> {
+    let below = path.read_dir().ok().into_iter().flatten().flatten();
+    let own = path.symlink_metadata().ok()?.modified().ok();
+    below.filter_map(|entry| last_written(&entry.path())).chain(own).max()
 }
 
 /// The download of one file.
@@ -94,8 +189,14 @@ struct Download<'a> {
 }
 
 impl<'a> Download<'a> {
-    fn new(bundle: &'a Bundle, file: &'a FileManifest, repository: &'a str, hub: &ModelConfig) -> anyhow::Result<Self> {
-        let folder = bundle.weights_folder().join(PULL_FOLDER).join(file.path.replace('/', "--"));
+    fn new(
+        bundle: &'a Bundle,
+        file: &'a FileManifest,
+        repository: &'a str,
+        hub: &ModelConfig,
+        place: &Path,
+    ) -> anyhow::Result<Self> {
+        let folder = place.join(file.path.replace('/', "--"));
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let token = hub.hub_token.as_ref().map(|token| token.expose().to_owned()).or_else(|| Cache::from_env().token());
         let mut builder = ApiBuilder::from_cache(Cache::new(folder.clone())).with_token(token).with_progress(false);
@@ -120,8 +221,12 @@ impl<'a> Download<'a> {
         Ok(installed?)
     }
 
-    /// Downloads the file. After an interruption it continues as long as each attempt receives new bytes.
+    /// Downloads the file, unless an earlier process did and was killed before it could move it. After an interruption it
+    /// continues as long as each attempt receives new bytes.
     fn fetch(&self) -> anyhow::Result<PathBuf> {
+        if let Some(blob) = blobs(&self.folder).into_iter().find(|path| path.extension().is_none()) {
+            return Ok(blob);
+        }
         loop {
             let before = part_bytes(&self.folder);
             let error = match self.attempt() {
@@ -167,14 +272,14 @@ impl<'a> Download<'a> {
 
 /// Returns the number of bytes of an unfinished file, which the hub's client keeps as `blobs/….part`.
 fn part_bytes(folder: &Path) -> u64 {
-    let entries = folder.read_dir().ok().into_iter().flatten().flatten().map(|entry| entry.path());
-    entries
-        .map(|path| match path.extension() {
-            _ if path.is_dir() => part_bytes(&path),
-            Some(extension) if extension == "part" => path.metadata().map_or(0, |metadata| metadata.len()),
-            _ => 0,
-        })
-        .sum()
+    let parts = blobs(folder).into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "part"));
+    parts.filter_map(|path| path.metadata().ok()).map(|metadata| metadata.len()).sum()
+}
+
+/// Returns the files that the hub's client keeps in `REPOSITORY/blobs`: finished ones, named by their sum, and `.part`, `.lock`.
+fn blobs(folder: &Path) -> Vec<PathBuf> {
+    let entries = |path: PathBuf| path.read_dir().ok().into_iter().flatten().flatten().map(|entry| entry.path());
+    entries(folder.to_owned()).flat_map(|repository| entries(repository.join("blobs"))).collect()
 }
 
 /// Draws a progress bar on a terminal.
@@ -195,4 +300,27 @@ impl hf_hub::api::Progress for BarProgress {
     }
 
     fn finish(&mut self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn without_locks_each_process_has_a_folder_and_those_left_behind_are_removed() {
+        let weights = tempfile::tempdir().unwrap();
+        let (first, second) = (Place::own(weights.path()).unwrap(), Place::own(weights.path()).unwrap());
+        assert_ne!(first.folder(), second.folder());
+        fs::create_dir(first.folder().join("file")).unwrap();
+        fs::write(first.folder().join("file/part"), "bytes").unwrap();
+        remove_left_behind(weights.path(), SystemTime::now());
+        assert!(first.folder().join("file/part").exists(), "it is in use");
+        remove_left_behind(weights.path(), SystemTime::now() + LEFT_BEHIND * 2);
+        assert!(!first.folder().exists() && !second.folder().exists());
+        let third = Place::own(weights.path()).unwrap();
+        fs::write(third.folder().join("part"), "bytes").unwrap();
+        drop(third);
+        assert_eq!(weights.path().read_dir().unwrap().count(), 0);
+    }
 }

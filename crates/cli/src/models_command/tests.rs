@@ -142,6 +142,18 @@ fn a_part_that_is_whole_or_too_long_is_fetched_afresh() {
 }
 
 #[test]
+fn a_download_that_was_complete_when_its_process_was_killed_is_not_fetched_again() {
+    let (folder, folders, hub) = on_hub(|_| {});
+    leave_part(&folder, &content("dinov2"));
+    let blobs = folder.path().join("tiny/.pull/dinov2.safetensors/models--owner--dinov2/blobs");
+    let name = sum(&content("dinov2"));
+    fs::rename(blobs.join(format!("{name}.part")), blobs.join(name)).unwrap();
+    pull(&folders, &hub, &["--network", "dinov2"]).unwrap();
+    assert_eq!(hub.starts.lock().unwrap().len(), 0);
+    assert_eq!(fs::read(pulled(&folder, "dinov2")).unwrap(), content("dinov2"));
+}
+
+#[test]
 fn a_damaged_download_is_refused_deleted_and_fetched_again() {
     let (folder, folders, hub) = on_hub(|_| {});
     leave_part(&folder, &[0; 70_000]);

@@ -53,5 +53,6 @@ fn compared(compared: Compared) -> &'static str {
         Compared::Published => "equals the published sum",
         Compared::Recorded => "equals the sum recorded when it was first pulled",
         Compared::FirstRecord => "no published sum: recorded now",
+        Compared::Nothing => "no published sum, and none can be recorded here: compared with nothing",
     }
 }
