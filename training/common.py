@@ -117,7 +117,8 @@ class Run:
     """A training run in a folder: its step, its weights, its optimiser, its log."""
 
     def __init__(self, folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, *, steps: int, rate: float,
-                 minutes: float = 0.0, warmup: int = 200, save_seconds: float = 120.0, decay: float = 0.999):
+                 minutes: float = 0.0, warmup: int = 200, save_seconds: float = 120.0, decay: float = 0.999,
+                 is_committed: bool = True):
         self.folder, self.model, self.optimizer = folder, model, optimizer
         self.steps, self.rate, self.warmup, self.save_seconds = steps, rate, warmup, save_seconds
         self.average = Average(model, decay)
@@ -128,7 +129,7 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "checkpoint.pt").exists():
             self.restore()
-        elif shipped := next((path for path in shipped_files(folder.name) if path.exists()), None):
+        elif is_committed and (shipped := next(filter(Path.exists, shipped_files(folder.name)), None)):
             self.restore_shipped(shipped)
 
     def restore(self) -> None:
@@ -147,6 +148,8 @@ class Run:
             # A bundle's file has the published checkpoints' buffers of zeros besides.
             weights = {name: file.get_tensor(name).float() for name in file.keys() if name in own}
             self.step = int(file.metadata()["step"])
+        # A bundle has no discriminator.
+        weights |= {name: value for name, value in self.model.state_dict().items() if name.startswith("discriminator.")}
         self.model.load_state_dict(weights)
         self.average.values = {name: value.clone() for name, value in self.model.state_dict().items()}
         print(f"{self.folder.name}: goes on from the committed step {self.step}", flush=True)

@@ -2,8 +2,8 @@
 
 `export.py --bundle DIR` (default bundles/mini) takes the manifest there, sets sizes of the networks, sampling defaults,
 lengths and sums, adds the tables of the networks that find subjects where they are missing, and leaves every other line
-as it is. Which networks: `--networks` (default: all that have been trained). The judge of `echogen-eval` lies beside
-them and is not in the manifest, since no chain needs it.
+as it is. Which networks: `--networks` (default: all that have been trained). The judges of `echogen-eval` lie beside
+them and are not in the manifest, since no chain needs them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import train_detector
 import train_namer
 from features import part
 
-DESCRIPTION = "All networks of the chain in small, trained on the project's own small world: pictures of 64 x 64."
+DESCRIPTION = "All networks of the chain in small, trained on the project's own small world: pictures of 128 x 128."
 
 SAMPLING = {
     "guidance_text": 4.0,
@@ -60,6 +60,7 @@ NETWORKS = {
     "detector": ("detector", train_detector.published),
     "namer": ("namer", train_namer.published),
     "judge": ("judge", lambda weights: part(weights, "judge.")),
+    "markings": ("markings", lambda weights: weights),
 }
 
 # Networks whose settings and tokenizer are files beside their weights.
@@ -83,7 +84,8 @@ def weights_of(work: Path, run: str) -> dict[str, Tensor]:
     weights = common.averaged(work / run)
     if run == "tokenizer":
         encoder = {name: value for name, value in weights.items() if name.startswith("encoder.")}
-        return encoder | common.averaged(work / "decoder")
+        decoder = common.averaged(work / "decoder").items()
+        return encoder | {name: value for name, value in decoder if name.startswith("decoder.")}
     return weights
 
 

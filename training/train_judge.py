@@ -23,10 +23,10 @@ class JudgeTrainer(nn.Module):
         self.sharpness = nn.Parameter(torch.tensor(2.3))
 
 
-def softened(images: Tensor, source: np.random.Generator) -> Tensor:
+def softened(images: Tensor, source: np.random.Generator, most: float = 0.8) -> Tensor:
     """Half of the pictures as they are, the others without some of their fine detail."""
     smooth = F.interpolate(F.avg_pool2d(images, 2), size=images.shape[-2:], mode="bilinear", align_corners=False)
-    share = torch.from_numpy(source.uniform(0, 0.8, len(images)) * (source.random(len(images)) < 0.5)).float()
+    share = torch.from_numpy(source.uniform(0, most, len(images)) * (source.random(len(images)) < 0.5)).float()
     return images.lerp(smooth, share[:, None, None, None])
 
 

@@ -38,7 +38,7 @@ pack() {
     cp "$here/accept.sh" "$folder/"
     cp "$root/docs/gpu.md" "$folder/README.md"
     cp -r "$root/bundles/mini" "$folder/bundles/"
-    for network in t5 dinov2 flux-vae bsq-tiny echogen-tiny grounding-dino qwen2.5-vl sam; do
+    for network in t5 dinov2 flux-vae bsq-tiny bsq-deep echogen-tiny grounding-dino qwen2.5-vl sam; do
         cp -r "$root/tests/fixtures/$network" "$folder/fixtures/"
     done
     if [ -n "$libraries" ]; then

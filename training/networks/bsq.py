@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from networks.norm import normed_silu
+
 Schedule = list[tuple[int, int]]
 
 
@@ -44,7 +46,8 @@ class Norm(nn.Module):
         self.norm = nn.GroupNorm(groups, channels, eps=cfg.norm_eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x)
+        """With SiLU."""
+        return normed_silu(x, self.norm)
 
 
 class ResBlock(nn.Module):
@@ -55,8 +58,8 @@ class ResBlock(nn.Module):
         self.nin_shortcut = Conv(source, target, 1) if source != target else None
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = self.conv1(F.silu(self.norm1(x)))
-        inner = self.conv2(F.silu(self.norm2(inner)))
+        inner = self.conv1(self.norm1(x))
+        inner = self.conv2(self.norm2(inner))
         return inner + (x if self.nin_shortcut is None else self.nin_shortcut(x))
 
 
@@ -124,7 +127,7 @@ class Encoder(nn.Module):
         x = self.conv_in(x)
         for level in self.down:
             x = level(x)
-        return self.conv_out(F.silu(self.norm_out(self.mid(x))))
+        return self.conv_out(self.norm_out(self.mid(x)))
 
 
 class Decoder(nn.Module):
@@ -150,7 +153,7 @@ class Decoder(nn.Module):
         x = self.mid(self.conv_in(z))
         for level in reversed(self.up):
             x = level(x)
-        return self.conv_out(F.silu(self.norm_out(x)))
+        return self.conv_out(self.norm_out(x))
 
 
 class BsqTokenizer(nn.Module):

@@ -13,11 +13,12 @@ use crate::{
 type Run = fn(&Path, &Setup) -> anyhow::Result<Vec<Comparison>>;
 
 /// The folders, and what compares each.
-const NETWORKS: [(&str, Run); 8] = [
+const NETWORKS: [(&str, Run); 9] = [
     ("t5", crate::t5::run),
     ("dinov2", crate::dinov2::run),
     ("flux-vae", crate::flux_vae::run),
     ("bsq-tiny", crate::bsq::run),
+    ("bsq-deep", crate::bsq::run),
     ("echogen-tiny", crate::echogen::run),
     ("grounding-dino", crate::grounding_dino::run),
     ("qwen2.5-vl", crate::qwen2_5_vl::run),

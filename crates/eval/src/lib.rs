@@ -5,6 +5,7 @@
 //! | `drawn` | evaluates on held-out subjects and scenes of the drawn world |
 //! | `dreambench` | evaluates on photographs and sentences of the DreamBooth paper |
 //! | [`judge`] | classifies pictures of the drawn world |
+//! | [`markings`] | recognises emblems and patterns of drawn subjects |
 //! | [`similarity`] | compares pictures and sentences (CLIP and DINO, the only networks taken from
 //! candle-transformers) |
 //! | [`round_trip`] | measures the reconstruction loss of the visual tokenizer |
@@ -16,10 +17,12 @@ mod command_line;
 mod drawn;
 mod dreambench;
 pub mod judge;
+pub mod markings;
 mod measures;
 mod pipeline;
 pub mod round_trip;
 pub mod similarity;
+mod strided;
 
 use std::{ffi::OsString, io::IsTerminal, process::ExitCode};
 

@@ -1,4 +1,7 @@
 //! The reconstruction loss of the visual tokenizer: encodes a picture as bits and decodes them again.
+//!
+//! A decoder may draw larger pictures than the encoder reads. The result is then averaged to the size of the original, so that
+//! the loss is that of the bits, and decoders of different sizes can be compared.
 
 use candle_core::{DType, Device};
 
@@ -6,6 +9,7 @@ use echogen_checkpoint::bundle::{Bundle, BundleError, Network};
 use echogen_imaging::{RgbImage, from_unit_tensor, to_unit_tensor};
 use echogen_models::{
     echogen::Schedule,
+    layers::resize::resize_area,
     visual_tokenizer::{TokenizerConfig, TokenizerDecoder, TokenizerEncoder, is_leftover, quantise},
 };
 
@@ -25,6 +29,8 @@ pub enum RoundTripError {
 pub struct RoundTrip {
     encoder: TokenizerEncoder,
     decoder: TokenizerDecoder,
+    /// Pixels of an encoded picture per token along one side.
+    patch_size: usize,
 }
 
 impl RoundTrip {
@@ -44,12 +50,19 @@ impl RoundTrip {
             Ok(Self {
                 encoder: TokenizerEncoder::new(vb.clone(), &config)?,
                 decoder: TokenizerDecoder::new(vb, &config)?,
+                patch_size: config.encoder_patch_size(),
             })
         });
         Ok(Some(both.map_err(faulty)?))
     }
 
-    /// Returns the reconstruction of a picture whose size is that of the schedule.
+    /// Returns (height, width) in pixels of the pictures that the encoder reads for a schedule.
+    pub fn pixels(&self, schedule: &Schedule) -> (usize, usize) {
+        let (height, width) = schedule.last();
+        (height * self.patch_size, width * self.patch_size)
+    }
+
+    /// Returns the reconstruction of a picture, in the picture's size, which must be [`RoundTrip::pixels`].
     ///
     /// # Errors
     ///
@@ -57,6 +70,8 @@ impl RoundTrip {
     pub fn picture(&self, picture: &RgbImage, schedule: &Schedule) -> Result<RgbImage, RoundTripError> {
         let latent = self.encoder.forward(&to_unit_tensor(picture)?.unsqueeze(0)?)?;
         let quantised = quantise(&latent, schedule.scales())?;
-        Ok(from_unit_tensor(&self.decoder.forward(&quantised.summed)?.squeeze(0)?)?)
+        let (height, width) = self.pixels(schedule);
+        let decoded = resize_area(&self.decoder.forward(&quantised.summed)?, height, width)?;
+        Ok(from_unit_tensor(&decoded.squeeze(0)?)?)
     }
 }

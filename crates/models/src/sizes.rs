@@ -99,7 +99,12 @@ impl Sizes {
         let size = &self.tokenizer;
         let multipliers = || size.multipliers.iter().chain(size.decoder_multipliers.iter().flatten());
         let widest = multipliers().max().copied().unwrap_or_default().saturating_mul(size.channels);
-        let levels = size.multipliers.len().max(size.decoder_multipliers.as_ref().map_or(0, Vec::len));
+        let (encoder, levels) = (size.multipliers.len(), size.decoder_multipliers().len());
+        if levels < encoder {
+            return Err(format!(
+                "decoder_multipliers has {levels} levels and multipliers {encoder}; give at least as many"
+            ));
+        }
         if !(1..=MAX_LEVELS).contains(&levels) {
             return Err(format!("multipliers has {levels} levels; give 1 to {MAX_LEVELS}"));
         }

@@ -31,7 +31,8 @@ pub struct TokenizerConfig {
     /// and width.
     #[serde(default = "published_multipliers")]
     pub multipliers: Vec<usize>,
-    /// As `multipliers`, for a decoder that is wider than the encoder. Must have the same number of levels.
+    /// As `multipliers`, for a decoder that differs from the encoder. At least as many levels: with one more, pictures are
+    /// twice as high and wide as those that the encoder reads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decoder_multipliers: Option<Vec<usize>>,
     /// Residual blocks per level of the encoder; the decoder has one more.
@@ -82,9 +83,19 @@ impl TokenizerConfig {
         }
     }
 
-    /// Pixels per latent cell along one side.
+    /// Pixels of a decoded picture per latent cell along one side.
     pub fn patch_size(&self) -> usize {
+        1 << self.decoder_multipliers().len().saturating_sub(1).min(usize::BITS as usize - 1)
+    }
+
+    /// Pixels of an encoded picture per latent cell along one side.
+    pub fn encoder_patch_size(&self) -> usize {
         1 << self.multipliers.len().saturating_sub(1).min(usize::BITS as usize - 1)
+    }
+
+    /// The decoder's multipliers.
+    pub(crate) fn decoder_multipliers(&self) -> &[usize] {
+        self.decoder_multipliers.as_ref().unwrap_or(&self.multipliers)
     }
 
     fn encoder_pyramid(&self) -> Result<PyramidConfig> {
@@ -92,9 +103,9 @@ impl TokenizerConfig {
     }
 
     fn decoder_pyramid(&self) -> Result<PyramidConfig> {
-        let multipliers = self.decoder_multipliers.as_ref().unwrap_or(&self.multipliers);
-        if multipliers.len() != self.multipliers.len() {
-            bail!("tokenizer configuration: multipliers and decoder_multipliers must have one number for each level");
+        let multipliers = self.decoder_multipliers();
+        if multipliers.len() < self.multipliers.len() {
+            bail!("tokenizer configuration: decoder_multipliers must have at least as many levels as multipliers");
         }
         self.pyramid(multipliers)
     }
@@ -152,8 +163,8 @@ impl TokenizerEncoder {
         is_leftover(name) || name.strip_prefix("vae.").unwrap_or(name).starts_with("decoder.")
     }
 
-    /// Encodes pictures (batch, 3, height, width) in [-1, 1] as latents (batch, bits, height / 16, width / 16), not
-    /// quantised.
+    /// Encodes pictures (batch, 3, height, width) in [-1, 1] as latents (batch, bits, height / p, width / p), not quantised;
+    /// p is the [encoder's patch size](TokenizerConfig::encoder_patch_size), 16 in the published one.
     pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
         self.encoder.forward_with_tap(images, |_, _| Ok(()))
     }
@@ -177,7 +188,8 @@ impl TokenizerDecoder {
         is_leftover(name) || name.strip_prefix("vae.").unwrap_or(name).starts_with("encoder.")
     }
 
-    /// Decodes code sums (batch, bits, height, width) to pictures (batch, 3, 16 · height, 16 · width) in [-1, 1].
+    /// Decodes code sums (batch, bits, height, width) to pictures (batch, 3, p · height, p · width) in [-1, 1]; p is the
+    /// [patch size](TokenizerConfig::patch_size), 16 in the published one.
     pub fn forward(&self, summed: &Tensor) -> Result<Tensor> {
         with_kept_layouts(summed.device(), || self.decoder.forward_with_tap(summed, |_, _| Ok(())))?.clamp(-1.0, 1.0)
     }
@@ -286,13 +298,17 @@ mod tests {
     }
 
     #[test]
-    fn a_decoder_may_be_wider_but_not_deeper() {
+    fn a_decoder_may_be_wider_and_deeper_but_not_shallower() {
         let text = r#"{"bits": 32, "channels": 8, "multipliers": [1, 2], "decoder_multipliers": [2, 4]}"#;
         let config: TokenizerConfig = serde_json::from_str(text).unwrap();
         assert_eq!(config.encoder_pyramid().unwrap().widths, [8, 16]);
         assert_eq!(config.decoder_pyramid().unwrap().widths, [16, 32]);
-        let deeper = TokenizerConfig { decoder_multipliers: Some(vec![2, 4, 4]), ..config };
-        assert!(deeper.decoder_pyramid().unwrap_err().to_string().contains("one number for each level"));
+        assert_eq!((config.encoder_patch_size(), config.patch_size()), (2, 2));
+        let deeper = TokenizerConfig { decoder_multipliers: Some(vec![1, 2, 4]), ..config.clone() };
+        assert_eq!(deeper.decoder_pyramid().unwrap().widths, [8, 16, 32]);
+        assert_eq!((deeper.encoder_patch_size(), deeper.patch_size()), (2, 4));
+        let shallower = TokenizerConfig { decoder_multipliers: Some(vec![2]), ..config };
+        assert!(shallower.decoder_pyramid().unwrap_err().to_string().contains("at least as many levels"));
     }
 
     #[test]

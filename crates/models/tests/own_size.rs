@@ -125,7 +125,19 @@ fn write_weights(path: &Path, shapes: &Shapes, seed: u64) {
 
 #[test]
 fn a_size_of_its_own_is_loaded_from_its_file_and_sampled_from() {
-    let folder = folder(MANIFEST);
+    // Tokens of four pixels, since the tokenizer halves twice.
+    sample_from(MANIFEST, 4);
+}
+
+#[test]
+fn a_decoder_with_one_level_more_draws_pictures_twice_as_large() {
+    let multipliers = "multipliers = [1, 2, 2]";
+    sample_from(&MANIFEST.replace(multipliers, &format!("{multipliers}\ndecoder_multipliers = [1, 1, 2, 2]")), 8);
+}
+
+/// Loads a bundle with random weights and makes pictures of each of its shapes; a token is that many pixels wide.
+fn sample_from(manifest: &str, token: usize) {
+    let folder = folder(manifest);
     let bundle = Bundle::open(folder.path()).unwrap();
     let sizes = Sizes::of(&bundle).unwrap();
     let path = |name: &str| folder.path().join(name);
@@ -134,8 +146,9 @@ fn a_size_of_its_own_is_loaded_from_its_file_and_sampled_from() {
     write_weights(&path("visual_tokenizer.safetensors"), &shapes::tokenizer_decoder(&sizes.tokenizer), 2_000);
     fs::copy(repository().join("bundles/mini/tokenizer.json"), path("tokenizer.json")).unwrap();
     let generator = Generator::load(&bundle, &Device::Cpu, DType::F32, 1 << 20).unwrap();
-    // Tokens of four pixels, since the tokenizer halves twice.
-    for (budget, ratio, pixels) in [("0.0004M", 1.0, (20, 20)), ("0.001M", 1.0, (32, 32)), ("0.001M", 1.5, (40, 24))] {
+    for (budget, ratio, (rows, columns)) in
+        [("0.0004M", 1.0, (5, 5)), ("0.001M", 1.0, (8, 8)), ("0.001M", 1.5, (10, 6))]
+    {
         let schedule = generator.schedules().nearest(ratio, budget).unwrap();
         let subject = EncodedSubject::blank(&sizes.transformer, sizes.subject_sides[budget]).unwrap();
         let subject = Arc::new(EncodedSubject::from_bytes(&subject.to_bytes().unwrap()).unwrap());
@@ -148,6 +161,8 @@ fn a_size_of_its_own_is_loaded_from_its_file_and_sampled_from() {
         };
         let pictures = generator.generate(&[request(1), request(2)], &schedule, |_, _| ControlFlow::Continue(()));
         let pictures = pictures.unwrap();
+        let pixels = (rows * token, columns * token);
+        assert_eq!(schedule.pixels(), pixels);
         assert_eq!((pictures[0].height() as usize, pictures[0].width() as usize), pixels);
         assert_ne!(pictures[0], pictures[1]);
     }
@@ -166,7 +181,7 @@ fn a_size_of_its_own_is_loaded_from_its_file_and_sampled_from() {
     let plan = plan.unwrap();
     assert_eq!(
         plan.budgets.iter().map(|budget| (budget.width, budget.pictures)).collect::<Vec<_>>(),
-        [(20, 16), (32, 16)]
+        [(5 * token, 16), (8 * token, 16)]
     );
 }
 
@@ -190,6 +205,11 @@ fn a_mistake_is_named_with_its_field_and_what_to_change() {
             "semantic_dim is 25 and dinov2.config.hidden_size 24; make them equal",
         ),
         ("channels = 8\nmultipliers", "channels = 8\nmultiplier", "architecture of visual_tokenizer"),
+        (
+            "res_blocks = 1\nnorm_groups = 4",
+            "res_blocks = 1\nnorm_groups = 4\ndecoder_multipliers = [1, 2]",
+            "decoder_multipliers has 2 levels and multipliers 3; give at least as many",
+        ),
     ];
     for (from, to, expected) in cases {
         assert!(MANIFEST.contains(from), "{from}");

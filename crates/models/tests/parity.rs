@@ -79,6 +79,7 @@ parity!(text_encoder, "t5", 6, t5::run);
 parity!(semantic_encoder, "dinov2", 9, dinov2::run);
 parity!(content_encoder, "flux-vae", 10, flux_vae::run);
 parity!(visual_tokenizer, "bsq-tiny", 9, bsq::run);
+parity!(visual_tokenizer_with_a_deeper_decoder, "bsq-deep", 9, bsq::run);
 parity!(transformer, "echogen-tiny", 100, echogen::run);
 parity!(detector, "grounding-dino", 51, grounding_dino::run);
 parity!(namer, "qwen2.5-vl", 22, qwen2_5_vl::run);

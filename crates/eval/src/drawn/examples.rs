@@ -4,7 +4,7 @@
 
 use anyhow::{Context, Result};
 use echogen_imaging::RgbImage;
-use echogen_world::{Bounds, Identity, Picture, Scene, View, caption, split};
+use echogen_world::{Bounds, Emblem, Identity, Pattern, Picture, Scene, View, caption, split};
 
 /// Number of subjects in the retrieval gallery.
 pub(crate) const GALLERY: usize = 50;
@@ -64,6 +64,16 @@ impl Example {
     /// Name of the kind.
     pub(crate) fn name(&self) -> &'static str {
         self.identity.kind.name()
+    }
+
+    /// Index of the emblem; `None` without one.
+    pub(crate) fn emblem(&self) -> Option<usize> {
+        (self.identity.emblem != Emblem::None).then(|| self.identity.emblem.index())
+    }
+
+    /// Index of the pattern; `None` without one.
+    pub(crate) fn pattern(&self) -> Option<usize> {
+        (self.identity.pattern != Pattern::Plain).then(|| self.identity.pattern.index())
     }
 
     /// Index of the scene.

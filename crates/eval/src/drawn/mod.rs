@@ -145,8 +145,12 @@ impl<'a> Evaluation<'a> {
         let dino: Vec<Vec<f32>> = gallery.iter().map(|one| one.dino.clone()).collect();
         counts.found.push(measures::nearest(&seen.dino, &dino) == right);
         counts.likeness.push(f64::from(measures::cosine(&seen.dino, &self.gallery[number].dino)));
-        let Some(judgement) = &seen.judgement else { return };
         let example = &self.examples[number];
+        if let Some(markings) = &seen.markings {
+            counts.emblem.extend(example.emblem().map(|emblem| markings.emblem == emblem));
+            counts.pattern.extend(example.pattern().map(|pattern| markings.pattern == pattern));
+        }
+        let Some(judgement) = &seen.judgement else { return };
         let judged = gallery.iter().filter_map(|one| one.judgement.as_ref());
         let judged: Vec<Vec<f32>> = judged.map(|judgement| judgement.identity.clone()).collect();
         counts.found_by_judge.push(measures::nearest(&judgement.identity, &judged) == right);
@@ -172,7 +176,9 @@ impl<'a> Evaluation<'a> {
                 names.push(namer.name(&picture, &|| true)?.as_deref() == Some(example.name()));
             }
             if let Some(round_trip) = &self.networks.round_trip {
-                losses.push(measures::psnr(&picture, &round_trip.picture(&picture, &self.networks.pipeline.schedule)?));
+                let schedule = &self.networks.pipeline.schedule;
+                let (small, _) = example.target(round_trip.pixels(schedule).0)?;
+                losses.push(measures::psnr(&small, &round_trip.picture(&small, schedule)?));
             }
             self.bar.inc(1);
         }
@@ -239,11 +245,15 @@ struct Counts {
     kind: Vec<bool>,
     scene: Vec<bool>,
     scene_of_new_pairs: Vec<bool>,
+    emblem: Vec<bool>,
+    pattern: Vec<bool>,
 }
 
 impl Counts {
     fn fidelity(self) -> Fidelity {
         Fidelity {
+            marking_accuracy: measures::share(self.emblem.iter().chain(&self.pattern).copied()),
+            emblem_accuracy: measures::share(self.emblem),
             identity_retrieval: measures::share(self.found),
             identity_retrieval_judge: measures::share(self.found_by_judge),
             dino_similarity: measures::average(self.likeness),

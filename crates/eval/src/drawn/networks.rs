@@ -13,6 +13,7 @@ use echogen_models::{
 use super::examples::Example;
 use crate::{
     judge::{Judge, Judgement},
+    markings::{Markings, MarkingsJudge},
     pipeline::{self, Pipeline},
     round_trip::RoundTrip,
 };
@@ -26,6 +27,7 @@ pub(crate) struct Networks {
     pub(crate) finder: SubjectFinder,
     pub(crate) round_trip: Option<RoundTrip>,
     pub(crate) judge: Option<Judge>,
+    pub(crate) markings: Option<MarkingsJudge>,
 }
 
 /// Features and classes of one picture.
@@ -34,6 +36,8 @@ pub(crate) struct PictureFeatures {
     pub(crate) dino: Vec<f32>,
     /// The judge's output for the whole picture.
     pub(crate) judgement: Option<Judgement>,
+    /// The markings of the subject in the picture, as their judge sees them; not of references.
+    pub(crate) markings: Option<Markings>,
 }
 
 impl Networks {
@@ -46,6 +50,7 @@ impl Networks {
             finder: SubjectFinder::load(bundle, device, *dtype)?,
             round_trip: RoundTrip::load(bundle, device)?,
             judge: Judge::load(bundle.weights_folder(), device)?,
+            markings: MarkingsJudge::load(bundle.weights_folder(), device)?,
         })
     }
 
@@ -80,7 +85,10 @@ impl Networks {
         let found = self.detect(picture, name)?.filter(|(_, score)| *score >= BOX_THRESHOLD);
         let area = found.and_then(|(place, _)| pixels(place, picture));
         let cutout = area.map_or_else(|| Ok(picture.clone()), |area| white_outside(picture, area))?;
-        self.look_at_cutout(&cutout, picture)
+        let (width, height) = picture.dimensions();
+        let area = area.unwrap_or(PixelBox { left: 0, top: 0, right: width, bottom: height });
+        let markings = self.markings.as_ref().map(|judge| judge.judge(picture, area)).transpose()?;
+        Ok(PictureFeatures { markings, ..self.look_at_cutout(&cutout, picture)? })
     }
 
     /// Analyses a reference, which already is a cut-out.
@@ -91,7 +99,7 @@ impl Networks {
     fn look_at_cutout(&self, cutout: &RgbImage, whole: &RgbImage) -> Result<PictureFeatures> {
         let dino = self.pipeline.encode(cutout)?.cls.to_vec1::<f32>()?;
         let judgement = self.judge.as_ref().map(|judge| judge.judge(whole)).transpose()?;
-        Ok(PictureFeatures { dino, judgement })
+        Ok(PictureFeatures { dino, judgement, markings: None })
     }
 
     /// Returns the box with the highest score, and the score; `None` without a detector.

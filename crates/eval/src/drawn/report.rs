@@ -17,6 +17,10 @@ pub(crate) struct Fidelity {
     pub(crate) scene_accuracy_new_pairs: Option<f64>,
     /// Share of pictures in which the judge recognises the requested kind.
     pub(crate) kind_accuracy: Option<f64>,
+    /// Share of the subjects' markings, emblems and patterns alike, that the judge of markings recognises.
+    pub(crate) marking_accuracy: Option<f64>,
+    /// As `marking_accuracy`, of emblems alone: disc, star, heart, square.
+    pub(crate) emblem_accuracy: Option<f64>,
 }
 
 /// One point of the sweep.
@@ -85,7 +89,7 @@ impl Report {
         text + &self.sweep_table()
     }
 
-    fn fidelity_lines(&self) -> [Line; 9] {
+    fn fidelity_lines(&self) -> [Line; 11] {
         let (made, real) = (&self.made, &self.real);
         let without = |value| Line("  without subject guidance", percent(value), "", String::new());
         [
@@ -118,6 +122,8 @@ impl Report {
                 percent(real.scene_accuracy_new_pairs),
             ),
             Line("kind right", percent(made.kind_accuracy), ">= 90 %", percent(real.kind_accuracy)),
+            Line("markings right", percent(made.marking_accuracy), ">= 60 %", percent(real.marking_accuracy)),
+            Line("  emblems alone", percent(made.emblem_accuracy), "", percent(real.emblem_accuracy)),
         ]
     }
 
@@ -184,6 +190,8 @@ mod tests {
             "identity_retrieval_without_subject_guidance",
             "scene_accuracy",
             "kind_accuracy",
+            "marking_accuracy",
+            "emblem_accuracy",
             "box_iou50_rate",
             "naming_accuracy",
             "seconds_per_image",

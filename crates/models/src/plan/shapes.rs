@@ -175,8 +175,7 @@ pub fn tokenizer_decoder(config: &TokenizerConfig) -> Shapes {
 
 /// Returns the width of each level of the decoder, full resolution first.
 pub(super) fn decoder_widths(config: &TokenizerConfig) -> Vec<usize> {
-    let multipliers = config.decoder_multipliers.as_ref().unwrap_or(&config.multipliers);
-    multipliers.iter().map(|factor| factor * config.channels).collect()
+    config.decoder_multipliers().iter().map(|factor| factor * config.channels).collect()
 }
 
 fn residual(names: &mut Names, name: &str, inputs: usize, outputs: usize) {
