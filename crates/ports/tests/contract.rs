@@ -52,8 +52,8 @@ struct Servers(MemoryCallbackSender);
 
 #[async_trait]
 impl CallbackSender for Servers {
-    async fn send(&self, address: &str, event: &JobEvent) -> Result<CallbackReply, Fault> {
-        self.0.send(address, event).await
+    async fn send(&self, address: &str, tenant: Option<&str>, event: &JobEvent) -> Result<CallbackReply, Fault> {
+        self.0.send(address, tenant, event).await
     }
 }
 

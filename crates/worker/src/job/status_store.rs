@@ -170,6 +170,7 @@ mod tests {
             trace_id: None,
             reply_to: Some(ReplyTo { queue: "answers".to_owned(), correlation_id: None }),
             callback: Some("https://example.org/done".to_owned()),
+            tenant: Some("acme".to_owned()),
             content: None,
             again: 0,
             progress: None,
