@@ -112,9 +112,7 @@ pub(crate) async fn end_on_fault(shutdown: CancellationToken) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use std::sync::Mutex;
+    use std::{sync::Mutex, time::Duration};
 
     use async_trait::async_trait;
     use echogen_adapters::amqp::AmqpConfig;
