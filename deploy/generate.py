@@ -82,7 +82,7 @@ file of that role. A checksum in the pods' annotations restarts them when a sett
 {secrets}
 
 Examples that the tests render: [minimal](ci/minimal-values.yaml), [everything](ci/full-values.yaml),
-[a bundle of your own](ci/own-bundle-values.yaml).
+[a bundle of your own](ci/own-bundle-values.yaml), [pools of samplers](ci/pools-values.yaml).
 
 ## Values
 
@@ -150,10 +150,15 @@ def values_schema(text):
     schema["properties"]["roles"]["properties"] = {
         role["name"]: {"$ref": "#/definitions/role"} for role in stages()["roles"]
     }
+    # Samplers can have pools, of the same keys and some more.
+    for name in [role["name"] for role in stages()["roles"] if role["name"] != "sampler"]:
+        none = {"pools": {"maxItems": 0}}
+        schema["properties"]["roles"]["properties"][name] = {"allOf": [{"$ref": "#/definitions/role"}], "properties": none}
+    schema["definitions"]["pool"] = pool_schema(schema["definitions"]["role"], config["properties"]["worker"])
     # Dispatchers report the queues by which all roles are scaled, and send callbacks.
     first = stages()["roles"][0]["name"]
     awake = {"autoscaling": {"properties": {"min": {"minimum": 1}}}}
-    schema["properties"]["roles"]["properties"][first] = {"allOf": [{"$ref": "#/definitions/role"}], "properties": awake}
+    schema["properties"]["roles"]["properties"][first]["properties"] |= awake
     schema["properties"]["secret"]["properties"]["from"]["propertyNames"] = {"enum": secrets()}
     schema["properties"]["metrics"]["properties"]["rules"]["properties"] |= rules_schema()
     schema["definitions"]["variable"] = {
@@ -162,6 +167,34 @@ def values_schema(text):
         "anyOf": [{"not": {"pattern": "^ECHOGEN_"}}, {"enum": variables()}],
     }
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def pool_schema(role, worker):
+    """A pool of a role: what the role has, but for its name, its lanes, its bundle and its price."""
+    lane = worker["properties"]["lanes"]["items"]
+    bundle = {
+        "name": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$"},
+        "volume": {"type": "object", "maxProperties": 1},
+    }
+    own = {
+        "name": {"type": "string", "pattern": "^[a-z]([a-z0-9-]{0,14}[a-z0-9])?$"},
+        "lanes": {"type": "array", "minItems": 1, "uniqueItems": True, "items": lane},
+        "bundle": {"type": "object", "additionalProperties": False, "required": ["name"], "properties": bundle},
+        "price": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["perHour"],
+            "properties": {"perHour": {"type": "number", "exclusiveMinimum": 0}},
+        },
+    }
+    inherited = {name: each for name, each in role["properties"].items() if name not in ("enabled", "pools")}
+    return {
+        "$comment": "Generated from the role.",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["name"],
+        "properties": inherited | own,
+    }
 
 
 def rules_schema():

@@ -322,6 +322,20 @@ def sampler():
                 min=0,
                 width=8,
             ),
+            lines(
+                "Processes of each pool",
+                target('sum by (pool) (echogen_consuming{stage="sampler"})', "{{pool}}"),
+                target('sum by (pool) (1 - echogen_ready{stage="sampler"})', "{{pool}}, not ready"),
+                min=0,
+                help_text="Samplers without pools are one, which has no name.",
+            ),
+            lines(
+                "Images per second of each pool",
+                target("sum by (pool) (rate(echogen_batch_size_sum[$__rate_interval]))", "{{pool}}"),
+                unit="ops",
+                stacked=True,
+                min=0,
+            ),
         ],
     )
 

@@ -7,7 +7,7 @@ import promql_parser as promql
 from common import DEPLOY, load, metrics_list
 
 # Labels that Prometheus adds to each series when it scrapes a process.
-TARGET_LABELS = {"instance", "job", "namespace", "release", "pod", "node"}
+TARGET_LABELS = {"instance", "job", "namespace", "release", "pod", "node", "pool"}
 # Labels by which one installation differs from another.
 INSTALLATION = {"namespace", "release"}
 # Values for Grafana's own variables and ours.

@@ -92,24 +92,51 @@ def wanted(seen, settings):
     return busy + max(seen.waiting_seconds / settings.seconds_per_pod, seen.loading)
 
 
+@dataclass
+class Pool:
+    """A Deployment of pods and what it serves: lanes in order, how much longer its pods take, and its part of each lane's work."""
+
+    settings: Settings
+    lanes: list
+    slower: float = 1
+    parts: dict = field(default_factory=dict)
+
+
+def shared(pools):
+    """The pools, each with its part of its lanes: its `most` among that of all that serve the lane, as the chart reckons."""
+    for pool in pools.values():
+        for lane in pool.lanes:
+            total = sum(each.settings.most for each in pools.values() if lane in each.lanes)
+            pool.parts[lane] = pool.settings.most / total
+    return pools
+
+
 class Cluster:
-    def __init__(self, load, settings, signal):
-        self.load, self.settings, self.signal = load, settings, signal
-        self.queue, self.pods = deque(), []
+    """The pods of one pool, at the queues of all lanes."""
+
+    def __init__(self, load, pool, queues, signal):
+        self.load, self.pool, self.settings, self.signal = load, pool, pool.settings, signal
+        self.seconds = load.seconds * pool.slower
+        self.queues, self.pods = queues, [Pod(0) for _ in range(pool.settings.least)]
         self.advice, self.sizes = deque(), deque()
         self.active_at = -math.inf
-        self.report = Report([], 0, sum(load.seconds for _ in load.arrivals), 0, 0)
+        self.report = Report([], 0, 0, 0, 0)
+
+    def next(self):
+        """The lane that the next task comes from, if any waits."""
+        return next((lane for lane in self.pool.lanes if self.queues[lane]), None)
 
     def work(self, now):
         for pod in self.pods:
             self.report.pod_seconds += STEP
             left = STEP if pod.ready_at <= now else 0
-            while pod.ready_at <= now and len(pod.tasks) < self.load.hand and self.queue:
-                pod.tasks.append([self.queue.popleft(), self.load.seconds])
+            while pod.ready_at <= now and len(pod.tasks) < self.load.hand and (lane := self.next()):
+                pod.tasks.append([self.queues[lane].popleft(), self.seconds, lane])
             while left > 0 and pod.tasks:
                 task = pod.tasks[0]
-                if task[1] == self.load.seconds:
+                if task[1] == self.seconds:
                     self.report.waits.append(max(0, now - task[0]))
+                    self.report.work_seconds += self.seconds
                 done = min(left, task[1])
                 task[1] -= done
                 left -= done
@@ -122,17 +149,18 @@ class Cluster:
             pod = max(pods, key=lambda each: each.ready_at)
             pods.remove(pod)
             left = self.load.grace
-            for arrived, rest in pod.tasks:
+            for arrived, rest, lane in pod.tasks:
                 left -= rest
                 if left < 0:
-                    self.report.repeated_seconds += self.load.seconds - rest
-                    self.queue.appendleft(arrived)
+                    self.report.repeated_seconds += self.seconds - rest
+                    self.queues[lane].appendleft(arrived)
 
     def seen(self, now):
         ready = [pod for pod in self.pods if pod.ready_at <= now]
+        waiting = sum(len(self.queues[lane]) * self.pool.parts[lane] for lane in self.pool.lanes)
         return Seen(
-            waiting_seconds=len(self.queue) * self.load.seconds,
-            waiting=len(self.queue),
+            waiting_seconds=waiting * self.seconds,
+            waiting=waiting,
             in_hand=[len(pod.tasks) for pod in ready],
             loading=len(self.pods) - len(ready),
         )
@@ -170,21 +198,31 @@ class Cluster:
 
 def simulate(load, settings, signal=wanted):
     """Runs until everything is done."""
-    cluster = Cluster(load, settings, signal)
-    cluster.pods = [Pod(0) for _ in range(settings.least)]
-    arrivals, now = deque(sorted(load.arrivals)), 0
-    while arrivals or cluster.queue or any(pod.tasks for pod in cluster.pods):
-        while arrivals and arrivals[0] <= now:
-            cluster.queue.append(arrivals.popleft())
-        cluster.work(now)
-        if now % settings.polling == 0:
-            cluster.scale(now)
-        cluster.report.most = max(cluster.report.most, len(cluster.pods))
+    pools = shared({"": Pool(settings, ["standard"])})
+    return simulate_pools({"standard": load}, pools, signal)[""]
+
+
+def simulate_pools(loads, pools, signal=wanted):
+    """The same for several pools, with the load of each lane; tasks of all lanes take the same time."""
+    queues = {lane: deque() for lane in loads}
+    load = next(iter(loads.values()))
+    clusters = {name: Cluster(load, pool, queues, signal) for name, pool in pools.items()}
+    arrivals, now = {lane: deque(sorted(each.arrivals)) for lane, each in loads.items()}, 0
+    while any(arrivals.values()) or any(queues.values()) or any(pod.tasks for each in clusters.values() for pod in each.pods):
+        for lane, coming in arrivals.items():
+            while coming and coming[0] <= now:
+                queues[lane].append(coming.popleft())
+        for cluster in clusters.values():
+            cluster.work(now)
+            if now % cluster.settings.polling == 0:
+                cluster.scale(now)
+            cluster.report.most = max(cluster.report.most, len(cluster.pods))
         now += STEP
         assert now < 10 * 86_400, "the tasks never end"
     # What is left is paid for until it is idle long enough.
-    cluster.report.pod_seconds += len(cluster.pods) * settings.cooldown
-    return cluster.report
+    for cluster in clusters.values():
+        cluster.report.pod_seconds += len(cluster.pods) * cluster.settings.cooldown
+    return {name: cluster.report for name, cluster in clusters.items()}
 
 
 def spread(rate, since, until, chance):

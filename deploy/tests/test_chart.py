@@ -57,10 +57,21 @@ def ours(spec):
     return [each for each in containers(spec) if "echogen" in each["image"] and "command" not in each]
 
 
-def pod_of(case, component):
-    found = [spec for owner, meta, spec in pods(case) if meta["labels"]["app.kubernetes.io/component"] == component]
+def pod_of(case, component, pool=None):
+    wanted = {"app.kubernetes.io/component": component} | ({"echogen/pool": pool} if pool else {})
+    found = [spec for owner, meta, spec in pods(case) if wanted.items() <= meta["labels"].items()]
     assert len(found) == 1
     return found[0]
+
+
+def roles_of(case):
+    """Each role that runs, or pool of one, with what the values say of it and its pod."""
+    defaults = load(CHART / "values.yaml")["roles"]
+    for role in ROLES:
+        own = overwritten(defaults[role], values(case).get("roles", {}).get(role, {}))
+        for pool in own["pools"] if own.get("pools") else [{}]:
+            if own["enabled"]:
+                yield role, overwritten(own, pool), pod_of(case, role, pool.get("name"))
 
 
 def variables(container):
@@ -139,6 +150,21 @@ WRONG = {
     "a latency that is no bound": {"metrics": {"rules": {"objectives": {"bulk": {"latency_seconds": 61}}}}},
     "an unknown threshold": {"metrics": {"rules": {"thresholds": {"backlog": 61}}}},
     "a promise of everything": {"metrics": {"rules": {"objectives": {"bulk": {"availability": 1}}}}},
+    "an image volume without an image": {"models": {"volume": {"type": "imageVolume"}}},
+    "a folder of nodes without a path": {"models": {"volume": {"type": "hostPath"}}},
+    "a relative folder of nodes": {"models": {"volume": {"type": "hostPath", "hostPath": "models"}}},
+    "a read-only claim that nobody filled": {"models": {"volume": {"type": "claim", "readOnly": True}}},
+    "pools of a role that has none": {"roles": {"encoder": {"pools": [{"name": "a"}]}}},
+    "two pools of one name": {"roles": {"sampler": {"pools": [{"name": "a"}, {"name": "a"}]}}},
+    "a pool without a name": {"roles": {"sampler": {"pools": [{"lanes": ["bulk"]}]}}},
+    "a lane that no pool serves": {"roles": {"sampler": {"pools": [{"name": "a", "lanes": ["bulk", "standard"]}]}}},
+    "an unknown lane of a pool": {"roles": {"sampler": {"pools": [{"name": "a", "lanes": ["bulk", "express"]}]}}},
+    "a pool of no lanes": {"roles": {"sampler": {"pools": [{"name": "a"}, {"name": "b", "lanes": []}]}}},
+    "a pool with more pods at least than at most": {"roles": {"sampler": {"pools": [{"name": "a", "autoscaling": {"min": 17}}]}}},
+    "a lane of two bundles": {"roles": {"sampler": {"pools": [{"name": "a"}, {"name": "b", "bundle": {"name": "mine"}}]}}},
+    "a pool for nothing": {"roles": {"sampler": {"pools": [{"name": "a", "price": {"perHour": 0}}]}}},
+    "an unknown key of a pool": {"roles": {"sampler": {"pools": [{"name": "a", "lane": "bulk"}]}}},
+    "a pool's label": {"roles": {"sampler": {"podLabels": {"echogen/pool": "a"}}}},
     "an authority of nothing": {"authorities": {"configMap": "a", "servers": ["prometheus"]}},
     "a runbook without an address": {"metrics": {"rules": {"runbookUrl": "docs/operations.md"}}},
 }
@@ -230,11 +256,13 @@ def test_settings_are_files_that_the_program_reads(case):
     if values(case).get("authorities"):
         given = overwritten(given, {name: {"certificates": AUTHORITY} for name in ("broker", "cache", "store")})
     assert files(case)["echogen.toml"] == given
-    for role, own in values(case).get("roles", {}).items():
-        if own.get("enabled", True):
-            expected = overwritten(given, own.get("config", {}))
-            found = settings_of(case, pod_of(case, role))
-            assert overwritten(found, expected) == found, role
+    for role, own, spec in roles_of(case):
+        expected = overwritten(given, own["config"])
+        if own.get("bundle"):
+            expected = overwritten(expected, {"model": {"bundle": own["bundle"]["name"]}})
+        found = settings_of(case, spec)
+        assert overwritten(found, expected) == found, role
+        assert found["worker"].get("lanes") == own.get("lanes")
     for found in files(case).values():
         jsonschema.Draft202012Validator(settings_schema()).validate(found)
 
@@ -298,7 +326,8 @@ def test_what_pods_refer_to_is_there(case):
     for _, _, spec in pods(case):
         assert spec["serviceAccountName"] in accounts
         for volume in spec["volumes"]:
-            assert volume.get("persistentVolumeClaim", {}).get("claimName") in claims | {None}
+            # Claims with the weights of pools' own bundles are the installer's.
+            assert volume.get("persistentVolumeClaim", {}).get("claimName") in claims | {None, "weights-q8"}
             assert volume.get("configMap", {}).get("name") in maps | {None}
             authority = values(case).get("authorities", {}).get("secret")
             tenants = values(case).get("gateway", {}).get("tenants", {}).get("secret")
@@ -326,12 +355,7 @@ def test_probes_use_the_port_that_is_listened_on(case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_roles_are_given_the_time_that_they_need(case):
-    given = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))["roles"]
-    for role in ROLES:
-        own = given[role] | values(case).get("roles", {}).get(role, {})
-        if not own["enabled"]:
-            continue
-        spec = pod_of(case, role)
+    for _, own, spec in roles_of(case):
         container = spec["containers"][0]
         grace = settings_of(case, spec)["worker"]["grace_seconds"]
         assert grace == own["graceSeconds"]
@@ -371,6 +395,38 @@ def test_weights_are_pulled_and_verified_where_they_are_read():
     assert "initContainers" not in pod_of("default", "sampler")
 
 
+VOLUMES = {
+    "imageVolume": {"image": {"reference": "registry.example.org/weights@sha256:0"}},
+    "hostPath": {"hostPath": "/var/lib/echogen"},
+    "claim": {"existingClaim": "weights", "readOnly": True},
+}
+
+
+@pytest.mark.parametrize("kind", VOLUMES)
+def test_weights_may_be_where_nothing_is_written(kind):
+    volume = {"type": kind} | VOLUMES[kind]
+    found = given_objects({"config": {"model": {"bundle": "echogen-2b"}}, "models": {"volume": volume}})
+    for each in found:
+        if each["kind"] != "ServiceMonitor":
+            kubernetes_validate.validate(each, KUBERNETES[-1], strict=True)
+    assert not [each for each in found if each["kind"] in ("Job", "PersistentVolumeClaim")]
+    (sampler,) = [each["spec"]["template"]["spec"] for each in found if each["metadata"]["name"] == "echogen-sampler"
+                  and each["kind"] == "Deployment"]
+    (mounted,) = [each for each in sampler["volumes"] if each["name"] == "models"]
+    assert mounted == {
+        "imageVolume": {"name": "models", "image": VOLUMES["imageVolume"]["image"] | {"pullPolicy": "IfNotPresent"}},
+        "hostPath": {"name": "models", "hostPath": {"path": "/var/lib/echogen", "type": "Directory"}},
+        "claim": {"name": "models", "persistentVolumeClaim": {"claimName": "weights", "readOnly": True}},
+    }[kind]
+    # Of a node's pods the first one fetches; all other kinds have the weights already.
+    commands = [container["args"][1] for container in sampler["initContainers"]]
+    assert commands == (["pull", "verify"] if kind == "hostPath" else ["verify"])
+    for container in ours(sampler):
+        (mount,) = [each for each in container["volumeMounts"] if each["name"] == "models"]
+        writes = kind == "hostPath" and container in sampler["initContainers"]
+        assert mount.get("readOnly", False) != writes, container["name"]
+
+
 def test_roles_are_scaled_by_the_work_that_waits():
     scaled = {each["spec"]["scaleTargetRef"]["name"]: each["spec"] for each in of_kind("full", "ScaledObject")}
     deployments = {each["metadata"]["name"]: each for each in of_kind("full", "Deployment")}
@@ -383,6 +439,80 @@ def test_roles_are_scaled_by_the_work_that_waits():
         for metric in ("work_waiting_seconds", "queue_messages", "tasks_in_progress", "ready"):
             assert f'echogen_{metric}{{namespace="pictures",release="echogen",stage="{stage}"}}' in trigger["metadata"]["query"]
     assert not of_kind("default", "ScaledObject")
+
+
+def of_pools(kind):
+    """The samplers' objects of a kind, by their pool."""
+    found = [each for each in of_kind("pools", kind) if each["metadata"]["labels"].get("app.kubernetes.io/component") == "sampler"]
+    return {each["metadata"]["labels"].get("echogen/pool"): each for each in found}
+
+
+def test_each_pool_has_objects_of_its_own():
+    for kind in ("Deployment", "ScaledObject", "PodDisruptionBudget"):
+        found = of_pools(kind)
+        assert {name: each["metadata"]["name"] for name, each in found.items()} == {
+            "h100": "echogen-sampler-h100",
+            "l4": "echogen-sampler-l4",
+        }
+    selectors = [each["spec"]["selector"]["matchLabels"] for each in of_pools("Deployment").values()]
+    for kind in ("Deployment", "PodDisruptionBudget"):
+        for name, each in of_pools(kind).items():
+            selector = each["spec"]["selector"]["matchLabels"]
+            assert selector in selectors and selector["echogen/pool"] == name, "no pod is selected twice"
+    budgets = of_pools("PodDisruptionBudget")
+    assert (budgets["h100"]["spec"]["maxUnavailable"], budgets["l4"]["spec"]["maxUnavailable"]) == (1, "50%")
+    scaled = {name: each["spec"] for name, each in of_pools("ScaledObject").items()}
+    assert scaled["l4"]["scaleTargetRef"]["name"] == "echogen-sampler-l4"
+    assert [(each["minReplicaCount"], each["maxReplicaCount"]) for each in scaled.values()] == [(1, 8), (0, 20)]
+    for name, each in of_pools("Deployment").items():
+        spec = each["spec"]["template"]["spec"]
+        assert spec["nodeSelector"] == {"gpu": name}
+        assert spec["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1, "what a pool does not say, the role does"
+        assert spec["terminationGracePeriodSeconds"] == {"h100": 320, "l4": 620}[name]
+        for constraint in spec["topologySpreadConstraints"]:
+            assert constraint["labelSelector"]["matchLabels"]["echogen/pool"] == name
+    assert {each["metadata"]["annotations"]["echogen/price-per-hour"] for each in of_pools("Deployment").values()} == {"4.5", "0.7"}
+
+
+def test_a_pool_reads_its_bundle_and_serves_its_lanes():
+    large, small = (pod_of("pools", "sampler", name) for name in ("h100", "l4"))
+    assert [settings_of("pools", spec)["worker"]["lanes"] for spec in (large, small)] == [["interactive", "standard"], ["bulk"]]
+    assert [settings_of("pools", spec)["model"] for spec in (large, small)] == [
+        {"bundle": "echogen-2b", "device": "cuda"},
+        {"bundle": "echogen-2b-q8_0", "device": "cuda"},
+    ]
+    assert [container["name"] for container in large["initContainers"]] == ["wait", "verify"]
+    (verify,) = small["initContainers"]
+    assert verify["args"] == ["models", "verify", "echogen-2b-q8_0"]
+    assert {"name": "models", "persistentVolumeClaim": {"claimName": "weights-q8", "readOnly": True}} in small["volumes"]
+    for container in (verify, small["containers"][0]):
+        (mount,) = [each for each in container["volumeMounts"] if each["name"] == "models"]
+        assert mount == {"name": "models", "mountPath": "/opt/echogen/bundles/echogen-2b-q8_0", "readOnly": True}
+
+
+def test_a_change_of_one_pool_leaves_the_names_and_selectors_of_the_other():
+    given = values("pools")
+    before = {each["metadata"]["name"]: each for each in given_objects(given) if each["kind"] == "Deployment"}
+    pools = given["roles"]["sampler"]["pools"]
+    more = overwritten(given, {"roles": {"sampler": {"pools": [*pools, {"name": "more", "lanes": ["bulk"], "bundle": pools[1]["bundle"]}]}}})
+    after = {each["metadata"]["name"]: each for each in given_objects(more) if each["kind"] == "Deployment"}
+    assert set(after) - set(before) == {"echogen-sampler-more"} and set(before) <= set(after)
+    for name, each in before.items():
+        assert each["spec"]["selector"] == after[name]["spec"]["selector"]
+
+
+def test_series_and_alerts_say_which_pool():
+    (monitor,) = of_kind("pools", "ServiceMonitor")
+    relabelings = monitor["spec"]["endpoints"][0]["relabelings"]
+    assert {"sourceLabels": ["__meta_kubernetes_pod_label_echogen_pool"], "targetLabel": "pool"} in relabelings
+    rules = {each["metadata"]["name"]: each["spec"]["groups"] for each in of_kind("pools", "PrometheusRule")}
+    alerts = {rule["alert"]: rule["expr"] for group in rules["echogen-alerts"] for rule in group["rules"]}
+    assert "by (namespace, release, stage, instance, pod, node, pool)" in alerts["EchogenNotReady"]
+    (costs,) = rules["echogen-pools"]
+    assert [rule["record"] for rule in costs["rules"]] == ["pool:echogen_cost_per_hour:sum"] * 2 + ["pool:echogen_cost_per_picture:ratio1h"]
+    for rule in costs["rules"]:
+        promql.parse(rule["expr"])
+    assert not [name for name in (each["metadata"]["name"] for each in of_kind("full", "PrometheusRule")) if "pools" in name]
 
 
 def test_rules_and_dashboards_are_the_ones_of_deploy():

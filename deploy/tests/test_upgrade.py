@@ -35,6 +35,7 @@ OTHER = {
     "manifest": 'name = "echogen-2b"\n',
     "volume.type": "emptyDir",
     "volume.size": "61Gi",
+    "volume.hostPath": "/models",
     "accessMode": "ReadWriteOncePod",
     "cpu": "3",
     "memory": "9Gi",
@@ -52,6 +53,7 @@ OTHER = {
     "extraVolumeMounts": [{"name": "tmp", "mountPath": "/a"}],
     "sidecars": [{"name": "a", "image": "a:1"}],
     "initContainers": [{"name": "a", "image": "a:1"}],
+    "pools": [{"name": "a"}, {"name": "b", "lanes": ["bulk"]}],
     "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}],
     "prometheus.address": "http://other:9090",
     "gateway.enabled": False,
@@ -78,8 +80,8 @@ OTHER = {
     "seccompProfile": {"type": "Localhost", "localhostProfile": "a.json"},
     "fsGroupChangePolicy": "Always",
 }
-# A Secret that the chart makes needs values, which this installation has not.
-REFUSED = {"secret.create"}
+# A Secret that the chart makes needs values, and a claim that is only read one that exists; this installation has neither.
+REFUSED = {"secret.create", "models.volume.readOnly"}
 
 
 def leaves(table, path=()):

@@ -1,6 +1,7 @@
 //! A trace collector with OpenTelemetry's protocol: OTLP over HTTP, in protobuf.
 
 use std::{
+    collections::BTreeMap,
     convert::Infallible,
     net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
@@ -29,6 +30,12 @@ pub(crate) struct CollectedSpan {
     pub(crate) parent: Vec<u8>,
     /// The attribute `job`.
     pub(crate) job: String,
+    /// All attributes that are texts, and numbers as texts.
+    pub(crate) attributes: BTreeMap<String, String>,
+    /// The kind's number in OTLP: 1 internal, 3 client, 4 producer, 5 consumer.
+    pub(crate) kind: i32,
+    /// The spans that it is linked to.
+    pub(crate) links: Vec<Vec<u8>>,
     pub(crate) has_failed: bool,
 }
 
@@ -101,6 +108,9 @@ fn spans_of(export: ExportTraceServiceRequest) -> Vec<CollectedSpan> {
                 id: span.span_id,
                 parent: span.parent_span_id,
                 job: text(&span.attributes, "job"),
+                attributes: span.attributes.iter().map(|each| (each.key.clone(), value(each))).collect(),
+                kind: span.kind,
+                links: span.links.into_iter().map(|link| link.span_id).collect(),
                 // The status code of an error in OTLP.
                 has_failed: span.status.is_some_and(|status| status.code == 2),
             });
@@ -114,5 +124,13 @@ fn text(attributes: &[KeyValue], name: &str) -> String {
     match value {
         Some(AnyValue { value: Some(Value::StringValue(text)) }) => text,
         _ => String::new(),
+    }
+}
+
+fn value(attribute: &KeyValue) -> String {
+    match attribute.value.clone().and_then(|found| found.value) {
+        Some(Value::StringValue(text)) => text,
+        Some(Value::IntValue(number)) => number.to_string(),
+        other => format!("{other:?}"),
     }
 }

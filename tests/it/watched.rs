@@ -268,7 +268,8 @@ async fn one_job_is_one_trace_and_no_log_holds_a_secret() {
     for role in &mut roles {
         assert_eq!(role.stop(), Some(0), "{}: {}", role.name, role.log());
     }
-    check_trace(&collector.spans());
+    let spans = collector.spans();
+    check_trace(&spans);
     let picture = std::fs::read(subject("mug.png")).expect("the picture ships");
     let secrets = servers.secrets(&picture);
     let mut logs: Vec<(&str, String)> = roles.iter().map(|role| (role.name, role.log())).collect();
@@ -277,6 +278,8 @@ async fn one_job_is_one_trace_and_no_log_holds_a_secret() {
         assert!(log.contains("\"level\":\"") && log.lines().all(|line| line.starts_with('{')), "{name}: {log}");
         assert_eq!(leaks(log, &secrets), Vec::<&str>::new(), "{name}: {log}");
     }
+    let trace = spans.iter().find(|span| span.job == "traced").map(|span| span.trace.clone());
+    check_lines(&logs, &trace.expect("there is one"));
     assert!(logs[3].1.lines().count() > 5, "there is something to look at: {}", logs[3].1);
     drop(servers.redis);
 }
@@ -286,27 +289,92 @@ fn leaks<'a>(log: &str, secrets: &[(&'a str, String)]) -> Vec<&'a str> {
     secrets.iter().filter(|(_, secret)| log.contains(secret.as_str())).map(|(what, _)| *what).collect()
 }
 
+/// The kinds of spans as numbers of OTLP.
+const CLIENT: i32 = 3;
+const PRODUCER: i32 = 4;
+const CONSUMER: i32 = 5;
+
+/// The name of a queue without the installation's prefix, which roles do not know.
+fn queue_of(role: &str) -> String {
+    let stem = match role {
+        "dispatcher" => "dispatch",
+        "segmenter" => "segment",
+        "encoder" => "encode",
+        _ => "sample",
+    };
+    format!("echogen.{stem}.standard")
+}
+
+/// Fails unless a span describes what it does with a message by OpenTelemetry's conventions.
+fn check_messaging(span: &CollectedSpan, operation: &str, kind: i32, role: &str) {
+    let queue = queue_of(role);
+    assert_eq!((&span.name, span.kind), (&format!("{operation} {queue}"), kind), "{span:#?}");
+    let expected = [
+        ("messaging.system", "rabbitmq"),
+        ("messaging.operation.type", operation),
+        ("messaging.operation.name", operation),
+        ("messaging.destination.name", &queue),
+        ("messaging.message.id", "traced"),
+        ("messaging.message.conversation_id", "traced"),
+    ];
+    for (name, value) in expected {
+        assert_eq!(span.attributes.get(name).map(String::as_str), Some(value), "{name} of {span:#?}");
+    }
+}
+
 fn check_trace(spans: &[CollectedSpan]) {
-    let of_job: Vec<&CollectedSpan> = spans.iter().filter(|span| span.job == "traced").collect();
-    let find = |name: &str| {
-        let mut found = of_job.iter().filter(|span| span.name == name);
-        let span = *found.next().unwrap_or_else(|| panic!("no span {name} in {spans:#?}"));
-        assert!(found.next().is_none(), "one span a stage: {of_job:#?}");
+    let with = |name: String| {
+        let is_its = |span: &&CollectedSpan| {
+            span.name == name && span.attributes.get("messaging.message.id").is_some_and(|id| id == "traced")
+        };
+        let mut found = spans.iter().filter(is_its);
+        let span = found.next().unwrap_or_else(|| panic!("no span {name} in {spans:#?}"));
+        assert!(found.next().is_none(), "one span {name}: {spans:#?}");
         span
     };
-    let mut before = find("submit");
-    assert!(before.parent.is_empty(), "the client begins the trace: {before:?}");
-    for role in RoleName::WORKER_NAMES {
-        let span = find(role);
-        assert_eq!((&span.trace, &span.parent), (&before.trace, &before.id), "{role}: {of_job:#?}");
+    let mut before = with(format!("send {}", queue_of("dispatcher")));
+    assert!(before.parent.is_empty() && before.job == "traced", "the client begins the trace: {before:?}");
+    let mut sampler = before;
+    for (role, next) in RoleName::WORKER_NAMES.iter().zip(RoleName::WORKER_NAMES.iter().skip(1).map(Some).chain([None]))
+    {
+        check_messaging(before, "send", PRODUCER, role);
+        let span = with(format!("process {}", queue_of(role)));
+        check_messaging(span, "process", CONSUMER, role);
+        assert_eq!((&span.trace, &span.parent), (&before.trace, &before.id), "{role}: {spans:#?}");
         assert_eq!(span.service, format!("echogen-{role}"));
         assert!(!span.has_failed);
-        before = span;
+        let calls = spans.iter().filter(|call| call.kind == CLIENT && call.parent == span.id);
+        let calls: Vec<&str> = calls.map(|call| call.name.as_str()).collect();
+        assert!(calls.contains(&"object store") && calls.contains(&"EVALSHA"), "{role} calls its servers: {calls:?}");
+        if let Some(next) = next {
+            before = with(format!("send {}", queue_of(next)));
+            assert_eq!((&before.trace, &before.parent), (&span.trace, &span.id), "{role}: {spans:#?}");
+        }
+        sampler = span;
     }
+    let batch = spans.iter().find(|span| span.name == "batch" && span.links.contains(&sampler.id));
+    let batch = batch.unwrap_or_else(|| panic!("no batch is linked to the sampler's task: {spans:#?}"));
+    assert_eq!(batch.attributes.get("messaging.batch.message_count").map(String::as_str), Some("1"));
+    assert!(sampler.links.contains(&batch.id) && batch.parent.is_empty() && batch.trace != sampler.trace);
     let broken: Vec<&CollectedSpan> = spans.iter().filter(|span| span.job == "broken").collect();
     assert!(broken.len() > 1 && broken.iter().all(|span| span.trace != before.trace), "{broken:#?}");
     let failed = broken.iter().filter(|span| span.has_failed).count();
     assert_eq!(failed, 1, "the stage that could not read the picture: {broken:#?}");
+    let clientless = spans.iter().filter(|span| span.kind == CLIENT && span.parent.is_empty());
+    assert_eq!(clientless.count(), 0, "calls of no task are no traces");
+}
+
+/// Fails unless every line about the job, of every role, says which trace it belongs to.
+fn check_lines(logs: &[(&str, String)], trace: &[u8]) {
+    let id: String = trace.iter().map(|byte| format!("{byte:02x}")).collect();
+    for (role, log) in logs.iter().filter(|(name, _)| RoleName::WORKER_NAMES.contains(name)) {
+        let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("a line is JSON"));
+        let of_job: Vec<_> = lines.filter(|line| line["span"]["job"] == "traced").collect();
+        assert!(!of_job.is_empty(), "{role}: {log}");
+        for line in &of_job {
+            assert_eq!(line["span"]["trace_id"], id.as_str(), "{role}: {line}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

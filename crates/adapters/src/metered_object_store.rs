@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use echogen_ports::{Fault, ObjectKey, ObjectStore, PresignedPut};
 use echogen_protocol::ContentHash;
-use echogen_telemetry::{StoreAnswer, StoreCall, metrics};
+use echogen_telemetry::{StoreAnswer, StoreCall, client_call, metrics};
 
 /// Forwards every call, and records its duration and outcome in the metrics.
 #[derive(Clone, Debug)]
@@ -26,14 +26,15 @@ impl MeteredObjectStore {
 
 async fn metered<T>(call: StoreCall, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
     let began = Instant::now();
-    let ended = work.await;
-    let answer = match &ended {
-        Ok(_) => StoreAnswer::Ok,
-        Err(error) if error.is_permanent() => StoreAnswer::Permanent,
-        Err(_) => StoreAnswer::Transient,
-    };
+    let attributes = [("echogen.object_store.operation", call.as_str())];
+    let ended = client_call("object store", &attributes, |error| failure(error).as_str(), work).await;
+    let answer = ended.as_ref().err().map_or(StoreAnswer::Ok, failure);
     metrics().store_called(call, answer, began.elapsed());
     ended
+}
+
+fn failure(error: &Fault) -> StoreAnswer {
+    if error.is_permanent() { StoreAnswer::Permanent } else { StoreAnswer::Transient }
 }
 
 #[async_trait]

@@ -27,6 +27,7 @@ use ::redis::{RedisError, ScriptInvocation, Value, aio::ConnectionManager, cmd};
 use async_trait::async_trait;
 use bytes::Bytes;
 use echogen_ports::{Cache, Fault, FencingToken};
+use echogen_telemetry::client_call;
 use tokio::time::timeout;
 
 use config::Checked;
@@ -102,14 +103,20 @@ impl RedisCache {
 
     /// A call that transfers a value of this many bytes. Its timeout does not mean that Redis is unreachable, so other calls
     /// do not fail because of it.
-    async fn large<T, F>(&self, bytes: u64, run: impl Fn(ConnectionManager) -> F) -> Result<T, Fault>
+    async fn large<T, F>(
+        &self,
+        operation: &'static str,
+        bytes: u64,
+        run: impl Fn(ConnectionManager) -> F,
+    ) -> Result<T, Fault>
     where
         F: Future<Output = Result<T, RedisError>>,
     {
         self.check_available()?;
         let parts = u32::try_from(bytes / BYTES_PER_TIMEOUT).unwrap_or(u32::MAX).saturating_add(1);
         let limit = self.settings.response_timeout.saturating_mul(parts).saturating_add(self.settings.connect_timeout);
-        match timeout(limit, self.large.call(run)).await {
+        let called = traced(operation, async { Ok(timeout(limit, self.large.call(run)).await) }).await?;
+        match called {
             Ok(called) => called.map_err(|error| self.failed(error)),
             Err(_) => {
                 // A new connection for the next large value: on the old one it would wait for the rest of this one.
@@ -122,11 +129,17 @@ impl RedisCache {
     }
 
     async fn script<T: ::redis::FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, Fault> {
-        self.small(|mut connection| async move { script.invoke_async(&mut connection).await }).await
+        let called = self.small(|mut connection| async move { script.invoke_async(&mut connection).await });
+        traced("EVALSHA", called).await
     }
 
-    async fn command<T: ::redis::FromRedisValue>(&self, command: &::redis::Cmd) -> Result<T, Fault> {
-        self.small(|mut connection| async move { command.query_async(&mut connection).await }).await
+    async fn command<T: ::redis::FromRedisValue>(
+        &self,
+        operation: &'static str,
+        command: &::redis::Cmd,
+    ) -> Result<T, Fault> {
+        let called = self.small(|mut connection| async move { command.query_async(&mut connection).await });
+        traced(operation, called).await
     }
 
     fn check_available(&self) -> Result<(), Fault> {
@@ -156,6 +169,13 @@ impl RedisCache {
     }
 }
 
+/// Runs a call in a span, if it is part of a task.
+async fn traced<T>(operation: &'static str, call: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    let attributes = [("db.system.name", "redis"), ("db.operation.name", operation)];
+    let error_type = |error: &Fault| if error.is_permanent() { "permanent" } else { "transient" };
+    client_call(operation, &attributes, error_type, call).await
+}
+
 impl fmt::Debug for RedisCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisCache").field("place", &self.place).finish_non_exhaustive()
@@ -175,7 +195,7 @@ impl Cache for RedisCache {
                 }
                 let command = &cmd("GET").arg(key).to_owned();
                 let read = |mut connection| async move { command.query_async(&mut connection).await };
-                let value: Option<Vec<u8>> = self.large(size, read).await?;
+                let value: Option<Vec<u8>> = self.large("GET", size, read).await?;
                 Ok(value.map(Bytes::from))
             }
             // No value: the two versions of the protocol encode it differently.
@@ -184,7 +204,7 @@ impl Cache for RedisCache {
     }
 
     async fn contains(&self, key: &str) -> Result<bool, Fault> {
-        self.command(cmd("EXISTS").arg(self.value_key(key))).await
+        self.command("EXISTS", cmd("EXISTS").arg(self.value_key(key))).await
     }
 
     async fn put(&self, key: &str, value: Bytes, ttl: Duration) -> Result<(), Fault> {
@@ -195,10 +215,10 @@ impl Cache for RedisCache {
         let mut command = cmd("SET");
         command.arg(self.value_key(key)).arg(&value[..]).arg("PX").arg(milliseconds(ttl));
         if size <= SMALL {
-            return self.command(&command).await;
+            return self.command("SET", &command).await;
         }
         let command = &command;
-        self.large(size, |mut connection| async move { command.query_async(&mut connection).await }).await
+        self.large("SET", size, |mut connection| async move { command.query_async(&mut connection).await }).await
     }
 
     async fn acquire_lease(&self, key: &str, ttl: Duration) -> Result<Option<FencingToken>, Fault> {
@@ -212,7 +232,7 @@ impl Cache for RedisCache {
     /// Calls everything that the other methods call.
     async fn check(&self) -> Result<(), Fault> {
         // A user may be forbidden to ask; then the calls below find out.
-        if let Ok(info) = self.command::<String>(&cmd("INFO")).await
+        if let Ok(info) = self.command::<String>("INFO", &cmd("INFO")).await
             && let Some(why) = unusable(&info)
         {
             return Err(Fault::refused(format!("redis at {} {why}", self.place)));

@@ -43,10 +43,10 @@ fn bundle(change: impl Fn(&mut Served)) -> (TempDir, HubTwin) {
     (folder, HubTwin::start(served.to_vec()))
 }
 
-/// `echogen models ARGUMENTS` on the folder's bundle.
+/// `echogen models COMMAND` on the folder's bundle.
 fn models(folder: &Path, hub: &HubTwin, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_echogen"));
-    command.current_dir(folder).args(["--bundles", ".", "models"]).args(arguments);
+    command.current_dir(folder).arg("models").args(&arguments[..1]).arg("./tiny.toml").args(&arguments[1..]);
     command.env("ECHOGEN_MODEL_HUB_ENDPOINT", &hub.endpoint).env("HF_HOME", folder.join("no-token"));
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::null());
     command
@@ -93,7 +93,7 @@ fn wait_until_it_waits(child: &mut Child) {
 #[test]
 fn of_processes_that_race_each_file_is_fetched_by_one() {
     let (folder, hub) = bundle(|_| {});
-    let children: Vec<_> = (0..6).map(|_| start(folder.path(), &hub, &["pull", "tiny"])).collect();
+    let children: Vec<_> = (0..6).map(|_| start(folder.path(), &hub, &["pull"])).collect();
     let texts: Vec<_> = children.into_iter().map(|child| succeeded(&child.wait_with_output().unwrap())).collect();
     for name in NETWORKS {
         assert_eq!(fs::read(pulled(folder.path(), name)).unwrap(), content(name));
@@ -112,7 +112,7 @@ fn a_process_that_waits_continues_at_once_what_a_killed_one_began() {
             file.stall_after = Some(20_000);
         }
     });
-    let arguments = ["pull", "tiny", "--network", "dinov2"];
+    let arguments = ["pull", "--network", "dinov2"];
     let mut holder = start(folder.path(), &hub, &arguments);
     let blobs = folder.path().join("tiny/.pull/dinov2.safetensors/models--owner--dinov2/blobs");
     let part = blobs.join(format!("{}.part", sum(&content("dinov2"))));
@@ -137,13 +137,13 @@ fn a_lock_that_somebody_deleted_is_no_lock() {
             file.stall_after = Some(20_000);
         }
     });
-    let mut holder = start(folder.path(), &hub, &["pull", "tiny", "--network", "dinov2"]);
+    let mut holder = start(folder.path(), &hub, &["pull", "--network", "dinov2"]);
     let lock = folder.path().join("tiny/.pull.lock");
     wait_until("the process holds the lock", || !hub.starts.lock().unwrap().is_empty());
-    let mut second = start(folder.path(), &hub, &["pull", "tiny", "--network", "transformer"]);
+    let mut second = start(folder.path(), &hub, &["pull", "--network", "transformer"]);
     wait_until_it_waits(&mut second);
     fs::remove_file(&lock).unwrap();
-    let third = start(folder.path(), &hub, &["pull", "tiny", "--network", "flux_vae"]);
+    let third = start(folder.path(), &hub, &["pull", "--network", "flux_vae"]);
     succeeded(&third.wait_with_output().unwrap());
     holder.kill().unwrap();
     holder.wait().unwrap();
@@ -167,17 +167,17 @@ fn read_only(folder: &Path, command: &Command) -> Output {
 #[test]
 fn a_complete_folder_may_be_read_only() {
     let (folder, hub) = bundle(|_| {});
-    succeeded(&models(folder.path(), &hub, &["pull", "tiny"]).output().unwrap());
+    succeeded(&models(folder.path(), &hub, &["pull"]).output().unwrap());
     let requests = hub.starts.lock().unwrap().len();
     fs::remove_file(folder.path().join("tiny/.pull.lock")).unwrap();
     for command in ["pull", "verify"] {
-        let text = succeeded(&read_only(folder.path(), &models(folder.path(), &hub, &[command, "tiny"])));
+        let text = succeeded(&read_only(folder.path(), &models(folder.path(), &hub, &[command])));
         let right = text.lines().filter(|line| line.starts_with("present") || line.starts_with("right")).count();
         assert_eq!(right, 5, "{text}");
     }
     assert_eq!((hub.starts.lock().unwrap().len(), leftovers(folder.path())), (requests, Vec::new()));
     fs::remove_file(pulled(folder.path(), "dinov2")).unwrap();
-    let refused = read_only(folder.path(), &models(folder.path(), &hub, &["pull", "tiny"]));
+    let refused = read_only(folder.path(), &models(folder.path(), &hub, &["pull"]));
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("Read-only file system"), "{said}");
 }

@@ -162,7 +162,7 @@ async fn start(
         let loading = roles::load(*role, networks, backends, config);
         let Some(loaded) = shutdown.run_until_cancelled(loading).await else { return Ok(()) };
         for stage in loaded? {
-            monitor::loaded(stage.name(), config.partitions(), backends.amqp.as_ref());
+            monitor::loaded(stage.name(), config, backends.amqp.as_ref());
             running.spawn(run_stage(stage, backends.clone(), config.clone(), shutdown.clone()));
         }
     }

@@ -6,7 +6,7 @@
 //! | [`metrics()`] | the process's metrics; [`LIST`] names all there are, `docs/metrics.md` is made from it |
 //! | [`health()`] | whether the roles of this process live and are ready, and device faults |
 //! | [`Endpoint`] | `/livez`, `/readyz`, `/metrics`, and `/log`, where the log filter is changed at run time |
-//! | [`place_span`] | joins a span to the trace of the message that caused it |
+//! | [`place_span`], [`Messaging`], [`batch_span`] | joins a span to the trace of the message that caused it, and describes it by OpenTelemetry's conventions |
 //!
 //! Metrics and health are global per process, like standard error: there is one of each, and no handle is passed
 //! around. No label contains the name of a job or a tenant; the values of every label are a closed set.
@@ -25,4 +25,4 @@ pub use metrics::{
     CacheAnswer, GateAnswer, JobEnd, JobOutcome, Kind, LIST, Label, Metric, Metrics, NoticeEnd, NoticeName,
     OBJECT_KINDS, PreviewEnd, StoreAnswer, StoreCall, TaskEnd, TaskInProgress, metrics, page,
 };
-pub use traces::{Otlp, fail_span, place_span};
+pub use traces::{Messaging, MessagingOperation, Otlp, batch_span, client_call, fail_span, place_span};

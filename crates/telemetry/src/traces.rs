@@ -18,7 +18,7 @@ use opentelemetry_sdk::{
     trace::{Sampler, SdkTracerProvider},
 };
 use rustls::pki_types::CertificateDer;
-use tracing::{Level, Span, Subscriber};
+use tracing::{Instrument, Level, Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::{Layer, filter::Targets, registry::LookupSpan};
 
@@ -104,6 +104,98 @@ impl Drop for Traces {
             tracing::warn!(%error, "the last spans were not sent");
         }
     }
+}
+
+/// What a span does with a message, by OpenTelemetry's semantic conventions for messaging. The kind of a span is a field of it,
+/// `otel.kind`, because it has to be known when it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Messaging<'a> {
+    /// What is done.
+    pub operation: MessagingOperation,
+    /// The queue.
+    pub destination: &'a str,
+    /// The job's id, which all messages of a job have in common, and which is their `message_id`.
+    pub job: &'a str,
+}
+
+/// What is done with a message. The conventions have the same words for the type and for the name of these operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessagingOperation {
+    /// It is given to the broker; the span's kind is `producer`.
+    Send,
+    /// The work that it asks for is done; the span's kind is `consumer`.
+    Process,
+}
+
+impl MessagingOperation {
+    /// The name in the conventions.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Send => "send",
+            Self::Process => "process",
+        }
+    }
+}
+
+impl Messaging<'_> {
+    /// Names the span `OPERATION QUEUE`, and sets its attributes. They are not fields of the span, which every log line would
+    /// repeat.
+    pub fn describe(&self, span: &Span) {
+        if !IS_ON.load(Ordering::Acquire) {
+            return;
+        }
+        let operation = self.operation.as_str();
+        span.context().span().update_name(format!("{operation} {}", self.destination));
+        // Its twin in memory has no name in the conventions, and no other program at its end.
+        span.set_attribute("messaging.system", "rabbitmq");
+        span.set_attribute("messaging.operation.type", operation);
+        span.set_attribute("messaging.operation.name", operation);
+        span.set_attribute("messaging.destination.name", self.destination.to_owned());
+        if !self.job.is_empty() {
+            span.set_attribute("messaging.message.id", self.job.to_owned());
+            span.set_attribute("messaging.message.conversation_id", self.job.to_owned());
+        }
+    }
+}
+
+/// A span for a batch, in a trace of its own, with a link to the span of each job in it, and of those to it. `name` is what the
+/// collector shows. Nothing if spans are not sent.
+pub fn batch_span(name: &'static str, members: &[Span]) -> Span {
+    if !IS_ON.load(Ordering::Acquire) {
+        return Span::none();
+    }
+    let batch = tracing::info_span!(parent: None, "batch", otel.name = name);
+    let own = batch.context().span().span_context().clone();
+    for member in members {
+        batch.add_link(member.context().span().span_context().clone());
+        member.add_link(own.clone());
+    }
+    let count = i64::try_from(members.len()).unwrap_or(i64::MAX);
+    batch.set_attribute("messaging.batch.message_count", count);
+    batch
+}
+
+/// Runs a call to a server in a span of the kind `client`, if it is part of a task; a call that belongs to none would be a trace
+/// of its own. `name` is what the collector shows, `attributes` say more. `error_type` says what an error is.
+pub async fn client_call<T, E: std::fmt::Display>(
+    name: &'static str,
+    attributes: &[(&'static str, &'static str)],
+    error_type: impl Fn(&E) -> &'static str,
+    call: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    if !IS_ON.load(Ordering::Acquire) || Span::current().is_none() {
+        return call.await;
+    }
+    let span = tracing::info_span!("call", otel.kind = "client", otel.name = name);
+    for (attribute, value) in attributes {
+        span.set_attribute(*attribute, *value);
+    }
+    let ended = call.instrument(span.clone()).await;
+    if let Err(error) = &ended {
+        fail_span(&span, &error.to_string());
+        span.set_attribute("error.type", error_type(error));
+    }
+    ended
 }
 
 /// Places `span`, which must be new, under the span of a `traceparent`; without one it begins a trace. Returns its own

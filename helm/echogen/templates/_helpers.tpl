@@ -20,10 +20,69 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
-{{/* The labels of pods: {root, component, own}. Without the versions: an upgrade that changes nothing else restarts no pod. */}}
-{{- define "echogen.podLabels" -}}
+{{/* The end of the names of a pool's objects: {name}, or nothing. */}}
+{{- define "echogen.poolSuffix" -}}
+{{- with .name }}-{{ . }}{{ end -}}
+{{- end }}
+
+{{/* The labels that select the pods of a role, or of one pool of it: {root, component, pool}. */}}
+{{- define "echogen.componentSelector" -}}
 {{ include "echogen.selector" .root }}
 app.kubernetes.io/component: {{ .component }}
+{{- with .pool }}
+echogen/pool: {{ . }}
+{{- end }}
+{{- end }}
+
+{{/* The pools of a role as a JSON list, each with what it has of its own; without any, one that has no name and nothing. */}}
+{{- define "echogen.pools" -}}
+{{- toJson (.pools | default (list (dict "name" ""))) -}}
+{{- end }}
+
+{{/* Fails if the pools of a role cannot work together. */}}
+{{- define "echogen.checkPools" -}}
+{{- range $name, $role := .Values.roles }}
+{{- if and $role.enabled $role.pools }}
+{{- $seen := list -}}
+{{- $bundles := dict -}}
+{{- range $pool := $role.pools -}}
+{{- if has $pool.name $seen }}{{ fail (printf "values: two pools of roles.%s are called %s" $name $pool.name) }}{{ end -}}
+{{- $seen = append $seen $pool.name -}}
+{{- $own := deepCopy $role -}}
+{{- include "echogen.overwrite" (dict "into" $own "from" $pool) -}}
+{{- if gt (int $own.autoscaling.min) (int $own.autoscaling.max) -}}
+{{- fail (printf "values: the pool %s of roles.%s has an autoscaling.min above its max" $pool.name $name) -}}
+{{- end -}}
+{{- $bundle := get ($pool.bundle | default dict) "name" | default $.Values.config.model.bundle -}}
+{{- range $lane := include "echogen.lanes" $pool | fromJsonArray -}}
+{{- if ne $bundle (get $bundles $lane | default $bundle) -}}
+{{- fail (printf "values: pools with different bundles serve the lane %s, so chance would decide about each picture" $lane) -}}
+{{- end -}}
+{{- $_ := set $bundles $lane $bundle -}}
+{{- end -}}
+{{- end -}}
+{{- range $lane := include "echogen.lanes" dict | fromJsonArray -}}
+{{- if not (hasKey $bundles $lane) -}}
+{{- fail (printf "values: no pool of roles.%s serves the lane %s, so its jobs would wait forever" $name $lane) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* Whether any role has pools. */}}
+{{- define "echogen.hasPools" -}}
+{{- range .Values.roles }}{{ if and .enabled .pools }}yes{{ end }}{{ end -}}
+{{- end }}
+
+{{/* The lanes of a pool as a JSON list; all if it names none. */}}
+{{- define "echogen.lanes" -}}
+{{- toJson (.lanes | default (list "interactive" "standard" "bulk")) -}}
+{{- end }}
+
+{{/* The labels of pods: {root, component, own, pool}. Without the versions: an upgrade that changes nothing else restarts no pod. */}}
+{{- define "echogen.podLabels" -}}
+{{ include "echogen.componentSelector" . }}
 {{- with .root.Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
@@ -55,11 +114,22 @@ app.kubernetes.io/component: {{ .component }}
 {{/* The claim with the weights. */}}
 {{- define "echogen.claimName" -}}
 {{- $volume := .Values.models.volume -}}
+{{- if and (eq $volume.type "claim") $volume.readOnly (not $volume.existingClaim) -}}
+{{- fail "values: models.volume.readOnly needs models.volume.existingClaim, a claim that has the weights" -}}
+{{- end -}}
 {{- $own := printf "%s-models" (include "echogen.fullname" .) -}}
 {{- /* A claim's class and mode cannot be changed, so another class or mode is another claim. */ -}}
 {{- $of := printf "%s %s" $volume.storageClass $volume.accessMode -}}
 {{- if ne $of " ReadWriteMany" }}{{ $own = printf "%s-%s" $own ($of | sha256sum | trunc 8) }}{{ end -}}
 {{- $volume.existingClaim | default $own -}}
+{{- end }}
+
+{{/* Who fetches the weights: a `job` for all pods, each `pod`, of which those of one folder wait for each other, or nobody. */}}
+{{- define "echogen.fetchedBy" -}}
+{{- $volume := .Values.models.volume -}}
+{{- if and .Values.models.pull.enabled (not $volume.readOnly) -}}
+{{- get (dict "claim" "job" "emptyDir" "pod" "hostPath" "pod") $volume.type -}}
+{{- end -}}
 {{- end }}
 
 {{/* The folder of the bundle's weights: beside its manifest, as the program expects. */}}
@@ -131,7 +201,9 @@ app.kubernetes.io/component: {{ .component }}
 {{/* The text of a role's echogen.toml: {root, role}. */}}
 {{- define "echogen.roleSettings" -}}
 {{- $own := dict "worker" (dict "grace_seconds" .role.graceSeconds) -}}
+{{- with .role.lanes }}{{ $_ := set $own.worker "lanes" . }}{{ end -}}
 {{- $model := dict -}}
+{{- with get (.role.bundle | default dict) "name" }}{{ $_ := set $model "bundle" . }}{{ end -}}
 {{- if gt (int .role.gpu.count) 0 -}}
 {{- /* Not `auto`: a pod that does not find its GPU must fail at its start instead of being slow. */ -}}
 {{- $_ := set $model "device" "cuda" -}}
@@ -195,8 +267,12 @@ echogen.toml: |
   {{- include "echogen.settings" (dict "root" . "own" dict) | nindent 2 }}
 {{- range $name, $role := .Values.roles }}
 {{- if $role.enabled }}
-{{ $name }}.toml: |
-  {{- include "echogen.roleSettings" (dict "root" $ "role" $role) | nindent 2 }}
+{{- range $pool := include "echogen.pools" $role | fromJsonArray }}
+{{- $own := deepCopy $role }}
+{{- include "echogen.overwrite" (dict "into" $own "from" $pool) }}
+{{ $name }}{{ include "echogen.poolSuffix" $pool }}.toml: |
+  {{- include "echogen.roleSettings" (dict "root" $ "role" $own) | nindent 2 }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- if .Values.gateway.enabled }}
@@ -241,7 +317,7 @@ securityContext:
   {{- toYaml .Values.podSecurityContext | nindent 2 }}
 {{- end }}
 
-{{/* Over zones and nodes where possible, or as `own` says: {root, component, own}. */}}
+{{/* Over zones and nodes where possible, or as `own` says: {root, component, own, pool}. */}}
 {{- define "echogen.spread" -}}
 {{- if .own -}}
 {{ toYaml .own }}
@@ -252,8 +328,7 @@ securityContext:
   whenUnsatisfiable: ScheduleAnyway
   labelSelector:
     matchLabels:
-      {{- include "echogen.selector" $.root | nindent 6 }}
-      app.kubernetes.io/component: {{ $.component }}
+      {{- include "echogen.componentSelector" $ | nindent 6 }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -315,7 +390,8 @@ securityContext:
 {{- if ne .root.Values.models.volume.type "image" }}
 - name: models
   mountPath: {{ include "echogen.weights" .root }}
-  {{- if not .write }}
+  {{- $volume := .root.Values.models.volume }}
+  {{- if or (not .write) $volume.readOnly (eq $volume.type "imageVolume") }}
   readOnly: true
   {{- end }}
 {{- end }}
@@ -334,9 +410,23 @@ securityContext:
 - name: models
   persistentVolumeClaim:
     claimName: {{ include "echogen.claimName" .root }}
+    {{- if .root.Values.models.volume.readOnly }}
+    readOnly: true
+    {{- end }}
 {{- else if eq .root.Values.models.volume.type "emptyDir" }}
 - name: models
   emptyDir: {sizeLimit: {{ .root.Values.models.volume.size }}}
+{{- else if eq .root.Values.models.volume.type "source" }}
+- name: models
+  {{- toYaml .root.Values.models.volume.source | nindent 2 }}
+{{- else if eq .root.Values.models.volume.type "imageVolume" }}
+{{- $image := .root.Values.models.volume.image }}
+- name: models
+  image: {reference: {{ required "values: models.volume.image.reference names no image" $image.reference | quote }}, pullPolicy: {{ $image.pullPolicy }}}
+{{- else if eq .root.Values.models.volume.type "hostPath" }}
+- name: models
+  # It must be there: Kubernetes would create it for root alone.
+  hostPath: {path: {{ required "values: models.volume.hostPath names no folder" .root.Values.models.volume.hostPath | quote }}, type: Directory}
 {{- end }}
 {{- if .root.Values.models.manifest }}
 - name: manifest
@@ -407,10 +497,11 @@ securityContext:
 {{/* The init containers of a role's pod. A Job fills a shared volume; until then they wait, and read nothing. */}}
 {{- define "echogen.initContainers" -}}
 {{- $models := .Values.models -}}
-{{- if and (eq $models.volume.type "emptyDir") $models.pull.enabled }}
+{{- $fetchedBy := include "echogen.fetchedBy" . }}
+{{- if eq $fetchedBy "pod" }}
 {{ include "echogen.modelsContainer" (dict "root" . "name" "pull" "command" "pull") }}
 {{- end }}
-{{- if and (eq $models.volume.type "claim") $models.pull.enabled }}
+{{- if eq $fetchedBy "job" }}
 {{- $mark := include "echogen.weightsMark" . }}
 {{- $script := printf "until [ -e %s ]; do sleep 5; done" $mark }}
 {{ include "echogen.markContainer" (dict "root" . "name" "wait" "script" $script "write" false) }}
@@ -426,26 +517,84 @@ securityContext:
 {{- with .Values.metrics.labels.release }}{{ printf "%s=%q," . $.Release.Name }}{{ end -}}
 {{- end }}
 
-{{/* How many pods a stage needs: {root, stage, own}. deploy/tests/scaler.py simulates it. Queues count as processes report that
-consume: others keep the last value that they saw. No process of a role that sleeps reports seconds, but dispatchers its queues. */}}
+{{/* How many pods a stage needs, or a pool of it: {root, stage, own, pools}. deploy/tests/scaler.py simulates it. Queues count as
+processes report that consume: others keep the last value that they saw. No process of a role that sleeps reports seconds, but
+dispatchers its queues. Of a lane that several pools serve each counts its part. */}}
 {{- define "echogen.podsWanted" -}}
 {{- $all := include "echogen.matchers" .root -}}
-{{- $m := printf "%sstage=%q" $all .stage -}}
+{{- $queues := printf "%sstage=%q" $all .stage -}}
+{{- $m := $queues -}}
+{{- if .own.name }}{{ $m = printf "%s,pool=%q" $m .own.name }}{{ end -}}
 {{- $hand := printf "sum(clamp_max(echogen_tasks_in_progress{%s} / %v, 1)) or vector(0)" $m .own.tasksPerPod -}}
 {{- $fresh := "and on (instance) echogen_consuming{%s} == 1" -}}
-{{- $seconds := printf (printf "sum(max by (lane) (echogen_work_waiting_seconds{%%s} %s)) / %%v" $fresh) $m $m .own.secondsPerPod -}}
 {{- $eyes := printf "%sstage=\"dispatcher\"" $all -}}
-{{- $messages := printf (printf "sum(max by (lane) (echogen_queue_messages{%%s} %s)) / %%v" $fresh) $m $eyes .own.messagesPerPod -}}
+{{- $seconds := list -}}
+{{- $messages := list -}}
+{{- range $share, $lanes := include "echogen.shares" . | fromJson -}}
+{{- $some := ternary (printf ",lane=~%q" (join "|" $lanes)) "" (not (empty $lanes)) -}}
+{{- $part := ternary "" (printf " * %s" $share) (eq $share "1") -}}
+{{- $own := printf $fresh $m -}}
+{{- $seconds = append $seconds (printf "max by (lane) (echogen_work_waiting_seconds{%s%s} %s)%s" $m $some $own $part) -}}
+{{- $seen := printf $fresh $eyes -}}
+{{- $messages = append $messages (printf "max by (lane) (echogen_queue_messages{%s%s} %s)%s" $queues $some $seen $part) -}}
+{{- end -}}
+{{- $seconds = printf "sum(%s) / %v" (join " or " $seconds) .own.secondsPerPod -}}
+{{- $messages = printf "sum(%s) / %v" (join " or " $messages) .own.messagesPerPod -}}
 {{- $loading := printf "scalar(count(echogen_ready{%s} == 0) or vector(0))" $m -}}
 {{- printf "(%s) + clamp_min(%s or %s, %s)" $hand $seconds $messages $loading -}}
 {{- end }}
 
-{{/* The longest start of a role that may be scaled to zero, in seconds; 0 if none is. */}}
+{{/* What part of each lane's work a pool counts, as JSON: lanes by their part, which is the pool's `max` among those of all pools
+that serve the lane. `all` stands for tasks of earlier versions, which belong to no lane. Without pools, everything. */}}
+{{- define "echogen.shares" -}}
+{{- $shares := dict -}}
+{{- if .own.name -}}
+{{- $mine := include "echogen.lanes" .own | fromJsonArray -}}
+{{- range $lane := append $mine "all" -}}
+{{- $total := 0 -}}
+{{- range $pool := $.pools -}}
+{{- if or (eq $lane "all") (has $lane (include "echogen.lanes" $pool | fromJsonArray)) }}{{ $total = add $total (int $pool.max) }}{{ end -}}
+{{- end -}}
+{{- $share := printf "%.3g" (divf (float64 $.own.max) (float64 $total)) -}}
+{{- $_ := set $shares $share (append (get $shares $share | default list) $lane) -}}
+{{- end -}}
+{{- else -}}
+{{- $_ := set $shares "1" list -}}
+{{- end -}}
+{{- toJson $shares -}}
+{{- end }}
+
+{{/* A role's pools as JSON, each with its name, lanes, price and the values of its scaling. */}}
+{{- define "echogen.scaledPools" -}}
+{{- $found := list -}}
+{{- $role := . -}}
+{{- range $pool := include "echogen.pools" $role | fromJsonArray -}}
+{{- $scaling := deepCopy $role.autoscaling -}}
+{{- include "echogen.overwrite" (dict "into" $scaling "from" ($pool.autoscaling | default dict)) -}}
+{{- $start := $pool.startupSeconds | default $role.startupSeconds -}}
+{{- $scaling = merge (dict "name" $pool.name "lanes" $pool.lanes "startupSeconds" $start "price" $pool.price) $scaling -}}
+{{- $found = append $found $scaling -}}
+{{- end -}}
+{{- toJson $found -}}
+{{- end }}
+
+{{/* The longest start of what may be scaled to zero, in seconds; 0 if nothing is: {root, lanes}. A lane sleeps if all pools that
+serve it may. */}}
 {{- define "echogen.coldStart" -}}
 {{- $longest := 0 -}}
-{{- range $role := .Values.roles -}}
-{{- if and $.Values.autoscaling.enabled $role.enabled (eq (int $role.autoscaling.min) 0) -}}
-{{- $longest = max $longest (int $role.startupSeconds) -}}
+{{- range $role := .root.Values.roles -}}
+{{- if and $.root.Values.autoscaling.enabled $role.enabled -}}
+{{- $pools := include "echogen.scaledPools" $role | fromJsonArray -}}
+{{- range $lane := $.lanes -}}
+{{- $start := 0 -}}
+{{- $awake := false -}}
+{{- range $pool := $pools -}}
+{{- if has $lane (include "echogen.lanes" $pool | fromJsonArray) -}}
+{{- if eq (int $pool.min) 0 }}{{ $start = max $start (int $pool.startupSeconds) }}{{ else }}{{ $awake = true }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- if not $awake }}{{ $longest = max $longest $start }}{{ end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- $longest -}}
@@ -458,7 +607,8 @@ consume: others keep the last value that they saw. No process of a role that sle
 {{- $values := $root.Files.Get "files/mixin/values.yaml" | fromYaml -}}
 {{- $thresholds := $values.thresholds -}}
 {{- /* While a role starts from zero, tasks wait and nothing is wrong. */ -}}
-{{- $cold := int (include "echogen.coldStart" $root) -}}
+{{- $lanes := include "echogen.lanes" dict | fromJsonArray -}}
+{{- $cold := int (include "echogen.coldStart" (dict "root" $root "lanes" $lanes)) -}}
 {{- if $cold -}}
 {{- range $name := list "stuck_for" "not_ready_for" -}}
 {{- $_ := set $thresholds $name (printf "%dm" (add (div $cold 60) 5)) -}}
@@ -472,7 +622,9 @@ consume: others keep the last value that they saw. No process of a role that sle
 {{- $text := $root.Files.Get (printf "files/mixin/rules/%s.yaml" .file) -}}
 {{- $text = $text | replace "<installation>, " (ternary "" (printf "%s, " (join ", " $labels)) (empty $labels)) -}}
 {{- $text = $text | replace "<installation>" (join ", " $labels) -}}
-{{- $text = $text | replace "<process>" (join ", " $values.process) -}}
+{{- $process := $values.process -}}
+{{- if include "echogen.hasPools" $root }}{{ $process = append $process "pool" }}{{ end -}}
+{{- $text = $text | replace "<process>" (join ", " $process) -}}
 {{- $text = $text | replace "<selector>" (include "echogen.matchers" $root) -}}
 {{- $paging := list -}}
 {{- range $lane, $promised := $objectives -}}

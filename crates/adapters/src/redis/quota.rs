@@ -40,7 +40,7 @@ impl Quota for RedisCache {
     }
 
     async fn release(&self, key: &str, id: &str) -> Result<(), Fault> {
-        self.command(::redis::cmd("ZREM").arg(self.quota_key("held", key)).arg(id)).await
+        self.command("ZREM", ::redis::cmd("ZREM").arg(self.quota_key("held", key)).arg(id)).await
     }
 
     async fn held(&self, key: &str) -> Result<u64, Fault> {

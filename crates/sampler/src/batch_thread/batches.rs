@@ -10,7 +10,7 @@ use std::{
 };
 
 use echogen_models::{device_fault::is_out_of_memory, echogen::Schedule};
-use echogen_telemetry::{PreviewEnd, metrics};
+use echogen_telemetry::{PreviewEnd, batch_span, metrics};
 use echogen_worker::{Request, catch_panic};
 use tracing::{Span, debug, info, warn};
 
@@ -160,6 +160,8 @@ impl<N: BatchNetworks> Batches<N> {
         if members.is_empty() {
             return;
         }
+        let jobs = members.iter().filter_map(|member| self.requests.get(&member.ticket));
+        let span = batch_span("batch", &jobs.map(|pending| pending.handle.span().clone()).collect::<Vec<_>>());
         let _entered = self.span(&members).entered();
         let began = Instant::now();
         let started = catch_panic(&self.thread, || {
@@ -175,7 +177,7 @@ impl<N: BatchNetworks> Batches<N> {
         match started {
             Ok(sampling) => {
                 self.last_batch += 1;
-                let mut running = Running::new(batch.shape.clone(), members, sampling);
+                let mut running = Running::new(batch.shape.clone(), members, sampling, span);
                 running.charge(began.elapsed());
                 self.scheduler.began(self.last_batch, batch.is_interactive, running.need());
                 self.running.insert(self.last_batch, running);

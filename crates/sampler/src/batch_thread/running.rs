@@ -7,6 +7,7 @@ use std::{
 
 use echogen_imaging::RgbImage;
 use echogen_models::echogen::Schedule;
+use tracing::Span;
 
 use super::BatchNetworks;
 use crate::{SampleError, step_scheduler::Need};
@@ -29,6 +30,8 @@ pub(super) struct Running<N: BatchNetworks> {
     each: Duration,
     /// Whether its callers know that it waits for its turn.
     pub(super) is_waiting: bool,
+    /// Its span, which ends with it.
+    _span: Span,
 }
 
 /// How far a batch is.
@@ -64,8 +67,9 @@ pub(super) fn tokens_left(schedule: &Schedule, scale: usize) -> u64 {
 }
 
 impl<N: BatchNetworks> Running<N> {
-    pub(super) fn new(schedule: Schedule, members: Vec<Member>, sampling: N::Sampling) -> Self {
-        Self { schedule, members, phase: Phase::Scales(0, sampling), each: Duration::ZERO, is_waiting: false }
+    pub(super) fn new(schedule: Schedule, members: Vec<Member>, sampling: N::Sampling, span: Span) -> Self {
+        let phase = Phase::Scales(0, sampling);
+        Self { schedule, members, phase, each: Duration::ZERO, is_waiting: false, _span: span }
     }
 
     pub(super) fn schedule(&self) -> &Schedule {

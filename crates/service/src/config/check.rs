@@ -40,6 +40,9 @@ impl ServiceConfig {
                  the broker drops tasks before a worker can report them"
             ));
         }
+        if self.worker.common.lanes.is_empty() {
+            return Err("worker.lanes is empty, so no queue would be consumed; leave it out for all lanes".to_owned());
+        }
         Ok(())
     }
 }

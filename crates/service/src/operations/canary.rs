@@ -145,8 +145,9 @@ async fn there_and_back(broker: &Arc<dyn Broker>, job: &Job) -> Result<JobEvent,
     // The subscription must exist before the job is published, because its end may come at once.
     let mut events = JobEvents::subscribe(Arc::clone(broker), &job.id).await?;
     let message = Message::of_job(job, Clock::system().now());
-    let message = in_new_trace(message, &info_span!("canary", job = %job.id), "canary");
-    let published = broker.publish(&job.queue(), message).await;
+    let (queue, span) = (job.queue(), info_span!("canary", otel.kind = "producer", job = %job.id));
+    let message = in_new_trace(message, &span, &queue, &job.id);
+    let published = broker.publish(&queue, message).await;
     published.map_err(|error| Failure::refused("the canary was not sent", &error))?;
     loop {
         if let Incoming::Event(event) = events.next().await

@@ -41,6 +41,8 @@ struct StageState {
     task_seconds: Option<f64>,
     /// Concurrency; 0 if the stage does not run here.
     at_once: u16,
+    /// The lanes that are consumed here.
+    lanes: Vec<Lane>,
 }
 
 /// The metrics of a process.
@@ -95,7 +97,9 @@ pub fn metrics() -> &'static Metrics {
 
 impl Metrics {
     pub(crate) fn new() -> Self {
-        let state = || StageState { in_progress: 0, last_progress: Instant::now(), task_seconds: None, at_once: 0 };
+        let (last_progress, lanes) = (Instant::now(), Lane::ALL.to_vec());
+        let state =
+            || StageState { in_progress: 0, last_progress, task_seconds: None, at_once: 0, lanes: lanes.clone() };
         let metrics = Self {
             registry: Registry::new(),
             stages: Mutex::new(StageName::ALL.iter().map(|_| state()).collect()),
@@ -400,12 +404,20 @@ impl Metrics {
         self.dead_letter_messages.with_label_values(&[name.as_str(), lane]).set(messages.into());
     }
 
-    /// What the broker says of a stage's queues, those of one lane or of all: messages that wait in them together.
+    /// A stage that runs here consumes the queues of these lanes only.
+    pub fn serves(&self, name: StageName, lanes: &[Lane]) {
+        self.with_stage(name, |state| state.lanes = lanes.to_vec());
+    }
+
+    /// What the broker says of a stage's queues, those of one lane or of all: messages that wait in them together. For this
+    /// process, only those of lanes that it consumes are work.
     pub fn queue_seen(&self, name: StageName, lane: Option<Lane>, messages: u32) {
+        let (seconds, at_once, is_served) = self.with_stage(name, |state| {
+            (state.task_seconds, state.at_once, lane.is_none_or(|lane| state.lanes.contains(&lane)))
+        });
         let (stage, lane) = (name.as_str(), lane.map_or(ALL_LANES, Lane::as_str));
         self.queue_messages.with_label_values(&[stage, lane]).set(messages.into());
-        let (seconds, at_once) = self.with_stage(name, |state| (state.task_seconds, state.at_once));
-        if at_once > 0 {
+        if at_once > 0 && is_served {
             let waiting = f64::from(messages) * seconds.unwrap_or(SECONDS_UNKNOWN) / f64::from(at_once);
             self.work_waiting.with_label_values(&[stage, lane]).set(waiting);
         }

@@ -193,3 +193,18 @@ fn labels_are_closed_sets_whatever_comes() {
     assert!(text.contains("echogen_scale_seconds_count{scale=\"decode\"} 1"));
     assert!(text.contains("echogen_scale_seconds_count{scale=\"conditions\"} 1"));
 }
+
+#[test]
+fn a_stage_that_serves_some_lanes_has_no_work_in_the_others() {
+    let metrics = Metrics::new();
+    metrics.expect_stage(StageName::Sampler, 1);
+    metrics.serves(StageName::Sampler, &[Lane::Bulk]);
+    Lane::ALL.into_iter().map(Some).chain([None]).for_each(|lane| metrics.queue_seen(StageName::Sampler, lane, 3));
+    let page = metrics.render(&Health::default());
+    let lanes = |metric: &str| {
+        let of = page.lines().filter(|line| line.starts_with(&format!("{metric}{{")) && line.contains("\"sampler\""));
+        of.filter_map(|line| line.split('"').nth(1).map(str::to_owned)).collect::<Vec<_>>()
+    };
+    assert_eq!(lanes("echogen_queue_messages"), ["all", "bulk", "interactive", "standard"]);
+    assert_eq!(lanes("echogen_work_waiting_seconds"), ["all", "bulk"]);
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use echogen_ports::{Backoff, clamped_seconds};
-use echogen_protocol::Partitions;
+use echogen_protocol::{Lane, Partitions, QueueName, StageName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +46,10 @@ pub struct WorkerConfig {
     pub grace_seconds: f64,
     /// Shares of the lanes while all have jobs waiting.
     pub lane_weights: LaneWeights,
+    /// The lanes whose queues are consumed, such as those that a pool of workers is for. A lane that no worker of a stage
+    /// consumes is worked off by nobody. What belongs to no lane is consumed in any case: tasks that the broker returned, and
+    /// those of senders of earlier versions.
+    pub lanes: Vec<Lane>,
 }
 
 impl Default for WorkerConfig {
@@ -62,11 +66,19 @@ impl Default for WorkerConfig {
             backoff: Backoff::default(),
             grace_seconds: 25.0,
             lane_weights: LaneWeights::default(),
+            lanes: Lane::ALL.to_vec(),
         }
     }
 }
 
 impl WorkerConfig {
+    /// The queues of a stage that its worker consumes: those of its lanes, lane by lane, and what belongs to no lane.
+    pub fn queues(&self, stage: StageName) -> Vec<QueueName> {
+        let mut queues = stage.queues(self.partitions);
+        queues.retain(|queue| queue.place().is_none_or(|(_, lane, _)| self.lanes.contains(&lane)));
+        queues.into_iter().chain(stage.unsplit()).chain(stage.returned()).collect()
+    }
+
     /// The time one try may take.
     pub fn task_timeout(&self) -> Duration {
         clamped_seconds(self.task_timeout_seconds)

@@ -5,7 +5,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use bytes::Bytes;
 use echogen_ports::{DEAD_LETTER_REASON, Delivery, Fault, QueueName, spawn_blocking};
 use echogen_protocol::{Failure, FailureKind, Job, JobError, JobOutline, StageName, StageTask, TaskHeaders};
-use echogen_telemetry::{TaskEnd, metrics};
+use echogen_telemetry::{Messaging, MessagingOperation, TaskEnd, metrics};
 use futures::FutureExt;
 use jiff::Timestamp;
 use tokio::{select, sync::OwnedSemaphorePermit, time::Instant};
@@ -63,6 +63,7 @@ impl<S: Stage> Handler<S> {
         let progress = metrics().task_started(S::Task::STAGE, self.waited(&headers, delivery.redeliveries));
         let span = info_span!(
             "task",
+            otel.kind = "consumer",
             stage = S::Task::STAGE.as_str(),
             job = headers.job.as_deref().unwrap_or(""),
             attempt = headers.failures.saturating_add(1),
@@ -70,6 +71,8 @@ impl<S: Stage> Handler<S> {
             outcome = Empty,
         );
         let (trace, own) = placed(&span, S::Task::STAGE, headers.traceparent);
+        let (job, destination) = (headers.job.as_deref().unwrap_or(""), self.queues[queue].as_str());
+        Messaging { operation: MessagingOperation::Process, destination, job }.describe(&span);
         span.record("trace_id", own.trace_id());
         // A task without a trace keeps the one that it gets now, whatever way it goes.
         headers.traceparent = Some(trace);

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use echogen_ports::QueueName;
-use echogen_protocol::{Lane, Partitions, StageName};
+use echogen_protocol::Lane;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -41,10 +41,10 @@ impl LaneWeights {
         }
     }
 
-    /// The queues of a stage, lane by lane. What belongs to no lane stands apart, with the least weight.
-    pub(crate) fn queues(self, stage: StageName, partitions: Partitions) -> Vec<LaneQueues> {
+    /// Queues that lie lane by lane, with their lanes' weights. What belongs to no lane stands apart, with the least weight.
+    pub(crate) fn queues(self, queues: Vec<QueueName>) -> Vec<LaneQueues> {
         let mut lanes: Vec<(Option<Lane>, LaneQueues)> = Vec::new();
-        for queue in stage.queues(partitions).into_iter().chain(stage.unsplit()).chain(stage.returned()) {
+        for queue in queues {
             let lane = queue.place().map(|(_, lane, _)| lane);
             match lanes.last_mut().filter(|(last, _)| lane.is_some() && *last == lane) {
                 Some((_, of)) => of.queues.push(queue),

@@ -75,7 +75,7 @@ impl<S: Stage> Worker<S> {
         failures: Arc<dyn FailureHandler>,
         config: WorkerConfig,
     ) -> Self {
-        let lanes = config.lane_weights.queues(S::Task::STAGE, config.partitions);
+        let lanes = config.lane_weights.queues(config.queues(S::Task::STAGE));
         Self { stage, lanes, broker, failures, clock: Clock::system(), config, status_store: None }
     }
 
@@ -105,6 +105,7 @@ impl<S: Stage> Worker<S> {
     /// the rest back, and returns. A broker that goes away is waited for; one that refuses is an error.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Fault> {
         echogen_telemetry::metrics().expect_stage(S::Task::STAGE, self.config.concurrency);
+        echogen_telemetry::metrics().serves(S::Task::STAGE, &self.config.lanes);
         let (publisher, telling) = EventPublisher::in_background(Arc::clone(&self.broker), self.status_store.clone());
         let cancellations = Arc::new(Cancellations::default());
         let (mut teller, mut listener) = (JoinSet::new(), JoinSet::new());

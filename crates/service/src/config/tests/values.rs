@@ -74,6 +74,8 @@ fn contradictions_are_refused_with_the_names_as_they_were_written() {
         weights.starts_with("worker.lane_weights.bulk in echogen.toml, line 2 is 0; write a whole number from 1"),
         "{weights}"
     );
+    let none = Given::file("worker.lanes = []").error();
+    assert!(none.starts_with("worker.lanes in echogen.toml, line 1 is empty, so no queue would be consumed"), "{none}");
     let limit = Given::file("worker.max_redeliveries = 30").error();
     assert!(
         limit.starts_with("worker.max_redeliveries in echogen.toml, line 1 is 30 and broker.delivery_limit"),

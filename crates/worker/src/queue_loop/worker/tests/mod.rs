@@ -169,6 +169,7 @@ fn config() -> WorkerConfig {
         backoff,
         grace_seconds: 8.0,
         lane_weights: LaneWeights::default(),
+        lanes: Lane::ALL.to_vec(),
     }
 }
 
