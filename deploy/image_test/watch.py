@@ -86,7 +86,7 @@ class Watch:
         config["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
         (ours,) = [job for job in config["scrape_configs"] if job["job_name"] == "echogen"]
         (looked_up,) = ours.pop("dns_sd_configs")
-        assert set(looked_up["names"]) == {target.split(":")[0] for target in targets}, "a role is not scraped, or none of ours is"
+        assert set(looked_up["names"]) == {target.split(":")[0] for target in targets}, "other roles are scraped than run"
         ours["static_configs"] = [{"targets": targets}]
         return config
 

@@ -1,4 +1,4 @@
-"""The release: one version everywhere, samples that never change, and a workflow that builds, signs and tests what it pushes."""
+"""The release: one version everywhere, samples that never change, and a workflow that tests and signs what it pushes."""
 
 import re
 import shutil
@@ -38,7 +38,8 @@ def test_another_version_and_a_changed_sample_are_seen(tmp_path, monkeypatch):
     (tmp_path / "wire/new.json").write_text("{}", encoding="utf-8")
     assert set(release.changed_samples()) == {"job.json", "event.json"}
     text = "\n".join(release.wrong("9.9.9"))
-    for part in ("Cargo.toml names", "Chart.yaml, appVersion names", "no section 9.9.9", "job.json has changed", "new.json is not frozen"):
+    wanted = ["Cargo.toml names", "appVersion names", "no section 9.9.9", "job.json has changed", "new.json is not frozen"]
+    for part in wanted:
         assert part in text, part
 
 
