@@ -69,10 +69,9 @@ class Report:
     """What was seen, as a table, and whether all of it was right."""
 
     def __init__(self):
-        self.rows, self.failures = [], []
+        self.failures, self.untried = [], []
 
     def row(self, *cells):
-        self.rows.append(cells)
         print(" | ".join(cells), flush=True)
 
     def check(self, what, wrong):
@@ -178,7 +177,9 @@ def run(arguments):
     servers.wait(lambda: not installation.watch.down(), 60, lambda: f"not scraped: {installation.watch.down()}")
     time.sleep(30)
     fair_weather(report, installation, arguments.fair_seconds)
-    for fault in faults.all_faults(installation):
+    tried = faults.all_faults(installation)
+    report.untried = sorted(installation.watch.alerts() - {name for each in tried for name in each.arrives} - {HEARTBEAT[0]})
+    for fault in tried:
         if any(each in fault.name for each in arguments.only.split(",")):
             try_fault(report, installation, fault, arguments.limit)
     if not arguments.only:
@@ -199,6 +200,7 @@ def main():
     began = time.monotonic()
     report = run(arguments)
     print(f"\nnot tried, because it needs an engine: {NOT_TRIED}")
+    print(f"alerts that nothing here causes: {', '.join(report.untried)}")
     print(f"{len(report.failures)} failed, {time.monotonic() - began:.0f} s")
     for each in report.failures:
         print(f"FAILED {each}")

@@ -63,7 +63,7 @@ def repeated(seconds, action):
 
 
 def slow(roles, stopped, running):
-    """Roles that have a part of their time only, each in turns of its own, as on a machine that is overcommitted."""
+    """Roles that have a part of their time only, as on a machine that is overcommitted: one after the other."""
 
     def turns(role):
         def turn():
@@ -74,13 +74,20 @@ def slow(roles, stopped, running):
         return turn
 
     each = [repeated(running, turns(role)) for role in roles]
-    return lambda: [begin() for begin, _ in each], lambda: [end() for _, end in each]
+
+    def begin():
+        for start, _ in each:
+            start()
+            time.sleep(stopped / len(each))
+
+    return begin, lambda: [end() for _, end in each]
 
 
 def all_faults(installation):
     """Every fault, in the order in which they are tried."""
     roles, servers, load = installation.roles, installation.servers, installation.load
-    stages = [roles[name] for name in ("segmenter", "encoder", "sampler")]
+    # From the last to the first, so that a job waits at each of them.
+    stages = [roles[name] for name in ("sampler", "encoder", "segmenter")]
     intake = "echogen.dispatch.standard"
     numbers = iter(range(1_000_000))
     # What an outage leaves behind: attempts that failed, a canary that was lost, what waits.

@@ -113,6 +113,12 @@ class Watch:
         self.prometheus = Process(command, self.folder / "prometheus.txt")
         wait(lambda: answers(f"http://127.0.0.1:{PROMETHEUS}/-/ready"), 60, self.prometheus.end)
 
+    def alerts(self):
+        """The names of all alerts that there are."""
+        files = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in (self.folder / "rules").glob("*.yaml")]
+        rules = [rule for file in files for group in file["groups"] for rule in group["rules"]]
+        return {rule["alert"] for rule in rules if "alert" in rule}
+
     def active(self):
         """The alerts that Alertmanager has, and whether another keeps each silent."""
         with urllib.request.urlopen(f"http://127.0.0.1:{ALERTMANAGER}/api/v2/alerts", timeout=10) as answer:
