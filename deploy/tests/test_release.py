@@ -83,6 +83,14 @@ def test_what_is_pushed_has_a_bill_of_materials_provenance_and_a_signature():
     assert "helm push" in steps("chart")
 
 
+def test_the_released_chart_names_the_released_images():
+    # What the workflow replaces has to be there: sed is content with nothing.
+    for pattern, name in re.findall(r's\|(.*?)\|.*?" (helm/\S+)', steps("chart")):
+        found = re.findall(pattern, (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
+        assert len(found) == {"values.yaml": 1, "Chart.yaml": 2}[name.rsplit("/", 1)[1]], name
+    assert steps("chart").count("sed --in-place") == 2
+
+
 @pytest.mark.parametrize("job", ["check", "image-test"])
 def test_jobs_that_only_check_may_write_nothing(job):
     assert "permissions" not in jobs()[job] and "secrets." not in steps(job)
