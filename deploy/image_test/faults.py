@@ -106,7 +106,8 @@ def all_faults(installation):
             "a client's keys are wrong",
             *repeated(0.2, load.refused),
             {"EchogenGatewayRefusals": TICKETS},
-            labels={"reason": "unauthorized"},
+            # After ten of them the gateway looks at no more keys of that address for a while.
+            labels={"reason": "rate-limited"},
         ),
         Fault("messages that are no jobs", *repeated(4, unreadable), {"EchogenDeadLetters": TICKETS}, {"EchogenRetries"}),
         Fault(
