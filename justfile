@@ -80,3 +80,7 @@ schemathesis:
 # Checks images, compose files, alerts, dashboards, the chart and the dependencies; --update writes what is generated.
 check-deploy *ARGUMENTS:
     deploy/check.sh {{ARGUMENTS}}
+
+# Runs the CPU image with real servers and monitoring while one thing after another breaks; as root.
+image-test *ARGUMENTS:
+    deploy/image-test.sh {{ARGUMENTS}}

@@ -10,8 +10,8 @@ Usage: deploy/image-test.sh [OPTION...]
 Builds the target `cpu` of deploy/Dockerfile with buildah and runs every service of deploy/compose.yaml that uses it: as the
 image's user, on a read-only root file system, without capabilities, with passwords that contain every special character.
 RabbitMQ, Redis and SeaweedFS are real, and so are Prometheus and Alertmanager, with the configuration of compose.yaml at 30
-times its speed. Then one thing after another is broken, and for each it is checked which alerts arrive at which receiver, that no
-others do, and that they end. In fair weather nothing may arrive but the watchdog, and no job may be lost.
+times its speed. Then one thing after another is broken, and for each it is checked which alerts arrive at which receiver,
+that no others do, and that they end. In fair weather nothing may arrive but the watchdog, and no job may be lost.
 
 Exit code 0: all passed; 1: something failed; 2: something that it needs is missing; 3: all passed, and a step was replaced by
 another one, which the last lines name.
@@ -58,7 +58,7 @@ while [ $# -gt 0 ]; do
 done
 case "$bases" in "" | pull | debootstrap) ;; *) fail "--bases $bases: there are pull and debootstrap" ;; esac
 [ "$(id -u)" -eq 0 ] || fail "this needs root, for chroot and mount: run it with sudo, or in a container that may mount"
-unshare --mount --net --pid --fork true || fail "this container may not make namespaces; docker run --privileged makes one that may"
+unshare --mount --net --pid --fork true || fail "this container may not make namespaces; docker run --privileged makes one"
 
 sh deploy/setup-debian.sh image-test
 # shellcheck source=deploy/tools.sh
@@ -80,8 +80,9 @@ unpack_base() {
     # shellcheck disable=SC2016 # apt expands it
     mirror="$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' | head -n 1)"
     rm -rf --one-file-system "$folder/base.new"
-    debootstrap --variant=minbase --include=ca-certificates trixie "$folder/base.new" "${mirror:-http://deb.debian.org/debian}" \
-        >"$folder/debootstrap.log" 2>&1 || { tail -n 20 "$folder/debootstrap.log" >&2; fail "debootstrap has failed"; }
+    mirror="${mirror:-http://deb.debian.org/debian}"
+    debootstrap --variant=minbase --include=ca-certificates trixie "$folder/base.new" "$mirror" >"$folder/debootstrap.log" 2>&1 ||
+        { tail -n 20 "$folder/debootstrap.log" >&2; fail "debootstrap has failed"; }
     mv "$folder/base.new" "$folder/base"
 }
 

@@ -65,8 +65,8 @@ def wrong(version):
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     if not re.search(rf"^## {re.escape(version)}( |$)", text, re.MULTILINE):
         found.append(f"CHANGELOG.md has no section {version}")
-    found += [f"tests/fixtures/wire/{name} has changed, and versions that are in use write it as it was" for name in changed_samples()]
-    found += [f"tests/fixtures/wire/{path.name} is not frozen" for path in WIRE.glob("*.json") if path.name not in frozen()]
+    found += [f"{name} has changed, and versions that are in use write it as it was" for name in changed_samples()]
+    found += [f"{path.name} is not frozen" for path in WIRE.glob("*.json") if path.name not in frozen()]
     return found
 
 

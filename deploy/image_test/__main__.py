@@ -21,8 +21,12 @@ from image import Builder, Image
 HEARTBEAT = ("EchogenWatchdog", "heartbeat")
 # How much faster than life Prometheus and Alertmanager go.
 FACTOR = 30
-# A canary that is late. In a healthy installation it takes a second, here beside everything else.
-THRESHOLDS = {"canary_slow_seconds": 8}
+# A canary that is late: in a healthy installation it takes a second, here beside everything else. And more jobs within an hour,
+# which is two minutes here, than the load and the canary make: an outage of a minute breaks the objective of the lane
+# interactive, whose latency is not shorter here, and would cover with its alerts what comes after it.
+THRESHOLDS = {"canary_slow_seconds": 5, "slo_least_jobs": 120}
+# Seconds without an alert after which a fault is over.
+SETTLED = 6
 CANARY = ["canary", "--every", "3", "--limit", "30"]
 ROLES = ["dispatcher", "segmenter", "encoder", "sampler", "gateway"]
 
@@ -65,10 +69,9 @@ class Report:
     """What was seen, as a table, and whether all of it was right."""
 
     def __init__(self):
-        self.rows, self.failures = [], []
+        self.failures, self.untried = [], []
 
     def row(self, *cells):
-        self.rows.append(cells)
         print(" | ".join(cells), flush=True)
 
     def check(self, what, wrong):
@@ -81,7 +84,8 @@ def check_containers(report, installation):
     roles = installation.roles.values()
     wrong = {role.name: role.wrong_rights() for role in roles if role.wrong_rights()}
     report.check("every process runs unprivileged on a read-only root file system", wrong)
-    report.check("the image's health check says that every role is ready", [role.name for role in roles if not role.is_healthy()])
+    ill = [role.name for role in roles if not role.is_healthy()]
+    report.check("the image's health check says that every role is ready", ill)
     verified = installation.command.run("models", "verify", "mini")
     report.check("the bundle in the image is whole", "" if "mini" in verified else verified)
     job = ["submit", "--wait", "--subject", "/examples/subjects/robot.png", "--name", "robot", "--prompt", "a robot on a beach"]
@@ -104,6 +108,16 @@ def fair_weather(report, installation, seconds):
     report.check("jobs complete meanwhile", "" if "completed" in installation.load.ended.values() else installation.load.ended)
 
 
+def settle(installation, fault, limit):
+    """Waits until the alerts have ended, and no other has followed for some seconds; the seconds until then."""
+    began = quiet_since = time.monotonic()
+    while time.monotonic() - quiet_since < SETTLED and time.monotonic() - began < limit:
+        time.sleep(0.5)
+        if not quiet(installation, fault.stay):
+            quiet_since = time.monotonic()
+    return quiet_since - began
+
+
 def shown(arrived):
     return ", ".join(f"{name} at {receiver} after {seconds:.0f} s" for (name, receiver), seconds in arrived.items())
 
@@ -117,9 +131,7 @@ def try_fault(report, installation, fault, limit):
         time.sleep(0.2)
     silenced = sorted(name for name, state in installation.watch.active().items() if state == "suppressed")
     fault.repair()
-    repaired = time.monotonic()
-    while not quiet(installation, fault.stay) and time.monotonic() - repaired < limit:
-        time.sleep(0.5)
+    ended = settle(installation, fault, limit)
     arrived = {key: seconds for key, seconds in webhook.arrived(since).items() if key != HEARTBEAT}
     wrong = [f"{name} does not arrive at {receiver}" for name, receiver in wanted - set(arrived)]
     wrong += [f"{name} arrives at {where}" for name, where in arrived if name not in fault.may and (name, where) not in wanted]
@@ -129,8 +141,7 @@ def try_fault(report, installation, fault, limit):
         wrong += [] if any(each.get(label) == value for each in seen) else [f"no alert has {label}={value}"]
     wrong += [f"{each} lacks the installation" for each in seen if each.get("release") != "echogen"]
     report.check(fault.name, "; ".join(wrong))
-    ended = f"over {time.monotonic() - repaired:.0f} s after its end"
-    report.row("    ", shown(arrived), ended, f"kept silent: {', '.join(silenced) or 'none'}")
+    report.row("    ", shown(arrived), f"over {ended:.0f} s after its end", f"kept silent: {', '.join(silenced) or 'none'}")
 
 
 def watchdog(report, installation):
@@ -140,7 +151,8 @@ def watchdog(report, installation):
     time.sleep(30)
     since = time.monotonic()
     time.sleep(10)
-    report.check("Prometheus is stopped: the heartbeat stops", "it goes on" if HEARTBEAT in installation.watch.webhook.arrived(since) else "")
+    goes_on = HEARTBEAT in installation.watch.webhook.arrived(since)
+    report.check("Prometheus is stopped: the heartbeat stops", "it goes on" if goes_on else "")
     installation.watch.start_prometheus()
 
 
@@ -156,7 +168,7 @@ def stop_all(report, installation):
 def run(arguments):
     report = Report()
     image = Image(Builder(arguments.folder / "images"))
-    report.check("the image's user is 65532 and its root file system is that of the build", "" if image.user == "65532:65532" else image.user)
+    report.check("the image's user is 65532", "" if image.user == "65532:65532" else image.user)
     installation = Installation(image, arguments.folder / "run", arguments.weed)
     installation.start()
     check_containers(report, installation)
@@ -165,7 +177,9 @@ def run(arguments):
     servers.wait(lambda: not installation.watch.down(), 60, lambda: f"not scraped: {installation.watch.down()}")
     time.sleep(30)
     fair_weather(report, installation, arguments.fair_seconds)
-    for fault in faults.all_faults(installation):
+    tried = faults.all_faults(installation)
+    report.untried = sorted(installation.watch.alerts() - {name for each in tried for name in each.arrives} - {HEARTBEAT[0]})
+    for fault in tried:
         if any(each in fault.name for each in arguments.only.split(",")):
             try_fault(report, installation, fault, arguments.limit)
     if not arguments.only:
@@ -186,6 +200,7 @@ def main():
     began = time.monotonic()
     report = run(arguments)
     print(f"\nnot tried, because it needs an engine: {NOT_TRIED}")
+    print(f"alerts that nothing here causes: {', '.join(report.untried)}")
     print(f"{len(report.failures)} failed, {time.monotonic() - began:.0f} s")
     for each in report.failures:
         print(f"FAILED {each}")

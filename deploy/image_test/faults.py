@@ -7,6 +7,7 @@ cause, depending on what was at work when it began. Any other alert fails the te
 import json
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -61,22 +62,36 @@ def repeated(seconds, action):
     return lambda: running.append(Repeated(seconds, action)), lambda: running.pop().stop()
 
 
-def slow(role, stopped, running):
-    """A role that has a part of its time only, as on a machine that is overcommitted."""
+def slow(roles, stopped, running):
+    """Roles that have a part of their time only, as on a machine that is overcommitted: one after the other."""
 
-    def turn():
-        role.signal(signal.SIGSTOP)
-        threading.Event().wait(stopped)
-        role.signal(signal.SIGCONT)
+    def turns(role):
+        def turn():
+            role.signal(signal.SIGSTOP)
+            time.sleep(stopped)
+            role.signal(signal.SIGCONT)
 
-    return repeated(running, turn)
+        return turn
+
+    each = [repeated(running, turns(role)) for role in roles]
+
+    def begin():
+        for start, _ in each:
+            start()
+            time.sleep(stopped / len(each))
+
+    return begin, lambda: [end() for _, end in each]
 
 
 def all_faults(installation):
     """Every fault, in the order in which they are tried."""
     roles, servers, load = installation.roles, installation.servers, installation.load
+    # From the last to the first, so that a job waits at each of them.
+    stages = [roles[name] for name in ("sampler", "encoder", "segmenter")]
     intake = "echogen.dispatch.standard"
     numbers = iter(range(1_000_000))
+    # What an outage leaves behind: attempts that failed, a canary that was lost, what waits.
+    outage = {"EchogenRetries", "EchogenCanarySlow", "EchogenNotReady", "EchogenStageStuck", "EchogenInteractiveBacklog"}
 
     def unreadable():
         servers["rabbitmq"].publish(intake, "this is no job")
@@ -91,7 +106,8 @@ def all_faults(installation):
             "a client's keys are wrong",
             *repeated(0.2, load.refused),
             {"EchogenGatewayRefusals": TICKETS},
-            labels={"reason": "unauthorized"},
+            # After ten of them the gateway looks at no more keys of that address for a while.
+            labels={"reason": "rate-limited"},
         ),
         Fault("messages that are no jobs", *repeated(4, unreadable), {"EchogenDeadLetters": TICKETS}, {"EchogenRetries"}),
         Fault(
@@ -100,7 +116,12 @@ def all_faults(installation):
             # What a client sends wrong costs no error budget.
             {"EchogenJobErrors": PAGER},
         ),
-        Fault("Redis is killed", *away(servers["redis"]), {"EchogenCacheErrors": TICKETS}, {"EchogenLimitsUnread", "EchogenCacheCollapse"}),
+        Fault(
+            "Redis is killed",
+            *away(servers["redis"]),
+            {"EchogenCacheErrors": TICKETS},
+            {"EchogenLimitsUnread", "EchogenCacheCollapse"},
+        ),
         Fault(
             "the sampler is killed",
             *gone(roles["sampler"]),
@@ -108,13 +129,30 @@ def all_faults(installation):
             {"EchogenCanaryFailing", "EchogenCanarySlow"},
             {"instance": "sampler:9467", "stage": "sampler"},
         ),
-        Fault("the dispatcher is killed", *gone(roles["dispatcher"]), {"EchogenDown": TICKETS, "EchogenAbsent": PAGER}),
-        Fault("the object store is killed", *away(servers["s3"]), {"EchogenObjectStoreErrors": PAGER}),
-        Fault("RabbitMQ is killed", *away(servers["rabbitmq"]), {"EchogenCanaryFailing": PAGER}),
-        Fault("the canary is late", *slow(roles["sampler"], 2, 0.2), {"EchogenCanarySlow": TICKETS}),
+        Fault(
+            "the dispatcher is killed",
+            *gone(roles["dispatcher"]),
+            {"EchogenDown": TICKETS, "EchogenAbsent": PAGER},
+            {"EchogenCanaryFailing", "EchogenCanarySlow"},
+            {"instance": "dispatcher:9464"},
+        ),
+        Fault(
+            "the object store is killed",
+            *away(servers["s3"]),
+            {"EchogenObjectStoreErrors": PAGER},
+            outage | {"EchogenCanaryFailing"},
+        ),
+        Fault(
+            "RabbitMQ is killed",
+            *away(servers["rabbitmq"]),
+            {"EchogenCanaryFailing": PAGER},
+            outage | {"EchogenGatewayErrors"},
+        ),
+        # Too short for a process to count as down.
+        Fault("the canary is late", *slow(stages, 6, 0.7), {"EchogenCanarySlow": TICKETS}),
         Fault(
             "jobs expire",
-            *repeated(0.5, load.send_late),
+            *repeated(0.2, load.send_late),
             {"EchogenErrorBudgetBurnsFast": PAGER},
             {"EchogenErrorBudgetBurnsSlowly"},
             {"lane": "standard", "slo": "availability"},

@@ -183,7 +183,11 @@ class SeaweedFs:
     def set_up(self):
         """Runs compose's `s3-setup`; the cluster of one may still be choosing its leader."""
         command = [*self.setup["entrypoint"], *self.setup["command"]]
-        wait(lambda: subprocess.run(command, env=self.environment, capture_output=True, check=False).returncode == 0, 60, "no bucket")
+
+        def succeeds():
+            return subprocess.run(command, env=self.environment, capture_output=True, check=False).returncode == 0
+
+        wait(succeeds, 60, "there is no bucket")
 
     def kill(self):
         self.process.kill()

@@ -86,7 +86,7 @@ class Watch:
         config["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
         (ours,) = [job for job in config["scrape_configs"] if job["job_name"] == "echogen"]
         (looked_up,) = ours.pop("dns_sd_configs")
-        assert set(looked_up["names"]) == {target.split(":")[0] for target in targets}, "a role is not scraped, or none of ours is"
+        assert set(looked_up["names"]) == {target.split(":")[0] for target in targets}, "other roles are scraped than run"
         ours["static_configs"] = [{"targets": targets}]
         return config
 
@@ -112,6 +112,12 @@ class Watch:
         command += [f"--query.lookback-delta={hurry.hurried('5m', self.factor)}", "--rules.alert.resend-delay=2s"]
         self.prometheus = Process(command, self.folder / "prometheus.txt")
         wait(lambda: answers(f"http://127.0.0.1:{PROMETHEUS}/-/ready"), 60, self.prometheus.end)
+
+    def alerts(self):
+        """The names of all alerts that there are."""
+        files = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in (self.folder / "rules").glob("*.yaml")]
+        rules = [rule for file in files for group in file["groups"] for rule in group["rules"]]
+        return {rule["alert"] for rule in rules if "alert" in rule}
 
     def active(self):
         """The alerts that Alertmanager has, and whether another keeps each silent."""

@@ -18,13 +18,16 @@ RULES = sorted((DEPLOY / "prometheus/rules").glob("*.yaml"))
 
 
 def installation():
-    things = {"sampler": "kill start wait_until_ready signal", "dispatcher": "kill start wait_until_ready"}
-    roles = {name: SimpleNamespace(**dict.fromkeys(does.split())) for name, does in things.items()}
+    does = ["kill", "start", "wait_until_ready", "signal"]
+    roles = {name: SimpleNamespace(**dict.fromkeys(does)) for name in ("dispatcher", "segmenter", "encoder", "sampler")}
     servers = {name: SimpleNamespace(kill=None, start=None, publish=None) for name in ("rabbitmq", "redis", "s3")}
     return SimpleNamespace(roles=roles, servers=servers, load=SimpleNamespace(refused=None, send_late=None))
 
 
-@pytest.mark.parametrize(("duration", "factor", "wanted"), [("15m", 30, "30s"), ("6h", 30, "720s"), ("30s", 60, "1s"), ("1m", 1, "60s")])
+@pytest.mark.parametrize(
+    ("duration", "factor", "wanted"),
+    [("15m", 30, "30s"), ("6h", 30, "720s"), ("30s", 60, "1s"), ("1m", 1, "60s")],
+)
 def test_a_duration_is_divided(duration, factor, wanted):
     assert hurry.hurried(duration, factor) == wanted
 
@@ -63,7 +66,7 @@ def test_a_fault_expects_alerts_that_exist_where_they_are_sent():
 def test_a_container_is_what_compose_says():
     variables = compose.read_secrets(DEPLOY / ".env.example")
     services = compose.services({name: value or "x" for name, value in variables.items()})
-    image = SimpleNamespace(environment={"PATH": "/opt/echogen"}, root="/root", folder="/opt/echogen", entrypoint=["/e"], user="65532:65532")
+    image = SimpleNamespace(environment={"PATH": "/opt/echogen"}, root="/root", folder="/opt/echogen", entrypoint=["/e"])
     container = containers.Container("sampler", services["sampler"], image, DEPLOY / "tests", "/hosts", 9467)
     made = container.specification("run", ["/e", "sampler"])
     assert made["user"] == "65532:65532" and made["environment"]["ECHOGEN_TELEMETRY_LISTEN"] == "0.0.0.0:9467"

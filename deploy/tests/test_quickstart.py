@@ -58,7 +58,8 @@ def test_every_secret_that_is_read_is_made():
     read.add((VALUES["gateway"]["tenants"]["secret"], "tenants.toml"))
     for _, spec in pods():
         for container in spec["containers"]:
-            read |= {tuple(each["valueFrom"]["secretKeyRef"].values()) for each in container.get("env", []) if "valueFrom" in each}
+            from_secrets = [each["valueFrom"]["secretKeyRef"] for each in container.get("env", []) if "valueFrom" in each]
+            read |= {(each["name"], each["key"]) for each in from_secrets}
     made = secrets()
     for name, key in read:
         assert key in made.get(name, ()), f"{name} has no {key}"
@@ -67,12 +68,13 @@ def test_every_secret_that_is_read_is_made():
 
 
 def test_every_address_is_that_of_a_service():
-    services = {each["metadata"]["name"]: {port["port"] for port in each["spec"]["ports"]} for each in servers() if each["kind"] == "Service"}
+    found = [each for each in servers() if each["kind"] == "Service"]
+    services = {each["metadata"]["name"]: {port["port"] for port in each["spec"]["ports"]} for each in found}
     addresses = [VALUES["env"]["ECHOGEN_CACHE_URL"], VALUES["config"]["store"]["endpoint"]]
     for address in addresses:
         host, port = re.search(r"//([\w-]+):(\d+)", address).groups()
         assert int(port) in services[host], address
-        assert int(port) in load(CHART / "values.yaml")["networkPolicy"]["serverPorts"], "the network policy lets nothing out there"
+        assert int(port) in load(CHART / "values.yaml")["networkPolicy"]["serverPorts"], "the network policy forbids it"
     for each, spec in pods():
         ports = {port["containerPort"] for container in spec["containers"] for port in container.get("ports", [])}
         assert each["kind"] == "Job" or ports == services[each["metadata"]["name"]]
@@ -85,7 +87,8 @@ def test_the_servers_run_unprivileged_from_pinned_images():
         for container in spec["containers"]:
             seen.append(container["image"])
             own = container["securityContext"]
-            assert own["readOnlyRootFilesystem"] and own["capabilities"] == {"drop": ["ALL"]} and not own["allowPrivilegeEscalation"]
+            assert own["readOnlyRootFilesystem"] and own["capabilities"] == {"drop": ["ALL"]}
+            assert own["allowPrivilegeEscalation"] is False
             assert "memory" in container["resources"]["limits"]
     for image in seen:
         assert re.search(r":\d+\.\d+(\.\d+)?$", image), image

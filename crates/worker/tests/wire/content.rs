@@ -48,6 +48,11 @@ pub(crate) fn job() -> Job {
     }
 }
 
+/// A job that is to run again.
+pub(crate) fn repeated_job() -> Job {
+    Job { again: 1_785_585_600_500, ..least_job() }
+}
+
 /// A job that names nothing but what it must, and a point.
 pub(crate) fn least_job() -> Job {
     let mut job = Job { id: JobId("least".to_owned()), ..Job::new("dog.png".into(), "a dog") };
@@ -231,6 +236,22 @@ pub(crate) fn job_state() -> JobState {
         progress: None,
         previews: Vec::new(),
         updated: moment(),
+    }
+}
+
+/// The state of a job that runs again, with what it asks for.
+pub(crate) fn repeated_state() -> JobState {
+    JobState { content: Some(hash("content")), again: 1_785_585_600_500, ..job_state() }
+}
+
+/// Headers that came after the first ones.
+pub(crate) fn later_headers() -> TaskHeaders {
+    TaskHeaders {
+        accepted: Some(moment()),
+        content: Some(hash("content")),
+        cost: Some(3),
+        kilopixels: Some(1_049),
+        ..TaskHeaders::default()
     }
 }
 

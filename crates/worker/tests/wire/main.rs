@@ -109,6 +109,7 @@ fn records_results_and_states_are_read_and_written_across_versions() {
     check("result-failed", &content::failed(), pretty::<JobResult>, read);
     check("event", &content::event(), compact::<JobEvent>, read);
     check("job-state", &content::job_state(), compact::<JobState>, read);
+    check("job-state-again", &content::repeated_state(), compact::<JobState>, read);
     check("job-state-sampling", &content::sampling_state(), compact::<JobState>, read);
 }
 
@@ -122,12 +123,21 @@ fn headers_are_read_and_written_across_versions() {
     let settings = Some("detector=ab threshold 0.3".to_owned());
     let later = TaskHeaders { settings, ..TaskHeaders::default() };
     assert_eq!(later.to_map(), read(&sample("headers-settings")), "a header that came later");
+    // As compact as all samples, so that a new header shows as a difference.
+    let later: BTreeMap<String, String> = content::later_headers().to_map().into_iter().collect();
+    assert_eq!(
+        String::from_utf8(compact(&later)),
+        String::from_utf8(sample("headers-later")),
+        "headers that came later"
+    );
+    assert_eq!(TaskHeaders::from_map(&later), content::later_headers());
 }
 
 #[test]
 fn a_clients_job_is_read_as_ever_and_as_strictly() {
     let jobs =
         [("job", content::job()), ("job-least", content::least_job()), ("job-previews", content::previewed_job())];
+    let jobs = jobs.into_iter().chain([("job-again", content::repeated_job())]);
     for (name, job) in jobs {
         let sample = sample(name);
         assert_eq!(<Job as StageTask>::parse(&sample).as_ref(), Ok(&job));
