@@ -41,7 +41,7 @@ async fn a_demo_makes_pictures_with_nothing_but_the_program() {
     let id = job["id"].as_str().expect("an id");
     let picture = api.get(&format!("/v1/jobs/{id}/images/0?redirect=false")).await.expect(200);
     assert!(picture.header("content-type").starts_with("image/"), "{picture:?}");
-    let page = api.get("/").await.expect(200);
+    let page = api.get("/console/").await.expect(200);
     assert!(String::from_utf8_lossy(&page.body).contains("<!doctype html>"), "the console is served");
 
     demo.signal(Signal::INT);

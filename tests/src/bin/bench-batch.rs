@@ -22,7 +22,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use echogen_tests::{constant, process::status_kib, system::Servers};
 
 /// The first argument of a process that is to run a command; the command line follows.
@@ -43,9 +43,15 @@ struct Settings {
     /// Run `batch` with the mini bundle's networks in place of constant ones.
     #[arg(long)]
     mini: bool,
-    /// Leave out `submit --batch`, which needs RabbitMQ and Redis.
-    #[arg(long)]
-    without_submit: bool,
+    /// Measure one command only; `submit` needs RabbitMQ and Redis.
+    #[arg(long, value_enum)]
+    only: Option<Only>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Only {
+    Batch,
+    Submit,
 }
 
 fn main() -> ExitCode {
@@ -77,8 +83,10 @@ fn measure(settings: &Settings) -> anyhow::Result<()> {
     println!("{} lines, {} subjects", settings.lines, settings.subjects);
     println!("| run | jobs ended | seconds | jobs/s | resident memory at quarters, MiB | largest, MiB |");
     println!("|---|---|---|---|---|---|");
-    batch(folder.path(), &jobs, settings)?;
-    if !settings.without_submit {
+    if settings.only != Some(Only::Submit) {
+        batch(folder.path(), &jobs, settings)?;
+    }
+    if settings.only != Some(Only::Batch) {
         let runtime = tokio::runtime::Runtime::new()?;
         let servers = runtime.block_on(Servers::start_for_measuring())?;
         submit(&jobs, settings, &servers)?;
