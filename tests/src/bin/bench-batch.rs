@@ -159,6 +159,8 @@ fn submit(jobs: &Path, settings: &Settings, servers: &Servers) -> anyhow::Result
         ("ECHOGEN_BROKER_PREFIX", &environment.prefix),
     ];
     let start = || Run::start_with(&line, settings.lines, &variables);
+    let declare = ["echogen", "topology", "--declare", "--json", "--broker-url", &environment.amqp_url];
+    Run::start_with(&declare.map(OsString::from), settings.lines, &variables)?.watch(None)?;
     let killed = start()?.watch(Some(settings.lines / 3))?;
     killed.print("submit --batch, killed by SIGKILL");
     let resumed = start()?.watch(None)?;
@@ -176,6 +178,7 @@ struct Run {
     child: Child,
     lines: usize,
     ended: Arc<AtomicUsize>,
+    failed: Arc<AtomicUsize>,
     started: Instant,
 }
 
@@ -200,16 +203,16 @@ impl Run {
         command.env("ECHOGEN_MODEL_BUNDLES", Path::new(env!("CARGO_MANIFEST_DIR")).join("../bundles"));
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
         let output = child.stdout.take().context("it is a pipe")?;
-        let ended = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&ended);
+        let (ended, failed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let counters = [Arc::clone(&ended), Arc::clone(&failed)];
         std::thread::spawn(move || {
-            let summary = "\"type\":\"summary\"";
             let lines = BufReader::new(output).lines().map_while(Result::ok);
-            lines.filter(|line| !line.contains(summary)).for_each(|_| {
-                counter.fetch_add(1, Ordering::Relaxed);
-            });
+            for line in lines.filter(|line| !line.contains("\"type\":\"summary\"")) {
+                let is_failed = line.contains("\"error\":");
+                counters[usize::from(is_failed)].fetch_add(1, Ordering::Relaxed);
+            }
         });
-        Ok(Self { child, lines, ended, started: Instant::now() })
+        Ok(Self { child, lines, ended, failed, started: Instant::now() })
     }
 
     /// Watches it to its end, or kills it after so many jobs.
@@ -228,6 +231,8 @@ impl Run {
                 self.child.wait()?;
                 break;
             }
+            let failed = self.failed.load(Ordering::Relaxed);
+            ensure!(failed == 0, "{failed} lines failed");
             if let Some(status) = self.child.try_wait()? {
                 ensure!(status.success(), "it ended with {status}");
                 break;
