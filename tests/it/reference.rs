@@ -26,6 +26,8 @@ fn is_committed(name: &str, expected: &str) {
 
 /// A cell of a table.
 fn cell(text: &str) -> String {
+    // Links of the code's own documentation lead nowhere on a page.
+    let text = text.replace("[`", "`").replace("`]", "`");
     text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
 }
 

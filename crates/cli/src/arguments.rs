@@ -31,7 +31,7 @@ const ABOUT: &str = "Makes pictures of a given subject in a described scene.";
 const AFTER_HELP: &str = "\
 Examples:
   One picture:
-    echogen generate --subject dog.png --prompt \"a dog on a beach\" --out out/
+    echogen generate --subject cat.png --prompt \"a cat on a beach\" --out out/
   Many, one job per line of a file; run it again to resume:
     echogen batch jobs.jsonl --out out/
   The console in the browser, with example jobs to watch:

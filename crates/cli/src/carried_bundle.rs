@@ -26,6 +26,16 @@ pub(crate) fn provide(config: &mut ServiceConfig) -> Result<(), Failure> {
     if installed(&bundle_folders(None)).contains_key(NAME) || Path::new(NAME).exists() {
         return Ok(());
     }
+    unpack_for(config)
+}
+
+/// Makes it available to a command about bundles, where no other bundle is installed that it would hide.
+pub(crate) fn provide_alone(config: &mut ServiceConfig) -> Result<(), Failure> {
+    let is_alone = config.model.bundles.is_none() && installed(&bundle_folders(None)).is_empty();
+    if is_alone { unpack_for(config) } else { Ok(()) }
+}
+
+fn unpack_for(config: &mut ServiceConfig) -> Result<(), Failure> {
     let folder = cache_folder();
     unpack(&folder).map_err(|error| {
         let advice = "set XDG_CACHE_HOME, or model.bundles to a folder with the bundle";

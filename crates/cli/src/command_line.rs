@@ -191,7 +191,7 @@ mod tests {
     fn missing_and_misspelt_flags_fit_on_one_line() {
         assert_eq!(
             error(&["generate", "--subject", "a"]),
-            "the following required arguments were not provided: --prompt <TEXT>; see `echogen --help`"
+            "the following required arguments were not provided: --prompt <TEXT>; see `echogen generate --help`"
         );
         assert_eq!(
             error(&["generate", "--promt", "a"]),

@@ -26,6 +26,7 @@ use commands::{
     canary, config as config_command, config::ConfigCommand, dead_letters, demo, doctor, jobs, keys, roles, segment,
     status, submit, topology, usage,
 };
+use models_command::ModelsCommand;
 
 /// The definition of the whole command line, for checks of what pages say about it.
 pub fn command() -> clap::Command {
@@ -80,9 +81,7 @@ fn run(arguments: &[OsString]) -> Result<Exit, Failure> {
             if matches!(command, Command::Config(_)) {
                 return Ok(config_command::show(&loaded, line.arguments.general.json));
             }
-            if runs_networks(command) {
-                carried_bundle::provide(&mut loaded.config).map_err(|failure| as_written(&loaded, failure))?;
-            }
+            provide_bundle(command, &mut loaded.config).map_err(|failure| as_written(&loaded, failure))?;
             let options = loaded.config.telemetry.options(&format!("echogen-{}", line.name));
             let telemetry = echogen_telemetry::init(&options);
             let telemetry = telemetry.map_err(|error| Failure::usage(loaded.as_written(&error.to_string())))?;
@@ -98,13 +97,21 @@ fn as_written(loaded: &Loaded, failure: Failure) -> Failure {
     Failure { message: loaded.as_written(&failure.message), ..failure }
 }
 
-/// Whether a command opens a bundle to compute with it.
-fn runs_networks(command: &Command) -> bool {
+/// Where no bundle is installed, a command that needs one gets that which the program carries.
+fn provide_bundle(command: &Command, config: &mut ServiceConfig) -> Result<(), Failure> {
     match command {
-        Command::Generate(_) | Command::Batch(_) | Command::Segment(_) | Command::Doctor(_) => true,
-        Command::Dispatcher | Command::Segmenter | Command::Encoder | Command::Sampler => true,
-        Command::Up | Command::Demo(_) => true,
-        _ => false,
+        Command::Generate(_) | Command::Batch(_) | Command::Segment(_) | Command::Doctor(_) => {
+            carried_bundle::provide(config)
+        }
+        Command::Dispatcher | Command::Segmenter | Command::Encoder | Command::Sampler => {
+            carried_bundle::provide(config)
+        }
+        Command::Up | Command::Demo(_) => carried_bundle::provide(config),
+        Command::Models(ModelsCommand::List | ModelsCommand::Show { .. } | ModelsCommand::Plan(_)) => {
+            carried_bundle::provide_alone(config)
+        }
+        Command::Models(ModelsCommand::Verify { .. }) => carried_bundle::provide_alone(config),
+        _ => Ok(()),
     }
 }
 

@@ -22,7 +22,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use echogen_tests::{constant, process::status_kib, system::Servers};
 
 /// The first argument of a process that is to run a command; the command line follows.
@@ -43,9 +43,15 @@ struct Settings {
     /// Run `batch` with the mini bundle's networks in place of constant ones.
     #[arg(long)]
     mini: bool,
-    /// Leave out `submit --batch`, which needs RabbitMQ and Redis.
-    #[arg(long)]
-    without_submit: bool,
+    /// Measure one command only; `submit` needs RabbitMQ and Redis.
+    #[arg(long, value_enum)]
+    only: Option<Only>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Only {
+    Batch,
+    Submit,
 }
 
 fn main() -> ExitCode {
@@ -77,8 +83,10 @@ fn measure(settings: &Settings) -> anyhow::Result<()> {
     println!("{} lines, {} subjects", settings.lines, settings.subjects);
     println!("| run | jobs ended | seconds | jobs/s | resident memory at quarters, MiB | largest, MiB |");
     println!("|---|---|---|---|---|---|");
-    batch(folder.path(), &jobs, settings)?;
-    if !settings.without_submit {
+    if settings.only != Some(Only::Submit) {
+        batch(folder.path(), &jobs, settings)?;
+    }
+    if settings.only != Some(Only::Batch) {
         let runtime = tokio::runtime::Runtime::new()?;
         let servers = runtime.block_on(Servers::start_for_measuring())?;
         submit(&jobs, settings, &servers)?;
@@ -151,6 +159,8 @@ fn submit(jobs: &Path, settings: &Settings, servers: &Servers) -> anyhow::Result
         ("ECHOGEN_BROKER_PREFIX", &environment.prefix),
     ];
     let start = || Run::start_with(&line, settings.lines, &variables);
+    let declare = ["echogen", "topology", "--declare", "--json", "--broker-url", &environment.amqp_url];
+    Run::start_with(&declare.map(OsString::from), settings.lines, &variables)?.watch(None)?;
     let killed = start()?.watch(Some(settings.lines / 3))?;
     killed.print("submit --batch, killed by SIGKILL");
     let resumed = start()?.watch(None)?;
@@ -168,6 +178,7 @@ struct Run {
     child: Child,
     lines: usize,
     ended: Arc<AtomicUsize>,
+    failed: Arc<AtomicUsize>,
     started: Instant,
 }
 
@@ -192,16 +203,16 @@ impl Run {
         command.env("ECHOGEN_MODEL_BUNDLES", Path::new(env!("CARGO_MANIFEST_DIR")).join("../bundles"));
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
         let output = child.stdout.take().context("it is a pipe")?;
-        let ended = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&ended);
+        let (ended, failed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let counters = [Arc::clone(&ended), Arc::clone(&failed)];
         std::thread::spawn(move || {
-            let summary = "\"type\":\"summary\"";
             let lines = BufReader::new(output).lines().map_while(Result::ok);
-            lines.filter(|line| !line.contains(summary)).for_each(|_| {
-                counter.fetch_add(1, Ordering::Relaxed);
-            });
+            for line in lines.filter(|line| !line.contains("\"type\":\"summary\"")) {
+                let is_failed = line.contains("\"error\":");
+                counters[usize::from(is_failed)].fetch_add(1, Ordering::Relaxed);
+            }
         });
-        Ok(Self { child, lines, ended, started: Instant::now() })
+        Ok(Self { child, lines, ended, failed, started: Instant::now() })
     }
 
     /// Watches it to its end, or kills it after so many jobs.
@@ -220,6 +231,8 @@ impl Run {
                 self.child.wait()?;
                 break;
             }
+            let failed = self.failed.load(Ordering::Relaxed);
+            ensure!(failed == 0, "{failed} lines failed");
             if let Some(status) = self.child.try_wait()? {
                 ensure!(status.success(), "it ended with {status}");
                 break;

@@ -6,17 +6,26 @@
 //! named as argument).
 #![expect(clippy::print_stdout, reason = "it reports to a person")]
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context;
+use clap::Parser;
 use echogen_tests::system::Servers;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The file for the settings if no other is named.
-const SETTINGS: &str = "target/servers.env";
+/// Starts private RabbitMQ, Redis and S3 servers until Ctrl-C, and prints how to reach them.
+#[derive(Parser)]
+struct Settings {
+    /// File for the settings, to be read by a shell: `. FILE`
+    #[arg(default_value = "target/servers.env")]
+    file: PathBuf,
+}
 
 fn main() -> ExitCode {
-    match run() {
+    match run(&Settings::parse().file) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -25,8 +34,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> anyhow::Result<()> {
-    let file = PathBuf::from(std::env::args().nth(1).unwrap_or_else(|| SETTINGS.to_owned()));
+fn run(file: &Path) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         eprintln!("starting RabbitMQ, Redis and S3, which takes a few seconds");
@@ -35,7 +43,7 @@ fn run() -> anyhow::Result<()> {
         if let Some(folder) = file.parent() {
             std::fs::create_dir_all(folder).with_context(|| format!("make the folder {}", folder.display()))?;
         }
-        std::fs::write(&file, &settings).with_context(|| format!("write {}", file.display()))?;
+        std::fs::write(file, &settings).with_context(|| format!("write {}", file.display()))?;
         println!("{settings}");
         eprintln!("ready; in other terminals: . {}", file.display());
         eprintln!(
@@ -50,7 +58,7 @@ fn run() -> anyhow::Result<()> {
             _ = terminate.recv() => {}
         }
         servers.rabbitmq.stop().await;
-        std::fs::remove_file(&file).with_context(|| format!("remove {}", file.display()))
+        std::fs::remove_file(file).with_context(|| format!("remove {}", file.display()))
     })
 }
 

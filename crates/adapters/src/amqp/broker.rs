@@ -260,7 +260,7 @@ impl AmqpBroker {
     async fn unroutable(&self, session: &PublishSession, route: &Route) -> Fault {
         let message = format!("no queue {} is bound to the exchange {}", route.routing_key, route.exchange);
         if !self.context.topology.has_queue(&route.routing_key) {
-            return Fault::not_found(message);
+            return Fault::not_found(format!("{message}; start a dispatcher, or run `echogen topology --declare`"));
         }
         match self.publishing.declare_again(session).await {
             Ok(()) => Fault::unavailable(format!("{message}; it was declared anew")),

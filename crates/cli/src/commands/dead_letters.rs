@@ -27,7 +27,7 @@ Examples:
   Each of them, with job, queue, age, failed attempts and reason:
     echogen dead-letters list
   One with its headers and body:
-    echogen dead-letters show dog-1
+    echogen dead-letters show cat-1
   Publish all of them again after the cause is corrected:
     echogen dead-letters redrive --all
   Only those that failed for one reason, ten at first:

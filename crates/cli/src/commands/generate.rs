@@ -12,11 +12,11 @@ use crate::values;
 pub(crate) const GENERATE_EXAMPLES: &str = "\
 Examples:
   Four pictures with the seeds 42 to 45, wide, as JPEG:
-    echogen generate -s dog.png -p \"a dog on a beach\" --count 4 --aspect-ratio 16:9 --format jpeg
+    echogen generate -s cat.png -p \"a cat on a beach\" --count 4 --aspect-ratio 16:9 --format jpeg
   The subject is only a part of the picture (left, top, right, bottom in pixels):
-    echogen generate -s park.jpg --box 120,40,380,300 --name dog -p \"a dog in the snow\"
+    echogen generate -s park.jpg --box 120,40,380,300 --name cat -p \"a cat in a forest\"
   More weight on the prompt, less on the subject:
-    echogen generate -s dog.png -p \"a dog made of glass\" --guidance-text 4 --guidance-subject 2
+    echogen generate -s cat.png -p \"a cat on a snowy mountain\" --guidance-text 4 --guidance-subject 2
 
 The pictures are OUT/<job id>/image-0.png and so on; result.json beside them has all parameters, and
 contact-sheet.png shows the subject beside the pictures. The same command again skips the

@@ -26,8 +26,8 @@ use crate::{
 
 pub(crate) const BATCH_EXAMPLES: &str = "\
 Each line of the file is a job; it needs the subject's picture and the prompt:
-    {\"subject\": {\"image\": \"dog.png\"}, \"prompt\": \"a dog on a beach\"}
-    {\"id\": \"cup-1\", \"subject\": {\"image\": \"cup.jpg\"}, \"prompt\": \"a cup on the moon\", \"seeds\": [1, 2]}
+    {\"subject\": {\"image\": \"cat.png\"}, \"prompt\": \"a cat on a beach\"}
+    {\"id\": \"mug-1\", \"subject\": {\"image\": \"mug.jpg\"}, \"prompt\": \"a mug on the moon\", \"seeds\": [1, 2]}
 Relative paths of pictures start at the folder of the file. `echogen schema job` prints all fields.
 
 Examples:

@@ -18,10 +18,10 @@ use crate::values;
 
 pub(crate) const SEGMENT_EXAMPLES: &str = "\
 Examples:
-  Cut out the dog, by its outline:
-    echogen segment park.jpg --name dog --mask sam --out out/
-  The dog at column 420, row 180, if there are several:
-    echogen segment park.jpg --name dog --point 420,180
+  Cut out the cat, by its outline, where the bundle has SAM:
+    echogen segment park.jpg --name cat --mask sam --out out/
+  The cat at column 420, row 180, if there are several:
+    echogen segment park.jpg --name cat --point 420,180
 
 OUT/cutout.png is the subject with everything else painted white, OUT/overlay.png the picture with
 box, name and score drawn on it. Without --name the bundle's namer decides; without a detector in

@@ -24,9 +24,9 @@ use crate::values;
 pub(crate) const STATUS_EXAMPLES: &str = "\
 Examples:
   What is known of a job; the exit code is 1 if it has failed:
-    echogen status dog-1
+    echogen status cat-1
   Follow it to its end, for ten minutes at most:
-    echogen status dog-1 --watch --timeout 600
+    echogen status cat-1 --watch --timeout 600
 
 --watch survives a lost connection, and reads the result itself if an event was missed.";
 
@@ -69,7 +69,7 @@ pub(crate) struct CancelArguments {
 pub(crate) const RETRY_EXAMPLES: &str = "\
 Examples:
   Run a job again whose picture could not be fetched:
-    echogen retry dog-1
+    echogen retry cat-1
   Run every job again that a file names, where it did not complete:
     xargs echogen retry < failed-ids.txt
 

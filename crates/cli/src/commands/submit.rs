@@ -28,7 +28,7 @@ use crate::values;
 pub(crate) const SUBMIT_EXAMPLES: &str = "\
 Examples:
   Submit one job and wait for its end:
-    echogen submit --subject dog.png --prompt \"a dog on a beach\" --wait --timeout 600
+    echogen submit --subject cat.png --prompt \"a cat on a beach\" --wait --timeout 600
   Submit a file of jobs, one JSON object per line; run it again to resume and to send failed lines
   again:
     echogen submit --batch manifest.jsonl --lane bulk

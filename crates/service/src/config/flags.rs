@@ -99,7 +99,7 @@ pub fn given(matches: &ArgMatches) -> Vec<(&'static Setting, Form, OsString)> {
 pub fn one_line(error: &clap::Error, root: &Command, arguments: &[OsString]) -> String {
     let wrong = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(wrong)) => wrong.as_str(),
-        _ => return rendered(error, root),
+        _ => return rendered(error, root, arguments),
     };
     let is_unquoted = matches!(error.kind(), ErrorKind::MissingRequiredArgument | ErrorKind::ArgumentConflict);
     if wrong.starts_with("--") && error.kind() == ErrorKind::UnknownArgument {
@@ -108,7 +108,7 @@ pub fn one_line(error: &clap::Error, root: &Command, arguments: &[OsString]) -> 
         // The argument may be a part of the secret that was separated by a space.
         "there is a wrong argument without a flag; it is not shown, since a secret is given too".to_owned()
     } else {
-        rendered(error, root)
+        rendered(error, root, arguments)
     }
 }
 
@@ -116,7 +116,7 @@ fn unknown_flag(wrong: &str, root: &Command, arguments: &[OsString]) -> String {
     let mut command = root.clone();
     command.build();
     let command = chosen(&command, arguments);
-    let name = command.get_bin_name().unwrap_or(command.get_name());
+    let name = full_name(command);
     let of_others = settings().all.iter().find(|setting| wrong[2..] == setting.flag());
     let of_file = settings().all.iter().find(|s| s.is_secret() && wrong[2..] == format!("{}-file", s.flag()));
     if let Some(setting) = of_others.or(of_file) {
@@ -130,6 +130,11 @@ fn unknown_flag(wrong: &str, root: &Command, arguments: &[OsString]) -> String {
         None => hint(wrong, settings().all.iter().map(Setting::name).collect::<Vec<_>>().iter().map(String::as_str)),
     };
     format!("`{name}` has no flag {wrong}{hint}; see `{name} --help`")
+}
+
+/// Returns the name of a command with those of the commands above it.
+fn full_name(command: &Command) -> &str {
+    command.get_bin_name().unwrap_or(command.get_name())
 }
 
 /// Returns the command that the arguments name.
@@ -148,10 +153,12 @@ fn is_secret_flag(argument: &OsStr) -> bool {
 }
 
 /// Returns the parser's own message without its usage text.
-fn rendered(error: &clap::Error, root: &Command) -> String {
+fn rendered(error: &clap::Error, root: &Command, arguments: &[OsString]) -> String {
+    let mut command = root.clone();
+    command.build();
     let text = error.render().to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     let kept = text.split("\n\n").filter(|part| !part.starts_with("Usage:") && !part.starts_with("For more"));
     let words: Vec<&str> = kept.flat_map(str::split_whitespace).collect();
-    format!("{}; see `{} --help`", words.join(" "), root.get_name())
+    format!("{}; see `{} --help`", words.join(" "), full_name(chosen(&command, arguments)))
 }
