@@ -1,6 +1,6 @@
 """The judge of markings: which emblem and which pattern a subject has, in cut-outs of 64 x 64 pixels.
 
-Four convolutions, three of them strided; and for each answer, where to look.
+Four convolutions, three of them strided, and a layer that sees where on the subject each thing is.
 `crates/eval/src/markings.rs` computes the same. A second network of this kind, trained apart, compares pictures in the loss of
 the decoder.
 """
@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+# Areas of a cut-out along each side.
+GRID = 4
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,9 @@ class MarkingsJudge(nn.Module):
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, stride, 1) for a, b, stride in zip(ins, ins[1:], strides))
         self.norms = nn.ModuleList(nn.GroupNorm(cfg.norm_groups, width) for width in cfg.widths)
         both = cfg.widths[-2] + cfg.widths[-1]
-        self.focus = nn.Conv2d(both, 3, 1)
-        self.emblem = nn.Linear(both, cfg.emblems)
-        self.pattern = nn.Linear(both, cfg.patterns)
-        self.kind = nn.Linear(both, cfg.kinds)
+        self.emblem = nn.Linear(both * GRID**2, cfg.emblems)
+        self.pattern = nn.Linear(both * GRID**2, cfg.patterns)
+        self.kind = nn.Linear(both * GRID**2, cfg.kinds)
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """The maps of all layers."""
@@ -46,7 +48,6 @@ class MarkingsJudge(nn.Module):
 
     def forward(self, cutouts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Cut-outs (B, 3, 64, 64) in [-1, 1] to logits of emblem, pattern and kind."""
-        cells = torch.cat(self.maps(cutouts)[-2:], 1)
-        weights = self.focus(cells).flatten(2).softmax(-1)  # (B, 3, cells)
-        emblem, pattern, kind = (weights @ cells.flatten(2).transpose(1, 2)).unbind(1)
-        return self.emblem(emblem), self.pattern(pattern), self.kind(kind)
+        maps = torch.cat(self.maps(cutouts)[-2:], 1)
+        grid = F.adaptive_avg_pool2d(maps, GRID).flatten(1)
+        return self.emblem(grid), self.pattern(grid), self.kind(grid)

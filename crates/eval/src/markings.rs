@@ -10,13 +10,10 @@ use candle_core::{Device, Module, Result, Tensor};
 use candle_nn::VarBuilder;
 
 use echogen_imaging::{PixelBox, RgbImage};
-use echogen_models::layers::{
-    conv::{Conv2d, Geometry},
-    linear::Linear,
-};
+use echogen_models::layers::{linear::Linear, resize::resize_area};
 use image::imageops;
 
-use crate::strided::{JudgeError, StridedLayers, cells, largest, mean_of};
+use crate::strided::{JudgeError, StridedLayers, largest};
 
 /// The file's name in a bundle's folder.
 pub const MARKINGS_FILE: &str = "markings.safetensors";
@@ -24,8 +21,8 @@ pub const MARKINGS_FILE: &str = "markings.safetensors";
 /// Side in pixels of the cut-outs that the judge reads.
 const SIDE: u32 = 64;
 
-/// Number of answers, each with its own weights of the cells; the third is the kind, which only training uses.
-const ANSWERS: usize = 3;
+/// Areas of a cut-out along each side, whose means the answers follow from.
+const GRID: usize = 4;
 
 /// The markings that the judge sees in one picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +37,6 @@ pub struct Markings {
 #[derive(Debug, Clone)]
 pub struct MarkingsJudge {
     layers: StridedLayers,
-    /// Weight of each cell for each answer.
-    focus: Conv2d,
     emblem: Linear,
     pattern: Linear,
 }
@@ -56,15 +51,14 @@ impl MarkingsJudge {
         StridedLayers::load(&folder.join(MARKINGS_FILE), device, ["emblem", "pattern", "kind"], Self::new)
     }
 
-    fn new(vb: &VarBuilder, layers: StridedLayers, [emblems, patterns, kinds]: [usize; ANSWERS]) -> Result<Self> {
-        let both = layers.widths.iter().sum();
-        // Not needed here, but the file must be complete.
-        Linear::new(vb.pp("kind"), both, kinds)?;
+    fn new(vb: &VarBuilder, layers: StridedLayers, [emblems, patterns, kinds]: [usize; 3]) -> Result<Self> {
+        let inputs = layers.widths.iter().sum::<usize>() * GRID * GRID;
+        // Only training asks for the kind, but the file must be complete.
+        Linear::new(vb.pp("kind"), inputs, kinds)?;
         Ok(Self {
             layers,
-            focus: Conv2d::new(&vb.pp("focus"), both, ANSWERS, Geometry::POINTWISE)?,
-            emblem: Linear::new(vb.pp("emblem"), both, emblems)?,
-            pattern: Linear::new(vb.pp("pattern"), both, patterns)?,
+            emblem: Linear::new(vb.pp("emblem"), inputs, emblems)?,
+            pattern: Linear::new(vb.pp("pattern"), inputs, patterns)?,
         })
     }
 
@@ -82,10 +76,10 @@ impl MarkingsJudge {
     }
 
     fn markings(&self, maps: &Tensor) -> Result<Markings> {
-        let weights = candle_nn::ops::softmax_last_dim(&cells(&self.focus.forward(maps)?)?)?;
-        let cells = cells(maps)?;
-        let seen =
-            |answer: usize, head: &Linear| largest(&head.forward(&mean_of(&cells, &weights.narrow(0, answer, 1)?)?)?);
-        Ok(Markings { emblem: seen(0, &self.emblem)?, pattern: seen(1, &self.pattern)? })
+        let grid = resize_area(maps, GRID, GRID)?.flatten_from(1)?; // (1, channels · areas)
+        Ok(Markings {
+            emblem: largest(&self.emblem.forward(&grid)?)?,
+            pattern: largest(&self.pattern.forward(&grid)?)?,
+        })
     }
 }

@@ -45,6 +45,11 @@ impl Kind {
         self as usize
     }
 
+    /// Whether subjects of this kind have room for an emblem.
+    pub fn bears_emblems(self) -> bool {
+        !matches!(self, Self::Cactus | Self::Bird | Self::Boat | Self::Cat)
+    }
+
     /// The name in captions.
     pub fn name(self) -> &'static str {
         match self {
@@ -141,7 +146,8 @@ impl Identity {
         let pattern = *draw.pick(&Pattern::ALL);
         // A sign on a busy pattern would not be visible.
         let calm = matches!(pattern, Pattern::Plain | Pattern::Band | Pattern::Halves);
-        let emblem = if calm || draw.chance(0.2) { *draw.pick(&Emblem::ALL) } else { Emblem::None };
+        let drawn = if calm || draw.chance(0.2) { *draw.pick(&Emblem::ALL) } else { Emblem::None };
+        let emblem = if kind.bears_emblems() { drawn } else { Emblem::None };
         Self {
             number,
             kind,
@@ -221,6 +227,7 @@ fn palette(draw: &mut Draw) -> [Colour; 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Picture, Scene, View};
 
     #[test]
     fn a_number_is_one_subject_and_another_number_another() {
@@ -236,6 +243,17 @@ mod tests {
             let [main, second, _] = Identity::new(number).palette;
             let difference: f32 = main.0.iter().zip(second.0).map(|(a, b)| (a - b).abs()).sum();
             assert!(difference > 0.3, "{number}: {main:?} {second:?}");
+        }
+    }
+
+    #[test]
+    fn an_emblem_is_seen_on_every_kind_that_bears_any() {
+        let view = View::new(4, Scene::Moon);
+        for number in 0..24 {
+            let of = |emblem| Identity { emblem, ..Identity::new(number) };
+            let [plain, star] =
+                [Emblem::None, Emblem::Star].map(|emblem| Picture::alone(&of(emblem), &view, 64).pixels);
+            assert_eq!(plain != star, of(Emblem::None).kind.bears_emblems(), "{number}");
         }
     }
 
