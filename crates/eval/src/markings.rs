@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use candle_core::{Device, Module, Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 use candle_nn::VarBuilder;
 
 use echogen_imaging::{PixelBox, RgbImage};
