@@ -5,6 +5,7 @@ pub(crate) mod api;
 mod batches;
 mod logs;
 mod security;
+mod traces;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

@@ -11,8 +11,10 @@ use axum::{
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
 };
-use echogen_telemetry::metrics;
+use echogen_protocol::TaskHeaders;
+use echogen_telemetry::{metrics, place_span};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use tracing::{Instrument, field::Empty, info_span};
 
 use crate::{
     Gateway, authentication, console,
@@ -20,6 +22,9 @@ use crate::{
     route::{Access, Route},
     routes,
 };
+
+/// The header of W3C Trace Context; a client's trace goes on in the gateway and in the job.
+const TRACEPARENT: &str = TaskHeaders::TRACEPARENT_HEADER;
 
 /// What a listener serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +41,11 @@ pub(crate) fn router(gateway: &Gateway, served: Served) -> Router {
     let mut router = Router::new();
     for route in routes::table().into_iter().filter(|route| is_here(route)) {
         let guard = from_fn_with_state((gateway.clone(), route.access), authentication::guard);
-        let handler =
-            route.handler.clone().layer(guard).layer(from_fn(move |request, next| measured(route.name, request, next)));
+        let handler = route
+            .handler
+            .clone()
+            .layer(guard)
+            .layer(from_fn(move |request, next| measured(route.name, route.path, request, next)));
         router = router.route(route.path, handler);
     }
     if served.tenants && gateway.config.console {
@@ -51,10 +59,20 @@ pub(crate) fn router(gateway: &Gateway, served: Served) -> Router {
         .with_state(gateway.clone())
 }
 
-/// Counts and times a request under its route's name.
-async fn measured(route: &'static str, request: Request, next: Next) -> Response {
+/// Counts and times a request under its route's name, in a span that continues the client's trace.
+async fn measured(route: &'static str, path: &'static str, request: Request, next: Next) -> Response {
     let began = Instant::now();
-    let response = next.run(request).await;
+    let span = info_span!(
+        "request",
+        otel.kind = "server",
+        http.request.method = request.method().as_str(),
+        http.route = path,
+        http.response.status_code = Empty
+    );
+    let parent = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
+    place_span(&span, route, parent);
+    let response = next.run(request).instrument(span.clone()).await;
+    span.record("http.response.status_code", response.status().as_u16());
     metrics().http_request(route, response.status().as_u16(), began.elapsed());
     if let Some(Sent(kind)) = response.extensions().get::<Sent>() {
         metrics().http_refusal(kind.as_str());
@@ -99,7 +117,10 @@ fn as_problem(response: Response) -> Response {
 async fn cross_origin(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
     const ALLOWED: [(HeaderName, &str); 3] = [
         (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, PUT, DELETE"),
-        (header::ACCESS_CONTROL_ALLOW_HEADERS, "authorization, content-type, idempotency-key, last-event-id, prefer"),
+        (
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            "authorization, content-type, idempotency-key, last-event-id, prefer, traceparent",
+        ),
         (
             header::ACCESS_CONTROL_EXPOSE_HEADERS,
             "location, preference-applied, ratelimit, ratelimit-policy, retry-after",

@@ -178,8 +178,15 @@ fn is_harmless(metadata: &Metadata<'_>) -> bool {
     *metadata.level() <= Level::INFO || metadata.target().starts_with("echogen")
 }
 
+/// Clients of servers that write an error for each answer which their callers expect, such as that a queue does not exist, and
+/// return what they write: whoever called them says what it means.
+const RETURN_THEIR_ERRORS: [&str; 1] = ["lapin"];
+
+/// Reads a filter. What it does not name of [`RETURN_THEIR_ERRORS`] is off.
 fn parse_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {
-    EnvFilter::try_new(filter).map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })
+    let unnamed = RETURN_THEIR_ERRORS.iter().filter(|target| !filter.contains(**target));
+    let whole: Vec<String> = unnamed.map(|target| format!("{target}=off")).chain([filter.to_owned()]).collect();
+    EnvFilter::try_new(whole.join(",")).map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })
 }
 
 #[cfg(test)]
@@ -208,7 +215,9 @@ mod tests {
         assert_eq!(telemetry.log().filter(), "info");
         telemetry.log().change("trace").unwrap();
         assert!(tracing::enabled!(target: "echogen_test", Level::TRACE));
-        assert!(tracing::enabled!(target: "lapin", Level::INFO));
+        assert!(!tracing::enabled!(target: "lapin", Level::ERROR), "its callers say what its errors mean");
+        telemetry.log().change("trace,lapin=trace").unwrap();
+        assert!(tracing::enabled!(target: "lapin", Level::INFO), "whoever names it gets it");
         assert!(!tracing::enabled!(target: "lapin", Level::DEBUG), "frames hold passwords");
         telemetry.log().change("off").unwrap();
     }

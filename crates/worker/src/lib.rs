@@ -14,12 +14,14 @@ pub mod dead_letters;
 mod heartbeat;
 mod job;
 mod queue_loop;
+mod sending;
 mod stage_kit;
 
 pub use clock::Clock;
 pub use heartbeat::Heartbeat;
 pub use job::{CancellationStatus, Cancelled, FailureHandler, JobCanceller, JobState, JobStatusStore, ResultWriter};
 pub use queue_loop::{LaneWeights, Worker, WorkerConfig};
+pub use sending::in_sending_span;
 pub use stage_kit::{
     CachedObjects, FOREVER, InferenceError, InferenceThread, IsDeviceFault, Obtained, Origin, Outcome, Product,
     Products, ProductsConfig, Request, RequestHandle, Stage, StageContext, StoredObject, TaskMetadata, TimeLimit,

@@ -13,8 +13,10 @@ use axum::{
 };
 use echogen_ports::{Fault, Message};
 use echogen_protocol::{ContentHash, ImageLocation, ImageSource, Job, JobId, limits};
+use echogen_worker::in_sending_span;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Map, json};
+use tracing::Instrument;
 
 use super::{JobRecord, JobView, fresh_id, id_of_key, own_id, record::Created, view::path_of};
 use crate::{
@@ -266,7 +268,8 @@ impl Gateway {
     /// Publishes a job to its intake queue; returns when the broker has it.
     pub(crate) async fn publish(&self, job: &Job) -> Result<(), Fault> {
         let queue = job.intake(self.partitions);
-        self.ports.broker.publish(&queue, Message::of_job(job, self.clock.now())).await
+        let (message, span) = in_sending_span(Message::of_job(job, self.clock.now()), &queue, job.id.as_str());
+        self.ports.broker.publish(&queue, message).instrument(span).await
     }
 }
 

@@ -13,16 +13,15 @@ use echogen_imaging::{ImageFormat, RgbImage, encode_image};
 use echogen_ports::{Broker, Message};
 use echogen_protocol::{EventKind, IfNotFound, ImageSource, Job, JobEvent, JobId, Lane, PixelBudget, StageTask};
 use echogen_telemetry::{Consuming, Telemetry, health, metrics};
-use echogen_worker::Clock;
+use echogen_worker::{Clock, in_sending_span};
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{info_span, warn};
+use tracing::{Instrument, warn};
 
 use super::{
     Incoming, JobEvents, connect,
     events::{is_last, reason},
-    submit::in_new_trace,
 };
 use crate::{Exit, Failure, config::ServiceConfig, monitor, signals::stop_token};
 
@@ -144,10 +143,9 @@ impl Canary {
 async fn there_and_back(broker: &Arc<dyn Broker>, job: &Job) -> Result<JobEvent, Failure> {
     // The subscription must exist before the job is published, because its end may come at once.
     let mut events = JobEvents::subscribe(Arc::clone(broker), &job.id).await?;
-    let message = Message::of_job(job, Clock::system().now());
-    let (queue, span) = (job.queue(), info_span!("canary", otel.kind = "producer", job = %job.id));
-    let message = in_new_trace(message, &span, &queue, &job.id);
-    let published = broker.publish(&queue, message).await;
+    let queue = job.queue();
+    let (message, span) = in_sending_span(Message::of_job(job, Clock::system().now()), &queue, job.id.as_str());
+    let published = broker.publish(&queue, message).instrument(span).await;
     published.map_err(|error| Failure::refused("the canary was not sent", &error))?;
     loop {
         if let Incoming::Event(event) = events.next().await

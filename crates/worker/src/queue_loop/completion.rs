@@ -4,15 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use echogen_ports::{Backoff, Broker, Fault, FaultKind, Message, QueueName};
 use echogen_protocol::{EventKind, Failure, JobEvent, JobId, JobOutline, Lane, NextTask, StageName, TaskHeaders, text};
-use echogen_telemetry::{JobOutcome, Messaging, MessagingOperation, TaskEnd, fail_span, place_span};
+use echogen_telemetry::{JobOutcome, TaskEnd, fail_span};
 use futures::future::try_join_all;
 use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, Span, debug, error, info, info_span, warn};
+use tracing::{Instrument, Span, debug, error, info, warn};
 
 use crate::{
-    Clock, FailureHandler, TaskMetadata,
+    Clock, FailureHandler, TaskMetadata, in_sending_span,
     job::{duration, event_publisher::EventPublisher, notices},
 };
 
@@ -51,7 +51,7 @@ impl Completion {
                     let queue = next.queue_after(task.queue);
                     let NextTask { body, delay, .. } = next;
                     let message = Message { body: body.into(), headers: headers.to_map() };
-                    let (message, span) = sent_below(message, &queue, headers.job.as_deref().unwrap_or(""));
+                    let (message, span) = in_sending_span(message, &queue, headers.job.as_deref().unwrap_or(""));
                     self.publish(queue, message, delay, abort).instrument(span)
                 });
                 try_join_all(published).await?;
@@ -233,15 +233,4 @@ impl Completion {
             ..TaskHeaders::default()
         }
     }
-}
-
-/// A message with the trace context of the span in which it is sent, a child of its task's; without a collector, that of its task.
-fn sent_below(message: Message, queue: &QueueName, job: &str) -> (Message, Span) {
-    let span = info_span!("send", otel.kind = "producer");
-    let message = match place_span(&span, "send", None) {
-        Some(own) => message.in_trace(own),
-        None => message,
-    };
-    Messaging { operation: MessagingOperation::Send, destination: queue.as_str(), job }.describe(&span);
-    (message, span)
 }

@@ -7,10 +7,9 @@ mod pictures;
 use std::sync::Arc;
 
 use echogen_adapters::amqp::AmqpBroker;
-use echogen_ports::{Backoff, Broker, Fault, Message, QueueName, Secret};
-use echogen_protocol::{Job, JobEvent, JobId, Partitions};
-use echogen_telemetry::{Messaging, MessagingOperation, place_span};
-use echogen_worker::Clock;
+use echogen_ports::{Backoff, Broker, Fault, Message, Secret};
+use echogen_protocol::{Job, JobEvent, Partitions};
+use echogen_worker::{Clock, in_sending_span};
 
 pub use batch::{Batch, BatchOptions, BatchSummary, LineEnd};
 
@@ -64,8 +63,7 @@ impl Submitter {
     /// Publishes a prepared job; returns after the broker has confirmed it.
     pub async fn send(&self, job: &Job) -> Result<(), Fault> {
         let queue = job.intake(self.partitions);
-        let span = tracing::info_span!("submit", otel.kind = "producer", job = %job.id);
-        let message = in_new_trace(Message::of_job(job, Clock::system().now()), &span, &queue, &job.id);
+        let (message, _span) = in_sending_span(Message::of_job(job, Clock::system().now()), &queue, job.id.as_str());
         for failures in 1..TRIES {
             match self.broker.publish(&queue, message.clone()).await {
                 Err(error) if !error.is_permanent() => {
@@ -96,12 +94,4 @@ impl Submitter {
 pub fn in_words(event: &JobEvent) -> String {
     let why = reason(event).map_or_else(String::new, |why| format!(": {why}"));
     format!("{}{why}", event.kind.as_str())
-}
-
-/// Adds the context of a new trace to the message if spans are exported; otherwise the dispatcher starts the trace.
-pub(super) fn in_new_trace(message: Message, span: &tracing::Span, queue: &QueueName, job: &JobId) -> Message {
-    let Some(traceparent) = place_span(span, "send", None) else { return message };
-    let (operation, job) = (MessagingOperation::Send, job.to_string());
-    Messaging { operation, destination: queue.as_str(), job: &job }.describe(span);
-    message.in_trace(traceparent)
 }
