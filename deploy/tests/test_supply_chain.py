@@ -96,7 +96,7 @@ def test_yaml_is_tidy():
 
 def test_scripts_are_tidy():
     scripts = [DEPLOY / "check.sh", DEPLOY / "healthcheck", DEPLOY / "setup-debian.sh", ROOT / ".ci/run"]
-    scripts.append(ROOT / "tests/newer-servers.sh")
+    scripts += [ROOT / "tests/newer-servers.sh", ROOT / "docs/build.sh", *ROOT.glob("examples/*.sh")]
     run(in_venv("shellcheck"), *scripts)
 
 
