@@ -17,6 +17,6 @@ fi
 cp docs/mkdocs.yml "$tools/mkdocs.yml"
 # Its log is kept, not silenced: what is silenced is no warning, and would pass.
 log="$tools/mkdocs.log"
-"$tools/venv/bin/python" -m mkdocs build --strict --config-file "$tools/mkdocs.yml" \
+NO_MKDOCS_2_WARNING=1 "$tools/venv/bin/python" -m mkdocs build --strict --config-file "$tools/mkdocs.yml" \
     --site-dir "$(realpath "$tools")/../site" >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
 echo "${CARGO_TARGET_DIR:-target}/site/index.html"

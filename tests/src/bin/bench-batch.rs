@@ -122,7 +122,11 @@ fn example() -> PathBuf {
 fn batch(folder: &Path, jobs: &Path, settings: &Settings) -> anyhow::Result<()> {
     let out = folder.join("out");
     let given = [jobs.as_os_str(), "--out".as_ref(), out.as_os_str(), "--json".as_ref()];
-    let mini: &[&str] = if settings.mini { &["--bundle", "mini", "--pixels", "0.004M"] } else { &[] };
+    let mini: &[&str] = if settings.mini {
+        &["--bundle", "mini", "--pixels", "0.004M", "--sampler-condition-cache-bytes", "33554432"]
+    } else {
+        &[]
+    };
     let line = || {
         let words = ["echogen".into(), "batch".into()].into_iter().chain(given.map(OsString::from));
         words.chain(mini.iter().map(OsString::from)).collect::<Vec<_>>()
