@@ -70,7 +70,7 @@ async fn a_loss_of_all_limits_allows_everything_once_more() {
         assert!(cache.hold("a", "one", 1, HOUR).await.unwrap().allowed);
         assert!(!cache.charge("a", rate, 1).await.unwrap().allowed);
         redis.flush().unwrap();
-        cache.command::<()>(::redis::cmd("SCRIPT").arg("FLUSH")).await.unwrap();
+        cache.command::<()>("SCRIPT", ::redis::cmd("SCRIPT").arg("FLUSH")).await.unwrap();
     }
 }
 
@@ -105,7 +105,7 @@ async fn tokens_grow_even_when_the_clock_is_behind_the_counter() {
     assert!(cache.release_lease("a", first).await.unwrap());
     let far = first.0 + 3_600_000_000;
     let (_, counter) = cache.lease_keys("a");
-    cache.command::<()>(::redis::cmd("SET").arg(counter).arg(far)).await.unwrap();
+    cache.command::<()>("SET", ::redis::cmd("SET").arg(counter).arg(far)).await.unwrap();
     assert_eq!(cache.acquire_lease("a", HOUR).await.unwrap().unwrap().0, far + 1);
 }
 
@@ -119,11 +119,11 @@ async fn every_key_has_the_prefix_and_a_time_to_live() {
     cache.charge("a", Rate { burst: 1, per_second: 1e-6 }, 1).await.unwrap();
     cache.count("a", 1, 1, Duration::MAX).await.unwrap();
     cache.hold("a", "one", 1, Duration::MAX).await.unwrap();
-    let keys: Vec<String> = cache.command(::redis::cmd("KEYS").arg("*")).await.unwrap();
+    let keys: Vec<String> = cache.command("KEYS", ::redis::cmd("KEYS").arg("*")).await.unwrap();
     assert!(keys.len() >= 6, "{keys:?}");
     for key in keys {
         assert!(key.starts_with("mine:"), "{key}");
-        let ttl: i64 = cache.command(::redis::cmd("PTTL").arg(&key)).await.unwrap();
+        let ttl: i64 = cache.command("PTTL", ::redis::cmd("PTTL").arg(&key)).await.unwrap();
         assert_ne!(ttl, -1, "{key} stays for ever");
     }
 }
@@ -355,7 +355,7 @@ async fn scripts_survive_a_flush_and_a_restart() {
     let mut redis = redis();
     let cache = cache(&redis);
     let token = cache.acquire_lease("a", HOUR).await.unwrap().unwrap();
-    cache.command::<()>(::redis::cmd("SCRIPT").arg("FLUSH")).await.unwrap();
+    cache.command::<()>("SCRIPT", ::redis::cmd("SCRIPT").arg("FLUSH")).await.unwrap();
     assert!(cache.renew_lease("a", token, HOUR).await.unwrap());
     assert!(cache.release_lease("a", token).await.unwrap());
     redis.kill_9();
@@ -373,7 +373,7 @@ async fn scripts_are_sent_once() {
         assert!(cache.release_lease("a", token).await.unwrap());
         assert_eq!(cache.get("a").await.unwrap(), None);
     }
-    let stats: String = cache.command(::redis::cmd("INFO").arg("commandstats")).await.unwrap();
+    let stats: String = cache.command("INFO", ::redis::cmd("INFO").arg("commandstats")).await.unwrap();
     let calls = |command: &str| {
         let start = format!("cmdstat_{command}:calls=");
         let line = stats.lines().find_map(|line| line.strip_prefix(&start));
