@@ -1,5 +1,7 @@
 //! Several real processes fetch one bundle into one folder, and are killed while they do.
 
+#![allow(clippy::unwrap_used, reason = "a test panics where something is wrong")]
+
 #[path = "../src/models_command/hub_twin.rs"]
 mod hub_twin;
 

@@ -172,7 +172,7 @@ mod tests {
         let worker = Worker::new(begun.clone(), broker.clone(), Arc::new(results), worker_config(stage, &settings));
         let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
         let running = tracker.spawn(worker.run(shutdown.clone()));
-        let is_done = || begun.0.lock().unwrap().len() == 2 && consuming(&broker, &queues, Instant::now()).now;
+        let is_done = || begun.0.lock().unwrap().len() >= 2 && consuming(&broker, &queues, Instant::now()).now;
         while !is_done() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
