@@ -91,7 +91,8 @@ def all_faults(installation):
     intake = "echogen.dispatch.standard"
     numbers = iter(range(1_000_000))
     # What an outage leaves behind: attempts that failed, a canary that was lost, what waits.
-    outage = {"EchogenRetries", "EchogenCanarySlow", "EchogenNotReady", "EchogenStageStuck", "EchogenInteractiveBacklog"}
+    outage = {"EchogenRetries", "EchogenCanarySlow", "EchogenNotReady", "EchogenStageStuck"}
+    outage |= {"EchogenInteractiveBacklog", "EchogenCacheCollapse"}
 
     def unreadable():
         servers["rabbitmq"].publish(intake, "this is no job")
@@ -115,6 +116,8 @@ def all_faults(installation):
             *repeated(0.5, impossible),
             # What a client sends wrong costs no error budget.
             {"EchogenJobErrors": PAGER},
+            # Of the cache's requests, within half a minute here, many are then for what is not there.
+            {"EchogenCacheCollapse"},
         ),
         Fault(
             "Redis is killed",
