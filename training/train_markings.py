@@ -43,10 +43,10 @@ def cut(images: torch.Tensor, boxes: np.ndarray) -> torch.Tensor:
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def moved(boxes: np.ndarray, source: np.random.Generator) -> np.ndarray:
-    """Boxes with each edge moved by up to 6 % of the side."""
+def moved(boxes: np.ndarray, source: np.random.Generator, most: float = 0.12) -> np.ndarray:
+    """Boxes with each edge moved by up to that share of the side."""
     sides = boxes[:, 2:] - boxes[:, :2]
-    return (boxes + source.uniform(-0.06, 0.06, boxes.shape) * np.tile(sides, 2)).astype(np.float32)
+    return (boxes + source.uniform(-most, most, boxes.shape) * np.tile(sides, 2)).astype(np.float32)
 
 
 @torch.no_grad()
@@ -66,7 +66,7 @@ def look(run: common.Run, model: MarkingsJudge, held: common.Shards) -> None:
 
 
 def main() -> None:
-    options = common.arguments(__doc__, steps=3_000, batch=32, rate=2e-3, run="markings", look=250)
+    options = common.arguments(__doc__, steps=2_000, batch=32, rate=2e-3, run="markings", look=250)
     shards, held = common.Shards(options.work / "data/fine"), common.Shards(options.work / "data/held128")
     seed, marked = SEEDS[options.run], marked_rows(shards)
     torch.manual_seed(seed)
