@@ -66,7 +66,7 @@ def look(run: common.Run, model: MarkingsJudge, held: common.Shards) -> None:
 
 
 def main() -> None:
-    options = common.arguments(__doc__, steps=2_000, batch=32, rate=2e-3, run="markings", look=250)
+    options = common.arguments(__doc__, steps=3_000, batch=32, rate=2e-3, run="markings", look=250)
     shards, held = common.Shards(options.work / "data/fine"), common.Shards(options.work / "data/held128")
     seed, marked = SEEDS[options.run], marked_rows(shards)
     torch.manual_seed(seed)
