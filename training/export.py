@@ -132,7 +132,7 @@ def filled(manifest: str, folder: Path, networks: list[str]) -> str:
             values = SAMPLING
         elif table.endswith(".config") and table.removesuffix(".config") in networks:
             values = CONFIGS[table.removesuffix(".config")]
-        elif not table and "transformer" in networks:
+        elif not table and "visual_tokenizer" in networks:
             values = {"description": DESCRIPTION}
         if equals and key == "path":
             content = (folder / line.partition(" = ")[2].strip('"')).read_bytes()

@@ -15,7 +15,7 @@ BITS = 32
 KINDS, SCENES, LIGHTS, PATTERNS, EMBLEMS = 12, 12, 3, 8, 5
 
 TOKENIZER = BsqConfig(bits=BITS, channels=16, multipliers=(1, 2, 4, 6), res_blocks=1, norm_groups=8)
-# What the bundle has: another decoder on the same bits, wider, and with one more level, so that it draws 128 x 128.
+# Another decoder on the same bits, wider, and with one more level, so that it draws 128 x 128.
 SHIPPED_TOKENIZER = replace(TOKENIZER, decoder_multipliers=(2, 2, 4, 6, 8))
 DRAWN_SIDE = 2 * SIDE
 TEXT_ENCODER = T5Config(vocab_size=512, d_model=128, d_kv=32, d_ff=256, num_layers=3, num_heads=4)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -42,6 +43,14 @@ class Decoder(nn.Module):
         """The discriminator's scores, with gradients for the images alone."""
         fixed = {name: value.detach() for name, value in self.discriminator.named_parameters()}
         return torch.func.functional_call(self.discriminator, fixed, (images,))
+
+
+def shallower_start() -> str:
+    """The bundle's file, if its decoder still has one level less."""
+    path = common.shipped_files("decoder")[-1]
+    top = f"decoder.up.{len(settings.SHIPPED_TOKENIZER.decoder_multipliers) - 1}."
+    with safe_open(path, "pt") as file:
+        return "" if any(name.startswith(top) for name in file.keys()) else str(path)
 
 
 def deepened(weights: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -125,6 +134,7 @@ def load_critic(work: Path) -> MarkingsJudge:
 def main() -> None:
     options = common.arguments(__doc__, steps=6_000, batch=16, rate=6e-4, start="", critic=0.5, adversary=0.05,
                                adversary_from=3_000, look=250)
+    start = options.start or shallower_start()
     coarse_shards, fine_shards = (common.Shards(options.work / "data" / name) for name in ("decoder", "fine"))
     held = tuple(common.to_images(common.Shards(options.work / "data" / name).take("target", np.arange(96)))
                  for name in ("held", "held128"))
@@ -133,9 +143,9 @@ def main() -> None:
     critic = load_critic(options.work) if options.critic else None
     model = Decoder().to(memory_format=torch.channels_last)
     run = common.Run(options.work / "decoder", model, common.adamw(model, options.rate, 1e-4), steps=options.steps,
-                     rate=options.rate, minutes=options.minutes, warmup=50, decay=0.995, is_committed=not options.start)
-    if options.start:
-        run.start_from(deepened(load_file(options.start), model.state_dict()))
+                     rate=options.rate, minutes=options.minutes, warmup=50, decay=0.995, is_committed=not start)
+    if start:
+        run.start_from(deepened(load_file(start), model.state_dict()))
     for step in run:
         rows = common.rows_of_step(11, step, options.batch, len(fine_shards))
         coarse = common.to_images(coarse_shards.take("target", rows))

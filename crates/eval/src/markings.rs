@@ -83,3 +83,45 @@ impl MarkingsJudge {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use echogen_world::{Bounds, Emblem, Identity, Pattern, Picture, Scene, View, split::HELD_OUT_IDENTITIES};
+
+    use super::*;
+
+    /// Shares of subjects of identities never seen whose emblem and pattern are recognised, in pictures of that size.
+    fn recognised(size: usize) -> [f64; 2] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bundles/mini");
+        let judge = MarkingsJudge::load(&folder, &Device::Cpu).unwrap().unwrap();
+        let [mut emblems, mut patterns] = [Vec::new(), Vec::new()];
+        for number in HELD_OUT_IDENTITIES.skip(5_000).take(180) {
+            let identity = Identity::new(number);
+            let picture = Picture::render(&identity, &View::new(number, Scene::ALL[number as usize % 7]), size);
+            let Bounds { left, top, right, bottom } = picture.bounds;
+            let [left, top, right, bottom] = [left, top, right, bottom].map(|edge| edge as u32);
+            let image = RgbImage::from_raw(size as u32, size as u32, picture.pixels).unwrap();
+            let seen = judge.judge(&image, PixelBox { left, top, right, bottom }).unwrap();
+            if identity.emblem != Emblem::None {
+                emblems.push(seen.emblem == identity.emblem.index());
+            }
+            if identity.pattern != Pattern::Plain {
+                patterns.push(seen.pattern == identity.pattern.index());
+            }
+        }
+        [emblems, patterns].map(|right| crate::measures::share(right).unwrap())
+    }
+
+    #[test]
+    fn what_the_world_draws_is_recognised_at_both_sizes() {
+        for size in [128, 64] {
+            let [emblems, patterns] = recognised(size);
+            assert!(emblems >= 0.7 && patterns >= 0.8, "{size}: emblems {emblems:.3}, patterns {patterns:.3}");
+        }
+    }
+
+    #[test]
+    fn a_bundle_without_the_file_has_no_judge() {
+        assert!(MarkingsJudge::load(Path::new("nowhere"), &Device::Cpu).unwrap().is_none());
+    }
+}

@@ -8,7 +8,10 @@ use candle_nn::VarBuilder;
 
 use echogen_checkpoint::{Checkpoint, CheckpointError};
 use echogen_imaging::{Filter, ImageError, RgbImage, resize, to_unit_tensor};
-use echogen_models::layers::conv::{Conv2d, Geometry, GroupNorm, NormConfig};
+use echogen_models::layers::{
+    conv::{Conv2d, Geometry, GroupNorm, NormConfig},
+    resize::resize_area,
+};
 
 /// Groups and epsilon of the group norms.
 const NORM: NormConfig = NormConfig { groups: 8, eps: 1e-5 };
@@ -74,11 +77,7 @@ impl StridedLayers {
 
     /// Returns the last two maps of a picture, which is resized to that side: (1, channels, rows, columns), of the same size.
     pub(crate) fn maps(&self, picture: &RgbImage, side: u32) -> std::result::Result<[Tensor; 2], JudgeError> {
-        let sized = match picture.dimensions() == (side, side) {
-            true => picture.clone(),
-            false => resize(picture, side, side, Filter::Bilinear)?,
-        };
-        let last = to_unit_tensor(&sized)?.unsqueeze(0)?;
+        let last = sized(picture, side)?;
         let mut maps = [last.clone(), last];
         for (convolution, norm) in &self.layers {
             let next = norm.forward(&convolution.forward(&maps[1])?)?.relu()?;
@@ -86,6 +85,16 @@ impl StridedLayers {
         }
         Ok(maps)
     }
+}
+
+/// Returns a picture as (1, 3, side, side). One whose sides are multiples of that is averaged, since a filter would soften it more
+/// than the world draws pictures of the smaller size.
+fn sized(picture: &RgbImage, side: u32) -> std::result::Result<Tensor, JudgeError> {
+    let (width, height) = picture.dimensions();
+    if width > 0 && height > 0 && width % side == 0 && height % side == 0 {
+        return Ok(resize_area(&to_unit_tensor(picture)?.unsqueeze(0)?, side as usize, side as usize)?);
+    }
+    Ok(to_unit_tensor(&resize(picture, side, side, Filter::Bilinear)?)?.unsqueeze(0)?)
 }
 
 /// Returns a map (1, channels, rows, columns) as (channels, cells).
