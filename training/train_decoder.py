@@ -1,18 +1,17 @@
 """Trains the decoder that is shipped, on bits that stay as they are.
 
-The transformer learns the bits of a fixed encoder of 64 x 64 pixels; what to make of them may be learned beside it, by a decoder
-of other widths and with one level more, which draws 128 x 128. Nothing else has to be trained anew.
+The transformer learns the bits of a fixed encoder of 64 x 64 pixels; what to make of them may be learned beside it, by a
+decoder of other widths and with one level more, which draws 128 x 128. Nothing else has to be trained anew.
 
 Four things are compared with the world's own picture: the result averaged to 64 x 64, by what PSNR measures; each pixel of
-128 x 128 and the differences of neighbours; the maps of the critic (`train_markings.py --run critic`), which has learned to tell
-markings apart; and from step `--adversary_from` on, small areas, by a discriminator that learns beside the decoder. Most terms are
-logarithms, so that pictures and terms count alike whatever their size. Some pictures' bits are flipped, as the transformer
-mistakes some.
+128 x 128 and the differences of neighbours; the maps of the critic (`train_markings.py --run critic`), which has learned to
+tell markings apart; and from step `--adversary_from` on, small areas, by a discriminator that learns beside the decoder. Most
+terms are logarithms, so that pictures and terms count alike whatever their size. Some pictures' bits are flipped, as the
+transformer mistakes some.
 """
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +112,24 @@ def critic_loss(critic: MarkingsJudge, decoded: Tensor, fine: Tensor) -> Tensor:
     return sum(terms) / len(terms)
 
 
+def loss_of(model: Decoder, critic: MarkingsJudge | None, decoded: Tensor, wanted: tuple[Tensor, Tensor, Tensor],
+            shares: tuple[float, float]) -> tuple[Tensor, dict[str, float]]:
+    """The loss of decoder and discriminator, and its terms; `shares` are the critic's and the discriminator's."""
+    fine, coarse, weights = wanted
+    small, pixels = pixel_loss(decoded.float(), fine, coarse, weights)
+    loss = small + pixels
+    terms = {"small": small.item(), "pixels": pixels.item(), "critic": 0.0, "told": 0.0}
+    if critic is not None:
+        apart = critic_loss(critic, decoded, fine)
+        loss = loss + shares[0] * apart
+        terms["critic"] = apart.item()
+    if shares[1]:
+        told = F.relu(1 - model.discriminator(fine)).mean() + F.relu(1 + model.discriminator(decoded.detach())).mean()
+        loss = loss + told - shares[1] * model.judged(decoded).mean()
+        terms["told"] = told.item()
+    return loss, terms
+
+
 @torch.no_grad()
 def look(run: common.Run, model: Decoder, tokenizer: BsqTokenizer, held: tuple[Tensor, Tensor]) -> None:
     """PSNR of the averaged decoder on held-out identities at both sizes, and a sheet: the world's above the decoder's."""
@@ -154,20 +171,10 @@ def main() -> None:
         source = np.random.default_rng([11, step])
         flips = torch.from_numpy(source.uniform(0, 0.08, options.batch) * (source.random(options.batch) < 0.4)).float()
         summed = code_sum(tokenizer, coarse, flips, step)
-        has_adversary = options.adversary > 0 and step >= options.adversary_from
         with torch.autocast("cpu", torch.bfloat16):
             decoded = model.decoder(summed.contiguous(memory_format=torch.channels_last))
-            small, pixels = pixel_loss(decoded.float(), fine, coarse, weights)
-            loss = small + pixels
-            terms = {"small": small.item(), "pixels": pixels.item(), "critic": 0.0, "told": 0.0}
-            if critic is not None:
-                apart = critic_loss(critic, decoded, fine)
-                loss = loss + options.critic * apart
-                terms["critic"] = apart.item()
-            if has_adversary:
-                told = F.relu(1 - model.discriminator(fine)).mean() + F.relu(1 + model.discriminator(decoded.detach())).mean()
-                loss = loss + told - options.adversary * model.judged(decoded).mean()
-                terms["told"] = told.item()
+            adversary = options.adversary if step >= options.adversary_from else 0.0
+            loss, terms = loss_of(model, critic, decoded, (fine, coarse, weights), (options.critic, adversary))
         run.descend(loss)
         run.log(psnr=psnr(F.avg_pool2d(decoded.detach().float(), 2), coarse), **terms)
         if (step + 1) % options.look == 0:

@@ -1,8 +1,8 @@
 """Trains the judge of markings, on subjects cut out of real renderings of 128 x 128: which emblem and which pattern each has.
 
-Boxes are moved a little, as a detector misplaces them. Half of the pictures lose some of their fine detail on the way in, down to that of 64 x 64, so that the judge looks at what a
-picture shows and not at how sharp it is. `--run critic` trains another network, from another start and on sharp pictures only,
-whose maps the decoder's loss compares.
+Boxes are moved a little, as a detector misplaces them. Half of the pictures lose some of their fine detail on the way in,
+down to that of 64 x 64, so that the judge looks at what a picture shows and not at how sharp it is. `--run critic` trains
+another network, from another start and on sharp pictures only, whose maps the decoder's loss compares.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def main() -> None:
                      rate=options.rate, minutes=options.minutes, warmup=50, decay=0.995)
     for step in run:
         rows = common.rows_of_step(seed, step, options.batch, len(shards))
-        # Two of three subjects have no emblem; of these pictures one of three.
+        # Two of three subjects have no emblem; of a batch, one of three.
         rows[::2] = marked[rows[::2] % len(marked)]
         source = np.random.default_rng([seed, step])
         images = common.to_images(shards.take("target", rows))

@@ -1,8 +1,9 @@
-"""Writes the fixture `bsq-deep`: a tiny visual tokenizer with random weights, whose decoder has one level more than the encoder.
+"""Writes the fixture `bsq-deep`: a tiny visual tokenizer with random weights, whose decoder has one level more than the
+encoder.
 
 `model.safetensors`, `config.json` and `io.safetensors` are as `crates/models/examples/parity/FIXTURES.md` describes them;
-`reduced.json` has the errors of the same networks in bf16 and f16, with norms, SiLU and code sums in float32, as the published
-code computes.
+`reduced.json` has the errors of the same networks in bf16 and f16, with norms, SiLU and code sums in float32, as the
+published code computes.
 """
 
 from __future__ import annotations

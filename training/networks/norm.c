@@ -1,5 +1,5 @@
-// A group norm followed by SiLU in bf16, for maps whose channels lie next to each other in memory. `norm.py` calls it; names and
-// formulas are explained there. Sums are taken in float over a block of pixels and then in double.
+// A group norm followed by SiLU in bf16, for maps whose channels lie next to each other in memory. `norm.py` calls it and has
+// the formulas. Sums are taken in float over a block of pixels and then in double.
 
 #include <math.h>
 #include <stddef.h>

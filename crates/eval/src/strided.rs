@@ -42,8 +42,8 @@ pub(crate) struct StridedLayers {
 }
 
 impl StridedLayers {
-    /// Loads a judge from the file `file`, whose heads have the names `heads`; `None` if there is no such file. `build` gets the
-    /// layers and the number of outputs of each head. All sizes are read from the weights.
+    /// Loads a judge from the file `file`, whose heads have the names `heads`; `None` if there is no such file. `build` gets
+    /// the layers and the number of outputs of each head. All sizes are read from the weights.
     pub(crate) fn load<T, const N: usize>(
         file: &Path,
         device: &Device,
@@ -87,8 +87,8 @@ impl StridedLayers {
     }
 }
 
-/// Returns a picture as (1, 3, side, side). One whose sides are multiples of that is averaged, since a filter would soften it more
-/// than the world draws pictures of the smaller size.
+/// Returns a picture as (1, 3, side, side). One whose sides are multiples of that is averaged, since a filter would soften it
+/// more than the world draws pictures of the smaller size.
 fn sized(picture: &RgbImage, side: u32) -> std::result::Result<Tensor, JudgeError> {
     let (width, height) = picture.dimensions();
     if width > 0 && height > 0 && width % side == 0 && height % side == 0 {
