@@ -478,8 +478,8 @@ def test_a_pool_reads_its_bundle_and_serves_its_lanes():
     large, small = (pod_of("pools", "sampler", name) for name in ("h100", "l4"))
     assert [settings_of("pools", spec)["worker"]["lanes"] for spec in (large, small)] == [["interactive", "standard"], ["bulk"]]
     assert [settings_of("pools", spec)["model"] for spec in (large, small)] == [
-        {"bundle": "echogen-2b", "device": "cuda"},
-        {"bundle": "echogen-2b-q8_0", "device": "cuda"},
+        {"bundle": "echogen-2b", "device": "cuda", "threads": 2},
+        {"bundle": "echogen-2b-q8_0", "device": "cuda", "threads": 2},
     ]
     assert [container["name"] for container in large["initContainers"]] == ["wait", "verify"]
     (verify,) = small["initContainers"]
