@@ -27,6 +27,9 @@ pub(crate) fn check<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debu
         each["a_word_of_tomorrow"] = json!("word");
     }
     if let Some(fields) = later.as_object_mut() {
+        for inner in fields.values_mut().filter(|value| value["picture"].is_number()) {
+            inner["a_price_of_tomorrow"] = json!(2);
+        }
         fields.insert("tomorrows_list".to_owned(), json!([1, { "a": null }]));
     }
     assert_eq!(&serde_json::from_value::<T>(later).unwrap(), content, "{name} of tomorrow");

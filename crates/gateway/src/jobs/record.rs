@@ -16,7 +16,7 @@ use echogen_protocol::{
 };
 use echogen_tenants::{Prices, TenantName, Used};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{RecordCache, record_cache};
 
@@ -68,13 +68,25 @@ pub struct JobRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<String>,
     /// The prices of its tenant at that time.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "known_prices")]
     pub prices: Prices,
     /// The job as it was published.
     pub request: Job,
     /// Bytes of the record as it is stored.
     #[serde(skip)]
     pub bytes: usize,
+}
+
+/// Reads the prices of a record. Unlike in the file of tenants, a price that a later version added is no mistake.
+fn known_prices<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Prices, D::Error> {
+    #[derive(Deserialize)]
+    struct Known {
+        #[serde(default)]
+        picture: f64,
+        #[serde(default)]
+        megapixel: f64,
+    }
+    Known::deserialize(deserializer).map(|Known { picture, megapixel }| Prices { picture, megapixel })
 }
 
 impl JobRecord {
