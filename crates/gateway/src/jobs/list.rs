@@ -40,9 +40,12 @@ pub(crate) struct ListQuery {
     /// Only jobs that stand here.
     status: Option<Status>,
     /// Only jobs of this batch.
-    #[schemars(length(max = 200))]
+    #[schemars(length(max = MAX_BATCH_CHARS))]
     batch: Option<String>,
 }
+
+/// Characters of a batch's id, at most, in a query.
+const MAX_BATCH_CHARS: usize = 200;
 
 /// A page of jobs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -60,6 +63,9 @@ pub(crate) async fn list(
     Query(query): Query<ListQuery>,
 ) -> Result<Json<JobList>, Problem> {
     let limit = page_limit(query.limit, PAGE, MAX_PAGE)?;
+    if query.batch.as_ref().is_some_and(|batch| batch.chars().count() > MAX_BATCH_CHARS) {
+        return Err(Problem::field("/batch", format!("is no batch: it has more than {MAX_BATCH_CHARS} characters")));
+    }
     let (mut data, mut after, mut scanned) = (Vec::new(), query.after.clone(), 0);
     loop {
         let entries = gateway.records.recent(&caller.tenant, after.as_deref(), limit).await.map_err(page_fault)?;
