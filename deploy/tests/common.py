@@ -9,6 +9,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import jsonschema
+import kubernetes_validate
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -111,6 +113,15 @@ def metrics_list():
     found = MetricsList((ROOT / "docs/metrics.md").read_text(encoding="utf-8"))
     assert len(found.kinds) > 20, "docs/metrics.md has no table of metrics"
     return found
+
+
+def check_object(each, version):
+    """Fails unless Kubernetes of this version takes an object; kinds that are not its own have schemas here."""
+    schema = DEPLOY / f"tests/schemas/{each['kind'].lower()}.json"
+    if schema.exists():
+        jsonschema.validate(each, json.loads(schema.read_text(encoding="utf-8")))
+    else:
+        kubernetes_validate.validate(each, version, strict=True)
 
 
 def images(compose):

@@ -11,7 +11,7 @@ import kubernetes_validate
 import mixin
 import pytest
 import yaml
-from common import CHART, DEPLOY, PORT, ROLES, load, program_commands, program_variables, settings_schema
+from common import CHART, DEPLOY, PORT, ROLES, check_object, load, program_commands, program_variables, settings_schema
 from helm_python.chart import Chart, lint
 import promql_parser as promql
 from queries import check, nodes
@@ -102,11 +102,7 @@ def test_kubernetes_would_take_it(case, version):
         identity = (each["kind"], each["metadata"]["name"])
         assert identity not in seen, f"{identity} twice"
         seen.add(identity)
-        schema = DEPLOY / f"tests/schemas/{each['kind'].lower()}.json"
-        if schema.exists():
-            jsonschema.validate(each, json.loads(schema.read_text(encoding="utf-8")))
-        else:
-            kubernetes_validate.validate(each, version, strict=True)
+        check_object(each, version)
 
 
 def test_the_oldest_version_is_the_one_that_the_chart_names():

@@ -1,13 +1,10 @@
 """The quickstart for Kubernetes: its manifests are valid, its values render, and everything that is named is made."""
 
-import json
 import re
 
-import jsonschema
-import kubernetes_validate
 import pytest
 import yaml
-from common import CHART, DEPLOY, ROOT, load
+from common import CHART, DEPLOY, ROOT, check_object, load
 from helm_python.chart import Chart
 from test_chart import KUBERNETES
 
@@ -46,11 +43,7 @@ def pods():
 @pytest.mark.parametrize("version", KUBERNETES)
 def test_kubernetes_would_take_it(version):
     for each in servers() + rendered():
-        schema = DEPLOY / f"tests/schemas/{each['kind'].lower()}.json"
-        if schema.exists():
-            jsonschema.validate(each, json.loads(schema.read_text(encoding="utf-8")))
-        else:
-            kubernetes_validate.validate(each, version, strict=True)
+        check_object(each, version)
 
 
 def test_every_secret_that_is_read_is_made():
