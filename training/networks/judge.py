@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from networks.strided import Strided
+
 
 @dataclass(frozen=True)
 class JudgeConfig:
@@ -22,14 +24,9 @@ class JudgeConfig:
     identity: int = 48
 
 
-class Judge(nn.Module):
+class Judge(Strided):
     def __init__(self, cfg: JudgeConfig):
-        super().__init__()
-        ins = (3, *cfg.widths)
-        # All but the last halve the picture.
-        strides = [2] * (len(cfg.widths) - 1) + [1]
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, stride, 1) for a, b, stride in zip(ins, ins[1:], strides))
-        self.norms = nn.ModuleList(nn.GroupNorm(cfg.norm_groups, width) for width in cfg.widths)
+        super().__init__(cfg.widths, cfg.norm_groups)
         last = cfg.widths[-1]
         self.place = nn.Conv2d(last, 1, 1)
         self.kind = nn.Linear(last, cfg.kinds)
@@ -38,9 +35,7 @@ class Judge(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Pictures in [-1, 1] to logits of kind and scene, identity (B, identity, of length 1), logits of cells."""
-        maps = [images]
-        for conv, norm in zip(self.convs, self.norms):
-            maps.append(F.relu(norm(conv(maps[-1]))))
+        maps = self.maps(images)
         place = self.place(maps[-1])  # (B, 1, rows, columns)
         weights = place.flatten(2).softmax(-1).transpose(1, 2)  # (B, cells, 1)
         subject = (maps[-1].flatten(2) @ weights).squeeze(-1)

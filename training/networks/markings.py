@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from networks.strided import Strided
+
 # Areas of a cut-out along each side.
 GRID = 4
 
@@ -26,25 +28,13 @@ class MarkingsConfig:
     kinds: int = 12
 
 
-class MarkingsJudge(nn.Module):
+class MarkingsJudge(Strided):
     def __init__(self, cfg: MarkingsConfig):
-        super().__init__()
-        ins = (3, *cfg.widths)
-        # All but the last halve the picture.
-        strides = [2] * (len(cfg.widths) - 1) + [1]
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, stride, 1) for a, b, stride in zip(ins, ins[1:], strides))
-        self.norms = nn.ModuleList(nn.GroupNorm(cfg.norm_groups, width) for width in cfg.widths)
+        super().__init__(cfg.widths, cfg.norm_groups)
         both = cfg.widths[-2] + cfg.widths[-1]
         self.emblem = nn.Linear(both * GRID**2, cfg.emblems)
         self.pattern = nn.Linear(both * GRID**2, cfg.patterns)
         self.kind = nn.Linear(both * GRID**2, cfg.kinds)
-
-    def maps(self, images: Tensor) -> list[Tensor]:
-        """The maps of all layers."""
-        maps = [images]
-        for conv, norm in zip(self.convs, self.norms):
-            maps.append(F.relu(norm(conv(maps[-1]))))
-        return maps[1:]
 
     def forward(self, cutouts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Cut-outs (B, 3, 64, 64) in [-1, 1] to logits of emblem, pattern and kind."""
