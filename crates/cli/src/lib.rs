@@ -100,17 +100,19 @@ fn as_written(loaded: &Loaded, failure: Failure) -> Failure {
 /// Where no bundle is installed, a command that needs one gets that which the program carries.
 fn provide_bundle(command: &Command, config: &mut ServiceConfig) -> Result<(), Failure> {
     match command {
-        Command::Generate(_) | Command::Batch(_) | Command::Segment(_) | Command::Doctor(_) => {
-            carried_bundle::provide(config)
-        }
-        Command::Dispatcher | Command::Segmenter | Command::Encoder | Command::Sampler => {
-            carried_bundle::provide(config)
-        }
-        Command::Up | Command::Demo(_) => carried_bundle::provide(config),
-        Command::Models(ModelsCommand::List | ModelsCommand::Show { .. } | ModelsCommand::Plan(_)) => {
-            carried_bundle::provide_alone(config)
-        }
-        Command::Models(ModelsCommand::Verify { .. }) => carried_bundle::provide_alone(config),
+        Command::Generate(_)
+        | Command::Batch(_)
+        | Command::Segment(_)
+        | Command::Doctor(_)
+        | Command::Dispatcher
+        | Command::Segmenter
+        | Command::Encoder
+        | Command::Sampler
+        | Command::Up
+        | Command::Demo(_) => carried_bundle::provide(config),
+        Command::Models(
+            ModelsCommand::List | ModelsCommand::Show { .. } | ModelsCommand::Plan(_) | ModelsCommand::Verify { .. },
+        ) => carried_bundle::provide_alone(config),
         _ => Ok(()),
     }
 }
