@@ -5,10 +5,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use echogen_encoder::{EncodeError, SubjectEncoder};
 use echogen_imaging::{ImageFormat, RgbImage, encode_image};
-use echogen_protocol::{Job, Parameters, PerScale, PixelBudget, SubjectKeys};
+use echogen_protocol::{Job, Parameters, PixelBudget, SubjectKeys};
 use echogen_sampler::{ImageSampler, SampleError, SampleRequest, Sampled};
 use echogen_segmenter::{Detector, GivenBox};
 use echogen_service::LoadedNetworks;
+use echogen_testkit::parameters;
 
 /// A prompt with this word ends the process that samples it, as a crash in a driver would.
 pub const POISON: &str = "poison";
@@ -95,23 +96,7 @@ impl SubjectEncoder for Constant {
 #[async_trait]
 impl ImageSampler for Constant {
     fn plan(&self, job: &Job) -> Result<Parameters, SampleError> {
-        let all = PerScale::All(1.0);
-        Ok(Parameters {
-            bundle: "constant".to_owned(),
-            prompt: job.prompt.clone(),
-            negative_prompt: None,
-            aspect_ratio: job.aspect_ratio.to_string(),
-            pixel_budget: PixelBudget::M0_06,
-            width: self.side,
-            height: self.side,
-            text_guidance: all.clone(),
-            subject_guidance: all.clone(),
-            temperature: all,
-            top_k: 1,
-            top_p: 1.0,
-            format: job.output.format,
-            quality: job.output.quality,
-        })
+        Ok(parameters(job, "constant", self.side))
     }
 
     async fn sample(&self, request: SampleRequest) -> Result<Sampled, SampleError> {

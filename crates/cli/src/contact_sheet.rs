@@ -181,7 +181,8 @@ fn draw(cards: &[Card], heading: &str) -> anyhow::Result<Bytes> {
 #[cfg(test)]
 mod tests {
     use echogen_ports::MemoryObjectStore;
-    use echogen_protocol::{BoundingBox, FoundBy, JobId, Parameters, PerScale, PixelBudget, ResultImage, SubjectFound};
+    use echogen_protocol::{BoundingBox, FoundBy, JobId, Parameters, ResultImage, SubjectFound};
+    use echogen_testkit::parameters;
     use jiff::Timestamp;
 
     use super::*;
@@ -273,23 +274,7 @@ mod tests {
     fn a_caption_is_that_of_the_pictures_whatever_the_line_says_now() {
         let job = Job { id: JobId("a".into()), ..Job::new("a.png".into(), "the new prompt") };
         let mut result = result(&job, 1);
-        let all = PerScale::All(1.0);
-        result.parameters = Some(Parameters {
-            bundle: "paint".into(),
-            prompt: "the old prompt".into(),
-            negative_prompt: None,
-            aspect_ratio: "1:1".into(),
-            pixel_budget: PixelBudget::M0_06,
-            width: 2,
-            height: 2,
-            text_guidance: all.clone(),
-            subject_guidance: all.clone(),
-            temperature: all,
-            top_k: 1,
-            top_p: 1.0,
-            format: job.output.format,
-            quality: job.output.quality,
-        });
+        result.parameters = Some(Parameters { prompt: "the old prompt".into(), ..parameters(&job, "paint", 2) });
         let mut collection = Collection::new(1);
         collection.add(1, &job, &result);
         assert_eq!(collection.first[&1].caption, "the old prompt");

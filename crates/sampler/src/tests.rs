@@ -17,10 +17,10 @@ use echogen_ports::{
 };
 use echogen_protocol::{
     BoundingBox, ContentHash, CutOut, EncodeTask, EventKind, FoundBy, Job, JobId, JobStatus, Lane, NotifyTask,
-    OutputFormat, Parameters, PerScale, PixelBudget, Progress, QueueName, Safety, SafetyVerdict, SampleTask, Seeds,
-    SegmentTask, StageName, StageTask, SubjectArea, SubjectFound, WithheldImage,
+    OutputFormat, Parameters, Progress, QueueName, Safety, SafetyVerdict, SampleTask, Seeds, SegmentTask, StageName,
+    StageTask, SubjectArea, SubjectFound, WithheldImage,
 };
-use echogen_testkit::FailFirst;
+use echogen_testkit::{FailFirst, parameters};
 use echogen_worker::{CachedObjects, Clock, Outcome, ProductsConfig, ResultWriter, Stage, StageContext};
 
 use tokio::{sync::Notify, time::Instant};
@@ -50,23 +50,7 @@ impl ImageSampler for FakeSampler {
         if job.prompt == "impossible" {
             return Err(SampleError::Unsupported("prompt: is impossible; ask for less".into()));
         }
-        let all = PerScale::All(1.0);
-        Ok(Parameters {
-            bundle: "paint".into(),
-            prompt: job.prompt.clone(),
-            negative_prompt: None,
-            aspect_ratio: job.aspect_ratio.to_string(),
-            pixel_budget: PixelBudget::M0_06,
-            width: 4,
-            height: 4,
-            text_guidance: all.clone(),
-            subject_guidance: all.clone(),
-            temperature: all,
-            top_k: 1,
-            top_p: 1.0,
-            format: job.output.format,
-            quality: job.output.quality,
-        })
+        Ok(parameters(job, "paint", 4))
     }
 
     async fn sample(&self, request: SampleRequest) -> Result<Sampled, SampleError> {

@@ -18,7 +18,7 @@ pub use browser::{Browser, BrowserError, ConsoleEntry};
 pub use conditions::eventually;
 pub use counting::Counting;
 pub use faults::{CutConnections, Duplicating, FailFirst, IgnoresPrefetch, LostAcks, ReceivesAhead};
-pub use jobs::job;
+pub use jobs::{job, parameters};
 pub use proxy::CutProxy;
 pub use rabbitmq::{RabbitMq, RabbitMqCluster, ServerError};
 #[cfg(feature = "servers")]

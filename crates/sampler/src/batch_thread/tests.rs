@@ -6,7 +6,7 @@ use std::{
 };
 
 use candle_core::Error;
-use echogen_protocol::{Lane, OutputFormat, Parameters, PerScale, PixelBudget};
+use echogen_protocol::{Job, Lane, Parameters};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::*;
@@ -90,23 +90,7 @@ struct Bench {
 }
 
 fn parameters() -> Parameters {
-    let all = PerScale::All(1.0);
-    Parameters {
-        bundle: "paint".into(),
-        prompt: "a dog".into(),
-        negative_prompt: None,
-        aspect_ratio: "1:1".into(),
-        pixel_budget: PixelBudget::M0_06,
-        width: 1,
-        height: 1,
-        text_guidance: all.clone(),
-        subject_guidance: all.clone(),
-        temperature: all,
-        top_k: 1,
-        top_p: 1.0,
-        format: OutputFormat::Png,
-        quality: None,
-    }
+    echogen_testkit::parameters(&Job::new("dog.png".into(), "a dog"), "paint", 1)
 }
 
 /// A schedule of two scales.

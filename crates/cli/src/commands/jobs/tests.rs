@@ -12,10 +12,11 @@ use std::{
 use async_trait::async_trait;
 use echogen_encoder::{EncodeError, SubjectEncoder};
 use echogen_imaging::{ImageFormat, RgbImage, encode_image};
-use echogen_protocol::{Job, Parameters, PerScale, PixelBudget, SubjectKeys};
+use echogen_protocol::{Job, Parameters, PixelBudget, SubjectKeys};
 use echogen_sampler::{ImageSampler, SampleError, SampleRequest, Sampled};
 use echogen_segmenter::GivenBox;
 use echogen_service::{JobFields, LoadedNetworks};
+use echogen_testkit::parameters;
 use tempfile::TempDir;
 
 use super::*;
@@ -48,23 +49,7 @@ impl SubjectEncoder for Painter {
 #[async_trait]
 impl ImageSampler for Painter {
     fn plan(&self, job: &Job) -> Result<Parameters, SampleError> {
-        let all = PerScale::All(1.0);
-        Ok(Parameters {
-            bundle: "paint".into(),
-            prompt: job.prompt.clone(),
-            negative_prompt: None,
-            aspect_ratio: job.aspect_ratio.to_string(),
-            pixel_budget: PixelBudget::M0_06,
-            width: 2,
-            height: 2,
-            text_guidance: all.clone(),
-            subject_guidance: all.clone(),
-            temperature: all,
-            top_k: 1,
-            top_p: 1.0,
-            format: job.output.format,
-            quality: job.output.quality,
-        })
+        Ok(parameters(job, "paint", 2))
     }
 
     async fn sample(&self, request: SampleRequest) -> Result<Sampled, SampleError> {
