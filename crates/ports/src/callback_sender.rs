@@ -28,9 +28,9 @@ impl CallbackReply {
 /// Sends callbacks to clients' servers.
 #[async_trait]
 pub trait CallbackSender: Send + Sync + std::fmt::Debug {
-    /// Posts `event` of a job of `tenant` to `address`, which begins with `https://`; returns the response, also a refusal, because one path
-    /// of a server may fail while the others work. An error means that there was no response; it is permanent if the
-    /// address must not be called. A server that did not accept the event may have processed it nevertheless: unless
+    /// Posts `event` of a job of `tenant` to `address`, which begins with `https://`; returns the response, also a refusal,
+    /// because one path of a server may fail while the others work. An error means that there was no response; it is permanent
+    /// if the address must not be called. A server that did not accept the event may have processed it nevertheless: unless
     /// the error is permanent the caller sends it again, and the event's id identifies the duplicate.
     async fn send(&self, address: &str, tenant: Option<&str>, event: &JobEvent) -> Result<CallbackReply, Fault>;
 }

@@ -91,7 +91,8 @@ pub struct CallbackConfig {
     pub certificates: Option<String>,
     /// Signs callbacks as Standard Webhooks specify: `whsec_` and 24 to 64 random bytes in base64, as `openssl rand
     /// -base64 32` prints them. During a rotation give both, separated by a comma. Callbacks of
-    /// a tenant's jobs are also signed with a secret of its own, which `echogen keys callback-secret` derives. Absent: callbacks are not signed.
+    /// a tenant's jobs are also signed with a secret of its own, which `echogen keys callback-secret` derives. Absent:
+    /// callbacks are not signed.
     pub secret: Option<Secret>,
     /// Seconds to wait for a connection.
     pub connect_timeout_seconds: f64,
