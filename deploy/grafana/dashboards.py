@@ -3,14 +3,16 @@
 
     deploy/grafana/dashboards.py
 
-Change this file and run it, do not edit the JSON: `deploy/check.sh` fails if the two differ, and if a panel queries a metric,
-a label or a label's value that is not in the list of metrics. The stages and roles are those of deploy/stages.json.
+Change this file, or infrastructure.py for servers and devices, and run it; do not edit the JSON: `deploy/check.sh` fails if the two
+differ, and if a panel queries a metric, a label or a label's value that is not in the list of metrics. The stages and roles are
+those of deploy/stages.json.
 """
 
 import json
 import sys
 from pathlib import Path
 
+import infrastructure
 from panels import INSTALLATION, choice, dashboard, heat, lines, number, panel, quantiles, red_above, red_below, target, typed
 
 FOLDER = Path(__file__).resolve().parent / "dashboards"
@@ -501,6 +503,7 @@ def objectives():
 def written(namespace="namespace", release="release"):
     """The files' names and texts; the two labels tell installations apart."""
     made = [overview(), objectives(), stage(), sampler(), cost()]
+    made += [infrastructure.rabbitmq(), infrastructure.redis(), infrastructure.devices()]
     texts = {f"{each['uid']}.json": json.dumps(each, indent=1, ensure_ascii=False) + "\n" for each in made}
     return {name: text.replace("<namespace>", namespace).replace("<release>", release) for name, text in texts.items()}
 

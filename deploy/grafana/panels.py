@@ -1,10 +1,15 @@
 """The parts of dashboards: queries, panels, variables, and the layout."""
 
 import re
+from functools import partial
 
 # Labels by which one installation differs from another; `dashboards.written` fills in their names.
 INSTALLATION = "<namespace>, <release>"
 HERE = '<namespace>=~"$namespace",<release>=~"$release"'
+# Servers and devices may belong to no release; on Kubernetes most have a namespace only.
+THERE = '<namespace>=~"$namespace",<release>=~"$release|"'
+OURS = r"(?:[a-z_]+:)?echogen_[a-z0-9_]+(?::[a-z0-9_]+)?"
+OTHERS = r"\b(?:rabbitmq_[a-z0-9_]+|redis_[a-z0-9_]+|DCGM_FI_[A-Z0-9_]+)"
 SOURCE = {"type": "prometheus", "uid": "${source}"}
 WIDTH = 24
 
@@ -21,8 +26,13 @@ def target(expression, legend="", instant=False, heat=False):
 
 def of_installation(expression):
     """The query with the chosen installation in each of its selectors."""
-    series = r"((?:[a-z_]+:)?echogen_[a-z0-9_]+(?::[a-z0-9_]+)?)(?:\{([^{}]*)\})?"
-    return re.sub(series, lambda found: f"{found[1]}{{{','.join(filter(None, [HERE, found[2]]))}}}", expression)
+    for series, chosen in ((OURS, HERE), (OTHERS, THERE)):
+        expression = re.sub(rf"({series})(?:\{{([^{{}}]*)\}})?", partial(selected, chosen), expression)
+    return expression
+
+
+def selected(chosen, found):
+    return f"{found[1]}{{{','.join(filter(None, [chosen, found[2]]))}}}"
 
 
 def panel(kind, title, targets, unit="short", width=12, height=8, help_text="", **options):
@@ -111,11 +121,11 @@ def source_variable():
     return {"name": "source", "label": "Source", "type": "datasource", "query": "prometheus", "current": {}, "hide": 0}
 
 
-def installation_variables():
+def installation_variables(known_by):
     """Which installation is shown: the first by default. Empty, if the series have no such labels, which matches these."""
     asked = {
-        "namespace": "label_values(echogen_build_info, <namespace>)",
-        "release": 'label_values(echogen_build_info{<namespace>=~"$namespace"}, <release>)',
+        "namespace": f"label_values({known_by}, <namespace>)",
+        "release": f'label_values({known_by}{{<namespace>=~"$namespace"}}, <release>)',
     }
     return [
         {
@@ -154,7 +164,8 @@ def typed(name, label, value):
     return {"name": name, "label": label, "type": "textbox", "query": value, "current": current, "options": [current]}
 
 
-def dashboard(name, title, description, panels, variables=()):
+def dashboard(name, title, description, panels, variables=(), known_by="echogen_build_info"):
+    """A dashboard; `known_by` is the metric whose labels say which installations there are."""
     others = {"type": "dashboards", "title": "EchoGen", "tags": ["echogen"], "asDropdown": True, "keepTime": True}
     return {
         "uid": f"echogen-{name}",
@@ -168,7 +179,7 @@ def dashboard(name, title, description, panels, variables=()):
         "schemaVersion": 41,
         "time": {"from": "now-3h", "to": "now"},
         "links": [others],
-        "templating": {"list": [source_variable(), *installation_variables(), *variables]},
+        "templating": {"list": [source_variable(), *installation_variables(known_by), *variables]},
         "annotations": {"list": []},
         "panels": place(panels),
         "version": 1,

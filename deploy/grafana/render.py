@@ -25,6 +25,7 @@ from matplotlib import dates, pyplot  # noqa: E402 -- the backend has to be chos
 FOLDER = Path(__file__).resolve().parent / "dashboards"
 COLUMNS = 24
 SCALES = {"s": (1, "s"), "ops": (1, "/s"), "percentunit": (100, "%"), "currencyUSD": (1, "$"), "bytes": (1 / 2**30, "GiB")}
+SCALES |= {"celsius": (1, "°C"), "watt": (1, "W"), "hertz": (1e-6, "MHz")}
 
 
 class Server:
@@ -148,7 +149,7 @@ def draw(board, server, known):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--prometheus", default="http://127.0.0.1:9090", metavar="URL")
-    parser.add_argument("--dashboard", default="overview", choices=["overview", "objectives", "stage", "sampler", "cost"])
+    parser.add_argument("--dashboard", default="overview", choices=sorted(path.stem.removeprefix("echogen-") for path in FOLDER.glob("*.json")))
     parser.add_argument("--minutes", type=int, default=60, help="how far back")
     parser.add_argument("--end", type=float, help="until when, in seconds since 1970; otherwise now")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a variable, such as stage=encoder")

@@ -130,13 +130,23 @@ class RabbitMq:
         self.process.kill()
         wait(lambda: not listens(self.PORT), 30, "a killed broker still listens")
 
+    def call(self, method, path, body):
+        """A request to the HTTP API of management, and its answer."""
+        headers = self.login() | {"content-type": "application/json"}
+        url = f"http://127.0.0.1:{self.MANAGEMENT}/api/{path}"
+        request = urllib.request.Request(url, json.dumps(body).encode(), headers, method=method)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.read()
+
+    def declare(self, queue):
+        """Declares a quorum queue."""
+        self.call("PUT", f"queues/%2f/{queue}", {"durable": True, "arguments": {"x-queue-type": "quorum"}})
+
     def publish(self, queue, text):
         """Publishes a message to a queue."""
         message = {"properties": {"delivery_mode": 2}, "routing_key": queue, "payload": text, "payload_encoding": "string"}
-        url = f"http://127.0.0.1:{self.MANAGEMENT}/api/exchanges/%2f/amq.default/publish"
-        headers = self.login() | {"content-type": "application/json"}
-        with urllib.request.urlopen(urllib.request.Request(url, json.dumps(message).encode(), headers), timeout=30) as answer:
-            assert json.load(answer)["routed"], f"there is no queue {queue}"
+        answer = self.call("POST", "exchanges/%2f/amq.default/publish", message)
+        assert json.loads(answer)["routed"], f"there is no queue {queue}"
 
 
 def erlang(text):

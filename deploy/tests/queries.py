@@ -1,10 +1,11 @@
-"""Queries in PromQL, compared with the closed list of metrics."""
+"""Queries in PromQL, compared with the closed list of metrics, and with the lists of what servers and devices export."""
 
 import re
 from functools import cache
 
 import promql_parser as promql
 from common import DEPLOY, load, metrics_list
+from exporters import exported
 
 # Labels that Prometheus adds to each series when it scrapes a process.
 TARGET_LABELS = {"instance", "job", "namespace", "release", "pod", "node", "pool"}
@@ -66,6 +67,8 @@ def labels_of(series):
     """Labels that a series may have, and what is known of their values."""
     if series == "up":
         return TARGET_LABELS, {}
+    if series in exported():
+        return set(exported()[series][1]) | TARGET_LABELS, {}
     if series in recorded():
         tree = promql.parse(recorded()[series])
         found, values = set(), {}

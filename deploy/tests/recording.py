@@ -1,6 +1,7 @@
 """A private Prometheus with two hours of invented data.
 
-Every metric of the list has a series for every value of its labels, so a query without a result is wrong.
+Every metric of the list has a series for every value of its labels, so a query without a result is wrong. Metrics of servers and
+devices have one for each example of their labels' values.
 """
 
 import itertools
@@ -12,6 +13,7 @@ import urllib.request
 from contextlib import contextmanager
 
 from common import DEPLOY, metrics_list, run, tool
+from exporters import exported
 
 HOURS = 2
 STEP = 30
@@ -34,8 +36,21 @@ def instances(name, values):
     return [] if stage == "other" else [f"{stage}-{number}:9464" for number in (1, 2)]
 
 
+def exported_series():
+    """The series of servers and devices: name, kind, labels."""
+    for name, (kind, labels) in exported().items():
+        target = {"instance": f"{name.split('_')[0].lower()}:9", "job": "servers", "namespace": "pictures", "release": "echogen"}
+        for values in itertools.product(*labels.values()):
+            yield name, kind, dict(zip(labels, values, strict=True)) | target
+
+
 def series():
-    """Every series: name, labels, kind."""
+    """Every series: name, kind, labels."""
+    yield from own_series()
+    yield from exported_series()
+
+
+def own_series():
     known = metrics_list()
     for name, kind in known.kinds.items():
         names = sorted(known.labels[name])
@@ -88,7 +103,9 @@ def write(path, now):
         for name, found in itertools.groupby(series(), key=lambda each: each[0]):
             family = name.removesuffix("_total")
             found = list(found)
-            file.write(f"# TYPE {family} {found[0][1]}\n")
+            # DCGM's counters do not end as OpenMetrics has it.
+            kind = "unknown" if found[0][1] == "counter" and family == name else found[0][1]
+            file.write(f"# TYPE {family} {kind}\n")
             for _, kind, labels in found:
                 for when in moments:
                     minute = (when - moments[0]) / 60

@@ -19,8 +19,9 @@ PANELS = [(board, panel) for board, text in BOARDS.items() for panel in text["pa
 NAMES = [f"{board}: {panel['title']}" for board, panel in PANELS]
 
 
-def test_there_are_five():
-    assert set(BOARDS) == {"echogen-objectives", "echogen-overview", "echogen-stage", "echogen-sampler", "echogen-cost"}
+def test_there_are_eight():
+    ours = {"objectives", "overview", "stage", "sampler", "cost"}
+    assert set(BOARDS) == {f"echogen-{name}" for name in ours | {"rabbitmq", "redis", "devices"}}
     assert {f"{name}.json" for name in BOARDS} == set(dashboards.written())
 
 
