@@ -5,9 +5,9 @@
 
 | file | from |
 |---|---|
-| grafana/dashboards/*.json | grafana/dashboards.py, stages.json |
+| grafana/dashboards/*.json | grafana/dashboards.py, grafana/infrastructure.py, stages.json |
 | prometheus/rules/ | prometheus/mixin/, by mixin.py |
-| helm/echogen/files/ | prometheus/mixin/, grafana/dashboards.py, stages.json |
+| helm/echogen/files/ | prometheus/mixin/, the dashboards, stages.json |
 | helm/echogen/values.schema.json: settings, variables, roles | echogen.schema.json, stages.json |
 | helm/echogen/README.md | helm/echogen/values.yaml |
 | helm/snapshots/*.yaml | the chart, rendered with the values of helm/echogen/ci/ |

@@ -18,7 +18,7 @@ def per_second(metric, by="", matchers=""):
 
 def rabbitmq():
     message = "rabbitmq_global_messages"
-    delivered = f"{per_second(f'{message}_delivered_consume_manual_ack_total')} + {per_second(f'{message}_delivered_get_manual_ack_total')}"
+    delivered = " + ".join(per_second(f"{message}_delivered_{how}_manual_ack_total") for how in ("consume", "get"))
     queues = f"max by ({INSTALLATION}, stage, lane) (echogen_queue_messages)"
     alarms = "max(rabbitmq_alarms_memory_used_watermark) + max(rabbitmq_alarms_free_disk_space_watermark)"
     lettered = [
@@ -39,7 +39,12 @@ def rabbitmq():
                 help_text="Of memory and disk, on any node. While there is one, nobody can publish to any.",
             ),
             number("Waiting messages", "sum(rabbitmq_queue_messages_ready)", decimals=0),
-            number("Messages in hand", "sum(rabbitmq_queue_messages_unacked)", decimals=0, help_text="Delivered, and not acknowledged yet."),
+            number(
+                "Messages in hand",
+                "sum(rabbitmq_queue_messages_unacked)",
+                decimals=0,
+                help_text="Delivered, and not acknowledged yet.",
+            ),
             number("Connections", "sum(rabbitmq_connections)", decimals=0),
             number("Consumers", "sum(rabbitmq_consumers)", thresholds=red_below(1), decimals=0),
             lines(
@@ -74,7 +79,7 @@ def rabbitmq():
                 min=0,
                 help_text="Fewer confirmed than to confirm: a node is slow, or queues have no majority.",
             ),
-            lines("Dead letters by reason", *lettered, unit="ops", min=0, help_text="Rejected ones are those that stages park."),
+            lines("Dead letters by reason", *lettered, unit="ops", min=0, help_text="Stages reject what they park."),
             lines(
                 "Memory before the alarm",
                 target("rabbitmq_process_resident_memory_bytes / rabbitmq_resident_memory_limit_bytes", "{{instance}}"),
@@ -150,7 +155,12 @@ def redis():
             number("Keys found", f"{hits} / ({hits} + {misses})", unit="percentunit"),
             number("Evicted keys per second", per_second("redis_evicted_keys_total"), decimals=1),
             number("Clients", "sum(redis_connected_clients)", decimals=0),
-            number("Slow commands kept", "max(redis_slowlog_length)", decimals=0, help_text="`redis-cli slowlog get` shows them."),
+            number(
+                "Slow commands kept",
+                "max(redis_slowlog_length)",
+                decimals=0,
+                help_text="`redis-cli slowlog get` shows them.",
+            ),
             lines(
                 "Memory",
                 target("redis_memory_used_bytes", "{{instance}} used"),
@@ -223,7 +233,7 @@ def devices():
     return dashboard(
         "devices",
         "Devices",
-        "The GPUs of the samplers: whether they are busy, and whether they are well. On a CPU only the sampler's own panels show data.",
+        "The GPUs of the samplers: whether they are busy, and whether they are well. On a CPU only the samplers' panels show data.",
         [
             number("GPUs", "count(DCGM_FI_DEV_GPU_UTIL)", decimals=0),
             number("Busy, mean", "avg(DCGM_FI_DEV_GPU_UTIL) / 100", unit="percentunit"),
@@ -234,9 +244,14 @@ def devices():
                 "count(DCGM_FI_DEV_XID_ERRORS > 0) or vector(0)",
                 thresholds=red_above(1),
                 decimals=0,
-                help_text="Faults that the driver has reported since it was loaded; 48, 63, 64, 74, 79, 94 and 95 are of the hardware.",
+                help_text="Faults that the driver has reported; 48, 63, 64, 74, 79, 94 and 95 are of the hardware.",
             ),
-            number("Faults that ended a process", "sum(increase(echogen_device_faults_total[1h]))", thresholds=red_above(1), decimals=0),
+            number(
+                "Faults that ended a process",
+                "sum(increase(echogen_device_faults_total[1h]))",
+                thresholds=red_above(1),
+                decimals=0,
+            ),
             lines("Busy", target("DCGM_FI_DEV_GPU_UTIL / 100", DEVICE), unit="percentunit", min=0, max=1),
             lines(
                 "Time spent sampling",
@@ -267,14 +282,20 @@ def devices():
                 unit="celsius",
                 width=8,
             ),
-            lines("Clock of the multiprocessors", target("DCGM_FI_DEV_SM_CLOCK * 1000000", DEVICE), unit="hertz", min=0, width=8),
+            lines(
+                "Clock of the multiprocessors",
+                target("DCGM_FI_DEV_SM_CLOCK * 1000000", DEVICE),
+                unit="hertz",
+                min=0,
+                width=8,
+            ),
             lines(
                 "Throttled",
                 *limited,
                 min=0,
                 max=1,
                 width=8,
-                help_text="1 while the device lowers its clock, for want of power or for heat. Needs two fields that the exporter leaves out by default.",
+                help_text="1 while the device lowers its clock for want of power or for heat. Needs two more fields: dcgm-counters.csv.",
             ),
             lines("Last Xid", target("DCGM_FI_DEV_XID_ERRORS", DEVICE), min=0, help_text="0 if there was none."),
             lines(

@@ -1,7 +1,7 @@
 """Prometheus and Alertmanager with our configuration, and a receiver that remembers what arrives.
 
-The configuration is what compose.yaml mounts, but for three things: time runs faster (hurry.py), targets are listed instead of
-looked up by DNS, and each receiver gets a webhook.
+The configuration is what compose.yaml mounts, but for four things: time runs faster (hurry.py), targets are listed instead of
+looked up by DNS, exporters of servers' metrics are not scraped, which no rule needs, and each receiver gets a webhook.
 """
 
 import json
@@ -21,6 +21,8 @@ sys.path.insert(0, str(DEPLOY))
 import mixin  # noqa: E402 -- the rules' generator lies beside this folder
 
 PROMETHEUS, ALERTMANAGER = 9090, 9093
+# Jobs whose targets do not run here.
+NOT_SCRAPED = {"redis", "dcgm"}
 
 
 class Webhook:
@@ -81,9 +83,11 @@ class Watch:
             made = hurry.rules(yaml.safe_load(text), self.factor)
             (self.folder / "rules" / name).write_text(yaml.safe_dump(made, width=10_000), encoding="utf-8")
 
-    def scraping(self, targets):
+    @staticmethod
+    def scraping(targets):
         config = yaml.safe_load((DEPLOY / "prometheus/prometheus.yaml").read_text(encoding="utf-8"))
         config["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
+        config["scrape_configs"] = [job for job in config["scrape_configs"] if job["job_name"] not in NOT_SCRAPED]
         (ours,) = [job for job in config["scrape_configs"] if job["job_name"] == "echogen"]
         (looked_up,) = ours.pop("dns_sd_configs")
         assert set(looked_up["names"]) == {target.split(":")[0] for target in targets}, "other roles are scraped than run"

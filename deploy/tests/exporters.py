@@ -106,15 +106,16 @@ def redis(folder):
 SERVERS = {"rabbitmq": rabbitmq, "redis": redis}
 
 
+def asked(name):
+    """The list of a server that is started for it."""
+    with tempfile.TemporaryDirectory() as folder:
+        return SERVERS[name](Path(folder))
+
+
 def main():
     network.raise_loopback()
     for name in sys.argv[1:]:
-        with tempfile.TemporaryDirectory() as folder:
-            found = SERVERS[name](Path(folder))
-        if os.environ.get("CHECK"):
-            print(found, end="")
-        else:
-            (FOLDER / f"{name}.txt").write_text(found, encoding="utf-8")
+        (FOLDER / f"{name}.txt").write_text(asked(name), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A private Prometheus with two hours of invented data.
 
-Every metric of the list has a series for every value of its labels, so a query without a result is wrong. Metrics of servers and
-devices have one for each example of their labels' values.
+Every metric of the list has a series for every value of its labels, so a query without a result is wrong. Metrics of servers
+and devices have one for each example of their labels' values.
 """
 
 import itertools
@@ -39,7 +39,7 @@ def instances(name, values):
 def exported_series():
     """The series of servers and devices: name, kind, labels."""
     for name, (kind, labels) in exported().items():
-        target = {"instance": f"{name.split('_')[0].lower()}:9", "job": "servers", "namespace": "pictures", "release": "echogen"}
+        target = {"instance": f"{name.split('_')[0]}:9", "job": "servers", "namespace": "pictures", "release": "echogen"}
         for values in itertools.product(*labels.values()):
             yield name, kind, dict(zip(labels, values, strict=True)) | target
 

@@ -9,7 +9,7 @@ from itertools import combinations
 import dashboards
 import promql_parser as promql
 import pytest
-from common import DEPLOY, load
+from common import DEPLOY, ROOT, load
 from queries import INSTALLATION, VARIABLES, charted_labels, check, filled_in, nodes
 from recording import prometheus
 
@@ -76,6 +76,12 @@ def test_grafana_finds_its_source_and_the_dashboards():
     folder = load(DEPLOY / "grafana/provisioning/dashboards/echogen.yaml")["providers"][0]["options"]["path"]
     compose = load(DEPLOY / "compose.yaml")
     assert f"./grafana/dashboards:{folder}:ro" in compose["services"]["grafana"]["volumes"]
+
+
+def test_the_page_lists_every_board():
+    page = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| \*(\w+)\* \|", page.split("\n## Dashboards\n")[1].split("\n## ")[0], re.MULTILINE)
+    assert sorted(listed) == sorted(board["title"].removeprefix("EchoGen / ") for board in BOARDS.values())
 
 
 @pytest.fixture(scope="module")

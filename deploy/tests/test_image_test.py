@@ -8,8 +8,9 @@ import containers
 import faults
 import hurry
 import pytest
+import watch
 import yaml
-from common import DEPLOY, load, run, tool
+from common import DEPLOY, ROLES, load, run, tool
 from queries import all_rules
 
 ALERTS = {rule["alert"]: rule["labels"]["severity"] for rule in all_rules() if "alert" in rule}
@@ -52,6 +53,13 @@ def test_every_wait_of_the_routes_is_divided():
     text = yaml.safe_dump(after)
     assert not re.search(r"(wait|interval): \d+[mhd]", text)
     assert after["inhibit_rules"] == before["inhibit_rules"] and after["route"]["repeat_interval"] == "2880s"
+
+
+def test_only_what_runs_is_scraped():
+    roles = [f"{name}:9464" for name in (*ROLES, "canary", "gateway")]
+    jobs = watch.Watch.scraping(roles)["scrape_configs"]
+    found = {target for job in jobs for each in job["static_configs"] for target in each["targets"]}
+    assert {each.split(":")[0] for each in found - set(roles)} == {"rabbitmq", "alertmanager", "localhost"}
 
 
 def test_a_fault_expects_alerts_that_exist_where_they_are_sent():
