@@ -4,7 +4,8 @@
 #
 # Needs Python 3.11 and, on Debian, nothing else: tools are installed from PyPI into a virtual environment below target/;
 # Prometheus and Alertmanager with their tools come from Debian's packages, which are unpacked there and not installed.
-# Elsewhere, set PROMTOOL, PROMETHEUS, AMTOOL and ALERTMANAGER to the paths of the four programs.
+# Elsewhere, set PROMTOOL, PROMETHEUS, AMTOOL and ALERTMANAGER to the paths of the four programs. Two tests are skipped where
+# RabbitMQ, or Redis with its exporter (REDIS_EXPORTER, of Debian's prometheus-redis-exporter), are not installed.
 set -eu
 cd "$(dirname "$0")/.."
 # shellcheck source=deploy/tools.sh

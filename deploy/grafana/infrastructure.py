@@ -270,8 +270,8 @@ def devices():
             ),
             lines("Power", target("DCGM_FI_DEV_POWER_USAGE", DEVICE), unit="watt", min=0),
             lines(
-                "Images per second and watt",
-                target("sum(rate(echogen_batch_size_sum[$__rate_interval])) / sum(DCGM_FI_DEV_POWER_USAGE)", "images"),
+                "Images per kilojoule",
+                target("sum(rate(echogen_batch_size_sum[$__rate_interval])) / sum(DCGM_FI_DEV_POWER_USAGE) * 1000", "images"),
                 min=0,
                 help_text="Of all samplers and all GPUs of the installation.",
             ),

@@ -84,17 +84,18 @@ def test_the_servers_run_unprivileged_from_pinned_images():
             assert own["allowPrivilegeEscalation"] is False
             assert "memory" in container["resources"]["limits"]
     for image in seen:
-        assert re.search(r":\d+\.\d+(\.\d+)?$", image), image
-    # The same store and broker as those of compose.yaml.
+        assert re.search(r":v?\d+\.\d+(\.\d+)?$", image), image
+    # The same store, broker and exporter as those of compose.yaml.
     compose = {service["image"] for service in load(DEPLOY / "compose.yaml")["services"].values()}
     (rabbitmq,) = [each["spec"]["image"] for each in servers() if each["kind"] == "RabbitmqCluster"]
-    assert {rabbitmq, *(image for image in seen if "seaweedfs" in image)} <= compose
+    assert {rabbitmq, *(image for image in seen if re.search("seaweedfs|exporter", image))} <= compose
 
 
 def test_monitoring_finds_what_the_chart_makes():
     monitoring = load(FOLDER / "monitoring-values.yaml")
     selects = monitoring["prometheus"]["prometheusSpec"]
-    assert not selects["serviceMonitorSelectorNilUsesHelmValues"] and not selects["ruleSelectorNilUsesHelmValues"]
+    chosen = ("serviceMonitor", "podMonitor", "rule")
+    assert not any(selects[f"{kind}SelectorNilUsesHelmValues"] for kind in chosen)
     sidecar = monitoring["grafana"]["sidecar"]["dashboards"]
     (dashboards,) = [each for each in rendered() if each["metadata"]["labels"].get("grafana_dashboard")]
     assert dashboards["metadata"]["labels"][sidecar["label"]] == sidecar["labelValue"]
@@ -102,6 +103,19 @@ def test_monitoring_finds_what_the_chart_makes():
     assert f"create namespace {peer['namespaceSelector']['matchLabels']['kubernetes.io/metadata.name']}" in PAGE
     kinds = {each["kind"] for each in rendered()}
     assert {"ServiceMonitor", "PrometheusRule", "ScaledObject"} <= kinds
+
+
+def test_the_boards_of_servers_have_metrics():
+    monitors = {each["metadata"]["name"]: each["spec"] for each in servers() if each["kind"] == "PodMonitor"}
+    assert set(monitors) == {"rabbitmq", "valkey"}
+    (pod,) = [each["spec"]["template"] for each, _ in pods() if each["metadata"]["name"] == "valkey"]
+    assert monitors["valkey"]["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    (endpoint,) = monitors["valkey"]["podMetricsEndpoints"]
+    assert endpoint["port"] in {port["name"] for container in pod["spec"]["containers"] for port in container["ports"]}
+    # The operator's own labels and ports, which have no manifest here.
+    assert monitors["rabbitmq"]["podMetricsEndpoints"][0]["port"] == "prometheus"
+    (cluster,) = [each for each in servers() if each["kind"] == "RabbitmqCluster"]
+    assert "rabbitmq_prometheus" in cluster["spec"]["rabbitmq"]["additionalPlugins"]
 
 
 def test_the_page_names_what_there_is():
