@@ -15,7 +15,7 @@ fn a_subject_and_a_sentence_give_pictures_a_result_and_a_contact_sheet() {
     let arguments = ["generate", "-s", &mug, "-p", "a mug on a desk", "--id", "mug", "--seeds", "7,8", "--name", "mug"];
     let run = folder.run(&arguments).expect(0);
     assert_eq!(run.stdout, "out/mug/image-0.png\nout/mug/image-1.png\nout/mug/contact-sheet.png\n");
-    assert_eq!(size(&folder.read("out/mug/image-0.png")), (64, 64));
+    assert_eq!(size(&folder.read("out/mug/image-0.png")), (128, 128));
     assert_ne!(folder.read("out/mug/image-0.png"), folder.read("out/mug/image-1.png"), "seeds differ, pictures differ");
     assert!(size(&folder.read("out/mug/contact-sheet.png")).0 > 512);
 

@@ -82,7 +82,7 @@ fn a_bundle_that_is_named_makes_a_picture() {
     let output = doctor(folder.path(), &["--device", "cpu", "--bundle", bundle.to_str().unwrap()]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{text}");
-    assert!(text.contains("| ok | the bundle makes a picture | 64 x 64 |"), "{text}");
+    assert!(text.contains("| ok | the bundle makes a picture | 128 x 128 |"), "{text}");
 }
 
 #[test]

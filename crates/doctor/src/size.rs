@@ -12,7 +12,7 @@ use echogen_models::{
 /// A size of the networks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Size {
-    /// That of the mini bundle, for pictures of 64 x 64.
+    /// That of the mini bundle, for pictures of 128 x 128.
     #[default]
     Tiny,
     /// The published 125M transformer, at 512 x 512.
@@ -102,7 +102,7 @@ impl Size {
             Self::Tiny => TokenizerConfig {
                 channels: 16,
                 multipliers: vec![1, 2, 4, 6],
-                decoder_multipliers: Some(vec![2, 4, 6, 8]),
+                decoder_multipliers: Some(vec![2, 2, 4, 6, 8]),
                 res_blocks: 1,
                 norm_groups: 8,
                 ..published

@@ -25,7 +25,7 @@ impl PixelBudget {
     /// The `format` of its JSON Schema.
     pub(crate) const FORMAT: &'static str = "pixel-budget";
 
-    /// About 64 x 64.
+    /// About 64 x 64, of bits: a decoder may draw them larger.
     pub const M0_004: Self = Self::filled(b"0.004M");
     /// About 256 x 256.
     pub const M0_06: Self = Self::filled(b"0.06M");

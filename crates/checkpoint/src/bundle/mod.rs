@@ -11,6 +11,7 @@ mod error;
 mod guard;
 mod lock;
 mod manifest;
+mod misspelt;
 mod schedule;
 mod search;
 #[cfg(test)]
@@ -25,6 +26,7 @@ pub use manifest::{FileManifest, Manifest, Network, NetworkManifest, SamplingDef
 pub use schedule::{ScheduleTable, ShapeTable};
 pub use search::installed;
 
+use self::misspelt::misspelt;
 use crate::Checkpoint;
 use candle_core::{DType, Device};
 use candle_nn::VarBuilder;
@@ -115,7 +117,7 @@ impl Bundle {
     /// are absent from both take the defaults of `T`.
     ///
     /// # Errors
-    /// The bundle lacks the network or the file, or a parameter has the wrong type.
+    /// The bundle lacks the network or the file, a parameter has the wrong type, or the table has a misspelt one.
     pub fn config<T: DeserializeOwned>(&self, network: Network) -> Result<T, BundleError> {
         let table = self.network(network)?;
         let wrong = |reason: String| {
@@ -124,6 +126,9 @@ impl Bundle {
         };
         let Some(file) = table.config_file.as_deref().and_then(|path| table.file(path)) else {
             let config = table.config.clone().unwrap_or_default();
+            if let Some((name, meant)) = misspelt::<T>(&config) {
+                return Err(wrong(format!("no parameter is called {name:?}; did you mean {meant:?}?")));
+            }
             return config.try_into().map_err(|error: toml::de::Error| wrong(one_line(&error.to_string())));
         };
         let path = self.path_of(file);

@@ -134,6 +134,29 @@ fn typed_access_to_config_and_checkpoint() {
 }
 
 #[test]
+fn a_misspelt_parameter_is_refused_and_one_that_is_not_read_is_not() {
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(default)]
+    struct Config {
+        layer_norm_eps: f32,
+        d_ff: usize,
+    }
+    let read = |table: &str| {
+        let folder = folder(&manifest(HEAD).replacen(
+            "[dinov2]\nweights = [\"dinov2.safetensors\"]\nconfig = { width = 3 }",
+            &format!("[dinov2]\nweights = [\"dinov2.safetensors\"]\nconfig = {table}"),
+            1,
+        ));
+        Bundle::open(folder.path()).unwrap().config::<Config>(Network::Dinov2).map_err(|error| error.to_string())
+    };
+    let error = read("{ layer_norm_esp = 1e-6 }").unwrap_err();
+    assert!(error.contains(r#""layer_norm_esp"; did you mean "layer_norm_eps"?"#), "{error}");
+    // Published parameters that are not read, and names that happen to be near one that is given.
+    let config = read("{ layer_norm_eps = 0.5, layer_norm_epsi = 1, d_kv = 3, width = 3 }").unwrap();
+    assert_eq!((config.layer_norm_eps, config.d_ff), (0.5, 0));
+}
+
+#[test]
 fn config_may_come_from_a_published_file() {
     let text = manifest(HEAD).replacen(
         "weights = [\"dinov2.safetensors\"]\nconfig = { width = 3 }",

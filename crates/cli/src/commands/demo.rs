@@ -35,7 +35,7 @@ What happens:
   3. Example jobs arrive, one every three seconds: drawn subjects that no network has seen in
      training, each in the scene of its prompt. Open a job to see its pictures sharpen scale by scale.
   4. In the playground, drop a picture of yours and write a prompt. The bundle `mini` knows a small
-     drawn world, at 64 x 64 pixels; `echogen help generate` says how to use another one.
+     drawn world, at 128 x 128 pixels; `echogen help generate` says how to use another one.
 Ctrl-C ends it. The pictures remain in the folder, and the next start shows them again.
 
 Examples:

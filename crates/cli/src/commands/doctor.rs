@@ -27,7 +27,7 @@ Nothing is fetched, and no server is asked.";
 /// `echogen doctor`.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct DoctorArguments {
-    /// Size of the networks with drawn weights: tiny (64 x 64), 125m (512 x 512), 2b (1024 x 1024)
+    /// Size of the networks with drawn weights: tiny (128 x 128), 125m (512 x 512), 2b (1024 x 1024)
     #[arg(long, value_name = "SIZE", default_value_t)]
     size: Size,
 

@@ -201,10 +201,11 @@ fn summarised(summary: &BatchSummary, as_json: bool) -> Exit {
     if as_json {
         print_json("summary", &json!({ "sent": sent, "failed": failed, "before": before, "stopped": stopped }));
     } else {
-        let others = if tried_again { "the other lines" } else { "lines" };
-        let before = match before {
-            0 => String::new(),
-            line => format!(", {others} up to {line} were sent before (--restart sends them again)"),
+        let before = match (before, tried_again) {
+            (0, _) => String::new(),
+            (line, false) => format!(", lines up to {line} were sent before (--restart sends them again)"),
+            // None need have been sent: only those that failed were due.
+            (line, true) => format!(", tried again those that failed before up to line {line} (--restart sends all)"),
         };
         print_line(&format!("{sent} sent, {failed} failed{before}"));
         if stopped {

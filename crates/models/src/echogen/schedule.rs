@@ -242,7 +242,7 @@ mod tests {
         let mini = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bundles/mini");
         let schedules = Schedules::of(&Bundle::open(&mini).unwrap()).unwrap();
         assert_eq!(schedules.budgets().collect::<Vec<_>>(), ["0.004M"]);
-        assert_eq!(schedules.nearest(1.0, "0.004M").unwrap().pixels(), (64, 64));
+        assert_eq!(schedules.nearest(1.0, "0.004M").unwrap().pixels(), (128, 128));
         let error = schedules.nearest(1.0, "1M").unwrap_err().to_string();
         assert_eq!(error, "the bundle makes no pictures of 1M pixels; it offers 0.004M");
     }
