@@ -2,10 +2,10 @@
 # Checks everything that deploys and monitors EchoGen: images, compose files, rules, dashboards, the chart, this
 # repository's dependencies and workflows. With `--update`, writes the generated files first.
 #
-# Needs Python 3.11 and, on Debian, nothing else: tools are installed from PyPI into a virtual environment below target/;
-# Prometheus and Alertmanager with their tools come from Debian's packages, which are unpacked there and not installed.
-# Elsewhere, set PROMTOOL, PROMETHEUS, AMTOOL and ALERTMANAGER to the paths of the four programs. Two tests are skipped where
-# RabbitMQ, or Redis with its exporter (REDIS_EXPORTER, of Debian's prometheus-redis-exporter), are not installed.
+# Needs Python 3.11 and, on Debian, nothing else: tools are installed from PyPI into a virtual environment below target/; Prometheus
+# and Alertmanager with their tools, and Redis' exporter, come from Debian's packages, which are unpacked there and not installed.
+# Elsewhere, set PROMTOOL, PROMETHEUS, AMTOOL, ALERTMANAGER and REDIS_EXPORTER to the paths of the five programs. Two tests are
+# skipped where RabbitMQ or Redis are not installed, which deploy/setup-debian.sh does.
 set -eu
 cd "$(dirname "$0")/.."
 # shellcheck source=deploy/tools.sh

@@ -149,8 +149,8 @@ def load_critic(work: Path) -> MarkingsJudge:
 
 
 def main() -> None:
-    options = common.arguments(__doc__, steps=6_000, batch=16, rate=6e-4, start="", critic=0.5, adversary=0.05,
-                               adversary_from=3_000, look=250)
+    options = common.arguments(__doc__, steps=9_000, batch=8, rate=6e-4, start="", critic=0.5, adversary=0.05,
+                               adversary_from=6_500, look=250)
     start = options.start or shallower_start()
     coarse_shards, fine_shards = (common.Shards(options.work / "data" / name) for name in ("decoder", "fine"))
     held = tuple(common.to_images(common.Shards(options.work / "data" / name).take("target", np.arange(96)))
