@@ -87,7 +87,7 @@ async fn a_picture_sharpens_scale_by_scale() {
     pictures.dedup();
     assert_eq!(pictures.len(), shown.len(), "each picture differs from those before");
     let size = browser.run("return document.querySelector('.shot img').naturalWidth").await.unwrap();
-    assert_eq!(size, Value::from(64));
+    assert_eq!(size, Value::from(128));
     desk.expect("document.querySelector('.badge').innerText === 'completed'").await;
     desk.no_complaints().await;
 }

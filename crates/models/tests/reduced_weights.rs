@@ -170,8 +170,8 @@ fn a_bundle_in_q8_0_loads_and_makes_pictures() {
         let (before, after) = (size(&wide, network), size(&reduced, network));
         assert!(after * 100 < before * percent, "{network}: {after} of {before}");
     }
-    assert_eq!(picture(&reduced, DType::F32).len(), 64 * 64 * 3);
-    assert_eq!(picture(&reduced, DType::BF16).len(), 64 * 64 * 3);
+    assert_eq!(picture(&reduced, DType::F32).len(), 128 * 128 * 3);
+    assert_eq!(picture(&reduced, DType::BF16).len(), 128 * 128 * 3);
     // Converted once more, blocks stay blocks.
     let again = folder.path().join("again");
     let again = reduced.convert(&again, &forms(&reduced, WeightType::Bf16).unwrap(), "", &mut |_, _| {}).unwrap();

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 /// A shell script that runs chromedriver until its input ends, because this value or the test process is gone. Chromium ends
-/// with chromedriver, since they talk through a pipe.
+/// with chromedriver, since they talk through a pipe; while it does, it may still write into the folder, or make it anew.
 const WATCH: &str = r#"
 folder=$1
 shift
@@ -27,7 +27,8 @@ shift
 read -r line
 kill -s KILL "$driver" 2>/dev/null
 wait "$driver" 2>/dev/null
-for try in 1 2 3 4 5 6 7 8 9 10; do rm -rf "$folder" 2>/dev/null && break; sleep 0.1; done
+try=0
+while [ -e "$folder" ] && [ $try -lt 100 ]; do rm -rf "$folder" 2>/dev/null; sleep 0.1; try=$((try + 1)); done
 "#;
 
 /// Keeps Chromium from talking to anybody else, and lets it run as root and without a graphics card.

@@ -42,8 +42,10 @@ impl ResBlock {
 impl Module for ResBlock {
     /// Maps (batch, in, height, width) to (batch, out, height, width).
     fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        let inner = self.conv1.forward(&self.norm1.forward_silu(xs)?)?;
-        let inner = self.norm2.forward_silu(&inner)?;
+        // Each map replaces the one before, so that three are alive at most: those of a level of full resolution are large.
+        let mut inner = self.norm1.forward_silu(xs)?;
+        inner = self.conv1.forward(&inner)?;
+        inner = self.norm2.forward_silu(&inner)?;
         match &self.shortcut {
             Some(shortcut) => self.conv2.forward_onto(&inner, &shortcut.forward(xs)?),
             None => self.conv2.forward_onto(&inner, xs),
