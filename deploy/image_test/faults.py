@@ -128,7 +128,8 @@ def all_faults(installation):
         Fault(
             "the sampler is killed",
             *gone(roles["sampler"]),
-            {"EchogenDown": TICKETS, "EchogenStageStuck": PAGER},
+            # It is the only one: first its lanes have nobody, then its stage completes nothing.
+            {"EchogenDown": TICKETS, "EchogenLaneUnserved": PAGER, "EchogenStageStuck": PAGER},
             {"EchogenCanaryFailing", "EchogenCanarySlow"},
             {"instance": "sampler:9467", "stage": "sampler"},
         ),
