@@ -8,7 +8,7 @@ use serde::forward_to_deserialize_any;
 
 /// Returns the first name in `table` that `T` does not have and that is nearly one of `T`'s parameters which `table` lacks,
 /// with that parameter.
-pub(super) fn misspelt<'a, T: DeserializeOwned>(table: &'a toml::Table) -> Option<(&'a str, &'static str)> {
+pub(super) fn misspelt<T: DeserializeOwned>(table: &toml::Table) -> Option<(&str, &'static str)> {
     let known = parameters_of::<T>();
     let lacking = || known.iter().filter(|known| !table.contains_key(**known));
     let unknown = table.keys().filter(|name| !known.contains(&name.as_str()));
@@ -26,7 +26,7 @@ fn nearly(name: &str, known: &str) -> bool {
 fn parameters_of<T: DeserializeOwned>() -> &'static [&'static str] {
     let mut names: &'static [&'static str] = &[];
     // Fails always: what is wanted is known before a value is.
-    let _ = T::deserialize(Announced(&mut names));
+    drop(T::deserialize(Announced(&mut names)));
     names
 }
 
