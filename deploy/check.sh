@@ -12,6 +12,7 @@ cd "$(dirname "$0")/.."
 . deploy/tools.sh
 environment venv deploy/requirements.txt
 find_programs
+find_program REDIS_EXPORTER prometheus-redis-exporter prometheus-redis-exporter
 
 export PYTHONDONTWRITEBYTECODE=1
 if [ "${1:-}" = --update ]; then

@@ -2,9 +2,9 @@
 # Where the checks and the test of the image keep their tools, and how they find Prometheus and Alertmanager. Their scripts
 # read this file with `.`, in the repository's root.
 #
-# Tools come from PyPI into virtual environments below target/; Prometheus, Alertmanager with their tools and Redis' exporter come
-# from Debian's packages, which are unpacked there and not installed. Elsewhere, set PROMTOOL, PROMETHEUS, AMTOOL, ALERTMANAGER and
-# REDIS_EXPORTER to the paths of the five programs.
+# Tools come from PyPI into virtual environments below target/; Prometheus and Alertmanager with their tools come from Debian's
+# packages, which are unpacked there and not installed. Elsewhere, set PROMTOOL, PROMETHEUS, AMTOOL and ALERTMANAGER to the
+# paths of the four programs.
 set -eu
 root="$PWD"
 tools="${CARGO_TARGET_DIR:-target}/deploy"
@@ -52,13 +52,12 @@ find_program() {
     export "$1=$given"
 }
 
-# Sets the five variables.
+# Sets the four variables.
 find_programs() {
     find_program PROMTOOL prometheus promtool
     find_program PROMETHEUS prometheus prometheus
     find_program AMTOOL prometheus-alertmanager amtool
     find_program ALERTMANAGER prometheus-alertmanager prometheus-alertmanager
-    find_program REDIS_EXPORTER prometheus-redis-exporter prometheus-redis-exporter
     # Debian's reads its templates from /usr/share only. It gets a view of the files in which the unpacked ones lie there.
     case "$ALERTMANAGER" in "$tools"/*)
         flags="--mount"

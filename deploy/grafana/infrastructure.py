@@ -136,8 +136,9 @@ def rabbitmq():
 
 def redis():
     hits, misses = (per_second(f"redis_keyspace_{each}_total") for each in ("hits", "misses"))
-    ours = 'sum by (kind) (rate(echogen_cache_requests_total{result="hit"}[$__rate_interval])) '
-    ours += "/ sum by (kind) (rate(echogen_cache_requests_total[$__rate_interval]))"
+    found = f"{hits} / ({hits} + {misses})"
+    asked = "echogen_cache_requests_total"
+    ours = per_second(asked, "kind", '{result="hit"}') + " / " + per_second(asked, "kind")
     commands = per_second("redis_commands_total", "cmd")
     seconds = per_second("redis_commands_duration_seconds_total", "cmd")
     return dashboard(
@@ -152,7 +153,7 @@ def redis():
                 unit="percentunit",
                 help_text="Of maxmemory. A full cache with an eviction policy is well; without one it takes nothing more.",
             ),
-            number("Keys found", f"{hits} / ({hits} + {misses})", unit="percentunit"),
+            number("Keys found", found, unit="percentunit"),
             number("Evicted keys per second", per_second("redis_evicted_keys_total"), decimals=1),
             number("Clients", "sum(redis_connected_clients)", decimals=0),
             number(
@@ -171,7 +172,7 @@ def redis():
             ),
             lines(
                 "Found",
-                target(f"{hits} / ({hits} + {misses})", "all keys"),
+                target(found, "all keys"),
                 target(ours, "{{kind}}, as the roles count"),
                 unit="percentunit",
                 min=0,
@@ -196,7 +197,7 @@ def redis():
             ),
             lines(
                 "Slow commands per second",
-                target("sum by (instance) (rate(redis_slowlog_last_id[$__rate_interval]))", "{{instance}}"),
+                target(per_second("redis_slowlog_last_id", "instance"), "{{instance}}"),
                 unit="ops",
                 min=0,
                 width=8,
@@ -213,7 +214,7 @@ def redis():
                 "Refused",
                 target(per_second("redis_rejected_connections_total"), "connections"),
                 target(per_second("redis_commands_rejected_calls_total", "cmd") + " > 0", "{{cmd}}"),
-                target(per_second("echogen_cache_requests_total", "kind", '{result="error"}'), "{{kind}}, as the roles count"),
+                target(per_second(asked, "kind", '{result="error"}'), "{{kind}}, as the roles count"),
                 unit="ops",
                 min=0,
                 width=8,
@@ -255,7 +256,7 @@ def devices():
             lines("Busy", target("DCGM_FI_DEV_GPU_UTIL / 100", DEVICE), unit="percentunit", min=0, max=1),
             lines(
                 "Time spent sampling",
-                target("sum by (instance) (rate(echogen_scale_seconds_sum[$__rate_interval]))", "{{instance}}"),
+                target(per_second("echogen_scale_seconds_sum", "instance"), "{{instance}}"),
                 unit="percentunit",
                 min=0,
                 help_text="As the samplers count. Far above what the device calls busy: the CPU is what they wait for.",
@@ -271,7 +272,7 @@ def devices():
             lines("Power", target("DCGM_FI_DEV_POWER_USAGE", DEVICE), unit="watt", min=0),
             lines(
                 "Images per kilojoule",
-                target("sum(rate(echogen_batch_size_sum[$__rate_interval])) / sum(DCGM_FI_DEV_POWER_USAGE) * 1000", "images"),
+                target(per_second("echogen_batch_size_sum") + " / sum(DCGM_FI_DEV_POWER_USAGE) * 1000", "images"),
                 min=0,
                 help_text="Of all samplers and all GPUs of the installation.",
             ),
