@@ -260,10 +260,12 @@ async fn a_wrong_password_is_permanent_and_neither_shown() {
 #[tokio::test]
 async fn user_and_password_beside_the_address_are_taken_as_they_are() {
     let password = "p@ss:w/rd%2f?#&'\"$\\";
-    let user = format!("me@home on >{password} ~* +@all");
-    let mut arguments = vec!["--requirepass", password, "--user"];
-    arguments.extend(user.split(' '));
-    let redis = Redis::start_with(&arguments).unwrap();
+    let redis = redis();
+    let mut admin = ::redis::Client::open(redis.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+    // Over the connection: servers read quotes and backslashes on their command line in different ways.
+    let user = ["SETUSER", "me@home", "on", &format!(">{password}"), "~*", "+@all"];
+    ::redis::cmd("ACL").arg(&user).exec_async(&mut admin).await.unwrap();
+    ::redis::cmd("CONFIG").arg(&["SET", "requirepass", password]).exec_async(&mut admin).await.unwrap();
     for (user, given, succeeds) in [
         (None, Some(password), true),
         (Some("me@home"), Some(password), true),
