@@ -239,7 +239,8 @@ mod tests {
 
     #[test]
     fn conditions_are_found_by_the_prompt_and_the_subjects_key() {
-        let bundle = Bundle::open(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bundles/mini")).unwrap();
+        let bundle =
+            Bundle::open(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bundles/mini")).unwrap();
         let generator = Generator::load(&bundle, &Device::Cpu, DType::F32, 1 << 26).unwrap();
         let schedule = generator.schedules().nearest(1.0, "0.004M").unwrap();
         let blank = EncodedSubject::blank(generator.sampler().model().config(), 64).unwrap();

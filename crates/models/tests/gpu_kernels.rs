@@ -284,11 +284,17 @@ fn bits_are_those_of_the_cpu() {
     let choices = [published, Choice { top_p: 0.0, ..published }, Choice { is_greedy: true, ..published }];
     // Less than a block, no whole number of blocks, and one bit.
     for (pairs, choice) in [1, 77, 2_600].into_iter().flat_map(|pairs| choices.map(|choice| (pairs, choice))) {
-        for (seed, stream, position) in [(0, 1, 0), (7, 1, 5), ((1 << 32) + 3, 2, (1 << 34) + 2), (u64::MAX, 1 << 40, 4_099)] {
+        for (seed, stream, position) in
+            [(0, 1, 0), (7, 1, 5), ((1 << 32) + 3, 2, (1 << 34) + 2), (u64::MAX, 1 << 40, 4_099)]
+        {
             let logits = logits(pairs, seed);
             let mut rng = CounterRng::new(seed, stream);
             rng.seek(position);
-            assert_eq!(drawn(&on_gpu(&logits), choice, rng.clone()), drawn(&logits, choice, rng), "{pairs} {choice:?} {seed}");
+            assert_eq!(
+                drawn(&on_gpu(&logits), choice, rng.clone()),
+                drawn(&logits, choice, rng),
+                "{pairs} {choice:?} {seed}"
+            );
         }
     }
 }
