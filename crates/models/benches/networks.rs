@@ -15,8 +15,8 @@ use echogen_checkpoint::Checkpoint;
 use echogen_models::{
     dinov2::{Dinov2, Dinov2Config, PositionResampling},
     echogen::{
-        EchoGen, EchoGenConfig, PerScale, SampleRequest, Sampler, SamplingOptions, Schedules, SubjectFeatures,
-        is_ignored,
+        EchoGen, EchoGenConfig, FeatureKeys, PerScale, SampleRequest, Sampler, SamplingOptions, Schedules,
+        SubjectFeatures, is_ignored,
     },
     flux_vae::{FluxVaeConfig, FluxVaeEncoder},
     grounding_dino::{GroundingDino, GroundingDinoConfig, GroundingDinoInput, PixelMask},
@@ -136,6 +136,7 @@ fn sampling(arguments: &Arguments, options: SamplingOptions, keep: bool) -> anyh
             patch_tokens: noise(&[config.semantic_len - 1, config.semantic_dim], 6)?,
             content: noise(&[config.content_len, config.content_dim], 7)?,
         },
+        keys: FeatureKeys::default(),
         seed: 0,
         options,
     };

@@ -11,7 +11,7 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
-use crate::echogen::EchoGenConfig;
+use crate::echogen::{EchoGenConfig, FeatureKey};
 use crate::flux_vae::Posterior;
 use crate::random::CounterRng;
 use echogen_checkpoint::bundle::is_subject_side;
@@ -82,6 +82,8 @@ pub struct EncodedSubject {
     pub logvar: Tensor,
     /// Side in pixels at which the subject was encoded.
     pub resolution: usize,
+    /// What its owner knows it by, if there is one; not part of the file.
+    pub key: Option<FeatureKey>,
 }
 
 /// Sizes of an encoded subject, to compare with those that a generator was made for.
@@ -119,6 +121,7 @@ impl EncodedSubject {
             mean: zeros(&[config.content_dim, side, side])?,
             logvar: zeros(&[config.content_dim, side, side])?,
             resolution,
+            key: None,
         })
     }
 
@@ -184,6 +187,7 @@ impl EncodedSubject {
             mean: read_tensor(&file, "mean", 3)?,
             logvar: read_tensor(&file, "logvar", 3)?,
             resolution,
+            key: None,
         };
         subject.check()?;
         Ok(subject)
@@ -259,6 +263,7 @@ mod tests {
             mean: tensor(&[2, 4, 4], 1.0),
             logvar: tensor(&[2, 4, 4], -0.1),
             resolution: 256,
+            key: None,
         }
     }
 

@@ -95,6 +95,7 @@ impl FeatureExtractor {
             mean: stored(&posterior.mean)?,
             logvar: stored(&posterior.logvar)?,
             resolution,
+            key: None,
         })
     }
 

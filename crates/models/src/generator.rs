@@ -9,8 +9,8 @@ use moka::{policy::EvictionPolicy, sync::Cache};
 
 use crate::{
     echogen::{
-        EchoGen, Rows, SampleError, SampleRequest, Sampler, Sampling, SamplingOptions, Schedule, ScheduleError,
-        Schedules, SubjectFeatures, is_ignored,
+        EchoGen, FeatureKey, FeatureKeys, Rows, SampleError, SampleRequest, Sampler, Sampling, SamplingOptions,
+        Schedule, ScheduleError, Schedules, SubjectFeatures, is_ignored,
     },
     encoded_subject::EncodedSubject,
     layers::resize::resize_area,
@@ -168,6 +168,11 @@ impl Generator {
                 patch_tokens: subject.patches.to_device(&self.device)?,
                 content: subject.content(CONTENT_SEED)?.to_device(&self.device)?,
             },
+            keys: FeatureKeys {
+                text: Some(FeatureKey::of(&request.prompt)),
+                negative_text: request.negative_prompt.as_deref().map(FeatureKey::of),
+                subject: subject.key,
+            },
             seed: request.seed,
             options: request.options.clone(),
         })
@@ -225,5 +230,36 @@ impl std::fmt::Debug for Generator {
             .field("budgets", &self.schedules.budgets().collect::<Vec<_>>())
             .field("device", &self.device)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_are_found_by_the_prompt_and_the_subjects_key() {
+        let bundle =
+            Bundle::open(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bundles/mini")).unwrap();
+        let generator = Generator::load(&bundle, &Device::Cpu, DType::F32, 1 << 26).unwrap();
+        let schedule = generator.schedules().nearest(1.0, "0.004M").unwrap();
+        let blank = EncodedSubject::blank(generator.sampler().model().config(), 64).unwrap();
+        let usage = |prompt: &str, key: Option<&str>| {
+            let request = ImageRequest {
+                prompt: prompt.to_owned(),
+                negative_prompt: None,
+                subject: Arc::new(EncodedSubject { key: key.map(FeatureKey::of), ..blank.clone() }),
+                seed: 1,
+                options: SamplingOptions::default(),
+            };
+            let usage = generator.start(&[request], &schedule).unwrap().cache_use();
+            (usage.hits, usage.misses)
+        };
+        assert_eq!(usage("a red mug", Some("mug")), (0, 2));
+        assert_eq!(usage("a red mug", Some("mug")), (2, 0));
+        assert_eq!(usage("a red mug", Some("dog")), (1, 1), "a key names a subject of its own");
+        assert_eq!(usage("a red mug", None), (1, 1), "and so do features");
+        assert_eq!(usage("a red mug", None), (2, 0));
+        assert_eq!(usage("a red dog", Some("mug")), (1, 1), "the row of nothing depends on the number of words");
     }
 }

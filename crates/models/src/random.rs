@@ -41,6 +41,16 @@ impl CounterRng {
         Self { seed, stream, position: 0 }
     }
 
+    /// Returns the seed.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Returns the number of the stream.
+    pub fn stream(&self) -> u64 {
+        self.stream
+    }
+
     /// Returns the index of the next word that a `fill_` method uses.
     pub fn position(&self) -> u64 {
         self.position

@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::layers::{
     conv::{Names, PyramidConfig, PyramidDecoder, PyramidEncoder},
-    resize::{resize_area, resize_bilinear},
+    draws::{add_codes, code_tokens},
+    resize::resize_area,
     with_kept_layouts,
 };
 
@@ -246,16 +247,14 @@ impl CodeSum {
 
     /// Adds one scale's bits (batch, height, width, bits).
     pub fn add(&mut self, bits: &Tensor) -> Result<()> {
-        let (_, _, height, width) = self.summed.dims4()?;
-        let codes = bits_to_codes(bits, self.summed.dtype())?;
-        self.summed = (&self.summed + resize_bilinear(&codes, height, width)?)?;
+        self.summed = add_codes(&self.summed, bits)?;
         Ok(())
     }
 
     /// Returns the transformer's input at a scale of that size: the sum so far, resized bilinearly without antialiasing
     /// (four neighbours also when shrinking), as (batch, height · width, bits).
     pub fn transformer_input(&self, size: (usize, usize)) -> Result<Tensor> {
-        resize_bilinear(&self.summed, size.0, size.1)?.flatten_from(2)?.transpose(1, 2)?.contiguous()
+        code_tokens(&self.summed, size)
     }
 
     /// (batch, bits, height, width).
@@ -267,12 +266,6 @@ impl CodeSum {
     pub fn into_tensor(self) -> Tensor {
         self.summed
     }
-}
-
-/// Converts bits (batch, height, width, bits) to codes (batch, bits, height, width): ±1 / √bits.
-fn bits_to_codes(bits: &Tensor, dtype: DType) -> Result<Tensor> {
-    let scale = 1.0 / (bits.dim(3)? as f64).sqrt();
-    bits.to_dtype(dtype)?.affine(2.0 * scale, -scale)?.permute((0, 3, 1, 2))?.contiguous()
 }
 
 /// Converts pictures (batch, 3, height, width) in [-1, 1] to bytes (batch, height, width, 3): floor((x + 1) / 2 ·
@@ -309,19 +302,6 @@ mod tests {
         assert_eq!((deeper.encoder_patch_size(), deeper.patch_size()), (2, 4));
         let shallower = TokenizerConfig { decoder_multipliers: Some(vec![2]), ..config };
         assert!(shallower.decoder_pyramid().unwrap_err().to_string().contains("at least as many levels"));
-    }
-
-    #[test]
-    fn codes_lie_on_the_unit_sphere_channel_by_channel() -> Result<()> {
-        let bits = Tensor::new(&[[[[0u8, 1, 1, 0]]]], &Device::Cpu)?;
-        let codes = bits_to_codes(&bits, DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-        assert_eq!(codes, [-0.5, 0.5, 0.5, -0.5]);
-        let bits = Tensor::new(&[[[[1u8, 0, 0, 1], [1, 1, 0, 0]]]], &Device::Cpu)?; // two cells
-        let codes = bits_to_codes(&bits, DType::F32)?;
-        assert_eq!(codes.dims(), [1, 4, 1, 2]);
-        let by_channel = codes.flatten_all()?.to_vec1::<f32>()?;
-        assert_eq!(by_channel, [0.5, 0.5, -0.5, 0.5, -0.5, -0.5, 0.5, -0.5]);
-        Ok(())
     }
 
     #[test]

@@ -14,6 +14,7 @@ use echogen_models::{
         attention::{HeadOptions, KeyValue, Rotation, Row, append_heads, attend_rows, split_heads, split_parts},
         bias::{add_bias, add_bias_relu},
         conv::{Conv2d, Geometry, GroupNorm, NormConfig},
+        draws::{Choice, Draw, add_codes, code_tokens, draw, weighted_sum},
         kernels::{Activation, activate, affine_norm, modulated_norm, residual},
         linear::Linear,
         with_kernels,
@@ -261,6 +262,111 @@ fn group_norms_equal_candles() {
         assert_close("norm", &ours.forward(&on_gpu(&xs)).unwrap(), generic(|| plain.forward(&xs)));
         assert_close("norm, SiLU", &ours.forward_silu(&on_gpu(&xs)).unwrap(), generic(|| plain.forward_silu(&xs)));
     }
+}
+
+/// Returns logits, some of them far apart, as pairs.
+fn logits(pairs: usize, seed: u64) -> Tensor {
+    let mut values = vec![0f32; 2 * pairs];
+    CounterRng::new(seed, 9).fill_normal(&mut values);
+    values.iter_mut().step_by(7).for_each(|logit| *logit *= 9.0);
+    Tensor::from_vec(values, (pairs, 2), &Device::Cpu).unwrap()
+}
+
+/// Draws one picture's bits, and returns them with the position of the numbers after.
+fn drawn(logits: &Tensor, choice: Choice, mut rng: CounterRng) -> (Option<Vec<u8>>, u64) {
+    let bits = draw(&mut [Draw { logits, choice, rng: &mut rng }]).unwrap();
+    (bits.map(|bits| bits[0].to_vec1().unwrap()), rng.position())
+}
+
+#[test]
+fn bits_are_those_of_the_cpu() {
+    let published = Choice { is_greedy: false, top_p: 0.97 };
+    let choices = [published, Choice { top_p: 0.0, ..published }, Choice { is_greedy: true, ..published }];
+    // Less than a block, no whole number of blocks, and one bit.
+    for (pairs, choice) in [1, 77, 2_600].into_iter().flat_map(|pairs| choices.map(|choice| (pairs, choice))) {
+        for (seed, stream, position) in
+            [(0, 1, 0), (7, 1, 5), ((1 << 32) + 3, 2, (1 << 34) + 2), (u64::MAX, 1 << 40, 4_099)]
+        {
+            let logits = logits(pairs, seed);
+            let mut rng = CounterRng::new(seed, stream);
+            rng.seek(position);
+            assert_eq!(
+                drawn(&on_gpu(&logits), choice, rng.clone()),
+                drawn(&logits, choice, rng),
+                "{pairs} {choice:?} {seed}"
+            );
+        }
+    }
+}
+
+#[test]
+fn several_pictures_are_drawn_each_from_its_numbers() {
+    let choice = Choice { is_greedy: false, top_p: 0.97 };
+    let (first, second) = (logits(300, 1), logits(300, 2));
+    let on = [&first, &second].map(on_gpu);
+    let mut rngs = [CounterRng::new(11, 1), CounterRng::new(12, 1)];
+    let [of_first, of_second] = &mut rngs;
+    let mut draws = [Draw { logits: &on[0], choice, rng: of_first }, Draw { logits: &on[1], choice, rng: of_second }];
+    let bits = draw(&mut draws).unwrap().unwrap();
+    for ((bits, logits), seed) in bits.iter().zip([first, second]).zip([11, 12]) {
+        let alone = drawn(&logits, choice, CounterRng::new(seed, 1)).0;
+        assert_eq!(Some(bits.to_vec1::<u8>().unwrap()), alone, "{seed}");
+    }
+}
+
+#[test]
+fn no_bit_is_drawn_from_what_is_no_number() {
+    let choice = Choice { is_greedy: false, top_p: 0.97 };
+    for (odd, is_told) in [(f32::NAN, true), (f32::INFINITY, true), (f32::NEG_INFINITY, true), (f32::MAX, false)] {
+        for place in [0, 601] {
+            let mut values = logits(301, 3).flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            values[place] = odd;
+            let spoiled = Tensor::from_vec(values, (301, 2), gpu()).unwrap();
+            assert_eq!(drawn(&spoiled, choice, CounterRng::new(1, 1)).0.is_none(), is_told, "{odd} at {place}");
+        }
+    }
+}
+
+#[test]
+fn weighted_sums_have_the_digits_of_the_cpu() {
+    let rows: Vec<_> = (0..3).map(|row| tensor(&[37, 10], 91 + row, DType::F32)).collect();
+    let on: Vec<_> = rows.iter().map(on_gpu).collect();
+    for weights in [&[1.25][..], &[1.25, -0.7], &[1.3, -0.7, 0.45]] {
+        let sum = |rows: &[Tensor]| {
+            let terms: Vec<_> = rows.iter().zip(weights.iter().copied()).collect();
+            weighted_sum(&terms).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        assert_eq!(sum(&on), sum(&rows), "{weights:?}");
+    }
+}
+
+#[test]
+fn codes_and_the_next_input_are_those_of_the_cpu() {
+    for (scales, (batch, depth)) in [
+        (vec![(1, 1), (2, 2), (3, 5), (7, 4), (13, 9)], (1, 8)),
+        (vec![(1, 1), (2, 1), (9, 5), (30, 18)], (2, 5)),
+        (vec![(1, 1), (2, 2), (4, 4), (6, 6), (8, 8), (12, 12), (16, 16)], (1, 32)),
+    ] {
+        let (height, width) = *scales.last().unwrap();
+        let mut expected = Tensor::zeros((batch, depth, height, width), DType::F32, &Device::Cpu).unwrap();
+        let mut ours = on_gpu(&expected);
+        for (index, &(h, w)) in scales.iter().enumerate() {
+            let bits = tensor(&[batch, h, w, depth], index as u64, DType::F32).ge(0f64).unwrap();
+            expected = add_codes(&expected, &bits).unwrap();
+            let before = ours;
+            ours = add_codes(&before, &on_gpu(&bits)).unwrap();
+            assert_close("codes", &ours, Ok(expected.clone()));
+            if let Some(&next) = scales.get(index + 1) {
+                assert_close("input", &code_tokens(&ours, next).unwrap(), code_tokens(&expected, next));
+            }
+            // A preview may still have the sum before.
+            let again = add_codes(&before, &on_gpu(&bits)).unwrap();
+            assert_close("again", &again, Ok(expected.clone()));
+        }
+    }
+    let bits = on_gpu(&tensor(&[1, 2, 2, 3], 1, DType::F32).ge(0f64).unwrap());
+    let sum = Tensor::zeros((1, 4, 2, 2), DType::F32, gpu()).unwrap();
+    assert!(add_codes(&sum, &bits).is_err(), "codes of another depth");
 }
 
 #[test]

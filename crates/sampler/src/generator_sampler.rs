@@ -7,8 +7,8 @@ use echogen_checkpoint::bundle::{Bundle, SamplingDefaults};
 use echogen_imaging::RgbImage;
 use echogen_models::{
     Tensor,
-    echogen::{self, Sampling, Schedule, ScheduleError},
-    encoded_subject::EncodedSubject,
+    echogen::{self, FeatureKey, Sampling, Schedule, ScheduleError},
+    encoded_subject::{EncodedSubject, SubjectError},
     generator::{Generator, GeneratorError, ImageRequest},
     plan::{BatchSizes, MemoryPlan},
 };
@@ -140,8 +140,11 @@ impl BatchNetworks for SamplerNetworks {
     type Codes = Tensor;
 
     fn prepare(&mut self, request: &SampleRequest) -> Result<Arc<EncodedSubject>, SampleError> {
-        let subject = self.subjects.get_or_decode(&request.subject_key, &request.subject, EncodedSubject::from_bytes);
-        subject.map_err(|error| SampleError::BadSubject(error.into()))
+        let key = Some(FeatureKey::of(&request.subject_key));
+        let subject = self.subjects.get_or_decode(&request.subject_key, &request.subject, |bytes| {
+            Ok(EncodedSubject { key, ..EncodedSubject::from_bytes(bytes)? })
+        });
+        subject.map_err(|error: SubjectError| SampleError::BadSubject(error.into()))
     }
 
     fn start(&mut self, parts: &[Part<'_, Arc<EncodedSubject>>], schedule: &Schedule) -> Result<Sampling, SampleError> {

@@ -46,6 +46,13 @@ void run_thread() {
 
 void __syncthreads() { swapcontext(&fibers[threadIdx.x], &scheduler); }
 
+// Rounded once each: through memory, so that no compiler fuses them.
+float __fmul_rn(float x, float y) {
+    volatile float product = x * y;
+    return product;
+}
+float __fadd_rn(float x, float y) { return x + y; }
+
 float __shfl_xor_sync(unsigned, float value, int lanes) {
     exchanged[threadIdx.x] = value;
     __syncthreads();
@@ -82,6 +89,7 @@ void run_block() {
 
 #include "rows.cu"
 #include "maps.cu"
+#include "draws.cu"
 
 namespace {
 
@@ -116,7 +124,8 @@ struct Named {
     {"ucopy_" #NAME, Call<cast<T, T>>::run}, {"cast_" #NAME "_f32", Call<cast<T, float>>::run}, {"cast_" #NAME "_f16", Call<cast<T, __half>>::run},                     \
     {"cast_" #NAME "_bf16", Call<cast<T, __nv_bfloat16>>::run}
 const Named KERNELS_BY_NAME[] = {ALL(modulated_norm), ALL(affine_norm), ALL(activate), ALL(residual), ALL(split_heads), ALL(softmax),
-                                 ALL(patches), ALL(finish), ALL(group_moments), ALL(group_norm), CAST(float, f32), CAST(__half, f16),
+                                 ALL(patches), ALL(finish), ALL(group_moments), ALL(group_norm), NAMED(weighted_sum_f32),
+                                 NAMED(draw_bits_f32), NAMED(add_codes_f32), NAMED(code_tokens_f32), CAST(float, f32), CAST(__half, f16),
                                  CAST(__nv_bfloat16, bf16)};
 
 } // namespace

@@ -5,7 +5,10 @@ use std::time::Instant;
 use candle_core::{DType, Device, Shape, Tensor};
 use echogen_models::{
     device::Compute,
-    echogen::{EchoGen, EchoGenConfig, Rows, SampleRequest, Sampler, SamplingOptions, Schedule, SubjectFeatures},
+    echogen::{
+        EchoGen, EchoGenConfig, FeatureKey, FeatureKeys, Rows, SampleRequest, Sampler, SamplingOptions, Schedule,
+        SubjectFeatures,
+    },
     t5::T5Encoder,
     visual_tokenizer::{TokenizerDecoder, to_rgb8},
 };
@@ -96,7 +99,7 @@ impl Networks {
         let ids: Vec<u32> = (0..WORDS).map(|word| (word * 7 + run * 13 + 2) as u32 % 500).collect();
         let text = self.text.forward(&Tensor::new(ids, &self.device)?.unsqueeze(0)?, None)?.squeeze(0)?;
         let text_seconds = clock.lap()?;
-        let requests = self.requests(batch, &text)?;
+        let requests = self.requests(batch, &text, run)?;
         clock.lap()?;
         let mut sampling = self.sampler.start(&requests, &self.schedule, Rows::Needed)?;
         let conditions = clock.lap()?;
@@ -112,7 +115,7 @@ impl Networks {
         Ok(Made { text: text_seconds, conditions, scales, decoder, pictures })
     }
 
-    fn requests(&self, batch: usize, text: &Tensor) -> anyhow::Result<Vec<SampleRequest>> {
+    fn requests(&self, batch: usize, text: &Tensor, run: usize) -> anyhow::Result<Vec<SampleRequest>> {
         let config = self.config();
         let drawn = |shape: &[usize]| self.weights.normal(&Shape::from(shape), 1.0, DType::F32);
         let subject = SubjectFeatures {
@@ -124,6 +127,11 @@ impl Networks {
             text: text.clone(),
             negative_text: None,
             subject: subject.clone(),
+            keys: FeatureKeys {
+                text: Some(FeatureKey::of(&format!("run {run}"))),
+                subject: Some(FeatureKey::of("drawn")),
+                ..FeatureKeys::default()
+            },
             seed,
             options: self.options.clone(),
         };

@@ -6,7 +6,8 @@ use clap::ValueEnum;
 use echogen_models::{
     device::Compute,
     echogen::{
-        EchoGen, EchoGenConfig, SampleRequest, SamplingOptions, Schedule, ScheduleError, Schedules, SubjectFeatures,
+        EchoGen, EchoGenConfig, FeatureKey, FeatureKeys, SampleRequest, SamplingOptions, Schedule, ScheduleError,
+        Schedules, SubjectFeatures,
     },
     visual_tokenizer::{TokenizerConfig, TokenizerDecoder},
 };
@@ -79,6 +80,11 @@ impl Size {
                 cls_token: Tensor::zeros(config.semantic_dim, DType::F32, device)?,
                 patch_tokens: zeros(config.semantic_len - 1, config.semantic_dim)?,
                 content: zeros(config.content_len, config.content_dim)?,
+            },
+            keys: FeatureKeys {
+                text: Some(FeatureKey::of("the prompt")),
+                subject: Some(FeatureKey::of("the subject")),
+                ..FeatureKeys::default()
             },
             seed,
             options: SamplingOptions::default(),

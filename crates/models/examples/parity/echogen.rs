@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context, ensure};
-use candle_core::{DType, Device, IndexOp, Tensor};
+use candle_core::{DType, IndexOp, Tensor};
 use candle_nn::VarBuilder;
 use echogen_checkpoint::Checkpoint;
 use echogen_models::echogen::{
-    EchoGen, EchoGenConfig, PerScale, Rows, SampleRequest, Sampler, SamplingOptions, Schedule, SubjectFeatures,
-    is_ignored,
+    EchoGen, EchoGenConfig, FeatureKeys, PerScale, Rows, SampleRequest, Sampler, SamplingOptions, Schedule,
+    SubjectFeatures, is_ignored,
 };
 use serde::Deserialize;
 
@@ -136,10 +136,9 @@ fn sampling_run(
             let replays = fixture.setup().is_reduced();
             let name = format!("{stem}.bits.{scale}");
             let replayed = fixture.get(&name)?.clone();
-            let bits = (0..batch).map(|i| Ok(replayed.i(i)?.flatten_all()?.to_vec1::<u8>()?));
-            let bits = bits.collect::<anyhow::Result<Vec<_>>>()?;
+            let bits = (0..batch).map(|i| replayed.i(i)?.flatten_all()).collect::<candle_core::Result<Vec<_>>>()?;
             let taken = if run.greedy && !replays { sampling.draw(&logits)? } else { bits.clone() };
-            let taken = Tensor::from_vec(taken.concat(), replayed.dims(), &Device::Cpu)?;
+            let taken = Tensor::stack(&taken, 0)?.reshape(replayed.dims())?;
             fixture.check_as(&format!("{name}{way}"), &name, &taken)?;
             sampling.accept(&bits)?;
         }
@@ -155,6 +154,7 @@ fn request(fixture: &Fixture, run: &Run, image: usize) -> anyhow::Result<SampleR
         text: fixture.get(&format!("in.text.{image}"))?.clone(),
         negative_text: run.negative.then(|| fixture.get(&negative).cloned()).transpose()?,
         subject: subject(fixture, image)?,
+        keys: FeatureKeys::default(),
         seed: 0,
         options: SamplingOptions {
             guidance_text: PerScale::Each(run.cfg_text.clone()),

@@ -1,7 +1,7 @@
 //! Bounded caches of conditions across jobs, and the conditions of one batch.
 //!
-//! Keys are derived from content: a text's key from its features (for "no text" from its length), a subject's from its
-//! features (for "no subject" from its token counts). So a prompt's row without subject is shared by all subjects, the
+//! A text or a subject is known by the [`FeatureKey`] that its owner has for it, otherwise by a hash of its features, which
+//! have to be read back from the device for it; "no text" by its length, "no subject" by its token counts. So a prompt's row without subject is shared by all subjects, the
 //! row without text and subject is shared by all prompts of one length, and the full row is shared by all seeds.
 
 use std::{collections::HashMap, sync::Arc};
@@ -15,11 +15,39 @@ use super::{
     model::{EchoGen, SubjectFeatures},
 };
 
+/// What the owner of features knows them by: equal keys have equal features, within one model.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FeatureKey([u8; 32]);
+
+impl FeatureKey {
+    /// Returns the key of what has this name, such as a prompt, or the key of an encoded subject in a store.
+    pub fn of(name: &str) -> Self {
+        Self(Sha256::digest(name.as_bytes()).into())
+    }
+}
+
+impl std::fmt::Debug for FeatureKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FeatureKey({:02x}{:02x}{:02x}{:02x}…)", self.0[0], self.0[1], self.0[2], self.0[3])
+    }
+}
+
+/// The keys of a request's features; none where nobody has one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FeatureKeys {
+    /// Of the text.
+    pub text: Option<FeatureKey>,
+    /// Of the negative text.
+    pub negative_text: Option<FeatureKey>,
+    /// Of the subject.
+    pub subject: Option<FeatureKey>,
+}
+
 /// The text of a guidance row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Text<'a> {
-    /// Features (T, text_channels).
-    Features(&'a Tensor),
+    /// Features (T, text_channels), and their key.
+    Features(&'a Tensor, Option<FeatureKey>),
     /// The learned "no text" with that many tokens.
     Nothing(usize),
 }
@@ -27,8 +55,8 @@ pub(crate) enum Text<'a> {
 /// The subject of a guidance row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Subject<'a> {
-    /// A subject's features.
-    Features(&'a SubjectFeatures),
+    /// A subject's features, and their key.
+    Features(&'a SubjectFeatures, Option<FeatureKey>),
     /// The learned "no subject".
     Nothing {
         /// Number of content tokens.
@@ -40,12 +68,14 @@ pub(crate) enum Subject<'a> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum TextKey {
+    Given(FeatureKey),
     Features([u8; 32]),
     Nothing(usize),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum SubjectKey {
+    Given(FeatureKey),
     Features([u8; 32]),
     Nothing(usize, usize),
 }
@@ -139,14 +169,14 @@ impl ConditionCache {
             let text = find(texts, &self.texts, text_key, || {
                 usage.parts += 1;
                 match text {
-                    Text::Features(features) => model.text_condition(features),
+                    Text::Features(features, _) => model.text_condition(features),
                     Text::Nothing(length) => model.text_condition(&model.no_text(length)?),
                 }
             })?;
             let subject = find(subjects, &self.subjects, subject_key, || {
                 usage.parts += 1;
                 match subject {
-                    Subject::Features(features) => model.subject_condition(features),
+                    Subject::Features(features, _) => model.subject_condition(features),
                     Subject::Nothing { content, patches } => {
                         model.subject_condition(&model.no_subject(content, patches)?)
                     }
@@ -188,14 +218,16 @@ where
 
 fn text_key(text: Text) -> Result<TextKey> {
     Ok(match text {
-        Text::Features(features) => TextKey::Features(hash(&[features])?),
+        Text::Features(_, Some(key)) => TextKey::Given(key),
+        Text::Features(features, None) => TextKey::Features(hash(&[features])?),
         Text::Nothing(length) => TextKey::Nothing(length),
     })
 }
 
 fn subject_key(subject: Subject) -> Result<SubjectKey> {
     Ok(match subject {
-        Subject::Features(s) => SubjectKey::Features(hash(&[&s.cls_token, &s.patch_tokens, &s.content])?),
+        Subject::Features(_, Some(key)) => SubjectKey::Given(key),
+        Subject::Features(s, None) => SubjectKey::Features(hash(&[&s.cls_token, &s.patch_tokens, &s.content])?),
         Subject::Nothing { content, patches } => SubjectKey::Nothing(content, patches),
     })
 }

@@ -7,6 +7,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::layers::draws::Choice;
+
 /// A parameter for all scales, or one value per scale from coarse to fine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -93,6 +95,11 @@ impl SamplingOptions {
             return Err(format!("top_p is {}; it must lie between 0 and 1", self.top_p));
         }
         Ok(())
+    }
+
+    /// Returns how a bit is chosen from its logits.
+    pub fn choice(&self) -> Choice {
+        Choice { is_greedy: self.top_k == 1, top_p: self.top_p }
     }
 
     /// Returns the weights of the three rows at `scale`.

@@ -3,7 +3,6 @@
 //! [`model::EchoGen`] is the transformer, [`sampling::Sampler`] samples images from it, [`schedule`] defines the
 //! scales.
 
-pub mod bits;
 mod block;
 mod condition_cache;
 mod conditions;
@@ -16,7 +15,7 @@ pub mod schedule;
 #[cfg(test)]
 mod tests;
 
-pub use condition_cache::CacheUse;
+pub use condition_cache::{CacheUse, FeatureKey, FeatureKeys};
 pub use config::EchoGenConfig;
 pub(crate) use config::check_sizes;
 pub use guidance::{PerScale, SamplingOptions};

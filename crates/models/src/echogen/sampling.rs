@@ -11,22 +11,27 @@ use std::{
     sync::Arc,
 };
 
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 
 use super::{
-    bits::{BIT_STREAM, draw_bits},
     block::Span,
-    condition_cache::{BatchConditions, CacheUse, ConditionCache, Subject, Text},
+    condition_cache::{BatchConditions, CacheUse, ConditionCache, FeatureKeys, Subject, Text},
     conditions::RowCondition,
     guidance::SamplingOptions,
     model::{EchoGen, Pass, SubjectFeatures},
     schedule::Schedule,
 };
 use crate::{
-    layers::attention::{KeyValue, Rotation},
+    layers::{
+        attention::{KeyValue, Rotation},
+        draws::{Draw, draw, weighted_sum},
+    },
     random::CounterRng,
     visual_tokenizer::CodeSum,
 };
+
+/// Number of the random stream that bits are drawn from. The posterior's noise uses another stream.
+pub const BIT_STREAM: u64 = 1;
 
 /// A request for one image.
 #[derive(Clone, Debug)]
@@ -37,6 +42,8 @@ pub struct SampleRequest {
     pub negative_text: Option<Tensor>,
     /// The subject.
     pub subject: SubjectFeatures,
+    /// What texts and subject are known by. For one without a key, a picture reads its features back from the device.
+    pub keys: FeatureKeys,
     /// Seed of the sampled bits.
     pub seed: u64,
     /// Guidance, temperature, top_k and top_p.
@@ -86,7 +93,7 @@ pub struct Sampler {
 struct ImageState {
     options: SamplingOptions,
     rng: CounterRng,
-    /// Code sum of the scales so far, at the size of the last scale, on the CPU.
+    /// Code sum of the scales so far, at the size of the last scale.
     codes: CodeSum,
     /// Input tokens of the current scale, (L, C); `None` for the first scale.
     tokens: Option<Tensor>,
@@ -126,7 +133,7 @@ impl Sampler {
         &self.model
     }
 
-    /// Samples a batch. Returns each image's code sum (d, H, W) on the CPU, the input of the visual tokenizer's
+    /// Samples a batch. Returns each image's code sum (d, H, W) on the model's device, the input of the visual tokenizer's
     /// decoder. `observe` is called before each scale with (scale index, number of scales), and may cancel the batch.
     pub fn sample(
         &self,
@@ -209,7 +216,7 @@ impl Sampler {
         sampling.images.push(ImageState {
             options: request.options.clone(),
             rng: CounterRng::new(request.seed, BIT_STREAM),
-            codes: CodeSum::zeros(1, self.model.config.bits, (height, width), &Device::Cpu)?,
+            codes: CodeSum::zeros(1, self.model.config.bits, (height, width), self.model.device())?,
             tokens: None,
         });
         Ok(())
@@ -221,10 +228,11 @@ impl SampleRequest {
     fn row(&self, kind: usize) -> Result<(Text<'_>, Subject<'_>)> {
         let nothing =
             Subject::Nothing { content: self.subject.content.dim(0)?, patches: self.subject.patch_tokens.dim(0)? };
+        let text = Text::Features(&self.text, self.keys.text);
         Ok(match (kind, &self.negative_text) {
-            (0, _) => (Text::Features(&self.text), Subject::Features(&self.subject)),
-            (1, _) => (Text::Features(&self.text), nothing),
-            (_, Some(negative)) => (Text::Features(negative), nothing),
+            (0, _) => (text, Subject::Features(&self.subject, self.keys.subject)),
+            (1, _) => (text, nothing),
+            (_, Some(negative)) => (Text::Features(negative, self.keys.negative_text), nothing),
             (_, None) => (Text::Nothing(self.text.dim(0)?), nothing),
         })
     }
@@ -261,19 +269,19 @@ impl Sampling {
             self.run_scale()?
         };
         let live: Vec<_> = self.live_rows().map(|row| (row.image, row.kind)).collect();
-        let mut guided: Vec<Option<Tensor>> = vec![None; self.images.len()];
+        let mut terms = vec![Vec::new(); self.images.len()];
         for ((image, kind), logits) in live.into_iter().zip(&self.row_logits) {
             let options = &self.images[image].options;
             let weight = options.row_weights(self.scale)[kind] / options.temperature.at(self.scale);
             if weight != 0.0 {
-                let term = (logits * weight)?;
-                guided[image] = Some(match guided[image].take() {
-                    None => term,
-                    Some(sum) => (sum + term)?,
-                });
+                terms[image].push((logits, weight));
             }
         }
-        guided.into_iter().map(|g| g.map_or_else(|| bail!("guidance leaves no row to sample from"), Ok)).collect()
+        let guided = terms.iter().map(|terms| match terms.as_slice() {
+            [] => bail!("guidance leaves no row to sample from"),
+            terms => weighted_sum(terms),
+        });
+        guided.collect()
     }
 
     /// Returns the head's output of every active row at the current scale, before guidance: (L, 2d), image by image.
@@ -281,39 +289,41 @@ impl Sampling {
         &self.row_logits
     }
 
-    /// Draws the current scale's bits from each image's seed.
+    /// Draws the current scale's bits from each image's seed: u8, (token, bit) row-major for each image, where its logits
+    /// are. This is where a scale waits for the device, once: until the logits are computed. So what runs between two scales,
+    /// a cancellation or another batch, finds a device without work of earlier scales.
     ///
     /// # Errors
     ///
     /// A logit is not finite: the networks have overflowed, and any bit would be a lie.
-    pub fn draw(&mut self, logits: &[Tensor]) -> std::result::Result<Vec<Vec<u8>>, SampleError> {
-        let scale = self.scale;
-        let pairs = self.images.iter_mut().zip(logits);
-        pairs
-            .map(|(image, logits)| {
-                let logits = logits.flatten_all()?.to_vec1::<f32>()?;
-                if !logits.iter().all(|logit| logit.is_finite()) {
-                    return Err(SampleError::NotFinite { scale });
-                }
-                Ok(draw_bits(&logits, &image.options, &mut image.rng))
-            })
-            .collect()
+    pub fn draw(&mut self, logits: &[Tensor]) -> std::result::Result<Vec<Tensor>, SampleError> {
+        let draws = self.images.iter_mut().zip(logits).map(|(image, logits)| Draw {
+            logits,
+            choice: image.options.choice(),
+            rng: &mut image.rng,
+        });
+        draw(&mut draws.collect::<Vec<_>>())?.ok_or(SampleError::NotFinite { scale: self.scale })
     }
 
-    /// Takes the bits of the current scale, (token, bit) row-major for each image, and advances to the next scale.
-    pub fn accept(&mut self, bits: &[Vec<u8>]) -> Result<()> {
+    /// Takes the bits of the current scale, (token, bit) row-major for each image as u8 on any device, and advances to the
+    /// next scale.
+    pub fn accept(&mut self, bits: &[Tensor]) -> Result<()> {
         let (scales, depth) = (self.schedule.scales(), self.model.config.bits);
         let Some(&(height, width)) = scales.get(self.scale) else { bail!("all scales have been sampled") };
+        if bits.len() != self.images.len() {
+            bail!("bits of {} images were given for {}", bits.len(), self.images.len());
+        }
         for (image, bits) in self.images.iter_mut().zip(bits) {
-            if bits.len() != height * width * depth {
-                bail!("scale {} takes {} bits, got {}", self.scale, height * width * depth, bits.len());
+            if bits.elem_count() != height * width * depth {
+                bail!("scale {} takes {} bits, got {}", self.scale, height * width * depth, bits.elem_count());
             }
-            image.codes.add(&Tensor::from_slice(bits, (1, height, width, depth), &Device::Cpu)?)?;
+            let bits = bits.to_device(self.model.device())?.reshape((1, height, width, depth))?;
+            image.codes.add(&bits)?;
             image.tokens = match scales.get(self.scale + 1) {
                 None => None,
                 Some(next) => {
                     let codes = image.codes.transformer_input(*next)?.squeeze(0)?; // (height · width, d)
-                    Some(self.model.embed_words(&codes.to_device(self.model.device())?)?)
+                    Some(self.model.embed_words(&codes)?)
                 }
             };
         }
@@ -322,7 +332,8 @@ impl Sampling {
         Ok(())
     }
 
-    /// Returns the code sum so far, (d, H, W) for each image, on the CPU. Decoded after any scale, it is a coarse picture.
+    /// Returns the code sum so far, (d, H, W) for each image, on the model's device. Decoded after any scale, it is a coarse
+    /// picture.
     pub fn summed(&self) -> Result<Vec<Tensor>> {
         self.images.iter().map(|image| image.codes.tensor().squeeze(0)).collect()
     }

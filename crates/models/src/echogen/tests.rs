@@ -41,6 +41,7 @@ fn request(words: usize, seed: u64, options: SamplingOptions) -> SampleRequest {
             patch_tokens: noise(&[16, 24], 2),
             content: noise(&[64, 16], 3),
         },
+        keys: FeatureKeys::default(),
         seed,
         options,
     }
@@ -117,6 +118,34 @@ fn kept_conditions_change_nothing_and_are_used() {
         let kept = sample(&keeping, std::slice::from_ref(&request), &schedule);
         assert_eq!(kept, sample(&forgetting, &[request], &schedule));
     }
+}
+
+#[test]
+fn equal_keys_share_conditions_and_others_never_do() {
+    let (sampler, schedule) = (sampler(1 << 26), square());
+    let keyed = |text: &str, subject: &str, words: usize| {
+        let keys = FeatureKeys {
+            text: Some(FeatureKey::of(text)),
+            subject: Some(FeatureKey::of(subject)),
+            ..FeatureKeys::default()
+        };
+        SampleRequest { keys, ..request(words, 1, guided(3.0, 2.0)) }
+    };
+    let usage = |request: &SampleRequest| {
+        let usage = sampler.start(std::slice::from_ref(request), &schedule, Rows::Needed).unwrap().cache_use();
+        (usage.hits, usage.misses, usage.parts)
+    };
+    assert_eq!(usage(&keyed("a dog", "dog", 5)), (0, 3, 4), "nothing is known yet");
+    let mut same = keyed("a dog", "dog", 5);
+    same.subject.content = noise(&[64, 16], 77);
+    assert_eq!(usage(&same), (3, 0, 0), "the key decides, nothing is read of the features");
+    assert_eq!(usage(&keyed("a dog", "cat", 5)), (2, 1, 1), "another subject has a row of its own");
+    assert_eq!(usage(&keyed("dog", "dog", 5)), (1, 2, 1), "a text and a subject of one name are two things");
+    assert_eq!(usage(&request(5, 1, guided(3.0, 2.0))), (1, 2, 2), "features without keys are hashed");
+    let negative = SampleRequest { negative_text: Some(noise(&[5, 256], 8)), ..keyed("a dog", "dog", 5) };
+    let named = FeatureKeys { negative_text: Some(FeatureKey::of("fog")), ..negative.keys };
+    assert_eq!(usage(&SampleRequest { keys: named, ..negative.clone() }), (2, 1, 1), "a negative text has its own");
+    assert_eq!(usage(&SampleRequest { keys: named, ..negative }), (3, 0, 0));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Layers shared by several networks: resampling, convolutions, attention, norms. Device and kernel selection is in
+//! Layers shared by several networks: resampling, convolutions, attention, norms, draws. Device and kernel selection is in
 //! this module only.
 
 pub mod attention;
@@ -8,6 +8,7 @@ pub mod conv;
 #[cfg(feature = "cuda")]
 mod cuda;
 pub mod deformable;
+pub mod draws;
 mod kernel_choice;
 pub mod kernels;
 pub mod linear;

@@ -11,7 +11,7 @@ use echogen_checkpoint::bundle::{Bundle, Network};
 
 use super::*;
 use crate::{
-    echogen::{EchoGen, Rows, SampleRequest, Sampler, Schedule, SubjectFeatures, is_ignored},
+    echogen::{EchoGen, FeatureKeys, Rows, SampleRequest, Sampler, Schedule, SubjectFeatures, is_ignored},
     layers::attention::KeyValue,
     random::CounterRng,
 };
@@ -203,6 +203,7 @@ fn mini_model(dtype: DType) -> (Sizes, EchoGen, [SampleRequest; 3]) {
             patch_tokens: noise(&[size.semantic_len - 1, size.semantic_dim], seed),
             content: noise(&[size.content_len, size.content_dim], seed),
         },
+        keys: FeatureKeys::default(),
         seed,
         options: SamplingOptions::default(),
     });

@@ -11,7 +11,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use echogen_checkpoint::bundle::{Bundle, Network};
 use echogen_models::{
-    echogen::{EchoGen, SampleRequest, Sampler, SamplingOptions, Schedule, SubjectFeatures, is_ignored},
+    echogen::{EchoGen, FeatureKeys, SampleRequest, Sampler, SamplingOptions, Schedule, SubjectFeatures, is_ignored},
     layers::{Kernels, with_kernels},
     plan::{Demand, NetworkWeights, Work, sampler_weights},
     random::CounterRng,
@@ -81,6 +81,7 @@ fn request(sizes: &Sizes, subject: SubjectTokens, words: usize, seed: u64) -> Sa
             patch_tokens: noise(&[subject.patches, size.semantic_dim], seed + 2),
             content: noise(&[subject.content, size.content_dim], seed + 3),
         },
+        keys: FeatureKeys::default(),
         seed,
         options: SamplingOptions::default(),
     }

@@ -20,8 +20,13 @@ const ROWS: Module = ("echogen-rows", include_str!(concat!(env!("OUT_DIR"), "/ro
 
 const MAPS: Module = ("echogen-maps", include_str!(concat!(env!("OUT_DIR"), "/maps.ptx")));
 
-/// The kernels of `maps.cu`; all others are in `rows.cu`.
+const DRAWS: Module = ("echogen-draws", include_str!(concat!(env!("OUT_DIR"), "/draws.ptx")));
+
+/// The kernels of `maps.cu`.
 const OF_MAPS: [&str; 4] = ["patches", "finish", "group_moments", "group_norm"];
+
+/// The kernels of `draws.cu`; all others are in `rows.cu`.
+const OF_DRAWS: [&str; 4] = ["weighted_sum", "draw_bits", "add_codes", "code_tokens"];
 
 /// Threads of a block that works on one row; `ROW_THREADS` in `common.cuh`.
 const ROW_THREADS: u32 = 256;
@@ -55,7 +60,9 @@ pub(super) enum Argument {
     /// The address of device memory; 0 for none.
     Address(u64),
     Count(usize),
+    Number(u64),
     Float(f32),
+    Double(f64),
     Code(i32),
     Part(Part),
 }
@@ -108,7 +115,9 @@ fn address_of<'a>(storage: &'a CudaStorage, stream: &'a CudaStream) -> Result<(u
         CudaStorageSlice::F32(slice) => of(slice, stream),
         CudaStorageSlice::F16(slice) => of(slice, stream),
         CudaStorageSlice::BF16(slice) => of(slice, stream),
-        _ => bail!("a GPU's kernel takes f32, f16 and bf16"),
+        CudaStorageSlice::U8(slice) => of(slice, stream),
+        CudaStorageSlice::U32(slice) => of(slice, stream),
+        _ => bail!("a GPU's kernel takes f32, f16, bf16, u8 and u32"),
     })
 }
 
@@ -144,21 +153,27 @@ fn launch(
     if blocks == 0 {
         return Ok(());
     }
-    let (module, ptx) = if OF_MAPS.contains(&name) { MAPS } else { ROWS };
+    let (module, ptx) = match name {
+        _ if OF_MAPS.contains(&name) => MAPS,
+        _ if OF_DRAWS.contains(&name) => DRAWS,
+        _ => ROWS,
+    };
     let function = device.get_or_load_custom_func(&format!("{name}_{}", dtype.as_str()), module, ptx)?;
     let mut builder = function.builder();
     for argument in arguments {
         match argument {
             Argument::Address(address) => builder.arg(address),
             Argument::Count(count) => builder.arg(count),
+            Argument::Number(number) => builder.arg(number),
             Argument::Float(number) => builder.arg(number),
+            Argument::Double(number) => builder.arg(number),
             Argument::Code(code) => builder.arg(code),
             Argument::Part(part) => builder.arg(part),
         };
     }
     let config = LaunchConfig { grid_dim: (blocks, 1, 1), block_dim: (threads, 1, 1), shared_mem_bytes: 0 };
     // SAFETY: the callers in this module pass what the kernel of that name declares, addresses from `with_addresses` of
-    // contiguous tensors whose shapes they have checked, and counts of these shapes; the kernels write to `out` only.
+    // contiguous tensors whose shapes they have checked, and counts of these shapes; the kernels write to their results only.
     unsafe { builder.launch(config) }.w()?;
     Ok(())
 }

@@ -1,17 +1,19 @@
 //! Kernels for NVIDIA GPUs: what takes candle several launches and copies between two matrix products is one launch here.
 //!
-//! The kernels are in `rows.cu` and `maps.cu`, which the build script compiles to PTX. They compute what the functions of the same names in
+//! The kernels are in `rows.cu`, `maps.cu` and `draws.cu`, which the build script compiles to PTX. They compute what the functions of the same names in
 //! `kernels` and `attention` do, in float32, and round once to the type of the result. [`takes`] says where they apply; all
 //! else runs candle's operations. The integration test `gpu_kernels` compares the two.
 
 mod attention;
 mod conv;
+mod draws;
 mod launch;
 
 use candle_core::{D, DType, Result, Tensor, bail};
 
 pub(super) use attention::{append_heads, attend_rows, split_parts};
 pub(super) use conv::{conv, group_norm};
+pub(super) use draws::{add_codes, code_tokens, draw, takes_f32, takes_sum, weighted_sum};
 use launch::{Argument, Matrices, Sizes, empty, launch_by_number, launch_by_row, multiply, with_addresses};
 
 use super::{kernel_choice::has_device_kernels, kernels::Activation};
