@@ -8,6 +8,8 @@ pub mod conv;
 #[cfg(feature = "cuda")]
 mod cuda;
 pub mod deformable;
+#[cfg(any(feature = "cuda", test))]
+mod fused_attention;
 mod kernel_choice;
 pub mod kernels;
 pub mod linear;
