@@ -12,14 +12,20 @@
 // | half, bfloat16 | 64 | 16 | 64 | tensor cores, mma.m16n8k16, sums in float; weights are rounded to the type, as l is not |
 // | float | 32 | 8 | 32 | one multiplication and addition after the other |
 //
-// None of this has run on a GPU. Arithmetic, D being the channels of a head:
-// - Shared memory of a block in half: a tile of keys and one of values, 2 * 64 * (2 D + 16) bytes: 18, 26 and 34 KiB for D = 64,
-//   96, 128. In float: queries, one tile, weights, 32 * 4 D + 32 * (4 D + 16) + 4096 bytes: 20.5, 28.5, 36.5 KiB. All static.
-// - Memory traffic: a block reads its queries once, and each key and value once: 256 D operations for a key's and a value's 4 D bytes
-//   in half, 64 a byte. The blocks of one head run side by side and find keys and values in the L2 cache, so DRAM sees them about
-//   once. Scores, which took 4 bytes written and read and 2 bytes written and read each, take none.
-// - Shared memory traffic: 16 queries of a warp for each key and value that it reads, 16 operations a byte: four warps keep the
-//   tensor cores of an A100 busy (1024 multiplications and additions a clock at 128 bytes a clock), and half of those of an H100.
+// This has not run on a GPU. Arithmetic, D being the channels of a head:
+// - Registers: at most 168 a thread, which ptxas of CUDA 13.0 keeps without spilling for 8.0, 8.6, 8.9 and 9.0 (of 65,536, three blocks
+//   of 128 threads may have 170). Shared memory of a block, all static: in half one tile of keys and one of values, 2 * 64 * (2 D + 16)
+//   bytes, 18, 26 and 34 KiB for D = 64, 96, 128; in float queries, one tile and weights, 128 D + 32 * (4 D + 16) + 4096 bytes, 20.5, 28.5
+//   and 36.5 KiB. So a multiprocessor has three blocks, 12 warps of 64 (8.0, 9.0) or 48 (8.6, 8.9), where D = 128 leaves room for two
+//   in the 100 KiB of 8.6 and 8.9.
+// - Global memory: a block reads its queries once, and for its 64 queries 4 D bytes of a key and a value, with which it does
+//   64 * 4 D operations: 64 a byte. Blocks of one head run side by side, so most of it comes from the L2 cache: at 312 T operations a
+//   second (A100) 4.9 TB/s, about what that cache has. DRAM sees queries, keys, values and results about once. Scores and weights, which
+//   took 4 bytes written, 8 read (two passes), and 2 written and read each, take none.
+// - Shared memory: a warp's 16 queries do 16 * 2 operations with each number of 2 bytes that it reads, which is as much as the 128
+//   bytes a clock of a multiprocessor let the tensor cores of an A100 do (2,048 operations a clock), and half of those of an H100.
+// - Few queries: a launch has at least heads * rows blocks, and a block goes over all keys by itself. Up to 64 queries of one row, 16
+//   heads occupy 16 of 108 or 132 multiprocessors; keys are not divided among blocks.
 
 #include "common.cuh"
 
