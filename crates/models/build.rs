@@ -15,7 +15,7 @@ fn main() {
     println!("cargo::rerun-if-changed={FOLDER}");
     println!("cargo::rerun-if-env-changed=NVCC");
     println!("cargo::rerun-if-env-changed=CUDA_COMPUTE_CAP");
-    for kernels in ["rows", "maps", "draws"] {
+    for kernels in ["rows", "maps", "draws", "flash"] {
         compile(kernels);
     }
 }

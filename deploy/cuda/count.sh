@@ -19,7 +19,7 @@ tests="$(ls -t "$target"/release/deps/gpu_kernels-* | grep -v '\.d$' | head -n 1
 
 # The program is built for one capability. Our kernels are for all of these, and nvcc says what one of them lacks.
 for capability in 80 86 89 90; do
-    for kernels in rows maps draws; do
+    for kernels in rows maps draws flash; do
         "$NVCC" --ptx --std=c++17 -O3 --gpu-architecture="compute_$capability" --output-file "$driver/$kernels.ptx" \
             "crates/models/src/layers/cuda/$kernels.cu"
     done

@@ -208,6 +208,78 @@ fn attention_equals_the_spelled_out_one() {
     }
 }
 
+/// The keys and values of a segment.
+fn seen(shape: &[usize], seed: u64, dtype: DType) -> (Tensor, Tensor) {
+    (tensor(shape, seed, dtype), tensor(shape, seed + 1, dtype))
+}
+
+/// Attention of queries over the segments of these numbers, each a view of the tokens from the second one on.
+fn attended(rows: &[(Tensor, Vec<usize>)], segments: &[(Tensor, Tensor)], scale: f64) -> Result<Tensor> {
+    let view = |xs: &Tensor| xs.narrow(1, 1, xs.dim(1)? - 1);
+    let views = segments.iter().map(|(keys, values)| Ok(KeyValue { keys: view(keys)?, values: view(values)? }));
+    let views = views.collect::<Result<Vec<_>>>()?;
+    let rows = rows.iter().map(|(queries, seen)| {
+        let segments = seen.iter().map(|index| &views[*index]).collect();
+        Row { queries: queries.clone(), segments }
+    });
+    attend_rows(&rows.collect::<Vec<_>>(), scale)
+}
+
+fn compare_attended(name: &str, rows: &[(Tensor, Vec<usize>)], segments: &[(Tensor, Tensor)], scale: f64) {
+    let expected = generic(|| attended(rows, segments, scale));
+    let on: Vec<_> = segments.iter().map(|(keys, values)| (on_gpu(keys), on_gpu(values))).collect();
+    let rows: Vec<_> = rows.iter().map(|(queries, seen)| (on_gpu(queries), seen.clone())).collect();
+    assert_close(name, &attended(&rows, &on, scale).unwrap(), expected);
+}
+
+#[test]
+fn fused_attention_equals_the_spelled_out_one() {
+    for (dtype, head_dim) in TYPES.into_iter().flat_map(|dtype| [64, 96, 128].map(|head_dim| (dtype, head_dim))) {
+        // One key, tiles that are full, and tiles that are not; the first token of each is not seen.
+        let segments: Vec<_> =
+            [2, 32, 65, 81].iter().map(|tokens| seen(&[2, *tokens, head_dim], 100 + *tokens as u64, dtype)).collect();
+        let queries = |tokens, seed| tensor(&[2, tokens, head_dim], seed, dtype);
+        let apart = tensor(&[2, head_dim, 3], 96, dtype).transpose(1, 2).unwrap();
+        let rows = [
+            (queries(1, 91), vec![0]),
+            (queries(64, 92), vec![2]),
+            (queries(70, 93), vec![3, 0]),
+            (queries(5, 94), vec![1, 3]),
+            (apart, vec![1]),
+        ];
+        compare_attended(&format!("{dtype:?} of {head_dim}"), &rows, &segments, 0.2);
+    }
+}
+
+#[test]
+fn fused_attention_of_many_rows_is_that_of_each() {
+    for dtype in TYPES {
+        let segments: Vec<_> = (0..3).map(|n| seen(&[1, 9 + n, 64], 110 + 2 * n as u64, dtype)).collect();
+        let rows: Vec<_> =
+            (0..19).map(|row| (tensor(&[1, 1 + row % 2, 64], 120 + row as u64, dtype), vec![row % 3])).collect();
+        compare_attended("many rows", &rows, &segments, 0.3);
+    }
+}
+
+#[test]
+fn fused_attention_neither_overflows_nor_vanishes() {
+    for dtype in TYPES {
+        // Scores of 1e5: with them one key of 70 has all the weight. It is the last, so every sum before it is forgotten; and
+        // with the other sign it has none.
+        let (keys, values) = seen(&[1, 71, 64], 131, dtype);
+        let raised = keys
+            .slice_assign(
+                &[0..1, 70..71, 0..64],
+                &Tensor::full(40f32, (1, 1, 64), &Device::Cpu).unwrap().to_dtype(dtype).unwrap(),
+            )
+            .unwrap();
+        for sign in [1.0, -1.0] {
+            let queries = Tensor::full(sign * 40f32, (1, 3, 64), &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
+            compare_attended("extreme", &[(queries, vec![0])], &[(raised.clone(), values.clone())], 1.0);
+        }
+    }
+}
+
 #[test]
 fn a_product_is_added_to_what_is_there() {
     for dtype in TYPES {

@@ -25,5 +25,5 @@ for library in $(readelf --dynamic "$example" | sed -n 's/.*(NEEDED).*\[\(lib\(c
     echo | cc -shared -fPIC -x c - -Wl,-soname,"$library" -Wl,--version-script="$driver/version" -o "$driver/$library"
 done
 
-c++ -std=c++17 -O2 -shared -fPIC -I "$toolkit/include" -I crates/models/src/layers/cuda -o "$driver/libkernels.so" \
+c++ -std=c++17 -O2 -fno-strict-aliasing -shared -fPIC -I "$toolkit/include" -I crates/models/src/layers/cuda -o "$driver/libkernels.so" \
     deploy/cuda/driver/host_kernels.cpp

@@ -6,7 +6,7 @@ use echogen_checkpoint::{WeightType, bundle::Bundle};
 use echogen_models::{
     DType,
     device::{DeviceChoice, DeviceMemory, Precision},
-    plan::{MemoryPlan, PlanError, PlanRequest, Scores, Work},
+    plan::{MemoryPlan, PlanError, PlanRequest},
 };
 use echogen_service::{Exit, config::ServiceConfig, console::print_error, plan_request};
 use std::str::FromStr;
@@ -22,9 +22,6 @@ pub(crate) struct PlanArguments {
     /// Type that the weights are to be converted to with `models convert`; those of a converted bundle are known
     #[arg(long, value_name = "TYPE", value_parser = WeightType::from_str)]
     weights: Option<WeightType>,
-    /// Plan for attention in one kernel, which keeps no scores
-    #[arg(long)]
-    fused_attention: bool,
 }
 
 /// A size in bytes, written with a unit.
@@ -56,9 +53,7 @@ pub(super) fn plan(
 ) -> anyhow::Result<Exit> {
     let (is_cpu, dtype, memory) = device(arguments, config)?;
     let request = plan_request(bundle, is_cpu, dtype, memory, &config.sampler);
-    let scores = if arguments.fused_attention { Scores::None } else { request.work.scores };
-    let (work, converted) = (Work { scores, ..request.work }, arguments.weights);
-    let request = PlanRequest { work, converted, ..request };
+    let request = PlanRequest { converted: arguments.weights, ..request };
     let plan = match MemoryPlan::new(&request) {
         Ok(plan) => plan,
         Err(PlanError::Bundle(error)) => return Err((*error).into()),

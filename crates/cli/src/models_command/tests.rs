@@ -262,8 +262,7 @@ fn plan_shows_what_fits_on_a_described_device_and_says_what_does_not() {
         assert!(text.contains(expected), "{text} lacks {expected}");
     }
     assert_eq!(exit, Exit::Success);
-    let (json, exit) =
-        run_line(&["plan", "echogen-2b", "--memory", "24GB", "--fused-attention"], &bundles, true).unwrap();
+    let (json, exit) = run_line(&["plan", "echogen-2b", "--memory", "24GB"], &bundles, true).unwrap();
     let plan: serde_json::Value = serde_json::from_str(&json).unwrap();
     let pictures = |budget: usize| plan["budgets"][budget]["pictures"].as_u64().unwrap();
     assert!(pictures(0) > 1 && pictures(3) == 0, "{json}");

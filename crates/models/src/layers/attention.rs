@@ -27,7 +27,10 @@ const TASK_QUERIES: usize = 128;
 /// Number of queries from which on transposing the keys once is faster.
 const TURN_KEYS_FROM: usize = 16;
 
-/// Maximum size of the scores of a band of queries on a GPU, in bytes of float32.
+/// Sizes of heads for which attention on a GPU is one kernel, which keeps no scores.
+pub(crate) const FUSED_HEAD_DIMS: [usize; 3] = [64, 96, 128];
+
+/// Maximum size of the scores of a band of queries on a GPU for heads of other sizes, in bytes of float32.
 pub(crate) const SCORES_BYTES: usize = 2 << 30;
 
 /// Keys and values of all heads, each (heads, tokens, head_dim).
@@ -296,7 +299,7 @@ fn interleave(by_head: &[f32], (heads, tokens, head_dim): (usize, usize, usize))
     out
 }
 
-fn attend_spelled_out(queries: &Tensor, segments: &[&KeyValue], scale: f64) -> Result<Tensor> {
+pub(super) fn attend_spelled_out(queries: &Tensor, segments: &[&KeyValue], scale: f64) -> Result<Tensor> {
     let (heads, tokens, head_dim) = queries.dims3()?;
     // In float32 up to the weights: scores that are rounded to a reduced type differ from those of a fused kernel.
     let exact = queries.to_dtype(DType::F32)?;

@@ -9,6 +9,8 @@ pub mod conv;
 mod cuda;
 pub mod deformable;
 pub mod draws;
+#[cfg(any(feature = "cuda", test))]
+mod fused_attention;
 mod kernel_choice;
 pub mod kernels;
 pub mod linear;

@@ -10,7 +10,10 @@ use serde::Serialize;
 use super::shapes::decoder_widths;
 use crate::{
     echogen::{EchoGenConfig, Schedule},
-    layers::{attention::SCORES_BYTES, conv::PATCHES_BYTES},
+    layers::{
+        attention::{FUSED_HEAD_DIMS, SCORES_BYTES},
+        conv::PATCHES_BYTES,
+    },
     sizes::SubjectTokens,
     visual_tokenizer::TokenizerConfig,
 };
@@ -72,10 +75,21 @@ pub enum Layers {
 pub enum Scores {
     /// Those of all queries of a row, once for each of several operations.
     All,
-    /// Those of a band of queries, in at most that many bytes of float32, and the weights that they become.
+    /// As our kernels on a GPU have it: none where one kernel takes heads of this size, otherwise those of a band of queries, in
+    /// at most that many bytes of float32, and the weights that they become.
     Bands(u64),
     /// None, or only those that fit into the processor's cache.
     None,
+}
+
+impl Scores {
+    /// Returns what is kept with heads of that size.
+    pub(super) fn of_heads(self, head_dim: usize) -> Self {
+        match self {
+            Self::Bands(_) if FUSED_HEAD_DIMS.contains(&head_dim) => Self::None,
+            kept => kept,
+        }
+    }
 }
 
 impl Work {
@@ -189,10 +203,10 @@ impl Demand<'_> {
         tokens * self.transformer.dim as u64 * (2 * F32 + PROJECTIONS * self.element())
     }
 
-    /// The scores of one row's attention, which are computed row by row.
+    /// The scores of one row's attention, which are computed row by row where they are kept.
     fn scores(&self, queries: u64, keys: u64) -> u64 {
         let count = self.transformer.heads as u64 * queries * keys;
-        match self.work.scores {
+        match self.work.scores.of_heads(self.transformer.head_dim()) {
             Scores::All => count * (SCORES * F32 + self.converted()),
             Scores::Bands(bytes) => count.min(bytes / F32) * (F32 + self.converted()),
             Scores::None => 0,

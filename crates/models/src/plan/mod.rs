@@ -127,7 +127,7 @@ impl MemoryPlan {
             bundle: request.bundle.name().to_owned(),
             is_cpu: request.is_cpu,
             dtype: request.work.dtype.as_str(),
-            scores: request.work.scores,
+            scores: request.work.scores.of_heads(sizes.transformer.head_dim()),
             memory: request.memory,
             reserve_bytes,
             weights,

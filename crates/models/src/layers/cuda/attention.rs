@@ -1,26 +1,25 @@
 //! Attention and head splitting on a GPU.
 //!
-//! Scores are float32 products of the blocks' type, so nothing is rounded before the softmax and no operand is copied. Each
-//! segment's scores begin at a multiple of [`ALIGNMENT`], so that the tensor cores take the weights too.
+//! Rows that `fused_attention` does not take are computed row by row: scores are float32 products of the blocks' type, so
+//! nothing is rounded before the softmax and no operand is copied. Each segment's scores begin at a multiple of [`ALIGNMENT`],
+//! so that the tensor cores take the weights too.
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use super::launch::{Argument, Matrices, Part, Sizes, empty, launch_by_head, launch_by_row, multiply, with_addresses};
-use crate::layers::attention::{HeadOptions, KeyValue, Row, SCORES_BYTES};
+use super::{
+    flash::FusedKernel,
+    launch::{Argument, Matrices, Part, Sizes, empty, launch_by_head, launch_by_row, multiply, with_addresses},
+};
+use crate::layers::{
+    attention::{HeadOptions, KeyValue, Row, SCORES_BYTES},
+    fused_attention::{self, FusedAttention, strides},
+};
 
 /// Number of elements to whose multiples rows of scores are padded.
 const ALIGNMENT: usize = 8;
 
 /// Number of segments that the softmax takes.
 const SEGMENTS: usize = 2;
-
-/// The strides of (heads, tokens, head_dim), whose channels lie side by side.
-fn strides(xs: &Tensor) -> Result<(usize, usize)> {
-    match xs.stride() {
-        &[head, token, 1] => Ok((head, token)),
-        _ => bail!("the channels of a head must lie side by side, got strides {:?}", xs.stride()),
-    }
-}
 
 /// Returns (heads, tokens, head_dim) with channels that lie side by side: a copy if they do not.
 fn by_heads(xs: &Tensor) -> Result<Tensor> {
@@ -33,6 +32,9 @@ pub(in crate::layers) fn attend_rows(
     (heads, head_dim): (usize, usize),
     scale: f64,
 ) -> Result<Tensor> {
+    if fused_attention::takes(rows) {
+        return FusedKernel.attend(rows, scale);
+    }
     let counts = rows.iter().map(|row| row.queries.dim(1)).collect::<Result<Vec<_>>>()?;
     let Some(Row { queries, .. }) = rows.first() else { bail!("attention needs queries") };
     let out = empty((counts.iter().sum::<usize>(), heads * head_dim), queries.dtype(), queries.device())?;

@@ -1,4 +1,4 @@
-// What `rows.cu`, `maps.cu` and `draws.cu` share: numbers of three types, and sums over a warp and a block.
+// What the files of kernels share: numbers of three types, and sums over a warp and a block.
 
 #pragma once
 

@@ -13,6 +13,8 @@ use candle_core::{
     },
 };
 
+use super::flash::RowsArgument;
+
 /// A compiled file of kernels, and the name under which candle keeps it once it is loaded.
 type Module = (&'static str, &'static str);
 
@@ -21,6 +23,11 @@ const ROWS: Module = ("echogen-rows", include_str!(concat!(env!("OUT_DIR"), "/ro
 const MAPS: Module = ("echogen-maps", include_str!(concat!(env!("OUT_DIR"), "/maps.ptx")));
 
 const DRAWS: Module = ("echogen-draws", include_str!(concat!(env!("OUT_DIR"), "/draws.ptx")));
+
+const FLASH: Module = ("echogen-flash", include_str!(concat!(env!("OUT_DIR"), "/flash.ptx")));
+
+/// The kernels of `flash.cu`.
+const OF_FLASH: [&str; 3] = ["attend_64", "attend_96", "attend_128"];
 
 /// The kernels of `maps.cu`.
 const OF_MAPS: [&str; 4] = ["patches", "finish", "group_moments", "group_norm"];
@@ -36,6 +43,9 @@ const NUMBER_THREADS: u32 = 256;
 
 /// Warps of a block of which each works on one head; `HEAD_WARPS` in `common.cuh`.
 const HEAD_WARPS: usize = 4;
+
+/// Warps of a block that works on a tile of queries; `ATTEND_WARPS` in `flash.cu`.
+const TILE_WARPS: u32 = 4;
 
 /// One part of a projection, and where its heads go; `Part` in `rows.cu`.
 #[repr(C)]
@@ -56,7 +66,7 @@ unsafe impl DeviceRepr for Part {}
 
 /// An argument of a kernel.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Argument {
+pub(super) enum Argument<'a> {
     /// The address of device memory; 0 for none.
     Address(u64),
     Count(usize),
@@ -65,6 +75,7 @@ pub(super) enum Argument {
     Double(f64),
     Code(i32),
     Part(Part),
+    Rows(&'a RowsArgument),
 }
 
 /// A kernel's name without its type, and the type.
@@ -141,6 +152,11 @@ pub(super) fn launch_by_head(device: &CudaDevice, kernel: Kernel, heads: usize, 
     launch(device, kernel, heads.div_ceil(HEAD_WARPS), 32 * HEAD_WARPS as u32, arguments)
 }
 
+/// Launches a kernel of one block a tile of queries.
+pub(super) fn launch_by_tile(device: &CudaDevice, kernel: Kernel, tiles: usize, arguments: &[Argument]) -> Result<()> {
+    launch(device, kernel, tiles, 32 * TILE_WARPS, arguments)
+}
+
 #[expect(unsafe_code, reason = "a launch trusts the arguments")]
 fn launch(
     device: &CudaDevice,
@@ -156,6 +172,7 @@ fn launch(
     let (module, ptx) = match name {
         _ if OF_MAPS.contains(&name) => MAPS,
         _ if OF_DRAWS.contains(&name) => DRAWS,
+        _ if OF_FLASH.contains(&name) => FLASH,
         _ => ROWS,
     };
     let function = device.get_or_load_custom_func(&format!("{name}_{}", dtype.as_str()), module, ptx)?;
@@ -169,11 +186,13 @@ fn launch(
             Argument::Double(number) => builder.arg(number),
             Argument::Code(code) => builder.arg(code),
             Argument::Part(part) => builder.arg(part),
+            Argument::Rows(rows) => builder.arg(*rows),
         };
     }
     let config = LaunchConfig { grid_dim: (blocks, 1, 1), block_dim: (threads, 1, 1), shared_mem_bytes: 0 };
     // SAFETY: the callers in this module pass what the kernel of that name declares, addresses from `with_addresses` of
-    // contiguous tensors whose shapes they have checked, and counts of these shapes; the kernels write to their results only.
+    // tensors whose shapes and layouts they have checked, and counts and strides of these; the kernels write to their results
+    // only.
     unsafe { builder.launch(config) }.w()?;
     Ok(())
 }

@@ -1,12 +1,14 @@
 //! Kernels for NVIDIA GPUs: what takes candle several launches and copies between two matrix products is one launch here.
 //!
-//! The kernels are in `rows.cu`, `maps.cu` and `draws.cu`, which the build script compiles to PTX. They compute what the functions of the same names in
-//! `kernels` and `attention` do, in float32, and round once to the type of the result. [`takes`] says where they apply; all
-//! else runs candle's operations. The integration test `gpu_kernels` compares the two.
+//! The kernels are in `rows.cu`, `maps.cu`, `draws.cu` and `flash.cu`, which the build script compiles to PTX. They compute
+//! what the functions of the same names in `kernels`, `draws` and `attention` do, in float32, and round once to the type of the
+//! result. [`takes`] says where they apply; all else runs candle's operations. The integration test `gpu_kernels` compares the
+//! two.
 
 mod attention;
 mod conv;
 mod draws;
+mod flash;
 mod launch;
 
 use candle_core::{D, DType, Result, Tensor, bail};
