@@ -86,9 +86,8 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
     /// Removes the object if it exists. Idempotent.
     async fn delete(&self, key: &ObjectKey) -> Result<(), Fault>;
 
-    /// Returns the keys below `prefix` that follow `after`, at most `limit` of them: fewer only if there are no more. The keys
-    /// of one folder are in the order of their bytes; where those of its subfolders come among them is up to the store, and
-    /// always the same. The prefix is a folder with its `/`, or empty for all keys; see
+    /// Returns the keys below `prefix`, in the order of their bytes and strictly after `after`, at most `limit` of them:
+    /// fewer only if there are no more. The prefix is a folder with its `/`, or empty for all keys; see
     /// [`check_list_prefix`]. An object is listed as soon as its write has returned, and no longer once its deletion has.
     async fn list(&self, prefix: &str, after: Option<&ObjectKey>, limit: usize) -> Result<Vec<ObjectKey>, Fault>;
 

@@ -18,7 +18,9 @@ pub use browse::browse_contract;
 pub use cache::{cache_contract, fencing_contract};
 pub use callback_sender::{CallbackServers, callback_sender_contract};
 pub use content_gate::{FORBIDDEN, Gates, REASON, content_gate_contract};
-pub use object_store::{object_store_contract, object_store_contract_without_races, object_store_races_contract};
+pub use object_store::{
+    object_store_basic_contract, object_store_contract, object_store_folders_contract, object_store_races_contract,
+};
 pub use quota::quota_contract;
 
 /// How long something that must happen may take.

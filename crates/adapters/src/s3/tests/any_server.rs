@@ -89,7 +89,14 @@ fn config(server: &TestedS3) -> S3Config {
 #[tokio::test]
 async fn it_keeps_the_contract() {
     let bucket = Bucket::create("contract").await;
-    contract::object_store_contract_without_races(bucket.fresh()).await;
+    contract::object_store_basic_contract(bucket.fresh()).await;
+    bucket.remove().await;
+}
+
+#[tokio::test]
+async fn it_lists_folders_in_folders() {
+    let bucket = Bucket::create("folders").await;
+    contract::object_store_folders_contract(bucket.fresh()).await;
     bucket.remove().await;
 }
 
