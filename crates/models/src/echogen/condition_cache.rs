@@ -1,8 +1,9 @@
 //! Bounded caches of conditions across jobs, and the conditions of one batch.
 //!
 //! A text or a subject is known by the [`FeatureKey`] that its owner has for it, otherwise by a hash of its features, which
-//! have to be read back from the device for it; "no text" by its length, "no subject" by its token counts. So a prompt's row without subject is shared by all subjects, the
-//! row without text and subject is shared by all prompts of one length, and the full row is shared by all seeds.
+//! have to be read back from the device for it; "no text" by its length, "no subject" by its token counts. So a prompt's row
+//! without subject is shared by all subjects, the row without text and subject by all prompts of one length, and the full row
+//! by all seeds.
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -13,7 +13,8 @@ pub async fn object_store_contract(fresh: impl AsyncFn() -> Arc<dyn ObjectStore>
     object_store_races_contract(fresh).await;
 }
 
-/// All of [`object_store_contract`] but what a server may lack: listings of folders in folders, and concurrent writers of one key.
+/// All of [`object_store_contract`] but what a server may lack: listings of folders in folders, and concurrent writers of one
+/// key.
 pub async fn object_store_basic_contract(fresh: impl AsyncFn() -> Arc<dyn ObjectStore>) {
     an_absent_object_is_none(&*fresh().await).await;
     what_was_put_is_there_whole(&*fresh().await).await;
@@ -117,6 +118,20 @@ async fn list(store: &dyn ObjectStore, prefix: &str, after: Option<&str>, limit:
     listed.iter().map(ToString::to_string).collect()
 }
 
+/// Lists all keys in pages of that size; a shorter one is the last.
+async fn list_in_pages(store: &dyn ObjectStore, prefix: &str, size: usize) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    loop {
+        let page = list(store, prefix, found.last().map(String::as_str), size).await;
+        assert!(page.len() <= size, "{page:?}");
+        let is_last = page.len() < size;
+        found.extend(page);
+        if is_last {
+            return found;
+        }
+    }
+}
+
 async fn fill(store: &dyn ObjectStore) {
     // Neither the order nor the neighbours of the writes matter.
     for at in LISTED.iter().rev().chain(&["a-/x", "a.x", "aa/x", "b/x", "A"]) {
@@ -130,15 +145,7 @@ async fn keys_of_one_folder_are_listed(store: &dyn ObjectStore) {
         put(store, at, b"1").await;
     }
     for size in 1..=OWN.len() + 1 {
-        let mut found: Vec<String> = Vec::new();
-        loop {
-            let page = list(store, "a/", found.last().map(String::as_str), size).await;
-            if page.is_empty() {
-                break;
-            }
-            found.extend(page);
-        }
-        assert_eq!(found, OWN, "in pages of {size}");
+        assert_eq!(list_in_pages(store, "a/", size).await, OWN, "in pages of {size}");
     }
 }
 
@@ -159,17 +166,7 @@ async fn keys_are_listed_in_order(store: &dyn ObjectStore) {
 async fn keys_are_listed_page_by_page(store: &dyn ObjectStore) {
     fill(store).await;
     for size in 1..=LISTED.len() + 1 {
-        let mut found: Vec<String> = Vec::new();
-        loop {
-            let page = list(store, "a/", found.last().map(String::as_str), size).await;
-            assert!(page.len() <= size, "{page:?}");
-            let is_last = page.len() < size;
-            found.extend(page);
-            if is_last {
-                break;
-            }
-        }
-        assert_eq!(found, LISTED, "in pages of {size}");
+        assert_eq!(list_in_pages(store, "a/", size).await, LISTED, "in pages of {size}");
     }
     assert!(list(store, "a/", None, 0).await.is_empty());
     assert_eq!(list(store, "a/", Some("a/b"), 2).await, ["a/b-1", "a/b.json"], "after a key that does not exist");
